@@ -1,0 +1,110 @@
+"""A published Jukebox VQ-VAE to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.conversion.state_dict import convert_state_dict
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
+
+
+def vqvae_config(hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | None = None) -> FastJukeboxVQVAEConfig:
+    """Our configuration for hyperparameters under their published names.
+
+    Args:
+        hparams: needs `downs_t`, `strides_t`, `emb_width`, `l_bins`, `width`, `depth`; the rest have the published
+            defaults.
+        bandwidth: the data set's statistics `l1`, `l2` and `spec`; 1 where not given.
+    """
+    levels = len(hparams["downs_t"])
+    bandwidth = bandwidth or {}
+    return FastJukeboxVQVAEConfig(
+        sampling_rate=hparams.get("sr", 44100),
+        downs=list(hparams["downs_t"]),
+        strides=list(hparams["strides_t"]),
+        embed_dim=hparams["emb_width"],
+        codebook_size=hparams["l_bins"],
+        width=hparams["width"],
+        depth=hparams["depth"],
+        multipliers=list(hparams.get("hvqvae_multipliers") or [1] * levels),
+        conv_multiplier=hparams.get("m_conv", 1.0),
+        dilation_growth_rate=hparams.get("dilation_growth_rate", 1),
+        dilation_cycle=hparams.get("dilation_cycle"),
+        reverse_decoder_dilation=bool(hparams.get("vqvae_reverse_decoder_dilation", True)),
+        codebook_decay=hparams.get("l_mu", 0.99),
+        commit_weight=hparams.get("commit", 0.02),
+        l1_weight=hparams.get("lmix_l1", 0.0),
+        l2_weight=hparams.get("lmix_l2", 1.0),
+        linf_weight=hparams.get("lmix_linf", 0.02),
+        linf_k=hparams.get("linf_k", 2048),
+        multispectral_weight=hparams.get("multispectral", 1.0),
+        multispectral_n_fft=list(hparams.get("multispec_loss_n_fft", (2048, 1024, 512))),
+        multispectral_hop_length=list(hparams.get("multispec_loss_hop_length", (240, 120, 50))),
+        multispectral_win_length=list(hparams.get("multispec_loss_window_size", (1200, 600, 240))),
+        bandwidth_l1=bandwidth.get("l1", 1.0),
+        bandwidth_l2=bandwidth.get("l2", 1.0),
+        bandwidth_spectral=bandwidth.get("spec", 1.0),
+    )
+
+
+def convert_vqvae(
+    state_dict: Mapping[str, Tensor], hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | None = None
+) -> FastJukeboxVQVAE:
+    """Make a [`FastJukeboxVQVAE`] of a published VQ-VAE.
+
+    Args:
+        state_dict: tensors under their published names; a prefix `module.` is taken off.
+        hparams: hyperparameters under their published names, see [`vqvae_config`].
+        bandwidth: the data set's loss statistics, needed only to train on.
+
+    Raises:
+        ValueError: tensors that are missing, left over or of another shape, all by name.
+    """
+    config = vqvae_config(hparams, bandwidth)
+    model = FastJukeboxVQVAE(config)
+    convert_state_dict(state_dict, model, key_map(config))
+    for level in model.levels:
+        level.codebook.counts.zero_()
+        level.codebook.initialized.fill_(True)
+    return model.eval()
+
+
+def key_map(config: FastJukeboxVQVAEConfig) -> dict[str, str]:
+    """Our name of each tensor to its published name."""
+    names: dict[str, str] = {}
+    for level in range(config.num_levels):
+        depth = config.depth * config.multipliers[level]
+        ours, encoder, decoder = f"levels.{level}", f"encoders.{level}", f"decoders.{level}"
+        for stage in range(level + 1):
+            downs = config.downs[stage]
+            there, here = f"{encoder}.level_blocks.{stage}.model", f"{ours}.encoder.{stage}"
+            for down in range(downs):
+                names[f"{here}.downsamplers.{down}"] = f"{there}.{down}.0"
+                names |= _stack(f"{here}.stacks.{down}", f"{there}.{down}.1", depth)
+            names[f"{here}.project"] = f"{there}.{downs}"
+            # Our decoder lists its stages in the order in which they run: top stage first.
+            there, here = f"{decoder}.level_blocks.{stage}.model", f"{ours}.decoder.{level - stage}"
+            names[f"{here}.project"] = f"{there}.0"
+            for up in range(downs):
+                names |= _stack(f"{here}.stacks.{up}", f"{there}.{up + 1}.0", depth)
+                names[f"{here}.upsamplers.{up}"] = f"{there}.{up + 1}.1"
+        names[f"{ours}.out"] = f"{decoder}.out"
+    tensors = {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in names.items() for kind in ("weight", "bias")}
+    for level in range(config.num_levels):
+        tensors[f"levels.{level}.codebook.vectors"] = f"bottleneck.level_blocks.{level}.k"
+    return tensors
+
+
+def _stack(ours: str, theirs: str, depth: int) -> dict[str, str]:
+    names = {}
+    for block in range(depth):
+        names[f"{ours}.blocks.{block}.conv_in"] = f"{theirs}.model.{block}.model.1"
+        names[f"{ours}.blocks.{block}.conv_out"] = f"{theirs}.model.{block}.model.3"
+    return names
+
+
+__all__ = ["convert_vqvae", "key_map", "vqvae_config"]

@@ -1,0 +1,129 @@
+"""Sampling settings of a whole model, as `generation_config.json` holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import GenerationConfig
+
+from fast_jukebox.generation.sampling import SamplingSettings
+
+DEFAULT_DURATION = 20.0
+"""Seconds of a song where nothing says otherwise."""
+
+MAX_DURATION_SECONDS = 24 * 3600.0
+"""The longest song that one call makes: a day."""
+
+_PER_LEVEL = ("hop_fractions", "temperature", "top_k", "top_p", "do_sample")
+
+
+class FastJukeboxGenerationConfig(GenerationConfig):
+    """Defaults of [`FastJukeboxGenerationMixin.generate`], saved beside the model as `generation_config.json`.
+
+    Each of `hop_fractions`, `temperature`, `top_k`, `top_p` and `do_sample` is one value for all levels or a list with one
+    for each level, bottom first. `None` stands for the default.
+
+    Args:
+        duration (`float`, *optional*, defaults to 20.0): seconds of a song.
+        hop_fractions (`float` or `list[float]`, *optional*): how much of a context lies between the starts of two windows,
+            in (0, 1]; by default as published, 0.125 at the top and 0.5 below it.
+        temperature (`float` or `list[float]`, *optional*, defaults to 0.99): what logits are divided by, above 0.
+        top_k (`int` or `list[int]`, *optional*, defaults to 0): how many of the likeliest codes are kept; 0 keeps all.
+        top_p (`float` or `list[float]`, *optional*, defaults to 1.0): probability of the likeliest codes that are kept.
+        do_sample (`bool` or `list[bool]`, *optional*, defaults to `True`): draw codes rather than take the likeliest.
+        kwargs: further keys are kept and saved, as in [`~transformers.GenerationConfig`].
+
+    Raises:
+        ValueError: when made or saved with a value that is not as asked.
+    """
+
+    def __init__(
+        self,
+        duration: float | None = None,
+        hop_fractions: float | Sequence[float] | None = None,
+        temperature: float | Sequence[float] | None = None,
+        top_k: int | Sequence[int] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        do_sample: bool | Sequence[bool] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Set before the base class's initialiser, which validates at its end.
+        self.duration = DEFAULT_DURATION if duration is None else duration
+        self.hop_fractions = hop_fractions
+        super().__init__(
+            temperature=0.99 if temperature is None else temperature,
+            top_k=0 if top_k is None else top_k,
+            top_p=1.0 if top_p is None else top_p,
+            do_sample=True if do_sample is None else do_sample,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> FastJukeboxGenerationConfig:
+        """The defaults: no sampling setting is read from a model's configuration."""
+        return cls()
+
+    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
+        """Check the values that do not depend on a model.
+
+        Raises:
+            ValueError: naming the setting, its value and what is allowed.
+        """
+        check_duration("duration", self.duration)
+        for name in _PER_LEVEL:
+            value = getattr(self, name)
+            for entry in value if isinstance(value, list | tuple) else [value]:
+                if name == "hop_fractions":
+                    if entry is not None:
+                        check_hop_fraction(entry)
+                else:
+                    SamplingSettings(**{name: entry})
+
+
+def per_level(name: str, value: Any, num_levels: int) -> list[Any]:
+    """One value a level, bottom first, from one value for all or a list.
+
+    Raises:
+        ValueError: a list of another length.
+    """
+    if isinstance(value, list | tuple):
+        if len(value) != num_levels:
+            raise ValueError(
+                f"`{name}` must be one value or a list of {num_levels}, one for each level, bottom first; got {value!r}"
+            )
+        return list(value)
+    return [value] * num_levels
+
+
+def default_hop_fractions(num_levels: int) -> list[float]:
+    """Published hop fractions, bottom first: 0.125 at the top, 0.5 at every level below it."""
+    return [0.5] * (num_levels - 1) + [0.125]
+
+
+def check_duration(name: str, value: Any) -> None:
+    """Raise a `ValueError` unless `value` is a number of seconds above 0 and at most [`MAX_DURATION_SECONDS`]."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not 0 < value <= MAX_DURATION_SECONDS:
+        raise ValueError(
+            f"`{name}` must be a number of seconds above 0 and at most {MAX_DURATION_SECONDS:.0f}, got {value!r}"
+        )
+
+
+def check_hop_fraction(value: Any) -> None:
+    """Raise a `ValueError` unless `value` is a number in (0, 1]."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not 0 < value <= 1:
+        raise ValueError(f"`hop_fractions` must be in (0, 1], got {value!r}")
+
+
+__all__ = [
+    "DEFAULT_DURATION",
+    "MAX_DURATION_SECONDS",
+    "FastJukeboxGenerationConfig",
+    "check_duration",
+    "check_hop_fraction",
+    "default_hop_fractions",
+    "per_level",
+]

@@ -1,0 +1,102 @@
+"""The one sampling loop: a window of codes, code by code.
+
+What differs between machines is the step that the loop is given: a step knows the prior, its caches and how a code is drawn,
+so that one which runs all of it on a device without returning to the host fits in the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fast_jukebox.generation.sampling import SamplingSettings, draw_codes
+
+if TYPE_CHECKING:
+    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+
+
+class Step(Protocol):
+    """What the loop asks of a prior that has been set up for one window."""
+
+    def first(self, prompt: Tensor, uniform: Tensor) -> Tensor:
+        """Take in the prompt (N, P), P >= 0, in one pass and draw the code (N,) at position P with `uniform` (N,)."""
+
+    def next(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
+        """Draw the code (N,) at `position` with `uniform` (N,); `code` (N,) is the one before it."""
+
+
+class EagerStep:
+    """One call of the prior a code, on any device.
+
+    Args:
+        prior: has the sampling protocol of [`FastJukeboxPrior`]: `new_cache`, `prefill`, `step`.
+        conditioning: what the prior's `condition` returned for the window.
+        batch_size: songs in the batch.
+        settings: how a code is drawn.
+    """
+
+    def __init__(
+        self, prior: FastJukeboxPrior, conditioning: Any, batch_size: int, settings: SamplingSettings
+    ) -> None:
+        self.prior = prior
+        self.conditioning = conditioning
+        self.settings = settings
+        self.cache = prior.new_cache(batch_size)
+
+    def first(self, prompt: Tensor, uniform: Tensor) -> Tensor:
+        """See [`Step`]."""
+        return draw_codes(self.prior.prefill(prompt, self.conditioning, self.cache), uniform, self.settings)
+
+    def next(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
+        """See [`Step`]."""
+        return draw_codes(self.prior.step(code, position, self.conditioning, self.cache), uniform, self.settings)
+
+
+def sample_window(
+    step: Step, prompt: Tensor, uniform: Tensor, after_code: Callable[[int], None] | None = None
+) -> Tensor:
+    """Sample one window.
+
+    Args:
+        step: the prior, set up for this window.
+        prompt: int64 (N, P), the codes that are known, P >= 0.
+        uniform: float32 (N, M), one number for each code to sample, M >= 1.
+        after_code: called after each code with how many are done, for progress; what it raises ends the sampling.
+
+    Returns:
+        int64 (N, P + M), the prompt first, on its device.
+    """
+    songs, known = prompt.shape
+    new = uniform.shape[1]
+    codes = prompt.new_empty((songs, known + new))
+    codes[:, :known] = prompt
+    columns = uniform.unbind(dim=1)
+    code = step.first(prompt, columns[0])
+    for index in range(new):
+        if index:
+            code = step.next(code, known + index, columns[index])
+        codes[:, known + index] = code
+        if after_code is not None:
+            after_code(index + 1)
+    return codes
+
+
+@contextmanager
+def sampling_mode(*modules: Any) -> Iterator[None]:
+    """Put modules into evaluation mode, without gradients; afterwards each submodule is as it was, whatever happened."""
+    training = [(part, part.training) for module in modules if isinstance(module, nn.Module) for part in module.modules()]
+    try:
+        for part, _ in training:
+            part.training = False
+        with torch.inference_mode():
+            yield
+    finally:
+        for part, was_training in training:
+            part.training = was_training
+
+
+__all__ = ["EagerStep", "Step", "sample_window", "sampling_mode"]

@@ -1,0 +1,6 @@
+"""The whole model: one VQ-VAE and one prior a level."""
+
+from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
+from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel, FastJukeboxOutput
+
+__all__ = ["FastJukeboxConfig", "FastJukeboxModel", "FastJukeboxOutput"]

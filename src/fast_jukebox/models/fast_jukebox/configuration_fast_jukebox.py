@@ -1,0 +1,265 @@
+"""Configuration of the whole model: one VQ-VAE and one prior a level, and the sizes that have names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from fast_jukebox.models.configuration_utils import FastJukeboxBaseConfig
+from fast_jukebox.models.loading import level_name
+from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
+
+# What a nested configuration does not repeat: the whole model states these once.
+_STATED_ONCE = ("transformers_version", "dtype", "architectures", "_name_or_path")
+
+
+class FastJukeboxConfig(FastJukeboxBaseConfig):
+    r"""Configuration of a [`FastJukeboxModel`]. Its parts are configurations themselves and are checked together.
+
+    Args:
+        vqvae_config ([`FastJukeboxVQVAEConfig`] or `dict`, *optional*): of the VQ-VAE; the published size by default.
+        prior_configs (`list` of [`FastJukeboxPriorConfig`] or `dict`, *optional*): of the priors, bottom first, one for
+            each level of the VQ-VAE; those of the preset `fastjukebox-72` by default.
+
+    Example:
+        ```python
+        >>> from fast_jukebox import FastJukeboxConfig
+
+        >>> config = FastJukeboxConfig.preset("fastjukebox-mini-12")
+        >>> [prior.num_hidden_layers for prior in config.prior_configs]
+        [12, 12, 12]
+        ```
+    """
+
+    model_type = "fast_jukebox"
+    sub_configs_defaults = {"vqvae_config": FastJukeboxVQVAEConfig}  # noqa: RUF012 (read by transformers)
+
+    vqvae_config: dict[str, Any] | PreTrainedConfig | None = None
+    prior_configs: list[Any] | tuple[Any, ...] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.prior_configs is None:
+            self.prior_configs = _paper_priors(72)
+        self.prior_configs = [_as_prior_config(index, prior) for index, prior in enumerate(self.prior_configs)]
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def preset(cls, name: str) -> FastJukeboxConfig:
+        """Configuration of a named size.
+
+        Args:
+            name: `"fastjukebox-72"` (teacher), `"fastjukebox-24"`, `"fastjukebox-18"` (students), the sizes of the Fast
+                Jukebox paper, or `"fastjukebox-mini-36"`, `"fastjukebox-mini-12"`, `"fastjukebox-mini-9"`, a family of
+                the same proportions that one GPU trains in minutes. The number is the depth of each prior.
+
+        Returns:
+            A new configuration. One level alone is `FastJukeboxConfig.preset(name).prior_configs[level]`.
+
+        Raises:
+            ValueError: there is no such preset; names the nearest.
+        """
+        if name not in PRESETS:
+            nearest = difflib.get_close_matches(str(name), PRESETS, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"`name` must be a preset, one of {', '.join(PRESETS)}; got {name!r}, did you mean `{nearest}`?"
+            )
+        family, depth = PRESETS[name]
+        return family(depth)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As [`~transformers.PreTrainedConfig.from_dict`]; no part is assumed that is not written there.
+
+        Raises:
+            ValueError: `vqvae_config` or `prior_configs` is missing, or what the configuration itself refuses.
+        """
+        for field in ("vqvae_config", "prior_configs"):
+            if config_dict.get(field) is None and kwargs.get(field) is None:
+                raise ValueError(
+                    f"`{field}` is missing in the configuration of a whole model; got {sorted(config_dict)}"
+                )
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def num_levels(self) -> int:
+        """Number of levels."""
+        return self.vqvae_config.num_levels
+
+    @property
+    def hop_lengths(self) -> list[int]:
+        """Audio samples that a code of each level stands for, bottom first."""
+        return self.vqvae_config.hop_lengths
+
+    @property
+    def sampling_rate(self) -> int:
+        """Audio samples a second."""
+        return self.vqvae_config.sampling_rate
+
+    @property
+    def _attn_implementation(self) -> str | None:
+        return self._attn_implementation_internal
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | dict[str, str] | None) -> None:
+        PreTrainedConfig._attn_implementation.fset(self, value)  # itself and the VQ-VAE
+        for index, prior in enumerate(self.prior_configs or []):
+            current = prior._attn_implementation
+            prior._attn_implementation = (
+                value.get(f"prior_configs.{index}", current) if isinstance(value, dict) else value
+            )
+
+    def validate(self) -> None:
+        """See [`FastJukeboxBaseConfig.validate`]. Checks that the priors fit the VQ-VAE and one another."""
+        self.vqvae_config.validate()
+        if len(self.prior_configs) != self.num_levels:
+            held = ", ".join(level_name(prior.level, self.num_levels) for prior in self.prior_configs) or "none"
+            raise ValueError(
+                f"`prior_configs` must list one prior for each of the VQ-VAE's {self.num_levels} levels, bottom first; "
+                f"got {len(self.prior_configs)}: {held}"
+            )
+        for index, prior in enumerate(self.prior_configs):
+            prior.validate()
+            for field, wanted in self._wanted_of_prior(index).items():
+                found = getattr(prior, field)
+                if found != wanted:
+                    raise ValueError(
+                        f"`prior_configs[{index}].{field}` must be {wanted!r} to fit the VQ-VAE at the "
+                        f"{level_name(index, self.num_levels)}, got {found!r}"
+                    )
+            self._check_upper_ratio(index, prior)
+
+    def _wanted_of_prior(self, index: int) -> dict[str, Any]:
+        """What the VQ-VAE prescribes for the prior of a level."""
+        vqvae = self.vqvae_config
+        wanted = {
+            "level": index,
+            "codebook_size": vqvae.codebook_size,
+            "hop_length": vqvae.hop_lengths[index],
+            "sampling_rate": vqvae.sampling_rate,
+        }
+        if index + 1 < vqvae.num_levels:
+            wanted["upper_codebook_size"] = vqvae.codebook_size
+        return wanted
+
+    def _check_upper_ratio(self, index: int, prior: FastJukeboxPriorConfig) -> None:
+        name, hops = level_name(index, self.num_levels), self.hop_lengths
+        if index + 1 == self.num_levels:
+            if prior.upper_downs is not None:
+                raise ValueError(
+                    f"`prior_configs[{index}].upper_downs` must be None at the {name}, which has no level above it, "
+                    f"got {prior.upper_downs!r}"
+                )
+            return
+        wanted = hops[index + 1] // hops[index]
+        if prior.upper_downs is None or prior.upper_stride**prior.upper_downs != wanted:
+            raise ValueError(
+                f"`prior_configs[{index}].upper_downs` must give upper_stride ** upper_downs = {wanted} at the {name}, "
+                f"the ratio of the VQ-VAE's hop lengths {hops[index + 1]} and {hops[index]}; got upper_downs "
+                f"{prior.upper_downs!r} and upper_stride {prior.upper_stride!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As [`~transformers.PreTrainedConfig.to_dict`], the parts as dicts too."""
+        output = super().to_dict()
+        parts = [self.vqvae_config, *self.prior_configs]
+        vqvae, *priors = (_without(part.to_diff_dict(), _STATED_ONCE) for part in parts)
+        return {**output, "vqvae_config": vqvae, "prior_configs": priors}
+
+
+def _as_prior_config(index: int, prior: Any) -> FastJukeboxPriorConfig:
+    if isinstance(prior, FastJukeboxPriorConfig):
+        return prior
+    if isinstance(prior, dict):
+        return FastJukeboxPriorConfig(**_without(prior, ("model_type",)))
+    raise ValueError(
+        f"`prior_configs[{index}]` must be a FastJukeboxPriorConfig or a dict of its fields, got {type(prior).__name__}"
+    )
+
+
+def _without(mapping: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in keys}
+
+
+def _paper_priors(depth: int) -> list[FastJukeboxPriorConfig]:
+    """Priors of the Fast Jukebox paper: the 1B Jukebox's widths and contexts, an unconditional top prior."""
+    upsampler = {
+        "num_hidden_layers": depth,
+        "hidden_size": 1920,
+        "num_attention_heads": 1,
+        "n_ctx": 8192,
+        "blocks": 128,
+        "upper_downs": 2,
+        "upper_stride": 2,
+        "upper_codebook_size": 2048,
+        "conditioner_width": 1024,
+        "conditioner_depth": 16,
+        "conditioner_dilation_growth_rate": 3,
+        "conditioner_dilation_cycle": 8,
+    }
+    return [
+        FastJukeboxPriorConfig(level=0, hop_length=8, **upsampler),
+        FastJukeboxPriorConfig(level=1, hop_length=32, conditioner_residual_scale=True, **upsampler),
+        FastJukeboxPriorConfig(
+            level=2,
+            hop_length=128,
+            num_hidden_layers=depth,
+            hidden_size=2048,
+            num_attention_heads=2,
+            n_ctx=6144,
+            blocks=64,
+        ),
+    ]
+
+
+def _paper(depth: int) -> FastJukeboxConfig:
+    """The paper's sizes with the published VQ-VAE."""
+    return FastJukeboxConfig(vqvae_config=FastJukeboxVQVAEConfig(), prior_configs=_paper_priors(depth))
+
+
+def _mini(depth: int) -> FastJukeboxConfig:
+    """The paper's proportions at about an eleventh of its widths and a quarter of its contexts."""
+    vqvae = FastJukeboxVQVAEConfig(width=16, depth=2, multipliers=[1, 1, 1], embed_dim=64, codebook_size=512)
+    upsampler = {
+        "num_hidden_layers": depth,
+        "codebook_size": 512,
+        "hidden_size": 180,
+        "num_attention_heads": 1,
+        "n_ctx": 2048,
+        "blocks": 64,
+        "upper_downs": 2,
+        "upper_stride": 2,
+        "upper_codebook_size": 512,
+        "conditioner_width": 128,
+        "conditioner_depth": 8,
+        "conditioner_dilation_growth_rate": 3,
+        "conditioner_dilation_cycle": 4,
+    }
+    top = FastJukeboxPriorConfig(
+        level=2,
+        hop_length=128,
+        num_hidden_layers=depth,
+        codebook_size=512,
+        hidden_size=192,
+        num_attention_heads=2,
+        n_ctx=1536,
+        blocks=32,
+    )
+    bottom = FastJukeboxPriorConfig(level=0, hop_length=8, **upsampler)
+    middle = FastJukeboxPriorConfig(level=1, hop_length=32, conditioner_residual_scale=True, **upsampler)
+    return FastJukeboxConfig(vqvae_config=vqvae, prior_configs=[bottom, middle, top])
+
+
+PRESETS = {
+    "fastjukebox-72": (_paper, 72),
+    "fastjukebox-24": (_paper, 24),
+    "fastjukebox-18": (_paper, 18),
+    "fastjukebox-mini-36": (_mini, 36),
+    "fastjukebox-mini-12": (_mini, 12),
+    "fastjukebox-mini-9": (_mini, 9),
+}
+
+__all__ = ["PRESETS", "FastJukeboxConfig"]

@@ -1,0 +1,209 @@
+"""The whole model: one VQ-VAE and one prior a level."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from fast_jukebox.generation import FastJukeboxGenerationMixin
+from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
+from fast_jukebox.models.loading import (
+    COMPOSITE_MODEL_TYPE,
+    download_arguments,
+    find_weights,
+    level_name,
+    parts_of,
+    read_config,
+)
+from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
+
+Model = TypeVar("Model", bound="FastJukeboxModel")
+
+
+@dataclass
+class FastJukeboxOutput(ModelOutput):
+    """What [`FastJukeboxModel.forward`] returns. Lists have one entry a level, bottom first.
+
+    Args:
+        loss (`Tensor` scalar): sum of `losses`.
+        losses (`Tensor` (levels,)): nats a code that each prior needs.
+        logits (`list` of `Tensor` (N, L, K)): of each prior, for the codes that it scored.
+        codes (`list` of int64 `Tensor` (N, T / hop length)): of the whole recording.
+    """
+
+    loss: Tensor | None = None
+    losses: Tensor | None = None
+    logits: list[Tensor] | None = None
+    codes: list[Tensor] | None = None
+
+
+class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
+    """A VQ-VAE and one sparse transformer prior for each of its levels (Fast Jukebox, section 3; Jukebox, section 4).
+
+    `model.vqvae` is a [`FastJukeboxVQVAE`], `model.priors` lists a [`FastJukeboxPrior`] a level, bottom first. Either
+    part is a model of its own, can be saved and trained alone, and is loaded alone from the whole model's repository by
+    `FastJukeboxVQVAE.from_pretrained(name)` and `FastJukeboxPrior.from_pretrained(name, level=2)`.
+
+    The dtype of the weights is the file's unless `dtype` is given to `from_pretrained`; every part runs in float32,
+    bfloat16 and float16, on CPUs too, where float32 is the fastest.
+    """
+
+    config_class = FastJukeboxConfig
+    base_model_prefix = "fast_jukebox"
+    main_input_name = "audio"
+    input_modalities = ("audio",)
+    output_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    # transformers gathers these from the parts, but does not look into the list of priors.
+    _no_split_modules = sorted(
+        {*FastJukeboxVQVAE._no_split_modules, *FastJukeboxPrior._no_split_modules}
+    )
+    _supports_sdpa = True
+
+    def __init__(self, config: FastJukeboxConfig) -> None:
+        super().__init__(config)
+        config.vqvae_config.dtype = config.dtype
+        for prior_config in config.prior_configs:
+            prior_config.dtype = config.dtype
+        self.vqvae = FastJukeboxVQVAE(config.vqvae_config)
+        self.priors = nn.ModuleList(FastJukeboxPrior(prior_config) for prior_config in config.prior_configs)
+        self.post_init()
+
+    def forward(self, audio: Tensor, metadata: Sequence[Tensor | None] | None = None) -> FastJukeboxOutput:
+        """Score recordings: their codes at every level, and how well each prior predicts the first window of them.
+
+        A prior scores as many codes as the recording gives, at most one context, with the level above it as
+        condition. Gradients reach the priors; the VQ-VAE encodes without.
+
+        Args:
+            audio: (N, T) in [-1, 1] at `config.sampling_rate`; T a positive multiple of the largest hop length.
+            metadata: label vectors of each level, bottom first, int64 (N, 4 + genre slots) or None where the prior is
+                not labelled; None for no labels at all.
+
+        Raises:
+            ValueError: audio of another rank or length, or `metadata` of another number of levels.
+        """
+        if metadata is None:
+            metadata = [None] * len(self.priors)
+        if len(metadata) != len(self.priors):
+            raise ValueError(
+                f"`metadata` must have one entry for each of {len(self.priors)} levels, got {len(metadata)}"
+            )
+        codes = self.vqvae.encode(audio)
+        outputs = []
+        for level, prior in enumerate(self.priors):
+            length = min(codes[level].shape[1], prior.config.n_ctx)
+            own, upper = codes[level][:, :length], None
+            if level + 1 < len(codes):
+                upper = codes[level + 1][:, : length // prior.config.upper_ratio]
+            outputs.append(prior(own, upper_codes=upper, metadata=metadata[level], labels=own))
+        losses = torch.stack([output.loss for output in outputs])
+        return FastJukeboxOutput(
+            loss=losses.sum(), losses=losses, logits=[output.logits for output in outputs], codes=codes
+        )
+
+    @classmethod
+    def from_levels(
+        cls: type[Model],
+        vqvae: FastJukeboxVQVAE | str | os.PathLike[str],
+        priors: Sequence[FastJukeboxPrior | str | os.PathLike[str]],
+        **kwargs: Any,
+    ) -> Model:
+        """Make a whole model of parts, which it shares with whoever gave them.
+
+        Args:
+            vqvae: the VQ-VAE, or the folder or repository it is loaded from.
+            priors: one for each level, bottom first; likewise. A repository may also hold a whole model, of which the
+                part is taken.
+            kwargs: for `from_pretrained` of the parts given by name, such as `dtype` or `revision`.
+
+        Raises:
+            ValueError: the parts do not fit together: names the field, its value and what fits; or their dtypes differ.
+        """
+        if not isinstance(vqvae, FastJukeboxVQVAE):
+            vqvae = FastJukeboxVQVAE.from_pretrained(vqvae, **kwargs)
+        levels = [
+            prior
+            if isinstance(prior, FastJukeboxPrior)
+            else FastJukeboxPrior.from_pretrained(prior, level=level, **kwargs)
+            for level, prior in enumerate(priors)
+        ]
+        dtypes = {str(part.dtype).removeprefix("torch.") for part in (vqvae, *levels)}
+        if len(dtypes) > 1:
+            raise ValueError(f"`dtype` must be the same in the VQ-VAE and all priors, got {', '.join(sorted(dtypes))}")
+        config = FastJukeboxConfig(
+            vqvae_config=copy.deepcopy(vqvae.config), prior_configs=[copy.deepcopy(prior.config) for prior in levels]
+        )
+        config.dtype = vqvae.dtype
+        with torch.device("meta"):  # the parts bring their weights
+            model = cls(config)
+        model.vqvae, model.priors = vqvae, nn.ModuleList(levels)
+        model.config.vqvae_config = vqvae.config
+        model.config.prior_configs = [prior.config for prior in levels]
+        return model.train(vqvae.training)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model], pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
+    ) -> Model:
+        """Load as [`~transformers.PreTrainedModel.from_pretrained`] does, from safetensors only.
+
+        Raises:
+            ValueError: the folder or repository holds something else, or lacks a level: names it and what is there.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        if pretrained_model_name_or_path is not None:
+            download = download_arguments(kwargs)
+            if not isinstance(kwargs.get("config"), PreTrainedConfig):
+                _check_model_type(pretrained_model_name_or_path, read_config(pretrained_model_name_or_path, **download))
+            weights = find_weights(pretrained_model_name_or_path, kwargs.get("variant"), **download)
+            if weights:
+                config = kwargs.get("config")
+                if not isinstance(config, PreTrainedConfig):
+                    config = FastJukeboxConfig.from_pretrained(config or pretrained_model_name_or_path, **download)
+                _check_levels(pretrained_model_name_or_path, parts_of(weights), config.num_levels)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, max_shard_size: int | str = "1GB", **kwargs: Any
+    ) -> None:
+        """Save as [`~transformers.PreTrainedModel.save_pretrained`] does.
+
+        The shards are smaller than transformers' own, so that who loads one level alone from a repository fetches
+        little of the others.
+        """
+        super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
+
+
+def _check_model_type(source: str | os.PathLike[str], config: dict[str, Any]) -> None:
+    """Refuse a repository that holds no whole model."""
+    found = config.get("model_type")
+    if found != COMPOSITE_MODEL_TYPE:
+        hint = ""
+        if str(found).startswith(COMPOSITE_MODEL_TYPE):
+            hint = "; load a part with its own class, or join parts with FastJukeboxModel.from_levels"
+        raise ValueError(f"`model_type` of `{source}` must be {COMPOSITE_MODEL_TYPE!r}, got {found!r}{hint}")
+
+
+def _check_levels(source: str | os.PathLike[str], found: Sequence[str], num_levels: int) -> None:
+    """Refuse a repository in which all weights of a part are missing."""
+    names = {"vqvae": "the VQ-VAE"}
+    names.update({f"priors.{level}": f"the {level_name(level, num_levels)}" for level in range(num_levels)})
+    missing = [part for part in names if part not in found]
+    if missing:
+        raise ValueError(
+            f"`{source}` lacks the weights of {' and '.join(f'{names[part]} (`{part}`)' for part in missing)}; "
+            f"it holds those of {', '.join(f'`{part}`' for part in found)}"
+        )
+
+
+__all__ = ["FastJukeboxModel", "FastJukeboxOutput"]

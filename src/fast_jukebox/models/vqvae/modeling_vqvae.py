@@ -1,0 +1,301 @@
+"""The hierarchical VQ-VAE: raw audio to codes of several rates, and back from any of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from fast_jukebox.models.vqvae.codebook import Codebook
+from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
+from fast_jukebox.models.vqvae.losses import linf_loss, multispectral_loss
+from fast_jukebox.models.vqvae.resnet import DecoderStage, EncoderStage
+
+# Audio samples worked on at once (3 s at 44.1 kHz): bounds the memory of long songs at a small cost in margins.
+CHUNK_SAMPLES = 131072
+
+
+@dataclass
+class FastJukeboxVQVAEOutput(ModelOutput):
+    """What [`FastJukeboxVQVAE.forward`] returns. Lists are in the order of the levels asked for, bottom first.
+
+    Args:
+        loss (`Tensor` scalar): sum over the levels of reconstruction, spectral and commitment loss, weighted.
+        reconstruction_losses (`Tensor` (levels,)): weighted l1, l2 and linf losses of each level.
+        multispectral_losses (`Tensor` (levels,)): multi-resolution STFT loss of each level, unweighted.
+        commitment_losses (`Tensor` (levels,)): commitment loss of each level, unweighted.
+        reconstructions (`list` of `Tensor` (N, T)): audio decoded from each level.
+        codes (`list` of int64 `Tensor` (N, T / hop)): codes of each level.
+    """
+
+    loss: Tensor | None = None
+    reconstruction_losses: Tensor | None = None
+    multispectral_losses: Tensor | None = None
+    commitment_losses: Tensor | None = None
+    reconstructions: list[Tensor] | None = None
+    codes: list[Tensor] | None = None
+
+
+class VQVAELevel(nn.Module):
+    """One level: an encoder from raw audio, a codebook, a decoder to raw audio. Levels share nothing.
+
+    Args:
+        config: of the whole VQ-VAE.
+        level: 0 is the bottom.
+    """
+
+    def __init__(self, config: FastJukeboxVQVAEConfig, level: int) -> None:
+        super().__init__()
+        width = config.width * config.multipliers[level]
+        stack = {
+            "width": width,
+            "depth": config.depth * config.multipliers[level],
+            "inner_width": max(1, int(config.conv_multiplier * width)),
+            "dilation_growth_rate": config.dilation_growth_rate,
+            "dilation_cycle": config.dilation_cycle,
+        }
+        embed_dim = config.embed_dim
+        self.encoder = nn.ModuleList(
+            EncoderStage(1 if i == 0 else embed_dim, embed_dim, config.downs[i], config.strides[i], **stack)
+            for i in range(level + 1)
+        )
+        self.codebook = Codebook(
+            config.codebook_size, embed_dim, config.codebook_decay, config.revival_threshold
+        )
+        stack["reverse_dilation"] = config.reverse_decoder_dilation
+        self.decoder = nn.ModuleList(
+            DecoderStage(embed_dim, embed_dim, config.downs[i], config.strides[i], **stack)
+            for i in reversed(range(level + 1))
+        )
+        self.out = nn.Conv1d(embed_dim, 1, 3, padding=1)
+        self.hop_length = config.hop_lengths[level]
+
+    def latents(self, audio: Tensor) -> Tensor:
+        """(N, T) -> (N, D, T / hop)."""
+        hidden = audio.unsqueeze(1)
+        for stage in self.encoder:
+            hidden = stage(hidden)
+        return hidden
+
+    def audio(self, vectors: Tensor) -> Tensor:
+        """(N, D, L) -> (N, L * hop)."""
+        for stage in self.decoder:
+            vectors = stage(vectors)
+        return self.out(vectors).squeeze(1)
+
+    @property
+    def encoder_reach(self) -> int:
+        """Audio samples to either side that a latent may depend on."""
+        reach, step = 0, 1
+        for stage in self.encoder:
+            reach += step * stage.reach
+            step *= stage.ratio
+        return reach
+
+    @property
+    def decoder_reach(self) -> int:
+        """Codes to either side that an audio sample may depend on."""
+        reach, step = 0.0, 1.0
+        for stage in self.decoder:
+            reach += stage.reach * step
+            step /= stage.ratio
+        return math.ceil(reach + step)
+
+
+class FastJukeboxVQVAEPreTrainedModel(PreTrainedModel):
+    """What loading, saving and initialising need to know of the VQ-VAE."""
+
+    config_class = FastJukeboxVQVAEConfig
+    base_model_prefix = "vqvae"
+    main_input_name = "audio"
+    _no_split_modules = ["VQVAELevel"]  # noqa: RUF012 (transformers reads it from the class)
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            # torch's own default for convolutions, times the configured factor.
+            fan_in = module.weight[0].numel() if isinstance(module, nn.Conv1d) else module.weight[:, 0].numel()
+            bound = self.config.initializer_range / math.sqrt(fan_in)
+            nn.init.uniform_(module.weight, -bound, bound)
+            nn.init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, Codebook):
+            module.reset()
+
+
+class FastJukeboxVQVAE(FastJukeboxVQVAEPreTrainedModel):
+    """Hierarchical VQ-VAE over raw audio (Jukebox, section 3; Fast Jukebox, "Representation").
+
+    Every level encodes and decodes raw audio on its own: level l has one code for `config.hop_lengths[l]` samples.
+    """
+
+    def __init__(self, config: FastJukeboxVQVAEConfig) -> None:
+        super().__init__(config)
+        self.levels = nn.ModuleList(VQVAELevel(config, level) for level in range(config.num_levels))
+        self.post_init()
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor, levels: Sequence[int] | None = None) -> list[Tensor]:
+        """Codes of a recording.
+
+        Works in chunks whose margins cover all that a code can hear, so that the memory beyond input and result does
+        not grow with the length and the codes are those of the whole signal.
+
+        Args:
+            audio: (N, T) in [-1, 1] at `config.sampling_rate`; T a positive multiple of the largest hop length.
+            levels: which levels, all where None.
+
+        Returns:
+            int64 codes (N, T / hop length) for each level asked for, bottom first.
+
+        Raises:
+            ValueError: audio of another rank or length, or a level that does not exist.
+        """
+        chosen = self._chosen_levels(levels)
+        self._check_audio(audio)
+        audio = audio.to(self.dtype)
+        largest_hop = self.config.hop_lengths[-1]
+        codes = []
+        for level in chosen:
+            module: VQVAELevel = self.levels[level]  # type: ignore[assignment]
+            margin = math.ceil(module.encoder_reach / largest_hop) * largest_hop
+            chunk = max(CHUNK_SAMPLES // largest_hop, 1) * largest_hop
+            parts = _in_chunks(
+                audio, chunk, margin, 1 / module.hop_length, lambda part, m=module: m.codebook.encode(m.latents(part))
+            )
+            codes.append(torch.cat(parts, dim=1))
+        return codes
+
+    @torch.no_grad()
+    def decode(self, codes: Sequence[Tensor], start_level: int = 0) -> Tensor:
+        """Audio of the codes of one level, in chunks as `encode` works.
+
+        Args:
+            codes: the levels from `start_level` up, each int64 (N, L); only the first is used.
+            start_level: level of the first entry of `codes`.
+
+        Returns:
+            (N, L * hop length of `start_level`), at about [-1, 1] (not clipped).
+
+        Raises:
+            ValueError: a level that does not exist, no codes, or codes of a wrong rank, type or range.
+        """
+        (level,) = self._chosen_levels([start_level])
+        if len(codes) == 0:
+            raise ValueError("`codes` must list the codes of the levels from `start_level` up, got an empty list")
+        module: VQVAELevel = self.levels[level]  # type: ignore[assignment]
+        first = codes[0]
+        self._check_codes(first)
+        chunk = max(CHUNK_SAMPLES // module.hop_length, 1)
+        parts = _in_chunks(
+            first, chunk, module.decoder_reach, module.hop_length, lambda part: module.audio(module.codebook.decode(part))
+        )
+        return torch.cat(parts, dim=1)
+
+    def forward(self, audio: Tensor, levels: Sequence[int] | None = None) -> FastJukeboxVQVAEOutput:
+        """Reconstruct through the codes and score it; in training mode the codebooks learn as well.
+
+        Args:
+            audio: (N, T) in [-1, 1]; T a positive multiple of the largest hop length.
+            levels: which levels, all where None. As levels share nothing, training them apart is the same training.
+        """
+        chosen = self._chosen_levels(levels)
+        self._check_audio(audio)
+        config = self.config
+        reconstruction, multispectral, commitment, reconstructions, codes = [], [], [], [], []
+        for level in chosen:
+            module: VQVAELevel = self.levels[level]  # type: ignore[assignment]
+            quantised = module.codebook(module.latents(audio))
+            output = module.audio(quantised.vectors)
+            reconstruction.append(self._reconstruction_loss(audio, output))
+            spectral = multispectral_loss(
+                audio,
+                output,
+                config.multispectral_n_fft,
+                config.multispectral_hop_length,
+                config.multispectral_win_length,
+            )
+            multispectral.append(spectral / config.bandwidth_spectral)
+            commitment.append(quantised.commitment_loss)
+            reconstructions.append(output)
+            codes.append(quantised.codes)
+        losses = [torch.stack(values) for values in (reconstruction, multispectral, commitment)]
+        weighted = losses[0] + config.multispectral_weight * losses[1] + config.commit_weight * losses[2]
+        return FastJukeboxVQVAEOutput(
+            loss=weighted.sum(),
+            reconstruction_losses=losses[0],
+            multispectral_losses=losses[1],
+            commitment_losses=losses[2],
+            reconstructions=reconstructions,
+            codes=codes,
+        )
+
+    def _reconstruction_loss(self, audio: Tensor, output: Tensor) -> Tensor:
+        config = self.config
+        error = (audio - output).float()
+        loss = config.l2_weight * error.square().mean() / config.bandwidth_l2
+        if config.l1_weight:
+            loss = loss + config.l1_weight * error.abs().mean() / config.bandwidth_l1
+        if config.linf_weight:
+            loss = loss + config.linf_weight * linf_loss(audio, output, config.linf_k) / config.bandwidth_l2
+        return loss
+
+    def _chosen_levels(self, levels: Sequence[int] | None) -> list[int]:
+        known = range(self.config.num_levels)
+        chosen = list(known) if levels is None else sorted(levels)
+        for level in chosen:
+            if level not in known:
+                raise ValueError(f"level must be from 0 (bottom) to {len(known) - 1} (top), got {level!r}")
+        return chosen
+
+    def _check_audio(self, audio: Tensor) -> None:
+        hop = self.config.hop_lengths[-1]
+        if audio.dim() != 2 or not audio.is_floating_point():
+            raise ValueError(
+                f"`audio` must be floating point of shape (batch, samples), got {audio.dtype} {tuple(audio.shape)}"
+            )
+        if audio.shape[1] == 0 or audio.shape[1] % hop:
+            raise ValueError(
+                f"`audio` must have a positive number of samples that is a multiple of {hop}, got {audio.shape[1]}"
+            )
+
+    def _check_codes(self, codes: Tensor) -> None:
+        if codes.dim() != 2 or codes.is_floating_point() or codes.dtype == torch.bool or codes.shape[1] == 0:
+            raise ValueError(
+                f"`codes` must be integers of shape (batch, length >= 1), got {codes.dtype} {tuple(codes.shape)}"
+            )
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= self.config.codebook_size:
+            raise ValueError(f"`codes` must be from 0 to {self.config.codebook_size - 1}, got {low} to {high}")
+
+
+def _in_chunks(
+    signal: Tensor, chunk: int, margin: int, ratio: float, work: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """Apply `work`, which maps length L to L * ratio, to chunks of `signal` (N, L) with `margin` more on either side.
+
+    Returns the results without their margins, in order.
+    """
+    length = signal.shape[1]
+    parts = []
+    for start in range(0, length, chunk):
+        stop = min(start + chunk, length)
+        left, right = max(start - margin, 0), min(stop + margin, length)
+        result = work(signal[:, left:right])
+        offset = round((start - left) * ratio)
+        parts.append(result[:, offset : offset + round((stop - start) * ratio)])
+    return parts
+
+
+__all__ = [
+    "CHUNK_SAMPLES",
+    "FastJukeboxVQVAE",
+    "FastJukeboxVQVAEOutput",
+    "FastJukeboxVQVAEPreTrainedModel",
+    "VQVAELevel",
+]

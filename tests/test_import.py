@@ -1,0 +1,86 @@
+"""`import fast_jukebox` is quick, registers what it promises and needs no optional package."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+OPTIONAL = (
+    "datasets",
+    "evaluate",
+    "torchaudio",
+    "torchcodec",
+    "gradio",
+    "peft",
+    "music21",
+    "pretty_midi",
+    "tinysoundfont",
+    "matplotlib",
+    "scipy",
+)
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_import_loads_no_optional_package():
+    code = f"""
+import json, sys
+import fast_jukebox
+print(json.dumps([name for name in {OPTIONAL!r} if name in sys.modules]))
+"""
+    assert json.loads(run(code)) == []
+
+
+@pytest.mark.parametrize("error", ["ModuleNotFoundError", "OSError", "RuntimeError"])
+def test_import_works_where_optional_packages_are_absent_or_broken(error):
+    code = f"""
+import sys
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL!r}:
+            raise {error}(f"cannot import {{name}}")
+
+sys.meta_path.insert(0, Broken())
+import torch
+import fast_jukebox
+from transformers import AutoConfig, AutoModel
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+
+for model_type in ("fast_jukebox_vqvae", "fast_jukebox_prior", "fast_jukebox"):
+    assert AutoConfig.for_model(model_type).model_type == model_type
+with torch.device("meta"):
+    assert isinstance(AutoModel.from_config(FastJukeboxConfig.preset("fastjukebox-mini-9")), FastJukeboxModel)
+print("works")
+"""
+    assert run(code).strip() == "works"
+
+
+def test_every_public_name_exists():
+    import fast_jukebox
+
+    assert fast_jukebox.__version__ == "0.1.0"
+    missing = [name for name in fast_jukebox.__all__ if not hasattr(fast_jukebox, name)]
+    assert not missing
+
+
+def test_the_package_is_typed_and_the_versions_agree(repository_root):
+    import fast_jukebox
+
+    assert (repository_root / "src" / "fast_jukebox" / "py.typed").is_file()
+    assert f'version = "{fast_jukebox.__version__}"' in (repository_root / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"version: {fast_jukebox.__version__}" in (repository_root / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_task_is_registered():
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    import fast_jukebox
+
+    assert fast_jukebox.__version__
+    assert "fast-jukebox" in PIPELINE_REGISTRY.get_supported_tasks()
