@@ -1,4 +1,4 @@
-"""What bad input gets: a `ValueError` that names the field, the value and what is allowed, before anything is sampled."""
+"""What bad input gets: a `ValueError` naming the field, the value and what is allowed, before anything is sampled."""
 
 from __future__ import annotations
 
@@ -84,11 +84,6 @@ def check_prompt_audio(prompt: Any) -> Tensor:
     return audio.unsqueeze(0) if audio.dim() == 1 else audio
 
 
-def needs_metadata(config: Any) -> bool:
-    """Whether a prior with this configuration is conditioned on artist, genre or timing."""
-    return any(getattr(config, name, None) for name in ("num_artists", "num_genres", "use_timing"))
-
-
 def common_batch(sizes: dict[str, int]) -> int:
     """The number of songs that inputs of these batch sizes make: 1 goes with any.
 
@@ -107,7 +102,8 @@ def resolve_seeds(seed: Any, songs: Any, batch: int) -> tuple[int | list[int], l
     """Which noise each song of a batch gets.
 
     Args:
-        seed: one seed; or one a song, each of which then stands for the first song of its seed; or `None`, drawn afresh.
+        seed: one seed; or one a song, each of which then stands for the first song of its seed; or `None`, drawn
+            afresh.
         songs: which song of its seed each one is; `None` counts from 0.
         batch: number of songs.
 
@@ -155,8 +151,8 @@ def check_levels(start_level: Any, stop_level: Any, num_levels: int) -> tuple[in
     stop_level = check_count("stop_level", stop_level, 0, top)
     if stop_level > start_level:
         raise ValueError(
-            f"`stop_level` must be at most `start_level`, as levels are made from the top down; got stop_level {stop_level} "
-            f"and start_level {start_level}"
+            "`stop_level` must be at most `start_level`, as levels are made from the top down; got stop_level "
+            f"{stop_level} and start_level {start_level}"
         )
     return start_level, stop_level
 
@@ -165,8 +161,8 @@ def check_codes_by_level(codes: Any, codebook_size: int, hop_lengths: Sequence[i
     """A list of codes that ends at the top level, as one with an entry for each level, bottom first.
 
     Raises:
-        ValueError: too many or no entries, no codes at the top, entries that are no codes, or a level that is given for a
-            longer time than the level above it.
+        ValueError: too many or no entries, no codes at the top, entries that are no codes, or a level that is given for
+            a longer time than the level above it.
     """
     num_levels = len(hop_lengths)
     if not isinstance(codes, list | tuple) or not 1 <= len(codes) <= num_levels:
@@ -200,7 +196,6 @@ __all__ = [
     "check_prompt_audio",
     "common_batch",
     "device_of",
-    "needs_metadata",
     "resolve_seeds",
     "rows",
 ]

@@ -22,13 +22,13 @@ _PER_LEVEL = ("hop_fractions", "temperature", "top_k", "top_p", "do_sample")
 class FastJukeboxGenerationConfig(GenerationConfig):
     """Defaults of [`FastJukeboxGenerationMixin.generate`], saved beside the model as `generation_config.json`.
 
-    Each of `hop_fractions`, `temperature`, `top_k`, `top_p` and `do_sample` is one value for all levels or a list with one
-    for each level, bottom first. `None` stands for the default.
+    Each of `hop_fractions`, `temperature`, `top_k`, `top_p` and `do_sample` is one value for all levels or a list with
+    one for each level, bottom first. `None` stands for the default.
 
     Args:
         duration (`float`, *optional*, defaults to 20.0): seconds of a song.
-        hop_fractions (`float` or `list[float]`, *optional*): how much of a context lies between the starts of two windows,
-            in (0, 1]; by default as published, 0.125 at the top and 0.5 below it.
+        hop_fractions (`float` or `list[float]`, *optional*): how much of a context lies between the starts of two
+            windows, in (0, 1]; by default as published, 0.125 at the top and 0.5 below it.
         temperature (`float` or `list[float]`, *optional*, defaults to 0.99): what logits are divided by, above 0.
         top_k (`int` or `list[int]`, *optional*, defaults to 0): how many of the likeliest codes are kept; 0 keeps all.
         top_p (`float` or `list[float]`, *optional*, defaults to 1.0): probability of the likeliest codes that are kept.

@@ -1,7 +1,7 @@
 """The one sampling loop: a window of codes, code by code.
 
-What differs between machines is the step that the loop is given: a step knows the prior, its caches and how a code is drawn,
-so that one which runs all of it on a device without returning to the host fits in the same place.
+What differs between machines is the step that the loop is given: a step knows the prior, its caches and how a code is
+drawn, so that one which runs all of it on a device without returning to the host fits in the same place.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ class Step(Protocol):
     def next(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
         """Draw the code (N,) at `position` with `uniform` (N,); `code` (N,) is the one before it."""
 
+    def finish(self) -> None:
+        """Called once after the window's last code.
+
+        Raises:
+            FloatingPointError: the prior's numbers were none, so the codes mean nothing.
+        """
+
 
 class EagerStep:
     """One call of the prior a code, on any device.
@@ -39,9 +46,7 @@ class EagerStep:
         settings: how a code is drawn.
     """
 
-    def __init__(
-        self, prior: FastJukeboxPrior, conditioning: Any, batch_size: int, settings: SamplingSettings
-    ) -> None:
+    def __init__(self, prior: FastJukeboxPrior, conditioning: Any, batch_size: int, settings: SamplingSettings) -> None:
         self.prior = prior
         self.conditioning = conditioning
         self.settings = settings
@@ -49,11 +54,21 @@ class EagerStep:
 
     def first(self, prompt: Tensor, uniform: Tensor) -> Tensor:
         """See [`Step`]."""
-        return draw_codes(self.prior.prefill(prompt, self.conditioning, self.cache), uniform, self.settings)
+        self.logits = self.prior.prefill(prompt, self.conditioning, self.cache)
+        return draw_codes(self.logits, uniform, self.settings)
 
     def next(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
         """See [`Step`]."""
-        return draw_codes(self.prior.step(code, position, self.conditioning, self.cache), uniform, self.settings)
+        self.logits = self.prior.step(code, position, self.conditioning, self.cache)
+        return draw_codes(self.logits, uniform, self.settings)
+
+    def finish(self) -> None:
+        """See [`Step`]. One look at the last logits, as what goes wrong stays in the caches."""
+        if torch.isnan(self.logits).any():
+            raise FloatingPointError(
+                f"the prior of level {self.prior.config.level} gave logits that are NaN in {self.logits.dtype}; if its "
+                "weights are sound, load it in a wider dtype such as torch.bfloat16 or torch.float32"
+            )
 
 
 def sample_window(
@@ -82,13 +97,16 @@ def sample_window(
         codes[:, known + index] = code
         if after_code is not None:
             after_code(index + 1)
+    step.finish()
     return codes
 
 
 @contextmanager
 def sampling_mode(*modules: Any) -> Iterator[None]:
-    """Put modules into evaluation mode, without gradients; afterwards each submodule is as it was, whatever happened."""
-    training = [(part, part.training) for module in modules if isinstance(module, nn.Module) for part in module.modules()]
+    """Put modules into evaluation mode, without gradients; afterwards each submodule is as it was, come what may."""
+    training = [
+        (part, part.training) for module in modules if isinstance(module, nn.Module) for part in module.modules()
+    ]
     try:
         for part, _ in training:
             part.training = False

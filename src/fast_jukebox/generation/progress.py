@@ -40,8 +40,8 @@ class GenerationProgress:
 
 
 ProgressCallback = Callable[[GenerationProgress], None]
-"""Called a few times a second while sampling, and at the end of every window. What it raises ends the generation and reaches
-the caller; nothing is left behind in the model."""
+"""Called a few times a second while sampling, and at the end of every window. What it raises ends the generation and
+reaches the caller; nothing is left behind in the model."""
 
 
 def level_name(level: int, num_levels: int) -> str:
@@ -152,12 +152,16 @@ class ProgressBars:
 
     def _new_bar(self, progress: GenerationProgress) -> Any:
         from tqdm.auto import tqdm
-        from tqdm.std import tqdm as terminal_tqdm
 
         # None leaves it to tqdm, which shows bars on terminals only and takes a notebook for none.
-        disable = False if self.show or tqdm is not terminal_tqdm else None
+        in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+        disable = False if self.show or in_notebook else None
         return tqdm(
-            desc=f"{progress.level_name:>6}", total=progress.level_codes_total, unit="code", unit_scale=True, disable=disable
+            desc=f"{progress.level_name:>6}",
+            total=progress.level_codes_total,
+            unit="code",
+            unit_scale=True,
+            disable=disable,
         )
 
 

@@ -1,8 +1,8 @@
 """Logits to codes: counter-based noise, and the draw.
 
-Noise is a pure function of (seed, song, level, position in the song). A result therefore depends neither on the batch that
-a song is sampled in, nor on the order of windows, nor on an interruption, nor on the device. One uniform number a code is
-enough: the code is found by inverting the cumulative distribution.
+Noise is a pure function of (seed, song, level, position in the song). A result therefore depends neither on the batch
+that a song is sampled in, nor on the order of windows, nor on an interruption, nor on the device. One uniform number a
+code is enough: the code is found by inverting the cumulative distribution.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def uniform_noise(
 ) -> Tensor:
     """One uniform number for each code of some songs' stretch of a level.
 
-    Philox4x32-10 keyed by the seed and counting (position, song, level), in 64-bit integers that never leave 48 bits, so
-    every device gives the same numbers. No generator is read or advanced.
+    Philox4x32-10 keyed by the seed and counting (position, song, level), in 64-bit integers that never leave 48 bits,
+    so every device gives the same numbers. No generator is read or advanced.
 
     Args:
         seeds: of all songs or of each, integers in [0, 2**63).
@@ -124,7 +124,12 @@ def philox(
     for _ in range(_ROUNDS):
         first_high, first_low = _multiply(first, _MULTIPLIERS[0])
         third_high, third_low = _multiply(third, _MULTIPLIERS[1])
-        first, second, third, fourth = (third_high ^ second ^ low_key, third_low, first_high ^ fourth ^ high_key, first_low)
+        first, second, third, fourth = (
+            third_high ^ second ^ low_key,
+            third_low,
+            first_high ^ fourth ^ high_key,
+            first_low,
+        )
         low_key, high_key = (low_key + _KEY_STEPS[0]) & _MASK, (high_key + _KEY_STEPS[1]) & _MASK
     return first, second, third, fourth  # type: ignore[return-value]
 
@@ -153,20 +158,22 @@ def draw_codes(logits: Tensor, uniform: Tensor, settings: SamplingSettings) -> T
     logits = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
     probabilities = logits.softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1).masked_fill(probabilities <= 0, 0.0)  # (N, K)
-    # Of the codes that can be drawn the largest sum is the total, whatever the cumulative sum's rounding: u < 1 keeps the
-    # threshold below it, so a code is always found, and a parallel sum that dips by a rounding error does no harm.
+    # Of the codes that can be drawn the largest sum is the total, whatever the cumulative sum's rounding: u < 1 keeps
+    # the threshold below it, so a code is always found, and a parallel sum that dips by a rounding error does no harm.
     threshold = uniform.unsqueeze(-1) * cumulative.amax(dim=-1, keepdim=True)
     return (cumulative > threshold).to(torch.int32).argmax(dim=-1)  # the first of them
 
 
 def keep_likeliest(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """`logits` (N, K) with minus infinity for the codes that [`SamplingSettings`] says to leave out; `top_k` goes first."""
+    """`logits` (N, K) with minus infinity for the codes that [`SamplingSettings`] leaves out; `top_k` goes first."""
     if 0 < top_k < logits.shape[-1]:
         last = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < last, -math.inf)
     if top_p < 1.0:
         ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-        left_out = ordered.cumsum(dim=-1) - ordered >= top_p  # by the probability of all likelier codes; never the first
+        left_out = (
+            ordered.cumsum(dim=-1) - ordered >= top_p
+        )  # by the probability of all likelier codes; never the first
         logits = logits.masked_fill(torch.empty_like(left_out).scatter(-1, order, left_out), -math.inf)
     return logits
 

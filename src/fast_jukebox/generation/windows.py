@@ -53,7 +53,8 @@ class Window:
 
 
 def hop_of(hop_fraction: float, n_ctx: int, upper_ratio: int = 1) -> int:
-    """Codes between the starts of two windows: `hop_fraction` of the context, rounded to whole codes of the level above.
+    """Codes between the starts of two windows: `hop_fraction` of the context, rounded to whole codes of the level
+    above.
 
     Args:
         hop_fraction: in (0, 1].
@@ -78,10 +79,10 @@ def sequential_windows(
 ) -> list[Window]:
     """The windows of a level one after the other, as Jukebox samples them.
 
-    Windows start every `hop_fraction * n_ctx` codes and take what they share with the window before as their prompt; the
-    last is pulled back to end with the song. A song shorter than the context is one shorter window. Codes that are given
-    at the song's beginning are known from the start: windows that lie wholly within them vanish, the first of the others
-    takes them as its prompt.
+    Windows start every `hop_fraction * n_ctx` codes and take what they share with the window before as their prompt;
+    the last is pulled back to end with the song. A song shorter than the context is one shorter window. Codes that are
+    given at the song's beginning are known from the start: windows that lie wholly within them vanish, the first of the
+    others takes them as its prompt.
 
     Args:
         level: 0 is the bottom.
@@ -92,8 +93,8 @@ def sequential_windows(
         given: codes known at the song's beginning, from 0 to `length`.
 
     Returns:
-        Windows in the order in which they are sampled. Together they sample each position from `given` to `length` once,
-        and a window's prompt was given or sampled by the windows before it.
+        Windows in the order in which they are sampled. Together they sample each position from `given` to `length`
+        once, and a window's prompt was given or sampled by the windows before it.
 
     Raises:
         ValueError: a number is out of its range.

@@ -141,7 +141,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
             "hop_length": vqvae.hop_lengths[index],
             "sampling_rate": vqvae.sampling_rate,
         }
-        if index + 1 < vqvae.num_levels:
+        if index + 1 < vqvae.num_levels and self.prior_configs[index].upper_codebook_size is not None:
             wanted["upper_codebook_size"] = vqvae.codebook_size
         return wanted
 
@@ -222,7 +222,9 @@ def _paper(depth: int) -> FastJukeboxConfig:
 
 def _mini(depth: int) -> FastJukeboxConfig:
     """The paper's proportions at about an eleventh of its widths and a quarter of its contexts."""
-    vqvae = FastJukeboxVQVAEConfig(width=16, depth=2, multipliers=[1, 1, 1], embed_dim=64, codebook_size=512)
+    vqvae = FastJukeboxVQVAEConfig(
+        width=16, depth=2, multipliers=[1, 1, 2], embed_dim=32, codebook_size=512, revival_threshold=0.2
+    )
     upsampler = {
         "num_hidden_layers": depth,
         "codebook_size": 512,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from fast_jukebox.generation import FastJukeboxGenerationMixin
+from fast_jukebox.generation.mixin import FastJukeboxGenerationMixin
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,

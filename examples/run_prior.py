@@ -1,0 +1,105 @@
+#!/usr/bin/env python
+"""Train the prior of one level on a folder of songs and a trained VQ-VAE.
+
+The mini top prior, from scratch (repeat with `--level 1` and `--level 0` for the upsamplers):
+
+    python examples/run_prior.py --songs songs/chorales --vqvae runs/vqvae --codes runs/codes \
+        --preset fastjukebox-mini-9 --level 2 --output_dir runs/prior-2 --max_steps 4000 \
+        --per_device_train_batch_size 4 --learning_rate 6e-4 --warmup_steps 100 --lr_scheduler_type cosine \
+        --eval_strategy steps --eval_steps 500 --save_steps 500 --logging_steps 50
+
+The songs are encoded once, into `--codes`, by all levels of the VQ-VAE; later runs need only that folder. `--layers 36`
+makes a teacher of another depth, `--model_name_or_path` trains on. An interrupted run goes on where its last
+checkpoint stands when the same command gets `--resume_from_checkpoint true`. All options: `--help`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import DatasetDict
+from transformers import TrainingArguments, set_seed
+
+from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxVQVAE
+from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.windows import stack_items
+from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+from fast_jukebox.training.prior import PriorTrainer
+
+
+@dataclass
+class ModelArguments:
+    """Which prior."""
+
+    level: int = field(default=2, metadata={"help": "0 is the bottom; the mini and the published models have 3."})
+    preset: str = field(
+        default="fastjukebox-mini-9", metadata={"help": "Named size whose prior is trained from scratch."}
+    )
+    layers: int | None = field(default=None, metadata={"help": "Another depth than the preset's."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of a prior to train on, in place of a preset."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which codes."""
+
+    codes: str = field(metadata={"help": "Folder of codes; made of --songs with --vqvae where it is not there yet."})
+    songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
+    vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name of the VQ-VAE that encodes them."})
+    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Train, evaluate, save; returns the last evaluation."""
+    model_args, data_args, args = parse_arguments((ModelArguments, DataArguments, TrainingArguments), arguments)
+    set_seed(args.seed)
+
+    codes = prepare_codes(data_args)
+    if model_args.model_name_or_path:
+        model = FastJukeboxPrior.from_pretrained(model_args.model_name_or_path)
+    else:
+        model = FastJukeboxPrior(prior_config(model_args))
+    train = CodeWindows(codes["train"], model.config, seed=args.seed)
+    test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows)
+
+    trainer = PriorTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    trainer.save_model()
+    figures = trainer.evaluate()
+    trainer.log_metrics("eval", figures)
+    trainer.save_metrics("eval", figures)
+    trainer.save_state()
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return figures
+
+
+def prepare_codes(data_args: DataArguments) -> DatasetDict:
+    """The folder's codes, encoded first (or further, after an interruption) where songs and VQ-VAE are named."""
+    if data_args.songs and data_args.vqvae:
+        songs = load_songs(data_args.songs, test_share=data_args.test_share)
+        return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(data_args.vqvae), data_args.codes)
+    if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
+        raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` and `--vqvae` to make them")
+    return load_codes(data_args.codes)
+
+
+def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
+    """The preset's configuration for the level, at the depth asked for."""
+    configs = FastJukeboxConfig.preset(model_args.preset).prior_configs
+    if not 0 <= model_args.level < len(configs):
+        raise ValueError(f"`--level` must be from 0 to {len(configs) - 1} for {model_args.preset}, got {model_args.level}")
+    config = configs[model_args.level]
+    if model_args.layers is not None:
+        config.num_hidden_layers = model_args.layers
+        config.validate()
+    return config
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""Train a VQ-VAE on a folder of songs.
+
+The mini VQ-VAE of the embedded default, on the chorales that `prepare_songs.py` makes:
+
+    python examples/run_vqvae.py --songs songs/chorales --preset fastjukebox-mini-9 --window 32768 \
+        --output_dir runs/vqvae --max_steps 2000 --per_device_train_batch_size 4 --learning_rate 6e-4 \
+        --lr_scheduler_type cosine --eval_strategy steps --eval_steps 500 --save_steps 500 --logging_steps 50
+
+An interrupted run goes on where its last checkpoint stands when the same command gets `--resume_from_checkpoint true`.
+Levels share nothing: `--levels 2` trains the top level alone, from `--model_name_or_path` if given; levels trained in
+processes of their own are joined by `fast_jukebox.training.vqvae.merge_levels`. All options: `--help`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import set_seed
+
+from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE
+from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.windows import SoundWindows, stack_items
+from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments, measure_bandwidth
+
+
+@dataclass
+class ModelArguments:
+    """Which VQ-VAE."""
+
+    preset: str = field(
+        default="fastjukebox-mini-9", metadata={"help": "Named size whose VQ-VAE is trained from scratch."}
+    )
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of a VQ-VAE to train on, in place of a preset."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which sound."""
+
+    songs: str = field(metadata={"help": "Folder of songs, with or without metadata.jsonl."})
+    window: int = field(default=32768, metadata={"help": "Samples in a training window."})
+    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Train, evaluate, save; returns the last evaluation."""
+    groups = (ModelArguments, DataArguments, VQVAETrainingArguments)
+    model_args, data_args, args = parse_arguments(groups, arguments)
+    set_seed(args.seed)
+
+    songs = load_songs(data_args.songs, test_share=data_args.test_share)
+    if model_args.model_name_or_path:
+        model = FastJukeboxVQVAE.from_pretrained(model_args.model_name_or_path)
+    else:
+        model = FastJukeboxVQVAE(FastJukeboxConfig.preset(model_args.preset).vqvae_config)
+    rate = model.config.sampling_rate
+    train = SoundWindows(songs["train"], data_args.window, rate, seed=args.seed)
+    test = SoundWindows(songs["test"], data_args.window, rate, max_windows=data_args.max_eval_windows)
+    if not model_args.model_name_or_path:
+        model.config.update(measure_bandwidth(train, model.config))
+
+    trainer = VQVAETrainer(
+        model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items
+    )
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    trainer.save_model()
+    figures = trainer.evaluate()
+    trainer.log_metrics("eval", figures)
+    trainer.save_metrics("eval", figures)
+    trainer.save_state()
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return figures
+
+
+if __name__ == "__main__":
+    main()

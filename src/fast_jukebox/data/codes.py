@@ -1,0 +1,231 @@
+"""Songs to codes, once; codes to training windows, cheaply and for ever after.
+
+A compilation's codes are a folder of Parquet shards (the layout of a dataset on the Hub) and a manifest that names the
+VQ-VAE they were made with. A row is a song: what its compilation says of it, and `codes_0`, `codes_1`, ... (uint16 or
+int32, bottom first).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from fast_jukebox.audio import load_audio
+from fast_jukebox.data.windows import WindowSampler
+from fast_jukebox.models.prior import FastJukeboxPriorConfig
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+MANIFEST = "codes.json"
+_SONGS_IN_A_SHARD = 16
+
+
+def encode_songs(
+    songs: DatasetDict, vqvae: FastJukeboxVQVAE, folder: str | os.PathLike[str], *, progress: bool = True
+) -> DatasetDict:
+    """Encode every song of a compilation with every level of a VQ-VAE, and keep the codes in `folder`.
+
+    Shards are written whole or not at all, and those that stand are kept: an interrupted run goes on where it was.
+
+    Args:
+        songs: splits of rows as [`~fast_jukebox.data.songs.load_songs`] makes them.
+        vqvae: on any device; used in evaluation mode.
+        folder: made if missing.
+        progress: whether to show a bar.
+
+    Returns:
+        What [`load_codes`] gives for the folder.
+
+    Raises:
+        ValueError: if the folder holds codes of another VQ-VAE or of other songs.
+    """
+    from datasets import Dataset
+    from tqdm.auto import tqdm
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim_folder(folder, _manifest(songs, vqvae))
+    total = sum(len(split) for split in songs.values())
+    with tqdm(total=total, desc="encoding songs", unit="song", disable=not progress) as bar:
+        for name, split in songs.items():
+            for first in range(0, len(split), _SONGS_IN_A_SHARD):
+                rows = range(first, min(first + _SONGS_IN_A_SHARD, len(split)))
+                shard = folder / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
+                if not shard.exists():
+                    temporary = shard.with_suffix(".partial")
+                    Dataset.from_list([_encode_song(split[row], vqvae) for row in rows]).to_parquet(str(temporary))
+                    temporary.replace(shard)
+                bar.update(len(rows))
+    return load_codes(folder)
+
+
+def load_codes(folder: str | os.PathLike[str]) -> DatasetDict:
+    """Codes that [`encode_songs`] made, or a Hub data set of that layout.
+
+    Raises:
+        ValueError: if the folder holds no codes.
+    """
+    from datasets import load_dataset
+
+    path = Path(folder)
+    if not path.is_dir():
+        return load_dataset(str(folder))
+    shards = sorted(path.glob("*-*.parquet"))
+    if not shards:
+        raise ValueError(f"{path} holds no codes: expected shards such as train-00000.parquet, see `encode_songs`")
+    files: dict[str, list[str]] = {}
+    for shard in shards:
+        files.setdefault(shard.name.rsplit("-", 1)[0], []).append(str(shard))
+    # The cache stands beside the shards, so that a folder of codes is all there is to move or delete.
+    return load_dataset("parquet", data_files=files, cache_dir=str(path / ".cache"))
+
+
+class CodeWindows(TorchDataset):
+    """Windows of one level's codes, with the codes of the level above for the same span of time.
+
+    Items are `{"codes": int64 (n_ctx,), "labels": the same}`, with `"upper_codes": int64 (n_ctx / upper_ratio,)` for an
+    upsampler and `"metadata": int64 (metadata_length,)` for a labelled prior. Labels come from the columns `artist_id`
+    and `genre_ids`; a song without them is of artist 0 and genre 0, the unknown ones.
+
+    Args:
+        codes: one split of [`load_codes`].
+        config: of the prior: its level, context, ratio to the level above, and whether it is labelled.
+        seed: of the random offsets, or None for windows side by side from each song's start.
+        max_windows: at most so many windows, spread evenly over the compilation.
+
+    Raises:
+        ValueError: if the codes lack the level or the level above, are outside the codebook, or every song is shorter
+            than the context.
+    """
+
+    def __init__(
+        self, codes: Dataset, config: FastJukeboxPriorConfig, seed: int | None = None, max_windows: int | None = None
+    ) -> None:
+        self.config = config
+        self.column, self.upper_column = f"codes_{config.level}", f"codes_{config.level + 1}"
+        wanted = [self.column, self.upper_column] if config.has_upper_level else [self.column]
+        for column in wanted:
+            if column not in codes.column_names:
+                raise ValueError(f"the codes have no column `{column}`, only {', '.join(codes.column_names)}")
+        self._rows = codes.with_format("arrow")
+        lengths = []
+        for row in range(len(codes)):
+            table = self._rows[row : row + 1]
+            values = _values(table, self.column)
+            if len(values) and int(values.max()) >= config.codebook_size:
+                raise ValueError(
+                    f"`codebook_size` is {config.codebook_size}, but song {row} has code {int(values.max())}: "
+                    "these codes are another VQ-VAE's"
+                )
+            length = len(values)
+            if config.has_upper_level:
+                length = min(length, len(_values(table, self.upper_column)) * config.upper_ratio)
+            lengths.append(length)
+        self.sampler = WindowSampler(lengths, config.n_ctx, multiple=config.upper_ratio, seed=seed)
+        total = len(self.sampler)
+        self._length = total if max_windows is None else min(total, max_windows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader: other random offsets in every epoch."""
+        self.sampler.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        config = self.config
+        row, start = self.sampler[index * len(self.sampler) // self._length]
+        table = self._rows[row : row + 1]
+        codes = _slice(table, self.column, start, config.n_ctx)
+        item = {"codes": codes, "labels": codes.clone()}
+        if config.has_upper_level:
+            ratio = config.upper_ratio
+            item["upper_codes"] = _slice(table, self.upper_column, start // ratio, config.n_ctx // ratio)
+        if config.has_labels:
+            item["metadata"] = self._metadata(table, start)
+        return item
+
+    def _metadata(self, table: Any, start: int) -> Tensor:
+        config = self.config
+        names = table.column_names
+        artist = table["artist_id"][0].as_py() if "artist_id" in names else 0
+        genres = list(table["genre_ids"][0].as_py() if "genre_ids" in names else [0])[: config.max_genres]
+        genres += [-1] * (config.max_genres - len(genres))
+        total = len(_values(table, self.column)) * config.hop_length
+        return torch.tensor([total, start * config.hop_length, config.n_ctx * config.hop_length, artist, *genres])
+
+
+def _encode_song(song: dict[str, Any], vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+    config = vqvae.config
+    sound = song["audio"]
+    source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
+    audio = load_audio(source, config.sampling_rate)
+    hop = config.hop_lengths[-1]
+    # What does not fill a code of the top level at the song's end is less than 3 ms.
+    audio = audio[: max(audio.shape[0] // hop, 1) * hop]
+    audio = torch.nn.functional.pad(audio, (0, -audio.shape[0] % hop))
+    was_training = vqvae.training
+    codes = vqvae.eval().encode(audio[None].to(vqvae.device))
+    vqvae.train(was_training)
+    narrow = np.uint16 if config.codebook_size <= 2**16 else np.int32
+    facts = {key: value for key, value in song.items() if key != "audio"}
+    return facts | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}
+
+
+def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+    durations = {name: [round(duration, 3) for duration in split["duration"]] for name, split in songs.items()}
+    return {
+        "vqvae": vqvae_fingerprint(vqvae),
+        "songs": hashlib.sha256(json.dumps(durations, sort_keys=True).encode()).hexdigest(),
+        "splits": {name: len(split) for name, split in songs.items()},
+        "sampling_rate": vqvae.config.sampling_rate,
+        "hop_lengths": vqvae.config.hop_lengths,
+        "codebook_size": vqvae.config.codebook_size,
+    }
+
+
+def vqvae_fingerprint(vqvae: FastJukeboxVQVAE) -> str:
+    """Digest of all weights and codebooks: two VQ-VAEs with the same digest give the same codes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vqvae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / MANIFEST
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        for key, value in manifest.items():
+            if there.get(key) != value:
+                raise ValueError(
+                    f"{folder} holds codes of other {key} ({there.get(key)!r}, not {value!r}): "
+                    "name another folder or empty this one"
+                )
+        return
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _values(table: Any, column: str) -> np.ndarray:
+    """The list in the only row of `table`, without a copy."""
+    return table[column].chunk(0).flatten().to_numpy(zero_copy_only=True)
+
+
+def _slice(table: Any, column: str, start: int, length: int) -> Tensor:
+    return torch.from_numpy(_values(table, column)[start : start + length].astype(np.int64))
+
+
+__all__ = ["CodeWindows", "encode_songs", "load_codes", "vqvae_fingerprint"]

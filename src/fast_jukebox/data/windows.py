@@ -1,0 +1,126 @@
+"""Which stretch of which song is training example number i: a pure function of (seed, epoch, i)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from fast_jukebox.audio import load_audio
+
+
+class WindowSampler:
+    """Windows of a fixed length over songs of various lengths, at random or at fixed offsets.
+
+    An epoch has as many windows as fit side by side into the songs. At random offsets, window i lies in the song in
+    which the i-th of those lies, anywhere in it; the offset depends on nothing but (seed, epoch, i), so that an
+    interrupted training sees what it would have seen.
+
+    Args:
+        lengths: length of each song, in any unit.
+        window: length of a window in that unit, at least 1. Songs shorter than it are left out.
+        multiple: every offset is a multiple of this.
+        seed: of the random offsets, or None for fixed offsets, side by side from each song's start.
+
+    Raises:
+        ValueError: if no song is as long as a window.
+    """
+
+    def __init__(self, lengths: Sequence[int], window: int, multiple: int = 1, seed: int | None = None) -> None:
+        if window < 1 or multiple < 1:
+            raise ValueError(f"`window` and `multiple` must be at least 1, got {window} and {multiple}")
+        counts = np.array([length // window for length in lengths], dtype=np.int64)
+        if not counts.sum():
+            longest = max(lengths, default=0)
+            raise ValueError(
+                f"no song is as long as a window of {window}; the longest of {len(lengths)} has {longest}. "
+                "Use longer songs or a shorter window"
+            )
+        self.lengths, self.window, self.multiple, self.seed = list(lengths), window, multiple, seed
+        self.epoch = 0
+        self._ends = np.cumsum(counts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        """(song, offset) of window `index`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        song = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[song - 1]) if song else 0
+        if self.seed is None:
+            offset = (index - first) * self.window
+            return song, offset - offset % self.multiple
+        places = (self.lengths[song] - self.window) // self.multiple + 1
+        draw = np.random.default_rng((self.seed, self.epoch, index)).integers(places)
+        return song, int(draw) * self.multiple
+
+
+class SoundWindows(TorchDataset):
+    """Windows of sound from a compilation, read from its files when asked for.
+
+    Items are `{"audio": float32 (window,)}`.
+
+    Args:
+        songs: rows with `audio` (`path` or `bytes`, undecoded) and `duration` in seconds, as
+            [`~fast_jukebox.data.songs.load_songs`] makes them.
+        window: samples in a window.
+        sampling_rate: of the windows; songs of another rate are resampled.
+        seed: as for [`WindowSampler`].
+        max_windows: at most so many windows, spread evenly over the compilation.
+    """
+
+    def __init__(
+        self,
+        songs: Sequence[dict],
+        window: int,
+        sampling_rate: int,
+        seed: int | None = None,
+        max_windows: int | None = None,
+    ) -> None:
+        self.songs, self.window, self.sampling_rate = songs, window, sampling_rate
+        # One sample less than the file tells, for what resampling may round away.
+        lengths = [max(int(duration * sampling_rate) - 1, 0) for duration in songs["duration"]]
+        self.sampler = WindowSampler(lengths, window, seed=seed)
+        total = len(self.sampler)
+        self._length = total if max_windows is None else min(total, max_windows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader: other random offsets in every epoch."""
+        self.sampler.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        song, start = self.sampler[index * len(self.sampler) // self._length]
+        sound = self.songs[song]["audio"]
+        source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
+        audio = load_audio(
+            source,
+            self.sampling_rate,
+            offset=start / self.sampling_rate,
+            duration=self.window / self.sampling_rate,
+        )
+        return {"audio": _exactly(audio, self.window)}
+
+
+def _exactly(audio: Tensor, length: int) -> Tensor:
+    """Cut or pad with silence: resampling and the rounding of seconds may be a sample off."""
+    return torch.nn.functional.pad(audio[:length], (0, max(length - audio.shape[0], 0)))
+
+
+def stack_items(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack windows into a batch: the collator of every trainer here.
+
+    >>> {name: tuple(batch.shape) for name, batch in stack_items([{"codes": torch.zeros(8)}] * 3).items()}
+    {'codes': (3, 8)}
+    """
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+
+__all__ = ["SoundWindows", "WindowSampler", "stack_items"]

@@ -1,0 +1,266 @@
+"""Model cards: what a repository says of a model, filled from what was measured."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+
+LIBRARY_NAME = "fast-jukebox"
+PIPELINE_TAG = "text-to-audio"
+TAGS = ("fast-jukebox", "music", "music-generation", "raw-audio", "vq-vae", "sparse-transformer")
+
+Figures = Mapping[str, "float | str | Mapping[str, float | str]"]
+
+USAGE = {
+    "model": """\
+import fast_jukebox  # registers the model and the task
+from transformers import pipeline
+
+song = pipeline("fast-jukebox", model="{name}")(duration=20, seed=0)
+song["audio"], song["sampling_rate"]""",
+    "vqvae": """\
+from fast_jukebox import FastJukeboxVQVAE
+
+vqvae = FastJukeboxVQVAE.from_pretrained("{name}")
+codes = vqvae.encode(audio)  # audio (batch, samples) to codes, bottom first
+audio = vqvae.decode(codes)""",
+    "prior": """\
+from fast_jukebox import FastJukeboxPrior
+
+prior = FastJukeboxPrior.from_pretrained("{name}")
+codes = prior.generate(batch_size=1, seed=0)""",
+}
+
+DEFAULT_LIMITS = (
+    "It continues what it learnt and nothing else: the instruments, keys and tempi of its training music, mono. What "
+    "it plays has no plan beyond its context of a few seconds to a few tens of seconds. It may play passages of its "
+    "training music; compare before you publish. Every song is generated: say so where listeners could take it for a "
+    "recording."
+)
+
+
+def model_card(
+    *,
+    name: str,
+    description: str,
+    training: str,
+    figures: Figures | None = None,
+    license: str,
+    datasets: Sequence[str] = (),
+    base_model: str | None = None,
+    kind: str = "model",
+    license_name: str | None = None,
+    license_link: str | None = None,
+    license_text: str | None = None,
+    limits: str = DEFAULT_LIMITS,
+    figures_note: str = "",
+    evaluated_on: str = "held-out songs",
+    picture: str | None = None,
+    picture_caption: str = "mel spectrogram",
+    tags: Sequence[str] = (),
+    usage: str | None = None,
+) -> ModelCard:
+    """Make the card of a model.
+
+    Args:
+        name: of the model, as `from_pretrained` takes it; the card's title.
+        description: what the model is, Markdown.
+        training: how it was trained: data, steps, machine, time, Markdown.
+        figures: what was measured, by name, or by group and name: `{"bits per code": {"top": 5.1, "middle": 4.2}}`.
+            Finite numbers also go into the card's `model-index`; text goes into the table alone.
+        license: of the weights, by the Hub's identifier, such as `"apache-2.0"`; `"other"` asks for `license_name` and
+            `license_link`.
+        datasets: the Hub's names of what it was trained on.
+        base_model: the teacher of a student, or the model that was trained further.
+        kind: `"model"`, `"vqvae"` or `"prior"`: picks the example.
+        license_name: of a license that is `"other"`.
+        license_link: to it.
+        license_text: what the card says of weights and outputs, Markdown; a sentence by default.
+        limits: what it cannot do, Markdown.
+        figures_note: how the figures were measured, Markdown.
+        evaluated_on: name of the data that the figures were measured on.
+        picture: file name, beside the card, of a picture.
+        picture_caption: what the picture shows.
+        tags: in addition to the package's own.
+        usage: Python that calls the model, in place of the example of `kind`.
+
+    Raises:
+        ValueError: no license, an `"other"` one without name or link, or an unknown `kind`.
+    """
+    if kind not in USAGE:
+        raise ValueError(f"`kind` must be one of {', '.join(map(repr, USAGE))}, got {kind!r}")
+    license = _checked_license(license, license_name, license_link)
+    figures = figures or {}
+    card_data = ModelCardData(
+        license=license,
+        license_name=license_name,
+        license_link=license_link,
+        library_name=LIBRARY_NAME,
+        pipeline_tag=PIPELINE_TAG,
+        tags=list(dict.fromkeys([*TAGS, *tags])),
+        datasets=list(datasets) or None,
+        base_model=base_model,
+        model_name=name,
+        eval_results=eval_results(figures, datasets[0] if datasets else "audio", evaluated_on) or None,
+    )
+    card = ModelCard.from_template(
+        card_data,
+        template_str=(resources.files("fast_jukebox") / "templates" / "model_card.md").read_text(encoding="utf-8"),
+        name=name,
+        description=description.strip(),
+        training=training.strip(),
+        usage=(usage or USAGE[kind].format(name=name)).strip(),
+        rows=[(_cell(group), _cell(what), _cell(_formatted(value))) for group, what, value in _flat(figures)],
+        figures_note=figures_note.strip(),
+        limits=limits.strip(),
+        license_text=(license_text or _license_text(license, license_name, license_link, base_model)).strip(),
+        picture=picture,
+        picture_caption=picture_caption,
+    )
+    return card
+
+
+def write_model_card(directory: str | os.PathLike[str], **kwargs: Any) -> Path:
+    """Write [`model_card`] (which takes the arguments) as `README.md` into a model's directory; return its path."""
+    card = model_card(**kwargs)
+    path = Path(directory) / "README.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(str(card), encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def eval_results(figures: Figures, dataset_type: str, dataset_name: str) -> list[EvalResult]:
+    """Entries of a card's `model-index`, one for each figure that is a finite number."""
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAG,
+            task_name="Music generation",
+            dataset_type=dataset_type,
+            dataset_name=dataset_name,
+            metric_type=re.sub(r"[^a-z0-9]+", "_", f"{group} {what}".lower()).strip("_"),
+            metric_name=f"{group}, {what}" if what else group,
+            metric_value=value,
+        )
+        for group, what, value in _flat(figures)
+        if isinstance(value, int | float) and math.isfinite(value)
+    ]
+
+
+def require_license(directory: str | os.PathLike[str]) -> str:
+    """License of the model in a directory, as its card states it.
+
+    Raises:
+        ValueError: there is no card, or it states no license.
+    """
+    path = Path(directory) / "README.md"
+    if not path.is_file():
+        raise ValueError(f"`license` must be stated by a model card before a push, but `{directory}` has no README.md")
+    data = ModelCard.load(path, ignore_metadata_errors=False).data
+    return _checked_license(data.get("license"), data.get("license_name"), data.get("license_link"))
+
+
+def push_folder(
+    directory: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload model",
+) -> str:
+    """Push a directory that holds a model and its card; only configuration, weights, card and pictures are sent.
+
+    Args:
+        directory: as `save_pretrained` and [`write_model_card`] left it.
+        repo_id: `"organisation/name"`; made where it does not exist.
+        private: whether a new repository is private.
+        token: of the Hub; the one logged in with by default.
+        revision: branch to push to.
+        commit_message: of the commit.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        ValueError: the directory has no card or its card no license.
+    """
+    require_license(directory)
+    api = HfApi(token=token, library_name=LIBRARY_NAME)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=os.fspath(directory),
+        revision=revision,
+        commit_message=commit_message,
+        allow_patterns=["*.safetensors", "*.json", "README.md", "*.png", "*.wav", "*.flac"],
+        ignore_patterns=["checkpoint-*/**", "runs/**"],
+    )
+    return commit.commit_url
+
+
+def push_model(model: Any, repo_id: str, card: ModelCard, **kwargs: Any) -> str:
+    """Push a model with its card; `kwargs` are those of [`push_folder`]. Returns the commit's address."""
+    with TemporaryDirectory() as directory:
+        model.save_pretrained(directory)
+        card.save(Path(directory) / "README.md")
+        return push_folder(directory, repo_id, **kwargs)
+
+
+def _checked_license(license: str | None, license_name: str | None, license_link: str | None) -> str:
+    if not isinstance(license, str) or not license.strip():
+        raise ValueError(f"`license` must be an identifier such as 'apache-2.0' or 'cc-by-nc-4.0', got {license!r}")
+    if license == "other" and not (license_name and license_link):
+        raise ValueError(
+            "`license_name` and `license_link` must be given where `license` is 'other', got "
+            f"{license_name!r} and {license_link!r}"
+        )
+    return license.strip()
+
+
+def _license_text(license: str, license_name: str | None, license_link: str | None, base_model: str | None) -> str:
+    terms = f"[{license_name}]({license_link})" if license_name and license_link else f"`{license}`"
+    text = (
+        f"The weights are under {terms}; the code of fast-jukebox is under Apache-2.0, which does not extend to them."
+    )
+    if base_model:
+        text += f" They derive from `{base_model}`, whose terms hold as well."
+    return text
+
+
+def _flat(figures: Figures) -> Iterator[tuple[str, str, float | str]]:
+    for group, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from ((group, str(what), number) for what, number in value.items())
+        else:
+            yield group, "", value
+
+
+def _formatted(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+__all__ = [
+    "LIBRARY_NAME",
+    "PIPELINE_TAG",
+    "TAGS",
+    "eval_results",
+    "model_card",
+    "push_folder",
+    "push_model",
+    "require_license",
+    "write_model_card",
+]

@@ -1,0 +1,325 @@
+"""Factored attention: which positions see which, over a whole window and one step at a time.
+
+A window of n_ctx positions is laid out as `blocks` rows of `block_ctx` positions. A pattern is an object with two faces
+that agree: `whole`, over all positions at once (training, scoring, prompts), and `step`, one position with a bounded
+cache (sampling). No pattern but the dense one ever makes an (L, L) matrix.
+
+Shapes: N songs, L positions, H heads of width D. Queries, keys and values come as (N, L, H, D).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fast_jukebox.models.prior.cache import (
+    ColumnCache,
+    DenseCache,
+    LayerCache,
+    PreviousRowCache,
+    RowCache,
+)
+from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+
+
+class Attended(NamedTuple):
+    """What `whole` gives: `output` (N, L, H, D) and, where asked for, `weights` in the pattern's own layout."""
+
+    output: Tensor
+    weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class Pattern(ABC):
+    """Which positions each position attends to.
+
+    Args:
+        n_ctx: positions of a window.
+        block_ctx: positions of a row; divides n_ctx.
+    """
+
+    n_ctx: int
+    block_ctx: int
+
+    cache_class: ClassVar[type[LayerCache]]
+
+    @abstractmethod
+    def support(self, position: int) -> set[int]:
+        """The positions that `position` attends to; empty where it attends to zeros only."""
+
+    @abstractmethod
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        """Attend over positions 0..L-1, any 1 <= L <= n_ctx.
+
+        Factored patterns work on full rows: where L is no multiple of block_ctx, queries, keys and values are filled up
+        with zeros and the output is cut; the weights keep the filled rows, of which those of positions from L on mean
+        nothing.
+        """
+
+    @abstractmethod
+    def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
+        """Shape of the cache's storage for one song."""
+
+    def new_cache(
+        self, batch_size: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> LayerCache:
+        """An empty cache for `batch_size` songs."""
+        storage = torch.zeros(batch_size, *self.cache_shape(heads, head_dim), dtype=dtype, device=device)
+        return self.cache_class(storage, self.n_ctx, self.block_ctx)
+
+    def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int) -> Tensor:
+        """Attend from one position and keep its keys and values.
+
+        Args:
+            query: (N, H, D).
+            key_value: keys and values of the position, (N, 2, H, D).
+            cache: a cache of this pattern that has seen positions 0..position-1.
+            position: in [0, n_ctx).
+
+        Returns:
+            (N, H, D), equal to what `whole` gives for the position.
+        """
+        cache.write(key_value, position)
+        seen = cache.read(position)
+        if seen is None:
+            return torch.zeros_like(query)
+        return attend_from_one(query, seen.select(1, 0), seen.select(1, 1))
+
+
+class DensePattern(Pattern):
+    """Each position sees itself and all before it.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        x x x x
+        x x ? .
+        . . . .
+
+    Weights are (N, H, L, L).
+    """
+
+    cache_class = DenseCache
+
+    def support(self, position: int) -> set[int]:
+        return set(range(position + 1))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
+        return Attended(output.transpose(1, 2), weights)
+
+    def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
+        return (2, heads, self.n_ctx, head_dim)
+
+
+class RowPattern(Pattern):
+    """Each position sees itself and those before it in its own row.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        . . . .
+        x x ? .
+        . . . .
+
+    Weights are (N * rows, H, block_ctx, block_ctx), the rows of a song in order.
+    """
+
+    cache_class = RowCache
+
+    def support(self, position: int) -> set[int]:
+        return set(range(position - position % self.block_ctx, position + 1))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        songs, length = query.shape[:2]
+        # (N, rows, block_ctx, H, D) -> (N * rows, H, block_ctx, D)
+        query, key, value = (_grid(x, self.block_ctx).flatten(0, 1).transpose(1, 2) for x in (query, key, value))
+        output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
+        output = output.transpose(1, 2).reshape(songs, -1, *output.shape[1::2])
+        return Attended(output[:, :length], weights)
+
+    def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
+        return (2, heads, self.block_ctx, head_dim)
+
+
+class ColumnPattern(Pattern):
+    """Each position sees itself and those above it in its own column.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        . . x .
+        . . ? .
+        . . . .
+
+    Weights are (N * block_ctx, H, rows, rows), the columns of a song in order.
+    """
+
+    cache_class = ColumnCache
+
+    def support(self, position: int) -> set[int]:
+        return set(range(position % self.block_ctx, position + 1, self.block_ctx))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        songs, length = query.shape[:2]
+        # (N, rows, block_ctx, H, D) -> (N * block_ctx, H, rows, D)
+        query, key, value = (_grid(x, self.block_ctx).permute(0, 2, 3, 1, 4).flatten(0, 1) for x in (query, key, value))
+        output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
+        output = output.unflatten(0, (songs, self.block_ctx)).permute(0, 3, 1, 2, 4).flatten(1, 2)
+        return Attended(output[:, :length], weights)
+
+    def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
+        return (2, heads, self.block_ctx, self.n_ctx // self.block_ctx, head_dim)
+
+
+class PreviousRowPattern(Pattern):
+    """Each position sees the whole row before its own; the first row sees a row of zero keys and values.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        x x x x
+        . . ? .
+        . . . .
+
+    So in the first row the weights are uniform and the output is exactly zero. Weights are
+    (N * rows, H, block_ctx, block_ctx), the rows of a song in order.
+    """
+
+    cache_class = PreviousRowCache
+
+    def support(self, position: int) -> set[int]:
+        start = position - position % self.block_ctx
+        return set(range(max(0, start - self.block_ctx), start))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        songs, length = query.shape[:2]
+        query, key, value = (_grid(x, self.block_ctx) for x in (query, key, value))
+        # Row r meets the keys and values of row r - 1, row 0 meets zeros.
+        key, value = (F.pad(x, (0, 0, 0, 0, 0, 0, 1, -1)) for x in (key, value))
+        query, key, value = (x.flatten(0, 1).transpose(1, 2) for x in (query, key, value))
+        output, weights = attend(query, key, value, causal=False, need_weights=need_weights)
+        output = output.transpose(1, 2).reshape(songs, -1, *output.shape[1::2])
+        return Attended(output[:, :length], weights)
+
+    def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
+        return (2, 2, heads, self.block_ctx, head_dim)
+
+
+PATTERNS: dict[str, type[Pattern]] = {
+    "dense": DensePattern,
+    "row": RowPattern,
+    "column": ColumnPattern,
+    "previous_row": PreviousRowPattern,
+}
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, causal: bool, need_weights: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Softmax attention of (B, H, L, D), scaled by 1 / sqrt(D).
+
+    Without weights this is scaled_dot_product_attention. With weights they are computed explicitly, the softmax in
+    float32.
+
+    Returns:
+        The output (B, H, L, D) and the weights (B, H, L, L) or None.
+    """
+    if not need_weights:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal), None
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if causal:
+        length = scores.shape[-1]
+        hidden = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    return weights @ value, weights
+
+
+def attend_from_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention of one query (N, H, D) over keys and values (N, H, n, D), scaled by 1 / sqrt(D).
+
+    On a CPU in float32 this is made of products and sums over one axis, no slower than a fused kernel at this size and,
+    unlike it, with a result for each song that does not depend on how many songs are in the batch.
+    """
+    if query.device.type != "cpu" or query.dtype != torch.float32:
+        return F.scaled_dot_product_attention(query.unsqueeze(2), key, value).squeeze(2)
+    scores = (key * (query * query.shape[-1] ** -0.5).unsqueeze(2)).sum(-1)
+    return (value * torch.softmax(scores, dim=-1).unsqueeze(-1)).sum(2)
+
+
+def _grid(x: Tensor, block_ctx: int) -> Tensor:
+    """(N, L, H, D) -> (N, rows, block_ctx, H, D), the last row filled up with zeros."""
+    missing = -x.shape[1] % block_ctx
+    if missing:
+        x = F.pad(x, (0, 0, 0, 0, 0, missing))
+    return x.unflatten(1, (-1, block_ctx))
+
+
+class FactoredAttention(nn.Module):
+    """Attention of one layer: queries, keys and values of one projection, the layer's pattern, a projection back.
+
+    Weights are computed only where they are asked for, or where the model's `attn_implementation` is `"eager"`;
+    otherwise the layer uses scaled_dot_product_attention.
+
+    Args:
+        config: of the prior.
+        layer_index: which layer; the config's cycle gives its pattern.
+    """
+
+    def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.attention_size // config.num_attention_heads
+        self.pattern = PATTERNS[config.layer_patterns[layer_index]](config.n_ctx, config.block_ctx)
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.attention_size)
+        self.projection = nn.Linear(config.attention_size, config.hidden_size)
+
+    def forward(
+        self, hidden: Tensor, need_weights: bool = False, cache: LayerCache | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend over a whole window from its start.
+
+        Args:
+            hidden: (N, L, W).
+            need_weights: whether to return the weights.
+            cache: where to keep the keys and values that later steps need.
+
+        Returns:
+            (N, L, W), and the weights in the pattern's own layout or None.
+        """
+        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        if cache is not None:
+            cache.write_whole(key, value)
+        eager = self.config._attn_implementation == "eager"
+        output, weights = self.pattern.whole(query, key, value, need_weights=need_weights or eager)
+        return self.projection(output.flatten(2)), weights if need_weights else None
+
+    def step(self, hidden: Tensor, songs: int, cache: LayerCache, position: int) -> Tensor:
+        """One position: (rows, W) of which the first `songs` rows are songs -> (rows, W)."""
+        qkv = F.linear(hidden, self.qkv.weight, self.qkv.bias)
+        rows = qkv.shape[0]
+        qkv = qkv.view(rows, 3, self.num_heads, self.head_dim)
+        if rows != songs:
+            qkv = qkv.narrow(0, 0, songs)
+        output = self.pattern.step(qkv.select(1, 0), qkv.narrow(1, 1, 2), cache, position).reshape(songs, -1)
+        if rows != songs:
+            output = F.pad(output, (0, 0, 0, rows - songs))
+        return F.linear(output, self.projection.weight, self.projection.bias)
+
+
+__all__ = [
+    "PATTERNS",
+    "Attended",
+    "ColumnPattern",
+    "DensePattern",
+    "FactoredAttention",
+    "Pattern",
+    "PreviousRowPattern",
+    "RowPattern",
+    "attend",
+    "attend_from_one",
+]

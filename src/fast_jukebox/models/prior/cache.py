@@ -1,0 +1,197 @@
+"""What a prior remembers while it samples: a bounded, preallocated cache for each layer.
+
+A cache holds keys and values of the positions that later positions may attend to, and no others. Storage is allocated
+once, never grows and never moves; a step writes one position and reads a view. Each attention pattern has its own
+layout, in which what a step reads is contiguous for each song and head:
+
+| pattern | storage | a step at position p reads |
+|---|---|---|
+| dense | (N, 2, H, n_ctx, D) | positions 0..p |
+| row | (N, 2, H, block_ctx, D) | its row up to p |
+| column | (N, 2, H, block_ctx, blocks, D) | its column up to p |
+| previous row | (N, 2 rows, 2, H, block_ctx, D) | the row before p's |
+
+The axis of size 2 holds keys and values; N songs, H heads of width D.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class LayerCache(ABC):
+    """Keys and values that one layer still needs.
+
+    Args:
+        storage: the tensor that holds them, songs first.
+        n_ctx: positions that exist; a write beyond them is refused.
+        block_ctx: positions in a row.
+    """
+
+    def __init__(self, storage: Tensor, n_ctx: int, block_ctx: int) -> None:
+        self.storage = storage
+        self.n_ctx = n_ctx
+        self.block_ctx = block_ctx
+
+    @abstractmethod
+    def write(self, key_value: Tensor, position: int) -> None:
+        """Keep the keys and values (N, 2, H, D) of one position.
+
+        Raises:
+            ValueError: `position` is not in [0, n_ctx).
+        """
+
+    @abstractmethod
+    def read(self, position: int) -> Tensor | None:
+        """View (N, 2, H, n, D) of what `position`, written last, attends to; None for a row of zeros."""
+
+    @abstractmethod
+    def write_whole(self, key: Tensor, value: Tensor) -> None:
+        """Keep what is needed of positions 0..L-1, whose keys and values are (N, L, H, D).
+
+        Raises:
+            ValueError: L exceeds n_ctx.
+        """
+
+    def songs(self, start: int, count: int) -> LayerCache:
+        """A cache of `count` of the songs that shares this one's storage."""
+        return type(self)(self.storage.narrow(0, start, count), self.n_ctx, self.block_ctx)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.storage.zero_()
+
+    def _check(self, position: int) -> None:
+        if not 0 <= position < self.n_ctx:
+            raise ValueError(
+                f"`position` must be in [0, {self.n_ctx}), the capacity of {type(self).__name__}; got {position}"
+            )
+
+
+class DenseCache(LayerCache):
+    """Every position, (N, 2, H, n_ctx, D)."""
+
+    def write(self, key_value: Tensor, position: int) -> None:
+        self._check(position)
+        self.storage.select(3, position).copy_(key_value)
+
+    def read(self, position: int) -> Tensor:
+        return self.storage.narrow(3, 0, position + 1)
+
+    def write_whole(self, key: Tensor, value: Tensor) -> None:
+        length = key.shape[1]
+        self._check(length - 1)
+        self.storage[:, 0, :, :length] = key.transpose(1, 2)
+        self.storage[:, 1, :, :length] = value.transpose(1, 2)
+
+
+class RowCache(LayerCache):
+    """One row, (N, 2, H, block_ctx, D): a new row overwrites the last one."""
+
+    def write(self, key_value: Tensor, position: int) -> None:
+        self._check(position)
+        self.storage.select(3, position % self.block_ctx).copy_(key_value)
+
+    def read(self, position: int) -> Tensor:
+        return self.storage.narrow(3, 0, position % self.block_ctx + 1)
+
+    def write_whole(self, key: Tensor, value: Tensor) -> None:
+        length = key.shape[1]
+        self._check(length - 1)
+        start = (length - 1) // self.block_ctx * self.block_ctx
+        self.storage[:, 0, :, : length - start] = key[:, start:].transpose(1, 2)
+        self.storage[:, 1, :, : length - start] = value[:, start:].transpose(1, 2)
+
+
+class ColumnCache(LayerCache):
+    """Every position, column by column, (N, 2, H, block_ctx, blocks, D): a column is contiguous."""
+
+    def write(self, key_value: Tensor, position: int) -> None:
+        self._check(position)
+        row, column = divmod(position, self.block_ctx)
+        self.storage.select(3, column).select(3, row).copy_(key_value)
+
+    def read(self, position: int) -> Tensor:
+        row, column = divmod(position, self.block_ctx)
+        return self.storage.select(3, column).narrow(3, 0, row + 1)
+
+    def write_whole(self, key: Tensor, value: Tensor) -> None:
+        length = key.shape[1]
+        self._check(length - 1)
+        rows = length // self.block_ctx
+        full = rows * self.block_ctx
+        for index, entries in enumerate((key, value)):
+            store = self.storage[:, index]  # (N, H, block_ctx, blocks, D)
+            if rows:
+                grid = entries[:, :full].unflatten(1, (rows, self.block_ctx))  # (N, rows, block_ctx, H, D)
+                store[:, :, :, :rows] = grid.permute(0, 3, 2, 1, 4)
+            if full < length:
+                store[:, :, : length - full, rows] = entries[:, full:].transpose(1, 2)
+
+
+class PreviousRowCache(LayerCache):
+    """Two rows, (N, 2 rows, 2, H, block_ctx, D): the row being written and the one before it, by parity of the row.
+
+    Nothing is moved at the end of a row; the roles of the two rows change.
+    """
+
+    def write(self, key_value: Tensor, position: int) -> None:
+        self._check(position)
+        row, column = divmod(position, self.block_ctx)
+        self.storage.select(1, row % 2).select(3, column).copy_(key_value)
+
+    def read(self, position: int) -> Tensor | None:
+        row = position // self.block_ctx
+        return None if row == 0 else self.storage.select(1, (row - 1) % 2)
+
+    def write_whole(self, key: Tensor, value: Tensor) -> None:
+        length = key.shape[1]
+        self._check(length - 1)
+        last = (length - 1) // self.block_ctx
+        for row in range(max(0, last - 1), last + 1):
+            start = row * self.block_ctx
+            stop = min(length, start + self.block_ctx)
+            self.storage[:, row % 2, 0, :, : stop - start] = key[:, start:stop].transpose(1, 2)
+            self.storage[:, row % 2, 1, :, : stop - start] = value[:, start:stop].transpose(1, 2)
+
+
+class PriorCache:
+    """What a prior remembers of the songs of one batch; made by [`FastJukeboxPrior.new_cache`].
+
+    Args:
+        layers: one cache a layer.
+        batch_size: songs, N.
+        length: positions seen so far; the next step is for this position.
+    """
+
+    def __init__(self, layers: Sequence[LayerCache], batch_size: int, length: int = 0) -> None:
+        self.layers = list(layers)
+        self.batch_size = batch_size
+        self.length = length
+
+    def songs(self, start: int, count: int) -> PriorCache:
+        """A cache of `count` of the songs that shares this one's storage."""
+        return PriorCache([layer.songs(start, count) for layer in self.layers], count, self.length)
+
+    def reset(self) -> None:
+        """Forget everything; the storage stays."""
+        for layer in self.layers:
+            layer.reset()
+        self.length = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage."""
+        return sum(layer.storage.nbytes for layer in self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the storage."""
+        return self.layers[0].storage.device
+
+
+__all__ = ["ColumnCache", "DenseCache", "LayerCache", "PreviousRowCache", "PriorCache", "RowCache"]

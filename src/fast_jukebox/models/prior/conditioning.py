@@ -1,0 +1,203 @@
+"""What a prior is told beside its own codes: the codes of the level above, and the song's labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.models.vqvae.resnet import DecoderStage
+
+
+@dataclass(frozen=True)
+class PriorConditioning:
+    """What conditions a window, computed once for it.
+
+    Args:
+        start: (N, 1, W), what stands at position 0 in place of a code's embedding.
+        positions: (N, length, W), what is added at each position; None where nothing is.
+        length: positions that it is good for.
+    """
+
+    start: Tensor
+    positions: Tensor | None
+    length: int
+
+    def songs(self, start: int, count: int) -> PriorConditioning:
+        """The conditioning of `count` of the songs."""
+        positions = None if self.positions is None else self.positions.narrow(0, start, count)
+        return PriorConditioning(self.start.narrow(0, start, count), positions, self.length)
+
+
+class UpperConditioner(nn.Module):
+    """Codes of the level above to what is added at each position of this level.
+
+    Embedding, a decoder stage as in the VQ-VAE (its dilations not reversed), LayerNorm.
+
+    Args:
+        config: of a prior with `upper_downs`.
+    """
+
+    def __init__(self, config: FastJukeboxPriorConfig) -> None:
+        super().__init__()
+        width, upper_downs = config.hidden_size, config.upper_downs or 0
+        self.code_embedding = nn.Embedding(config.upper_codebook_size or config.codebook_size, width)
+        self.stage = DecoderStage(
+            width,
+            width,
+            upper_downs,
+            config.upper_stride,
+            config.conditioner_width,
+            config.conditioner_depth,
+            inner_width=max(1, int(config.conditioner_conv_multiplier * config.conditioner_width)),
+            dilation_growth_rate=config.conditioner_dilation_growth_rate,
+            dilation_cycle=config.conditioner_dilation_cycle,
+            scale_residual=config.conditioner_residual_scale,
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+
+    def forward(self, upper_codes: Tensor) -> Tensor:
+        """(N, L / upper_ratio) -> (N, L, W)."""
+        hidden = self.code_embedding(upper_codes).transpose(1, 2)
+        return self.norm(self.stage(hidden).transpose(1, 2))
+
+
+class LabelConditioner(nn.Module):
+    """The label vector to the start of a window and, where the prior uses timing, to what is added at each position.
+
+    Args:
+        config: of a prior with artists and genres.
+    """
+
+    def __init__(self, config: FastJukeboxPriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.artist_embedding = nn.Embedding(config.num_artists, width)
+        self.genre_embedding = nn.Embedding(config.num_genres, width)
+        if config.use_timing:
+            self.total_length_embedding = nn.Embedding(config.timing_bins, width)
+            self.absolute_position_embedding = nn.Embedding(config.timing_bins, width)
+            self.relative_position_embedding = nn.Embedding(config.timing_bins, width)
+
+    def start(self, metadata: Tensor) -> Tensor:
+        """Sum of the artist's and the genres' embeddings: (N, 4 + genre slots) -> (N, 1, W)."""
+        genres = metadata[:, 4:]
+        embedded = self.genre_embedding(genres.clamp(min=0)) * (genres >= 0).unsqueeze(-1)
+        return self.artist_embedding(metadata[:, 3:4]) + embedded.sum(1, keepdim=True)
+
+    def timing(self, metadata: Tensor, length: int) -> Tensor:
+        """Total length and absolute and relative position of the first `length` positions: (N, length, W).
+
+        The metadata's window length is that of the whole context; position t stands at offset + t / n_ctx of it.
+        """
+        config = self.config
+        shortest, longest = (seconds * config.sampling_rate for seconds in (config.min_duration, config.max_duration))
+        total, offset, window = metadata[:, :3].float().split(1, dim=1)
+        share = torch.arange(length, device=metadata.device, dtype=torch.float32) / config.n_ctx
+        relative_start, relative_end = offset / total, ((offset + window) / total).clamp(max=1.0)
+        return (
+            self.total_length_embedding(self._bin(total, shortest, longest))
+            + self.absolute_position_embedding(self._bin(offset + window * share, 0.0, longest))
+            + self.relative_position_embedding(
+                self._bin(relative_start + (relative_end - relative_start) * share, 0.0, 1.0)
+            )
+        )
+
+    def _bin(self, value: Tensor, low: float, high: float) -> Tensor:
+        bins = self.config.timing_bins
+        return (bins * ((value - low) / (high - low))).floor().long().clamp(0, bins - 1)
+
+
+def check_codes(name: str, codes: Tensor, codebook_size: int, *, ignored: int | None = None) -> None:
+    """Raise a `ValueError` unless `codes` are int64 (N, L) in [0, codebook_size) (or `ignored`).
+
+    Reads the values, which waits for an accelerator; skipped while compiling.
+    """
+    if not isinstance(codes, Tensor) or codes.dtype != torch.int64:
+        raise ValueError(f"`{name}` must be an int64 tensor, got {getattr(codes, 'dtype', type(codes).__name__)}")
+    if codes.ndim != 2:
+        raise ValueError(f"`{name}` must have the shape (batch, length), got {tuple(codes.shape)}")
+    if torch.compiler.is_compiling() or codes.is_meta or codes.numel() == 0:
+        return
+    checked = codes if ignored is None else codes.masked_fill(codes == ignored, 0)
+    low, high = torch.stack(torch.aminmax(checked)).tolist()
+    if low < 0 or high >= codebook_size:
+        also = "" if ignored is None else f" or {ignored}"
+        raise ValueError(f"`{name}` must be codes in [0, {codebook_size}){also}, got {low if low < 0 else high}")
+
+
+def check_upper_codes(upper_codes: Tensor | None, config: FastJukeboxPriorConfig, songs: int, length: int) -> None:
+    """Raise a `ValueError` unless `upper_codes` fit `songs` windows of `length` codes of a prior.
+
+    Raises:
+        ValueError: they are missing, not wanted, of another batch size or length, or outside the codebook.
+    """
+    if config.upper_downs is None:
+        if upper_codes is not None:
+            raise ValueError(f"`upper_codes` must be None: level {config.level} has no level above it")
+        return
+    if upper_codes is None:
+        raise ValueError(f"`upper_codes` must be given: the prior of level {config.level} needs the level above")
+    check_codes("upper_codes", upper_codes, config.upper_codebook_size or config.codebook_size)
+    ratio = config.upper_ratio
+    if length % ratio:
+        raise ValueError(
+            f"`upper_codes` stand for {ratio} codes each, so the length must be a multiple of {ratio}, got {length}"
+        )
+    if tuple(upper_codes.shape) != (songs, length // ratio):
+        raise ValueError(
+            f"`upper_codes` must have the shape ({songs}, {length // ratio}) for {songs} x {length} codes, "
+            f"got {tuple(upper_codes.shape)}"
+        )
+
+
+def check_metadata(metadata: Tensor | None, config: FastJukeboxPriorConfig, songs: int) -> None:
+    """Raise a `ValueError` unless `metadata` are label vectors of `songs` songs that fit a prior.
+
+    Raises:
+        ValueError: they are missing, not wanted, of another shape, or a value is out of its range.
+    """
+    if not config.has_labels:
+        if metadata is not None:
+            raise ValueError("`metadata` must be None: the prior has no labels")
+        return
+    shape = (songs, config.metadata_length)
+    if metadata is None:
+        raise ValueError(f"`metadata` must be given: the prior has labels; wanted is int64 {shape}")
+    if metadata.dtype != torch.int64 or tuple(metadata.shape) != shape:
+        raise ValueError(f"`metadata` must be int64 of shape {shape}, got {metadata.dtype} of {tuple(metadata.shape)}")
+    if torch.compiler.is_compiling() or metadata.is_meta:
+        return
+    for row in metadata.tolist():
+        _check_labels(row, config)
+
+
+def _check_labels(row: list[int], config: FastJukeboxPriorConfig) -> None:
+    total, offset, window, artist, *genres = row
+    if not 0 <= artist < config.num_artists:
+        raise ValueError(f"`metadata` artist must be in [0, {config.num_artists}), got {artist}")
+    for genre in genres:
+        if not -1 <= genre < config.num_genres:
+            raise ValueError(f"`metadata` genre must be in [0, {config.num_genres}) or -1 for none, got {genre}")
+    if not config.use_timing:
+        return
+    shortest, longest = (seconds * config.sampling_rate for seconds in (config.min_duration, config.max_duration))
+    if not shortest <= total < longest:
+        raise ValueError(f"`metadata` total length must be in [{shortest:g}, {longest:g}) samples, got {total}")
+    if not 0 <= offset < total:
+        raise ValueError(f"`metadata` offset must be in [0, {total}) samples, the total length, got {offset}")
+    if not 0 <= window <= longest - offset:
+        raise ValueError(f"`metadata` window length must be in [0, {longest - offset:g}] samples, got {window}")
+
+
+__all__ = [
+    "LabelConditioner",
+    "PriorConditioning",
+    "UpperConditioner",
+    "check_codes",
+    "check_metadata",
+    "check_upper_codes",
+]

@@ -1,0 +1,471 @@
+"""The prior: a sparse transformer over the codes of one level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from fast_jukebox.generation.mixin import PriorGenerationMixin
+from fast_jukebox.models.loading import SubmodelLoadingMixin
+from fast_jukebox.models.prior.attention import FactoredAttention
+from fast_jukebox.models.prior.cache import LayerCache, PriorCache
+from fast_jukebox.models.prior.conditioning import (
+    LabelConditioner,
+    PriorConditioning,
+    UpperConditioner,
+    check_codes,
+    check_metadata,
+    check_upper_codes,
+)
+from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+
+IGNORED_LABEL = -100
+
+# On a CPU, matrix products of 1 to 3 rows, and the last rows of other odd numbers, go through kernels that add up in
+# another order. With a multiple of 4 rows a song's logits are the same bit for bit in any batch.
+_CPU_ROWS = 4
+
+
+@dataclass
+class FastJukeboxPriorOutput(ModelOutput):
+    """What [`FastJukeboxPrior.forward`] returns.
+
+    Args:
+        loss (`Tensor` scalar): cross entropy in nats a code, where labels were given.
+        logits (`Tensor` (N, L, K)): position t's logits predict code t.
+        hidden_states (`tuple` of `Tensor` (N, L, W)): output of each block, where `output_hidden_states`.
+        attention_residuals (`tuple` of `Tensor` (N, L, W)): inside each block, the state after the attention's
+            residual, where `output_hidden_states`.
+        attentions (`tuple` of `Tensor`): weights of each layer in its pattern's own layout, where
+            `output_attentions`: dense (N, H, L, L); row and previous row (N * rows, H, block_ctx, block_ctx);
+            column (N * block_ctx, H, rows, rows).
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attention_residuals: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class BlockOutput(NamedTuple):
+    """What a [`PriorBlock`] returns."""
+
+    hidden_states: Tensor
+    """(N, L, W), output of the block"""
+    attention_residual: Tensor
+    """(N, L, W), x + attention(x)"""
+    attentions: Tensor | None
+    """weights in the pattern's own layout, where asked for"""
+
+
+class PriorMLP(nn.Module):
+    """W -> inner width -> W with x * sigmoid(1.702 x) between."""
+
+    def __init__(self, config: FastJukeboxPriorConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.hidden_size, config.mlp_size)
+        self.contract = nn.Linear(config.mlp_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = self.expand(hidden)
+        return self.contract(hidden * torch.sigmoid(1.702 * hidden))
+
+    def step(self, hidden: Tensor) -> Tensor:
+        """As `forward`, without gradients and hooks."""
+        hidden = F.linear(hidden, self.expand.weight, self.expand.bias)
+        gate = hidden.mul(1.702).sigmoid_()
+        return F.linear(gate.mul_(hidden), self.contract.weight, self.contract.bias)
+
+
+class PriorBlock(GradientCheckpointingLayer):
+    """x + s * (a + m) with a = attention(norm(x)), m = mlp(norm(x + a)), s = 1 or 1 / depth.
+
+    LayerNorms compute in float32, whatever the dtype of the weights.
+
+    Args:
+        config: of the prior.
+        layer_index: which layer it is.
+    """
+
+    def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
+        self.attention = FactoredAttention(config, layer_index)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
+        self.mlp = PriorMLP(config)
+        self.residual_scale = 1.0 / config.num_hidden_layers if config.residual_scale else 1.0
+
+    def forward(self, hidden: Tensor, need_weights: bool = False, cache: LayerCache | None = None) -> BlockOutput:
+        """Run over a whole window from its start.
+
+        Args:
+            hidden: (N, L, W), 1 <= L <= n_ctx.
+            need_weights: whether to return the attention's weights.
+            cache: where to keep the keys and values that later steps need.
+        """
+        attended, weights = self.attention(self.attention_norm(hidden), need_weights, cache)
+        residual = hidden + attended
+        branch = self.mlp(self.mlp_norm(residual))
+        if self.residual_scale == 1.0:
+            return BlockOutput(residual + branch, residual, weights)
+        return BlockOutput(hidden + self.residual_scale * (attended + branch), residual, weights)
+
+    def step(self, hidden: Tensor, songs: int, cache: LayerCache, position: int) -> Tensor:
+        """One position: (rows, W), of which the first `songs` rows are songs -> (rows, W)."""
+        norm = self.attention_norm
+        normed = torch.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        attended = self.attention.step(normed, songs, cache, position)
+        residual = hidden + attended
+        norm = self.mlp_norm
+        normed = torch.layer_norm(residual, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        branch = self.mlp.step(normed)
+        if self.residual_scale == 1.0:
+            return residual + branch
+        return hidden + self.residual_scale * (attended + branch)
+
+
+class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
+    """What loading, saving and initialising need to know of the prior."""
+
+    config_class = FastJukeboxPriorConfig
+    base_model_prefix = "prior"
+    main_input_name = "codes"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["PriorBlock"]  # noqa: RUF012 (transformers reads it from the class)
+    _supports_sdpa = True
+    # The loss is a sum over labels divided by `num_items_in_batch` where Trainer gives it.
+    accepts_loss_kwargs = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            # torch's own default for convolutions.
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            init.zeros_(module.bias)
+        elif isinstance(module, PriorBlock):
+            # What is added to the residual stream is small at first, the smaller the deeper the model.
+            for linear in (module.attention.projection, module.mlp.contract):
+                init.normal_(linear.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
+        elif isinstance(module, FastJukeboxPrior):
+            init.normal_(module.position_embedding, std=std / 2)
+            if module.start_token is not None:
+                init.normal_(module.start_token, std=std)
+
+
+class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPriorPreTrainedModel):
+    """Decoder-only transformer with factored attention over the codes of one level (Jukebox, section 4; Fast Jukebox,
+    "Prior"): p(codes), p(codes | upper codes) for an upsampler, either given labels.
+
+    At position t the transformer sees the embedding of code t-1 (at position 0 a start token, or the labels) plus a
+    learned position plus the conditioning, and predicts code t.
+
+    For distillation, a window can be walked block by block, so that no more activations live than are used:
+
+    ```python
+    hidden, conditioning = prior.embed(codes, upper_codes, metadata)
+    for block in prior.blocks:
+        hidden, attention_residual, attentions = block(hidden, True)
+    logits = prior.head(hidden, conditioning)
+    ```
+
+    Attention weights are computed explicitly where they are asked for (`output_attentions`, also under
+    `attn_implementation="sdpa"`) and everywhere under `attn_implementation="eager"`.
+    """
+
+    composite_part = "priors"
+
+    def __init__(self, config: FastJukeboxPriorConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.code_embedding = nn.Embedding(config.codebook_size, width)
+        self.position_embedding = nn.Parameter(torch.empty(config.n_ctx, width))
+        self.start_token = None if config.has_labels else nn.Parameter(torch.empty(1, width))
+        self.upper_conditioner = UpperConditioner(config) if config.has_upper_level else None
+        self.label_conditioner = LabelConditioner(config) if config.has_labels else None
+        self.blocks = nn.ModuleList(PriorBlock(config, layer) for layer in range(config.num_hidden_layers))
+        self.output = None if config.tie_output else nn.Linear(width, config.codebook_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.code_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.code_embedding = value
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.output
+
+    def forward(
+        self,
+        codes: Tensor,
+        upper_codes: Tensor | None = None,
+        metadata: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> FastJukeboxPriorOutput:
+        """Score windows of codes.
+
+        Args:
+            codes: int64 (N, L) in [0, K), any 1 <= L <= n_ctx.
+            upper_codes: int64 (N, L / upper_ratio), codes of the level above over the same span; None where there is
+                no level above.
+            metadata: int64 (N, 4 + genre slots): total length, offset and window length in audio samples, artist,
+                genres (-1 for an empty slot); the window length is that of a whole context. None without labels.
+            labels: int64 (N, L), aligned with `codes` (often `codes` themselves); -100 is not counted.
+            output_hidden_states: return each block's output and its state after the attention's residual.
+            output_attentions: return each layer's attention weights.
+            num_items_in_batch: divide the summed loss by this and not by the number of labels.
+
+        Raises:
+            ValueError: an input of another dtype, rank or length, a value out of its range, or a condition that is
+                missing or that the prior does not have; names the input, the value and what is allowed.
+        """
+        hidden, conditioning = self.embed(codes, upper_codes, metadata)
+        if labels is not None and labels is not codes:
+            check_codes("labels", labels, self.config.codebook_size, ignored=IGNORED_LABEL)
+            if labels.shape != codes.shape:
+                raise ValueError(
+                    f"`labels` must have the shape of `codes`, {tuple(codes.shape)}, got {tuple(labels.shape)}"
+                )
+        states: list[Tensor] = []
+        residuals: list[Tensor] = []
+        attentions: list[Tensor] = []
+        for block in self.blocks:
+            hidden, residual, weights = block(hidden, output_attentions)
+            if output_hidden_states:
+                states.append(hidden)
+                residuals.append(residual)
+            if output_attentions:
+                attentions.append(weights)
+        logits = self.head(hidden, conditioning)
+        return FastJukeboxPriorOutput(
+            loss=None if labels is None else _cross_entropy(logits, labels, num_items_in_batch),
+            logits=logits,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attention_residuals=tuple(residuals) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    def embed(
+        self, codes: Tensor, upper_codes: Tensor | None = None, metadata: Tensor | None = None
+    ) -> tuple[Tensor, PriorConditioning]:
+        """What enters the first block, (N, L, W), and the conditioning, for inputs as in `forward`."""
+        check_codes("codes", codes, self.config.codebook_size)
+        songs, length = codes.shape
+        self._check_window(songs, length, "codes")
+        check_upper_codes(upper_codes, self.config, songs, length)
+        check_metadata(metadata, self.config, songs)
+        conditioning = self._condition(songs, length, upper_codes, metadata)
+        return self._embed(codes[:, :-1], conditioning), conditioning
+
+    def head(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
+        """Logits (N, L, K) of the last block's output (N, L, W)."""
+        if conditioning.positions is not None and self.config.add_conditioning_after:
+            hidden = hidden + conditioning.positions[:, : hidden.shape[1]]
+        return F.linear(hidden, self._output_weight)
+
+    def new_cache(self, batch_size: int) -> PriorCache:
+        """An empty cache for sampling `batch_size` windows: bounded, allocated once, dtype and device of the weights.
+
+        Raises:
+            ValueError: `batch_size` is less than 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+        weight = self.position_embedding
+        layers = []
+        for block in self.blocks:
+            attention = block.attention
+            layers.append(
+                attention.pattern.new_cache(
+                    batch_size, attention.num_heads, attention.head_dim, weight.dtype, attention.qkv.weight.device
+                )
+            )
+        return PriorCache(layers, batch_size)
+
+    @torch.no_grad()
+    def condition(
+        self, batch_size: int, length: int, upper_codes: Tensor | None = None, metadata: Tensor | None = None
+    ) -> PriorConditioning:
+        """What conditions the sampling of windows of `length` codes, 1 <= length <= n_ctx.
+
+        Args:
+            batch_size: windows, N.
+            length: codes of each, the prompt included.
+            upper_codes: int64 (N, length / upper_ratio), or None, as in `forward`.
+            metadata: int64 (N, 4 + genre slots), or None, as in `forward`.
+
+        Raises:
+            ValueError: as in `forward`.
+        """
+        self._check_window(batch_size, length, "length")
+        check_upper_codes(upper_codes, self.config, batch_size, length)
+        check_metadata(metadata, self.config, batch_size)
+        if upper_codes is None or upper_codes.device.type != "cpu":
+            return self._condition(batch_size, length, upper_codes, metadata)
+        # Song by song: the same numbers in any batch, and less memory.
+        songs = [
+            self._condition(
+                1, length, upper_codes[song : song + 1], None if metadata is None else metadata[song : song + 1]
+            )
+            for song in range(batch_size)
+        ]
+        positions = torch.cat([song.positions for song in songs])
+        return PriorConditioning(torch.cat([song.start for song in songs]), positions, length)
+
+    @torch.no_grad()
+    def prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
+        """Fill a cache with a prompt in one parallel pass.
+
+        Args:
+            codes: int64 (N, P), the prompt, 0 <= P < the conditioning's length.
+            conditioning: of the window, from `condition`.
+            cache: from `new_cache`; whatever it held is overwritten.
+
+        Returns:
+            Logits (N, K) of position P.
+
+        Raises:
+            ValueError: the prompt is too long, of another batch size or dtype, or outside the codebook.
+        """
+        check_codes("codes", codes, self.config.codebook_size)
+        songs, prompt = codes.shape
+        if prompt >= conditioning.length:
+            raise ValueError(f"`codes` must be a prompt of fewer than {conditioning.length} codes, got {prompt}")
+        if songs != cache.batch_size or songs != conditioning.start.shape[0]:
+            raise ValueError(
+                f"`codes` must have the batch size of the cache ({cache.batch_size}) and of the conditioning "
+                f"({conditioning.start.shape[0]}), got {songs}"
+            )
+        if prompt == 0:
+            hidden = self._embed(codes, conditioning).squeeze(1)
+            logits = self._step(hidden, 0, conditioning, cache)
+        elif codes.device.type == "cpu":
+            # Song by song: the same numbers in any batch, and less memory.
+            parts = [
+                (codes[song : song + 1], conditioning.songs(song, 1), cache.songs(song, 1)) for song in range(songs)
+            ]
+            logits = torch.cat([self._prefill(*part) for part in parts])
+        else:
+            logits = self._prefill(codes, conditioning, cache)
+        cache.length = prompt + 1
+        return logits
+
+    @torch.no_grad()
+    def step(self, code: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
+        """One step of sampling, whose cost does not depend on the position.
+
+        Args:
+            code: int64 (N,), the code at `position - 1`.
+            position: 1 <= position < the conditioning's length; positions follow one another.
+            conditioning: of the window, as given to `prefill`.
+            cache: as left by `prefill` or by the last step.
+
+        Returns:
+            Logits (N, K) of `position`. On a CPU in float32 a song's logits do not depend on the other songs of the
+            batch or on their number.
+
+        Raises:
+            ValueError: `position` does not follow the cache's last one, or is beyond the window.
+        """
+        if position != cache.length or not 0 < position < conditioning.length:
+            raise ValueError(
+                f"`position` must follow the {cache.length} positions that the cache has seen (`prefill` comes first) "
+                f"and be less than {conditioning.length}, the window's length; got {position}"
+            )
+        hidden = F.embedding(code, self.code_embedding.weight) + self.position_embedding.select(0, position)
+        if conditioning.positions is not None:
+            hidden.add_(conditioning.positions.select(1, position))
+        logits = self._step(hidden, position, conditioning, cache)
+        cache.length = position + 1
+        return logits
+
+    @property
+    def _output_weight(self) -> Tensor:
+        return self.code_embedding.weight if self.output is None else self.output.weight
+
+    def _check_window(self, songs: int, length: int, name: str) -> None:
+        if songs < 1:
+            raise ValueError(f"`{name}` must be of at least 1 song, got a batch of {songs}")
+        if not 1 <= length <= self.config.n_ctx:
+            raise ValueError(f"`{name}` must be 1 to {self.config.n_ctx} codes long, got {length}")
+
+    def _condition(
+        self, songs: int, length: int, upper_codes: Tensor | None, metadata: Tensor | None
+    ) -> PriorConditioning:
+        positions = None if self.upper_conditioner is None else self.upper_conditioner(upper_codes)
+        if self.label_conditioner is None:
+            return PriorConditioning(self.start_token.expand(songs, 1, -1), positions, length)
+        start = self.label_conditioner.start(metadata)
+        if self.config.use_timing:
+            timing = self.label_conditioner.timing(metadata, length)
+            positions = timing if positions is None else positions + timing
+        return PriorConditioning(start, positions, length)
+
+    def _embed(self, codes: Tensor, conditioning: PriorConditioning) -> Tensor:
+        """Input of positions 0..P for the codes (N, P) before them: (N, P + 1, W)."""
+        length = codes.shape[1] + 1
+        hidden = torch.cat([conditioning.start, self.code_embedding(codes)], dim=1)
+        hidden = hidden + self.position_embedding[:length]
+        return hidden if conditioning.positions is None else hidden + conditioning.positions[:, :length]
+
+    def _prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
+        hidden = self._embed(codes, conditioning)
+        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
+            hidden = block(hidden, False, layer_cache)[0]
+        hidden = hidden[:, -1]
+        if conditioning.positions is not None and self.config.add_conditioning_after:
+            hidden = hidden + conditioning.positions[:, codes.shape[1]]
+        return F.linear(hidden, self._output_weight)
+
+    def _step(self, hidden: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
+        """Blocks and head for one position: (N, W) -> (N, K)."""
+        songs = hidden.shape[0]
+        spare = -songs % _CPU_ROWS if hidden.device.type == "cpu" else 0
+        if spare:
+            hidden = F.pad(hidden, (0, 0, 0, spare))
+        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
+            hidden = block.step(hidden, songs, layer_cache, position)
+        if conditioning.positions is not None and self.config.add_conditioning_after:
+            hidden.narrow(0, 0, songs).add_(conditioning.positions.select(1, position))
+        logits = F.linear(hidden, self._output_weight)
+        return logits.narrow(0, 0, songs) if spare else logits
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """Nats a label, in float32."""
+    total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
+    count = (labels != IGNORED_LABEL).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    return total / count
+
+
+__all__ = [
+    "BlockOutput",
+    "FastJukeboxPrior",
+    "FastJukeboxPriorOutput",
+    "FastJukeboxPriorPreTrainedModel",
+    "PriorBlock",
+    "PriorMLP",
+]

@@ -1,0 +1,268 @@
+"""The task `fast-jukebox` of transformers' `pipeline`: a call, and there is music."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModel, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from fast_jukebox.audio import load_audio
+from fast_jukebox.generation.configuration import check_duration
+from fast_jukebox.generation.progress import ProgressBars
+from fast_jukebox.generation.sampling import fresh_seed
+from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
+
+TASK = "fast-jukebox"
+"""Name of the task."""
+
+_AUDIO_KEYS = {"array", "raw", "bytes", "path"}
+_CONTEXT_SECONDS = 1.0
+"""What is read of a prompt beyond `prompt_duration`, so that its last codes know how it goes on."""
+
+
+class FastJukeboxPipelineOutput(TypedDict, total=False):
+    """What a call of [`FastJukeboxPipeline`] returns for one input.
+
+    audio: float32 numpy array (samples,), or (songs, samples) where the input asks for several songs.
+    sampling_rate: samples a second.
+    seed: with `return_details=True`: the seed that makes the same song again.
+    codes: with `return_details=True`: int64 tensors (songs, length) of each level, bottom first, `None` where not made.
+    """
+
+    audio: np.ndarray
+    sampling_rate: int
+    seed: int | list[int]
+    codes: list[Tensor | None]
+
+
+class FastJukeboxPipeline(Pipeline):
+    """Music generation with any [`FastJukeboxModel`].
+
+    Example:
+        ```python
+        >>> import fast_jukebox
+        >>> from transformers import pipeline
+
+        >>> jukebox = pipeline("fast-jukebox")
+        >>> song = jukebox(duration=60, seed=0)
+        >>> song["audio"], song["sampling_rate"]
+
+        >>> continued = jukebox("recording.flac", prompt_duration=5, duration=20)
+        >>> several = jukebox([{"duration": 5, "seed": 1}, {"duration": 6, "seed": 2}], temperature=0.98)
+        ```
+
+    Args:
+        model ([`FastJukeboxModel`]): the model; `pipeline("fast-jukebox", model=...)` takes the name of a repository or
+            folder, and the model inside the package where none is given.
+        device: where to run, as in [`~transformers.Pipeline`]; `"auto"` is the same as leaving it out.
+        kwargs: those of [`~transformers.Pipeline`], and defaults for the arguments of a call.
+
+    Raises:
+        ValueError: the model is no whole Fast Jukebox model, or the device is not there.
+    """
+
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, model: FastJukeboxModel, *args: Any, device: Any = None, **kwargs: Any) -> None:
+        if not isinstance(model, FastJukeboxModel):
+            raise ValueError(
+                f"`model` must be a FastJukeboxModel (a VQ-VAE and its priors) for the task {TASK!r}, got "
+                f"{type(model).__name__}"
+            )
+        super().__init__(model, *args, device=check_device(device), **kwargs)
+
+    def __call__(self, inputs: Any = None, **kwargs: Any) -> Any:
+        """Make songs.
+
+        Args:
+            inputs: nothing; or a recording to go on from (a path, the bytes of a file, an array at the model's sampling
+                rate, or a dictionary `{"array" or "raw", "sampling_rate"}`); or a dictionary of the arguments below; or
+                a list, dataset or generator of such.
+            kwargs: those of [`FastJukeboxGenerationMixin.generate`], where `prompt` is a recording as above. Besides,
+                `progress` (`True` and `False` show bars or none, `None` shows them on terminals and in notebooks; a
+                function is called with a [`GenerationProgress`]), `return_details` (default `False`), and
+                `batch_size` (default 1): how many inputs of a list to sample at once, where they differ in their seed
+                only. A dictionary's own arguments go before these.
+
+        Returns:
+            A [`FastJukeboxPipelineOutput`], or a list of them for a list, or an iterator for a dataset or generator.
+
+        Raises:
+            ValueError: naming the argument that is wrong, before anything is sampled.
+        """
+        if isinstance(inputs, list) and not inputs:
+            return []
+        return super().__call__({} if inputs is None else inputs, **kwargs)
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        forward = {"progress": kwargs.pop("progress")} if "progress" in kwargs else {}
+        postprocess = {"return_details": kwargs.pop("return_details")} if "return_details" in kwargs else {}
+        return _checked_arguments(kwargs), forward, postprocess
+
+    def preprocess(self, inputs: Any, **arguments: Any) -> dict[str, Any]:
+        """Arguments of `generate` for one input, its recording read, under `"requests"`."""
+        request = {**arguments, **_arguments_of(inputs)}
+        if request.get("prompt") is not None:
+            request["prompt"] = self._read_prompt(request["prompt"], request.get("prompt_duration"))
+        if request.get("seed") is None:
+            request["seed"] = fresh_seed()
+        return {"requests": [request]}
+
+    def _read_prompt(self, prompt: Any, prompt_duration: Any) -> Tensor:
+        if prompt_duration is not None:
+            check_duration("prompt_duration", prompt_duration)
+        if isinstance(prompt, dict) and "raw" in prompt:
+            prompt = {"array": prompt["raw"], "sampling_rate": prompt.get("sampling_rate")}
+        rate = self.model.vqvae.config.sampling_rate
+        wanted = None if prompt_duration is None else prompt_duration + _CONTEXT_SECONDS
+        return load_audio(prompt, sampling_rate=rate, duration=wanted, source_rate=rate)
+
+    def _forward(self, model_inputs: dict[str, Any], progress: Any = None) -> dict[str, Any]:
+        requests = model_inputs["requests"]
+        outputs: list[dict[str, Any]] = [{}] * len(requests)
+        for group in _groups(requests):
+            request = dict(requests[group[0]])
+            if len(group) > 1:
+                request["seed"] = [requests[index]["seed"] for index in group]
+            made = self._generate(request, progress)
+            for row, index in enumerate(group):
+                part = slice(row, row + 1) if len(group) > 1 else slice(None)
+                outputs[index] = {
+                    "audio": made.audio[part],
+                    "sampling_rate": made.sampling_rate,
+                    "seed": requests[index]["seed"],
+                    "codes": [None if codes is None else codes[part] for codes in made.codes],
+                }
+        return {"outputs": outputs}
+
+    def _generate(self, request: dict[str, Any], progress: Any) -> Any:
+        if callable(progress):
+            return self.model.generate(**request, progress=progress)
+        with ProgressBars(progress) as bars:
+            return self.model.generate(**request, progress=bars)
+
+    def postprocess(self, model_outputs: dict[str, Any], return_details: bool = False) -> FastJukeboxPipelineOutput:
+        """The first song of a batch as the caller gets it."""
+        (output,) = model_outputs["outputs"]
+        audio = output["audio"].float().numpy()
+        result = FastJukeboxPipelineOutput(
+            audio=audio[0] if len(audio) == 1 else audio, sampling_rate=output["sampling_rate"]
+        )
+        if return_details:
+            result.update(seed=output["seed"], codes=output["codes"])
+        return result
+
+    def get_iterator(
+        self,
+        inputs: Iterable[Any],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[FastJukeboxPipelineOutput]:
+        """Results in the order of the inputs, of which `batch_size` are prepared and sampled together."""
+        items = iter(inputs)
+        while batch := list(itertools.islice(items, batch_size)):
+            prepared = [self.preprocess(item, **preprocess_params) for item in batch]
+            merged = {"requests": [request for entry in prepared for request in entry["requests"]]}
+            for output in self.forward(merged, **forward_params)["outputs"]:
+                yield self.postprocess({"outputs": [output]}, **postprocess_params)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save the model. No code goes along, so that whoever loads it needs this package and no trust."""
+        self.model.save_pretrained(save_directory, **kwargs)
+
+
+_ARGUMENTS = tuple(
+    name for name in inspect.signature(FastJukeboxModel.generate).parameters if name not in ("self", "progress")
+)
+
+
+def _checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    for name in arguments:
+        if name not in _ARGUMENTS:
+            nearest = difflib.get_close_matches(str(name), _ARGUMENTS, n=1, cutoff=0.0)[0]
+            raise ValueError(f"`{name}` is no argument of the pipeline {TASK!r}; did you mean `{nearest}`?")
+    return arguments
+
+
+def _arguments_of(inputs: Any) -> dict[str, Any]:
+    """One input of the pipeline as arguments of `generate`."""
+    if isinstance(inputs, dict) and not _AUDIO_KEYS & inputs.keys():
+        return _checked_arguments(inputs)
+    return {"prompt": inputs}
+
+
+def _groups(requests: list[dict[str, Any]]) -> list[list[int]]:
+    """Which requests to sample together: those for one song each, from nothing, that differ in the seed only."""
+    groups: dict[Any, list[int]] = {}
+    for index, request in enumerate(requests):
+        alone = any(request.get(name) is not None for name in ("prompt", "codes", "metadata", "song_ids"))
+        alone = alone or request.get("num_samples", 1) != 1 or not isinstance(request["seed"], int)
+        others = sorted((name, repr(value)) for name, value in request.items() if name != "seed")
+        groups.setdefault(index if alone else tuple(others), []).append(index)
+    return list(groups.values())
+
+
+def check_device(device: Any) -> Any:
+    """`device` as [`~transformers.Pipeline`] takes it, `"auto"` as `None`.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    if device is None or device == "auto" or isinstance(device, int):
+        return None if device == "auto" else device
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"`device` must be auto, cpu, cuda, cuda:1, mps and so on, got {device!r}") from error
+    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
+        found.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
+    return found
+
+
+def default_model_path() -> Path:
+    """The folder of the model that comes inside the package, which `pipeline("fast-jukebox")` loads with no network."""
+    return Path(str(resources.files("fast_jukebox") / "pretrained"))
+
+
+def register_pipeline() -> None:
+    """Make `transformers.pipeline("fast-jukebox")` known, as `import fast_jukebox` does. Calling it again is harmless."""
+    if PIPELINE_REGISTRY.supported_tasks.get(TASK, {}).get("impl") is FastJukeboxPipeline:
+        return
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK,
+        pipeline_class=FastJukeboxPipeline,
+        pt_model=AutoModel,
+        default={"model": (str(default_model_path()), None)},
+        type="audio",
+    )
+
+
+__all__ = [
+    "TASK",
+    "FastJukeboxPipeline",
+    "FastJukeboxPipelineOutput",
+    "check_device",
+    "default_model_path",
+    "register_pipeline",
+]

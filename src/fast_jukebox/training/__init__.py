@@ -1,0 +1,1 @@
+"""Trainer subclasses for the VQ-VAE and the priors."""

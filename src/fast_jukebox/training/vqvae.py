@@ -1,0 +1,206 @@
+"""Training a VQ-VAE with Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from fast_jukebox.data.windows import SoundWindows
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
+from fast_jukebox.models.vqvae.losses import magnitude_spectrogram, spectral_convergence
+
+
+@dataclass
+class VQVAETrainingArguments(TrainingArguments):
+    """[`~transformers.TrainingArguments`] with what a VQ-VAE adds.
+
+    Args:
+        levels: the levels to train, all where None. They share nothing, so that training them one by one, or side by
+            side in several processes, is the same training.
+    """
+
+    levels: list[int] | None = field(
+        default=None, metadata={"help": "The levels to train, 0 is the bottom; all of them by default."}
+    )
+
+
+class VQVAETrainer(Trainer):
+    """A [`~transformers.Trainer`] that logs each loss of each level, and evaluates what the codes keep of the sound.
+
+    Evaluation reports, for each level: `snr` (signal-to-noise ratio in dB), `spectral_convergence`, `codebook_used`
+    (share of the codes that occur) and `codebook_perplexity`.
+    """
+
+    args: VQVAETrainingArguments
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self._terms: dict[str, list[Tensor]] = {}
+        self._report: ReconstructionReport | None = None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """See [`~transformers.Trainer.compute_loss`]: the model's own loss over the levels that are trained."""
+        levels = getattr(self.args, "levels", None)
+        outputs = model(audio=inputs["audio"], levels=levels)
+        if model.training:
+            for name in ("reconstruction_losses", "multispectral_losses", "commitment_losses"):
+                self._terms.setdefault(name, []).append(getattr(outputs, name).detach())
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """See [`~transformers.Trainer.log`]: adds the mean of each term since the last log."""
+        if "loss" in logs and self._terms:
+            for name, values in self._terms.items():
+                for level, value in zip(self._levels(), torch.stack(values).mean(0).tolist(), strict=True):
+                    logs[f"{name.removesuffix('es')}_{level}"] = round(value, 5)
+            self._terms = {}
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """See [`~transformers.Trainer.evaluation_loop`]: adds the reconstruction figures of each level."""
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        config = self.accelerator.unwrap_model(self.model).config
+        self._report = ReconstructionReport(self._levels(), config.codebook_size, self.args.device)
+        output = super().evaluation_loop(*args, **kwargs)
+        report = self.accelerator.reduce(self._report.totals, reduction="sum")
+        output.metrics.update({f"{prefix}_{key}": value for key, value in self._report.figures(report).items()})
+        self._report = None
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """See [`~transformers.Trainer.prediction_step`]: keeps figures instead of every reconstruction."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if self._report is not None:
+            self._report.add(inputs["audio"], outputs.reconstructions, outputs.codes)
+        return loss.detach(), None, None
+
+    def _levels(self) -> list[int]:
+        levels = getattr(self.args, "levels", None)
+        return sorted(levels) if levels is not None else list(range(len(self.accelerator.unwrap_model(self.model).levels)))
+
+
+class ReconstructionReport:
+    """Sums from which the figures of a reconstruction follow, kept on the device.
+
+    Args:
+        levels: the levels in the order in which they are added.
+        codebook_size: K.
+        device: of the sums.
+    """
+
+    def __init__(self, levels: Sequence[int], codebook_size: int, device: torch.device | str) -> None:
+        self.levels, self.codebook_size = list(levels), codebook_size
+        # Per level: windows, sum of SNRs, sum of spectral convergences, then how often each code occurred.
+        self.totals = torch.zeros(len(self.levels), 3 + codebook_size, device=device)
+
+    def add(self, audio: Tensor, reconstructions: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
+        """Add a batch: audio (N, T), and for each level its reconstruction (N, T) and codes (N, L)."""
+        for row, output, level_codes in zip(self.totals, reconstructions, codes, strict=True):
+            batch = audio.shape[0]
+            row[0] += batch
+            row[1] += signal_to_noise(audio, output).sum()
+            row[2] += spectral_convergence(audio, output) * batch
+            row[3:] += torch.bincount(level_codes.flatten(), minlength=self.codebook_size)
+
+    def figures(self, totals: Tensor | None = None) -> dict[str, float]:
+        """The figures, keyed `name_level`."""
+        figures = {}
+        for level, row in zip(self.levels, self.totals if totals is None else totals, strict=True):
+            count = float(row[0].clamp_min(1))
+            shares = row[3:] / row[3:].sum().clamp_min(1)
+            entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
+            figures[f"snr_{level}"] = float(row[1]) / count
+            figures[f"spectral_convergence_{level}"] = float(row[2]) / count
+            figures[f"codebook_used_{level}"] = float((row[3:] > 0).float().mean())
+            figures[f"codebook_perplexity_{level}"] = math.exp(float(entropy))
+        return figures
+
+
+def signal_to_noise(audio: Tensor, reconstruction: Tensor) -> Tensor:
+    """Signal-to-noise ratio in dB of each song (N,); audio and reconstruction are (N, T)."""
+    signal = audio.float().square().sum(1).clamp_min(1e-10)
+    noise = (audio - reconstruction).float().square().sum(1).clamp_min(1e-10)
+    return 10.0 * torch.log10(signal / noise)
+
+
+@torch.no_grad()
+def measure_bandwidth(windows: SoundWindows, config: FastJukeboxVQVAEConfig, count: int = 64) -> dict[str, float]:
+    """The data set's own statistics, by which the losses are divided so that sound of any loudness trains alike.
+
+    Args:
+        windows: sound of the training split.
+        config: tells the spectral resolutions.
+        count: windows to look at, spread over the data set.
+
+    Returns:
+        `bandwidth_l1` (mean absolute value), `bandwidth_l2` (mean square) and `bandwidth_spectral` (mean norm of a
+        window's magnitude spectrogram over the resolutions), ready for `config.update`.
+
+    Raises:
+        ValueError: if the windows are silent.
+    """
+    count = min(count, len(windows))
+    audio = torch.stack([windows[i * len(windows) // count]["audio"] for i in range(count)])
+    sizes = zip(
+        config.multispectral_n_fft, config.multispectral_hop_length, config.multispectral_win_length, strict=True
+    )
+    norms = [magnitude_spectrogram(audio, *size).flatten(1).norm(dim=1).mean() for size in sizes]
+    bandwidth = {
+        "bandwidth_l1": float(audio.abs().mean()),
+        "bandwidth_l2": float(audio.square().mean()),
+        "bandwidth_spectral": float(torch.stack(norms).mean()),
+    }
+    if min(bandwidth.values()) <= 0:
+        raise ValueError(f"the {count} windows looked at are silent: there is nothing to train on")
+    return bandwidth
+
+
+@torch.no_grad()
+def merge_levels(models: Sequence[FastJukeboxVQVAE]) -> FastJukeboxVQVAE:
+    """One VQ-VAE whose level l is that of `models[l]`: joins levels that were trained apart.
+
+    Args:
+        models: one a level, of the same configuration.
+
+    Raises:
+        ValueError: if there is not one a level, or their configurations differ.
+    """
+    config = models[0].config
+    if len(models) != config.num_levels:
+        raise ValueError(f"`models` must hold one VQ-VAE a level, {config.num_levels}, got {len(models)}")
+    for level, model in enumerate(models):
+        ours, theirs = config.to_diff_dict(), model.config.to_diff_dict()
+        different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        if different:
+            raise ValueError(f"`models[{level}]` differs from `models[0]` in its configuration: {', '.join(different)}")
+    merged = FastJukeboxVQVAE(config)
+    for level, model in enumerate(models):
+        merged.levels[level].load_state_dict(model.levels[level].state_dict())
+    return merged
+
+
+__all__ = [
+    "ReconstructionReport",
+    "VQVAETrainer",
+    "VQVAETrainingArguments",
+    "measure_bandwidth",
+    "merge_levels",
+    "signal_to_noise",
+]

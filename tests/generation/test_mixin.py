@@ -1,0 +1,260 @@
+import pytest
+import torch
+
+from fast_jukebox.generation import FastJukeboxGenerationConfig
+from fast_jukebox.generation.sampling import SamplingSettings, draw_codes, uniform_noise
+
+
+def same(first, second):
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+class TestPrior:
+    def test_by_default_one_song_fills_the_context(self, stub_prior):
+        codes = stub_prior.generate(seed=1)
+        assert codes.shape == (1, 24)
+        assert codes.dtype == torch.int64
+        assert ((codes >= 0) & (codes < 11)).all()
+        assert not codes.is_inference()
+
+    def test_the_prompt_is_kept_and_gone_on_with(self, stub_prior):
+        prompt = torch.randint(0, 11, (3, 6))
+        codes = stub_prior.generate(prompt=prompt, length=10, seed=1)
+        same(codes[:, :6], prompt)
+        (call,) = stub_prior.calls
+        same(call.prompt, prompt)
+        same(stub_prior.generate(prompt=prompt, length=6, seed=1), prompt)
+
+    def test_codes_are_drawn_with_the_noise_of_their_position(self, stub_prior):
+        codes = stub_prior.generate(batch_size=2, length=3, seed=5, temperature=1.4)
+        noise = uniform_noise(5, [0, 1], 0, 0, 3)
+        logits = stub_prior.prefill(codes[:, :2], stub_prior.condition(2, 3), stub_prior.new_cache(2))
+        same(codes[:, 2], draw_codes(logits, noise[:, 2], SamplingSettings(temperature=1.4)))
+
+    def test_a_song_is_the_same_alone_and_in_a_batch(self, stub_prior):
+        batch = stub_prior.generate(batch_size=4, seed=3)
+        same(stub_prior.generate(seed=3), batch[:1])
+        same(stub_prior.generate(batch_size=2, seed=3), batch[:2])
+        same(stub_prior.generate(seed=[8, 3]), torch.cat([stub_prior.generate(seed=8), batch[:1]]))
+        assert len({tuple(row) for row in batch.tolist()}) == 4
+
+    def test_a_continuation_of_its_own_beginning_is_itself(self, stub_prior):
+        codes = stub_prior.generate(batch_size=2, seed=3)
+        same(stub_prior.generate(prompt=codes[:, :9], seed=3), codes)
+
+    def test_without_a_seed_songs_differ(self, stub_prior):
+        assert not torch.equal(stub_prior.generate(), stub_prior.generate())
+
+    def test_greedy(self, stub_prior):
+        same(stub_prior.generate(do_sample=False, seed=1), stub_prior.generate(do_sample=False, seed=2))
+
+    def test_upper_codes_decide_the_length(self, stub_upsampler):
+        upper = torch.randint(0, 5, (2, 3))
+        assert stub_upsampler.generate(upper_codes=upper, seed=0).shape == (2, 12)
+        assert stub_upsampler.generate(upper_codes=upper[:1], batch_size=3, seed=0).shape == (3, 12)
+        assert stub_upsampler.generate(upper_codes=torch.randint(0, 5, (1, 6))).shape == (1, 24)
+
+    def test_metadata_is_passed_on(self, stub_labelled_prior):
+        labels = torch.tensor([[100, 0, 10, 1, 2]])
+        stub_labelled_prior.generate(batch_size=2, metadata=labels, seed=0)
+        same(stub_labelled_prior.calls[0].metadata, labels.expand(2, -1))
+
+    @pytest.mark.parametrize(
+        ("arguments", "field"),
+        [
+            ({"batch_size": 0}, "batch_size"),
+            ({"length": 0}, "length"),
+            ({"length": 25}, "length"),
+            ({"prompt": torch.zeros(1, 30).long()}, "prompt"),
+            ({"prompt": torch.zeros(1, 3)}, "prompt"),
+            ({"prompt": torch.full((1, 3), 11)}, "prompt"),
+            ({"prompt": torch.zeros(3, 3).long(), "batch_size": 2}, "prompt|batch_size"),
+            ({"upper_codes": torch.zeros(1, 3).long()}, "upper_codes"),
+            ({"temperature": 0}, "temperature"),
+            ({"top_k": -1}, "top_k"),
+            ({"top_p": 0}, "top_p"),
+            ({"do_sample": None}, "do_sample"),
+            ({"seed": -1}, "seed"),
+        ],
+    )
+    def test_bad_input(self, stub_prior, arguments, field):
+        with pytest.raises(ValueError, match=field):
+            stub_prior.generate(**arguments)
+        assert not stub_prior.calls
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {},
+            {"upper_codes": torch.full((1, 3), 5)},
+            {"upper_codes": torch.zeros(1, 7).long()},
+            {"upper_codes": torch.zeros(1, 3).long(), "length": 8},
+            {"upper_codes": torch.zeros(3).long()},
+            {"upper_codes": torch.zeros(1, 0).long()},
+        ],
+    )
+    def test_bad_upper_codes(self, stub_upsampler, arguments):
+        with pytest.raises(ValueError, match="upper_codes"):
+            stub_upsampler.generate(**arguments)
+        assert not stub_upsampler.calls
+
+    def test_missing_metadata(self, stub_labelled_prior):
+        with pytest.raises(ValueError, match="metadata"):
+            stub_labelled_prior.generate()
+
+
+class TestModel:
+    def test_shapes_of_the_output(self, stub_model):
+        output = stub_model.generate(duration=1.01, num_samples=2, seed=4)
+        assert output.audio.shape == (2, 101)
+        assert output.audio.dtype == torch.float32
+        assert [codes.shape for codes in output.codes] == [(2, 52), (2, 26), (2, 13)]
+        assert (output.sampling_rate, output.seed) == (100, 4)
+        assert not output.audio.is_inference()
+        same(output.audio, stub_model.vqvae.decode(output.codes)[:, :101])
+
+    def test_the_seed_of_a_song_is_reported(self, stub_model):
+        output = stub_model.generate(duration=0.5)
+        again = stub_model.generate(duration=0.5, seed=output.seed)
+        same(again.codes, output.codes)
+        assert stub_model.generate(duration=0.5).seed != output.seed
+
+    def test_a_window_is_conditioned_on_the_upper_codes_of_its_span(self, stub_model):
+        output = stub_model.generate(duration=1.5, seed=0)
+        for level in (0, 1):
+            starts = [0, 12, 24, 36, 48, 52] if level == 0 else [0, 10, 18]
+            calls = stub_model.priors[level].calls
+            assert len(calls) == len(starts)
+            for call, start in zip(calls, starts, strict=True):
+                span = slice(start // 2, (start + call.length) // 2)
+                same(call.upper_codes, output.codes[level + 1][:, span])
+                same(call.prompt, output.codes[level][:, start : start + call.prompt.shape[1]])
+
+    def test_the_first_top_window_is_that_of_the_prior(self, stub_model):
+        codes = stub_model.generate(duration=1.0, seed=9, temperature=1.0).codes[2]
+        same(codes, stub_model.priors[2].generate(length=13, seed=9))
+
+    def test_a_song_is_the_same_alone_in_a_batch_and_in_split_batches(self, stub_model):
+        batch = stub_model.generate(duration=1.5, num_samples=3, seed=6)
+        for index in range(3):
+            alone = stub_model.generate(duration=1.5, seed=6, song_ids=[index])
+            same([codes[index : index + 1] for codes in batch.codes], alone.codes)
+            same(batch.audio[index : index + 1], alone.audio)
+        same(stub_model.generate(duration=1.5, num_samples=3, seed=6, max_batch_size=2).codes, batch.codes)
+        own = stub_model.generate(duration=1.5, seed=[5, 6])
+        assert own.seed == [5, 6]
+        same([codes[1:] for codes in own.codes], stub_model.generate(duration=1.5, seed=6).codes)
+
+    def test_a_longer_song_begins_like_the_shorter_one_where_windows_agree(self, stub_model):
+        short, long = (stub_model.generate(duration=seconds, seed=1).codes for seconds in (1.28, 2.56))
+        same(long[2][:, :16], short[2][:, :16])
+        same(long[1][:, :20], short[1][:, :20])
+
+    def test_a_recording_is_gone_on_with(self, stub_model):
+        audio = torch.randint(0, 11, (80,)) / 100
+        output = stub_model.generate(duration=2.0, prompt=audio, prompt_duration=0.5, seed=2)
+        for codes, recorded in zip(output.codes, stub_model.vqvae.encode(audio[None, :48]), strict=True):
+            same(codes[:, : recorded.shape[1]], recorded)
+        assert output.audio.shape == (1, 200)
+        two = stub_model.generate(duration=2.0, prompt=torch.stack([audio, audio.flip(0)]).numpy(), seed=2)
+        assert two.audio.shape == (2, 200)
+        whole = stub_model.generate(duration=0.8, prompt=audio, seed=2)
+        same(whole.codes[0], stub_model.vqvae.encode(audio[None])[0])
+
+    def test_codes_are_gone_on_with(self, stub_model):
+        whole = stub_model.generate(duration=2.56, seed=3)
+        cut = [codes[:, : codes.shape[1] // 2] for codes in whole.codes]
+        same(stub_model.generate(duration=2.56, codes=cut, seed=3).codes[2], whole.codes[2])
+        output = stub_model.generate(duration=2.56, codes=[cut[2]], seed=3)
+        same(output.codes, whole.codes)
+
+    def test_top_codes_are_upsampled(self, stub_model):
+        whole = stub_model.generate(duration=1.28, seed=3)
+        for codes in ([whole.codes[2]], [None, None, whole.codes[2]], whole.codes[1:]):
+            same(stub_model.generate(codes=codes, seed=3).codes, whole.codes)
+        same(stub_model.generate(codes=[whole.codes[2]], start_level=1, seed=3).codes, whole.codes)
+        calls = len(stub_model.priors[2].calls)
+        stub_model.generate(codes=whole.codes)  # nothing to sample, only to hear
+        assert len(stub_model.priors[2].calls) == calls
+
+    def test_upper_levels_only(self, stub_model):
+        whole = stub_model.generate(duration=1.28, seed=3)
+        draft = stub_model.generate(duration=1.28, seed=3, stop_level=2)
+        assert draft.codes[:2] == [None, None]
+        same(draft.codes[2], whole.codes[2])
+        same(draft.audio, stub_model.vqvae.decode([whole.codes[2]], start_level=2))
+        middle = stub_model.generate(codes=[draft.codes[2]], seed=3, start_level=1, stop_level=1)
+        same(middle.codes[1], whole.codes[1])
+        assert middle.codes[0] is None
+        same(stub_model.generate(codes=middle.codes[1:], seed=3).codes, whole.codes)
+
+    def test_labels_know_the_window(self, stub_labelled_model):
+        labels = torch.tensor([[0, 0, 0, 3, 4]])
+        stub_labelled_model.generate(duration=1.5, num_samples=2, metadata=labels, seed=0)
+        calls = stub_labelled_model.priors[0].calls
+        assert [call.metadata[1].tolist() for call in calls[:3]] == [
+            [150, 0, 48, 3, 4],
+            [150, 24, 48, 3, 4],
+            [150, 48, 48, 3, 4],
+        ]
+        assert [call.metadata[0, 2].item() for call in stub_labelled_model.priors[2].calls] == [128, 128, 128]
+
+    def test_settings_come_from_the_generation_config_unless_given(self, stub_model):
+        stub_model.generation_config = FastJukeboxGenerationConfig(duration=0.5, do_sample=False)
+        default = stub_model.generate(seed=1)
+        assert default.audio.shape == (1, 50)
+        same(default.codes, stub_model.generate(seed=2).codes)
+        assert not torch.equal(default.codes[0], stub_model.generate(seed=1, do_sample=True).codes[0])
+        own = FastJukeboxGenerationConfig(duration=0.3)
+        assert stub_model.generate(generation_config=own).audio.shape == (1, 30)
+        mixed = stub_model.generate(seed=1, do_sample=[True, True, False])
+        same(mixed.codes[2], default.codes[2])
+        assert not torch.equal(mixed.codes[0], default.codes[0])
+
+    def test_progress_counts_all_levels(self, stub_model):
+        told = []
+        stub_model.generate(duration=1.5, num_samples=3, max_batch_size=2, progress=told.append)
+        assert [progress.level for progress in told] == sorted((progress.level for progress in told), reverse=True)
+        assert told[-1].codes_done == told[-1].codes_total == 2 * (76 + 38 + 19)
+        assert (told[-1].level_name, told[-1].window, told[-1].windows) == ("bottom", 12, 12)
+        assert told[-1].seconds_left == 0
+        assert all(before.codes_done <= after.codes_done for before, after in zip(told, told[1:], strict=False))
+
+    def test_cancelling_leaves_the_model_clean(self, stub_model):
+        def cancel(progress):
+            if progress.level == 1:
+                raise InterruptedError("enough")
+
+        stub_model.train()
+        stub_model.vqvae.eval()
+        before = {name: value for name, value in vars(stub_model.priors[1]).items() if name != "calls"}
+        with pytest.raises(InterruptedError, match="enough"):
+            stub_model.generate(duration=1.0, progress=cancel, seed=1)
+        assert stub_model.training
+        assert not stub_model.vqvae.training
+        assert {name: value for name, value in vars(stub_model.priors[1]).items() if name != "calls"} == before
+        assert not torch.is_inference_mode_enabled()
+
+    def test_an_interrupted_song_can_be_made_again(self, stub_model):
+        expected = stub_model.generate(duration=1.0, seed=1)
+        stub_model.priors[0].fail_at = 5
+        with pytest.raises(KeyboardInterrupt):
+            stub_model.generate(duration=1.0, seed=1)
+        stub_model.priors[0].fail_at = None
+        same(stub_model.generate(duration=1.0, seed=1).codes, expected.codes)
+
+    @pytest.mark.parametrize(
+        ("arguments", "field"),
+        [
+            ({"duration": 0}, "duration"),
+            ({"temperature": [1.0, 0.0, 1.0]}, "temperature"),
+            ({"top_p": 2}, "top_p"),
+            ({"top_k": -1}, "top_k"),
+            ({"hop_fractions": 0}, "hop_fractions"),
+            ({"do_sample": 3}, "do_sample"),
+        ],
+    )
+    def test_bad_input(self, stub_model, arguments, field):
+        with pytest.raises(ValueError, match=field):
+            stub_model.generate(**arguments)
+        assert not any(prior.calls for prior in stub_model.priors)

@@ -1,0 +1,163 @@
+import pytest
+import torch
+
+from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
+from fast_jukebox.generation.plan import (
+    encode_prompt,
+    level_metadata,
+    plan_song,
+    resolve_generation_config,
+    window_metadata,
+)
+from fast_jukebox.generation.windows import Window
+
+DEFAULTS = {
+    "duration": None,
+    "num_samples": 1,
+    "prompt": None,
+    "prompt_duration": None,
+    "codes": None,
+    "start_level": None,
+    "stop_level": 0,
+    "metadata": None,
+    "seed": 0,
+    "song_ids": None,
+    "max_batch_size": None,
+}
+
+
+def plan(model, config=None, **arguments):
+    config = config or FastJukeboxGenerationConfig()
+    return plan_song(model.vqvae, model.priors, config, **{**DEFAULTS, **arguments})
+
+
+def test_lengths_cover_the_duration_in_whole_top_codes(stub_model):
+    made = plan(stub_model, duration=1.01)  # 101 samples, 12.6 top codes
+    assert made.samples == 101
+    assert made.lengths == [52, 26, 13]
+    assert [windows[-1].end for windows in made.windows] == [52, 26, 13]
+    assert plan(stub_model, duration=1.04).lengths == [52, 26, 13]
+    assert plan(stub_model, duration=1.05).lengths == [56, 28, 14]
+    assert plan(stub_model).samples == 2000
+
+
+def test_the_published_hop_fractions_are_the_default(stub_model):
+    made = plan(stub_model, duration=2.0)
+    assert [window.start for window in made.windows[0]] == [0, 12, 24, 36, 48, 60, 72, 76]
+    assert [window.start for window in made.windows[1]] == [0, 10, 20, 30]
+    assert [window.start for window in made.windows[2]] == [0, 2, 4, 6, 8, 9]
+    made = plan(stub_model, FastJukeboxGenerationConfig(hop_fractions=1.0), duration=2.0)
+    assert [len(windows) for windows in made.windows] == [5, 3, 2]
+
+
+def test_songs_are_sampled_in_batches(stub_model):
+    made = plan(stub_model, duration=0.5, num_samples=5, max_batch_size=2)
+    assert made.batches() == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert made.codes_to_sample() == [28 * 3, 14 * 3, 7 * 3]
+
+
+def test_a_prompt_is_cut_to_whole_top_codes(stub_model):
+    audio = torch.arange(30) / 1000  # 3 top codes of 8 samples
+    codes = encode_prompt(stub_model.vqvae, audio, None)
+    assert [own.shape for own in codes] == [(1, 12), (1, 6), (1, 3)]
+    codes = encode_prompt(stub_model.vqvae, audio, 0.17)
+    assert [own.shape for own in codes] == [(1, 8), (1, 4), (1, 2)]
+
+
+def test_a_batch_is_that_of_its_inputs(stub_model):
+    top = torch.zeros((3, 5), dtype=torch.int64)
+    assert plan(stub_model, codes=[top]).num_samples == 3
+    assert plan(stub_model, codes=[top], num_samples=3).num_samples == 3
+    assert plan(stub_model, codes=[top[:1]], num_samples=3).num_samples == 3
+    assert plan(stub_model, duration=0.1, seed=[1, 2]).num_samples == 2
+    with pytest.raises(ValueError, match="num_samples"):
+        plan(stub_model, codes=[top], num_samples=2)
+
+
+CODES = torch.zeros((1, 5), dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"duration": 0}, "duration"),
+        ({"duration": -1}, "duration"),
+        ({"duration": float("nan")}, "duration"),
+        ({"duration": float("inf")}, "duration"),
+        ({"duration": 1e6}, "duration"),
+        ({"duration": 0.001}, "duration"),
+        ({"duration": "20"}, "duration"),
+        ({"num_samples": 0}, "num_samples"),
+        ({"num_samples": 1.5}, "num_samples"),
+        ({"max_batch_size": 0}, "max_batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": "x"}, "seed"),
+        ({"seed": []}, "seed"),
+        ({"start_level": 3}, "start_level"),
+        ({"stop_level": -1}, "stop_level"),
+        ({"start_level": 0, "stop_level": 1}, "stop_level"),
+        ({"start_level": 1}, "codes.*start_level"),
+        ({"start_level": 1, "duration": 1.0, "codes": [CODES]}, "start_level"),
+        ({"prompt": torch.zeros(100), "duration": 0.5}, "prompt.*duration"),
+        ({"prompt": torch.zeros(0)}, "prompt"),
+        ({"prompt": torch.zeros(7)}, "prompt"),
+        ({"prompt": torch.zeros(1, 1, 8)}, "prompt"),
+        ({"prompt": torch.full((8,), float("nan"))}, "prompt"),
+        ({"prompt": torch.zeros(80), "prompt_duration": 0.9}, "prompt_duration"),
+        ({"prompt": torch.zeros(80), "prompt_duration": 0.0}, "prompt_duration"),
+        ({"prompt": torch.zeros(80), "prompt_duration": 0.05}, "prompt_duration"),
+        ({"prompt_duration": 1.0}, "prompt_duration"),
+        ({"prompt": torch.zeros(80), "codes": [CODES]}, "prompt.*codes"),
+        ({"codes": [CODES], "duration": 0.2}, "codes.*duration"),
+        ({"codes": [CODES + 11]}, "codes"),
+        ({"codes": [CODES[:, :0]]}, "codes"),
+        ({"codes": [CODES.repeat(1, 3), CODES]}, "codes"),
+        ({"metadata": torch.zeros(1, 5)}, "metadata"),
+        ({"metadata": [None]}, "metadata"),
+    ],
+)
+def test_bad_input_is_refused(stub_model, arguments, field):
+    with pytest.raises(ValueError, match=field):
+        plan(stub_model, **arguments)
+    assert not any(prior.calls for prior in stub_model.priors)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "do_sample", "hop_fractions"])
+def test_settings_for_another_number_of_levels(stub_model, name):
+    value = {"top_k": 1, "do_sample": True}.get(name, 0.5)
+    config = FastJukeboxGenerationConfig(**{name: [value] * 2})
+    with pytest.raises(ValueError, match=name):
+        plan(stub_model, config, duration=1.0)
+
+
+def test_settings_of_a_call_change_nothing():
+    own = FastJukeboxGenerationConfig(temperature=0.7, top_k=5)
+    made = resolve_generation_config(own, None, {"temperature": [0.1, 0.2, 0.3], "top_k": None})
+    assert (made.temperature, made.top_k) == ([0.1, 0.2, 0.3], 5)
+    assert own.temperature == 0.7
+    assert resolve_generation_config(own, FastJukeboxGenerationConfig(top_p=0.5), {}).temperature == 0.99
+    assert resolve_generation_config(None, None, {}).duration == 20.0
+
+
+def test_metadata_reaches_the_priors_that_take_it(stub_model, stub_labelled_model):
+    labels = torch.arange(5).unsqueeze(0)
+    assert level_metadata(None, stub_model.priors) == [None] * 3
+    assert level_metadata(labels, stub_model.priors) == [None] * 3
+    assert all(torch.equal(own, labels) for own in level_metadata(labels, stub_labelled_model.priors))
+    mixed = [stub_model.priors[0], stub_labelled_model.priors[1], stub_labelled_model.priors[2]]
+    assert level_metadata([None, labels, labels], mixed)[0] is None
+    with pytest.raises(ValueError, match="metadata.*bottom"):
+        level_metadata(None, stub_labelled_model.priors)
+    with pytest.raises(ValueError, match=r"metadata\[1\]"):
+        level_metadata([None, None, labels], mixed)
+    with pytest.raises(ValueError, match="metadata"):
+        level_metadata(labels[:, :4], stub_labelled_model.priors)
+
+
+def test_a_window_has_its_own_offset_and_length():
+    labels = torch.tensor([[0, 1, 2, 8, 9], [5000, 1, 2, 8, 9]])
+    made = window_metadata(labels, Window(1, 12, 4, 20), hop_length=4, samples=999)
+    assert made.tolist() == [[999, 48, 80, 8, 9], [5000, 48, 80, 8, 9]]
+    assert labels[0].tolist() == [0, 1, 2, 8, 9]
+    assert window_metadata(None, Window(1, 12, 4, 20), 4, 999) is None

@@ -1,0 +1,93 @@
+import pytest
+
+from fast_jukebox.generation import progress as progress_module
+from fast_jukebox.generation.progress import GenerationProgress, ProgressBars, ProgressClock, duration_text, level_name
+
+
+@pytest.fixture
+def clock_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_counts_paces_and_time_left(clock_time):
+    told = []
+    clock = ProgressClock(told.append, totals=[100, 50, 10], windows=[4, 2, 1])
+    after_code = clock.window(2, 1)
+    for done in range(1, 11):
+        clock_time[0] += 0.1
+        after_code(done)
+    clock.tell(2, 1)
+    assert told[-1] == GenerationProgress(2, "top", 1, 1, 10, 10, 10, 160, pytest.approx(15.0))
+    assert len(told) < 10  # a few times a second
+    for window in (1, 2):
+        after_code = clock.window(1, window)
+        for done in range(1, 16):
+            clock_time[0] += 0.5
+            after_code(done)
+    last = told[-1]
+    assert (last.level_name, last.window, last.windows, last.level_codes_done, last.codes_done) == (
+        "middle",
+        2,
+        2,
+        30,
+        40,
+    )
+    assert last.seconds_left == pytest.approx(20 * 0.5 + 100 * 0.5)  # the bottom is expected to go as the middle
+
+
+def test_nobody_listens():
+    clock = ProgressClock(None, totals=[1], windows=[1])
+    assert clock.window(0, 1) is None
+    clock.tell(0, 1)
+
+
+def test_no_estimate_before_the_first_code():
+    assert ProgressClock(print, totals=[5], windows=[1]).seconds_left(0) is None
+
+
+def test_level_names():
+    assert [level_name(level, 3) for level in range(3)] == ["bottom", "middle", "top"]
+    assert [level_name(level, 4) for level in range(4)] == ["bottom", "level 1", "level 2", "top"]
+    assert [level_name(level, 2) for level in range(2)] == ["bottom", "top"]
+    assert level_name(0, 1) == "top"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "?"), (0.2, "0:00"), (59.6, "1:00"), (75.2, "1:15"), (3600, "1:00:00"), (7384, "2:03:04")]
+)
+def test_duration_text(seconds, text):
+    assert duration_text(seconds) == text
+
+
+def moments():
+    for level, total in ((2, 4), (1, 8)):
+        for done in (total // 2, total):
+            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, 90.0)
+
+
+def test_bars_show_each_level_and_the_time_left_in_all(capsys):
+    with ProgressBars(show=True) as bars:
+        for moment in moments():
+            bars(moment)
+    shown = capsys.readouterr().err
+    assert "top: 100%" in shown
+    assert "middle: 100%" in shown
+    assert "1:30 left in all" in shown
+
+
+@pytest.mark.parametrize("show", [False, None])
+def test_no_bars_where_they_are_not_wanted_or_nobody_sees_them(capsys, show):
+    with ProgressBars(show=show) as bars:
+        for moment in moments():
+            bars(moment)
+    assert capsys.readouterr().err == ""
+
+
+def test_bars_are_closed_when_the_work_is_cancelled(capsys):
+    bars = ProgressBars(show=True)
+    with pytest.raises(KeyboardInterrupt), bars:
+        bars(next(moments()))
+        raise KeyboardInterrupt
+    assert bars._bar is None

@@ -1,0 +1,114 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fast_jukebox.generation.windows import Window, hop_of, sampled_codes, sequential_windows
+
+
+@st.composite
+def songs(draw):
+    ratio = draw(st.sampled_from([1, 2, 4]))
+    length = draw(st.integers(1, 60)) * ratio
+    return {
+        "level": draw(st.integers(0, 3)),
+        "length": length,
+        "n_ctx": draw(st.integers(1, 24)) * ratio,
+        "hop_fraction": draw(st.floats(0.001, 1.0)),
+        "upper_ratio": ratio,
+        "given": draw(st.integers(0, length)),
+    }
+
+
+@given(songs())
+def test_every_position_is_sampled_once_after_its_prompt_is_known(song):
+    known = set(range(song["given"]))
+    for window in sequential_windows(**song):
+        assert window.level == song["level"]
+        assert set(range(window.start, window.new_start)) <= known
+        new = set(range(window.new_start, window.end))
+        assert new
+        assert not new & known
+        known |= new
+    assert known == set(range(song["length"]))
+
+
+@given(songs())
+def test_windows_fit_the_context_the_song_and_the_level_above(song):
+    windows = sequential_windows(**song)
+    for window in windows:
+        assert window.length == min(song["n_ctx"], song["length"])
+        assert window.start % song["upper_ratio"] == window.end % song["upper_ratio"] == 0
+        assert 0 <= window.start < window.end <= song["length"]
+    assert [window.start for window in windows] == sorted({window.start for window in windows})
+    if windows:
+        assert windows[-1].end == song["length"]
+    assert sampled_codes(windows) == song["length"] - song["given"]
+
+
+@given(songs())
+def test_overlap_is_what_the_hop_leaves(song):
+    hop = hop_of(song["hop_fraction"], song["n_ctx"], song["upper_ratio"])
+    assert hop % song["upper_ratio"] == 0
+    assert song["upper_ratio"] <= hop <= song["n_ctx"]
+    windows = sequential_windows(**{**song, "given": 0})
+    assert windows[0].prompt_length == 0
+    for before, window in zip(windows, windows[1:], strict=False):
+        assert window.start - before.start <= hop
+        assert window.prompt_length == before.end - window.start
+    for before, window in zip(windows, windows[1:-1], strict=False):
+        assert window.start - before.start == hop
+
+
+def test_the_published_schedule_of_the_top_level():
+    # 24 s at 44.1 kHz are 8269 top codes; the context is 6144, an eighth of it is 768.
+    windows = sequential_windows(2, 8269, 6144, 0.125)
+    assert windows == [
+        Window(2, 0, 0, 6144),
+        Window(2, 768, 5376, 6144),
+        Window(2, 1536, 5376, 6144),
+        Window(2, 2125, 5555, 6144),
+    ]
+
+
+def test_given_codes_make_windows_vanish_and_lengthen_the_next_prompt():
+    assert sequential_windows(0, 20, 8, 0.5, given=10) == [
+        Window(0, 4, 6, 8),
+        Window(0, 8, 4, 8),
+        Window(0, 12, 4, 8),
+    ]
+    assert sequential_windows(0, 20, 8, 0.5, given=20) == []
+    assert sequential_windows(0, 5, 8, 0.5) == [Window(0, 0, 0, 5)]
+
+
+def test_the_hop_is_rounded_to_whole_upper_codes():
+    assert hop_of(0.5, 24, 4) == 12
+    assert hop_of(0.3, 24, 4) == 8
+    assert hop_of(0.001, 24, 4) == 4
+    assert hop_of(1.0, 24, 4) == 24
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.01, float("nan"), float("inf")])
+def test_hop_fraction_out_of_range(fraction):
+    with pytest.raises(ValueError, match="hop_fractions"):
+        hop_of(fraction, 24)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"length": 0}, "length"),
+        ({"length": 7}, "length"),
+        ({"n_ctx": 7}, "n_ctx"),
+        ({"given": -1}, "given"),
+        ({"given": 41}, "given"),
+    ],
+)
+def test_numbers_out_of_range(change, field):
+    song = {"level": 0, "length": 40, "n_ctx": 8, "hop_fraction": 0.5, "upper_ratio": 2, "given": 0}
+    with pytest.raises(ValueError, match=field):
+        sequential_windows(**{**song, **change})
+
+
+def test_a_window_samples_something():
+    with pytest.raises(ValueError, match="prompt_length"):
+        Window(level=0, start=0, prompt_length=4, length=4)
