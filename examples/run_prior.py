@@ -93,7 +93,9 @@ def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
     """The preset's configuration for the level, at the depth asked for."""
     configs = FastJukeboxConfig.preset(model_args.preset).prior_configs
     if not 0 <= model_args.level < len(configs):
-        raise ValueError(f"`--level` must be from 0 to {len(configs) - 1} for {model_args.preset}, got {model_args.level}")
+        raise ValueError(
+            f"`--level` must be from 0 to {len(configs) - 1} for {model_args.preset}, got {model_args.level}"
+        )
     config = configs[model_args.level]
     if model_args.layers is not None:
         config.num_hidden_layers = model_args.layers

@@ -64,9 +64,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if not model_args.model_name_or_path:
         model.config.update(measure_bandwidth(train, model.config))
 
-    trainer = VQVAETrainer(
-        model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items
-    )
+    trainer = VQVAETrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_model()
     figures = trainer.evaluate()

@@ -23,7 +23,8 @@ ALLOWED = {
     "distillation": {"models", "data", "hub", "training"},
     "evaluation": {"audio", "models"},
     "pipelines": {"audio", "models", "generation", "data", "evaluation", "conversion", "hub"},
-    "__init__": {"audio", "models", "generation", "pipelines"},
+    "registration": {"models", "pipelines"},
+    "__init__": {"models", "generation", "pipelines", "registration"},
     "cli": {"package", "audio", "models", "generation", "data", "evaluation", "conversion", "hub", "pipelines"},
     "demo": {"package", "audio", "models", "generation", "data", "evaluation", "conversion", "hub", "pipelines"},
 }

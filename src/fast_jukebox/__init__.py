@@ -3,21 +3,32 @@
 Importing this package makes its models known to `AutoConfig` and `AutoModel` and its task to transformers' `pipeline`.
 """
 
-from transformers import AutoConfig, AutoModel
+from typing import TYPE_CHECKING, Any
 
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.mixin import FastJukeboxGenerationOutput
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxOutput
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxPriorOutput
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig, FastJukeboxVQVAEOutput
-from fast_jukebox.pipelines import FastJukeboxPipeline, register_pipeline
+from fast_jukebox.registration import register_models, register_task
+
+if TYPE_CHECKING:
+    from fast_jukebox.pipelines import FastJukeboxPipeline
 
 __version__ = "0.1.0"
 
-for _model in (FastJukeboxVQVAE, FastJukeboxPrior, FastJukeboxModel):
-    AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
-    AutoModel.register(_model.config_class, _model, exist_ok=True)
-register_pipeline()
+register_models()
+register_task()
+
+
+def __getattr__(name: str) -> Any:
+    # The pipeline's base class lives in transformers.pipelines, which imports torchaudio: only who asks for it pays.
+    if name == "FastJukeboxPipeline":
+        from fast_jukebox.pipelines import FastJukeboxPipeline
+
+        return FastJukeboxPipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "FastJukeboxConfig",

@@ -134,7 +134,8 @@ def stream_audio(
         if info.frames is not None:
             if start and start >= info.frames:
                 raise ValueError(f"`offset` must be less than the {info.duration:g} s of {reader.name}, got {offset!r}")
-            wanted = min(info.frames - start, math.inf if wanted is None else wanted)
+            left = info.frames - start
+            wanted = left if wanted is None else min(left, wanted)
         limit = int(max_duration * info.sampling_rate)
         if wanted is not None and wanted > limit:
             raise ValueError(

@@ -258,6 +258,8 @@ def register_pipeline() -> None:
     )
 
 
+register_pipeline()
+
 __all__ = [
     "TASK",
     "FastJukeboxPipeline",

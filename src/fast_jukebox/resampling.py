@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def resample_blocks(blocks: Iterable[Tensor], source_rate: int, sampling_rate: i
         yield from blocks
         return
     divisor = math.gcd(source_rate, sampling_rate)
-    sinc = _Sinc(source_rate // divisor, sampling_rate // divisor)
+    sinc = _sinc(source_rate // divisor, sampling_rate // divisor)
     # `buffer` starts at input sample number `start`; `sent` output samples have left, a multiple of `sinc.up`.
     buffer, start, received, sent = torch.zeros(sinc.half), -sinc.half, 0, 0
     for block in blocks:
@@ -116,6 +117,11 @@ class _Sinc:
             rows = windows[index * self.down // self.up + 1 - self.half - start]
             pieces.append((rows * self.table[index % self.up]).sum(dim=1))
         return torch.cat(pieces)
+
+
+@lru_cache(maxsize=4)
+def _sinc(down: int, up: int) -> _Sinc:
+    return _Sinc(down, up)
 
 
 def check_rate(name: str, value: Any) -> None:

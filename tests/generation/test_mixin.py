@@ -258,3 +258,99 @@ class TestModel:
         with pytest.raises(ValueError, match=field):
             stub_model.generate(**arguments)
         assert not any(prior.calls for prior in stub_model.priors)
+
+
+class TestRealModel:
+    """The same promises of the networks themselves: hops 4, 8, 16; contexts 32, 32, 24; 1600 samples a second."""
+
+    DURATION = 0.37  # 592 samples: 37 top codes, two windows
+
+    def test_a_song_is_the_same_alone_and_in_a_batch(self, tiny_model):
+        batch = tiny_model.generate(duration=self.DURATION, num_samples=3, seed=6)
+        assert batch.audio.shape == (3, 592)
+        assert [codes.shape[1] for codes in batch.codes] == [148, 74, 37]
+        for index in (0, 2):
+            alone = tiny_model.generate(duration=self.DURATION, seed=6, song_ids=[index])
+            same([codes[index : index + 1] for codes in batch.codes], alone.codes)
+            torch.testing.assert_close(batch.audio[index : index + 1], alone.audio)
+        split = tiny_model.generate(duration=self.DURATION, num_samples=3, seed=6, max_batch_size=2)
+        same(split.codes, batch.codes)
+
+    def test_sampled_codes_are_those_of_a_loop_without_a_cache(self, tiny_model):
+        made = tiny_model.generate(duration=0.2, seed=8, temperature=1.0)
+        prior = tiny_model.priors[1]
+        upper = made.codes[2][:, :16]
+        known = torch.zeros((1, 0), dtype=torch.int64)
+        noise = uniform_noise(8, [0], 1, 0, 32)
+        for position in range(32):
+            padded = torch.cat([known, torch.zeros((1, 32 - position), dtype=torch.int64)], dim=1)
+            logits = prior(padded, upper_codes=upper).logits[:, position]
+            known = torch.cat([known, draw_codes(logits, noise[:, position], SamplingSettings())[:, None]], dim=1)
+        same(made.codes[1][:, :32], known)
+
+    def test_a_recording_is_gone_on_with(self, tiny_model):
+        audio = 0.5 * torch.randn(2, 500).clamp(-1, 1)
+        output = tiny_model.generate(duration=0.4, prompt=audio, prompt_duration=0.1, seed=2)
+        assert output.audio.shape == (2, 640)
+        for codes, recorded in zip(output.codes, tiny_model.vqvae.encode(audio[:, :496]), strict=True):
+            kept = recorded.shape[1] * 10 // 31
+            same(codes[:, :kept], recorded[:, :kept])
+
+    def test_a_song_shorter_than_a_window(self, tiny_model):
+        output = tiny_model.generate(duration=1 / 1600, seed=1)
+        assert output.audio.shape == (1, 1)
+        assert [codes.shape[1] for codes in output.codes] == [4, 2, 1]
+
+    def test_upsampling_and_single_levels(self, tiny_model):
+        whole = tiny_model.generate(duration=0.2, seed=3)
+        draft = tiny_model.generate(duration=0.2, seed=3, stop_level=2)
+        same(draft.codes[2], whole.codes[2])
+        same(tiny_model.generate(codes=[draft.codes[2]], seed=3).codes, whole.codes)
+        torch.testing.assert_close(draft.audio, tiny_model.vqvae.decode([draft.codes[2]], start_level=2).float())
+
+    def test_settings_travel_with_the_model(self, tiny_model, tmp_path):
+        tiny_model.generation_config.temperature = [0.9, 0.8, 0.7]
+        tiny_model.generation_config.duration = 0.1
+        tiny_model.save_pretrained(tmp_path)
+        loaded = type(tiny_model).from_pretrained(tmp_path)
+        assert isinstance(loaded.generation_config, FastJukeboxGenerationConfig)
+        assert loaded.generation_config.temperature == [0.9, 0.8, 0.7]
+        assert "temperature" not in (tmp_path / "config.json").read_text()
+        expected = tiny_model.generate(duration=0.1, temperature=[0.9, 0.8, 0.7], seed=1)
+        same(loaded.generate(seed=1).codes, expected.codes)
+
+    def test_a_repository_without_settings_gets_the_defaults(self, tiny_model, tmp_path):
+        tiny_model.save_pretrained(tmp_path)
+        (tmp_path / "generation_config.json").unlink()
+        assert type(tiny_model).from_pretrained(tmp_path).generation_config == FastJukeboxGenerationConfig()
+
+    def test_broken_settings_are_an_error(self, tiny_model, tmp_path):
+        tiny_model.save_pretrained(tmp_path)
+        (tmp_path / "generation_config.json").write_text('{"temperature": -1.0}')
+        with pytest.raises(ValueError, match="temperature"):
+            type(tiny_model).from_pretrained(tmp_path)
+
+    def test_settings_can_be_given_when_loading(self, tiny_model, tmp_path):
+        tiny_model.save_pretrained(tmp_path)
+        settings = FastJukeboxGenerationConfig(duration=0.05)
+        loaded = type(tiny_model).from_pretrained(tmp_path, generation_config=settings)
+        assert loaded.generate().audio.shape == (1, 80)
+
+    def test_both_kinds_of_model_can_generate(self, tiny_model, tmp_path):
+        prior = tiny_model.priors[0]
+        assert tiny_model.can_generate()
+        assert prior.can_generate()
+        upper = torch.randint(0, 16, (2, 16))
+        expected = prior.generate(upper_codes=upper, seed=1)
+        assert expected.shape == (2, 32)
+        prior.save_pretrained(tmp_path)
+        same(type(prior).from_pretrained(tmp_path).generate(upper_codes=upper, seed=1), expected)
+
+    def test_codes_may_be_trained_on(self, tiny_model):
+        codes = tiny_model.priors[2].generate(seed=1)
+        tiny_model.priors[2].train()(codes, labels=codes).loss.backward()
+
+    def test_low_precision(self, tiny_model):
+        output = tiny_model.to(torch.bfloat16).generate(duration=0.1, seed=1)
+        assert output.audio.dtype == torch.float32
+        assert torch.isfinite(output.audio).all()

@@ -11,10 +11,8 @@ import hashlib
 import importlib
 import json
 import random
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from tqdm.auto import tqdm
 
 from fast_jukebox.audio import save_audio, write_atomically
 from fast_jukebox.data.listening import check_notes, check_sound
+from fast_jukebox.data.scores import Chorale, NoChoraleError, chorale_paths, natural_order, read_chorale, require
 
 GENERAL_MIDI_PROGRAMS = {
     "piano": 0,
@@ -39,51 +38,8 @@ GENERAL_MIDI_PROGRAMS = {
 
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 METADATA_FILE = "metadata.jsonl"
-_VOICES = ("soprano", "alto", "tenor", "bass")
 _VELOCITIES = (92, 80, 80, 86)
-_INSTALL = "install them with `pip install 'fast-jukebox[songs]'` and `pip install --no-deps tinysoundfont`"
 _RECIPE_VERSION = 1
-
-
-class NoChoraleError(ValueError):
-    """A score of the corpus that is not a chorale for voices."""
-
-
-@dataclass(frozen=True)
-class ScoreNote:
-    """A sounding note, ties joined: onset and duration in quarter notes, MIDI pitch, and voice (0 is the soprano)."""
-
-    onset: float
-    duration: float
-    pitch: int
-    voice: int
-
-
-@dataclass(frozen=True)
-class Chorale:
-    """A chorale as written: its name in the corpus (such as `bwv66.6`), facts and notes (sorted by onset and voice)."""
-
-    name: str
-    title: str
-    tonic: int
-    mode: str
-    notes: tuple[ScoreNote, ...]
-
-    @property
-    def catalogue(self) -> str:
-        """The number in the Bach-Werke-Verzeichnis, such as `BWV 66.6`."""
-        return "BWV " + self.name.removeprefix("bwv")
-
-    @property
-    def quarters(self) -> float:
-        """Length in quarter notes."""
-        return max(note.onset + note.duration for note in self.notes)
-
-    def fingerprint(self) -> str:
-        """Equal for two chorales with the same notes, in whatever key they are written."""
-        lowest = min(note.pitch for note in self.notes)
-        notes = [(note.onset, note.duration, note.pitch - lowest) for note in self.notes]
-        return hashlib.sha256(repr(sorted(notes)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -153,91 +109,13 @@ class RenderReport:
         return sum(song["duration"] for song in self.songs)
 
 
-def _require(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"The chorales need music21, pretty_midi and tinysoundfont; {_INSTALL}.") from error
-
-
 def soundfont_path() -> Path:
     """Where pretty_midi's soundfont lies.
 
     Raises:
         ImportError: saying how to install what is missing.
     """
-    return Path(_require("pretty_midi").__file__).parent / "TimGM6mb.sf2"
-
-
-def chorale_paths() -> list[Path]:
-    """The files of music21's corpus that may hold a Bach chorale, in the order of their BWV numbers."""
-    _require("music21")
-    corpus = importlib.import_module("music21.corpus")
-    paths = [Path(path) for path in corpus.getComposer("bach")]
-    paths = [path for path in paths if path.suffix == ".mxl" and path.name.startswith("bwv")]
-    return sorted(paths, key=lambda path: natural_order(path.stem))
-
-
-def natural_order(name: str) -> list[Any]:
-    """A sort key by which `bwv9.7` comes before `bwv10.7`."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def read_chorale(path: str | Path) -> Chorale:
-    """Read the four or five voices of a chorale, without accompanying instruments. Repeats are not expanded.
-
-    Args:
-        path: a score that music21 reads.
-
-    Raises:
-        ImportError: where music21 is missing.
-        NoChoraleError: naming the file, when it lacks a soprano, alto, tenor or bass, or when all of them pause for
-            more than four quarter notes (an instrumental interlude).
-    """
-    _require("music21")
-    converter = importlib.import_module("music21.converter")
-    path = Path(path)
-    score = converter.parse(path)
-    parts = [part for part in score.parts if (part.partName or "").lower().startswith(_VOICES)]
-    found = {voice for voice in _VOICES for part in parts if part.partName.lower().startswith(voice)}
-    if found != set(_VOICES):
-        raise NoChoraleError(f"{path.name} is no chorale: its voices are {sorted(found)}, not {sorted(_VOICES)}")
-    notes = []
-    for voice, part in enumerate(parts):
-        for element in part.stripTies().flatten().notes:
-            if element.quarterLength > 0:
-                times = round(float(element.offset), 6), round(float(element.quarterLength), 6)
-                notes += [ScoreNote(*times, pitch.midi, voice) for pitch in element.pitches]
-    start = min(note.onset for note in notes)
-    notes = [ScoreNote(note.onset - start, note.duration, note.pitch, note.voice) for note in notes]
-    notes.sort(key=lambda note: (note.onset, note.voice, note.pitch))
-    _refuse_interludes(path.name, notes)
-    key = score.analyze("key")
-    return Chorale(path.stem, _title(path.stem), key.tonic.pitchClass, key.mode, tuple(notes))
-
-
-def _refuse_interludes(name: str, notes: Iterable[ScoreNote], longest: float = 4.0) -> None:
-    end = 0.0
-    for note in notes:
-        if note.onset - end > longest:
-            raise NoChoraleError(
-                f"{name} is no chorale by voices alone: all pause for {note.onset - end:g} quarter notes"
-            )
-        end = max(end, note.onset + note.duration)
-
-
-@lru_cache
-def _titles() -> dict[str, str]:
-    """Titles by the corpus's names, as far as music21's lists know them."""
-    chorales = importlib.import_module("music21.corpus.chorales")
-    rows = [*chorales.ChoraleListRKBWV().byRiemenschneider.values(), *chorales.ChoraleList().byBWV.values()]
-    return {f"bwv{row['bwv']}": row["title"].replace("\u2019", "'").replace("AAch", "Ach").strip() for row in rows}
-
-
-def _title(name: str) -> str:
-    """The title of a chorale, or of the version (`bwv112.5-sc`) that it is one of, or its number."""
-    titles = _titles()
-    return titles.get(name) or titles.get(name.partition("-")[0]) or "Chorale BWV " + name.removeprefix("bwv")
+    return Path(require("pretty_midi").__file__).parent / "TimGM6mb.sf2"
 
 
 def choose_performance(name: str, recipe: ChoraleRecipe) -> Performance:
@@ -255,7 +133,7 @@ def choose_split(name: str, test_share: float = 0.08) -> str:
 
 def write_midi(chorale: Chorale, performance: Performance) -> bytes:
     """The chorale in the performance's key and tempo as a Standard MIDI File, a channel a voice, written by music21."""
-    music21 = _require("music21")
+    music21 = require("music21")
     translate = importlib.import_module("music21.midi.translate")
     score = music21.stream.Score()
     program = GENERAL_MIDI_PROGRAMS[performance.instrument]
@@ -288,17 +166,23 @@ def play_midi(midi: bytes, sampling_rate: int = 44100, tail: float = 1.5) -> np.
         midi: the file's bytes.
         sampling_rate: samples a second.
         tail: seconds after the last event, of which the second half fades to zero.
+
+    Raises:
+        ImportError: saying how to install what is missing.
+        ValueError: when the bytes are no MIDI file.
     """
-    tinysoundfont = _require("tinysoundfont")
+    tinysoundfont = require("tinysoundfont")
     midi_events = importlib.import_module("tinysoundfont.midi")
     synthesiser = tinysoundfont.Synth(gain=-12.0, samplerate=sampling_rate)
     sequencer = tinysoundfont.Sequencer(synthesiser)
     synthesiser.sfload(str(soundfont_path()))
     # At equal times a note ends before another of the same pitch begins, and programs are chosen before both.
     order = {midi_events.NoteOff: 1, midi_events.NoteOn: 2}
-    events = sorted(midi_events.load_memory(midi), key=lambda event: (event.t, order.get(type(event.action), 0)))
-    if not events:
-        raise ValueError("`midi` holds no events")
+    try:
+        events = midi_events.load_memory(midi)
+    except RuntimeError as error:
+        raise ValueError(f"`midi` is no MIDI file with notes: {error}") from error
+    events.sort(key=lambda event: (event.t, order.get(type(event.action), 0)))
     pieces, position = [], 0
     for event in [*events, None]:
         time = events[-1].t + tail if event is None else event.t
@@ -333,7 +217,7 @@ def render_chorale(chorale: Chorale, recipe: ChoraleRecipe) -> tuple[np.ndarray,
     audio = audio * np.float32(10 ** (recipe.peak_decibels / 20) / peak)
     sound = check_sound(audio)
     notes = check_notes(audio, recipe.sampling_rate, sounding_notes(chorale, performance))
-    if sound.largest_jump > 0.5 or sound.click > 15:
+    if sound.largest_jump > 0.5 or sound.click > 12:
         raise ValueError(f"{chorale.name} jumps: {sound}")
     if notes.heard < 0.5 or notes.heard < notes.heard_elsewhere + 0.4:
         raise ValueError(f"{chorale.name} does not sound as written: {notes}")
@@ -398,9 +282,9 @@ def render_chorales(
     recipe = recipe or ChoraleRecipe()
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be at least 1, got {limit!r}")
-    music21 = _require("music21")
+    music21 = require("music21")
     for module in ("pretty_midi", "tinysoundfont"):
-        _require(module)
+        require(module)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = {row["file_name"]: row for row in _finished_rows(folder, recipe)}
@@ -456,18 +340,12 @@ __all__ = [
     "GENERAL_MIDI_PROGRAMS",
     "METADATA_FILE",
     "TONICS",
-    "Chorale",
     "ChoraleRecipe",
-    "NoChoraleError",
     "Performance",
     "RenderReport",
-    "ScoreNote",
     "choose_performance",
     "choose_split",
-    "chorale_paths",
-    "natural_order",
     "play_midi",
-    "read_chorale",
     "render_chorale",
     "render_chorales",
     "soundfont_path",

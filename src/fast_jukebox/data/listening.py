@@ -13,8 +13,8 @@ class SoundCheck:
     """Measures of a recording: `peak` and `rms` in [0, 1], `largest_jump` between neighbouring samples, and `click`.
 
     `click` is the largest bend of the waveform (its second difference) relative to the root mean square of the
-    bends in the 512 samples around it: under 13 for music as it is played here, 16 for a step and 18 for a single wrong
-    sample in an otherwise quiet place.
+    bends in the 512 samples around it: under 10 for music as it is played here, near 18 for a single
+    wrong sample in a quieter place. Bends 60 dB below full scale do not count.
     """
 
     peak: float

@@ -27,7 +27,7 @@ def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = No
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` names; `true` is the last one of `--output_dir`, if there is one."""
+    """The checkpoint that `--resume_from_checkpoint` names; `true` is the last of `--output_dir`, if any."""
     wanted = args.resume_from_checkpoint
     if wanted is None or str(wanted).lower() == "false":
         return None

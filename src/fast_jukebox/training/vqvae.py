@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from fast_jukebox.data.windows import SoundWindows
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
-from fast_jukebox.models.vqvae.losses import magnitude_spectrogram, spectral_convergence
+from fast_jukebox.models.vqvae.losses import magnitude_spectrogram
 
 
 @dataclass
@@ -93,11 +93,15 @@ class VQVAETrainer(Trainer):
 
     def _levels(self) -> list[int]:
         levels = getattr(self.args, "levels", None)
-        return sorted(levels) if levels is not None else list(range(len(self.accelerator.unwrap_model(self.model).levels)))
+        return (
+            sorted(levels) if levels is not None else list(range(len(self.accelerator.unwrap_model(self.model).levels)))
+        )
 
 
 class ReconstructionReport:
     """Sums from which the figures of a reconstruction follow, kept on the device.
+
+    Ratios are of sums over all windows, so that a silent window counts for the little that it is.
 
     Args:
         levels: the levels in the order in which they are added.
@@ -106,38 +110,32 @@ class ReconstructionReport:
     """
 
     def __init__(self, levels: Sequence[int], codebook_size: int, device: torch.device | str) -> None:
-        self.levels, self.codebook_size = list(levels), codebook_size
-        # Per level: windows, sum of SNRs, sum of spectral convergences, then how often each code occurred.
-        self.totals = torch.zeros(len(self.levels), 3 + codebook_size, device=device)
+        self.levels = list(levels)
+        # Per level: energy of sound, of its error, of the spectrogram, of its error; then how often each code occurred.
+        self.totals = torch.zeros(len(self.levels), 4 + codebook_size, device=device)
 
     def add(self, audio: Tensor, reconstructions: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
         """Add a batch: audio (N, T), and for each level its reconstruction (N, T) and codes (N, L)."""
+        sizes = (2048, 240, 1200)
+        target = magnitude_spectrogram(audio, *sizes)
         for row, output, level_codes in zip(self.totals, reconstructions, codes, strict=True):
-            batch = audio.shape[0]
-            row[0] += batch
-            row[1] += signal_to_noise(audio, output).sum()
-            row[2] += spectral_convergence(audio, output) * batch
-            row[3:] += torch.bincount(level_codes.flatten(), minlength=self.codebook_size)
+            spectrum = magnitude_spectrogram(output, *sizes)
+            pairs = (audio, audio - output, target, target - spectrum)
+            row[:4] += torch.stack([part.float().square().sum() for part in pairs])
+            row[4:] += torch.bincount(level_codes.flatten(), minlength=row.shape[0] - 4)
 
     def figures(self, totals: Tensor | None = None) -> dict[str, float]:
         """The figures, keyed `name_level`."""
         figures = {}
         for level, row in zip(self.levels, self.totals if totals is None else totals, strict=True):
-            count = float(row[0].clamp_min(1))
-            shares = row[3:] / row[3:].sum().clamp_min(1)
+            sound, noise, spectrum, spectral_error = row[:4].clamp_min(1e-10).tolist()
+            shares = row[4:] / row[4:].sum().clamp_min(1)
             entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
-            figures[f"snr_{level}"] = float(row[1]) / count
-            figures[f"spectral_convergence_{level}"] = float(row[2]) / count
-            figures[f"codebook_used_{level}"] = float((row[3:] > 0).float().mean())
+            figures[f"snr_{level}"] = 10.0 * math.log10(sound / noise)
+            figures[f"spectral_convergence_{level}"] = math.sqrt(spectral_error / spectrum)
+            figures[f"codebook_used_{level}"] = float((row[4:] > 0).float().mean())
             figures[f"codebook_perplexity_{level}"] = math.exp(float(entropy))
         return figures
-
-
-def signal_to_noise(audio: Tensor, reconstruction: Tensor) -> Tensor:
-    """Signal-to-noise ratio in dB of each song (N,); audio and reconstruction are (N, T)."""
-    signal = audio.float().square().sum(1).clamp_min(1e-10)
-    noise = (audio - reconstruction).float().square().sum(1).clamp_min(1e-10)
-    return 10.0 * torch.log10(signal / noise)
 
 
 @torch.no_grad()
@@ -202,5 +200,4 @@ __all__ = [
     "VQVAETrainingArguments",
     "measure_bandwidth",
     "merge_levels",
-    "signal_to_noise",
 ]

@@ -72,7 +72,7 @@ class Pattern(ABC):
         storage = torch.zeros(batch_size, *self.cache_shape(heads, head_dim), dtype=dtype, device=device)
         return self.cache_class(storage, self.n_ctx, self.block_ctx)
 
-    def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int) -> Tensor:
+    def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int, out: Tensor) -> None:
         """Attend from one position and keep its keys and values.
 
         Args:
@@ -80,15 +80,17 @@ class Pattern(ABC):
             key_value: keys and values of the position, (N, 2, H, D).
             cache: a cache of this pattern that has seen positions 0..position-1.
             position: in [0, n_ctx).
+            out: (N, H, D), receives what `whole` gives for the position.
 
-        Returns:
-            (N, H, D), equal to what `whole` gives for the position.
+        Raises:
+            ValueError: `position` is beyond the cache's capacity.
         """
         cache.write(key_value, position)
         seen = cache.read(position)
         if seen is None:
-            return torch.zeros_like(query)
-        return attend_from_one(query, seen.select(1, 0), seen.select(1, 1))
+            out.zero_()
+        else:
+            attend_from_one(query, seen.select(1, 0), seen.select(1, 1), cache.scale, out)
 
 
 class DensePattern(Pattern):
@@ -238,16 +240,25 @@ def attend(
     return weights @ value, weights
 
 
-def attend_from_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention of one query (N, H, D) over keys and values (N, H, n, D), scaled by 1 / sqrt(D).
+def attend_from_one(query: Tensor, key: Tensor, value: Tensor, scale: Tensor, out: Tensor) -> None:
+    """Softmax attention of one query over a few keys and values.
 
-    On a CPU in float32 this is made of products and sums over one axis, no slower than a fused kernel at this size and,
-    unlike it, with a result for each song that does not depend on how many songs are in the batch.
+    On a CPU in float32 this is made of products and sums over one axis: no slower than a fused kernel at this size, and
+    unlike it with a result for each song that does not depend on how many songs are in the batch.
+
+    Args:
+        query: (N, H, D).
+        key: (N, H, n, D).
+        value: (N, H, n, D).
+        scale: scalar on the CPU, 1 / sqrt(D).
+        out: (N, H, D), receives the result.
     """
     if query.device.type != "cpu" or query.dtype != torch.float32:
-        return F.scaled_dot_product_attention(query.unsqueeze(2), key, value).squeeze(2)
-    scores = (key * (query * query.shape[-1] ** -0.5).unsqueeze(2)).sum(-1)
-    return (value * torch.softmax(scores, dim=-1).unsqueeze(-1)).sum(2)
+        out.copy_(F.scaled_dot_product_attention(query.unsqueeze(2), key, value).squeeze(2))
+        return
+    scores = (key * query.unsqueeze(2)).sum(-1)
+    weights = torch.softmax(scores * scale, dim=-1)
+    torch.sum(value * weights.unsqueeze(-1), 2, out=out)
 
 
 def _grid(x: Tensor, block_ctx: int) -> Tensor:
@@ -297,18 +308,6 @@ class FactoredAttention(nn.Module):
         eager = self.config._attn_implementation == "eager"
         output, weights = self.pattern.whole(query, key, value, need_weights=need_weights or eager)
         return self.projection(output.flatten(2)), weights if need_weights else None
-
-    def step(self, hidden: Tensor, songs: int, cache: LayerCache, position: int) -> Tensor:
-        """One position: (rows, W) of which the first `songs` rows are songs -> (rows, W)."""
-        qkv = F.linear(hidden, self.qkv.weight, self.qkv.bias)
-        rows = qkv.shape[0]
-        qkv = qkv.view(rows, 3, self.num_heads, self.head_dim)
-        if rows != songs:
-            qkv = qkv.narrow(0, 0, songs)
-        output = self.pattern.step(qkv.select(1, 0), qkv.narrow(1, 1, 2), cache, position).reshape(songs, -1)
-        if rows != songs:
-            output = F.pad(output, (0, 0, 0, rows - songs))
-        return F.linear(output, self.projection.weight, self.projection.bias)
 
 
 __all__ = [

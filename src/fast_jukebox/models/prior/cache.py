@@ -17,7 +17,7 @@ The axis of size 2 holds keys and values; N songs, H heads of width D.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class LayerCache(ABC):
         self.storage = storage
         self.n_ctx = n_ctx
         self.block_ctx = block_ctx
+        # 1 / sqrt(D): steps multiply by a tensor, which is cheaper than by a number.
+        self.scale = torch.tensor(storage.shape[-1] ** -0.5, device="cpu")
 
     @abstractmethod
     def write(self, key_value: Tensor, position: int) -> None:
@@ -166,15 +168,23 @@ class PriorCache:
         layers: one cache a layer.
         batch_size: songs, N.
         length: positions seen so far; the next step is for this position.
+        steps: each block made ready to step with its cache; they belong to the weights of the prior that made them.
     """
 
-    def __init__(self, layers: Sequence[LayerCache], batch_size: int, length: int = 0) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerCache],
+        batch_size: int,
+        length: int = 0,
+        steps: Sequence[Callable[[Tensor, int], Tensor]] = (),
+    ) -> None:
         self.layers = list(layers)
         self.batch_size = batch_size
         self.length = length
+        self.steps = list(steps)
 
     def songs(self, start: int, count: int) -> PriorCache:
-        """A cache of `count` of the songs that shares this one's storage."""
+        """A cache of `count` of the songs that shares this one's storage, for filling only."""
         return PriorCache([layer.songs(start, count) for layer in self.layers], count, self.length)
 
     def reset(self) -> None:

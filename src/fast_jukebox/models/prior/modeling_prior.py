@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from fast_jukebox.generation.mixin import PriorGenerationMixin
 from fast_jukebox.models.loading import SubmodelLoadingMixin
-from fast_jukebox.models.prior.attention import FactoredAttention
-from fast_jukebox.models.prior.cache import LayerCache, PriorCache
+from fast_jukebox.models.prior.block import BlockStep, PriorBlock, rows_for
+from fast_jukebox.models.prior.cache import PriorCache
 from fast_jukebox.models.prior.conditioning import (
     LabelConditioner,
     PriorConditioning,
@@ -28,10 +26,6 @@ from fast_jukebox.models.prior.conditioning import (
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 
 IGNORED_LABEL = -100
-
-# On a CPU, matrix products of 1 to 3 rows, and the last rows of other odd numbers, go through kernels that add up in
-# another order. With a multiple of 4 rows a song's logits are the same bit for bit in any batch.
-_CPU_ROWS = 4
 
 
 @dataclass
@@ -54,83 +48,6 @@ class FastJukeboxPriorOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attention_residuals: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-class BlockOutput(NamedTuple):
-    """What a [`PriorBlock`] returns."""
-
-    hidden_states: Tensor
-    """(N, L, W), output of the block"""
-    attention_residual: Tensor
-    """(N, L, W), x + attention(x)"""
-    attentions: Tensor | None
-    """weights in the pattern's own layout, where asked for"""
-
-
-class PriorMLP(nn.Module):
-    """W -> inner width -> W with x * sigmoid(1.702 x) between."""
-
-    def __init__(self, config: FastJukeboxPriorConfig) -> None:
-        super().__init__()
-        self.expand = nn.Linear(config.hidden_size, config.mlp_size)
-        self.contract = nn.Linear(config.mlp_size, config.hidden_size)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        hidden = self.expand(hidden)
-        return self.contract(hidden * torch.sigmoid(1.702 * hidden))
-
-    def step(self, hidden: Tensor) -> Tensor:
-        """As `forward`, without gradients and hooks."""
-        hidden = F.linear(hidden, self.expand.weight, self.expand.bias)
-        gate = hidden.mul(1.702).sigmoid_()
-        return F.linear(gate.mul_(hidden), self.contract.weight, self.contract.bias)
-
-
-class PriorBlock(GradientCheckpointingLayer):
-    """x + s * (a + m) with a = attention(norm(x)), m = mlp(norm(x + a)), s = 1 or 1 / depth.
-
-    LayerNorms compute in float32, whatever the dtype of the weights.
-
-    Args:
-        config: of the prior.
-        layer_index: which layer it is.
-    """
-
-    def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
-        self.attention = FactoredAttention(config, layer_index)
-        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
-        self.mlp = PriorMLP(config)
-        self.residual_scale = 1.0 / config.num_hidden_layers if config.residual_scale else 1.0
-
-    def forward(self, hidden: Tensor, need_weights: bool = False, cache: LayerCache | None = None) -> BlockOutput:
-        """Run over a whole window from its start.
-
-        Args:
-            hidden: (N, L, W), 1 <= L <= n_ctx.
-            need_weights: whether to return the attention's weights.
-            cache: where to keep the keys and values that later steps need.
-        """
-        attended, weights = self.attention(self.attention_norm(hidden), need_weights, cache)
-        residual = hidden + attended
-        branch = self.mlp(self.mlp_norm(residual))
-        if self.residual_scale == 1.0:
-            return BlockOutput(residual + branch, residual, weights)
-        return BlockOutput(hidden + self.residual_scale * (attended + branch), residual, weights)
-
-    def step(self, hidden: Tensor, songs: int, cache: LayerCache, position: int) -> Tensor:
-        """One position: (rows, W), of which the first `songs` rows are songs -> (rows, W)."""
-        norm = self.attention_norm
-        normed = torch.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        attended = self.attention.step(normed, songs, cache, position)
-        residual = hidden + attended
-        norm = self.mlp_norm
-        normed = torch.layer_norm(residual, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        branch = self.mlp.step(normed)
-        if self.residual_scale == 1.0:
-            return residual + branch
-        return hidden + self.residual_scale * (attended + branch)
 
 
 class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
@@ -294,16 +211,15 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
-        weight = self.position_embedding
-        layers = []
+        dtype = self.position_embedding.dtype
+        steps = []
         for block in self.blocks:
             attention = block.attention
-            layers.append(
-                attention.pattern.new_cache(
-                    batch_size, attention.num_heads, attention.head_dim, weight.dtype, attention.qkv.weight.device
-                )
+            layer_cache = attention.pattern.new_cache(
+                batch_size, attention.num_heads, attention.head_dim, dtype, attention.qkv.weight.device
             )
-        return PriorCache(layers, batch_size)
+            steps.append(BlockStep(block, layer_cache))
+        return PriorCache([step.cache for step in steps], batch_size, steps=steps)
 
     @torch.no_grad()
     def condition(
@@ -443,11 +359,11 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
     def _step(self, hidden: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
         """Blocks and head for one position: (N, W) -> (N, K)."""
         songs = hidden.shape[0]
-        spare = -songs % _CPU_ROWS if hidden.device.type == "cpu" else 0
+        spare = rows_for(songs, hidden.device) - songs
         if spare:
             hidden = F.pad(hidden, (0, 0, 0, spare))
-        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
-            hidden = block.step(hidden, songs, layer_cache, position)
+        for block_step in cache.steps:
+            hidden = block_step(hidden, position)
         if conditioning.positions is not None and self.config.add_conditioning_after:
             hidden.narrow(0, 0, songs).add_(conditioning.positions.select(1, position))
         logits = F.linear(hidden, self._output_weight)
@@ -462,10 +378,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | 
 
 
 __all__ = [
-    "BlockOutput",
     "FastJukeboxPrior",
     "FastJukeboxPriorOutput",
     "FastJukeboxPriorPreTrainedModel",
-    "PriorBlock",
-    "PriorMLP",
 ]

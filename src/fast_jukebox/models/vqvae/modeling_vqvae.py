@@ -64,9 +64,7 @@ class VQVAELevel(nn.Module):
             EncoderStage(1 if i == 0 else embed_dim, embed_dim, config.downs[i], config.strides[i], **stack)
             for i in range(level + 1)
         )
-        self.codebook = Codebook(
-            config.codebook_size, embed_dim, config.codebook_decay, config.revival_threshold
-        )
+        self.codebook = Codebook(config.codebook_size, embed_dim, config.codebook_decay, config.revival_threshold)
         stack["reverse_dilation"] = config.reverse_decoder_dilation
         self.decoder = nn.ModuleList(
             DecoderStage(embed_dim, embed_dim, config.downs[i], config.strides[i], **stack)
@@ -193,7 +191,11 @@ class FastJukeboxVQVAE(FastJukeboxVQVAEPreTrainedModel):
         self._check_codes(first)
         chunk = max(CHUNK_SAMPLES // module.hop_length, 1)
         parts = _in_chunks(
-            first, chunk, module.decoder_reach, module.hop_length, lambda part: module.audio(module.codebook.decode(part))
+            first,
+            chunk,
+            module.decoder_reach,
+            module.hop_length,
+            lambda part: module.audio(module.codebook.decode(part)),
         )
         return torch.cat(parts, dim=1)
 
@@ -274,9 +276,7 @@ class FastJukeboxVQVAE(FastJukeboxVQVAEPreTrainedModel):
             raise ValueError(f"`codes` must be from 0 to {self.config.codebook_size - 1}, got {low} to {high}")
 
 
-def _in_chunks(
-    signal: Tensor, chunk: int, margin: int, ratio: float, work: Callable[[Tensor], Tensor]
-) -> list[Tensor]:
+def _in_chunks(signal: Tensor, chunk: int, margin: int, ratio: float, work: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """Apply `work`, which maps length L to L * ratio, to chunks of `signal` (N, L) with `margin` more on either side.
 
     Returns the results without their margins, in order.

@@ -59,7 +59,9 @@ class ResidualStack(nn.Module):
         scale_residual: bool = False,
     ) -> None:
         super().__init__()
-        dilations = [dilation_growth_rate ** (i if dilation_cycle is None else i % dilation_cycle) for i in range(depth)]
+        dilations = [
+            dilation_growth_rate ** (i if dilation_cycle is None else i % dilation_cycle) for i in range(depth)
+        ]
         if reverse_dilation:
             dilations.reverse()
         scale = 1.0 / math.sqrt(depth) if scale_residual else 1.0

@@ -1,0 +1,380 @@
+"""A folder of songs to a `datasets` dataset: checked, split by song, the sound undecoded.
+
+What cannot be used is reported by name with the reason and left out. Nothing here needs torchcodec, which datasets asks
+for when it decodes sound or builds an AudioFolder: rows hold `{"path", "bytes"}`, and
+[`load_audio`][fast_jukebox.audio.load_audio] reads those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from fast_jukebox.audio import MAX_DURATION, audio_info, stream_audio, write_atomically
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+logger = logging.getLogger(__name__)
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+"""Files that `load_songs` looks at; others in the folder are left alone."""
+
+METADATA_FILE = "metadata.jsonl"
+MAX_METADATA_BYTES = 64 * 2**20
+_MEASURED = ("audio", "file_name", "duration", "sampling_rate")
+_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
+
+
+@dataclass(frozen=True)
+class SongLimits:
+    """What a song must be to be used.
+
+    Attributes:
+        min_duration: seconds that it lasts at least.
+        max_duration: seconds that it lasts at most; the file's header is asked before anything is read.
+        max_bytes: size of its file at most.
+        silence: a song whose loudest sample stays below this, of a full scale of 1, is silent.
+        whole: decode each file to its end, so that one that is cut off or broken later on is found. Otherwise a file
+            is read until it sounds.
+    """
+
+    min_duration: float = 1.0
+    max_duration: float = MAX_DURATION
+    max_bytes: int = 2 * 2**30
+    silence: float = 1e-3
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing can meet, naming the field."""
+        if not 0 <= self.min_duration <= self.max_duration:
+            raise ValueError(f"`min_duration` must be from 0 to `max_duration`, got {self.min_duration!r}")
+        if not 0 < self.max_duration < float("inf"):
+            raise ValueError(f"`max_duration` must be over 0 and finite, got {self.max_duration!r}")
+        if not self.max_bytes > 0:
+            raise ValueError(f"`max_bytes` must be over 0, got {self.max_bytes!r}")
+        if not 0 <= self.silence < 1:
+            raise ValueError(f"`silence` must be in [0, 1), got {self.silence!r}")
+
+
+@dataclass
+class SongScan:
+    """What `scan_songs` found: `songs`, the rows that can be used, and `skipped`, the reason by name for the others."""
+
+    songs: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def load_songs(
+    source: str | os.PathLike[str] | Dataset | DatasetDict,
+    test_share: float = 0.1,
+    *,
+    limits: SongLimits | None = None,
+    progress: bool = False,
+) -> DatasetDict:
+    """Songs, checked and split into `train` and `test`.
+
+    Args:
+        source: a folder of sound files, at any depth, with or without a `metadata.jsonl` whose rows have `file_name`
+            (relative to the folder) and any other facts; a folder that `save_songs` made; or a dataset with a column
+            `audio`.
+        test_share: share of the songs held out, in [0, 1). Which ones depends on their names alone. A `split` in the
+            metadata, or a dataset that is split already, goes first.
+        limits: `SongLimits()` by default. Songs outside them are skipped with a warning that names them.
+        progress: show a bar.
+
+    Returns:
+        A DatasetDict, its splits in the order of the songs' names. Columns: `audio` (undecoded, `{"path", "bytes"}`),
+        `file_name`, `duration` (seconds) and `sampling_rate` as measured, and those of the metadata.
+
+    Raises:
+        ValueError: when no song is left, or naming the argument or the line of the metadata that is wrong.
+        FileNotFoundError: when the folder is not there.
+    """
+    from datasets import Dataset, DatasetDict
+
+    if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
+        raise ValueError(f"`test_share` must be in [0, 1), got {test_share!r}")
+    limits = limits or SongLimits()
+    if isinstance(source, str | os.PathLike):
+        folder = Path(source)
+        shards = sorted(folder.glob("data/*-of-*.parquet"))
+        if not shards:
+            scan = scan_songs(folder, limits=limits, progress=progress)
+            _report(str(folder), scan)
+            return _split(scan.songs, test_share)
+        source = _load_parquet(shards)
+    if isinstance(source, Dataset):
+        source = DatasetDict({"": source})
+    if not isinstance(source, DatasetDict):
+        raise ValueError(f"`source` must be a folder, a Dataset or a DatasetDict, got {type(source)}")
+    checked = {name: _checked_dataset(name, rows, limits, progress) for name, rows in source.items()}
+    checked = {name: rows for name, rows in checked.items() if len(rows)}
+    if not checked:
+        raise ValueError("`source` holds no song that can be used; the warnings name the reasons")
+    if "" in checked:
+        rows = checked[""]
+        names = rows["split"] if "split" in rows.column_names else [None] * len(rows)
+        chosen = _assign_splits(rows["file_name"], names, test_share)
+        checked = {
+            split: rows.select([index for index, name in enumerate(chosen) if name == split])
+            for split in sorted(set(chosen), key=_split_order)
+        }
+    return DatasetDict(checked)
+
+
+def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = None, progress: bool = False) -> SongScan:
+    """Look at every song of a folder, as `load_songs` does, and say which can be used and why the others cannot."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
+    facts = _read_metadata(folder / METADATA_FILE)
+    names = {path.relative_to(folder).as_posix() for path in _audio_files(folder)}
+    columns = sorted({key for row in facts.values() for key in row} - set(_MEASURED))
+    scan = SongScan()
+    for name in tqdm(sorted(names | set(facts)), desc="looking at songs", unit="song", disable=not progress):
+        try:
+            path = _inside(folder, name)
+            seconds, rate = _check_song(path, limits or SongLimits())
+        except (ValueError, OSError) as error:
+            scan.skipped[name] = str(error)
+            continue
+        row = {"audio": str(path), "file_name": name, "duration": seconds, "sampling_rate": rate}
+        scan.songs.append(row | {column: facts.get(name, {}).get(column) for column in columns})
+    return scan
+
+
+def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_bytes: int = 400 * 2**20) -> list[Path]:
+    """Write songs as Parquet files that contain the sound itself, in the layout of a dataset on the Hub.
+
+    The files are `data/SPLIT-00000-of-00003.parquet` and so on, each written whole or not at all; upload the folder as
+    it is. `datasets.Dataset.to_parquet` alone would store the paths of this machine.
+
+    Args:
+        songs: what `load_songs` returns.
+        folder: made where it is missing; it must not hold such files yet.
+        shard_bytes: sound in one file, about.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: when the folder holds Parquet files already.
+    """
+    import pyarrow.parquet
+
+    data = Path(folder) / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    if any(data.glob("*.parquet")):
+        raise ValueError(f"`folder` holds songs already: {data}; name another one or delete them")
+    written = []
+    for split, rows in songs.items():
+        groups = list(_shards(rows, shard_bytes))
+        for number, (start, stop) in enumerate(groups):
+            path = data / f"{split}-{number:05d}-of-{len(groups):05d}.parquet"
+            table = _with_bytes(rows.select(range(start, stop)))
+            # Small row groups, so that a reader need not hold a whole file's sound in memory.
+            write_atomically(path, _table_writer(pyarrow.parquet.write_table, table))
+            written.append(path)
+    return written
+
+
+def _table_writer(write_table: Callable[..., None], table: Any) -> Callable[[Any], None]:
+    return lambda file: write_table(table, file, row_group_size=8)
+
+
+def _audio_files(folder: Path) -> Iterator[Path]:
+    """Sound files at any depth, by suffix; hidden files and folders and folders behind links are left alone."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(AUDIO_SUFFIXES):
+                yield Path(root) / name
+
+
+def _read_metadata(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by `file_name`; empty where there is no file."""
+    if not path.exists():
+        return {}
+    if path.stat().st_size > MAX_METADATA_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_METADATA_BYTES} bytes")
+    rows: dict[str, dict[str, Any]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: no JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or not row["file_name"]:
+            raise ValueError(f"{path}, line {number}: must be an object with a `file_name`, got {line[:80]!r}")
+        name = Path(row["file_name"]).as_posix()
+        if name in rows:
+            raise ValueError(f"{path}, line {number}: `file_name` {name!r} stands there twice")
+        split = row.get("split")
+        if split is not None and not (isinstance(split, str) and _SPLIT_NAME.fullmatch(split)):
+            raise ValueError(f"{path}, line {number}: `split` must be a word such as 'train', got {split!r}")
+        rows[name] = row
+    return rows
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The absolute path of a song, which must lie in the folder when every link is followed."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError("leads out of the folder")
+    if not path.is_file():
+        raise ValueError("is named in the metadata but is not there")
+    if path.stat().st_size == 0:
+        raise ValueError("is empty")
+    return path
+
+
+def _check_song(source: Any, limits: SongLimits) -> tuple[float, int]:
+    """Duration and sampling rate of a song that can be used; a ValueError with the reason for one that cannot."""
+    size = source.stat().st_size if isinstance(source, Path) else len(source.get("bytes") or b"")
+    if size > limits.max_bytes:
+        raise ValueError(f"has {size} bytes, more than `max_bytes` ({limits.max_bytes})")
+    info = audio_info(source)
+    if info.duration is not None and info.duration < limits.min_duration:
+        raise ValueError(f"lasts {info.duration:.3g} s, less than `min_duration` ({limits.min_duration:g} s)")
+    if info.duration is not None and info.duration > limits.max_duration:
+        raise ValueError(f"lasts {info.duration:.6g} s, more than `max_duration` ({limits.max_duration:g} s)")
+    frames, peak = 0, 0.0
+    for block in stream_audio(source, info.sampling_rate, max_duration=limits.max_duration):
+        frames += len(block)
+        peak = max(peak, float(block.abs().max()))
+        if not limits.whole and peak >= limits.silence and info.frames is not None:
+            return info.frames / info.sampling_rate, info.sampling_rate
+    seconds = frames / info.sampling_rate
+    if info.duration is not None and seconds < info.duration - 0.1:
+        raise ValueError(f"is cut off: {seconds:.6g} s of {info.duration:.6g} s can be read")
+    if frames == 0 or seconds < limits.min_duration:
+        raise ValueError(f"lasts {seconds:.3g} s, less than `min_duration` ({limits.min_duration:g} s)")
+    if peak < limits.silence:
+        raise ValueError(f"is silent: its loudest sample is {peak:.2g}, below `silence` ({limits.silence:g})")
+    return seconds, info.sampling_rate
+
+
+def _report(source: str, scan: SongScan) -> None:
+    for name, reason in scan.skipped.items():
+        logger.warning("%s: skipped %s: %s", source, name, reason)
+    if not scan.songs:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scan.skipped.items())[:3])
+        raise ValueError(f"{source} holds no song that can be used ({len(scan.skipped)} skipped; {reasons or 'empty'})")
+
+
+def _split(songs: list[dict[str, Any]], test_share: float) -> DatasetDict:
+    from datasets import Audio, Dataset, DatasetDict
+
+    chosen = _assign_splits([song["file_name"] for song in songs], [song.get("split") for song in songs], test_share)
+    splits = {}
+    for split in sorted(set(chosen), key=_split_order):
+        rows = [song for song, name in zip(songs, chosen, strict=True) if name == split]
+        columns = {column: [row[column] for row in rows] for column in songs[0]}
+        try:
+            splits[split] = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
+        except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
+            raise ValueError(f"{METADATA_FILE} has a column whose values are of several types: {error}") from error
+    return DatasetDict(splits)
+
+
+def _assign_splits(names: Iterable[str], given: Iterable[str | None], test_share: float) -> list[str]:
+    """A split for each name: the one given, or by the name's hash, with at least one song in each of train and test."""
+    names, given = list(names), list(given)
+    order = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
+    chosen = [
+        split or ("test" if order[name] < test_share else "train") for name, split in zip(names, given, strict=True)
+    ]
+    if not any(given) and len(names) > 1 and test_share > 0:
+        ranked = sorted(range(len(names)), key=lambda index: order[names[index]])
+        chosen[ranked[0]], chosen[ranked[-1]] = "test", "train"
+    return chosen
+
+
+def _split_order(name: str) -> tuple[int, str]:
+    return {"train": 0, "validation": 1, "test": 2}.get(name, 3), name
+
+
+def _load_parquet(shards: list[Path]) -> DatasetDict:
+    from datasets import load_dataset
+
+    files: dict[str, list[str]] = {}
+    for shard in shards:
+        files.setdefault(shard.name.rsplit("-", 3)[0], []).append(str(shard))
+    return load_dataset("parquet", data_files=files)
+
+
+def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, progress: bool) -> Dataset:
+    """The rows whose song can be used, with the measured columns."""
+    from datasets import Audio
+
+    if "audio" not in rows.column_names:
+        raise ValueError(f"`source` must have a column `audio`, got {rows.column_names}")
+    rows = rows.cast_column("audio", Audio(decode=False))
+    keep: list[int] = []
+    measured: list[tuple[str, float, int]] = []
+    for index, row in enumerate(tqdm(rows, desc="looking at songs", unit="song", disable=not progress)):
+        sound = row["audio"] or {}
+        name = row.get("file_name") or sound.get("path") or f"row {index}"
+        try:
+            if sound.get("bytes") is None and not sound.get("path"):
+                raise ValueError("has no sound")
+            duration, rate = _check_song(sound if sound.get("bytes") is not None else Path(sound["path"]), limits)
+        except (ValueError, OSError) as error:
+            logger.warning("%s: skipped %s: %s", split or "songs", name, error)
+            continue
+        keep.append(index)
+        measured.append((name, duration, rate))
+    rows = rows.remove_columns([column for column in _MEASURED[1:] if column in rows.column_names]).select(keep)
+    for position, column in enumerate(_MEASURED[1:]):
+        rows = rows.add_column(column, [values[position] for values in measured])
+    return rows
+
+
+def _shards(rows: Dataset, shard_bytes: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of runs of rows whose sound has about `shard_bytes`."""
+    start, total = 0, 0
+    for index, sound in enumerate(rows["audio"]):
+        total += len(sound["bytes"]) if sound["bytes"] is not None else Path(sound["path"]).stat().st_size
+        if total >= shard_bytes:
+            yield start, index + 1
+            start, total = index + 1, 0
+    if start < len(rows):
+        yield start, len(rows)
+
+
+def _with_bytes(rows: Dataset) -> Any:
+    """The rows as an Arrow table whose audio column holds each file's bytes, and its name without folders."""
+    import pyarrow
+    from datasets import Audio
+
+    table = rows.with_format("arrow")[:]
+    sounds = [
+        {
+            "bytes": sound["bytes"] if sound["bytes"] is not None else Path(sound["path"]).read_bytes(),
+            "path": Path(sound["path"]).name if sound["path"] else None,
+        }
+        for sound in rows["audio"]
+    ]
+    schema = rows.features.copy()
+    schema["audio"] = Audio()
+    column = pyarrow.array(sounds, type=Audio().pa_type)
+    table = table.set_column(table.column_names.index("audio"), "audio", column)
+    return table.replace_schema_metadata(schema.arrow_schema.metadata)
+
+
+__all__ = ["AUDIO_SUFFIXES", "METADATA_FILE", "SongLimits", "SongScan", "load_songs", "save_songs", "scan_songs"]

@@ -1,0 +1,155 @@
+"""One block of the prior, over a whole window and one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fast_jukebox.models.prior.attention import FactoredAttention
+from fast_jukebox.models.prior.cache import LayerCache
+from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+
+LAYER_NORM_EPS = 1e-5
+
+# x * sigmoid(1.702 x); steps multiply by a tensor, which is cheaper than by a number.
+_GATE = 1.702
+_GATE_TENSOR = torch.tensor(_GATE, device="cpu")
+
+# On a CPU, matrix products of 1 to 3 rows, and the last rows of other odd numbers, go through kernels that add up in
+# another order. With a multiple of 4 rows a song's logits are the same bit for bit in any batch.
+_CPU_ROWS = 4
+
+
+def rows_for(songs: int, device: torch.device) -> int:
+    """Rows that a step computes with for a number of songs; those beyond the songs are spare."""
+    return -(-songs // _CPU_ROWS) * _CPU_ROWS if device.type == "cpu" else songs
+
+
+class BlockOutput(NamedTuple):
+    """What a [`PriorBlock`] returns."""
+
+    hidden_states: Tensor
+    """(N, L, W), output of the block"""
+    attention_residual: Tensor
+    """(N, L, W), x + attention(x)"""
+    attentions: Tensor | None
+    """weights in the pattern's own layout, where asked for"""
+
+
+class PriorMLP(nn.Module):
+    """W -> inner width -> W with x * sigmoid(1.702 x) between."""
+
+    def __init__(self, config: FastJukeboxPriorConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.hidden_size, config.mlp_size)
+        self.contract = nn.Linear(config.mlp_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = self.expand(hidden)
+        return self.contract(hidden * torch.sigmoid(_GATE * hidden))
+
+
+class PriorBlock(nn.Module):
+    """x + s * (a + m) with a = attention(norm(x)), m = mlp(norm(x + a)), s = 1 or 1 / depth.
+
+    LayerNorms compute in float32, whatever the dtype of the weights.
+
+    Args:
+        config: of the prior.
+        layer_index: which layer it is.
+    """
+
+    # Set by `gradient_checkpointing_enable` of the model. (The base class that transformers has for such layers lives
+    # in a module that imports torchaudio and fails where that is broken.)
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]
+
+    def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.attention = FactoredAttention(config, layer_index)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.mlp = PriorMLP(config)
+        self.residual_scale = 1.0 / config.num_hidden_layers if config.residual_scale else 1.0
+
+    def forward(self, hidden: Tensor, need_weights: bool = False, cache: LayerCache | None = None) -> BlockOutput:
+        """Run over a whole window from its start.
+
+        Args:
+            hidden: (N, L, W), 1 <= L <= n_ctx.
+            need_weights: whether to return the attention's weights.
+            cache: where to keep the keys and values that later steps need.
+        """
+        if self.gradient_checkpointing and self.training and cache is None:
+            return self._gradient_checkpointing_func(self._forward, hidden, need_weights)
+        return self._forward(hidden, need_weights, cache)
+
+    def _forward(self, hidden: Tensor, need_weights: bool, cache: LayerCache | None = None) -> BlockOutput:
+        attended, weights = self.attention(self.attention_norm(hidden), need_weights, cache)
+        residual = hidden + attended
+        branch = self.mlp(self.mlp_norm(residual))
+        if self.residual_scale == 1.0:
+            return BlockOutput(residual + branch, residual, weights)
+        return BlockOutput(hidden + self.residual_scale * (attended + branch), residual, weights)
+
+
+class BlockStep:
+    """A block made ready to run one position at a time: its weights gathered, its cache, a buffer.
+
+    It gives what `block.forward` gives for the position, with as few operations as possible and without gradients and
+    hooks. It holds the weights themselves, so it follows their training but not their replacement.
+
+    Args:
+        block: the block.
+        cache: a cache of its pattern, for as many songs as will be stepped at once.
+    """
+
+    def __init__(self, block: PriorBlock, cache: LayerCache) -> None:
+        attention, mlp = block.attention, block.mlp
+        self.cache = cache
+        self.pattern = attention.pattern
+        self.residual_scale = block.residual_scale
+        modules = (
+            block.attention_norm,
+            attention.qkv,
+            attention.projection,
+            block.mlp_norm,
+            mlp.expand,
+            mlp.contract,
+        )
+        self.weights = tuple(tensor for module in modules for tensor in (module.weight, module.bias))
+        heads, head_dim = attention.num_heads, attention.head_dim
+        self.songs = cache.storage.shape[0]
+        self.rows = rows_for(self.songs, cache.storage.device)
+        self.width = (block.attention_norm.normalized_shape[0],)
+        self.qkv_shape = (self.rows, 3, heads, head_dim)
+        # What was attended to; the spare rows stay zero.
+        self.attended = cache.storage.new_zeros(self.rows, heads * head_dim)
+        self.attended_of_songs = self.attended[: self.songs].view(self.songs, heads, head_dim)
+
+    def __call__(self, hidden: Tensor, position: int) -> Tensor:
+        """(rows, W), of which the first rows are songs -> (rows, W)."""
+        norm_1, norm_1_bias, qkv, qkv_bias, out, out_bias, norm_2, norm_2_bias, *mlp = self.weights
+        normed = torch.layer_norm(hidden, self.width, norm_1, norm_1_bias, LAYER_NORM_EPS)
+        projected = F.linear(normed, qkv, qkv_bias).view(self.qkv_shape)
+        if self.rows != self.songs:
+            projected = projected.narrow(0, 0, self.songs)
+        query, key_value = projected.select(1, 0), projected.narrow(1, 1, 2)
+        self.pattern.step(query, key_value, self.cache, position, self.attended_of_songs)
+        attended = F.linear(self.attended, out, out_bias)
+        residual = hidden + attended
+
+        expand, expand_bias, contract, contract_bias = mlp
+        normed = torch.layer_norm(residual, self.width, norm_2, norm_2_bias, LAYER_NORM_EPS)
+        inner = F.linear(normed, expand, expand_bias)
+        branch = F.linear(torch.sigmoid(inner * _GATE_TENSOR).mul_(inner), contract, contract_bias)
+        if self.residual_scale == 1.0:
+            return residual.add_(branch)
+        return attended.add_(branch).mul_(self.residual_scale).add_(hidden)
+
+
+__all__ = ["LAYER_NORM_EPS", "BlockOutput", "BlockStep", "PriorBlock", "PriorMLP", "rows_for"]

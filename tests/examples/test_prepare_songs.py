@@ -1,0 +1,40 @@
+"""The script renders what its arguments ask for, and says what came of it."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from fast_jukebox.data.songs import load_songs
+
+
+@pytest.fixture
+def main(repository_root, monkeypatch):
+    spec = importlib.util.spec_from_file_location("prepare_songs", repository_root / "examples" / "prepare_songs.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "prepare_songs", module)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_two_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys):
+    for module in ("music21", "pretty_midi", "tinysoundfont"):
+        pytest.importorskip(module)
+    folder = tmp_path / "songs"
+    arguments = ["--output_dir", str(folder), "--limit", "2", "--instruments", "church organ", "piano"]
+    arguments += ["--lowest_transposition", "1", "--highest_transposition", "1", "--sampling_rate", "16000"]
+    main(arguments)
+    printed = capsys.readouterr().out
+    summary = json.loads(printed[printed.index("{") :])
+    assert (summary["songs"], summary["rendered_now"], summary["failed"]) == (2, 2, 0)
+    assert summary["fewest_notes_heard"] > 0.8
+    rows = [row for split in load_songs(folder).values() for row in split]
+    assert {row["title"] for row in rows} == {"Chorale BWV 1.6", "Ach Gott, vom Himmel sieh' darein"}
+    assert all(row["transposition"] == 1 and row["sampling_rate"] == 16000 for row in rows)
+    assert sum(row["duration"] for row in rows) == pytest.approx(summary["seconds"], abs=0.01)
+
+
+def test_a_bad_argument_is_named(main, tmp_path):
+    with pytest.raises(ValueError, match="`instruments`"):
+        main(["--output_dir", str(tmp_path), "--instruments", "kazoo"])

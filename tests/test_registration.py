@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoConfig, AutoModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.pipelines import PIPELINE_REGISTRY
+
+import fast_jukebox
+from fast_jukebox import registration
+
+
+@pytest.mark.parametrize(
+    "model", [fast_jukebox.FastJukeboxVQVAE, fast_jukebox.FastJukeboxPrior, fast_jukebox.FastJukeboxModel]
+)
+def test_the_auto_classes_know_the_models(model):
+    config = model.config_class
+    assert CONFIG_MAPPING[config.model_type] is config
+    assert isinstance(AutoConfig.for_model(config.model_type), config)
+    assert AutoModel._model_mapping[config] is model
+    assert config.model_type.startswith("fast_jukebox")
+
+
+def test_the_task_is_known():
+    assert "fast-jukebox" in PIPELINE_REGISTRY.get_supported_tasks()
+    targeted = PIPELINE_REGISTRY.supported_tasks["fast-jukebox"]
+    assert targeted["impl"] is fast_jukebox.FastJukeboxPipeline
+
+
+def test_registering_again_is_harmless(caplog):
+    finders = len(sys.meta_path)
+    registration.register_models()
+    registration.register_task()
+    registration.register_task()
+    assert len(sys.meta_path) == finders
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "first", ["import fast_jukebox", "from transformers import pipeline", "import fast_jukebox.pipelines"]
+)
+def test_the_task_is_registered_whichever_is_imported_first(first):
+    code = f"""
+import sys
+{first}
+import fast_jukebox
+finders = [finder for finder in sys.meta_path if type(finder).__module__.startswith("fast_jukebox")]
+assert len(finders) == ("transformers.pipelines" not in sys.modules), finders
+from transformers import pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+assert not [finder for finder in sys.meta_path if type(finder).__module__.startswith("fast_jukebox")]
+print(PIPELINE_REGISTRY.check_task("fast-jukebox")[1]["impl"].__name__)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.split() == ["FastJukeboxPipeline"]
