@@ -246,7 +246,7 @@ def default_model_path() -> Path:
 
 
 def register_pipeline() -> None:
-    """Make `transformers.pipeline("fast-jukebox")` known, as `import fast_jukebox` does. Calling it again is harmless."""
+    """Make `transformers.pipeline("fast-jukebox")` known; importing this module does. Calling it again is harmless."""
     if PIPELINE_REGISTRY.supported_tasks.get(TASK, {}).get("impl") is FastJukeboxPipeline:
         return
     PIPELINE_REGISTRY.register_pipeline(
@@ -257,6 +257,8 @@ def register_pipeline() -> None:
         type="audio",
     )
 
+
+register_pipeline()
 
 register_pipeline()
 

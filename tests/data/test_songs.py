@@ -73,6 +73,14 @@ def test_both_splits_have_a_song_wherever_there_are_two(names, share):
     assert set(_assign_splits(names, [None] * len(names), share)) == {"train", "test"}
 
 
+def test_one_split_for_all_holds_nothing_out_so_the_names_decide():
+    names = [f"song {number}" for number in range(20)]
+    by_name = _assign_splits(names, [None] * 20, 0.2)
+    assert _assign_splits(names, ["train"] * 20, 0.2) == by_name
+    assert _assign_splits(names, ["train"] * 20, 0) == ["train"] * 20
+    assert _assign_splits(names, ["train"] * 19 + ["test"], 0.2) == ["train"] * 19 + ["test"]
+
+
 def test_the_share_held_out_is_the_share_asked_for():
     names = [f"song {number}" for number in range(4000)]
     chosen = _assign_splits(names, [None] * 4000, 0.1)
@@ -258,6 +266,9 @@ def test_a_dataset_is_checked_and_split_as_a_folder_is(folder, caplog):
     assert "no sound" in caplog.text
     split = load_songs(DatasetDict({"train": dataset.select([0]), "test": dataset.select([1, 2])}))
     assert {name: len(rows) for name, rows in split.items()} == {"train": 1, "test": 2}
+    only = DatasetDict({"train": dataset.select(range(4))})
+    assert set(load_songs(only)) == {"train", "test"}
+    assert set(load_songs(only, test_share=0)) == {"train"}
 
 
 def test_a_dataset_without_sound_is_refused():

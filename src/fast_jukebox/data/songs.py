@@ -87,8 +87,8 @@ def load_songs(
         source: a folder of sound files, at any depth, with or without a `metadata.jsonl` whose rows have `file_name`
             (relative to the folder) and any other facts; a folder that `save_songs` made; or a dataset with a column
             `audio`.
-        test_share: share of the songs held out, in [0, 1). Which ones depends on their names alone. A `split` in the
-            metadata, or a dataset that is split already, goes first.
+        test_share: share of the songs held out, in [0, 1). Which ones depends on their names alone. Splits that the
+            metadata or the dataset has already go first, if they are more than one.
         limits: `SongLimits()` by default. Songs outside them are skipped with a warning that names them.
         progress: show a bar.
 
@@ -117,6 +117,8 @@ def load_songs(
         source = DatasetDict({"": source})
     if not isinstance(source, DatasetDict):
         raise ValueError(f"`source` must be a folder, a Dataset or a DatasetDict, got {type(source)}")
+    if len(source) == 1 and test_share > 0:
+        source = DatasetDict({"": next(iter(source.values()))})
     checked = {name: _checked_dataset(name, rows, limits, progress) for name, rows in source.items()}
     checked = {name: rows for name, rows in checked.items() if len(rows)}
     if not checked:
@@ -293,8 +295,13 @@ def _split(songs: list[dict[str, Any]], test_share: float) -> DatasetDict:
 
 
 def _assign_splits(names: Iterable[str], given: Iterable[str | None], test_share: float) -> list[str]:
-    """A split for each name: the one given, or by the name's hash, with at least one song in each of train and test."""
+    """A split for each name: the one given, or by the name's hash, with at least one song in each of train and test.
+
+    Where all are given the same split, it says nothing about what to hold out, and the hash decides.
+    """
     names, given = list(names), list(given)
+    if test_share > 0 and len(set(given)) == 1:
+        given = [None] * len(names)
     order = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
     chosen = [
         split or ("test" if order[name] < test_share else "train") for name, split in zip(names, given, strict=True)

@@ -254,8 +254,7 @@ class FastJukeboxGenerationMixin(_GenerationConfigLoading):
                 max_batch_size=max_batch_size,
             )
             made = _sample_song(plan, priors, vqvae.config.hop_lengths, progress)
-            heard = [None if own is None else own.to(device_of(vqvae)) for own in made[plan.stop_level :]]
-            audio = vqvae.decode(heard, start_level=plan.stop_level)[:, : plan.samples].float()
+            audio = _decode(vqvae, made[plan.stop_level :], plan.stop_level)[:, : plan.samples]
         return FastJukeboxGenerationOutput(
             audio=audio.clone(),  # outside inference mode, like the codes
             codes=[None if own is None else own.clone() for own in made],
@@ -298,6 +297,14 @@ def _sample_song(
                 )
                 clock.tell(level, count)
     return levels
+
+
+def _decode(vqvae: Any, codes: Sequence[Tensor | None], start_level: int) -> Tensor:
+    """Audio float32 (N, T) of the levels from `start_level` up, song by song: the same numbers in any batch."""
+    device = device_of(vqvae)
+    levels = [own.to(device) for own in codes if own is not None]
+    songs = [vqvae.decode([own[song : song + 1] for own in levels], start_level) for song in range(len(levels[0]))]
+    return torch.cat([song.float() for song in songs])
 
 
 def _sample(

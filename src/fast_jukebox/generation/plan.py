@@ -117,7 +117,10 @@ def encode_prompt(vqvae: Any, prompt: Any, prompt_duration: float | None) -> lis
         )
     device = device_of(vqvae)
     whole = audio[:, : available // hops[-1] * hops[-1]].to(device=device, dtype=torch.float32)
-    return [own[:, : top_codes * (hops[-1] // hop)] for own, hop in zip(vqvae.encode(whole), hops, strict=True)]
+    songs = [vqvae.encode(song) for song in whole.split(1)]  # one by one: the same codes in any batch
+    return [
+        torch.cat([song[level] for song in songs])[:, : top_codes * (hops[-1] // hop)] for level, hop in enumerate(hops)
+    ]
 
 
 def plan_song(

@@ -26,6 +26,11 @@ def assert_same_weights(one, other):
         assert torch.equal(value, others[key]), key
 
 
+def sizes(model):
+    """What the configuration says of a model apart from where it came from and its precision."""
+    return {key: value for key, value in model.config.to_diff_dict().items() if key not in ("dtype", "architectures")}
+
+
 def parts_of(model):
     return [model.vqvae, *model.priors]
 
@@ -59,7 +64,8 @@ def test_forward_scores_one_context_of_long_audio(tiny_model):
 
 def test_gradients_reach_the_priors_alone(tiny_model):
     tiny_model.train()
-    tiny_model.gradient_checkpointing_enable()
+    # transformers renamed it
+    getattr(tiny_model, "activation_checkpointing_enable", tiny_model.gradient_checkpointing_enable)()
     tiny_model(audio()).loss.backward()
     for prior in tiny_model.priors:
         assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in prior.parameters())
@@ -124,7 +130,7 @@ def test_a_part_is_loaded_alone(tiny_model, tmp_path, part):
     else:
         alone, own = FastJukeboxPrior.from_pretrained(tmp_path, level=part), tiny_model.priors[part]
     assert_same_weights(own, alone)
-    assert alone.config.to_diff_dict() == own.config.to_diff_dict()
+    assert sizes(alone) == sizes(own)
     assert not alone.training
 
 
@@ -182,7 +188,7 @@ def test_a_whole_model_is_made_of_parts(tiny_model, tmp_path):
     whole = FastJukeboxModel.from_levels(vqvae=tiny_model.vqvae, priors=list(tiny_model.priors))
     assert whole.vqvae is tiny_model.vqvae
     assert_same_weights(tiny_model, whole)
-    assert whole.config.to_diff_dict() == tiny_model.config.to_diff_dict()
+    assert sizes(whole) == sizes(tiny_model)
     assert whole.device.type == "cpu"
     whole.save_pretrained(tmp_path)
     assert_same_weights(tiny_model, FastJukeboxModel.from_pretrained(tmp_path))

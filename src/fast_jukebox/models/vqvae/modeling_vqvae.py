@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.vqvae.codebook import Codebook
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.losses import linf_loss, multispectral_loss
@@ -120,17 +122,22 @@ class FastJukeboxVQVAEPreTrainedModel(PreTrainedModel):
             # torch's own default for convolutions, times the configured factor.
             fan_in = module.weight[0].numel() if isinstance(module, nn.Conv1d) else module.weight[:, 0].numel()
             bound = self.config.initializer_range / math.sqrt(fan_in)
-            nn.init.uniform_(module.weight, -bound, bound)
-            nn.init.uniform_(module.bias, -bound, bound)
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, Codebook):
-            module.reset()
+            # As `Codebook.reset`, but sparing what was loaded from a file.
+            init.normal_(module.vectors)
+            init.zeros_(module.counts)
+            init.zeros_(module.initialized)
 
 
-class FastJukeboxVQVAE(FastJukeboxVQVAEPreTrainedModel):
+class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
     """Hierarchical VQ-VAE over raw audio (Jukebox, section 3; Fast Jukebox, "Representation").
 
     Every level encodes and decodes raw audio on its own: level l has one code for `config.hop_lengths[l]` samples.
     """
+
+    composite_part = "vqvae"
 
     def __init__(self, config: FastJukeboxVQVAEConfig) -> None:
         super().__init__(config)

@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from fast_jukebox import FastJukeboxPriorConfig, FastJukeboxVQVAE
+from fast_jukebox.data import codes as codes_module
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, vqvae_fingerprint
+
+
+@pytest.fixture
+def songs(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    def split(name, lengths):
+        rows = []
+        for index, length in enumerate(lengths):
+            path = tmp_path / f"{name}{index}.wav"
+            generator = np.random.default_rng(index)
+            soundfile.write(path, generator.uniform(-1, 1, length).astype(np.float32), 1600, subtype="FLOAT")
+            rows.append(
+                {
+                    "audio": {"path": str(path), "bytes": None},
+                    "duration": length / 1600,
+                    "title": f"{name} {index}",
+                    "artist_id": index,
+                    "genre_ids": [1, 2],
+                }
+            )
+        return Dataset.from_list(rows)
+
+    return DatasetDict(train=split("train", [1000, 1501, 800]), test=split("test", [900]))
+
+
+@pytest.fixture
+def vqvae(tiny_config):
+    vqvae = FastJukeboxVQVAE(tiny_config.vqvae_config).train()
+    vqvae(torch.rand(8, 320) * 2 - 1)
+    return vqvae.eval()
+
+
+def test_codes_are_those_of_the_whole_song(songs, vqvae, tmp_path):
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    assert set(codes) == {"train", "test"}
+    for row, song in zip(codes["train"], songs["train"], strict=True):
+        audio = torch.from_numpy(soundfile.read(song["audio"]["path"], dtype="float32")[0])
+        hop = vqvae.config.hop_lengths[-1]
+        expected = vqvae.encode(audio[None, : len(audio) // hop * hop])
+        for level in range(3):
+            assert row[f"codes_{level}"] == expected[level][0].tolist()
+        assert row["title"] == song["title"]
+        assert "audio" not in row
+
+
+def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, monkeypatch):
+    monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
+    encode, calls = codes_module._encode_song, []
+
+    def counted(song, model):
+        calls.append(song["title"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(song, model)
+
+    monkeypatch.setattr(codes_module, "_encode_song", counted)
+    with pytest.raises(KeyboardInterrupt):
+        encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    resumed = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    assert calls == ["train 0", "train 1", "train 2", "train 2", "test 0"]
+    monkeypatch.setattr(codes_module, "_encode_song", encode)
+    whole = encode_songs(songs, vqvae, tmp_path / "whole", progress=False)
+    assert resumed["train"].to_list() == whole["train"].to_list()
+    assert not list((tmp_path / "codes").glob("*.partial"))
+
+
+def test_codes_of_another_vqvae_are_not_mixed(songs, vqvae, tmp_path):
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    with torch.no_grad():
+        vqvae.levels[0].out.bias.add_(1.0)
+    with pytest.raises(ValueError, match="codes of other vqvae"):
+        encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+
+
+def test_codes_of_other_songs_are_not_mixed(songs, vqvae, tmp_path):
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    songs["train"] = songs["train"].select([0, 1])
+    with pytest.raises(ValueError, match="codes of other songs"):
+        encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+
+
+def test_the_manifest_names_the_vqvae(songs, vqvae, tmp_path):
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    manifest = json.loads((tmp_path / "codes" / "codes.json").read_text())
+    assert manifest["vqvae"] == vqvae_fingerprint(vqvae)
+    assert manifest["hop_lengths"] == [4, 8, 16]
+    assert manifest["splits"] == {"train": 3, "test": 1}
+
+
+def test_a_folder_without_codes_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="holds no codes"):
+        load_codes(tmp_path)
+
+
+def test_windows_hold_both_levels_of_the_same_span(songs, vqvae, tiny_config, tmp_path):
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]
+    config = tiny_config.prior_configs[1]
+    windows = CodeWindows(codes, config, seed=0)
+    for index in range(len(windows)):
+        row, start = windows.sampler[index]
+        item = windows[index]
+        assert item["codes"].tolist() == codes[row]["codes_1"][start : start + config.n_ctx]
+        assert torch.equal(item["labels"], item["codes"])
+        above = codes[row]["codes_2"][start // 2 : (start + config.n_ctx) // 2]
+        assert item["upper_codes"].tolist() == above
+        assert start % 2 == 0
+    assert "upper_codes" not in CodeWindows(codes, tiny_config.prior_configs[2])[0]
+
+
+def test_labelled_priors_get_the_label_vector(songs, vqvae, tmp_path):
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]
+    config = FastJukeboxPriorConfig(
+        level=2, codebook_size=16, n_ctx=16, blocks=4, hidden_size=16, num_hidden_layers=3, hop_length=16,
+        num_artists=5, num_genres=4, max_genres=3, use_timing=True,
+    )  # fmt: skip
+    windows = CodeWindows(codes, config)
+    row, start = windows.sampler[len(windows) - 1]
+    total = len(codes[row]["codes_2"]) * 16
+    assert windows[len(windows) - 1]["metadata"].tolist() == [total, start * 16, 256, row, 1, 2, -1]
+    unknown = CodeWindows(codes.remove_columns(["artist_id", "genre_ids"]), config)
+    assert unknown[0]["metadata"].tolist()[3:] == [0, 0, -1, -1]
+
+
+def test_codes_outside_the_codebook_are_refused(songs, vqvae, tiny_config, tmp_path):
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]
+    config = tiny_config.prior_configs[2]
+    config.codebook_size = 2
+    with pytest.raises(ValueError, match="`codebook_size` is 2"):
+        CodeWindows(codes, config)
+
+
+def test_a_missing_level_is_named(songs, vqvae, tiny_config, tmp_path):
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"].remove_columns("codes_2")
+    with pytest.raises(ValueError, match="no column `codes_2`"):
+        CodeWindows(codes, tiny_config.prior_configs[1])

@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from fast_jukebox.models.prior.attention import PATTERNS
+
+BLOCKS, BLOCK_CTX, HEADS, HEAD_DIM = 3, 4, 2, 3
+N_CTX = BLOCKS * BLOCK_CTX
+
+
+def new_cache(word, songs=2):
+    return PATTERNS[word](N_CTX, BLOCK_CTX).new_cache(songs, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+
+
+@pytest.fixture(params=list(PATTERNS))
+def word(request):
+    return request.param
+
+
+def test_a_step_reads_what_its_position_may_see(word):
+    cache, pattern = new_cache(word), PATTERNS[word](N_CTX, BLOCK_CTX)
+    key_values = torch.randn(N_CTX, 2, 2, HEADS, HEAD_DIM)
+    for position in range(N_CTX):
+        cache.write(key_values[position], position)
+        seen, read = sorted(pattern.support(position)), cache.read(position)
+        if not seen:
+            assert read is None
+        else:
+            assert torch.equal(read, key_values[seen].permute(1, 2, 3, 0, 4))
+
+
+@pytest.mark.parametrize("length", range(1, N_CTX + 1))
+def test_filling_at_once_equals_writing_one_by_one(word, length):
+    key, value = (torch.randn(2, N_CTX, HEADS, HEAD_DIM) for _ in range(2))
+    whole, single = new_cache(word), new_cache(word)
+    whole.write_whole(key[:, :length], value[:, :length])
+    for position in range(length):
+        single.write(torch.stack([key[:, position], value[:, position]], 1), position)
+    for position in range(length, N_CTX):
+        for cache in (whole, single):
+            cache.write(torch.stack([key[:, position], value[:, position]], 1), position)
+        read, wanted = whole.read(position), single.read(position)
+        assert (read is None) == (wanted is None)
+        assert read is None or torch.equal(read, wanted)
+
+
+def test_storage_never_moves_or_grows(word):
+    cache = new_cache(word)
+    address, size = cache.storage.data_ptr(), cache.storage.nbytes
+    for position in range(N_CTX):
+        cache.write(torch.ones(2, 2, HEADS, HEAD_DIM), position)
+    cache.reset()
+    assert not cache.storage.any()
+    assert (cache.storage.data_ptr(), cache.storage.nbytes) == (address, size)
+
+
+def test_what_a_step_reads_is_contiguous_for_each_head(word):
+    cache = new_cache(word)
+    cache.write(torch.ones(2, 2, HEADS, HEAD_DIM), N_CTX - 1)
+    read = cache.read(N_CTX - 1)
+    assert read[0, 0, 0].is_contiguous()
+
+
+@pytest.mark.parametrize(("word", "positions"), [("row", 4), ("previous_row", 8), ("column", 12), ("dense", 12)])
+def test_bounded_sizes(word, positions):
+    assert new_cache(word, songs=1).storage.numel() == positions * 2 * HEADS * HEAD_DIM
+
+
+@pytest.mark.parametrize("position", [N_CTX, N_CTX + 5, -1])
+def test_a_write_beyond_capacity_is_refused(word, position):
+    with pytest.raises(ValueError, match=rf"position.*\[0, {N_CTX}\).*{position}"):
+        new_cache(word).write(torch.ones(2, 2, HEADS, HEAD_DIM), position)
+
+
+def test_filling_beyond_capacity_is_refused(word):
+    entries = torch.ones(2, N_CTX + 1, HEADS, HEAD_DIM)
+    with pytest.raises(ValueError, match=f"position.*{N_CTX}"):
+        new_cache(word).write_whole(entries, entries)
+
+
+def test_songs_share_storage(word):
+    cache = new_cache(word, songs=3)
+    cache.songs(1, 1).write(torch.ones(1, 2, HEADS, HEAD_DIM), 0)
+    assert not cache.storage[0].any()
+    assert not cache.storage[2].any()
+    assert cache.storage[1].sum() == 2 * HEADS * HEAD_DIM
+
+
+def test_prior_cache_resets_and_counts(make_prior, make_inputs):
+    prior = make_prior()
+    cache = prior.new_cache(2)
+    codes = make_inputs(prior.config)["codes"]
+    assert cache.length == 0
+    conditioning = prior.condition(2, 24)
+    first = prior.prefill(codes[:, :9], conditioning, cache)
+    assert cache.length == 10
+    assert cache.nbytes == sum(layer.storage.nbytes for layer in cache.layers)
+    assert cache.device == torch.device("cpu")
+    cache.reset()
+    assert cache.length == 0
+    assert not any(layer.storage.any() for layer in cache.layers)
+    assert torch.equal(prior.prefill(codes[:, :9], conditioning, cache), first)
+
+
+def test_published_bottom_level_stays_under_100_mb_a_song(tiny_config):
+    config = tiny_config(
+        hidden_size=1920, num_attention_heads=1, n_ctx=8192, blocks=128, num_hidden_layers=18, codebook_size=2048
+    )
+    size = 0
+    for word in config.layer_patterns:
+        pattern = PATTERNS[word](config.n_ctx, config.block_ctx)
+        size += pattern.new_cache(1, 1, config.attention_size, torch.bfloat16, torch.device("meta")).storage.nbytes
+    assert size < 100e6

@@ -1,0 +1,232 @@
+import io
+import socket
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+import fast_jukebox
+from fast_jukebox.pipelines import (
+    TASK,
+    FastJukeboxPipeline,
+    check_device,
+    default_model_path,
+    register_pipeline,
+)
+
+
+@pytest.fixture
+def pipe(tiny_model):
+    return FastJukeboxPipeline(tiny_model, task=TASK, device="cpu", progress=False)
+
+
+def same(first, second):
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_call_without_arguments_makes_a_song(tiny_model):
+    tiny_model.generation_config.duration = 0.1
+    song = FastJukeboxPipeline(tiny_model, device="cpu")()
+    assert set(song) == {"audio", "sampling_rate"}
+    assert isinstance(song["audio"], np.ndarray)
+    assert song["audio"].dtype == np.float32
+    assert song["audio"].shape == (160,)
+    assert song["sampling_rate"] == 1600
+
+
+def test_the_song_is_that_of_the_model(pipe, tiny_model):
+    expected = tiny_model.generate(duration=0.1, seed=3, temperature=0.9)
+    same(pipe(duration=0.1, seed=3, temperature=0.9)["audio"], expected.audio[0].numpy())
+    same(pipe({"duration": 0.1, "seed": 3, "temperature": 0.9})["audio"], expected.audio[0].numpy())
+    several = pipe(duration=0.1, seed=3, temperature=0.9, num_samples=2)
+    assert several["audio"].shape == (2, 160)
+    same(several["audio"][:1], expected.audio.numpy())
+
+
+def test_a_list_gives_a_list_and_an_item_goes_before_the_call(pipe):
+    inputs = [{"duration": 0.1, "seed": 1}, {"duration": 0.12, "seed": 2}, {"seed": 3}]
+    songs = pipe(inputs, duration=0.05)
+    assert [song["audio"].shape for song in songs] == [(160,), (192,), (80,)]
+    for item, song in zip(inputs, songs, strict=True):
+        same(pipe(**{"duration": 0.05, **item})["audio"], song["audio"])
+    assert pipe([]) == []
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_batches_change_nothing(pipe, tiny_model, batch_size, monkeypatch):
+    inputs = [{"duration": 0.1 if seed != 2 else 0.05, "seed": seed} for seed in range(5)]
+    alone = pipe(inputs)
+    sizes = []
+    original = tiny_model.generate
+    monkeypatch.setattr(
+        tiny_model, "generate", lambda **kwargs: sizes.append(kwargs["seed"]) or original(**kwargs)
+    )
+    together = pipe(inputs, batch_size=batch_size, return_details=True)
+    assert len(sizes) < 5
+    for index, (first, second) in enumerate(zip(alone, together, strict=True)):
+        same(first["audio"], second["audio"])
+        assert second["seed"] == index
+
+
+def test_generators_are_worked_off_one_by_one(pipe):
+    taken = []
+
+    def inputs():
+        for seed in range(3):
+            taken.append(seed)
+            yield {"duration": 0.05, "seed": seed}
+
+    songs = pipe(inputs())
+    first = next(songs)
+    assert len(taken) == 1
+    same(first["audio"], pipe(duration=0.05, seed=0)["audio"])
+    assert len(list(songs)) == 2
+
+
+def test_details_make_the_song_again(pipe):
+    song = pipe(duration=0.1, return_details=True)
+    assert [codes.shape for codes in song["codes"]] == [(1, 40), (1, 20), (1, 10)]
+    same(pipe(duration=0.1, seed=song["seed"])["audio"], song["audio"])
+    drafted = pipe(duration=0.1, stop_level=2, seed=song["seed"], return_details=True)
+    assert drafted["codes"][0] is None
+    same(pipe(codes=[drafted["codes"][2]], seed=song["seed"])["audio"], song["audio"])
+
+
+def test_a_recording_is_gone_on_with_however_it_is_given(pipe, tiny_model, tmp_path):
+    samples = (0.3 * np.sin(np.arange(400) / 5)).astype(np.float32)
+    path = tmp_path / "in.wav"
+    soundfile.write(path, samples, 1600, subtype="FLOAT")
+    expected = tiny_model.generate(duration=0.3, prompt=torch.from_numpy(samples), prompt_duration=0.1, seed=1)
+    encoded = io.BytesIO(path.read_bytes()).getvalue()
+    for prompt in (
+        path,
+        str(path),
+        encoded,
+        samples,
+        torch.from_numpy(samples),
+        {"array": samples, "sampling_rate": 1600},
+        {"raw": samples, "sampling_rate": 1600},
+        {"bytes": encoded, "path": None},
+    ):
+        for arguments in ((prompt, {}), (None, {"prompt": prompt}), ({"prompt": prompt}, {})):
+            inputs, keywords = arguments
+            song = pipe(inputs, **keywords, prompt_duration=0.1, duration=0.3, seed=1)
+            same(song["audio"], expected.audio[0].numpy())
+
+
+def test_a_recording_of_another_rate_is_resampled(pipe):
+    song = pipe({"array": np.zeros(800, dtype=np.float32), "sampling_rate": 3200}, duration=0.3, seed=1)
+    assert song["audio"].shape == (480,)
+
+
+def test_only_what_is_kept_of_a_recording_is_read(pipe, monkeypatch):
+    read = {}
+    original = fast_jukebox.pipelines.load_audio
+    monkeypatch.setattr(
+        fast_jukebox.pipelines, "load_audio", lambda *args, **kwargs: read.update(kwargs) or original(*args, **kwargs)
+    )
+    pipe(np.zeros(1600 * 60, dtype=np.float32), prompt_duration=0.1, duration=0.2)
+    assert read["duration"] == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arguments", "message"),
+    [
+        (None, {"duratoin": 3}, "duration"),
+        ({"duratoin": 3}, {}, "duration"),
+        (None, {"duration": 0}, "duration"),
+        ([{"duration": -1}], {}, "duration"),
+        (np.zeros(160, dtype=np.float32), {"prompt_duration": -1, "duration": 1}, "prompt_duration"),
+        (np.zeros(1600, dtype=np.float32), {"duration": 0.1}, "prompt"),
+        (None, {"temperature": 0}, "temperature"),
+    ],
+)
+def test_bad_input(pipe, inputs, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(inputs, **arguments)
+
+
+def test_a_file_that_is_no_sound_is_named(pipe, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("la la la")
+    with pytest.raises(ValueError, match=r"notes\.txt"):
+        pipe(path, duration=0.1)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        pipe(tmp_path / "missing.wav", duration=0.1)
+
+
+def test_progress_is_told_or_shown_or_not(pipe, capsys):
+    told = []
+    pipe(duration=0.1, progress=told.append)
+    assert told[-1].codes_done == told[-1].codes_total
+    capsys.readouterr()
+    pipe(duration=0.1, progress=True)
+    assert "bottom: 100%" in capsys.readouterr().err
+    pipe(duration=0.1)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_task_loads_any_repository_by_name_or_as_an_object(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    for model in (str(tmp_path), tmp_path, tiny_model):
+        pipe = pipeline(TASK, model=model, device="cpu")
+        assert isinstance(pipe, FastJukeboxPipeline)
+        assert pipe(duration=0.05, seed=0)["audio"].shape == (80,)
+    assert "FastJukeboxModel" in repr(pipe)
+
+
+def test_parts_of_a_model_are_refused(tiny_model, tmp_path):
+    tiny_model.vqvae.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"model.*FastJukeboxVQVAE"):
+        pipeline(TASK, model=str(tmp_path), device="cpu")
+
+
+def test_a_saved_pipeline_is_the_model_without_code(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.py"))
+    assert "custom_pipelines" not in (tmp_path / "config.json").read_text()
+    same(
+        pipeline(TASK, model=str(tmp_path), device="cpu")(duration=0.05, seed=1)["audio"],
+        pipe(duration=0.05, seed=1)["audio"],
+    )
+
+
+def test_the_default_is_a_folder_of_the_package_and_needs_no_network(tiny_model, tmp_path, monkeypatch):
+    assert default_model_path().name == "pretrained"
+    assert default_model_path().parent.name == "fast_jukebox"
+    task = PIPELINE_REGISTRY.supported_tasks[TASK]
+    assert task["default"]["model"] == (str(default_model_path()), None)
+
+    def no_network(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    tiny_model.save_pretrained(tmp_path)
+    monkeypatch.setitem(task["default"], "model", (str(tmp_path), None))
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    assert pipeline(TASK, device="cpu")(duration=0.05)["audio"].shape == (80,)
+
+
+def test_registering_again_is_harmless(caplog):
+    register_pipeline()
+    assert PIPELINE_REGISTRY.supported_tasks[TASK]["impl"] is FastJukeboxPipeline
+    assert not caplog.records
+
+
+def test_devices(tiny_model):
+    assert FastJukeboxPipeline(tiny_model, device="auto").device.type in ("cpu", "cuda", "mps")
+    assert check_device("cpu") == torch.device("cpu")
+    assert check_device("auto") is None
+    assert check_device(-1) == -1
+    for device in ("gpu", 1.5):
+        with pytest.raises(ValueError, match="device"):
+            check_device(device)
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device"):
+        check_device("cuda:0")
