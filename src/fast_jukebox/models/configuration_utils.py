@@ -38,6 +38,8 @@ class FastJukeboxBaseConfig(PreTrainedConfig):
     """
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # The Trainer leaves this on every configuration; it means nothing here.
+        kwargs.pop("use_cache", None)
         own_fields = {field.name for field in fields(self)}
         for key in kwargs:
             if key not in own_fields and key not in _TRANSFORMERS_KEYS:
@@ -51,6 +53,12 @@ class FastJukeboxBaseConfig(PreTrainedConfig):
         Raises:
             ValueError: naming the field, the value it had and what is allowed.
         """
+
+    def to_dict(self) -> dict[str, Any]:
+        """See [`~transformers.PreTrainedConfig.to_dict`]; without what the Trainer leaves behind."""
+        output = super().to_dict()
+        output.pop("use_cache", None)
+        return output
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Validate, then save as [`~transformers.PreTrainedConfig.save_pretrained`] does."""

@@ -123,7 +123,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
             )
         for index, prior in enumerate(self.prior_configs):
             prior.validate()
-            for field, wanted in self._wanted_of_prior(index).items():
+            for field, wanted in self._wanted_of_prior(index, prior).items():
                 found = getattr(prior, field)
                 if found != wanted:
                     raise ValueError(
@@ -132,7 +132,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
                     )
             self._check_upper_ratio(index, prior)
 
-    def _wanted_of_prior(self, index: int) -> dict[str, Any]:
+    def _wanted_of_prior(self, index: int, prior: FastJukeboxPriorConfig) -> dict[str, Any]:
         """What the VQ-VAE prescribes for the prior of a level."""
         vqvae = self.vqvae_config
         wanted = {
@@ -141,7 +141,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
             "hop_length": vqvae.hop_lengths[index],
             "sampling_rate": vqvae.sampling_rate,
         }
-        if index + 1 < vqvae.num_levels and self.prior_configs[index].upper_codebook_size is not None:
+        if index + 1 < vqvae.num_levels and prior.upper_codebook_size is not None:
             wanted["upper_codebook_size"] = vqvae.codebook_size
         return wanted
 

@@ -9,19 +9,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def magnitude_spectrogram(audio: Tensor, n_fft: int, hop_length: int, win_length: int) -> Tensor:
     """Magnitude of the short-time Fourier transform with a Hann window.
 
     Args:
-        audio: (N, T).
+        audio: (N, T); one shorter than half a transform is padded with silence.
 
     Returns:
         (N, n_fft // 2 + 1, frames), float32.
     """
     # Half precision has no FFT on most devices, and its range is too small for power spectra.
     audio = audio.float()
+    # The reflection at the ends needs more samples than half a transform.
+    audio = F.pad(audio, (0, max(n_fft // 2 + 1 - audio.shape[1], 0)))
     window = torch.hann_window(win_length, device=audio.device)
     spectrum = torch.stft(audio, n_fft, hop_length, win_length, window=window, return_complex=True)
     # abs() of a complex zero has no finite gradient, hence the real form with a floor.

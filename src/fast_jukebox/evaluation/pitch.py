@@ -1,0 +1,259 @@
+"""Whether sound is music in a key: pitch-class content of clips, and the distance between two sets of clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes
+
+CLIP_SECONDS = 10.0
+"""Length of the clips that songs are cut into; a key is chosen for each."""
+
+PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+
+SCALES = {
+    "major": (0, 2, 4, 5, 7, 9, 11),
+    "minor": (0, 2, 3, 5, 7, 8, 10),
+    "harmonic minor": (0, 2, 3, 5, 7, 8, 11),
+}
+"""Semitones above the tonic. The natural minor has the pitch classes of its relative major."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key: `tonic` from 0 (C) to 11 (B) and `scale`, one of `SCALES`."""
+
+    tonic: int
+    scale: str
+
+    def __str__(self) -> str:
+        return f"{PITCH_CLASSES[self.tonic]} {self.scale}"
+
+    @property
+    def pitch_classes(self) -> tuple[int, ...]:
+        """Of the scale, from the tonic up."""
+        return tuple((self.tonic + step) % 12 for step in SCALES[self.scale])
+
+    @property
+    def relative_major(self) -> int:
+        """Tonic of the major key with this key's signature."""
+        return self.tonic if self.scale == "major" else (self.tonic + 3) % 12
+
+
+KEYS = tuple(Key(tonic, scale) for scale in SCALES for tonic in range(12))
+
+
+@dataclass(frozen=True)
+class ClipPitch:
+    """Pitch content of a clip.
+
+    Attributes:
+        key: the key that holds most of the notes' sounding time.
+        in_key_share: the share that it holds, in [0, 1]; NaN where there is no note.
+        profile: (12,) share of the notes' sounding time of each pitch class, C first; zeros where there is no note.
+        tonal_clarity: share of the energy that lies in stable spectral peaks; NaN for silence.
+        noted_share: share of the sounding time in which a note was found; NaN for silence.
+        note_seconds: sounding time of the notes, each pitch class counted once at a time.
+    """
+
+    key: Key
+    in_key_share: float
+    profile: Tensor
+    tonal_clarity: float
+    noted_share: float
+    note_seconds: float
+
+    @property
+    def aligned_profile(self) -> Tensor:
+        """(12,) the profile transposed so that its key has no sharps or flats: C major, A minor."""
+        return self.profile.roll(-self.key.relative_major)
+
+
+@dataclass(frozen=True)
+class PitchSummary:
+    """Pitch content of a set of clips.
+
+    Attributes:
+        in_key_share: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN without notes.
+        in_key_error: standard error of it over clips; NaN for fewer than two.
+        in_key_lowest: the share of the clip in which it is least.
+        tonal_clarity: mean over clips that sound.
+        noted_share: mean over clips that sound.
+        profile: (12,) mean of the clips' aligned profiles.
+        clips: how many clips.
+    """
+
+    in_key_share: float
+    in_key_error: float
+    in_key_lowest: float
+    tonal_clarity: float
+    noted_share: float
+    profile: Tensor
+    clips: int
+
+
+def pitch_class_seconds(notes: NoteFrames) -> Tensor:
+    """(12,) seconds for which each pitch class sounds, C first; octaves sounding together count once."""
+    there = notes.strength > 0
+    classes = (torch.arange(there.shape[1], device=there.device) + LOWEST_PITCH) % 12
+    frames = torch.zeros(len(there), 12, device=there.device).index_add_(1, classes, there.float())
+    return (frames > 0).float().sum(dim=0) * notes.hop_seconds
+
+
+def best_key(profile: Tensor) -> tuple[Key, float]:
+    """The key whose pitch classes hold most of a profile, and the share that they hold.
+
+    Of keys with the same pitch classes, the one whose tonic triad holds more.
+
+    Args:
+        profile: (12,) non-negative, C first, of any positive sum.
+
+    Raises:
+        ValueError: a profile of another shape, negative, or that sums to zero.
+    """
+    total = float(profile.sum())
+    if profile.shape != (12,) or not bool((profile >= 0).all()) or not total > 0:
+        raise ValueError(f"`profile` must be 12 non-negative numbers, not all zero, got {profile.tolist()}")
+    values = [value / total for value in profile.double().cpu().tolist()]
+
+    def share(classes: Sequence[int]) -> float:
+        return math.fsum(values[pitch_class] for pitch_class in classes)
+
+    key = max(KEYS, key=lambda key: (round(share(key.pitch_classes), 9), share(key.pitch_classes[0:5:2])))
+    return key, min(share(key.pitch_classes), 1.0)
+
+
+def analyse_clip(audio: Tensor, sampling_rate: int) -> ClipPitch:
+    """Pitch content of one clip; arguments and errors are those of [`find_notes`]."""
+    notes = find_notes(audio, sampling_rate)
+    seconds = pitch_class_seconds(notes).cpu()
+    total = float(seconds.sum())
+    key, share = best_key(seconds) if total > 0 else (KEYS[0], math.nan)
+    return ClipPitch(
+        key=key,
+        in_key_share=share,
+        profile=seconds / total if total > 0 else seconds,
+        tonal_clarity=notes.tonal_clarity,
+        noted_share=notes.noted_share,
+        note_seconds=total,
+    )
+
+
+def analyse_song(audio: Tensor, sampling_rate: int, clip_seconds: float = CLIP_SECONDS) -> list[ClipPitch]:
+    """Pitch content of a song's clips, side by side from its start; the rest at its end counts if half a clip long.
+
+    A song shorter than a clip is one clip. Other arguments and errors are those of [`find_notes`].
+    """
+    size = round(clip_seconds * sampling_rate)
+    clips = list(audio.split(size))
+    if len(clips) > 1 and len(clips[-1]) < size / 2:
+        clips.pop()
+    return [analyse_clip(clip, sampling_rate) for clip in clips]
+
+
+def summarise_pitch(clips: Sequence[ClipPitch]) -> PitchSummary:
+    """Put clips together.
+
+    Raises:
+        ValueError: no clips.
+    """
+    if not clips:
+        raise ValueError("`clips` must hold at least one clip, got none")
+    noted = [clip for clip in clips if clip.note_seconds > 0]
+    weights = [clip.note_seconds for clip in noted]
+    share = _mean([clip.in_key_share for clip in noted], weights)
+    squares = math.fsum((w * (clip.in_key_share - share)) ** 2 for w, clip in zip(weights, noted, strict=True))
+    count = len(noted)
+    return PitchSummary(
+        in_key_share=share,
+        in_key_error=math.sqrt(squares * count / (count - 1)) / math.fsum(weights) if count > 1 else math.nan,
+        in_key_lowest=min((clip.in_key_share for clip in noted), default=math.nan),
+        tonal_clarity=_mean([clip.tonal_clarity for clip in clips if not math.isnan(clip.tonal_clarity)]),
+        noted_share=_mean([clip.noted_share for clip in clips if not math.isnan(clip.noted_share)]),
+        profile=mean_profile(clips),
+        clips=len(clips),
+    )
+
+
+def mean_profile(clips: Sequence[ClipPitch]) -> Tensor:
+    """(12,) mean of the aligned profiles of the clips that have notes; zeros where none has."""
+    profiles = [clip.aligned_profile for clip in clips if clip.note_seconds > 0]
+    return torch.stack(profiles).mean(dim=0) if profiles else torch.zeros(12)
+
+
+def jensen_shannon(first: Tensor, second: Tensor) -> float:
+    """Jensen-Shannon divergence of two distributions in bits, from 0 (equal) to 1 (disjoint); NaN if one is zero."""
+    if not (float(first.sum()) > 0 and float(second.sum()) > 0):
+        return math.nan
+    p, q = (values.double() / values.double().sum() for values in (first, second))
+    middle = (p + q) / 2
+    terms = [torch.where(part > 0, part * (part / middle).log2(), 0.0).sum() for part in (p, q)]
+    return max(float(terms[0] + terms[1]) / 2, 0.0)
+
+
+def profile_distance(first: Sequence[ClipPitch], second: Sequence[ClipPitch]) -> float:
+    """Jensen-Shannon divergence in bits between the mean aligned profiles of two sets of clips."""
+    return jensen_shannon(mean_profile(first), mean_profile(second))
+
+
+def distance_within(
+    songs: Sequence[Sequence[ClipPitch]], count: int | None = None, draws: int = 200, seed: int = 0
+) -> float:
+    """What [`profile_distance`] gives for music that differs by nothing but chance: the floor to compare with.
+
+    The songs are halved at random; the distance is that between the halves' clips, or between `count` clips of the one
+    half and all of the other.
+
+    Args:
+        songs: the clips of each song.
+        count: clips of the smaller set, as many as the set has that is compared; None for all of its half.
+        draws: halvings that are averaged.
+        seed: of the halvings.
+
+    Returns:
+        Bits; NaN for fewer than two songs.
+    """
+    if len(songs) < 2:
+        return math.nan
+    generator = torch.Generator().manual_seed(seed)
+    distances = []
+    for _ in range(draws):
+        order = torch.randperm(len(songs), generator=generator).tolist()
+        middle = len(songs) // 2
+        first, second = ([clip for song in half for clip in songs[song]] for half in (order[:middle], order[middle:]))
+        if count is not None:
+            first = [first[index] for index in torch.randperm(len(first), generator=generator)[:count].tolist()]
+        distances.append(profile_distance(first, second))
+    return _mean([distance for distance in distances if not math.isnan(distance)])
+
+
+def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Weighted mean; NaN of nothing."""
+    weights = [1.0] * len(values) if weights is None else weights
+    total = math.fsum(weights)
+    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total if total > 0 else math.nan
+
+
+__all__ = [
+    "CLIP_SECONDS",
+    "KEYS",
+    "PITCH_CLASSES",
+    "SCALES",
+    "ClipPitch",
+    "Key",
+    "PitchSummary",
+    "analyse_clip",
+    "analyse_song",
+    "best_key",
+    "distance_within",
+    "jensen_shannon",
+    "mean_profile",
+    "pitch_class_seconds",
+    "profile_distance",
+    "summarise_pitch",
+]
