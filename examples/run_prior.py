@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import DatasetDict
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxVQVAE
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
@@ -27,6 +27,7 @@ from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
 from fast_jukebox.training.prior import PriorTrainer
+from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 
 
 @dataclass
@@ -36,6 +37,9 @@ class ModelArguments:
     level: int = field(default=2, metadata={"help": "0 is the bottom; the mini and the published models have 3."})
     preset: str = field(
         default="fastjukebox-mini-9", metadata={"help": "Named size whose prior is trained from scratch."}
+    )
+    config_name: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of a prior's configuration, in place of a preset."}
     )
     layers: int | None = field(default=None, metadata={"help": "Another depth than the preset's."})
     model_name_or_path: str | None = field(
@@ -56,7 +60,9 @@ class DataArguments:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, evaluate, save; returns the last evaluation."""
-    model_args, data_args, args = parse_arguments((ModelArguments, DataArguments, TrainingArguments), arguments)
+    model_args, data_args, args = parse_arguments(
+        (ModelArguments, DataArguments, FastJukeboxTrainingArguments), arguments
+    )
     set_seed(args.seed)
 
     codes = prepare_codes(data_args)
@@ -68,8 +74,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows)
 
     trainer = PriorTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_model()
+    trainer.save_metrics("train", result.metrics)
     figures = trainer.evaluate()
     trainer.log_metrics("eval", figures)
     trainer.save_metrics("eval", figures)
@@ -90,13 +97,16 @@ def prepare_codes(data_args: DataArguments) -> DatasetDict:
 
 
 def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
-    """The preset's configuration for the level, at the depth asked for."""
-    configs = FastJukeboxConfig.preset(model_args.preset).prior_configs
-    if not 0 <= model_args.level < len(configs):
-        raise ValueError(
-            f"`--level` must be from 0 to {len(configs) - 1} for {model_args.preset}, got {model_args.level}"
-        )
-    config = configs[model_args.level]
+    """The configuration named, or the preset's for the level, at the depth asked for."""
+    if model_args.config_name:
+        config = FastJukeboxPriorConfig.from_pretrained(model_args.config_name)
+        if config.level != model_args.level:
+            raise ValueError(f"`--level` must be {config.level} for {model_args.config_name}, got {model_args.level}")
+    else:
+        configs = FastJukeboxConfig.preset(model_args.preset).prior_configs
+        if not 0 <= model_args.level < len(configs):
+            raise ValueError(f"`--level` must be from 0 to {len(configs) - 1}, got {model_args.level}")
+        config = configs[model_args.level]
     if model_args.layers is not None:
         config.num_hidden_layers = model_args.layers
         config.validate()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from transformers import set_seed
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE
+from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import SoundWindows, stack_items
 from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
@@ -31,6 +31,9 @@ class ModelArguments:
 
     preset: str = field(
         default="fastjukebox-mini-9", metadata={"help": "Named size whose VQ-VAE is trained from scratch."}
+    )
+    config_name: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of a VQ-VAE's configuration, in place of a preset."}
     )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub name of a VQ-VAE to train on, in place of a preset."}
@@ -56,6 +59,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     songs = load_songs(data_args.songs, test_share=data_args.test_share)
     if model_args.model_name_or_path:
         model = FastJukeboxVQVAE.from_pretrained(model_args.model_name_or_path)
+    elif model_args.config_name:
+        model = FastJukeboxVQVAE(FastJukeboxVQVAEConfig.from_pretrained(model_args.config_name))
     else:
         model = FastJukeboxVQVAE(FastJukeboxConfig.preset(model_args.preset).vqvae_config)
     rate = model.config.sampling_rate
@@ -65,8 +70,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         model.config.update(measure_bandwidth(train, model.config))
 
     trainer = VQVAETrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_model()
+    trainer.save_metrics("train", result.metrics)
     figures = trainer.evaluate()
     trainer.log_metrics("eval", figures)
     trainer.save_metrics("eval", figures)

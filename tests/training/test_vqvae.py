@@ -57,7 +57,8 @@ def test_evaluation_reports_what_the_codes_keep(trainer):
     run.train()
     figures = run.evaluate()
     audio = torch.stack([Tones()[index]["audio"] for index in range(16)])
-    output = run.model.eval()(audio)
+    with torch.no_grad():
+        output = run.model.eval()(audio)
     for level in range(3):
         noise = (audio - output.reconstructions[level]).square().sum()
         expected = 10 * math.log10(audio.square().sum() / noise)

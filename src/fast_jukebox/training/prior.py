@@ -7,19 +7,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+
+from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 
-class PriorTrainer(Trainer):
-    """A [`~transformers.Trainer`] that speaks of a prior's loss in bits per code as well.
+class PriorTrainer(FastJukeboxTrainer):
+    """A [`FastJukeboxTrainer`] that speaks of a prior's loss in bits per code as well.
 
     Training logs `bits_per_code` beside `loss` (nats per code). Evaluation adds `bits_per_code`, `perplexity` and
     `accuracy` (share of codes that were the most likely one).
     """
 
+    card_kind = "prior"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hits: Tensor | None = None
+
+    def describe(self) -> str:
+        """See [`FastJukeboxTrainer.describe`]."""
+        config = self.accelerator.unwrap_model(self.model).config
+        role = f", conditioned on level {config.level + 1}" if config.has_upper_level else ""
+        return (
+            f"The prior of level {config.level} (0 is the bottom){role}: a sparse transformer of "
+            f"{config.num_hidden_layers} layers and width {config.hidden_size} over {config.n_ctx} codes."
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """See [`~transformers.Trainer.log`]: adds the loss in bits."""

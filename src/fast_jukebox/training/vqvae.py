@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
 
 from fast_jukebox.data.windows import SoundWindows
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.figures import ReconstructionReport
 from fast_jukebox.models.vqvae.losses import magnitude_spectrogram
+from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
 
 
 @dataclass
-class VQVAETrainingArguments(TrainingArguments):
-    """[`~transformers.TrainingArguments`] with what a VQ-VAE adds.
+class VQVAETrainingArguments(FastJukeboxTrainingArguments):
+    """[`FastJukeboxTrainingArguments`] with what a VQ-VAE adds.
 
     Args:
         levels: the levels to train, all where None. They share nothing, so that training them one by one, or side by
@@ -30,20 +30,29 @@ class VQVAETrainingArguments(TrainingArguments):
     )
 
 
-class VQVAETrainer(Trainer):
-    """A [`~transformers.Trainer`] that logs each loss of each level, and evaluates what the codes keep of the sound.
+class VQVAETrainer(FastJukeboxTrainer):
+    """A [`FastJukeboxTrainer`] that logs each loss of each level, and evaluates what the codes keep of the sound.
 
     Evaluation reports, for each level: `snr` (signal-to-noise ratio in dB), `spectral_convergence`, `codebook_used`
     (share of the codes that occur) and `codebook_perplexity`.
     """
 
     args: VQVAETrainingArguments
+    card_kind = "vqvae"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
         self._terms: dict[str, list[Tensor]] = {}
         self._report: ReconstructionReport | None = None
+
+    def describe(self) -> str:
+        """See [`FastJukeboxTrainer.describe`]."""
+        hops = ", ".join(map(str, self.accelerator.unwrap_model(self.model).config.hop_lengths))
+        return (
+            f"A hierarchical VQ-VAE over raw audio with one code for every {hops} samples; trained level(s): "
+            f"{', '.join(map(str, self._levels()))} (0 is the bottom)."
+        )
 
     def compute_loss(
         self,

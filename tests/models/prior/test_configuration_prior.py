@@ -33,7 +33,7 @@ def test_save_and_load_are_equal(tiny_config, tmp_path):
 
 
 def test_an_unknown_key_is_refused(tiny_config):
-    with pytest.raises(ValueError, match="hiden_size.*hidden_size"):
+    with pytest.raises(ValueError, match=r"hiden_size.*hidden_size"):
         tiny_config(hiden_size=32)
 
 

@@ -150,7 +150,7 @@ def test_generate_greedily_equals_the_whole(make_prior, make_inputs, kind):
 def test_half_precision_runs(make_prior, make_inputs, kind, dtype):
     prior = make_prior(**kind)
     inputs = make_inputs(prior.config)
-    wanted = prior(**inputs).logits
+    wanted = prior(**inputs).logits.detach()
     prior.to(dtype)
     output = prior(**inputs, labels=inputs["codes"], output_attentions=True)
     assert output.logits.dtype == dtype
@@ -162,13 +162,20 @@ def test_half_precision_runs(make_prior, make_inputs, kind, dtype):
     assert float((steps.float() - wanted[:, 3:]).abs().max()) < 0.05 * scale
 
 
+def enable_checkpointing(prior, arguments):
+    # transformers renames it in the course of version 5.
+    enable = getattr(prior, "activation_checkpointing_enable", None) or prior.gradient_checkpointing_enable
+    enable(arguments)
+    assert all(block.gradient_checkpointing for block in prior.blocks)
+
+
 def test_gradient_checkpointing_changes_nothing(make_prior, make_inputs, kind):
     prior = make_prior(**kind).train()
     inputs = make_inputs(prior.config)
     results = []
     for arguments in (None, {"use_reentrant": False}, {"use_reentrant": True}):
         if arguments is not None:
-            prior.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
+            enable_checkpointing(prior, arguments)
         prior.zero_grad()
         output = prior(**inputs, labels=inputs["codes"], output_hidden_states=True, output_attentions=True)
         output.loss.backward()
@@ -269,7 +276,6 @@ def test_trainer_trains_it(tiny_config, tmp_path):
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,
-        gradient_checkpointing=True,
     )
     trainer = Trainer(model=prior, args=arguments, train_dataset=windows, eval_dataset=windows)
     before = trainer.evaluate()["eval_loss"]
@@ -277,8 +283,10 @@ def test_trainer_trains_it(tiny_config, tmp_path):
     assert trainer.evaluate()["eval_loss"] < 0.5 * before
 
 
-def test_compiles_in_one_graph(make_prior, make_inputs, kind):
-    prior = make_prior(**kind)
+def test_compiles_in_one_graph(make_prior, make_inputs):
+    prior = make_prior(
+        upper_downs=2, num_artists=5, num_genres=4, use_timing=True, min_duration=1.0, conditioner_depth=1
+    )
     inputs = make_inputs(prior.config)
     torch.compiler.reset()
     with warnings.catch_warnings():
@@ -319,17 +327,17 @@ def test_bad_sampling_arguments_are_named(make_prior):
     conditioning, cache = prior.condition(2, 8), prior.new_cache(2)
     with pytest.raises(ValueError, match=r"batch_size.*0"):
         prior.new_cache(0)
-    with pytest.raises(ValueError, match="length.*1 to 24.*25"):
+    with pytest.raises(ValueError, match=r"length.*1 to 24.*25"):
         prior.condition(2, 25)
-    with pytest.raises(ValueError, match="codes.*fewer than 8.*8"):
+    with pytest.raises(ValueError, match=r"codes.*fewer than 8.*8"):
         prior.prefill(codes[:, :8], conditioning, cache)
     with pytest.raises(ValueError, match=r"codes.*batch size.*\(2\).*3"):
         prior.prefill(codes.new_zeros(3, 4), conditioning, cache)
-    with pytest.raises(ValueError, match="position.*prefill.*1"):
+    with pytest.raises(ValueError, match=r"position.*prefill.*1"):
         prior.step(codes[:, 0], 1, conditioning, cache)
     prior.prefill(codes[:, :6], conditioning, cache)
-    with pytest.raises(ValueError, match="position.*7.*5"):
+    with pytest.raises(ValueError, match=r"position.*7.*5"):
         prior.step(codes[:, 0], 5, conditioning, cache)
     prior.step(codes[:, 0], 7, conditioning, cache)
-    with pytest.raises(ValueError, match="position.*less than 8.*8"):
+    with pytest.raises(ValueError, match=r"position.*less than 8.*8"):
         prior.step(codes[:, 0], 8, conditioning, cache)

@@ -64,9 +64,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
     output_modalities = ("audio",)
     supports_gradient_checkpointing = True
     # transformers gathers these from the parts, but does not look into the list of priors.
-    _no_split_modules = sorted(
-        {*FastJukeboxVQVAE._no_split_modules, *FastJukeboxPrior._no_split_modules}
-    )
+    _no_split_modules = sorted({*FastJukeboxVQVAE._no_split_modules, *FastJukeboxPrior._no_split_modules})
     _supports_sdpa = True
 
     def __init__(self, config: FastJukeboxConfig) -> None:

@@ -1,0 +1,207 @@
+#!/usr/bin/env python
+"""Make the embedded default model, from nothing to its card, in one command.
+
+    python examples/run_pretrained.py --output_dir runs/pretrained
+
+Renders the chorales, trains each level of the VQ-VAE and then each prior (levels side by side, one process each),
+joins them, measures the result on held-out songs and writes its card. Every stage that is done is kept and one that was
+interrupted goes on from its last checkpoint: run the same command again. `--install` puts the result in place of what
+`pipeline("fast-jukebox")` loads. Budgets are steps a level, bottom first; the defaults are those of two CPU cores in
+about two hours, which `docs/pretrained.md` tells more of.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from fast_jukebox import FastJukeboxModel, FastJukeboxVQVAE
+from fast_jukebox.data.chorales import ChoraleRecipe, render_chorales
+from fast_jukebox.data.codes import encode_songs
+from fast_jukebox.data.songs import METADATA_FILE, load_songs
+from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.vqvae import merge_levels
+
+EXAMPLES = Path(__file__).resolve().parent
+LEVELS = (0, 1, 2)
+
+
+@dataclass
+class RecipeArguments:
+    """What to spend, and where."""
+
+    output_dir: str = field(metadata={"help": "Folder of all stages."})
+    songs: str | None = field(
+        default=None, metadata={"help": "Folder of songs in place of the chorales, which are rendered where missing."}
+    )
+    limit: int | None = field(default=None, metadata={"help": "Render so many chorales only."})
+    preset: str = field(default="fastjukebox-mini-9", metadata={"help": "Named size."})
+    vqvae_steps: list[int] = field(default_factory=lambda: [1500, 1900, 1500], metadata={"help": "Steps a level."})
+    vqvae_batch_size: int = field(default=4, metadata={"help": "Windows in a VQ-VAE step."})
+    vqvae_window: int = field(default=32768, metadata={"help": "Samples in a VQ-VAE window."})
+    vqvae_learning_rate: float = field(default=8e-4, metadata={"help": "Peak of the VQ-VAE's cosine schedule."})
+    prior_steps: list[int] = field(default_factory=lambda: [1600, 1800, 3000], metadata={"help": "Steps a level."})
+    prior_batch_sizes: list[int] = field(default_factory=lambda: [2, 2, 4], metadata={"help": "Windows in a step."})
+    prior_learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak of the priors' cosine schedule."})
+    processes: int = field(default=2, metadata={"help": "Trainings side by side."})
+    save_steps: int = field(default=250, metadata={"help": "Steps between checkpoints."})
+    eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation during training."})
+    seed: int = field(default=0, metadata={"help": "Of everything."})
+    install: bool = field(default=False, metadata={"help": "Make the result the package's embedded default."})
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Run every stage that is not done; returns the folder of the finished model."""
+    (args,) = parse_arguments((RecipeArguments,), arguments)
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    songs = Path(args.songs) if args.songs else make_songs(output, args)
+
+    run_side_by_side([vqvae_command(output, songs, level, args) for level in LEVELS], args.processes)
+    vqvae = join_vqvae(output)
+    encode_songs(load_songs(songs), vqvae, output / "codes")
+    # The top prior takes longest, so it starts first.
+    run_side_by_side([prior_command(output, level, args) for level in reversed(LEVELS)], args.processes)
+
+    model = FastJukeboxModel.from_levels(vqvae=output / "vqvae", priors=[output / f"prior-{level}" for level in LEVELS])
+    model.save_pretrained(output / "model")
+    (output / "training.json").write_text(json.dumps(training_facts(output, args), indent=2), encoding="utf-8")
+    subprocess.run(evaluation_command(output, songs), check=True)
+    if args.install:
+        install(output / "model")
+    return output / "model"
+
+
+def make_songs(output: Path, args: RecipeArguments) -> Path:
+    """The chorales, rendered where they are not there yet."""
+    folder = output / "songs"
+    if not (folder / METADATA_FILE).exists():
+        render_chorales(folder, ChoraleRecipe(seed=args.seed), limit=args.limit)
+    return folder
+
+
+def vqvae_command(output: Path, songs: Path, level: int, args: RecipeArguments) -> tuple[Path, list[str]]:
+    """The folder and the command of one level of the VQ-VAE."""
+    folder = output / f"vqvae-{level}"
+    options = {
+        "songs": songs,
+        "preset": args.preset,
+        "levels": level,
+        "window": args.vqvae_window,
+        "max_steps": args.vqvae_steps[level],
+        "per_device_train_batch_size": args.vqvae_batch_size,
+        "learning_rate": args.vqvae_learning_rate,
+        "warmup_steps": 50,
+    }
+    return folder, training_command("run_vqvae.py", folder, options, args)
+
+
+def prior_command(output: Path, level: int, args: RecipeArguments) -> tuple[Path, list[str]]:
+    """The folder and the command of one prior."""
+    folder = output / f"prior-{level}"
+    options = {
+        "codes": output / "codes",
+        "preset": args.preset,
+        "level": level,
+        "max_steps": args.prior_steps[level],
+        "per_device_train_batch_size": args.prior_batch_sizes[level],
+        "learning_rate": args.prior_learning_rate,
+        "warmup_steps": 100,
+        "weight_decay": 0.01,
+        "adam_beta2": 0.95,
+    }
+    return folder, training_command("run_prior.py", folder, options, args)
+
+
+def training_command(script: str, folder: Path, options: dict[str, object], args: RecipeArguments) -> list[str]:
+    """A training script's command line with what both have in common."""
+    shared = {
+        "output_dir": folder,
+        "lr_scheduler_type": "cosine",
+        "per_device_eval_batch_size": 4,
+        "max_eval_windows": args.eval_windows,
+        "eval_strategy": "steps",
+        "eval_steps": args.save_steps,
+        "save_steps": args.save_steps,
+        "save_total_limit": 1,
+        "logging_steps": max(1, args.save_steps // 10),
+        "disable_tqdm": True,
+        "seed": args.seed,
+        "resume_from_checkpoint": "true",
+    }
+    pairs = [part for name, value in (options | shared).items() for part in (f"--{name}", str(value))]
+    return [sys.executable, str(EXAMPLES / script), *pairs]
+
+
+def run_side_by_side(jobs: list[tuple[Path, list[str]]], processes: int) -> None:
+    """Run the commands whose folder has no final evaluation yet, `processes` at a time, logs beside their folders."""
+
+    def run(job: tuple[Path, list[str]]) -> None:
+        folder, command = job
+        if (folder / "eval_results.json").exists():
+            return
+        print(f"{time.strftime('%H:%M:%S')} {folder.name}: training, log in {folder}.log", flush=True)
+        with open(f"{folder}.log", "a", encoding="utf-8") as log:
+            outcome = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        if outcome.returncode:
+            raise RuntimeError(f"{folder.name} ended with code {outcome.returncode}: see {folder}.log")
+
+    with ThreadPoolExecutor(processes) as pool:
+        list(pool.map(run, jobs))
+
+
+def join_vqvae(output: Path) -> FastJukeboxVQVAE:
+    """The VQ-VAE of the levels that were trained apart, saved."""
+    folder = output / "vqvae"
+    if not (folder / "config.json").exists():
+        levels = [FastJukeboxVQVAE.from_pretrained(output / f"vqvae-{level}") for level in LEVELS]
+        merge_levels(levels).save_pretrained(folder)
+    return FastJukeboxVQVAE.from_pretrained(folder)
+
+
+def training_facts(output: Path, args: RecipeArguments) -> dict[str, object]:
+    """What the card tells of the training: budgets, time and final figures of each part, from the runs' own logs."""
+    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "songs": "chorales"}
+    for part in ("vqvae", "prior"):
+        for level in LEVELS:
+            folder = output / f"{part}-{level}"
+            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            results = json.loads((folder / "train_results.json").read_text(encoding="utf-8"))
+            facts[f"{part}-{level}"] = {
+                "steps": state["global_step"],
+                "batch_size": state["train_batch_size"],
+                "seconds": round(results["train_runtime"]),
+            }
+    return facts
+
+
+def evaluation_command(output: Path, songs: Path) -> list[str]:
+    """The command that measures the model and writes its card."""
+    options = {
+        "model": output / "model",
+        "songs": songs,
+        "codes": output / "codes",
+        "output_dir": output / "evaluation",
+    }
+    pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return [sys.executable, str(EXAMPLES / "run_evaluation.py"), *pairs]
+
+
+def install(model: Path) -> None:
+    """Make `model` what `pipeline("fast-jukebox")` loads."""
+    target = Path(str(resources.files("fast_jukebox") / "pretrained"))
+    target.mkdir(exist_ok=True)
+    for file in model.iterdir():
+        if file.suffix in {".json", ".safetensors", ".md", ".png"}:
+            shutil.copy2(file, target / file.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What the trainers of this package share: a card that says what was trained and how it did, and clean pushes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import Trainer, TrainingArguments
+
+from fast_jukebox.hub import push_folder, write_model_card
+
+# What an evaluation reports that says nothing of the model.
+_TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+
+
+@dataclass
+class FastJukeboxTrainingArguments(TrainingArguments):
+    """[`~transformers.TrainingArguments`] with what a published model must state.
+
+    Args:
+        hub_license: license of the weights by the Hub's identifier; needed where `push_to_hub` is set.
+        hub_datasets: the Hub's names of the data trained on.
+        hub_strategy: `"end"` by default, so that only finished models are pushed.
+        remove_unused_columns: `False` by default, as data sets here hold nothing that a model does not use.
+
+    Raises:
+        ValueError: `push_to_hub` without `hub_license`.
+    """
+
+    hub_license: str | None = field(
+        default=None, metadata={"help": "License of the weights, such as apache-2.0; needed to push."}
+    )
+    hub_datasets: list[str] = field(
+        default_factory=list, metadata={"help": "The Hub's names of the data trained on, for the card."}
+    )
+    hub_strategy: str = field(default="end", metadata={"help": "When to push: by default the finished model."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Drop columns no model takes."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push_to_hub and not self.hub_license:
+            raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")
+
+
+class FastJukeboxTrainer(Trainer):
+    """A [`~transformers.Trainer`] whose cards and pushes are the package's own."""
+
+    card_kind: ClassVar[str] = "model"
+
+    def describe(self) -> str:
+        """What the card says of the model, Markdown."""
+        return f"A `{type(self.accelerator.unwrap_model(self.model)).__name__}` of fast-jukebox."
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the card into `output_dir`: what was trained, with which settings, and the last evaluation.
+
+        Takes the arguments of [`~transformers.Trainer.create_model_card`]; `license`, `dataset` and `model_name` count.
+
+        Raises:
+            ValueError: no license, neither here nor in the training arguments.
+        """
+        if not self.is_world_process_zero():
+            return
+        license = kwargs.get("license") or getattr(self.args, "hub_license", None)
+        if not license:
+            raise ValueError("`hub_license` must name the weights' license before a card is written, got None")
+        dataset = kwargs.get("dataset") or getattr(self.args, "hub_datasets", [])
+        write_model_card(
+            self.args.output_dir,
+            name=kwargs.get("model_name") or self.hub_name(),
+            description=self.describe(),
+            training=self.training_summary(),
+            figures=self.last_figures(),
+            license=license,
+            datasets=[dataset] if isinstance(dataset, str) else list(dataset),
+            kind=self.card_kind,
+        )
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """Push configuration, weights and card (no pickles, no logs). Returns the commit's address.
+
+        `blocking` is accepted for the Trainer's sake; a push of what is saved is always waited for.
+        """
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        return push_folder(
+            self.args.output_dir,
+            self.hub_name(),
+            private=self.args.hub_private_repo,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            commit_message=commit_message or "Upload model",
+        )
+
+    def hub_name(self) -> str:
+        """Repository of the model: `hub_model_id`, or the name of `output_dir`."""
+        return self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+
+    def training_summary(self) -> str:
+        """Settings and length of the training, Markdown."""
+        args, state = self.args, self.state
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        settings = {
+            "steps": state.global_step,
+            "epochs": round(state.epoch or 0.0, 3),
+            "batch size": batch,
+            "learning rate": args.learning_rate,
+            "schedule": f"{schedule}, {args.warmup_steps} warm-up",
+            "optimizer": getattr(args.optim, "value", args.optim),
+            "weight decay": args.weight_decay,
+            "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
+            "seed": args.seed,
+        }
+        rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+        return f"| setting | value |\n|---|---|\n{rows}"
+
+    def last_figures(self) -> dict[str, float]:
+        """The last evaluation's figures, by name; empty where there was none."""
+        for entry in reversed(self.state.log_history):
+            if "eval_loss" in entry:
+                return {
+                    name.removeprefix("eval_").replace("_", " "): float(value)
+                    for name, value in entry.items()
+                    if name.startswith("eval_") and name.removeprefix("eval_") not in _TIMINGS
+                }
+        return {}
+
+
+__all__ = ["FastJukeboxTrainer", "FastJukeboxTrainingArguments"]
