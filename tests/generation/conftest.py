@@ -34,7 +34,9 @@ class StubPrior(PriorGenerationMixin, nn.Module):
         return SimpleNamespace(batch_size=batch_size, state=None, position=None)
 
     def condition(self, batch_size, length, upper_codes=None, metadata=None):
-        call = SimpleNamespace(batch_size=batch_size, length=length, upper_codes=upper_codes, metadata=metadata, steps=0)
+        call = SimpleNamespace(
+            batch_size=batch_size, length=length, upper_codes=upper_codes, metadata=metadata, steps=0
+        )
         self.calls.append(call)
         assert length <= self.config.n_ctx
         for given in (upper_codes, metadata):

@@ -116,7 +116,9 @@ def test_levels():
     assert check_levels(1, 1, 3) == (1, 1)
 
 
-@pytest.mark.parametrize(("start", "stop", "field"), [(3, 0, "start"), (-1, 0, "start"), (2, 3, "stop"), (0, 1, "stop")])
+@pytest.mark.parametrize(
+    ("start", "stop", "field"), [(3, 0, "start"), (-1, 0, "start"), (2, 3, "stop"), (0, 1, "stop")]
+)
 def test_levels_out_of_range(start, stop, field):
     with pytest.raises(ValueError, match=f"{field}_level"):
         check_levels(start, stop, 3)

@@ -55,7 +55,8 @@ def test_level_names():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "?"), (0.2, "0:00"), (59.6, "1:00"), (75.2, "1:15"), (3600, "1:00:00"), (7384, "2:03:04")]
+    ("seconds", "text"),
+    [(None, "?"), (0.2, "0:00"), (59.6, "1:00"), (75.2, "1:15"), (3600, "1:00:00"), (7384, "2:03:04")],
 )
 def test_duration_text(seconds, text):
     assert duration_text(seconds) == text

@@ -147,10 +147,11 @@ def test_generate_greedily_equals_the_whole(make_prior, make_inputs, kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
 def test_half_precision_runs(make_prior, make_inputs, kind, dtype):
     prior = make_prior(**kind)
     inputs = make_inputs(prior.config)
-    wanted = prior(**inputs).logits.detach()
+    wanted = prior(**inputs).logits
     prior.to(dtype)
     output = prior(**inputs, labels=inputs["codes"], output_attentions=True)
     assert output.logits.dtype == dtype

@@ -1,0 +1,280 @@
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+import fast_jukebox
+from fast_jukebox import cli
+
+
+@pytest.fixture
+def model_dir(tiny_model, tmp_path):
+    tiny_model.generation_config.duration = 0.05
+    tiny_model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Calls the command line in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def call(*arguments):
+        return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+    call.folder = folder
+    return call
+
+
+def no_loading(monkeypatch):
+    def loaded(*args, **kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(fast_jukebox.FastJukeboxModel, "from_pretrained", loaded)
+
+
+def test_version(run):
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"fast-jukebox {fast_jukebox.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["generate", "info", "--version"]),
+        (["generate", "--help"], ["--duration", "--output", "--prompt", "--prompt-duration", "--model", "--seed"]),
+        (["info", "--help"], ["MODEL"]),
+    ],
+)
+def test_help(run, arguments, words):
+    result = run(*arguments)
+    assert result.exit_code == 0
+    for word in words:
+        assert word in result.stdout
+
+
+def test_a_song_is_written_and_its_path_is_the_last_line(run, model_dir, tiny_model):
+    result = run("generate", "--model", model_dir, "--duration", 0.1, "--seed", 3, "--output", "song.wav")
+    assert result.exit_code == 0, result.output
+    path = run.folder / "song.wav"
+    assert result.stdout.splitlines()[-1] == str(path)
+    assert "seed 3" in result.stderr
+    audio, rate = soundfile.read(path, dtype="float32")
+    assert rate == 1600
+    expected = tiny_model.generate(duration=0.1, seed=3).audio[0].clamp(-1, 1).numpy()
+    np.testing.assert_allclose(audio, expected, atol=1 / 32000)
+
+
+def test_what_the_model_says_is_the_default(run, model_dir):
+    result = run("generate", "--model", model_dir, "--output", "song.flac", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert soundfile.info(run.folder / "song.flac").frames == 80
+
+
+def test_settings_and_a_recording_are_passed_on(run, model_dir, tiny_model):
+    samples = (0.3 * np.sin(np.arange(400) / 5)).astype(np.float32)
+    soundfile.write(run.folder / "in.wav", samples, 1600, subtype="FLOAT")
+    arguments = ["--model", model_dir, "--duration", 0.2, "--seed", 1, "--prompt", "in.wav", "--prompt-duration", 0.1]
+    settings = ["--temperature", "0.9,0.8,0.7", "--top-k", 5, "--top-p", "0.9", "--hop-fractions", "0.5,0.25,0.5"]
+    result = run("generate", *arguments, *settings, "--stop-level", 1)
+    assert result.exit_code == 0, result.output
+    expected = tiny_model.generate(
+        duration=0.2,
+        seed=1,
+        prompt=samples,
+        prompt_duration=0.1,
+        temperature=[0.9, 0.8, 0.7],
+        top_k=5,
+        top_p=0.9,
+        hop_fractions=[0.5, 0.25, 0.5],
+        stop_level=1,
+    )
+    audio, _ = soundfile.read(run.folder / "song.wav", dtype="float32")
+    np.testing.assert_allclose(audio, expected.audio[0].clamp(-1, 1).numpy(), atol=1 / 32000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "song.mp3"], "--output"),
+        (["--output", "missing/song.wav"], "--output"),
+        (["--output", "folder.wav"], "--output"),
+        (["--prompt", "missing.wav"], "--prompt"),
+        (["--temperature", "warm"], "--temperature"),
+        (["--temperature", "0"], "temperature"),
+        (["--top-k", "1.5"], "--top-k"),
+        (["--duration", "0"], "duration"),
+        (["--duration", "inf"], "duration"),
+        (["--seed", "-1"], "seed"),
+        (["--device", "toaster"], "device"),
+        (["--duration", "long"], "--duration"),
+    ],
+)
+def test_bad_input_is_one_line_before_a_model_is_loaded(run, monkeypatch, arguments, message):
+    no_loading(monkeypatch)
+    (run.folder / "folder.wav").mkdir()
+    result = run("generate", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no write bit")
+def test_a_folder_that_cannot_be_written_to_is_refused_first(run, monkeypatch):
+    no_loading(monkeypatch)
+    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)  # root may write anywhere
+    result = run("generate", "--output", "song.wav")
+    assert result.exit_code == 2
+    assert "written" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--duration", "0.1", "--stop-level", "3"], "stop_level"),
+        (["--duration", "0.1", "--temperature", "1,1"], "temperature"),
+        (["--duration", "0.1", "--prompt", "in.wav"], "prompt"),
+        (["--duration", "0.1", "--prompt", "notes.txt"], "notes.txt"),
+    ],
+)
+def test_what_the_model_refuses_is_one_line_too(run, model_dir, arguments, message):
+    soundfile.write(run.folder / "in.wav", np.zeros(1600), 1600)
+    (run.folder / "notes.txt").write_text("la la la")
+    result = run("generate", "--model", model_dir, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (run.folder / "song.wav").exists()
+
+
+def test_a_model_that_is_not_there(run, tmp_path):
+    for command in ("generate", "info"):
+        arguments = ["--model"] if command == "generate" else []
+        result = run(command, *arguments, tmp_path / "nowhere")
+        assert result.exit_code == 1
+        assert "nowhere" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_installation_without_the_embedded_model(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("fast_jukebox.pipelines.default_model_path", lambda: tmp_path)
+    result = run("generate")
+    assert result.exit_code == 1
+    assert "--model" in result.stderr
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(run, model_dir, monkeypatch):
+    (run.folder / "song.wav").write_text("the old song")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fast_jukebox.audio.save_audio", full)
+    result = run("generate", "--model", model_dir)
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert (run.folder / "song.wav").read_text() == "the old song"
+
+
+def test_interrupting_leaves_the_old_file(run, model_dir, monkeypatch):
+    (run.folder / "song.wav").write_text("the old song")
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fast_jukebox.FastJukeboxModel, "generate", interrupt)
+    result = run("generate", "--model", model_dir)
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert [path.name for path in run.folder.iterdir()] == ["song.wav"]
+    assert (run.folder / "song.wav").read_text() == "the old song"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_in_a_real_process(run, model_dir):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fast_jukebox.cli", "generate", "--model", model_dir, "--duration", "3600"],
+        cwd=run.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    first = ""
+    try:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(3)
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                continue
+        stdout, first = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode in (130, -signal.SIGINT)  # the latter where Python itself was still starting
+    assert stdout == ""
+    assert not list(run.folder.iterdir())
+    assert process.returncode != 130 or "interrupted" in first
+
+
+def test_info_reads_no_weights(run, model_dir, monkeypatch):
+    (model_dir / "README.md").write_text(
+        "---\nlicense: apache-2.0\ndatasets:\n- some/songs\n---\n\n# A model\n\nIt plays\nsongs.\n\n## More\n\nText.\n"
+    )
+    (model_dir / "model.safetensors").write_bytes(b"")
+    result = run("info", model_dir)
+    assert result.exit_code == 0, result.output
+    for words in (
+        "FastJukeboxModel",
+        "bottom",
+        "middle",
+        "top",
+        "4 samples",
+        "16 samples",
+        "32 codes",
+        "24 codes",
+        "previous_row",
+        "license: apache-2.0",
+        "some/songs",
+        "It plays songs.",
+    ):
+        assert words in result.stdout
+    assert "Text." not in result.stdout
+
+
+def test_info_counts_parameters(run, model_dir, tiny_model):
+    result = run("info", model_dir)
+    total = sum(parameter.numel() for parameter in tiny_model.parameters())
+    assert f"{total:,} parameters" in result.stdout
+    assert f"{sum(parameter.numel() for parameter in tiny_model.priors[0].parameters()):,}" in result.stdout
+    assert "no model card" in result.stdout
+
+
+def test_info_of_parts(run, tiny_model, tmp_path):
+    tiny_model.vqvae.save_pretrained(tmp_path / "vqvae")
+    tiny_model.priors[1].save_pretrained(tmp_path / "prior")
+    result = run("info", tmp_path / "vqvae")
+    assert "FastJukeboxVQVAE" in result.stdout
+    assert "Prior" not in result.stdout
+    result = run("info", tmp_path / "prior")
+    assert "FastJukeboxPrior" in result.stdout
+    assert "level 1" in result.stdout
+
+
+def test_info_of_something_else(run, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    result = run("info", folder)
+    assert result.exit_code == 2
+    assert "bert" in result.stderr
