@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -199,32 +198,45 @@ def test_interrupting_leaves_the_old_file(run, model_dir, monkeypatch):
     assert (run.folder / "song.wav").read_text() == "the old song"
 
 
+SAMPLING = """
+import sys
+from fast_jukebox import FastJukeboxPrior, cli
+
+step = FastJukeboxPrior.step
+
+def announced(self, code, position, *args):
+    if position == 1:
+        print("sampling", file=sys.stderr, flush=True)
+    return step(self, code, position, *args)
+
+FastJukeboxPrior.step = announced
+cli.main()
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_in_a_real_process(run, model_dir):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fast_jukebox.cli", "generate", "--model", model_dir, "--duration", "3600"],
+    (run.folder / "song.wav").write_text("the old song")
+    with subprocess.Popen(
+        [sys.executable, "-c", SAMPLING, "generate", "--model", model_dir, "--duration", "3600"],
         cwd=run.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    first = ""
-    try:
-        deadline = time.monotonic() + 300
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(3)
+    ) as process:
+        try:
+            before = list(iter(process.stderr.readline, "sampling\n"))
             process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                continue
-        stdout, first = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode in (130, -signal.SIGINT)  # the latter where Python itself was still starting
+            stdout, stderr = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert before == []
+    assert process.returncode == 130
     assert stdout == ""
-    assert not list(run.folder.iterdir())
-    assert process.returncode != 130 or "interrupted" in first
+    assert stderr.splitlines()[-1] == "fast-jukebox: interrupted; nothing was written"
+    assert "Traceback" not in stderr
+    assert [path.name for path in run.folder.iterdir()] == ["song.wav"]
+    assert (run.folder / "song.wav").read_text() == "the old song"
 
 
 def test_info_reads_no_weights(run, model_dir, monkeypatch):

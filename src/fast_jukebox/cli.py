@@ -192,7 +192,8 @@ def generate(
 @_clean_errors
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="A folder or Hub repository; by default the model inside the package.")
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="A folder or Hub repository; by default the model inside the package."),
     ] = None,
 ) -> None:
     """Show what a model is: levels, sizes and its card. The weights are not read."""

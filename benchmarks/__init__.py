@@ -1,0 +1,1 @@
+"""Speed and memory, side by side in one run: `python -m benchmarks.sampling`, `python -m benchmarks.vqvae`."""
