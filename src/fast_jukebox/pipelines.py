@@ -164,7 +164,7 @@ class FastJukeboxPipeline(Pipeline):
             audio=audio[0] if len(audio) == 1 else audio, sampling_rate=output["sampling_rate"]
         )
         if return_details:
-            result.update(seed=output["seed"], codes=output["codes"])
+            result["seed"], result["codes"] = output["seed"], output["codes"]
         return result
 
     def get_iterator(

@@ -51,6 +51,11 @@ def test_what_is_no_metadata(value):
         check_metadata("metadata", value, 5)
 
 
+def test_metadata_where_no_prior_has_labels():
+    with pytest.raises(ValueError, match="metadata"):
+        check_metadata("metadata", torch.zeros(1, 5).long(), 0)
+
+
 @pytest.mark.parametrize(
     "value",
     [

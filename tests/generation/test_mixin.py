@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from fast_jukebox import FastJukeboxModel
 from fast_jukebox.generation import FastJukeboxGenerationConfig
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes, uniform_noise
 
@@ -70,6 +71,7 @@ class TestPrior:
             ({"prompt": torch.full((1, 3), 11)}, "prompt"),
             ({"prompt": torch.zeros(3, 3).long(), "batch_size": 2}, "prompt|batch_size"),
             ({"upper_codes": torch.zeros(1, 3).long()}, "upper_codes"),
+            ({"metadata": torch.zeros(1, 5).long()}, "metadata"),
             ({"temperature": 0}, "temperature"),
             ({"top_k": -1}, "top_k"),
             ({"top_p": 0}, "top_p"),
@@ -191,13 +193,13 @@ class TestModel:
     def test_labels_know_the_window(self, stub_labelled_model):
         labels = torch.tensor([[0, 0, 0, 3, 4]])
         stub_labelled_model.generate(duration=1.5, num_samples=2, metadata=labels, seed=0)
-        calls = stub_labelled_model.priors[0].calls
+        calls = stub_labelled_model.priors[0].calls[1:]  # after the one that checks the labels
         assert [call.metadata[1].tolist() for call in calls[:3]] == [
             [150, 0, 48, 3, 4],
             [150, 24, 48, 3, 4],
             [150, 48, 48, 3, 4],
         ]
-        assert [call.metadata[0, 2].item() for call in stub_labelled_model.priors[2].calls] == [128, 128, 128]
+        assert [call.metadata[0, 2].item() for call in stub_labelled_model.priors[2].calls[1:]] == [128, 128, 128]
 
     def test_settings_come_from_the_generation_config_unless_given(self, stub_model):
         stub_model.generation_config = FastJukeboxGenerationConfig(duration=0.5, do_sample=False)
@@ -312,7 +314,7 @@ class TestRealModel:
         tiny_model.generation_config.temperature = [0.9, 0.8, 0.7]
         tiny_model.generation_config.duration = 0.1
         tiny_model.save_pretrained(tmp_path)
-        loaded = type(tiny_model).from_pretrained(tmp_path)
+        loaded = FastJukeboxModel.from_pretrained(tmp_path)
         assert isinstance(loaded.generation_config, FastJukeboxGenerationConfig)
         assert loaded.generation_config.temperature == [0.9, 0.8, 0.7]
         assert "temperature" not in (tmp_path / "config.json").read_text()
@@ -322,18 +324,18 @@ class TestRealModel:
     def test_a_repository_without_settings_gets_the_defaults(self, tiny_model, tmp_path):
         tiny_model.save_pretrained(tmp_path)
         (tmp_path / "generation_config.json").unlink()
-        assert type(tiny_model).from_pretrained(tmp_path).generation_config == FastJukeboxGenerationConfig()
+        assert FastJukeboxModel.from_pretrained(tmp_path).generation_config == FastJukeboxGenerationConfig()
 
     def test_broken_settings_are_an_error(self, tiny_model, tmp_path):
         tiny_model.save_pretrained(tmp_path)
         (tmp_path / "generation_config.json").write_text('{"temperature": -1.0}')
         with pytest.raises(ValueError, match="temperature"):
-            type(tiny_model).from_pretrained(tmp_path)
+            FastJukeboxModel.from_pretrained(tmp_path)
 
     def test_settings_can_be_given_when_loading(self, tiny_model, tmp_path):
         tiny_model.save_pretrained(tmp_path)
         settings = FastJukeboxGenerationConfig(duration=0.05)
-        loaded = type(tiny_model).from_pretrained(tmp_path, generation_config=settings)
+        loaded = FastJukeboxModel.from_pretrained(tmp_path, generation_config=settings)
         assert loaded.generate().audio.shape == (1, 80)
 
     def test_both_kinds_of_model_can_generate(self, tiny_model, tmp_path):
@@ -349,6 +351,24 @@ class TestRealModel:
     def test_codes_may_be_trained_on(self, tiny_model):
         codes = tiny_model.priors[2].generate(seed=1)
         tiny_model.priors[2].train()(codes, labels=codes).loss.backward()
+
+    def test_labels_are_refused_before_any_level_is_sampled(self, tiny_config):
+        for prior in tiny_config.prior_configs:
+            prior.num_artists, prior.num_genres = 3, 2
+        top = tiny_config.prior_configs[2]
+        top.use_timing, top.min_duration, top.max_duration = True, 0.05, 1.0
+        model = FastJukeboxModel(tiny_config).eval()
+        good = torch.tensor([[0, 0, 0, 2, 1]])
+        assert model.generate(duration=0.1, metadata=good, seed=1).audio.shape == (1, 160)
+        told = []
+        for bad, duration, what in (
+            ([good, torch.tensor([[0, 0, 0, 3, 1]]), good], 0.1, "artist"),
+            (torch.tensor([[0, 0, 0, 0, 2]]), 0.1, "genre"),
+            (good, 0.01, "total length"),
+        ):
+            with pytest.raises(ValueError, match=what):
+                model.generate(duration=duration, metadata=bad, progress=told.append)
+        assert told == []
 
     def test_low_precision(self, tiny_model):
         output = tiny_model.to(torch.bfloat16).generate(duration=0.1, seed=1)

@@ -143,10 +143,13 @@ def test_settings_of_a_call_change_nothing():
 def test_metadata_reaches_the_priors_that_take_it(stub_model, stub_labelled_model):
     labels = torch.arange(5).unsqueeze(0)
     assert level_metadata(None, stub_model.priors) == [None] * 3
-    assert level_metadata(labels, stub_model.priors) == [None] * 3
     assert all(torch.equal(own, labels) for own in level_metadata(labels, stub_labelled_model.priors))
     mixed = [stub_model.priors[0], stub_labelled_model.priors[1], stub_labelled_model.priors[2]]
     assert level_metadata([None, labels, labels], mixed)[0] is None
+    with pytest.raises(ValueError, match="metadata"):
+        level_metadata(labels, stub_model.priors)
+    with pytest.raises(ValueError, match=r"metadata\[0\]"):
+        level_metadata([labels] * 3, mixed)
     with pytest.raises(ValueError, match="metadata.*bottom"):
         level_metadata(None, stub_labelled_model.priors)
     with pytest.raises(ValueError, match=r"metadata\[1\]"):

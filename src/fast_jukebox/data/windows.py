@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from fast_jukebox.audio import load_audio
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class WindowSampler:
@@ -76,7 +80,7 @@ class SoundWindows(TorchDataset):
 
     def __init__(
         self,
-        songs: Sequence[dict],
+        songs: Dataset,
         window: int,
         sampling_rate: int,
         seed: int | None = None,

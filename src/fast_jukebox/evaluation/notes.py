@@ -28,7 +28,7 @@ _SILENT = 10 ** (-60 / 20)
 _OFF_PITCH = 0.4
 _STABLE_SEMITONES = 0.5
 _MOST_NOTES = 6
-_WEAKEST_NOTE = 0.12
+_WEAKEST_NOTE = 0.15
 _FUNDAMENTAL_SHARE = 0.1
 _FRAMES_AT_ONCE = 256
 
@@ -84,9 +84,7 @@ def find_notes(audio: Tensor, sampling_rate: int) -> NoteFrames:
     """
     if audio.dim() != 1 or not audio.is_floating_point():
         raise ValueError(f"`audio` must be floating point of shape (samples,), got {audio.dtype} {tuple(audio.shape)}")
-    if sampling_rate < 8000:
-        raise ValueError(f"`sampling_rate` must be at least 8000, got {sampling_rate}")
-    size = 2 ** round(math.log2(_WINDOW_SECONDS * sampling_rate))
+    size = shortest_clip(sampling_rate)
     if len(audio) < size:
         raise ValueError(f"`audio` must have at least {size} samples ({size / sampling_rate:.2g} s), got {len(audio)}")
     hop = size // 4
@@ -106,6 +104,17 @@ def find_notes(audio: Tensor, sampling_rate: int) -> NoteFrames:
         stable_energy=_stable(peaks, peak_energy).clamp_max(energy),
         hop_seconds=hop / sampling_rate,
     )
+
+
+def shortest_clip(sampling_rate: int) -> int:
+    """Samples of a window, and so of the shortest recording that notes can be found in.
+
+    Raises:
+        ValueError: a sampling rate under 8000, at which the partials of high notes are missing.
+    """
+    if sampling_rate < 8000:
+        raise ValueError(f"`sampling_rate` must be at least 8000, got {sampling_rate}")
+    return int(2 ** round(math.log2(_WINDOW_SECONDS * sampling_rate)))
 
 
 def _peaks(spectrum: Tensor, bin_width: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,4 +202,4 @@ def _assign_notes(peaks: Tensor) -> Tensor:
     return strength
 
 
-__all__ = ["HIGHEST_PITCH", "LOWEST_PITCH", "NoteFrames", "find_notes"]
+__all__ = ["HIGHEST_PITCH", "LOWEST_PITCH", "NoteFrames", "find_notes", "shortest_clip"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes
+from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes, shortest_clip
 
 CLIP_SECONDS = 10.0
 """Length of the clips that songs are cut into; a key is chosen for each."""
@@ -45,6 +45,8 @@ class Key:
         return self.tonic if self.scale == "major" else (self.tonic + 3) % 12
 
 
+_FEWEST_NOTED = 0.1
+
 KEYS = tuple(Key(tonic, scale) for scale in SCALES for tonic in range(12))
 
 
@@ -53,12 +55,15 @@ class ClipPitch:
     """Pitch content of a clip.
 
     Attributes:
-        key: the key that holds most of the notes' sounding time.
-        in_key_share: the share that it holds, in [0, 1]; NaN where there is no note.
+        key: the key that holds most of the notes' sounding time, see [`pitch_class_seconds`].
+        in_key_share: the share that it holds, in [0, 1]; NaN where notes sound for less than a tenth of the time, as in
+            noise, in which a few chance notes would always find a key.
         profile: (12,) share of the notes' sounding time of each pitch class, C first; zeros where there is no note.
         tonal_clarity: share of the energy that lies in stable spectral peaks; NaN for silence.
         noted_share: share of the sounding time in which a note was found; NaN for silence.
-        note_seconds: sounding time of the notes, each pitch class counted once at a time.
+        note_seconds: time in which a note sounds.
+        pitch_classes: how many pitch classes the clip uses, two to the entropy of the profile: 1 for a drone, 12 where
+            all sound alike; NaN where there is no note.
     """
 
     key: Key
@@ -67,6 +72,12 @@ class ClipPitch:
     tonal_clarity: float
     noted_share: float
     note_seconds: float
+    pitch_classes: float
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there are notes enough to speak of a key."""
+        return not math.isnan(self.in_key_share)
 
     @property
     def aligned_profile(self) -> Tensor:
@@ -79,11 +90,12 @@ class PitchSummary:
     """Pitch content of a set of clips.
 
     Attributes:
-        in_key_share: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN without notes.
+        in_key_share: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN where none has one.
         in_key_error: standard error of it over clips; NaN for fewer than two.
         in_key_lowest: the share of the clip in which it is least.
         tonal_clarity: mean over clips that sound.
         noted_share: mean over clips that sound.
+        pitch_classes: mean over clips that have a key.
         profile: (12,) mean of the clips' aligned profiles.
         clips: how many clips.
     """
@@ -93,16 +105,21 @@ class PitchSummary:
     in_key_lowest: float
     tonal_clarity: float
     noted_share: float
+    pitch_classes: float
     profile: Tensor
     clips: int
 
 
 def pitch_class_seconds(notes: NoteFrames) -> Tensor:
-    """(12,) seconds for which each pitch class sounds, C first; octaves sounding together count once."""
-    there = notes.strength > 0
-    classes = (torch.arange(there.shape[1], device=there.device) + LOWEST_PITCH) % 12
-    frames = torch.zeros(len(there), 12, device=there.device).index_add_(1, classes, there.float())
-    return (frames > 0).float().sum(dim=0) * notes.hop_seconds
+    """(12,) seconds for which each pitch class sounds, C first.
+
+    Every moment in which a note sounds counts the same, and is shared among the notes by their strength. The sum is the
+    time in which a note sounds.
+    """
+    strength = notes.strength / notes.strength.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    classes = (torch.arange(strength.shape[1], device=strength.device) + LOWEST_PITCH) % 12
+    seconds = strength.new_zeros(12).index_add_(0, classes, strength.sum(dim=0))
+    return seconds * notes.hop_seconds
 
 
 def best_key(profile: Tensor) -> tuple[Key, float]:
@@ -136,23 +153,26 @@ def analyse_clip(audio: Tensor, sampling_rate: int) -> ClipPitch:
     key, share = best_key(seconds) if total > 0 else (KEYS[0], math.nan)
     return ClipPitch(
         key=key,
-        in_key_share=share,
+        in_key_share=share if notes.noted_share >= _FEWEST_NOTED else math.nan,
         profile=seconds / total if total > 0 else seconds,
         tonal_clarity=notes.tonal_clarity,
         noted_share=notes.noted_share,
         note_seconds=total,
+        pitch_classes=_perplexity(seconds / total) if total > 0 else math.nan,
     )
 
 
 def analyse_song(audio: Tensor, sampling_rate: int, clip_seconds: float = CLIP_SECONDS) -> list[ClipPitch]:
     """Pitch content of a song's clips, side by side from its start; the rest at its end counts if half a clip long.
 
-    A song shorter than a clip is one clip. Other arguments and errors are those of [`find_notes`].
+    A song shorter than a clip is one clip, and one shorter than [`shortest_clip`] none. Other arguments and errors are
+    those of [`find_notes`].
     """
     size = round(clip_seconds * sampling_rate)
     clips = list(audio.split(size))
     if len(clips) > 1 and len(clips[-1]) < size / 2:
         clips.pop()
+    clips = [clip for clip in clips if len(clip) >= shortest_clip(sampling_rate)]
     return [analyse_clip(clip, sampling_rate) for clip in clips]
 
 
@@ -164,7 +184,7 @@ def summarise_pitch(clips: Sequence[ClipPitch]) -> PitchSummary:
     """
     if not clips:
         raise ValueError("`clips` must hold at least one clip, got none")
-    noted = [clip for clip in clips if clip.note_seconds > 0]
+    noted = [clip for clip in clips if clip.has_key]
     weights = [clip.note_seconds for clip in noted]
     share = _mean([clip.in_key_share for clip in noted], weights)
     squares = math.fsum((w * (clip.in_key_share - share)) ** 2 for w, clip in zip(weights, noted, strict=True))
@@ -175,14 +195,15 @@ def summarise_pitch(clips: Sequence[ClipPitch]) -> PitchSummary:
         in_key_lowest=min((clip.in_key_share for clip in noted), default=math.nan),
         tonal_clarity=_mean([clip.tonal_clarity for clip in clips if not math.isnan(clip.tonal_clarity)]),
         noted_share=_mean([clip.noted_share for clip in clips if not math.isnan(clip.noted_share)]),
+        pitch_classes=_mean([clip.pitch_classes for clip in noted]),
         profile=mean_profile(clips),
         clips=len(clips),
     )
 
 
 def mean_profile(clips: Sequence[ClipPitch]) -> Tensor:
-    """(12,) mean of the aligned profiles of the clips that have notes; zeros where none has."""
-    profiles = [clip.aligned_profile for clip in clips if clip.note_seconds > 0]
+    """(12,) mean of the aligned profiles of the clips that have a key; zeros where none has."""
+    profiles = [clip.aligned_profile for clip in clips if clip.has_key]
     return torch.stack(profiles).mean(dim=0) if profiles else torch.zeros(12)
 
 
@@ -230,6 +251,11 @@ def distance_within(
             first = [first[index] for index in torch.randperm(len(first), generator=generator)[:count].tolist()]
         distances.append(profile_distance(first, second))
     return _mean([distance for distance in distances if not math.isnan(distance)])
+
+
+def _perplexity(profile: Tensor) -> float:
+    shares = [share for share in profile.double().tolist() if share > 0]
+    return math.exp(-math.fsum(share * math.log(share) for share in shares))
 
 
 def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:

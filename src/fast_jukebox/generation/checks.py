@@ -47,17 +47,19 @@ def check_codes(name: str, codes: Any, codebook_size: int) -> Tensor:
     return codes
 
 
-def check_metadata(name: str, metadata: Any, width: int | None = None) -> Tensor:
+def check_metadata(name: str, metadata: Any, width: int) -> Tensor:
     """`metadata` itself.
 
     Raises:
-        ValueError: it is no int64 tensor (N, `width`).
+        ValueError: it is no int64 tensor (N, `width`), or `width` is 0, which stands for a prior without labels.
     """
-    shape = f"(songs, {'at least 3' if width is None else width})"
+    if width == 0:
+        raise ValueError(f"`{name}` must be None where no prior has labels, got {type(metadata).__name__}")
+    shape = f"(songs, {width})"
     if not isinstance(metadata, Tensor):
         raise ValueError(f"`{name}` must be an int64 tensor of shape {shape}, got {type(metadata).__name__}")
-    fits = metadata.dim() == 2 and metadata.shape[0] > 0 and metadata.shape[1] >= 3
-    if metadata.dtype != torch.int64 or not fits or (width is not None and metadata.shape[1] != width):
+    fits = metadata.dim() == 2 and metadata.shape[0] > 0 and metadata.shape[1] == width
+    if metadata.dtype != torch.int64 or not fits:
         raise ValueError(
             f"`{name}` must be an int64 tensor of shape {shape}, got {metadata.dtype} {tuple(metadata.shape)}"
         )

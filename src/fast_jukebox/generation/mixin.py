@@ -357,7 +357,7 @@ def _check_conditions(config: Any, length: int, upper_codes: Tensor | None, meta
                 f"{upper_codes.shape[1]}"
             )
     if metadata is not None:
-        check_metadata("metadata", metadata, config.metadata_length or None)
+        check_metadata("metadata", metadata, config.metadata_length)
     elif config.metadata_length:
         raise ValueError("`metadata` must be given: this prior is conditioned on artist, genre or timing; got None")
 

@@ -185,6 +185,7 @@ def plan_song(
             upper_ratio=hops[level + 1] // hops[level] if level + 1 < num_levels else 1,
             given=0 if known is None else known.shape[1],
         )
+    check_labels(priors, labels, windows, hops, samples)
     return SongPlan(
         samples=samples,
         lengths=lengths,
@@ -270,7 +271,8 @@ def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
     A prior takes as many columns as it knows; a prior without labels takes none.
 
     Raises:
-        ValueError: no metadata for a prior that needs it, or metadata of another type, width or number of levels.
+        ValueError: no metadata for a prior that needs it, metadata where none is taken, or of another type, width or
+            number of levels.
     """
     entries = metadata if isinstance(metadata, list | tuple) else [metadata] * len(priors)
     if len(entries) != len(priors):
@@ -281,7 +283,7 @@ def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
     for level, (entry, width) in enumerate(zip(entries, widths, strict=True)):
         name = "metadata" if shared else f"metadata[{level}]"
         if entry is not None:
-            check_metadata(name, entry, max(widths) or None if shared else width or None)
+            check_metadata(name, entry, max(widths) if shared else width)
         if width and entry is None:
             raise ValueError(
                 f"`{name}` must be given: the {level_name(level, len(priors))} prior is conditioned on artist, genre "
@@ -289,6 +291,27 @@ def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
             )
         labels.append(entry[:, :width] if width and entry is not None else None)
     return labels
+
+
+def check_labels(
+    priors: Sequence[Any],
+    labels: Sequence[Tensor | None],
+    windows: Sequence[Sequence[Window]],
+    hops: Sequence[int],
+    samples: int,
+) -> None:
+    """Let each labelled prior see its label vectors on a window of one upper code, before any level is sampled.
+
+    Raises:
+        ValueError: the prior refuses an artist, a genre or a length.
+    """
+    for prior, own, its_windows, hop in zip(priors, labels, windows, hops, strict=True):
+        if own is None or not its_windows:
+            continue
+        device, ratio = device_of(prior), prior.config.upper_ratio
+        upper = torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device) if prior.config.upper_downs else None
+        seen = window_metadata(own.to(device), its_windows[0], hop, samples)
+        prior.condition(own.shape[0], ratio, upper_codes=upper, metadata=seen)
 
 
 def window_metadata(labels: Tensor | None, window: Window, hop_length: int, samples: int) -> Tensor | None:
@@ -304,6 +327,7 @@ def window_metadata(labels: Tensor | None, window: Window, hop_length: int, samp
 
 __all__ = [
     "SongPlan",
+    "check_labels",
     "encode_prompt",
     "level_metadata",
     "level_settings",

@@ -79,7 +79,9 @@ def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = Non
         raise ValueError(f"`{name}` must be an integer {limit}, got {value!r}")
 
 
-def check_float(name: str, value: Any, minimum: float, maximum: float = math.inf, *, open_minimum: bool = False) -> None:
+def check_float(
+    name: str, value: Any, minimum: float, maximum: float = math.inf, *, open_minimum: bool = False
+) -> None:
     """Raise a `ValueError` unless `value` is a finite number in `[minimum, maximum]` (`(minimum, ...` when open)."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not good or value > maximum or value < minimum or (open_minimum and value == minimum):

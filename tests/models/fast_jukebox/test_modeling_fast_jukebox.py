@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_saved_is_loaded(tiny_model, tmp_path, dtype, max_shard_size):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_runs_on_a_cpu(tiny_model, tmp_path, dtype):
-    sound = audio()
+    sound = audio(batch=1, codes=2)
     exact = tiny_model(sound).losses
     tiny_model.to(dtype).save_pretrained(tmp_path)
     half = FastJukeboxModel.from_pretrained(tmp_path)
@@ -256,7 +257,9 @@ def rewritten_without(folder, key):
 @pytest.mark.parametrize("part", ["vqvae", 0, 2])
 def test_a_missing_tensor_is_initialised_and_spoils_no_other(tiny_model, tmp_path, part):
     own = tiny_model.vqvae if part == "vqvae" else tiny_model.priors[part]
-    for number, key in enumerate(own.state_dict()):
+    # one tensor of each kind: names that differ in their numbers alone are alike
+    kinds = {re.sub(r"\d+", "#", key): key for key in own.state_dict()}
+    for number, key in enumerate(kinds.values()):
         folder = tmp_path / str(number)
         own.save_pretrained(folder)
         rewritten_without(folder, key)

@@ -1,0 +1,339 @@
+#!/usr/bin/env python
+"""Measure a model on held-out songs: figures, samples, a picture, and if asked its card.
+
+    python examples/run_evaluation.py --model runs/model --songs songs/chorales --codes runs/codes \
+        --output_dir runs/evaluation
+
+Writes `figures.json` and `figures.md` (docs/evaluation.md says what the keys mean), the samples (the first of the seed,
+not selected) as FLAC files, and `spectrograms.png`: a held-out song, what each level's codes keep of it, and a sample.
+Without `--codes` the songs are encoded first. `--max_songs`, `--song_seconds` and `--max_windows` bound the time, which
+is about 15 minutes for the embedded default on two cores. `--card model --card_license apache-2.0` writes the model's
+card from the figures, and from what `--training` (a JSON file) tells of the training, into the model's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset, DatasetDict
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox.audio import load_audio, save_audio
+from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, vqvae_fingerprint
+from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.evaluation.controls import random_notes, white_noise
+from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
+from fast_jukebox.evaluation.notes import shortest_clip
+from fast_jukebox.evaluation.pitch import (
+    CLIP_SECONDS,
+    ClipPitch,
+    analyse_song,
+    distance_within,
+    profile_distance,
+    summarise_pitch,
+)
+from fast_jukebox.evaluation.plots import plot_spectrograms
+from fast_jukebox.evaluation.reconstruction import reconstruction_figures, whole_codes
+from fast_jukebox.evaluation.report import (
+    FIGURES_NOTE,
+    card_figures,
+    figures_markdown,
+    level_names,
+    training_markdown,
+)
+from fast_jukebox.generation.progress import ProgressBars
+from fast_jukebox.hub import write_model_card
+from fast_jukebox.training.arguments import parse_arguments
+
+PICTURE = "spectrograms.png"
+_EMBEDDED_USAGE = """\
+import fast_jukebox  # registers the model and the task
+from transformers import pipeline
+
+song = pipeline("fast-jukebox")(duration=20, seed=0)
+song["audio"], song["sampling_rate"]"""
+
+
+@dataclass
+class EvaluationArguments:
+    """What to measure, and how much of it."""
+
+    model: str = field(metadata={"help": "Folder or Hub name of a whole model."})
+    songs: str = field(metadata={"help": "Folder of songs; those marked as test are held out, or a share of them."})
+    codes: str | None = field(
+        default=None, metadata={"help": "Folder of codes of these songs; made where missing, by default in output_dir."}
+    )
+    output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of all that is written."})
+    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    max_songs: int | None = field(default=None, metadata={"help": "Use the first so many songs of each split only."})
+    song_seconds: float = field(
+        default=30.0, metadata={"help": "Seconds from the start of each held-out song to reconstruct and listen to."}
+    )
+    max_windows: int = field(default=64, metadata={"help": "Held-out windows of codes that each prior predicts."})
+    batch_size: int = field(default=4, metadata={"help": "Windows that a prior predicts at once."})
+    num_samples: int = field(default=4, metadata={"help": "Songs to sample."})
+    duration: float = field(default=10.0, metadata={"help": "Seconds of each of them."})
+    seed: int = field(default=0, metadata={"help": "Of the samples."})
+    device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
+    card: Literal["none", "model", "embedded"] = field(
+        default="none", metadata={"help": "Write the model's card into its folder; embedded: as the package's default."}
+    )
+    card_license: str | None = field(default=None, metadata={"help": "License of the weights, for the card."})
+    card_name: str | None = field(default=None, metadata={"help": "Name on the card; by default the model's folder."})
+    training: str | None = field(default=None, metadata={"help": "JSON file that tells of the training, for the card."})
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float | str]:
+    """Measure, write everything, and return the figures."""
+    (args,) = parse_arguments((EvaluationArguments,), arguments)
+    check_arguments(args)
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = FastJukeboxModel.from_pretrained(args.model, dtype=torch.float32).eval().to(device)
+    rate = model.config.vqvae_config.sampling_rate
+    songs = load_songs(args.songs, args.test_share, limits=SongLimits(whole=False), progress=True)
+    if "test" not in songs or "train" not in songs:
+        raise ValueError(f"`--songs` must have songs marked train and test, got the splits {', '.join(songs)}")
+    songs = DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in songs.items()})
+    recordings = Recordings(songs["test"], rate, args.song_seconds)
+
+    figures: dict[str, float | str] = {
+        "train_songs": len(songs["train"]),
+        "train_hours": sum(songs["train"]["duration"]) / 3600,
+        "test_songs": len(songs["test"]),
+        "test_hours": sum(songs["test"]["duration"]) / 3600,
+    }
+    figures |= reconstruction_figures(model.vqvae, tqdm(recordings, desc="reconstructing", unit="song"))
+    figures |= likelihood_figures(model, prepare_codes(args, songs, model), args)
+    samples = draw_samples(model, args, output)
+    figures |= pitch_figures(model, recordings, samples)
+    figures |= facts(args, device, arguments)
+    figures = {key: value for key, value in figures.items() if not (isinstance(value, float) and math.isnan(value))}
+    draw_picture(model, recordings[0], samples[0], output / PICTURE, level_names(figures))
+    (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (output / "figures.md").write_text(figures_markdown(figures), encoding="utf-8")
+    if args.card != "none":
+        write_card(args, figures, output / PICTURE)
+    print(figures_markdown(figures))
+    return figures
+
+
+def check_arguments(args: EvaluationArguments) -> None:
+    """Refuse what would fail after a long time.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name in ("max_songs", "song_seconds", "max_windows", "batch_size", "num_samples", "duration"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"`--{name}` must be over 0, got {value}")
+    if args.card != "none" and not args.card_license:
+        raise ValueError("`--card_license` must name the weights' license where a card is asked for, got None")
+    if args.card != "none" and not Path(args.model).is_dir():
+        raise ValueError(f"`--model` must be a folder where a card is asked for, got {args.model!r}")
+    if args.training and not Path(args.training).is_file():
+        raise ValueError(f"`--training` must be a JSON file, got {args.training!r}")
+
+
+class Recordings:
+    """The first seconds of each song, (T,) at one rate, read when asked for."""
+
+    def __init__(self, songs: Dataset, sampling_rate: int, seconds: float) -> None:
+        self.songs, self.sampling_rate, self.seconds = songs, sampling_rate, seconds
+
+    def __len__(self) -> int:
+        return len(self.songs)
+
+    def __getitem__(self, index: int) -> Tensor:
+        sound = self.songs[index]["audio"]
+        source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
+        return load_audio(source, self.sampling_rate, duration=self.seconds)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+
+def prepare_codes(args: EvaluationArguments, songs: DatasetDict, model: FastJukeboxModel) -> DatasetDict:
+    """The codes of the songs: read where they are, or else made.
+
+    Raises:
+        ValueError: the folder's codes are another VQ-VAE's.
+    """
+    folder = Path(args.codes or Path(args.output_dir) / "codes")
+    if not (folder / MANIFEST).exists():
+        return encode_songs(songs, model.vqvae, folder)
+    there = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["vqvae"]
+    if there != vqvae_fingerprint(model.vqvae):
+        raise ValueError(f"`--codes` {folder} holds codes of another VQ-VAE than that of {args.model}: name another")
+    codes = load_codes(folder)
+    return DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in codes.items()})
+
+
+def likelihood_figures(model: FastJukeboxModel, codes: DatasetDict, args: EvaluationArguments) -> dict[str, float]:
+    """Bits per code of each prior on held-out windows, beside models that count."""
+    figures: dict[str, float] = {}
+    for level, prior in enumerate(model.priors):
+        windows = CodeWindows(codes["test"], prior.config, max_windows=args.max_windows)
+        every = len(windows.sampler)
+        groups = [windows.sampler[index * every // len(windows)][0] for index in range(len(windows))]
+        items = (windows[index] for index in range(len(windows)))
+        bar = tqdm(items, total=len(windows), desc=f"level {level}: predicting", unit="window")
+        found = prior_likelihood(prior, bar, groups, args.batch_size)
+        column = f"codes_{level}"
+        songs = codes["train"].select_columns([column]).with_format("numpy")
+        rows = (torch.from_numpy(song[column].astype("int64")) for song in songs)
+        bar = tqdm(rows, total=len(songs), desc=f"level {level}: counting", unit="song")
+        bigram = BigramModel.fit(bar, prior.config.codebook_size)
+        items = [{"codes": windows[index]["codes"]} for index in range(len(windows))]
+        figures |= {
+            f"bits_per_code_{level}": found.bits_per_code,
+            f"bits_per_code_error_{level}": found.standard_error,
+            f"perplexity_{level}": found.perplexity,
+            f"accuracy_{level}": found.accuracy,
+            f"bigram_bits_per_code_{level}": count_likelihood(bigram, items, groups).bits_per_code,
+            f"unigram_bits_per_code_{level}": count_likelihood(bigram.unigram, items, groups).bits_per_code,
+            f"windows_{level}": found.windows,
+            f"window_codes_{level}": prior.config.n_ctx,
+        }
+    return figures
+
+
+def draw_samples(model: FastJukeboxModel, args: EvaluationArguments, output: Path) -> list[Tensor]:
+    """Sample songs, (T,) each, and write them as `sample-0.flac` and so on."""
+    with ProgressBars() as bars:
+        made = model.generate(duration=args.duration, num_samples=args.num_samples, seed=args.seed, progress=bars)
+    samples = list(made.audio.float().cpu())
+    for index, sample in enumerate(samples):
+        save_audio(output / f"sample-{index}.flac", sample.clamp(-1, 1), made.sampling_rate)
+    return samples
+
+
+def pitch_figures(model: FastJukeboxModel, recordings: Recordings, samples: list[Tensor]) -> dict[str, float]:
+    """Pitch content of samples, songs, reconstructions and controls; nothing for what is too short to have any."""
+    rate = recordings.sampling_rate
+    if rate < 8000:
+        print(f"No pitch figures: they need a sampling rate of at least 8000, not {rate}.")
+        return {}
+    hop = model.config.vqvae_config.hop_lengths[-1]
+    songs, through_codes = [], []
+    for recording in tqdm(recordings, desc="listening", unit="song"):
+        recording = whole_codes(recording, hop)
+        songs.append(analyse_song(recording, rate))
+        codes = model.vqvae.encode(recording[None].to(model.device), levels=[0])
+        through_codes += analyse_song(model.vqvae.decode(codes)[0].cpu(), rate)
+    clips = {
+        "songs": [clip for song in songs for clip in song],
+        "reconstructions": through_codes,
+        "samples": [clip for sample in samples for clip in analyse_song(sample, rate)],
+        "chromatic": [clip for seed in range(4) for clip in analyse_song(random_notes(CLIP_SECONDS, rate, seed), rate)],
+        "noise": [clip for seed in range(4) for clip in analyse_song(white_noise(CLIP_SECONDS, rate, seed), rate)],
+    }
+    figures: dict[str, float] = {}
+    for name, own in clips.items():
+        if not own:
+            print(f"No pitch figures of the {name}: they are shorter than {shortest_clip(rate) / rate:.2g} s.")
+            continue
+        figures |= summary_figures(name, own)
+        if name != "songs":
+            figures[f"{name}_distance"] = profile_distance(own, clips["songs"])
+    songs = [song for song in songs if song]
+    figures["songs_distance"] = distance_within(songs)
+    figures["songs_distance_same_size"] = distance_within(songs, count=len(clips["samples"]))
+    return figures
+
+
+def summary_figures(name: str, clips: list[ClipPitch]) -> dict[str, float]:
+    """The figures of one set of clips, keyed `NAME_FIGURE`."""
+    summary = summarise_pitch(clips)
+    keys = ("in_key_share", "in_key_error", "in_key_lowest", "pitch_classes", "tonal_clarity", "noted_share", "clips")
+    return {f"{name}_{key}": getattr(summary, key) for key in keys}
+
+
+def facts(args: EvaluationArguments, device: str, arguments: list[str] | None) -> dict[str, float | str]:
+    """What the figures were made with: the command without this machine's folders, settings, versions, machine."""
+    command = sys.argv[1:] if arguments is None else arguments
+    parts = [Path(part).name if Path(part).is_absolute() else part for part in command]
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
+    names = ("fast-jukebox", "torch", "transformers")
+    return {
+        "seed": args.seed,
+        "num_samples": args.num_samples,
+        "duration": args.duration,
+        "song_seconds": args.song_seconds,
+        "command": " ".join(["python examples/run_evaluation.py", *parts]),
+        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)]),
+        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}){gpu}",
+    }
+
+
+def draw_picture(
+    model: FastJukeboxModel, song: Tensor, sample: Tensor, path: Path, names: list[str], seconds: float = 10.0
+) -> None:
+    """A held-out song, what each level's codes keep of it, and a sample, as mel spectrograms."""
+    rate = model.config.vqvae_config.sampling_rate
+    song = whole_codes(song[: round(seconds * rate)], model.config.vqvae_config.hop_lengths[-1])
+    clips = {"a held-out song": song}
+    for level, codes in enumerate(model.vqvae.encode(song[None].to(model.device))):
+        decoded = model.vqvae.decode([codes], level)[0].cpu()
+        clips[f"the song through the codes of the {names[level]} level"] = decoded
+    clips["a sample"] = sample[: round(seconds * rate)]
+    plot_spectrograms(path, clips, rate)
+
+
+def write_card(args: EvaluationArguments, figures: dict[str, float | str], picture: Path) -> Path:
+    """Write `README.md` and the picture into the model's folder; returns the card's path."""
+    training: dict[str, Any] = json.loads(Path(args.training).read_text(encoding="utf-8")) if args.training else {}
+    embedded = args.card == "embedded"
+    folder = Path(args.model)
+    shutil.copyfile(picture, folder / PICTURE)
+    name = args.card_name or ("fast-jukebox default" if embedded else folder.absolute().name)
+    summary = describe(folder)
+    if embedded:
+        summary += ' It comes inside the package: `pipeline("fast-jukebox")` loads it with no network.'
+    return write_model_card(
+        folder,
+        name=name,
+        description=summary,
+        training=training_markdown(training, figures) or "Nothing was recorded of the training.",
+        figures=card_figures(figures),
+        license=args.card_license,
+        figures_note=f"{FIGURES_NOTE}\n\nMade by `{figures['command']}` with {figures['versions']}.",
+        picture=PICTURE,
+        picture_caption="mel spectrograms: a held-out song, what each level's codes keep of it, and a sample",
+        usage=_EMBEDDED_USAGE if embedded else None,
+    )
+
+
+def describe(folder: Path) -> str:
+    """What the model is, from its configuration."""
+    config = FastJukeboxModel.config_class.from_pretrained(folder)
+    vqvae, priors = config.vqvae_config, config.prior_configs
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20
+    depths = sorted({prior.num_hidden_layers for prior in priors})
+    hops = ", ".join(map(str, vqvae.hop_lengths))
+    contexts = ", ".join(f"{prior.n_ctx * prior.hop_length / vqvae.sampling_rate:.2g}" for prior in priors)
+    return (
+        f"A model of raw audio at {vqvae.sampling_rate} Hz, mono: a VQ-VAE of {config.num_levels} levels, with one of "
+        f"{vqvae.codebook_size} codes for every {hops} samples, and for each level a sparse transformer prior of "
+        f"{' or '.join(map(str, depths))} layers, whose context lasts {contexts} s (bottom first). {size:.1f} MB of "
+        "weights."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""How well codes are predicted, in bits: by a prior, and by models that know nothing but counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+
+
+@dataclass(frozen=True)
+class CodeLikelihood:
+    """How well held-out codes are predicted.
+
+    Attributes:
+        bits_per_code: mean over codes of -log2 of the probability that each was given.
+        standard_error: of it, over groups of windows (songs, as a rule); NaN for fewer than two groups.
+        accuracy: share of the codes that were the likeliest one.
+        codes: how many codes were predicted.
+        windows: in how many windows.
+    """
+
+    bits_per_code: float
+    standard_error: float
+    accuracy: float
+    codes: int
+    windows: int
+
+    @property
+    def perplexity(self) -> float:
+        """Two to the bits: between how many codes, equally likely, the model is undecided."""
+        return 2.0**self.bits_per_code
+
+
+class _CodeModel(Protocol):
+    def log_probabilities(self, codes: Tensor) -> Tensor: ...
+
+
+class UnigramModel:
+    """Codes drawn one by one, each with its share of the training codes (add-one smoothing).
+
+    Args:
+        counts: how often each code occurred, (K,), non-negative.
+    """
+
+    def __init__(self, counts: Tensor) -> None:
+        smoothed = counts.double() + 1.0
+        self.probabilities = smoothed / smoothed.sum()
+
+    @classmethod
+    def fit(cls, songs: Iterable[Tensor], codebook_size: int) -> UnigramModel:
+        """Count the codes of songs, int64 (L,) each, in [0, `codebook_size`)."""
+        counts = torch.zeros(codebook_size, dtype=torch.int64)
+        for song in songs:
+            counts += torch.bincount(_checked(song, codebook_size), minlength=codebook_size)
+        return cls(counts)
+
+    def log_probabilities(self, codes: Tensor) -> Tensor:
+        """Log probability in nats of each next code: for codes (N, L), (N, L, K)."""
+        return self.probabilities.log().expand(*codes.shape, -1)
+
+
+class BigramModel:
+    """Each code given the one before it: `(count(a, b) + s * unigram(b)) / (count(a) + s)`.
+
+    A window's first code has the unigram's probability. The strength s of the smoothing is the one of 0.5, 1, 2, ...
+    1024 at which the training codes are likeliest when each is left out of the counts that predict it.
+
+    Args:
+        counts: how often code b followed code a, (K, K), a first.
+        unigram: fitted on the same codes.
+    """
+
+    def __init__(self, counts: Tensor, unigram: UnigramModel) -> None:
+        counts = counts.double()
+        totals = counts.sum(dim=1, keepdim=True)
+        prior = unigram.probabilities
+        first, second = counts.nonzero(as_tuple=True)
+        pairs = counts[first, second]
+
+        def left_out(strength: float) -> float:
+            share = (pairs - 1 + strength * prior[second]) / (totals[first, 0] - 1 + strength)
+            return float((pairs * share.log()).sum())
+
+        self.unigram = unigram
+        self.strength = max((2.0**exponent for exponent in range(-1, 11)), key=left_out)
+        self.probabilities = (counts + self.strength * prior) / (totals + self.strength)
+
+    @classmethod
+    def fit(cls, songs: Iterable[Tensor], codebook_size: int) -> BigramModel:
+        """Count the pairs of neighbours in songs, int64 (L,) each, in [0, `codebook_size`)."""
+        pairs = torch.zeros(codebook_size**2, dtype=torch.int64)
+        singles = torch.zeros(codebook_size, dtype=torch.int64)
+        for song in songs:
+            song = _checked(song, codebook_size)
+            singles += torch.bincount(song, minlength=codebook_size)
+            pairs += torch.bincount(song[:-1] * codebook_size + song[1:], minlength=codebook_size**2)
+        return cls(pairs.view(codebook_size, codebook_size), UnigramModel(singles))
+
+    def log_probabilities(self, codes: Tensor) -> Tensor:
+        """Log probability in nats of each next code: for codes (N, L), (N, L, K)."""
+        first = self.unigram.probabilities.log().expand(codes.shape[0], 1, -1)
+        return torch.cat([first, self.probabilities.log()[codes[:, :-1]]], dim=1)
+
+
+def count_likelihood(
+    model: _CodeModel, windows: Iterable[Mapping[str, Tensor]], groups: Sequence[Hashable] | None = None
+) -> CodeLikelihood:
+    """Score windows with a [`UnigramModel`] or [`BigramModel`]; arguments as for [`prior_likelihood`]."""
+    rows = []
+    for window in windows:
+        codes = window["codes"][None].cpu()
+        rows += _score(model.log_probabilities(codes), codes)
+    return _summarise(rows, groups)
+
+
+@torch.no_grad()
+def prior_likelihood(
+    prior: FastJukeboxPrior,
+    windows: Iterable[Mapping[str, Tensor]],
+    groups: Sequence[Hashable] | None = None,
+    batch_size: int = 4,
+) -> CodeLikelihood:
+    """Score windows with a prior, each code given those before it in its window and the level above.
+
+    Args:
+        prior: on any device; used in evaluation mode.
+        windows: `codes` int64 (L,), with `upper_codes` int64 (L / upper_ratio,) and `metadata` where the prior is
+            conditioned on them; all of one length.
+        groups: for each window what it belongs to, such as its song; windows of one group are alike, so that the
+            standard error is taken over groups. By default every window is a group.
+        batch_size: windows at a time.
+
+    Raises:
+        ValueError: no windows, another number of groups, or what [`FastJukeboxPrior.forward`] refuses.
+    """
+    was_training = prior.training
+    prior.eval()
+    rows = []
+    try:
+        for batch in _batches(windows, batch_size):
+            logits = prior(
+                batch["codes"].to(prior.device),
+                upper_codes=batch["upper_codes"].to(prior.device) if "upper_codes" in batch else None,
+                metadata=batch["metadata"].to(prior.device) if "metadata" in batch else None,
+            ).logits
+            rows += _score(F.log_softmax(logits.float(), dim=-1), batch["codes"].to(prior.device))
+    finally:
+        prior.train(was_training)
+    return _summarise(rows, groups)
+
+
+def _batches(windows: Iterable[Mapping[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:
+    waiting: list[Mapping[str, Tensor]] = []
+
+    def stacked() -> dict[str, Tensor]:
+        return {name: torch.stack([window[name] for window in waiting]) for name in waiting[0]}
+
+    for window in windows:
+        waiting.append(window)
+        if len(waiting) == size:
+            yield stacked()
+            waiting = []
+    if waiting:
+        yield stacked()
+
+
+def _score(log_probabilities: Tensor, codes: Tensor) -> list[tuple[float, float, int]]:
+    """For each window, the sum of its bits, of its hits, and its number of codes."""
+    nats = -log_probabilities.gather(2, codes[..., None])[..., 0]
+    bits = nats.double() if nats.device.type == "cpu" else nats.cpu().double()
+    hits = (log_probabilities.argmax(dim=-1) == codes).sum(dim=1)
+    totals = zip((bits.sum(dim=1) / math.log(2)).tolist(), hits.tolist(), strict=True)
+    return [(own_bits, own_hits, codes.shape[1]) for own_bits, own_hits in totals]
+
+
+def _summarise(rows: Sequence[tuple[float, float, int]], groups: Sequence[Hashable] | None) -> CodeLikelihood:
+    if not rows:
+        raise ValueError("`windows` must hold at least one window, got none")
+    if groups is None:
+        groups = range(len(rows))
+    if len(groups) != len(rows):
+        raise ValueError(f"`groups` must have one entry for each of {len(rows)} windows, got {len(groups)}")
+    bits, hits, codes = (math.fsum(column) for column in zip(*rows, strict=True))
+    mean = bits / codes
+    # Of a ratio of sums: each group's bits beyond what the mean lets expect of its codes.
+    beyond: dict[Hashable, float] = {}
+    for group, (own_bits, _, own_codes) in zip(groups, rows, strict=True):
+        beyond[group] = beyond.get(group, 0.0) + own_bits - mean * own_codes
+    count = len(beyond)
+    squares = math.fsum(value**2 for value in beyond.values())
+    return CodeLikelihood(
+        bits_per_code=mean,
+        standard_error=math.sqrt(squares * count / (count - 1)) / codes if count > 1 else math.nan,
+        accuracy=hits / codes,
+        codes=int(codes),
+        windows=len(rows),
+    )
+
+
+def _checked(codes: Tensor, codebook_size: int) -> Tensor:
+    codes = codes.cpu().long()
+    if codes.dim() != 1 or (len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < codebook_size):
+        raise ValueError(
+            f"`songs` must be codes of shape (length,) from 0 to {codebook_size - 1}, got {tuple(codes.shape)} "
+            + (f"from {int(codes.min())} to {int(codes.max())}" if len(codes) else "")
+        )
+    return codes
+
+
+__all__ = ["BigramModel", "CodeLikelihood", "UnigramModel", "count_likelihood", "prior_likelihood"]

@@ -1,0 +1,94 @@
+"""Pictures of sound: mel spectrograms side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fast_jukebox.audio import write_atomically
+
+
+def mel_spectrogram(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
+    """Mel spectrogram in decibels below the loudest cell, of Hann windows of about 46 ms, four to a window's length.
+
+    Args:
+        audio: float (T,), filled up with silence to one window if shorter.
+        sampling_rate: samples a second.
+        n_mels: bands, equally wide on the mel scale, 2595 log10(1 + f / 700), from 0 to half the sampling rate.
+
+    Returns:
+        float32 (`n_mels`, frames), from -80 to 0; -80 everywhere for silence.
+
+    Raises:
+        ValueError: audio of another shape.
+    """
+    if audio.dim() != 1:
+        raise ValueError(f"`audio` must have the shape (samples,), got {tuple(audio.shape)}")
+    n_fft = max(2 ** round(math.log2(0.046 * sampling_rate)), 16)
+    audio = F.pad(audio.float(), (0, max(n_fft - len(audio), 0)))
+    window = torch.hann_window(n_fft, device=audio.device)
+    spectrum = torch.stft(audio, n_fft, n_fft // 4, window=window, center=False, return_complex=True).abs().square()
+    power = mel_filters(n_mels, n_fft, sampling_rate).to(audio.device) @ spectrum
+    loudest = power.max()
+    if not loudest > 0:
+        return torch.full_like(power, -80.0)
+    return (10 * (power / loudest).clamp_min(1e-8).log10()).float()
+
+
+def mel_filters(n_mels: int, n_fft: int, sampling_rate: int) -> Tensor:
+    """Triangles (n_mels, n_fft // 2 + 1) over the bins of a Fourier transform, each of height 1."""
+    highest = 2595 * math.log10(1 + sampling_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, highest, n_mels + 2, dtype=torch.float64) / 2595) - 1)
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sampling_rate / n_fft
+    # At the lowest bands a triangle may lie between two bins: it is made wide enough to touch one.
+    width = sampling_rate / n_fft
+    low = torch.minimum(edges[:-2], edges[1:-1] - width)[:, None]
+    high = torch.maximum(edges[2:], edges[1:-1] + width)[:, None]
+    centre = edges[1:-1][:, None]
+    return torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp_min(0).float()
+
+
+def plot_spectrograms(path: str | os.PathLike[str], clips: Mapping[str, Tensor], sampling_rate: int) -> Path:
+    """Draw the mel spectrograms of clips below each other, each under its name, into a PNG file.
+
+    Args:
+        path: of the picture.
+        clips: audio (T,) by title.
+        sampling_rate: samples a second.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: no clips.
+    """
+    if not clips:
+        raise ValueError("`clips` must hold at least one clip, got none")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.9 * len(clips)), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True)[:, 0]
+    top = 2595 * math.log10(1 + sampling_rate / 2 / 700)
+    ticks = [hertz for hertz in (250, 1000, 4000, 16000) if hertz < sampling_rate / 2]
+    image = None
+    for axes, (title, audio) in zip(rows, clips.items(), strict=True):
+        decibels = mel_spectrogram(audio.detach().cpu(), sampling_rate).numpy()
+        extent = (0, len(audio) / sampling_rate, 0, top)
+        image = axes.imshow(decibels, origin="lower", aspect="auto", vmin=-80, vmax=0, extent=extent, cmap="magma")
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_yticks([2595 * math.log10(1 + hertz / 700) for hertz in ticks], [f"{hertz} Hz" for hertz in ticks])
+        axes.tick_params(labelsize=7)
+    rows[-1].set_xlabel("seconds", fontsize=8)
+    figure.colorbar(image, ax=list(rows), shrink=0.8, label="dB below the loudest")
+    path = Path(path)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110, metadata={"Software": None}))
+    return path
+
+
+__all__ = ["mel_filters", "mel_spectrogram", "plot_spectrograms"]

@@ -1,0 +1,76 @@
+"""What a VQ-VAE's codes keep of the sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.models.vqvae.figures import ReconstructionReport
+from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
+
+_PIECE_SAMPLES = 2**20
+
+
+@torch.no_grad()
+def reconstruction_figures(
+    vqvae: FastJukeboxVQVAE, recordings: Iterable[Tensor], levels: Iterable[int] | None = None
+) -> dict[str, float]:
+    """Encode and decode recordings at each level, and compare with them.
+
+    Ratios are of sums over all recordings. Memory grows with the longest recording only.
+
+    Args:
+        vqvae: on any device; used in evaluation mode.
+        recordings: float (T,) at the VQ-VAE's sampling rate. What does not fill a code of the top level at the end is
+            left out, and recordings shorter than that are.
+        levels: which levels, all where None.
+
+    Returns:
+        For each level l: `snr_l` (signal-to-noise ratio in dB), `spectral_convergence_l` (norm of the error of the
+        magnitude spectrograms over their norm: 0 is perfect, 1 is what silence gets), `codebook_used_l` (share of the
+        codes that occur) and `codebook_perplexity_l` (of the codes' distribution, at most K).
+
+    Raises:
+        ValueError: a level that does not exist, or no recording as long as a code of the top level.
+    """
+    config = vqvae.config
+    chosen = list(range(config.num_levels)) if levels is None else sorted(levels)
+    report = ReconstructionReport(chosen, config.codebook_size, vqvae.device)
+    was_training = vqvae.training
+    vqvae.eval()
+    found = False
+    try:
+        for recording in recordings:
+            audio = whole_codes(recording, config.hop_lengths[-1])
+            if len(audio) == 0:
+                continue
+            found = True
+            batch = audio[None].to(vqvae.device, vqvae.dtype)
+            codes = vqvae.encode(batch, chosen)
+            reconstructions = [vqvae.decode([own], level) for level, own in zip(chosen, codes, strict=True)]
+            _add(report, batch.float(), [output.float() for output in reconstructions], codes)
+    finally:
+        vqvae.train(was_training)
+    if not found:
+        raise ValueError(f"`recordings` must hold one of at least {config.hop_lengths[-1]} samples, got none")
+    return report.figures()
+
+
+def _add(
+    report: ReconstructionReport, audio: Tensor, reconstructions: Sequence[Tensor], codes: Sequence[Tensor]
+) -> None:
+    """Add one recording piece by piece: its spectrograms are many times its size."""
+    pieces = max(audio.shape[1] // _PIECE_SAMPLES, 1)
+    parts = (signals.tensor_split(pieces, dim=1) for signals in (audio, *reconstructions, *codes))
+    for piece, *others in zip(*parts, strict=True):
+        report.add(piece, others[: len(codes)], others[len(codes) :])
+
+
+def whole_codes(recording: Tensor, hop_length: int) -> Tensor:
+    """A recording (T,) cut to a multiple of a hop length."""
+    return recording[: len(recording) // hop_length * hop_length]
+
+
+__all__ = ["reconstruction_figures", "whole_codes"]

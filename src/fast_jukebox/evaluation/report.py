@@ -1,0 +1,184 @@
+"""Figures as tables, and as what a model card says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Figures = Mapping[str, "float | str"]
+
+LEVEL_FIGURES = {
+    "snr": "signal-to-noise ratio (dB)",
+    "spectral_convergence": "spectral convergence",
+    "codebook_used": "share of the codebook used",
+    "codebook_perplexity": "perplexity of the codes",
+    "bits_per_code": "bits per code of the prior",
+    "bits_per_code_error": "standard error of that",
+    "perplexity": "perplexity of the prior",
+    "accuracy": "share of codes guessed at once",
+    "bigram_bits_per_code": "bits per code of a bigram model",
+    "unigram_bits_per_code": "bits per code of a unigram model",
+}
+"""Figures of one level: `NAME_LEVEL` is their key, 0 the bottom."""
+
+PITCH_FIGURES = {
+    "in_key_share": "in one key",
+    "in_key_error": "± (standard error)",
+    "in_key_lowest": "worst clip",
+    "pitch_classes": "pitch classes used",
+    "tonal_clarity": "tonal clarity",
+    "noted_share": "time with notes",
+    "distance": "distance to the songs (bits)",
+    "clips": "clips",
+}
+"""Figures of a set of clips: `SET_NAME` is their key."""
+
+CLIP_SETS = {
+    "songs": "held-out songs",
+    "reconstructions": "the same through the bottom level's codes",
+    "samples": "samples of the model",
+    "chromatic": "control: notes drawn from all twelve",
+    "noise": "control: white noise",
+}
+"""Sets of clips that the pitch figures compare."""
+
+FIGURES_NOTE = (
+    "Held-out songs were in no training. Signal-to-noise ratio and spectral convergence compare a song with what its "
+    "codes of one level decode to; convergence is 0 for a perfect copy and 1 for silence. Bits per code are of a prior "
+    "that is given the codes before in the window and the level above; the unigram and bigram models are counts of the "
+    "training songs' codes, scored on the same windows. *In one key*: share of the notes' sounding time that lies "
+    "within the seven pitch classes of the best key of each clip, none for clips that are hardly notes. Samples are the first of the seed, not selected. "
+    "Tonal clarity is the share of the energy in held spectral peaks. The distance is the Jensen-Shannon divergence "
+    "between mean pitch-class profiles in a common key."
+)
+
+
+def level_names(figures: Figures) -> list[str]:
+    """Names of the levels that figures tell of, bottom first."""
+    count = sum(f"snr_{level}" in figures for level in range(16))
+    return {1: ["only level"], 2: ["bottom", "top"], 3: ["bottom", "middle", "top"]}.get(
+        count, [f"level {level}" for level in range(count)]
+    )
+
+
+def figures_markdown(figures: Figures) -> str:
+    """Three tables: levels, pitch content, and everything else that the figures tell."""
+    names = level_names(figures)
+    rows = [
+        [text, *(_cell(figures.get(f"{key}_{level}")) for level in range(len(names)))]
+        for key, text in LEVEL_FIGURES.items()
+    ]
+    tables = [_table(["", *names], rows)]
+    rows = [
+        [text, *(_cell(figures.get(f"{clips}_{key}")) for key in PITCH_FIGURES)]
+        for clips, text in CLIP_SETS.items()
+        if f"{clips}_clips" in figures
+    ]
+    tables.append(_table(["clips", *PITCH_FIGURES.values()], rows))
+    shown = {f"{key}_{level}" for key in LEVEL_FIGURES for level in range(len(names))}
+    shown |= {f"{clips}_{key}" for key in PITCH_FIGURES for clips in CLIP_SETS}
+    tables.append(_table(["", ""], [[key, _cell(value)] for key, value in figures.items() if key not in shown]))
+    return "\n\n".join([*tables, FIGURES_NOTE]) + "\n"
+
+
+def card_figures(figures: Figures) -> dict[str, dict[str, float | str]]:
+    """The figures that a card states, grouped as [`fast_jukebox.hub.model_card`] takes them; missing ones left out."""
+    groups: dict[str, dict[str, float | str]] = {}
+    levels = list(enumerate(level_names(figures)))
+    for key in ("snr", "spectral_convergence", "codebook_used"):
+        groups[f"reconstruction, {LEVEL_FIGURES[key]}"] = {name: figures.get(f"{key}_{i}", "") for i, name in levels}
+    for key in ("bits_per_code", "bigram_bits_per_code", "unigram_bits_per_code"):
+        groups[LEVEL_FIGURES[key]] = {name: figures.get(f"{key}_{i}", "") for i, name in levels}
+    for key in ("in_key_share", "noted_share", "pitch_classes", "tonal_clarity", "distance"):
+        text = "notes' sounding time in one key" if key == "in_key_share" else PITCH_FIGURES[key]
+        groups[text] = {name: figures.get(f"{clips}_{key}", "") for clips, name in CLIP_SETS.items()}
+    groups[PITCH_FIGURES["distance"]]["that of as few held-out clips, by chance"] = figures.get(
+        "songs_distance_same_size", ""
+    )
+    kept = {group: {name: value for name, value in values.items() if value != ""} for group, values in groups.items()}
+    return {group: values for group, values in kept.items() if values}
+
+
+def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
+    """What a card says of the training.
+
+    Args:
+        training: by part (`vqvae-0`, `prior-2` and so on) `steps`, `batch_size` and `seconds`; further facts by name,
+            such as `preset` and `seed`. `"songs": "chorales"` stands for the compilation that
+            `examples/prepare_songs.py` renders.
+        figures: may tell `train_songs`, `train_hours` and `test_songs`.
+    """
+    chorales = training.get("songs") == "chorales"
+    paragraphs = [CHORALES_TEXT] if chorales else []
+    if "train_songs" in figures:
+        paragraphs.append(
+            f"{figures['train_songs']:g} songs ({figures.get('train_hours', 0):.3g} hours) to train on, "
+            f"{figures.get('test_songs', 0):g} held out."
+        )
+    parts = {name: facts for name, facts in training.items() if isinstance(facts, Mapping)}
+    rows = [
+        [_part_name(name), _cell(facts.get("steps")), _cell(facts.get("batch_size")), _duration(facts.get("seconds"))]
+        for name, facts in parts.items()
+    ]
+    if rows:
+        paragraphs.append(_table(["part", "steps", "windows a step", "time"], rows))
+    others = {
+        name: value
+        for name, value in training.items()
+        if name not in parts and value is not None and not (chorales and name == "songs")
+    }
+    if others:
+        paragraphs.append(
+            "; ".join(f"{name.replace('_', ' ')}: {_cell(value)}" for name, value in others.items()) + "."
+        )
+    return "\n\n".join(paragraphs)
+
+
+CHORALES_TEXT = (
+    "On chorales by Johann Sebastian Bach, which are in the public domain: the scores of music21's corpus, played by "
+    "tinysoundfont with the soundfont TimGM6mb at 44.1 kHz, one instrument a song (piano, church organ, reed organ, "
+    "strings or choir), in several keys and tempi. `examples/prepare_songs.py` renders them, "
+    "`examples/run_pretrained.py` trains the model: first each level of the VQ-VAE, then each prior on its codes."
+)
+
+
+def _part_name(name: str) -> str:
+    part, _, level = name.partition("-")
+    words = {"vqvae": "VQ-VAE", "prior": "prior"}
+    return f"{words.get(part, part)}, level {level}" if level else words.get(part, part)
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, int | float):
+        return ""
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+__all__ = [
+    "CLIP_SETS",
+    "FIGURES_NOTE",
+    "LEVEL_FIGURES",
+    "PITCH_FIGURES",
+    "card_figures",
+    "figures_markdown",
+    "level_names",
+    "training_markdown",
+]

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from fast_jukebox import FastJukeboxVQVAE
+from fast_jukebox.evaluation import reconstruction
+from fast_jukebox.evaluation.reconstruction import reconstruction_figures, whole_codes
+from fast_jukebox.models.vqvae.figures import ReconstructionReport
+
+
+@pytest.fixture
+def vqvae(tiny_config):
+    return FastJukeboxVQVAE(tiny_config.vqvae_config)
+
+
+def test_the_figures_are_those_of_the_models_own_reconstruction(vqvae):
+    recordings = [0.3 * torch.randn(3207), 0.3 * torch.randn(4000), torch.randn(5)]
+    found = reconstruction_figures(vqvae, iter(recordings))
+    assert vqvae.training
+    report = ReconstructionReport(range(3), 16, "cpu")
+    vqvae.eval()
+    for recording in recordings[:2]:
+        audio = recording[: len(recording) // 16 * 16][None]
+        with torch.no_grad():
+            output = vqvae(audio)
+        report.add(audio, output.reconstructions, output.codes)
+    assert found == pytest.approx(report.figures(), rel=1e-3, abs=1e-4)
+
+
+def test_one_level_alone_gives_that_levels_figures(vqvae):
+    recordings = [0.3 * torch.randn(3200)]
+    every = reconstruction_figures(vqvae, recordings)
+    assert reconstruction_figures(vqvae, recordings, levels=[1]) == {
+        key: value for key, value in every.items() if key.endswith("_1")
+    }
+
+
+def test_long_recordings_are_compared_piece_by_piece(vqvae, monkeypatch):
+    recordings = [0.3 * torch.randn(16000)]
+    whole = reconstruction_figures(vqvae, recordings)
+    monkeypatch.setattr(reconstruction, "_PIECE_SAMPLES", 4000)
+    pieces = reconstruction_figures(vqvae, recordings)
+    for level in range(3):
+        for key in ("snr", "codebook_used", "codebook_perplexity"):
+            assert pieces[f"{key}_{level}"] == pytest.approx(whole[f"{key}_{level}"], rel=1e-4)
+        # Windows at the pieces' edges are other ones.
+        assert pieces[f"spectral_convergence_{level}"] == pytest.approx(
+            whole[f"spectral_convergence_{level}"], rel=0.05
+        )
+
+
+def test_nothing_to_compare_is_refused(vqvae):
+    with pytest.raises(ValueError, match="recordings"):
+        reconstruction_figures(vqvae, [torch.randn(15)])
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(0, 0), (15, 0), (16, 16), (47, 32)])
+def test_what_fills_no_code_is_cut(samples, kept):
+    assert len(whole_codes(torch.zeros(samples), 16)) == kept

@@ -1,0 +1,71 @@
+from fast_jukebox.evaluation.report import card_figures, figures_markdown, level_names, training_markdown
+from fast_jukebox.hub import model_card
+
+FIGURES = {
+    "train_songs": 370,
+    "train_hours": 4.4,
+    "test_songs": 30,
+    **{f"snr_{level}": 10.0 - level for level in range(3)},
+    **{f"bits_per_code_{level}": 3.0 + level for level in range(3)},
+    **{f"unigram_bits_per_code_{level}": 8.5 for level in range(3)},
+    "songs_in_key_share": 0.951,
+    "songs_clips": 90,
+    "songs_distance": 0.001,
+    "songs_distance_same_size": 0.012,
+    "samples_in_key_share": 0.9,
+    "samples_clips": 4,
+    "samples_distance": 0.02,
+    "command": "python examples/run_evaluation.py --model model",
+}
+TRAINING = {
+    "preset": "fastjukebox-mini-9",
+    "seed": 0,
+    "songs": "chorales",
+    "vqvae-0": {"steps": 1500, "batch_size": 4, "seconds": 3000},
+    "prior-2": {"steps": 3000, "batch_size": 4, "seconds": 7200},
+}
+
+
+def test_every_figure_stands_in_one_table():
+    text = figures_markdown(FIGURES)
+    assert "| signal-to-noise ratio (dB) | 10 | 9 | 8 |" in text
+    assert "| held-out songs | 0.951 |" in text
+    assert "| songs_distance_same_size | 0.012 |" in text
+    assert "white noise" not in text.split("In one key")[0].replace("1 for silence", "")
+    for line in text.splitlines():
+        if line.startswith("| "):
+            assert line.count("|") in (3, 5, 10)
+
+
+def test_levels_are_named_by_their_number():
+    assert level_names(FIGURES) == ["bottom", "middle", "top"]
+    assert level_names({"snr_0": 1.0}) == ["only level"]
+    assert level_names({f"snr_{level}": 1.0 for level in range(4)})[3] == "level 3"
+
+
+def test_the_card_has_the_figures_that_there_are():
+    groups = card_figures(FIGURES)
+    assert groups["bits per code of the prior"] == {"bottom": 3.0, "middle": 4.0, "top": 5.0}
+    assert "bits per code of a bigram model" not in groups
+    distances = groups["distance to the songs (bits)"]
+    assert distances["samples of the model"] == 0.02
+    assert distances["that of as few held-out clips, by chance"] == 0.012
+    card = model_card(name="x", description="x", training="x", figures=groups, license="apache-2.0")
+    assert "| bits per code of the prior | top | 5 |" in card.text
+    assert len(card.data.eval_results) == sum(map(len, groups.values()))
+
+
+def test_the_training_is_told_from_its_facts():
+    text = training_markdown(TRAINING, FIGURES)
+    assert "TimGM6mb" in text
+    assert "370 songs (4.4 hours) to train on, 30 held out" in text
+    assert "| VQ-VAE, level 0 | 1500 | 4 | 50 min |" in text
+    assert "| prior, level 2 | 3000 | 4 | 2.0 h |" in text
+    assert "preset: fastjukebox-mini-9; seed: 0." in text
+
+
+def test_other_songs_are_not_said_to_be_chorales():
+    text = training_markdown({"songs": "my band"}, {})
+    assert "chorales" not in text
+    assert "songs: my band" in text
+    assert training_markdown({}, {}) == ""

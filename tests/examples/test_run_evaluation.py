@@ -1,0 +1,133 @@
+"""A model of random weights measured from songs to card, at toy size."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import soundfile
+from huggingface_hub import ModelCard
+
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox.data.codes import MANIFEST
+from fast_jukebox.evaluation.controls import random_notes
+from fast_jukebox.evaluation.pitch import SCALES
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def script(request):
+    spec = importlib.util.spec_from_file_location(
+        "run_evaluation", request.config.rootpath / "examples" / "run_evaluation.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    # HfArgumentParser looks the dataclasses' module up by name.
+    sys.modules["run_evaluation"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def model_folder(tiny_config, tmp_path):
+    """The tiny model at a rate at which notes can be heard, with hops of 16, 32 and 64."""
+    settings = tiny_config.to_dict()
+    settings["vqvae_config"] |= {"strides": [4, 2, 2], "sampling_rate": RATE}
+    for level, prior in enumerate(settings["prior_configs"]):
+        prior |= {"sampling_rate": RATE, "hop_length": 16 * 2**level}
+    FastJukeboxModel(FastJukeboxConfig.from_dict(settings)).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """Six songs of notes in C major at the model's rate, two of them held out."""
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    rows = []
+    for index in range(6):
+        name = f"{index}.wav"
+        song = random_notes(2.0, RATE, index, pitch_classes=SCALES["major"])
+        soundfile.write(folder / name, song.numpy(), RATE)
+        rows.append(json.dumps({"file_name": name, "split": "test" if index < 2 else "train"}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+def options(model, songs, output, *more):
+    return ["--model", str(model), "--songs", str(songs), "--output_dir", str(output), "--max_windows", "3",
+            "--num_samples", "2", "--duration", "0.55", "--device", "cpu", *more]  # fmt: skip
+
+
+def test_everything_is_measured_and_written(script, model_folder, notes, tmp_path):
+    training = tmp_path / "training.json"
+    training.write_text(json.dumps({"songs": "chorales", "prior-0": {"steps": 7, "batch_size": 2, "seconds": 30}}))
+    output = tmp_path / "evaluation"
+    more = ["--card", "embedded", "--card_license", "apache-2.0", "--training", str(training)]
+    figures = script.main(options(model_folder, notes, output, *more))
+
+    assert figures == json.loads((output / "figures.json").read_text(encoding="utf-8"))
+    assert (figures["train_songs"], figures["test_songs"]) == (4, 2)
+    for level in range(3):
+        assert figures[f"bits_per_code_{level}"] == pytest.approx(4.0, abs=0.5)  # random weights, 16 codes
+        assert figures[f"unigram_bits_per_code_{level}"] < 4.5
+        assert figures[f"windows_{level}"] <= 3
+        assert figures[f"spectral_convergence_{level}"] > 0
+    assert figures["songs_in_key_share"] > 0.97 > figures["chromatic_in_key_share"]
+    assert figures["samples_clips"] == 2
+    assert figures["songs_distance"] >= 0
+    for value in figures.values():
+        assert not isinstance(value, str) or str(tmp_path) not in value
+    assert sum(line.startswith("| ") for line in (output / "figures.md").read_text().splitlines()) > 20
+    assert (output / "spectrograms.png").stat().st_size > 1000
+    for index in range(2):
+        info = soundfile.info(output / f"sample-{index}.flac")
+        assert (info.frames, info.samplerate) == (round(0.55 * RATE), RATE)
+
+    card = ModelCard.load(model_folder / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert 'pipeline("fast-jukebox")(' in card.text
+    assert "TimGM6mb" in card.text
+    assert "| prior, level 0 | 7 | 2 | 30 s |" in card.text
+    assert "bits per code of the prior" in card.text
+    assert (model_folder / "spectrograms.png").is_file()
+
+
+def test_samples_and_figures_of_a_seed_come_again_and_codes_are_kept(script, model_folder, notes, tmp_path):
+    codes = tmp_path / "codes"
+    first = script.main(options(model_folder, notes, tmp_path / "first", "--codes", str(codes)))
+    written = (codes / MANIFEST).stat().st_mtime_ns
+    second = script.main(options(model_folder, notes, tmp_path / "second", "--codes", str(codes), "--max_songs", "2"))
+    assert (codes / MANIFEST).stat().st_mtime_ns == written
+    sounds = [soundfile.read(tmp_path / name / "sample-1.flac")[0] for name in ("first", "second")]
+    assert (sounds[0] == sounds[1]).all()
+    assert second["bits_per_code_2"] == first["bits_per_code_2"]
+    assert second["train_songs"] == 2
+
+
+def test_codes_of_another_model_are_refused(script, model_folder, notes, tmp_path):
+    (tmp_path / "codes").mkdir()
+    (tmp_path / "codes" / MANIFEST).write_text(json.dumps({"vqvae": "another"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="codes"):
+        script.main(options(model_folder, notes, tmp_path / "out", "--codes", str(tmp_path / "codes")))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (["--max_windows", "0"], "max_windows"),
+        (["--duration", "-1"], "duration"),
+        (["--card", "model"], "card_license"),
+        (["--training", "nowhere.json"], "training"),
+    ],
+)
+def test_what_cannot_work_is_said_first(script, tmp_path, wrong, name):
+    with pytest.raises(ValueError, match=name):
+        script.main(["--model", str(tmp_path), "--songs", str(tmp_path / "missing"), *wrong])
+
+
+def test_short_samples_and_low_rates_have_no_pitch_figures(script, model_folder, notes, tmp_path, capsys):
+    figures = script.main([*options(model_folder, notes, tmp_path / "out"), "--duration", "0.1"])
+    assert "samples_in_key_share" not in figures
+    assert "songs_in_key_share" in figures
+    assert "No pitch figures of the samples" in capsys.readouterr().out
