@@ -160,7 +160,7 @@ def test_metadata_reaches_the_priors_that_take_it(stub_model, stub_labelled_mode
 
 def test_a_window_has_its_own_offset_and_length():
     labels = torch.tensor([[0, 1, 2, 8, 9], [5000, 1, 2, 8, 9]])
-    made = window_metadata(labels, Window(1, 12, 4, 20), hop_length=4, samples=999)
-    assert made.tolist() == [[999, 48, 80, 8, 9], [5000, 48, 80, 8, 9]]
+    made = window_metadata(labels, Window(1, 12, 4, 20), n_ctx=32, hop_length=4, samples=999)
+    assert made.tolist() == [[999, 48, 128, 8, 9], [5000, 48, 128, 8, 9]]
     assert labels[0].tolist() == [0, 1, 2, 8, 9]
-    assert window_metadata(None, Window(1, 12, 4, 20), 4, 999) is None
+    assert window_metadata(None, Window(1, 12, 4, 20), 32, 4, 999) is None

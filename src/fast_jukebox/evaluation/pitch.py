@@ -90,7 +90,8 @@ class PitchSummary:
     """Pitch content of a set of clips.
 
     Attributes:
-        in_key_share: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN where none has one.
+        in_key_share: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN where none has
+            one.
         in_key_error: standard error of it over clips; NaN for fewer than two.
         in_key_lowest: the share of the clip in which it is least.
         tonal_clarity: mean over clips that sound.

@@ -76,7 +76,6 @@ def plot_spectrograms(path: str | os.PathLike[str], clips: Mapping[str, Tensor],
     rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True)[:, 0]
     top = 2595 * math.log10(1 + sampling_rate / 2 / 700)
     ticks = [hertz for hertz in (250, 1000, 4000, 16000) if hertz < sampling_rate / 2]
-    image = None
     for axes, (title, audio) in zip(rows, clips.items(), strict=True):
         decibels = mel_spectrogram(audio.detach().cpu(), sampling_rate).numpy()
         extent = (0, len(audio) / sampling_rate, 0, top)

@@ -48,7 +48,8 @@ FIGURES_NOTE = (
     "codes of one level decode to; convergence is 0 for a perfect copy and 1 for silence. Bits per code are of a prior "
     "that is given the codes before in the window and the level above; the unigram and bigram models are counts of the "
     "training songs' codes, scored on the same windows. *In one key*: share of the notes' sounding time that lies "
-    "within the seven pitch classes of the best key of each clip, none for clips that are hardly notes. Samples are the first of the seed, not selected. "
+    "within the seven pitch classes of the best key of each clip; clips with hardly a note have none. "
+    "Samples are the first of the seed, not selected. "
     "Tonal clarity is the share of the energy in held spectral peaks. The distance is the Jensen-Shannon divergence "
     "between mean pitch-class profiles in a common key."
 )

@@ -281,7 +281,7 @@ def _sample_song(
         labels = rows(plan.metadata[level], plan.num_samples, device)
         count = 0
         for window in plan.windows[level]:
-            window_labels = window_metadata(labels, window, hop_lengths[level], plan.samples)
+            window_labels = window_metadata(labels, window, prior.config.n_ctx, hop_lengths[level], plan.samples)
             for batch in batches:
                 count += 1
                 codes[batch, window.start : window.end] = _sample(

@@ -310,18 +310,21 @@ def check_labels(
             continue
         device, ratio = device_of(prior), prior.config.upper_ratio
         upper = torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device) if prior.config.upper_downs else None
-        seen = window_metadata(own.to(device), its_windows[0], hop, samples)
+        seen = window_metadata(own.to(device), its_windows[0], prior.config.n_ctx, hop, samples)
         prior.condition(own.shape[0], ratio, upper_codes=upper, metadata=seen)
 
 
-def window_metadata(labels: Tensor | None, window: Window, hop_length: int, samples: int) -> Tensor | None:
-    """`labels` (N, width) with the window's offset and length, and the song's where it is 0, in audio samples."""
+def window_metadata(labels: Tensor | None, window: Window, n_ctx: int, hop_length: int, samples: int) -> Tensor | None:
+    """`labels` (N, width) with the window's offset and a context's length, and the song's where it is 0, in samples.
+
+    The length is that of a whole context for shorter windows too: the prior spreads it over its `n_ctx` positions.
+    """
     if labels is None:
         return None
     labels = labels.clone()
     labels[:, 0].masked_fill_(labels[:, 0] == 0, samples)
     labels[:, 1] = window.start * hop_length
-    labels[:, 2] = window.length * hop_length
+    labels[:, 2] = n_ctx * hop_length
     return labels
 
 
