@@ -45,6 +45,9 @@ class SongArguments:
         default_factory=lambda: list(_DEFAULT.instruments),
         metadata={"help": f"One of them plays each song. Among: {', '.join(GENERAL_MIDI_PROGRAMS)}."},
     )
+    voices: int | None = field(
+        default=_DEFAULT.voices, metadata={"help": "Play the highest so many voices only; 1 is the melody alone."}
+    )
     lowest_transposition: int = field(default=_DEFAULT.transpositions[0], metadata={"help": "In semitones."})
     highest_transposition: int = field(default=_DEFAULT.transpositions[1], metadata={"help": "In semitones."})
     slowest_bpm: int = field(default=_DEFAULT.bpm[0], metadata={"help": "Quarter notes a minute."})
@@ -58,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = ChoraleRecipe(
         seed=args.seed,
         instruments=tuple(args.instruments),
+        voices=args.voices,
         transpositions=(args.lowest_transposition, args.highest_transposition),
         bpm=(args.slowest_bpm, args.fastest_bpm),
         sampling_rate=args.sampling_rate,

@@ -6,9 +6,9 @@
 
 Writes `figures.json` and `figures.md` (docs/evaluation.md says what the keys mean), the samples (the first of the seed,
 not selected) as FLAC files, and `spectrograms.png`: a held-out song, what each level's codes keep of it, and a sample.
-Without `--codes` the songs are encoded first. `--max_songs`, `--song_seconds` and `--max_windows` bound the time, which
-is about 15 minutes for the embedded default on two cores. `--card model --card_license apache-2.0` writes the model's
-card from the figures, and from what `--training` (a JSON file) tells of the training, into the model's folder.
+Without `--codes` the songs are encoded first. `--max_songs`, `--song_seconds`, `--max_windows` and `--duration` bound
+the time. `--card model --card_license apache-2.0` writes the model's card from the figures, and from what `--training`
+(a JSON file) tells of the training, into the model's folder.
 """
 
 from __future__ import annotations

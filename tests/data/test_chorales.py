@@ -93,6 +93,15 @@ def test_a_rendering_is_a_function_of_recipe_and_song():
     assert row == same
 
 
+def test_a_recipe_plays_the_voices_it_names_from_the_top():
+    chorale = tune()
+    assert ChoraleRecipe().played(chorale) == chorale
+    for voices in (1, 3):
+        played = ChoraleRecipe(voices=voices).played(chorale)
+        assert {note.voice for note in played.notes} == set(range(voices))
+        assert set(played.notes) <= set(chorale.notes)
+
+
 @settings(max_examples=50, deadline=None)
 @given(name=st.text(max_size=8), seed=st.integers(0, 2**32))
 def test_choices_are_within_the_recipe(name, seed):
@@ -123,6 +132,8 @@ def test_about_eight_in_a_hundred_songs_are_held_out():
     [
         ("instruments", ()),
         ("instruments", ("kazoo",)),
+        ("voices", 0),
+        ("voices", 5),
         ("transpositions", (3, -3)),
         ("transpositions", (-13, 0)),
         ("bpm", (90, 60)),

@@ -12,7 +12,7 @@ import importlib
 import json
 import random
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class ChoraleRecipe:
     Attributes:
         seed: of each song's instrument, key and tempo, which depend on the seed and the song's name alone.
         instruments: names in `GENERAL_MIDI_PROGRAMS`; each song is played by one of them.
+        voices: how many voices are played, from the soprano down; 1 is the melody alone, `None` is all of them.
         transpositions: lowest and highest transposition in semitones.
         bpm: slowest and fastest tempo, in quarter notes a minute.
         sampling_rate: samples a second of the files.
@@ -67,6 +68,7 @@ class ChoraleRecipe:
 
     seed: int = 0
     instruments: tuple[str, ...] = ("piano", "church organ", "reed organ", "strings", "choir")
+    voices: int | None = None
     transpositions: tuple[int, int] = (-3, 3)
     bpm: tuple[int, int] = (66, 96)
     sampling_rate: int = 44100
@@ -77,6 +79,8 @@ class ChoraleRecipe:
         """Refuse values that cannot be played, naming the field."""
         if not self.instruments or not set(self.instruments) <= set(GENERAL_MIDI_PROGRAMS):
             raise ValueError(f"`instruments` must be among {list(GENERAL_MIDI_PROGRAMS)}, got {self.instruments!r}")
+        if self.voices is not None and not 1 <= self.voices <= 4:
+            raise ValueError(f"`voices` must be from 1 to 4, or None for all, got {self.voices!r}")
         if not -12 <= self.transpositions[0] <= self.transpositions[1] <= 12:
             raise ValueError(f"`transpositions` must be lowest and highest in [-12, 12], got {self.transpositions!r}")
         if not 20 <= self.bpm[0] <= self.bpm[1] <= 300:
@@ -87,6 +91,12 @@ class ChoraleRecipe:
             raise ValueError(f"`peak_decibels` must be in [-60, 0], got {self.peak_decibels!r}")
         if not 0 <= self.tail <= 30:
             raise ValueError(f"`tail` must be in [0, 30] seconds, got {self.tail!r}")
+
+    def played(self, chorale: Chorale) -> Chorale:
+        """The chorale with those of its voices that the recipe plays."""
+        if self.voices is None:
+            return chorale
+        return replace(chorale, notes=tuple(note for note in chorale.notes if note.voice < self.voices))
 
     def fingerprint(self) -> str:
         """A short hash of the recipe and of this module's way of following it."""
@@ -265,8 +275,8 @@ def render_chorales(
     """Make the compilation: a FLAC file a song and `metadata.jsonl`, in the layout of datasets' AudioFolder.
 
     Each file is written whole or not at all, and the metadata after each song; called again, what is finished by the
-    same recipe is kept. A song that fails is reported and left out, and so is one whose notes were rendered already
-    under another number (the corpus has some chorales twice).
+    same recipe is kept. A song that fails is reported and left out, and so is one whose notes, as far as they are
+    played, were rendered already under another number (the corpus has some chorales twice, and more melodies).
 
     Args:
         output_dir: made where it is missing.
@@ -296,7 +306,7 @@ def render_chorales(
         if file_name in rows:
             continue
         try:
-            chorale = read_chorale(path)
+            chorale = recipe.played(read_chorale(path))
             if chorale.fingerprint() in names:
                 report.skipped[path.stem] = f"has the notes of {names[chorale.fingerprint()]}"
                 continue

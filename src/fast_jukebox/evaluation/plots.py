@@ -83,6 +83,7 @@ def plot_spectrograms(path: str | os.PathLike[str], clips: Mapping[str, Tensor],
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_yticks([2595 * math.log10(1 + hertz / 700) for hertz in ticks], [f"{hertz} Hz" for hertz in ticks])
         axes.tick_params(labelsize=7)
+    rows[-1].set_xlim(0, max(len(audio) for audio in clips.values()) / sampling_rate)
     rows[-1].set_xlabel("seconds", fontsize=8)
     figure.colorbar(image, ax=list(rows), shrink=0.8, label="dB below the loudest")
     path = Path(path)

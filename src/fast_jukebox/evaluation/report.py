@@ -35,9 +35,9 @@ PITCH_FIGURES = {
 """Figures of a set of clips: `SET_NAME` is their key."""
 
 CLIP_SETS = {
+    "samples": "samples of the model",
     "songs": "held-out songs",
     "reconstructions": "the same through the bottom level's codes",
-    "samples": "samples of the model",
     "chromatic": "control: notes drawn from all twelve",
     "noise": "control: white noise",
 }
@@ -84,19 +84,27 @@ def figures_markdown(figures: Figures) -> str:
 
 
 def card_figures(figures: Figures) -> dict[str, dict[str, float | str]]:
-    """The figures that a card states, grouped as [`fast_jukebox.hub.model_card`] takes them; missing ones left out."""
+    """The figures that a card states, grouped as [`fast_jukebox.hub.model_card`] takes them; missing ones left out.
+
+    Those of the model are numbers. Those that it is compared with are text, so that they stand in the card's table, but
+    not among the model's results.
+    """
     groups: dict[str, dict[str, float | str]] = {}
     levels = list(enumerate(level_names(figures)))
     for key in ("snr", "spectral_convergence", "codebook_used"):
         groups[f"reconstruction, {LEVEL_FIGURES[key]}"] = {name: figures.get(f"{key}_{i}", "") for i, name in levels}
-    for key in ("bits_per_code", "bigram_bits_per_code", "unigram_bits_per_code"):
-        groups[LEVEL_FIGURES[key]] = {name: figures.get(f"{key}_{i}", "") for i, name in levels}
+    groups[LEVEL_FIGURES["bits_per_code"]] = {name: figures.get(f"bits_per_code_{i}", "") for i, name in levels}
+    for key in ("bigram_bits_per_code", "unigram_bits_per_code"):
+        groups[LEVEL_FIGURES[key]] = {name: _cell(figures.get(f"{key}_{i}")) for i, name in levels}
+    others = {own: name for own, name in CLIP_SETS.items() if own != "samples"}
     for key in ("in_key_share", "noted_share", "pitch_classes", "tonal_clarity", "distance"):
         text = "notes' sounding time in one key" if key == "in_key_share" else PITCH_FIGURES[key]
-        groups[text] = {name: figures.get(f"{clips}_{key}", "") for clips, name in CLIP_SETS.items()}
-    groups[PITCH_FIGURES["distance"]]["that of as few held-out clips, by chance"] = figures.get(
-        "songs_distance_same_size", ""
-    )
+        groups[text] = {CLIP_SETS["samples"]: figures.get(f"samples_{key}", "")}
+        groups[text] |= {
+            name: _cell(figures.get(f"{own}_{key}")) for own, name in CLIP_SETS.items() if own != "samples"
+        }
+    few = _cell(figures.get("songs_distance_same_size"))
+    groups[PITCH_FIGURES["distance"]]["that of as few held-out clips, by chance"] = few
     kept = {group: {name: value for name, value in values.items() if value != ""} for group, values in groups.items()}
     return {group: values for group, values in kept.items() if values}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,7 @@ class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
             for linear in (module.attention.projection, module.mlp.contract):
                 init.normal_(linear.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
         elif isinstance(module, FastJukeboxPrior):
-            init.normal_(module.position_embedding, std=std / 2)
+            init.copy_(module.position_embedding, sinusoids(*module.position_embedding.shape) * std)
             if module.start_token is not None:
                 init.normal_(module.start_token, std=std)
 
@@ -368,6 +369,18 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             hidden.narrow(0, 0, songs).add_(conditioning.positions.select(1, position))
         logits = F.linear(hidden, self._output_weight)
         return logits.narrow(0, 0, songs) if spare else logits
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Sines and cosines (length, width) of mean square 1, with periods from 2 pi to `length` in geometric steps.
+
+    Learned positions start from these: with them a head can look a fixed number of positions back everywhere at once,
+    where random ones would have to be learnt position by position.
+    """
+    pairs = (width + 1) // 2
+    periods = torch.logspace(math.log2(2 * math.pi), math.log2(max(length, 8)), pairs, base=2.0)
+    angles = 2 * math.pi * torch.arange(length, dtype=torch.float32)[:, None] / periods
+    return math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:

@@ -1,0 +1,1 @@
+"""Distillation of a deep prior into a shallow one."""
