@@ -3,16 +3,18 @@
 
     python examples/run_pretrained.py --output_dir runs/pretrained
 
-Renders the chorales, trains each level of the VQ-VAE and then each prior (levels side by side, one process each),
-joins them, measures the result on held-out songs and writes its card. Every stage that is done is kept and one that was
-interrupted goes on from its last checkpoint: run the same command again. `--install` puts the result in place of what
-`pipeline("fast-jukebox")` loads. Budgets are steps a level, bottom first; the defaults are those of two CPU cores in
-about two hours, which `docs/pretrained.md` tells more of.
+Renders the chorales, trains each level of the VQ-VAE on them, renders their melodies (the soprano alone), trains each
+prior on the melodies' codes (levels side by side, one process each), joins them, measures the result on held-out
+melodies and writes its card. Every stage that is done is kept and one that was interrupted goes on from its last
+checkpoint: run the same command again. `--install` puts the result in place of what `pipeline("fast-jukebox")` loads.
+Budgets are steps a level, bottom first; the defaults are those of two CPU cores in about two hours, for which four
+voices are too much. docs/pretrained.md tells why, and what to give a GPU.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from pathlib import Path
 from fast_jukebox import FastJukeboxModel, FastJukeboxVQVAE
 from fast_jukebox.data.chorales import ChoraleRecipe, render_chorales
 from fast_jukebox.data.codes import encode_songs
-from fast_jukebox.data.songs import METADATA_FILE, load_songs
+from fast_jukebox.data.songs import load_songs
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.vqvae import merge_levels
 
@@ -39,20 +41,32 @@ class RecipeArguments:
 
     output_dir: str = field(metadata={"help": "Folder of all stages."})
     songs: str | None = field(
-        default=None, metadata={"help": "Folder of songs in place of the chorales, which are rendered where missing."}
+        default=None, metadata={"help": "Songs to train the VQ-VAE on, in place of the chorales."}
     )
-    limit: int | None = field(default=None, metadata={"help": "Render so many chorales only."})
+    prior_songs: str | None = field(
+        default=None, metadata={"help": "Songs to train the priors on, in place of the melodies."}
+    )
+    limit: int | None = field(default=None, metadata={"help": "Render so many scores for the VQ-VAE only."})
+    prior_limit: int | None = field(default=125, metadata={"help": "Render so many scores for the priors only."})
+    prior_voices: int | None = field(default=1, metadata={"help": "Voices that the priors' songs have, from the top."})
+    prior_instruments: list[str] = field(
+        default_factory=lambda: ["piano", "church organ", "reed organ"], metadata={"help": "That play them."}
+    )
     preset: str = field(default="fastjukebox-mini-9", metadata={"help": "Named size."})
     vqvae_steps: list[int] = field(default_factory=lambda: [1500, 1900, 1500], metadata={"help": "Steps a level."})
     vqvae_batch_size: int = field(default=4, metadata={"help": "Windows in a VQ-VAE step."})
     vqvae_window: int = field(default=32768, metadata={"help": "Samples in a VQ-VAE window."})
     vqvae_learning_rate: float = field(default=8e-4, metadata={"help": "Peak of the VQ-VAE's cosine schedule."})
-    prior_steps: list[int] = field(default_factory=lambda: [1600, 1800, 3000], metadata={"help": "Steps a level."})
+    prior_steps: list[int] = field(default_factory=lambda: [600, 1000, 1300], metadata={"help": "Steps a level."})
     prior_batch_sizes: list[int] = field(default_factory=lambda: [2, 2, 4], metadata={"help": "Windows in a step."})
     prior_learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak of the priors' cosine schedule."})
     processes: int = field(default=2, metadata={"help": "Trainings side by side."})
     save_steps: int = field(default=250, metadata={"help": "Steps between checkpoints."})
     eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation during training."})
+    evaluation_windows: int = field(default=64, metadata={"help": "Held-out windows that each prior predicts."})
+    evaluation_songs: int | None = field(default=None, metadata={"help": "Use the first so many held-out songs only."})
+    evaluation_samples: int = field(default=4, metadata={"help": "Songs to sample and listen to."})
+    evaluation_duration: float = field(default=10.0, metadata={"help": "Seconds of each of them."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
     install: bool = field(default=False, metadata={"help": "Make the result the package's embedded default."})
 
@@ -62,29 +76,39 @@ def main(arguments: list[str] | None = None) -> Path:
     (args,) = parse_arguments((RecipeArguments,), arguments)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    songs = Path(args.songs) if args.songs else make_songs(output, args)
+    songs, prior_songs = make_songs(output, args)
 
     run_side_by_side([vqvae_command(output, songs, level, args) for level in LEVELS], args.processes)
     vqvae = join_vqvae(output)
-    encode_songs(load_songs(songs), vqvae, output / "codes")
+    encode_songs(load_songs(prior_songs), vqvae, output / "codes")
     # The top prior takes longest, so it starts first.
     run_side_by_side([prior_command(output, level, args) for level in reversed(LEVELS)], args.processes)
 
     model = FastJukeboxModel.from_levels(vqvae=output / "vqvae", priors=[output / f"prior-{level}" for level in LEVELS])
     model.save_pretrained(output / "model")
     (output / "training.json").write_text(json.dumps(training_facts(output, args), indent=2), encoding="utf-8")
-    subprocess.run(evaluation_command(output, songs), check=True)
+    subprocess.run(evaluation_command(output, prior_songs, args), check=True)
     if args.install:
         install(output / "model")
     return output / "model"
 
 
-def make_songs(output: Path, args: RecipeArguments) -> Path:
-    """The chorales, rendered where they are not there yet."""
-    folder = output / "songs"
-    if not (folder / METADATA_FILE).exists():
-        render_chorales(folder, ChoraleRecipe(seed=args.seed), limit=args.limit)
-    return folder
+def make_songs(output: Path, args: RecipeArguments) -> tuple[Path, Path]:
+    """The songs of the VQ-VAE and of the priors, rendered where they are neither named nor finished."""
+    melodies = ChoraleRecipe(
+        seed=args.seed,
+        voices=args.prior_voices,
+        instruments=tuple(args.prior_instruments or ChoraleRecipe().instruments),
+    )
+    folders = []
+    for named, name, recipe, limit in (
+        (args.songs, "chorales", ChoraleRecipe(seed=args.seed), args.limit),
+        (args.prior_songs, "melodies", melodies, args.prior_limit),
+    ):
+        if not named:
+            render_chorales(output / name, recipe, limit=limit)
+        folders.append(Path(named) if named else output / name)
+    return folders[0], folders[1]
 
 
 def vqvae_command(output: Path, songs: Path, level: int, args: RecipeArguments) -> tuple[Path, list[str]]:
@@ -149,10 +173,13 @@ def run_side_by_side(jobs: list[tuple[Path, list[str]]], processes: int) -> None
             return
         print(f"{time.strftime('%H:%M:%S')} {folder.name}: training, log in {folder}.log", flush=True)
         with open(f"{folder}.log", "a", encoding="utf-8") as log:
-            outcome = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+            outcome = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
         if outcome.returncode:
             raise RuntimeError(f"{folder.name} ended with code {outcome.returncode}: see {folder}.log")
 
+    # Processes that share the cores out between them do not wait for each other's threads.
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     with ThreadPoolExecutor(processes) as pool:
         list(pool.map(run, jobs))
 
@@ -168,7 +195,10 @@ def join_vqvae(output: Path) -> FastJukeboxVQVAE:
 
 def training_facts(output: Path, args: RecipeArguments) -> dict[str, object]:
     """What the card tells of the training: budgets, time and final figures of each part, from the runs' own logs."""
-    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "songs": "chorales"}
+    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed}
+    if not args.songs and not args.prior_songs:
+        facts["songs"] = "chorales"
+        facts["prior_voices"] = args.prior_voices
     for part in ("vqvae", "prior"):
         for level in LEVELS:
             folder = output / f"{part}-{level}"
@@ -182,14 +212,22 @@ def training_facts(output: Path, args: RecipeArguments) -> dict[str, object]:
     return facts
 
 
-def evaluation_command(output: Path, songs: Path) -> list[str]:
+def evaluation_command(output: Path, songs: Path, args: RecipeArguments) -> list[str]:
     """The command that measures the model and writes its card."""
     options = {
         "model": output / "model",
         "songs": songs,
         "codes": output / "codes",
         "output_dir": output / "evaluation",
+        "max_windows": args.evaluation_windows,
+        "num_samples": args.evaluation_samples,
+        "duration": args.evaluation_duration,
+        "card": "embedded",
+        "card_license": "apache-2.0",
+        "training": output / "training.json",
     }
+    if args.evaluation_songs:
+        options["max_songs"] = args.evaluation_songs
     pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return [sys.executable, str(EXAMPLES / "run_evaluation.py"), *pairs]
 

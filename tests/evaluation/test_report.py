@@ -67,6 +67,13 @@ def test_the_training_is_told_from_its_facts():
     assert "preset: fastjukebox-mini-9; seed: 0." in text
 
 
+def test_the_priors_songs_may_have_fewer_voices():
+    text = training_markdown({**TRAINING, "prior_voices": 1, "prior_instruments": ["piano", "reed organ"]}, FIGURES)
+    assert "trained on the melodies alone, without the lower voices, played by piano or reed organ;" in text
+    assert "prior voices" not in text
+    assert "the upper 2 voices alone;" in training_markdown({**TRAINING, "prior_voices": 2}, FIGURES)
+
+
 def test_other_songs_are_not_said_to_be_chorales():
     text = training_markdown({"songs": "my band"}, {})
     assert "chorales" not in text

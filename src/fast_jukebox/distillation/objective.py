@@ -50,9 +50,9 @@ class DistillationObjective(nn.Module):
     - `prediction` (Eq. 3): cross entropy against the teacher's distribution.
     - `data`: cross entropy against the data's codes.
 
-    Both models are walked in step, block by block, the teacher without gradient. Of the teacher's activations only those
-    of mapped layers are kept, and only until the student has reached its layer; what remains for the backward pass are
-    the differences. Terms without weight cost nothing.
+    Both models are walked in step, block by block, the teacher without gradient. Of the teacher's activations only
+    those of mapped layers are kept, and only until the student has reached its layer; what remains for the backward
+    pass are the differences. Terms without weight cost nothing.
 
     The teacher is no submodule: it is not in the state dict, not among the parameters, and not moved by `to`.
 
@@ -99,13 +99,14 @@ class DistillationObjective(nn.Module):
             )
         return counting
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+    # The Trainer calls the first, and in older releases of transformers, which lack it, the second.
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Of the student; the teacher keeps nothing anyway."""
-        self.student.gradient_checkpointing_enable(*args, **kwargs)
+        self.student.activation_checkpointing_enable(*args, **kwargs)
 
-    def gradient_checkpointing_disable(self) -> None:
-        """Of the student."""
-        self.student.gradient_checkpointing_disable()
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Of the student, by the name that it had before."""
+        self.student.gradient_checkpointing_enable(*args, **kwargs)
 
     def forward(
         self,

@@ -51,7 +51,7 @@ FIGURES_NOTE = (
     "within the seven pitch classes of the best key of each clip; clips with hardly a note have none. "
     "Samples are the first of the seed, not selected. "
     "Tonal clarity is the share of the energy in held spectral peaks. The distance is the Jensen-Shannon divergence "
-    "between mean pitch-class profiles in a common key."
+    "between mean pitch-class profiles in a common key; that of the held-out songs is between random halves of them."
 )
 
 
@@ -100,9 +100,7 @@ def card_figures(figures: Figures) -> dict[str, dict[str, float | str]]:
     for key in ("in_key_share", "noted_share", "pitch_classes", "tonal_clarity", "distance"):
         text = "notes' sounding time in one key" if key == "in_key_share" else PITCH_FIGURES[key]
         groups[text] = {CLIP_SETS["samples"]: figures.get(f"samples_{key}", "")}
-        groups[text] |= {
-            name: _cell(figures.get(f"{own}_{key}")) for own, name in CLIP_SETS.items() if own != "samples"
-        }
+        groups[text] |= {name: _cell(figures.get(f"{own}_{key}")) for own, name in others.items()}
     few = _cell(figures.get("songs_distance_same_size"))
     groups[PITCH_FIGURES["distance"]]["that of as few held-out clips, by chance"] = few
     kept = {group: {name: value for name, value in values.items() if value != ""} for group, values in groups.items()}
@@ -115,11 +113,17 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
     Args:
         training: by part (`vqvae-0`, `prior-2` and so on) `steps`, `batch_size` and `seconds`; further facts by name,
             such as `preset` and `seed`. `"songs": "chorales"` stands for the compilation that
-            `examples/prepare_songs.py` renders.
+            `examples/prepare_songs.py` renders, and `prior_voices`, `prior_instruments` for how the priors' songs
+            differ from it.
         figures: may tell `train_songs`, `train_hours` and `test_songs`.
     """
     chorales = training.get("songs") == "chorales"
     paragraphs = [CHORALES_TEXT] if chorales else []
+    voices, instruments = (training.get(name) for name in ("prior_voices", "prior_instruments"))
+    if voices is not None:
+        upper = "the melodies alone, without the lower voices" if voices == 1 else f"the upper {voices} voices alone"
+        played = f", played by {' or '.join(map(str, instruments))}" if instruments else ""
+        paragraphs.append(f"The priors were trained on {upper}{played}; all figures below are of such songs.")
     if "train_songs" in figures:
         paragraphs.append(
             f"{figures['train_songs']:g} songs ({figures.get('train_hours', 0):.3g} hours) to train on, "
@@ -132,10 +136,9 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
     ]
     if rows:
         paragraphs.append(_table(["part", "steps", "windows a step", "time"], rows))
+    told = {"prior_voices", "prior_instruments", *(["songs"] if chorales else [])}
     others = {
-        name: value
-        for name, value in training.items()
-        if name not in parts and value is not None and not (chorales and name == "songs")
+        name: value for name, value in training.items() if name not in parts and value is not None and name not in told
     }
     if others:
         paragraphs.append(

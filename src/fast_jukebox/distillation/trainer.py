@@ -1,0 +1,367 @@
+"""Distilling a prior with Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from fast_jukebox.distillation.layer_map import LayerMap
+from fast_jukebox.distillation.losses import TERMS, check_weights, data_cross_entropy, kl_divergence
+from fast_jukebox.distillation.objective import DistillationObjective
+from fast_jukebox.distillation.stages import PAPER_STAGES, DistillationStage, StageSchedule, parse_stages
+from fast_jukebox.distillation.student import check_student, initialize_student
+from fast_jukebox.hub import write_model_card
+from fast_jukebox.models.prior import FastJukeboxPrior
+from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
+
+PROJECTION = "projection.safetensors"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FIGURES = ("data", "teacher", "kl", "agreement", "accuracy")
+
+
+@dataclass
+class DistillationArguments(FastJukeboxTrainingArguments):
+    """[`~fast_jukebox.training.trainer.FastJukeboxTrainingArguments`] of a distillation.
+
+    The stages say how long it lasts; `num_train_epochs` has no say, and `max_steps` stops earlier without changing the
+    stages' schedules.
+
+    Args:
+        stages: [`DistillationStage`]s or mappings of their fields; on the command line JSON, or the name of a JSON
+            file. By default the paper's: 20 epochs of Eq. 4, 50 of Eq. 3.
+        initialize_from_teacher: let the student begin with the teacher's embeddings, conditioners and mapped layers;
+            `False` leaves it as it is given.
+        teacher_dtype: `float32`, `bfloat16` or `float16`, in which the teacher computes; as it is given by default.
+        teacher_name: the Hub's name of the teacher, for the card.
+
+    Raises:
+        ValueError: a stage that makes no sense, an unknown dtype, or another `num_train_epochs` than the default.
+    """
+
+    stages: list[DistillationStage | dict[str, Any]] | str | None = field(
+        default=None, metadata={"help": "Stages as JSON, or a JSON file; by default the paper's 20 and 50 epochs."}
+    )
+    initialize_from_teacher: bool = field(
+        default=True, metadata={"help": "Let the student begin with the teacher's mapped layers."}
+    )
+    teacher_dtype: str | None = field(
+        default=None, metadata={"help": "float32, bfloat16 or float16: what the teacher computes in."}
+    )
+    teacher_name: str | None = field(default=None, metadata={"help": "The Hub's name of the teacher, for the card."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stages: Any = list(PAPER_STAGES) if self.stages is None else self.stages
+        if isinstance(stages, str):
+            stages = _read_json(stages)
+        self.stages = parse_stages(stages)
+        if self.teacher_dtype is not None and self.teacher_dtype not in _DTYPES:
+            raise ValueError(f"`teacher_dtype` must be one of {', '.join(_DTYPES)}, got {self.teacher_dtype!r}")
+        default = type(self).__dataclass_fields__["num_train_epochs"].default
+        if self.num_train_epochs != default:
+            raise ValueError(
+                f"`num_train_epochs` must be left alone, the `stages` say how long they last; got "
+                f"{self.num_train_epochs!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """See [`~transformers.TrainingArguments.to_dict`]."""
+        return super().to_dict() | {"stages": [stage.to_dict() for stage in parse_stages(self.stages)]}
+
+
+class DistillationTrainer(FastJukeboxTrainer):
+    """A [`~fast_jukebox.training.trainer.FastJukeboxTrainer`] of a student with a teacher, in stages.
+
+    One optimizer and one schedule run through all stages, and the step says which stage it is, so that a run resumes
+    inside or between stages like any other. At the start of a stage the optimizer's moments, which are another loss's,
+    are dropped. What is trained is a [`DistillationObjective`] (`trainer.model`); checkpoints and saved models hold the
+    student alone (`trainer.student`) and load as such.
+
+    Training logs `loss`, each of its terms unweighted, and the number of the stage. Evaluation gives, in any stage,
+    `loss` (nats a code), `bits_per_code`, `perplexity` and `accuracy` on the data's codes, `teacher_bits_per_code`,
+    `kl_to_teacher` (bits a code), `agreement` (share of positions where both find the same code the likeliest) and each
+    term.
+
+    Args:
+        model: the student.
+        teacher: is taken over: put into evaluation mode, frozen, moved to the device and cast to `teacher_dtype`.
+        args: `DistillationArguments()` by default; not changed.
+        layer_map: by default the one of [`LayerMap.from_configs`].
+        kwargs: of [`~transformers.Trainer`].
+
+    Raises:
+        ValueError: student and teacher do not fit; shows both.
+    """
+
+    card_kind = "prior"
+    objective: DistillationObjective
+
+    def __init__(
+        self,
+        model: FastJukeboxPrior,
+        teacher: FastJukeboxPrior,
+        args: DistillationArguments | None = None,
+        layer_map: LayerMap | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = DistillationArguments() if args is None else copy.copy(args)
+        self.stages = parse_stages(args.stages)
+        layer_map = check_student(model.config, teacher.config) if layer_map is None else layer_map
+        self.objective = DistillationObjective(model, teacher, layer_map)
+        for stage in self.stages:
+            self.objective.check_terms(stage.weights)
+        if args.n_gpu > 1:
+            raise ValueError(f"`n_gpu` must be 1 a process (start one for each, as torchrun does), got {args.n_gpu}")
+        if args.initialize_from_teacher:
+            initialize_student(model, teacher, layer_map)
+        dtype = _DTYPES[args.teacher_dtype] if args.teacher_dtype else teacher.dtype
+        teacher.to(device=args.device, dtype=dtype)
+        self.schedule: StageSchedule | None = None
+        self._max_steps = args.max_steps
+        self._terms: dict[str, Tensor] = {}
+        self._figures: Tensor | None = None
+        names = {"prediction", "data"}.union(*(check_weights(stage.weights) for stage in self.stages))
+        self._evaluated = {name: 1.0 for name in TERMS if name in names}
+        super().__init__(model=self.objective, args=args, **kwargs)
+        self.add_callback(_FreshMoments(self))
+
+    @property
+    def student(self) -> FastJukeboxPrior:
+        """What is trained."""
+        return self.objective.student
+
+    @property
+    def layer_map(self) -> LayerMap:
+        """Which layer learns from which."""
+        return self.objective.layer_map
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """See [`~transformers.Trainer.train`]; lasts as long as the stages do."""
+        total = self.plan().total_steps
+        self.args.max_steps = min(total, self._max_steps) if self._max_steps > 0 else total
+        return super().train(*args, **kwargs)
+
+    def plan(self) -> StageSchedule:
+        """The stages laid out over the training data."""
+        settings = self.args
+        try:
+            batches: int | None = len(self.get_train_dataloader())
+        except TypeError:
+            batches = None
+        self.schedule = StageSchedule(
+            self.stages,
+            None if batches is None else max(math.ceil(batches / settings.gradient_accumulation_steps), 1),
+            settings.learning_rate,
+            getattr(settings.lr_scheduler_type, "value", settings.lr_scheduler_type),
+            settings.warmup_steps,
+        )
+        return self.schedule
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """See [`~transformers.Trainer.create_scheduler`]: the stages' learning rates, one after the other."""
+        if self.lr_scheduler is None:
+            schedule = self.schedule or self.plan()
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: schedule.factor(step))
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """See [`~transformers.Trainer.compute_loss`]: the loss of the step's stage, or in evaluation all terms."""
+        if model.training and self.schedule is not None:
+            stage = self.schedule.stages[self.schedule.index_at(self.state.global_step)]
+            asked = {"weights": dict(stage.weights), "temperature": stage.temperature}
+        else:
+            asked = {"weights": self._evaluated}
+        loss, outputs = super().compute_loss(
+            model, {**inputs, **asked}, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        if model.training:
+            songs = len(inputs["codes"])
+            for name, term in outputs.terms.items():
+                entry = torch.stack([term * songs, torch.full_like(term, songs)])
+                self._terms[name] = self._terms[name] + entry if name in self._terms else entry
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """See [`~transformers.Trainer.log`]: adds the mean of each term since the last time, and the stage."""
+        if "loss" in logs and self._terms and self.schedule is not None:
+            sums = self.accelerator.reduce(torch.stack(list(self._terms.values())), reduction="sum").tolist()
+            for name, (total, songs) in zip(self._terms, sums, strict=True):
+                logs[name] = total / songs
+            logs["stage"] = self.schedule.index_at(self.state.global_step - 1)
+            self._terms = {}
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """See [`~transformers.Trainer.evaluation_loop`]: adds the figures of the class's description."""
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        names = [*_FIGURES, *(name for name in self._evaluated if name != "data")]
+        self._figures = torch.zeros(1 + len(names), device=self.args.device)
+        output = super().evaluation_loop(*args, **kwargs)
+        songs, *sums = self.accelerator.reduce(self._figures, reduction="sum").tolist()
+        self._figures = None
+        means = {name: value / max(songs, 1) for name, value in zip(names, sums, strict=True)}
+        nats = means.pop("data")
+        figures = {
+            "bits_per_code": nats / math.log(2),
+            "perplexity": math.exp(min(nats, 700.0)),
+            "accuracy": means.pop("accuracy"),
+            "teacher_bits_per_code": means.pop("teacher") / math.log(2),
+            "kl_to_teacher": means.pop("kl") / math.log(2),
+            **means,
+        }
+        output.metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """See [`~transformers.Trainer.prediction_step`]: adds figures up instead of keeping every logit."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            _, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        nats = outputs.terms["data"]
+        if self._figures is not None:
+            labels = inputs.get("labels", inputs["codes"])
+            ours, theirs = outputs.logits.argmax(-1), outputs.teacher_logits.argmax(-1)
+            kept = labels != -100
+            figures = [
+                nats,
+                data_cross_entropy(outputs.teacher_logits, labels),
+                kl_divergence(outputs.logits, outputs.teacher_logits),
+                (ours == theirs).float().mean(),
+                ((ours == labels) & kept).sum() / kept.sum().clamp(min=1),
+                *(outputs.terms[name] for name in self._evaluated if name != "data"),
+            ]
+            songs = torch.tensor(float(len(labels)), device=nats.device)
+            self._figures += torch.stack([songs, *(figure.float() * songs for figure in figures)])
+        return nats, None, None
+
+    def describe(self) -> str:
+        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.describe`]."""
+        ours, theirs = self.student.config, self.objective.teacher.config
+        role = f", conditioned on level {ours.level + 1}" if ours.has_upper_level else ""
+        return (
+            f"The prior of level {ours.level} (0 is the bottom){role}: a sparse transformer of "
+            f"{ours.num_hidden_layers} layers and width {ours.hidden_size} over {ours.n_ctx} codes, distilled from one "
+            f"of {theirs.num_hidden_layers} layers."
+        )
+
+    def training_summary(self) -> str:
+        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.training_summary`]: adds stages and layer map."""
+        schedule = self.schedule or self.plan()
+        rows = [
+            f"| {stage.name} | {length} | {stage.learning_rate or schedule.learning_rate:g} | "
+            f"{stage.schedule or schedule.schedule} | {stage.temperature:g} |"
+            for stage, length in zip(schedule.stages, schedule.lengths, strict=True)
+        ]
+        begin = "the teacher's mapped layers" if self.args.initialize_from_teacher else "weights of its own"
+        return "\n".join(
+            [
+                super().training_summary(),
+                f"\nIn stages, each with fresh optimizer moments; the student began with {begin}:\n",
+                "| loss | steps | learning rate | schedule | temperature |",
+                "|---|---|---|---|---|",
+                *rows,
+                "\nWhich layer learnt from which, counted from 0:\n",
+                str(self.layer_map),
+            ]
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.create_model_card`]: names the teacher as well."""
+        if not self.is_world_process_zero():
+            return
+        license = kwargs.get("license") or self.args.hub_license
+        if not license:
+            raise ValueError("`hub_license` must name the weights' license before a card is written, got None")
+        dataset = kwargs.get("dataset") or self.args.hub_datasets
+        write_model_card(
+            self.args.output_dir,
+            name=kwargs.get("model_name") or self.hub_name(),
+            description=self.describe(),
+            training=self.training_summary(),
+            figures=self.last_figures(),
+            license=license,
+            datasets=[dataset] if isinstance(dataset, str) else list(dataset),
+            base_model=self.args.teacher_name,
+            kind=self.card_kind,
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = self.objective.state_dict() if state_dict is None else state_dict
+        prefix = "student."
+        ours = {name.removeprefix(prefix): value for name, value in whole.items() if name.startswith(prefix)}
+        self.student.save_pretrained(folder, state_dict=ours)
+        torch.save(self.args, folder / TRAINING_ARGS_NAME)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """With the projection, which like them is needed to train on and for nothing else."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        projection = self.objective.projection.state_dict()
+        if projection and self.args.should_save and not self.is_fsdp_enabled:
+            save_file(projection, Path(output_dir) / PROJECTION)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.student).from_pretrained(resume_from_checkpoint)
+        self.student.load_state_dict(saved.state_dict())
+        projection = Path(resume_from_checkpoint) / PROJECTION
+        if projection.is_file():
+            self.objective.projection.load_state_dict(load_file(projection))
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class _FreshMoments(TrainerCallback):
+    """Drops the optimizer's moments at the start of each stage but the first."""
+
+    def __init__(self, trainer: DistillationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        schedule = self.trainer.schedule
+        if schedule is not None and state.global_step in schedule.starts[1:]:
+            optimizer.state.clear()
+
+
+def _read_json(text: str) -> Any:
+    """JSON, or what a JSON file holds."""
+    source = text if text.lstrip().startswith(("[", "{")) else Path(text).read_text(encoding="utf-8")
+    try:
+        return json.loads(source)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"`stages` must be JSON, got {source!r}: {error}") from error
+
+
+__all__ = ["DistillationArguments", "DistillationTrainer"]
