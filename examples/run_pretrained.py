@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -195,10 +196,11 @@ def join_vqvae(output: Path) -> FastJukeboxVQVAE:
 
 def training_facts(output: Path, args: RecipeArguments) -> dict[str, object]:
     """What the card tells of the training: budgets, time and final figures of each part, from the runs' own logs."""
-    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed}
+    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "machine": machine()}
     if not args.songs and not args.prior_songs:
         facts["songs"] = "chorales"
         facts["prior_voices"] = args.prior_voices
+        facts["prior_instruments"] = args.prior_instruments
     for part in ("vqvae", "prior"):
         for level in LEVELS:
             folder = output / f"{part}-{level}"
@@ -210,6 +212,15 @@ def training_facts(output: Path, args: RecipeArguments) -> dict[str, object]:
                 "seconds": round(results["train_runtime"]),
             }
     return facts
+
+
+def machine() -> str:
+    """What trains here, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def evaluation_command(output: Path, songs: Path, args: RecipeArguments) -> list[str]:
