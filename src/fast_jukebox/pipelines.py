@@ -126,6 +126,12 @@ class FastJukeboxPipeline(Pipeline):
     def _read_prompt(self, prompt: Any, prompt_duration: Any) -> Tensor:
         if prompt_duration is not None:
             check_duration("prompt_duration", prompt_duration)
+        misplaced = [name for name in _ARGUMENTS if name in prompt] if isinstance(prompt, dict) else []
+        if misplaced:
+            raise ValueError(
+                f"`{misplaced[0]}` must not stand beside the keys of a recording, where it would be overlooked: give the "
+                f"recording as `prompt`, or the argument to the call; got the keys {', '.join(map(repr, prompt))}"
+            )
         if isinstance(prompt, dict) and "raw" in prompt:
             prompt = {"array": prompt["raw"], "sampling_rate": prompt.get("sampling_rate")}
         rate = self.model.vqvae.config.sampling_rate
@@ -257,8 +263,6 @@ def register_pipeline() -> None:
         type="audio",
     )
 
-
-register_pipeline()
 
 register_pipeline()
 

@@ -90,6 +90,17 @@ def test_codes_of_other_songs_are_not_mixed(songs, vqvae, tmp_path):
         encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
 
 
+def test_codes_of_songs_of_the_same_lengths_and_other_names_are_not_mixed(songs, vqvae, tmp_path):
+    for split in songs:
+        songs[split] = songs[split].add_column("file_name", [f"{title}.wav" for title in songs[split]["title"]])
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    for split in songs:
+        names = [f"other {name}" for name in songs[split]["file_name"]]
+        songs[split] = songs[split].remove_columns("file_name").add_column("file_name", names)
+    with pytest.raises(ValueError, match="codes of other names"):
+        encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+
+
 def test_the_manifest_names_the_vqvae(songs, vqvae, tmp_path):
     encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     manifest = json.loads((tmp_path / "codes" / "codes.json").read_text())

@@ -1,7 +1,7 @@
 import doctest
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox import FastJukeboxPriorConfig
@@ -58,6 +58,7 @@ def test_depths_that_do_not_divide():
     assert list(depth_map(14, 5)) == [(0, 3), (1, 4), (2, 11), (3, 12), (4, 13)]
 
 
+@settings(deadline=None)
 @given(st.data(), st.lists(st.sampled_from([*CYCLE, "dense"]), min_size=1, max_size=5), st.integers(1, 90))
 def test_any_depths_keep_patterns_and_order_and_are_spread_evenly(data, cycle, teacher):
     student = data.draw(st.integers(1, teacher))
@@ -72,6 +73,7 @@ def test_any_depths_keep_patterns_and_order_and_are_spread_evenly(data, cycle, t
         assert min(steps) >= 1 and max(steps) - min(steps) <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 90))
 def test_a_student_as_deep_as_its_teacher_learns_from_each_layer(depth):
     assert list(depth_map(depth, depth)) == [(layer, layer) for layer in range(depth)]

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.distillation.losses import (
@@ -45,6 +45,7 @@ def entry(weights, pattern, length, window, head, query, key):
     return weights[window * rows + row, head, column, key_column]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(PATTERNS)), st.integers(1, ROWS * BLOCK_CTX), st.integers(0, 99))
 def test_attention_is_compared_over_the_pairs_that_the_pattern_lets_meet(pattern, length, seed):
     ours, theirs = weights_of(pattern, length, seed), weights_of(pattern, length, seed + 1)
@@ -95,6 +96,7 @@ def test_prediction_by_hand():
     assert prediction_cross_entropy(student, teacher, temperature=0.5).item() == pytest.approx(expected, rel=1e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.floats(0.5, 4.0))
 def test_prediction_is_naive_cross_entropy_a_position(seed, temperature):
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.distillation.stages import PAPER_STAGES, DistillationStage, StageSchedule, parse_stages
@@ -30,6 +30,7 @@ def test_each_stage_has_its_own_learning_rate_and_schedule():
     assert stages[1].name == "1 prediction + 0.5 data"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["constant", "linear", "cosine"])), min_size=1, max_size=4),
     st.integers(0, 5),
@@ -97,6 +98,6 @@ def test_what_is_no_list_of_stages_is_refused(stages):
     ],
 )
 def test_a_schedule_that_cannot_be_laid_out_is_refused(changes, match):
-    settings = {"stages": [DistillationStage("data", epochs=1)], "steps_per_epoch": 3, "learning_rate": 1e-3}
+    fields = {"stages": [DistillationStage("data", epochs=1)], "steps_per_epoch": 3, "learning_rate": 1e-3}
     with pytest.raises(ValueError, match=match):
-        StageSchedule(**(settings | changes))
+        StageSchedule(**(fields | changes))

@@ -153,13 +153,16 @@ def test_a_projection_is_resumed_with_the_rest(distil):
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(distil):
-    # 10 windows in batches of 4: the last of each epoch is smaller.
-    whole = distil("whole", size=10, save_strategy="no")
+    # 10 windows in batches of 4: the last of each epoch is smaller. (Adam would make steps of rounding errors where a
+    # gradient is zero, as that of the keys' biases is.)
+    whole = distil("whole", size=10, save_strategy="no", optim="sgd")
     whole.train()
-    parts = distil("parts", size=10, save_strategy="no", gradient_accumulation_steps=4, per_device_train_batch_size=1)
+    parts = distil(
+        "parts", size=10, save_strategy="no", optim="sgd", gradient_accumulation_steps=4, per_device_train_batch_size=1
+    )
     parts.train()
     assert parts.state.global_step == whole.state.global_step == 8
-    assert_same_weights(parts, whole, atol=1e-4, rtol=1e-3)
+    assert_same_weights(parts, whole, atol=1e-5)
     for ours, theirs in zip(logs_of(parts), logs_of(whole), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert ours.get("attentions") == pytest.approx(theirs.get("attentions"), rel=1e-3)
@@ -305,11 +308,14 @@ teacher, student = (FastJukeboxPrior.from_pretrained({folder!r} + "/" + name) fo
 args = DistillationArguments(
     output_dir={folder!r} + "/run", stages=STAGES, save_strategy="no", logging_steps=1, learning_rate=1e-2,
     per_device_train_batch_size=2, use_cpu=True, disable_tqdm=True, lr_scheduler_type="constant", seed=0,
-    report_to="none", initialize_from_teacher=False, ddp_backend="gloo",
+    report_to="none", initialize_from_teacher=False, ddp_backend="gloo", optim="sgd",
 )
 data = Scales(student.config)
 run = DistillationTrainer(student, teacher, args, train_dataset=data, eval_dataset=data, data_collator=stack_items)
 assert run.args.world_size == 2
+if student.config.hidden_size != teacher.config.hidden_size:
+    torch.nn.init.constant_(run.objective.projection.weight, 0.1)
+    torch.nn.init.zeros_(run.objective.projection.bias)
 run.train()
 figures = run.evaluate()
 if run.is_world_process_zero():
@@ -323,28 +329,20 @@ if run.is_world_process_zero():
 def test_two_processes_equal_one(distil, pair, tmp_path, request, width):
     """Also where the projection of another width is not used in the second stage."""
     changes = {"hidden_size": width} if width != 16 else {}
-    one = distil("one", save_strategy="no", initialize_from_teacher=False, student_changes=changes)
+    one = distil("one", save_strategy="no", optim="sgd", initialize_from_teacher=False, student_changes=changes)
     one.student.save_pretrained(tmp_path / "student")
     one.objective.teacher.save_pretrained(tmp_path / "teacher")
-    torch.manual_seed(0)
     if width != 16:
         torch.nn.init.constant_(one.objective.projection.weight, 0.1)
-    tests = str(request.path.parent)
-    script = SCRIPT.format(tests=tests, folder=str(tmp_path))
-    if width != 16:
-        script = script.replace(
-            "run.train()", "torch.nn.init.constant_(run.objective.projection.weight, 0.1)\nrun.train()"
-        )
-        script = script.replace("run.train()", "torch.nn.init.zeros_(run.objective.projection.bias)\nrun.train()")
         torch.nn.init.zeros_(one.objective.projection.bias)
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(request.path.parent), folder=str(tmp_path)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     result = subprocess.run([*launch, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     one.train()
     weights, logs, figures = torch.load(tmp_path / "result.pt")
     for name, value in one.objective.state_dict().items():
-        torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=0)
     for ours, theirs in zip(logs, logs_of(one), strict=True):
         for name in ("loss", "hidden_states", "prediction", "stage"):
             assert ours.get(name) == pytest.approx(theirs.get(name), rel=1e-3)

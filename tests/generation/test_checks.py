@@ -66,6 +66,9 @@ def test_metadata_where_no_prior_has_labels():
         torch.tensor([0.0, float("nan")]),
         torch.tensor([0.0, float("inf")]),
         torch.tensor([0.0, 30000.0]),
+        "song.wav",
+        [[0.0, 0.0], [0.0]],
+        object(),
     ],
 )
 def test_what_is_no_audio(value):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fast_jukebox import FastJukeboxModel
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import FastJukeboxGenerationConfig
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes, uniform_noise
 
@@ -93,6 +93,7 @@ class TestPrior:
             {"upper_codes": torch.zeros(1, 3).long(), "length": 8},
             {"upper_codes": torch.zeros(3).long()},
             {"upper_codes": torch.zeros(1, 0).long()},
+            {"upper_codes": [0, 1, 2]},
         ],
     )
     def test_bad_upper_codes(self, stub_upsampler, arguments):
@@ -193,13 +194,31 @@ class TestModel:
     def test_labels_know_the_window(self, stub_labelled_model):
         labels = torch.tensor([[0, 0, 0, 3, 4]])
         stub_labelled_model.generate(duration=1.5, num_samples=2, metadata=labels, seed=0)
-        calls = stub_labelled_model.priors[0].calls[1:]  # after the one that checks the labels
+        calls = stub_labelled_model.priors[0].calls[2:]  # after those that check the labels
         assert [call.metadata[1].tolist() for call in calls[:3]] == [
             [150, 0, 48, 3, 4],
             [150, 24, 48, 3, 4],
             [150, 48, 48, 3, 4],
         ]
-        assert [call.metadata[0, 2].item() for call in stub_labelled_model.priors[2].calls[1:]] == [128, 128, 128]
+        assert [call.metadata[0, 2].item() for call in stub_labelled_model.priors[2].calls[2:]] == [128, 128, 128]
+
+    def test_labels_that_fail_in_a_later_window_are_refused_before_sampling(self, tiny_config):
+        top = FastJukeboxPriorConfig(
+            **{**tiny_config.prior_configs[2].to_diff_dict(), "num_artists": 2, "num_genres": 2, "use_timing": True},
+            min_duration=0.1,
+            max_duration=2.0,
+        )
+        config = FastJukeboxConfig(
+            vqvae_config=tiny_config.vqvae_config, prior_configs=[*tiny_config.prior_configs[:2], top]
+        )
+        model, calls = FastJukeboxModel(config), []
+        labels = torch.tensor([[800, 0, 0, 1, 1]])  # half a second
+        assert model.generate(duration=0.5, metadata=labels, progress=calls.append).audio.shape == (1, 800)
+        assert calls
+        calls.clear()
+        with pytest.raises(ValueError, match=r"metadata.*offset.*800"):
+            model.generate(duration=1.0, metadata=labels, progress=calls.append)
+        assert not calls
 
     def test_settings_come_from_the_generation_config_unless_given(self, stub_model):
         stub_model.generation_config = FastJukeboxGenerationConfig(duration=0.5, do_sample=False)

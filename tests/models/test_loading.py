@@ -100,3 +100,15 @@ def test_pickles_are_not_loaded(tiny_model, tmp_path):
     torch.save(prior.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         FastJukeboxPrior.from_pretrained(tmp_path)
+
+
+def test_a_part_of_another_kind_is_named(tiny_model, tmp_path):
+    tiny_model.vqvae.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`model_type`.*'fast_jukebox_prior'.*got 'fast_jukebox_vqvae'"):
+        FastJukeboxPrior.from_pretrained(tmp_path)
+
+
+def test_a_change_that_does_not_fit_is_refused_while_a_part_is_loaded(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`n_ctx` must be a multiple of `blocks` \(4\), got 23"):
+        FastJukeboxPrior.from_pretrained(tmp_path, level=2, n_ctx=23)

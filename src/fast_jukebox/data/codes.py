@@ -184,14 +184,20 @@ def _encode_song(song: dict[str, Any], vqvae: FastJukeboxVQVAE) -> dict[str, Any
 
 def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
     durations = {name: [round(duration, 3) for duration in split["duration"]] for name, split in songs.items()}
+    names = {name: list(split["file_name"]) for name, split in songs.items() if "file_name" in split.column_names}
     return {
         "vqvae": vqvae_fingerprint(vqvae),
-        "songs": hashlib.sha256(json.dumps(durations, sort_keys=True).encode()).hexdigest(),
+        "songs": _digest(durations),
+        "names": _digest(names),
         "splits": {name: len(split) for name, split in songs.items()},
         "sampling_rate": vqvae.config.sampling_rate,
         "hop_lengths": vqvae.config.hop_lengths,
         "codebook_size": vqvae.config.codebook_size,
     }
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def vqvae_fingerprint(vqvae: FastJukeboxVQVAE) -> str:
@@ -207,6 +213,7 @@ def _claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / MANIFEST
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
+        there.setdefault("names", manifest["names"])  # the oldest folders do not state them
         for key, value in manifest.items():
             if there.get(key) != value:
                 raise ValueError(

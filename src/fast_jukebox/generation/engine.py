@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fast_jukebox.generation.checks import device_of
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+
+NARROW = 512
+"""Width of a prior below which a step on a CPU is quickest on one thread."""
 
 
 class Step(Protocol):
@@ -117,4 +121,23 @@ def sampling_mode(*modules: Any) -> Iterator[None]:
             part.training = was_training
 
 
-__all__ = ["EagerStep", "Step", "sample_window", "sampling_mode"]
+@contextmanager
+def suited_threads(prior: Any) -> Iterator[None]:
+    """On a CPU, sample narrow priors on one thread; afterwards torch has as many as before, come what may.
+
+    A step of a narrow prior is made of operations of a few microseconds, which take longer to share out than to do (a
+    busy machine makes it many times longer). The width alone decides, so that the numbers do not depend on the batch.
+    """
+    width = getattr(prior.config, "hidden_size", NARROW)
+    threads = torch.get_num_threads()
+    if width >= NARROW or threads == 1 or device_of(prior).type != "cpu":
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+__all__ = ["EagerStep", "Step", "sample_window", "sampling_mode", "suited_threads"]

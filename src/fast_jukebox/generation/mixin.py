@@ -22,7 +22,7 @@ from fast_jukebox.generation.checks import (
     rows,
 )
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
-from fast_jukebox.generation.engine import EagerStep, sample_window, sampling_mode
+from fast_jukebox.generation.engine import EagerStep, sample_window, sampling_mode, suited_threads
 from fast_jukebox.generation.plan import SongPlan, plan_song, resolve_generation_config, window_metadata
 from fast_jukebox.generation.progress import ProgressCallback, ProgressClock
 from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
@@ -322,7 +322,8 @@ def _sample(
     batch = prompt.shape[0]
     conditioning = prior.condition(batch, window.length, upper_codes=upper_codes, metadata=metadata)
     uniform = uniform_noise(seeds, songs, window.level, window.new_start, window.new_length, prompt.device)
-    return sample_window(EagerStep(prior, conditioning, batch, settings), prompt, uniform, after_code)
+    with suited_threads(prior):
+        return sample_window(EagerStep(prior, conditioning, batch, settings), prompt, uniform, after_code)
 
 
 def _upper_of(upper: Tensor | None, window: Window, batch: slice, length: int) -> Tensor | None:
@@ -337,7 +338,7 @@ def _window_length(config: Any, length: Any, upper_codes: Tensor | None) -> int:
     """Codes of a prior's window, by default its context or what `upper_codes` cover."""
     if length is not None:
         return check_count("length", length, 1, config.n_ctx)
-    if upper_codes is None or upper_codes.dim() != 2:
+    if not isinstance(upper_codes, Tensor) or upper_codes.dim() != 2:
         return config.n_ctx
     return max(min(config.n_ctx, upper_codes.shape[1] * config.upper_ratio), 1)
 

@@ -300,7 +300,8 @@ def check_labels(
     hops: Sequence[int],
     samples: int,
 ) -> None:
-    """Let each labelled prior see its label vectors on a window of one upper code, before any level is sampled.
+    """Let each labelled prior see its label vectors at its first and last window, of which one upper code is enough,
+    before any level is sampled.
 
     Raises:
         ValueError: the prior refuses an artist, a genre or a length.
@@ -310,8 +311,9 @@ def check_labels(
             continue
         device, ratio = device_of(prior), prior.config.upper_ratio
         upper = torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device) if prior.config.upper_downs else None
-        seen = window_metadata(own.to(device), its_windows[0], prior.config.n_ctx, hop, samples)
-        prior.condition(own.shape[0], ratio, upper_codes=upper, metadata=seen)
+        for window in [*its_windows[:1], *its_windows[1:][-1:]]:
+            seen = window_metadata(own.to(device), window, prior.config.n_ctx, hop, samples)
+            prior.condition(own.shape[0], ratio, upper_codes=upper, metadata=seen)
 
 
 def window_metadata(labels: Tensor | None, window: Window, n_ctx: int, hop_length: int, samples: int) -> Tensor | None:

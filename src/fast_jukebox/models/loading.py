@@ -129,6 +129,12 @@ class SubmodelLoadingMixin:
         )
         config = read_config(pretrained_model_name_or_path, **download)
         if config.get("model_type") != COMPOSITE_MODEL_TYPE:
+            own_type = cls.config_class.model_type  # type: ignore[attr-defined]
+            if config.get("model_type", own_type) != own_type:
+                raise ValueError(
+                    f"`model_type` of `{pretrained_model_name_or_path}` must be {own_type!r}, or "
+                    f"{COMPOSITE_MODEL_TYPE!r} for a whole model that holds one, got {config['model_type']!r}"
+                )
             return _checked_level(load(pretrained_model_name_or_path, *model_args, **kwargs), level)
 
         own_config, prefix = _part_of_config(config, cls.composite_part, level, pretrained_model_name_or_path)

@@ -129,6 +129,15 @@ def test_a_prior_that_is_no_configuration_is_refused(tiny_config):
         FastJukeboxConfig(vqvae_config=tiny_config.vqvae_config, prior_configs=["a", "b", "c"])
 
 
+@pytest.mark.parametrize(("field", "value"), [("vqvae_config", "published"), ("prior_configs", 3)])
+def test_parts_that_are_no_configurations_are_refused(tiny_config, field, value):
+    parts = {"vqvae_config": tiny_config.vqvae_config, "prior_configs": tiny_config.prior_configs, field: value}
+    with pytest.raises(ValueError, match=f"{field}.*{type(value).__name__}"):
+        FastJukeboxConfig(**parts)
+    with pytest.raises(ValueError, match="vqvae_config.*FastJukeboxPriorConfig"):
+        FastJukeboxConfig(vqvae_config=tiny_config.prior_configs[0], prior_configs=tiny_config.prior_configs)
+
+
 def test_unknown_fields_are_refused_at_every_depth(tiny_config):
     parts = tiny_config.to_dict()
     with pytest.raises(ValueError, match="did you mean `prior_configs`"):

@@ -287,3 +287,10 @@ def test_the_embedded_size_is_small(tmp_path):
     with torch.device("meta"):
         model = FastJukeboxModel(FastJukeboxConfig.preset("fastjukebox-mini-9"))
     assert 2 * sum(tensor.numel() for tensor in model.state_dict().values()) < 30e6
+
+
+@pytest.mark.parametrize(("field", "value"), [("n_ctx", 23), ("num_attention_heads", 3), ("hop_length", 8)])
+def test_a_configuration_that_was_spoilt_is_refused(tiny_config, field, value):
+    setattr(tiny_config.prior_configs[2], field, value)
+    with pytest.raises(ValueError, match=field):
+        FastJukeboxModel(tiny_config)

@@ -173,6 +173,7 @@ def test_half_precision_stays_and_runs(vqvae, tmp_path, dtype):
         (torch.zeros(1, 160, dtype=torch.int64), "floating point"),
         (torch.zeros(1, 0), "multiple of 16"),
         (torch.zeros(1, 150), "multiple of 16, got 150"),
+        ([[0.0] * 16], "tensor.*list"),
     ],
 )
 def test_bad_audio_is_refused(vqvae, audio, message):
@@ -187,6 +188,8 @@ def test_bad_audio_is_refused(vqvae, audio, message):
         (torch.tensor([[-1, 0]]), "from 0 to 15"),
         (torch.tensor([0, 1]), "shape"),
         (torch.tensor([[0.5]]), "integers"),
+        (torch.zeros(0, 4, dtype=torch.int64), "integers.*length >= 1"),
+        (None, "integers.*NoneType"),
     ],
 )
 def test_bad_codes_are_refused(vqvae, codes, message):
@@ -197,3 +200,25 @@ def test_bad_codes_are_refused(vqvae, codes, message):
 def test_levels_that_do_not_exist_are_refused(vqvae):
     with pytest.raises(ValueError, match="level must be from 0"):
         vqvae.decode([torch.zeros(1, 4, dtype=torch.int64)], start_level=3)
+
+
+def test_codes_of_the_wrong_levels_are_refused(vqvae):
+    codes = vqvae.encode(torch.randn(1, 160))
+    with pytest.raises(ValueError, match="`codes`.*`start_level` 1 up, 1 to 2 entries; got 3"):
+        vqvae.decode(codes, start_level=1)
+    with pytest.raises(ValueError, match="`codes`.*1 to 3 entries; got 0"):
+        vqvae.decode([])
+    with pytest.raises(ValueError, match="`codes` of level 2 must be 10 long.*20 of level 1, got 20"):
+        vqvae.decode([codes[1], codes[1]], start_level=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_codes_of_any_integer_type_are_decoded(vqvae, dtype):
+    codes = vqvae.encode(torch.randn(1, 160))
+    torch.testing.assert_close(vqvae.decode([codes[0].to(dtype)]), vqvae.decode(codes), rtol=0, atol=0)
+
+
+def test_a_configuration_that_was_spoilt_is_refused(config):
+    config.strides = [3, 2, 2]
+    with pytest.raises(ValueError, match="strides"):
+        FastJukeboxVQVAE(config)

@@ -44,6 +44,16 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.prior_configs is None:
             self.prior_configs = _paper_priors(72)
+        if not isinstance(self.prior_configs, list | tuple):
+            raise ValueError(
+                "`prior_configs` must be a list of FastJukeboxPriorConfig or dicts of their fields, bottom first, got "
+                f"{type(self.prior_configs).__name__}"
+            )
+        if not isinstance(self.vqvae_config, FastJukeboxVQVAEConfig | dict | None):
+            raise ValueError(
+                "`vqvae_config` must be a FastJukeboxVQVAEConfig or a dict of its fields, got "
+                f"{type(self.vqvae_config).__name__}"
+            )
         self.prior_configs = [_as_prior_config(index, prior) for index, prior in enumerate(self.prior_configs)]
         super().__post_init__(**kwargs)
 

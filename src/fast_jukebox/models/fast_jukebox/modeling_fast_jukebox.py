@@ -68,6 +68,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
     _supports_sdpa = True
 
     def __init__(self, config: FastJukeboxConfig) -> None:
+        config.validate()  # its fields may have changed since it was made
         super().__init__(config)
         config.vqvae_config.dtype = config.dtype
         for prior_config in config.prior_configs:

@@ -113,6 +113,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
     composite_part = "priors"
 
     def __init__(self, config: FastJukeboxPriorConfig) -> None:
+        config.validate()  # its fields may have changed since it was made
         super().__init__(config)
         width = config.hidden_size
         self.code_embedding = nn.Embedding(config.codebook_size, width)

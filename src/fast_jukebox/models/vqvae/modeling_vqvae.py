@@ -140,6 +140,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
     composite_part = "vqvae"
 
     def __init__(self, config: FastJukeboxVQVAEConfig) -> None:
+        config.validate()  # its fields may have changed since it was made
         super().__init__(config)
         self.levels = nn.ModuleList(VQVAELevel(config, level) for level in range(config.num_levels))
         self.post_init()
@@ -181,21 +182,21 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         """Audio of the codes of one level, in chunks as `encode` works.
 
         Args:
-            codes: the levels from `start_level` up, each int64 (N, L); only the first is used.
+            codes: the levels from `start_level` up, each int64 (N, L); only the first is used, the others may be left
+                out.
             start_level: level of the first entry of `codes`.
 
         Returns:
             (N, L * hop length of `start_level`), at about [-1, 1] (not clipped).
 
         Raises:
-            ValueError: a level that does not exist, no codes, or codes of a wrong rank, type or range.
+            ValueError: a level that does not exist, no codes or those of more levels than there are from `start_level`
+                up, or codes of a wrong rank, type, range or length.
         """
         (level,) = self._chosen_levels([start_level])
-        if len(codes) == 0:
-            raise ValueError("`codes` must list the codes of the levels from `start_level` up, got an empty list")
+        self._check_levels_of_codes(codes, level)
         module: VQVAELevel = self.levels[level]  # type: ignore[assignment]
-        first = codes[0]
-        self._check_codes(first)
+        first = codes[0].long()
         chunk = max(CHUNK_SAMPLES // module.hop_length, 1)
         parts = _in_chunks(
             first,
@@ -264,6 +265,10 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
 
     def _check_audio(self, audio: Tensor) -> None:
         hop = self.config.hop_lengths[-1]
+        if not isinstance(audio, Tensor):
+            raise ValueError(
+                f"`audio` must be a floating-point tensor of shape (batch, samples), got {type(audio).__name__}"
+            )
         if audio.dim() != 2 or not audio.is_floating_point():
             raise ValueError(
                 f"`audio` must be floating point of shape (batch, samples), got {audio.dtype} {tuple(audio.shape)}"
@@ -273,8 +278,27 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
                 f"`audio` must have a positive number of samples that is a multiple of {hop}, got {audio.shape[1]}"
             )
 
+    def _check_levels_of_codes(self, codes: Sequence[Tensor], level: int) -> None:
+        known = self.config.num_levels - level
+        if not 1 <= len(codes) <= known:
+            raise ValueError(
+                f"`codes` must list the codes of the levels from `start_level` {level} up, 1 to {known} entries; got "
+                f"{len(codes)}"
+            )
+        self._check_codes(codes[0])
+        hops = self.config.hop_lengths
+        for above, entry in enumerate(codes[1:], start=level + 1):
+            wanted = codes[0].shape[1] * hops[level] / hops[above]
+            if isinstance(entry, Tensor) and entry.dim() == 2 and entry.shape[1] != wanted:
+                raise ValueError(
+                    f"`codes` of level {above} must be {wanted:g} long to stand for the same time as the "
+                    f"{codes[0].shape[1]} of level {level}, got {entry.shape[1]}"
+                )
+
     def _check_codes(self, codes: Tensor) -> None:
-        if codes.dim() != 2 or codes.is_floating_point() or codes.dtype == torch.bool or codes.shape[1] == 0:
+        if not isinstance(codes, Tensor):
+            raise ValueError(f"`codes` must be integers of shape (batch, length >= 1), got {type(codes).__name__}")
+        if codes.dim() != 2 or codes.is_floating_point() or codes.dtype == torch.bool or codes.numel() == 0:
             raise ValueError(
                 f"`codes` must be integers of shape (batch, length >= 1), got {codes.dtype} {tuple(codes.shape)}"
             )

@@ -1,0 +1,202 @@
+#!/usr/bin/env python
+"""Distil a model's priors into shallow ones and write a complete student: VQ-VAE, priors, card.
+
+All levels of a teacher, from codes made by `run_prior.py` (or by this script, given `--songs`), as in the paper:
+
+    python examples/run_distill.py --teacher runs/teacher --student_layers 12 --codes runs/codes --output_dir runs/student \
+        --per_device_train_batch_size 4 --learning_rate 1e-3 --lr_scheduler_type cosine --warmup_steps 0.05
+
+One level (`--level 2`), and stages of your own, each with its loss or weights, length, learning rate and schedule:
+
+    python examples/run_distill.py --teacher runs/teacher --student_layers 12 --codes runs/codes --output_dir runs/student \
+        --level 2 --stages '[{"loss": "intermediate", "steps": 500}, {"loss": {"prediction": 1, "data": 0.5}, "steps": 2000}]'
+
+All options in a file: `python examples/run_distill.py examples/configs/distill-mini-12.yaml`. `--output_dir` is a complete
+model from the first level on: levels that are not distilled yet are the teacher's. Each level trains in
+`runs/level-N` of it; with `--resume_from_checkpoint true` finished levels are kept and an unfinished one goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from transformers import set_seed
+
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.windows import stack_items
+from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
+from fast_jukebox.hub import push_folder, write_model_card
+from fast_jukebox.models.loading import level_name
+from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+
+RESULT = "distillation.json"
+FIGURES = {
+    "bits_per_code": "bits per code, student",
+    "teacher_bits_per_code": "bits per code, teacher",
+    "kl_to_teacher": "KL divergence to the teacher, bits",
+    "agreement": "top-1 agreement with the teacher",
+}
+
+
+@dataclass
+class ModelArguments:
+    """Teacher and student."""
+
+    teacher: str = field(metadata={"help": "Folder or Hub name of a whole model."})
+    student_layers: int = field(metadata={"help": "Depth of the student's priors."})
+    level: int | None = field(default=None, metadata={"help": "One level, 0 is the bottom; by default all, top first."})
+
+
+@dataclass
+class DataArguments:
+    """Which codes."""
+
+    codes: str = field(metadata={"help": "Folder of codes; made of --songs where it is not there yet."})
+    songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
+    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+
+
+def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
+    """Distil, write the student; returns each level's figures."""
+    model_args, data_args, args = parse_arguments((ModelArguments, DataArguments, DistillationArguments), arguments)
+    config = FastJukeboxConfig.from_pretrained(model_args.teacher)
+    levels = range(config.num_levels)
+    if model_args.level is not None and model_args.level not in levels:
+        raise ValueError(f"`--level` must be from 0 to {config.num_levels - 1}, got {model_args.level}")
+    for prior in config.prior_configs:
+        if not 1 <= model_args.student_layers <= prior.num_hidden_layers:
+            raise ValueError(
+                f"`--student_layers` must be from 1 to the teacher's {prior.num_hidden_layers}, "
+                f"got {model_args.student_layers}"
+            )
+    if args.push_to_hub and not args.hub_model_id:
+        raise ValueError("`--hub_model_id` must name the repository where `--push_to_hub` is set, got None")
+
+    codes = prepare_codes(data_args, model_args.teacher)
+    for level in reversed(levels) if model_args.level is None else [model_args.level]:
+        distil_level(level, model_args, data_args, args, codes)
+    if not args.should_save:
+        return {}
+    results = write_student(model_args, args)
+    if args.push_to_hub:
+        push_folder(args.output_dir, args.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
+    return {name: result["figures"] for name, result in results.items()}
+
+
+def prepare_codes(data_args: DataArguments, teacher: str) -> DatasetDict:
+    """The folder's codes, encoded first with the teacher's VQ-VAE where songs are named."""
+    if data_args.songs:
+        songs = load_songs(data_args.songs, test_share=data_args.test_share)
+        return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(teacher), data_args.codes)
+    if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
+        raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` to make them")
+    return load_codes(data_args.codes)
+
+
+def level_folder(output_dir: str | None, level: int) -> Path:
+    """Where a level is trained."""
+    return Path(output_dir or "student") / "runs" / f"level-{level}"
+
+
+def distil_level(
+    level: int, model_args: ModelArguments, data_args: DataArguments, args: DistillationArguments, codes: DatasetDict
+) -> None:
+    """Distil the prior of one level and save it with what the card will say of it."""
+    folder = level_folder(args.output_dir, level)
+    if (folder / RESULT).is_file() and str(args.resume_from_checkpoint).lower() == "true":
+        return
+    args = copy.copy(args)
+    args.output_dir, args.push_to_hub = str(folder), False
+    set_seed(args.seed)
+    teacher = FastJukeboxPrior.from_pretrained(model_args.teacher, level=level, dtype=torch.float32)
+    student = FastJukeboxPrior(student_config(teacher.config, model_args.student_layers))
+    trainer = DistillationTrainer(
+        model=student,
+        teacher=teacher,
+        args=args,
+        train_dataset=CodeWindows(codes["train"], student.config, seed=args.seed),
+        eval_dataset=CodeWindows(codes["test"], student.config, max_windows=data_args.max_eval_windows),
+        data_collator=stack_items,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    trainer.save_model()
+    metrics = trainer.evaluate()
+    trainer.log_metrics("eval", metrics)
+    trainer.save_metrics("eval", metrics)
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        result = {
+            "figures": {name: metrics[f"eval_{name}"] for name in FIGURES},
+            "teacher_layers": teacher.config.num_hidden_layers,
+            "windows": {"train": len(trainer.train_dataset), "test": len(trainer.eval_dataset)},
+            "training": trainer.training_summary(),
+        }
+        (folder / RESULT).write_text(json.dumps(result, indent=2), encoding="utf-8")
+
+
+def write_student(model_args: ModelArguments, args: DistillationArguments) -> dict[str, dict[str, Any]]:
+    """Write the whole student, its card, and return each distilled level's result by the level's name, top first."""
+    vqvae = FastJukeboxVQVAE.from_pretrained(model_args.teacher, dtype=torch.float32)
+    num_levels = len(vqvae.config.hop_lengths)
+    results, priors = {}, []
+    for level in range(num_levels):
+        folder = level_folder(args.output_dir, level)
+        source: str | Path = model_args.teacher
+        if (folder / RESULT).is_file():
+            results[level_name(level, num_levels)] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            source = folder
+        priors.append(FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32))
+    results = dict(reversed(results.items()))
+    FastJukeboxModel.from_levels(vqvae, priors).save_pretrained(args.output_dir)
+    if args.hub_license:
+        write_card(model_args, args, results, [prior.config.num_hidden_layers for prior in priors])
+    return results
+
+
+def write_card(
+    model_args: ModelArguments, args: DistillationArguments, results: dict[str, dict[str, Any]], depths: list[int]
+) -> None:
+    """Write the student's card from what each level left behind."""
+    is_local = os.path.isdir(model_args.teacher)
+    teacher_name = args.teacher_name or (None if is_local else model_args.teacher)
+    named = [f"{level_name(level, len(depths))}: {depth} layers" for level, depth in enumerate(depths)]
+    taught = "; ".join(f"{name} from one of {result['teacher_layers']}" for name, result in results.items())
+    description = (
+        "Raw-audio music from a hierarchical VQ-VAE and a sparse transformer a level "
+        f"({', '.join(reversed(named))}). Distilled ({taught}) layer by layer, each layer from one of the same attention "
+        "pattern, as in Fast Jukebox; the VQ-VAE is the teacher's. Levels that are not named there are the teacher's too."
+    )
+    training = "\n\n".join(
+        f"### The {name}\n\n{result['windows']['train']} windows an epoch, {result['windows']['test']} held out.\n\n"
+        f"{result['training']}"
+        for name, result in results.items()
+    )
+    figures = {
+        what: {name: result["figures"][key] for name, result in results.items()} for key, what in FIGURES.items()
+    }
+    write_model_card(
+        args.output_dir,
+        name=args.hub_model_id or Path(args.output_dir).absolute().name,
+        description=description,
+        training=training,
+        figures={what: values for what, values in figures.items() if all(map(math.isfinite, values.values()))},
+        license=args.hub_license,
+        datasets=args.hub_datasets,
+        base_model=teacher_name,
+        tags=["knowledge-distillation"],
+    )
+
+
+if __name__ == "__main__":
+    main()

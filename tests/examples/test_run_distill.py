@@ -1,0 +1,97 @@
+"""Distillation at toy size, both stages: from songs and a tiny teacher to a student that sounds."""
+
+import json
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox.distillation import DistillationArguments, DistillationStage
+
+STAGES = [{"loss": "intermediate", "steps": 2}, {"loss": "prediction", "steps": 2}]
+
+
+@pytest.fixture
+def options(songs, tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "teacher")
+    return {
+        "teacher": str(tmp_path / "teacher"), "student_layers": 2, "codes": str(tmp_path / "codes"),
+        "songs": str(songs), "test_share": 0.3, "output_dir": str(tmp_path / "student"), "stages": STAGES,
+        "learning_rate": 1e-3, "lr_scheduler_type": "constant", "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 2, "logging_steps": 1, "save_steps": 2, "use_cpu": True, "disable_tqdm": True,
+        "report_to": "none", "hub_license": "apache-2.0", "teacher_name": "someone/teacher",
+    }  # fmt: skip
+
+
+def test_a_teacher_becomes_a_student_that_sounds(scripts, options, tiny_model, tmp_path):
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    figures = scripts["run_distill"].main([str(tmp_path / "options.json")])
+    assert list(figures) == ["top level (2)", "middle level (1)", "bottom level (0)"]
+    for level in figures.values():
+        assert 0 < level["teacher_bits_per_code"] < 10 and 0 <= level["agreement"] <= 1
+        assert 0 <= level["kl_to_teacher"] < level["bits_per_code"]
+
+    student = FastJukeboxModel.from_pretrained(tmp_path / "student").eval()
+    assert [prior.config.num_hidden_layers for prior in student.priors] == [2, 2, 2]
+    theirs = tiny_model.vqvae.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in student.vqvae.state_dict().items())
+    output = student.generate(duration=0.5, seed=0)
+    assert output.audio.shape == (1, 800) and output.audio.isfinite().all()
+
+    card = ModelCard.load(tmp_path / "student" / "README.md")
+    assert card.data.base_model == "someone/teacher" and card.data.license == "apache-2.0"
+    for text in (
+        "top level (2): 2 layers",
+        "| row     |",
+        "| intermediate | 2 |",
+        "KL divergence to the teacher, bits",
+    ):
+        assert text in card.text
+
+
+def test_a_level_alone_leaves_the_others_to_the_teacher_and_is_kept(scripts, options, tiny_model, tmp_path):
+    options |= {"level": 1, "max_steps": 2}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    assert list(scripts["run_distill"].main([str(tmp_path / "options.json")])) == ["middle level (1)"]
+    student = FastJukeboxModel.from_pretrained(tmp_path / "student")
+    assert [prior.config.num_hidden_layers for prior in student.priors] == [3, 2, 3]
+    assert torch.equal(student.priors[2].position_embedding, tiny_model.priors[2].position_embedding)
+
+    # The same command finds the level done.
+    written = (tmp_path / "student" / "runs" / "level-1" / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "options.json").write_text(json.dumps(options | {"resume_from_checkpoint": "true"}))
+    scripts["run_distill"].main([str(tmp_path / "options.json")])
+    assert (tmp_path / "student" / "runs" / "level-1" / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"student_layers": 4}, "`--student_layers` must be from 1 to the teacher's 3, got 4"),
+        ({"level": 3}, "`--level` must be from 0 to 2, got 3"),
+        ({"songs": None}, "holds no codes: name `--songs`"),
+    ],
+)
+def test_what_cannot_be_distilled_is_said_first(scripts, options, tmp_path, changes, match):
+    (tmp_path / "codes").mkdir()
+    (tmp_path / "options.json").write_text(json.dumps(options | changes))
+    with pytest.raises(ValueError, match=match):
+        scripts["run_distill"].main([str(tmp_path / "options.json")])
+
+
+def test_the_settings_that_are_given_can_be_read(scripts, repository_root, tmp_path):
+    files = sorted((repository_root / "examples" / "configs").glob("distill-*.yaml"))
+    assert [path.stem for path in files] == ["distill-fastjukebox-18", "distill-mini-12"]
+    script = scripts["run_distill"]
+    groups = (script.ModelArguments, script.DataArguments, DistillationArguments)
+    for path, layers in zip(files, (18, 12), strict=True):
+        # Whether there is a GPU says nothing of the file.
+        text = path.read_text(encoding="utf-8").replace("bf16: true", "use_cpu: true")
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+        model_args, _, args = script.parse_arguments(groups, [str(tmp_path / path.name)])
+        assert model_args.student_layers == layers and isinstance(args.learning_rate, float)
+        assert all(isinstance(stage, DistillationStage) for stage in args.stages)
+    paper = script.parse_arguments(groups, [str(tmp_path / files[0].name)])[2]
+    assert [(stage.name, stage.epochs) for stage in paper.stages] == [("intermediate", 20), ("prediction", 50)]
+    assert not paper.initialize_from_teacher
