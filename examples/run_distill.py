@@ -3,17 +3,19 @@
 
 All levels of a teacher, from codes made by `run_prior.py` (or by this script, given `--songs`), as in the paper:
 
-    python examples/run_distill.py --teacher runs/teacher --student_layers 12 --codes runs/codes --output_dir runs/student \
-        --per_device_train_batch_size 4 --learning_rate 1e-3 --lr_scheduler_type cosine --warmup_steps 0.05
+    python examples/run_distill.py --teacher runs/teacher-36 --student_layers 12 --codes runs/codes \
+        --output_dir runs/student-12 --per_device_train_batch_size 4 --learning_rate 1e-3 --lr_scheduler_type cosine
 
-One level (`--level 2`), and stages of your own, each with its loss or weights, length, learning rate and schedule:
+One level, in stages of your own, each with its loss or weights, length, learning rate and schedule:
 
-    python examples/run_distill.py --teacher runs/teacher --student_layers 12 --codes runs/codes --output_dir runs/student \
-        --level 2 --stages '[{"loss": "intermediate", "steps": 500}, {"loss": {"prediction": 1, "data": 0.5}, "steps": 2000}]'
+    python examples/run_distill.py --teacher runs/teacher-36 --student_layers 12 --codes runs/codes --level 2 \
+        --output_dir runs/student-12 --per_device_train_batch_size 4 --learning_rate 1e-3 --stages \
+        '[{"loss": "intermediate", "steps": 600}, {"loss": {"prediction": 1, "data": 0.5}, "steps": 2400}]'
 
-All options in a file: `python examples/run_distill.py examples/configs/distill-mini-12.yaml`. `--output_dir` is a complete
-model from the first level on: levels that are not distilled yet are the teacher's. Each level trains in
-`runs/level-N` of it; with `--resume_from_checkpoint true` finished levels are kept and an unfinished one goes on.
+All options in a file: `python examples/run_distill.py examples/configs/distill-mini-12.yaml`. `--output_dir` holds a
+complete model from the first level on: levels that are not distilled yet are the teacher's. Each level trains in
+`runs/level-N` of it; with `--resume_from_checkpoint true` finished levels are kept and an unfinished one goes on. The
+card is written where `--hub_license` states the weights' license, and `--push_to_hub true --hub_model_id NAME` pushes.
 """
 
 from __future__ import annotations
@@ -174,8 +176,8 @@ def write_card(
     taught = "; ".join(f"{name} from one of {result['teacher_layers']}" for name, result in results.items())
     description = (
         "Raw-audio music from a hierarchical VQ-VAE and a sparse transformer a level "
-        f"({', '.join(reversed(named))}). Distilled ({taught}) layer by layer, each layer from one of the same attention "
-        "pattern, as in Fast Jukebox; the VQ-VAE is the teacher's. Levels that are not named there are the teacher's too."
+        f"({', '.join(reversed(named))}). Distilled ({taught}) layer by layer, each layer from one of the same "
+        "attention pattern, as in Fast Jukebox; the VQ-VAE and levels that were not distilled are the teacher's."
     )
     training = "\n\n".join(
         f"### The {name}\n\n{result['windows']['train']} windows an epoch, {result['windows']['test']} held out.\n\n"

@@ -223,6 +223,8 @@ def test_ctrl_c_in_a_real_process(run, model_dir):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A background job ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             before = list(iter(process.stderr.readline, "sampling\n"))

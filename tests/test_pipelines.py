@@ -69,6 +69,16 @@ def test_batches_change_nothing(pipe, tiny_model, batch_size, monkeypatch):
         assert second["seed"] == index
 
 
+def test_datasets_are_worked_off_like_generators(pipe):
+    from datasets import Dataset
+
+    requests = [{"duration": 0.1, "seed": 1}, {"duration": 0.2, "seed": 2}]
+    songs = pipe(Dataset.from_list(requests))
+    assert not isinstance(songs, list)
+    for song, wanted in zip(songs, pipe(requests), strict=True):
+        same(song["audio"], wanted["audio"])
+
+
 def test_generators_are_worked_off_one_by_one(pipe):
     taken = []
 

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -107,6 +108,8 @@ class FastJukeboxPipeline(Pipeline):
         """
         if isinstance(inputs, list) and not inputs:
             return []
+        if _is_hub_dataset(inputs):  # transformers knows those of torch only
+            inputs = (row for row in inputs)
         return super().__call__({} if inputs is None else inputs, **kwargs)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -129,7 +132,7 @@ class FastJukeboxPipeline(Pipeline):
         misplaced = [name for name in _ARGUMENTS if name in prompt] if isinstance(prompt, dict) else []
         if misplaced:
             raise ValueError(
-                f"`{misplaced[0]}` must not stand beside the keys of a recording, where it would be overlooked: give the "
+                f"`{misplaced[0]}` must not stand beside a recording's keys, where it would be overlooked: give the "
                 f"recording as `prompt`, or the argument to the call; got the keys {', '.join(map(repr, prompt))}"
             )
         if isinstance(prompt, dict) and "raw" in prompt:
@@ -206,6 +209,12 @@ def _checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             nearest = difflib.get_close_matches(str(name), _ARGUMENTS, n=1, cutoff=0.0)[0]
             raise ValueError(f"`{name}` is no argument of the pipeline {TASK!r}; did you mean `{nearest}`?")
     return arguments
+
+
+def _is_hub_dataset(inputs: Any) -> bool:
+    """Whether it is a data set of `datasets`, which need not be installed."""
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(inputs, datasets.Dataset | datasets.IterableDataset)
 
 
 def _arguments_of(inputs: Any) -> dict[str, Any]:

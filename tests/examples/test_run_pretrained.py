@@ -10,7 +10,8 @@ pytest.importorskip("music21", reason="the chorales need the extra [songs]")
 pytest.importorskip("tinysoundfont", reason="the chorales need their synthesiser: pip install --no-deps tinysoundfont")
 
 TOY = [
-    "--limit", "14", "--prior_limit", "14", "--vqvae_steps", "1", "1", "1", "--vqvae_batch_size", "1", "--vqvae_window", "4096",
+    "--limit", "14", "--prior_limit", "14",
+    "--vqvae_steps", "1", "1", "1", "--vqvae_batch_size", "1", "--vqvae_window", "4096",
     "--prior_steps", "1", "1", "1", "--prior_batch_sizes", "1", "1", "1", "--eval_windows", "2",
     "--evaluation_windows", "2", "--evaluation_songs", "1", "--evaluation_samples", "1", "--evaluation_duration", "0.3",
 ]  # fmt: skip

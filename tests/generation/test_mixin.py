@@ -203,11 +203,8 @@ class TestModel:
         assert [call.metadata[0, 2].item() for call in stub_labelled_model.priors[2].calls[2:]] == [128, 128, 128]
 
     def test_labels_that_fail_in_a_later_window_are_refused_before_sampling(self, tiny_config):
-        top = FastJukeboxPriorConfig(
-            **{**tiny_config.prior_configs[2].to_diff_dict(), "num_artists": 2, "num_genres": 2, "use_timing": True},
-            min_duration=0.1,
-            max_duration=2.0,
-        )
+        timing = {"num_artists": 2, "num_genres": 2, "use_timing": True, "min_duration": 0.1, "max_duration": 2.0}
+        top = FastJukeboxPriorConfig(**{**tiny_config.prior_configs[2].to_dict(), **timing})
         config = FastJukeboxConfig(
             vqvae_config=tiny_config.vqvae_config, prior_configs=[*tiny_config.prior_configs[:2], top]
         )

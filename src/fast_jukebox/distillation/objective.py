@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,11 +150,11 @@ class DistillationObjective(nn.Module):
         logits = teacher_logits = None
         if "prediction" in weights or "data" in weights:
             logits = self.student.head(hidden, conditioning)
-        if "prediction" in weights:
-            teacher_logits = teacher.logits()
-            terms["prediction"] = prediction_cross_entropy(logits, teacher_logits, temperature)
-        if "data" in weights:
-            terms["data"] = data_cross_entropy(logits, labels)
+            if "prediction" in weights:
+                teacher_logits = teacher.logits()
+                terms["prediction"] = prediction_cross_entropy(logits, teacher_logits, temperature)
+            if "data" in weights:
+                terms["data"] = data_cross_entropy(logits, labels)
 
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         if num_items_in_batch is not None:
@@ -179,8 +179,8 @@ class DistillationObjective(nn.Module):
             terms["hidden_states"] = hidden_state_mse(self.projection(ours.hidden_states), theirs.hidden_states)
         if "attentions" in weights:
             terms["attentions"] = attention_mse(
-                ours.attentions,
-                theirs.attentions,
+                cast(Tensor, ours.attentions),
+                cast(Tensor, theirs.attentions),
                 self.layer_map.student_patterns[layer],
                 self.student.config.block_ctx,
                 ours.hidden_states.shape[1],

@@ -136,8 +136,8 @@ class StageSchedule:
         return peak * _shape(stage.schedule or self.schedule, local, warmup, length)
 
 
-def parse_stages(stages: Sequence[DistillationStage | Mapping[str, Any]]) -> list[DistillationStage]:
-    """Stages of what a configuration file or the command line says of them.
+def parse_stages(stages: Any) -> list[DistillationStage]:
+    """Stages of a list of them or of mappings of their fields, as a configuration file has them.
 
     Raises:
         ValueError: an entry is no stage, or has a field that stages do not have.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class DistillationArguments(FastJukeboxTrainingArguments):
         ValueError: a stage that makes no sense, an unknown dtype, or another `num_train_epochs` than the default.
     """
 
-    stages: list[DistillationStage | dict[str, Any]] | str | None = field(
+    stages: Sequence[DistillationStage | dict[str, Any]] | str | None = field(
         default=None, metadata={"help": "Stages as JSON, or a JSON file; by default the paper's 20 and 50 epochs."}
     )
     initialize_from_teacher: bool = field(
@@ -106,6 +107,7 @@ class DistillationTrainer(FastJukeboxTrainer):
 
     card_kind = "prior"
     objective: DistillationObjective
+    lr_scheduler: Any
 
     def __init__(
         self,

@@ -76,7 +76,8 @@ def check_prompt_audio(prompt: Any) -> Tensor:
         audio = prompt if isinstance(prompt, Tensor) else torch.as_tensor(prompt)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"`prompt` must be floating-point audio of shape (samples,) or (songs, samples), got {type(prompt).__name__}"
+            "`prompt` must be floating-point audio of shape (samples,) or (songs, samples), got "
+            f"{type(prompt).__name__}"
         ) from error
     if not audio.is_floating_point() or audio.dim() not in (1, 2) or audio.numel() == 0:
         raise ValueError(
