@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import ModelCard
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -241,3 +242,41 @@ def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device"):
         check_device("cuda:0")
+
+
+@pytest.fixture(scope="module")
+def jukebox():
+    return pipeline("fast-jukebox")
+
+
+class TestEmbeddedDefault:
+    """The model that comes with the package."""
+
+    def test_it_sounds_without_a_network(self, jukebox, monkeypatch):
+        def refuse(*args, **kwargs):
+            raise OSError("no network")
+
+        monkeypatch.setattr("socket.socket.connect", refuse)
+        song = jukebox(duration=0.1, seed=0)
+        assert song["sampling_rate"] == 44100
+        assert song["audio"].shape == (4410,)
+        assert np.isfinite(song["audio"]).all()
+        assert np.abs(song["audio"]).max() > 1e-4
+
+    def test_it_fits_the_package_and_states_its_figures(self):
+        folder = default_model_path()
+        assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= 30e6
+        assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json", ".md", ".png"}
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.license == "apache-2.0"
+        measured = {result.metric_name: result.metric_value for result in card.data.eval_results}
+        for level in ("bottom", "middle", "top"):
+            assert measured[f"bits per code of the prior, {level}"] < 4
+            assert measured[f"reconstruction, signal-to-noise ratio (dB), {level}"] > 4
+
+    def test_its_codes_keep_a_melody(self, jukebox):
+        time = torch.arange(44032) / 44100
+        tone = 0.3 * torch.sin(2 * torch.pi * 440 * time)[None]
+        vqvae = jukebox.model.vqvae
+        noise = vqvae.decode(vqvae.encode(tone)) - tone
+        assert 10 * torch.log10(tone.square().sum() / noise.square().sum()) > 10

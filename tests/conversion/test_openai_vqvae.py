@@ -83,3 +83,9 @@ def test_tensors_that_do_not_fit_are_named():
     del state["decoders.0.out.bias"]
     with pytest.raises(ValueError, match=r"(?s)decoders\.0\.out\.bias.*stranger"):
         convert_vqvae(state, HPARAMS)
+
+
+@pytest.mark.parametrize("name", ["downs_t", "strides_t", "emb_width", "l_bins", "width", "depth"])
+def test_a_missing_hyperparameter_is_named(name):
+    with pytest.raises(ValueError, match=f"`hparams` must hold `{name}`"):
+        convert_vqvae({}, {key: value for key, value in HPARAMS.items() if key != name})

@@ -54,6 +54,16 @@ def test_codes_are_those_of_the_whole_song(songs, vqvae, tmp_path):
         assert "audio" not in row
 
 
+def test_a_fact_that_some_songs_lack_is_kept(songs, vqvae, tmp_path, monkeypatch):
+    monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
+    for split, bpm in (("train", [None, 72.0, None]), ("test", [None])):
+        songs[split] = songs[split].add_column("bpm", bpm)
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    assert codes["train"]["bpm"][:] == [None, 72.0, None]
+    assert codes["test"]["bpm"][:] == [None]
+    assert codes["train"].features["codes_0"].feature.dtype == "uint16"
+
+
 def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, monkeypatch):
     monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
     encode, calls = codes_module._encode_song, []

@@ -103,6 +103,21 @@ def test_metadata_becomes_columns_and_its_split_goes_first(folder):
     assert songs["train"][0]["title"] is None
 
 
+def test_a_fact_that_a_whole_split_lacks_has_the_type_of_the_others(folder, tmp_path):
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    write_metadata(
+        folder,
+        {"file_name": names[0], "split": "test", "bpm": 72},
+        *({"file_name": n, "split": "train"} for n in names[1:]),
+    )
+    songs = load_songs(folder)
+    assert songs["train"].features == songs["test"].features
+    save_songs(songs, tmp_path / "parquet")
+    again = load_songs(tmp_path / "parquet")
+    assert again["test"]["bpm"][:] == [72]
+    assert again["train"]["bpm"][:] == [None] * 11
+
+
 def test_what_cannot_be_used_is_named_with_its_reason_and_skipped(folder, caplog):
     (folder / "empty.wav").write_bytes(b"")
     (folder / "noise.mp3").write_bytes(b"these are words" * 100)

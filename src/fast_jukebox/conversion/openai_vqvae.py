@@ -18,7 +18,13 @@ def vqvae_config(hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | No
         hparams: needs `downs_t`, `strides_t`, `emb_width`, `l_bins`, `width`, `depth`; the rest have the published
             defaults.
         bandwidth: the data set's statistics `l1`, `l2` and `spec`; 1 where not given.
+
+    Raises:
+        ValueError: a hyperparameter is missing.
     """
+    for name in ("downs_t", "strides_t", "emb_width", "l_bins", "width", "depth"):
+        if name not in hparams:
+            raise ValueError(f"`hparams` must hold `{name}`, got {sorted(hparams)}")
     levels = len(hparams["downs_t"])
     bandwidth = bandwidth or {}
     return FastJukeboxVQVAEConfig(
@@ -61,7 +67,7 @@ def convert_vqvae(
         bandwidth: the data set's loss statistics, needed only to train on.
 
     Raises:
-        ValueError: tensors that are missing, left over or of another shape, all by name.
+        ValueError: as [`vqvae_config`]; or tensors that are missing, left over or of another shape, all by name.
     """
     config = vqvae_config(hparams, bandwidth)
     model = FastJukeboxVQVAE(config)

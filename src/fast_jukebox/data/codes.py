@@ -24,7 +24,7 @@ from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, Features
 
 MANIFEST = "codes.json"
 _SONGS_IN_A_SHARD = 16
@@ -55,6 +55,7 @@ def encode_songs(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _claim_folder(folder, _manifest(songs, vqvae))
+    features = _features(songs, vqvae)
     total = sum(len(split) for split in songs.values())
     with tqdm(total=total, desc="encoding songs", unit="song", disable=not progress) as bar:
         for name, split in songs.items():
@@ -63,7 +64,9 @@ def encode_songs(
                 shard = folder / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
                 if not shard.exists():
                     temporary = shard.with_suffix(".partial")
-                    Dataset.from_list([_encode_song(split[row], vqvae) for row in rows]).to_parquet(str(temporary))
+                    encoded = [_encode_song(split[row], vqvae) for row in rows]
+                    columns = {column: [song.get(column) for song in encoded] for column in features}
+                    Dataset.from_dict(columns, features=features).to_parquet(str(temporary))
                     temporary.replace(shard)
                 bar.update(len(rows))
     return load_codes(folder)
@@ -180,6 +183,20 @@ def _encode_song(song: dict[str, Any], vqvae: FastJukeboxVQVAE) -> dict[str, Any
     narrow = np.uint16 if config.codebook_size <= 2**16 else np.int32
     facts = {key: value for key, value in song.items() if key != "audio"}
     return facts | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}
+
+
+def _features(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> Features:
+    """Types of a row's columns, the same in every shard, also where all of a shard's songs lack a fact."""
+    from datasets import Features, List, Value
+
+    facts: dict[str, Any] = {}
+    for split in songs.values():
+        for name, feature in split.features.items():
+            if name not in facts or facts[name] == Value("null"):
+                facts[name] = feature
+    facts.pop("audio")
+    codes = List(Value("uint16" if vqvae.config.codebook_size <= 2**16 else "int32"))
+    return Features({**facts, **{f"codes_{level}": codes for level in range(vqvae.config.num_levels)}})
 
 
 def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:

@@ -283,14 +283,20 @@ def _split(songs: list[dict[str, Any]], test_share: float) -> DatasetDict:
     from datasets import Audio, Dataset, DatasetDict
 
     chosen = _assign_splits([song["file_name"] for song in songs], [song.get("split") for song in songs], test_share)
-    splits = {}
-    for split in sorted(set(chosen), key=_split_order):
-        rows = [song for song, name in zip(songs, chosen, strict=True) if name == split]
-        columns = {column: [row[column] for row in rows] for column in songs[0]}
-        try:
-            splits[split] = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
-        except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
-            raise ValueError(f"{METADATA_FILE} has a column whose values are of several types: {error}") from error
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in sorted(set(chosen), key=_split_order)}
+    for song, split in zip(songs, chosen, strict=True):
+        rows[split].append(song)
+    ordered = [song for split in rows.values() for song in split]
+    columns = {column: [song[column] for song in ordered] for column in songs[0]}
+    try:
+        # As one, so that a column has the same type in every split, also where all songs of one split lack the fact.
+        whole = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
+    except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
+        raise ValueError(f"{METADATA_FILE} has a column whose values are of several types: {error}") from error
+    splits, start = {}, 0
+    for split, its_rows in rows.items():
+        splits[split] = whole.select(range(start, start + len(its_rows)))
+        start += len(its_rows)
     return DatasetDict(splits)
 
 

@@ -182,6 +182,10 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
         """
         super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
 
+    def push_to_hub(self, repo_id: str, *, max_shard_size: int | str | None = "1GB", **kwargs: Any) -> str:
+        """Push as [`~transformers.PreTrainedModel.push_to_hub`] does, in the shards of `save_pretrained`."""
+        return super().push_to_hub(repo_id, max_shard_size=max_shard_size, **kwargs)
+
 
 def _check_model_type(source: str | os.PathLike[str], config: dict[str, Any]) -> None:
     """Refuse a repository that holds no whole model."""
