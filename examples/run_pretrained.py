@@ -61,6 +61,10 @@ class RecipeArguments:
     prior_steps: list[int] = field(default_factory=lambda: [600, 1000, 1300], metadata={"help": "Steps a level."})
     prior_batch_sizes: list[int] = field(default_factory=lambda: [2, 2, 4], metadata={"help": "Windows in a step."})
     prior_learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak of the priors' cosine schedule."})
+    temperatures: list[float] = field(
+        default_factory=lambda: [0.8, 0.85, 0.9],
+        metadata={"help": "Sampling temperature that the model is saved with."},
+    )
     processes: int = field(default=2, metadata={"help": "Trainings side by side."})
     save_steps: int = field(default=250, metadata={"help": "Steps between checkpoints."})
     eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation during training."})
@@ -86,6 +90,7 @@ def main(arguments: list[str] | None = None) -> Path:
     run_side_by_side([prior_command(output, level, args) for level in reversed(LEVELS)], args.processes)
 
     model = FastJukeboxModel.from_levels(vqvae=output / "vqvae", priors=[output / f"prior-{level}" for level in LEVELS])
+    model.generation_config.temperature = args.temperatures
     model.save_pretrained(output / "model")
     (output / "training.json").write_text(json.dumps(training_facts(output, args), indent=2), encoding="utf-8")
     subprocess.run(evaluation_command(output, prior_songs, args), check=True)
