@@ -152,6 +152,7 @@ def test_only_what_is_kept_of_a_recording_is_read(pipe, monkeypatch):
         (np.zeros(160, dtype=np.float32), {"prompt_duration": -1, "duration": 1}, "prompt_duration"),
         (np.zeros(1600, dtype=np.float32), {"duration": 0.1}, "prompt"),
         (None, {"temperature": 0}, "temperature"),
+        ([{"duration": 0.1}], {"batch_size": 0}, "batch_size.*at least 1, got 0"),
         ({"array": np.zeros(160, dtype=np.float32), "sampling_rate": 1600, "duration": 1}, {}, "duration.*beside"),
         (None, {"prompt": {"path": "song.wav", "seed": 1}}, "seed.*beside"),
     ],

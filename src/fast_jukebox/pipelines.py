@@ -19,6 +19,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from fast_jukebox.audio import load_audio
+from fast_jukebox.generation.checks import check_count
 from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.progress import ProgressBars
 from fast_jukebox.generation.sampling import fresh_seed
@@ -106,6 +107,8 @@ class FastJukeboxPipeline(Pipeline):
         Raises:
             ValueError: naming the argument that is wrong, before anything is sampled.
         """
+        if kwargs.get("batch_size") is not None:
+            check_count("batch_size", kwargs["batch_size"])
         if isinstance(inputs, list) and not inputs:
             return []
         if _is_hub_dataset(inputs):  # transformers knows those of torch only

@@ -87,7 +87,7 @@ def plot_spectrograms(path: str | os.PathLike[str], clips: Mapping[str, Tensor],
     rows[-1].set_xlabel("seconds", fontsize=8)
     figure.colorbar(image, ax=list(rows), shrink=0.8, label="dB below the loudest")
     path = Path(path)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110, metadata={"Software": None}))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=75, metadata={"Software": None}))
     return path
 
 
