@@ -9,7 +9,8 @@ The mini top prior, from scratch (repeat with `--level 1` and `--level 0` for th
         --eval_strategy steps --eval_steps 500 --save_steps 500 --logging_steps 50
 
 The songs are encoded once, into `--codes`, by all levels of the VQ-VAE; later runs need only that folder. `--layers 36`
-makes a teacher of another depth, `--model_name_or_path` trains on. An interrupted run goes on where its last
+makes a teacher of another depth, `--model_name_or_path` trains on, and both together begin with a deeper model that
+computes the same as the one named. An interrupted run goes on where its last
 checkpoint stands when the same command gets `--resume_from_checkpoint true`. All options: `--help`.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import DatasetDict
 from transformers import set_seed
 
@@ -26,6 +28,7 @@ from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_co
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+from fast_jukebox.training.growth import deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 
@@ -41,9 +44,11 @@ class ModelArguments:
     config_name: str | None = field(
         default=None, metadata={"help": "Folder or Hub name of a prior's configuration, in place of a preset."}
     )
-    layers: int | None = field(default=None, metadata={"help": "Another depth than the preset's."})
+    layers: int | None = field(
+        default=None, metadata={"help": "Another depth than the preset's, or a greater one than the named model's."}
+    )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a prior to train on, in place of a preset."}
+        default=None, metadata={"help": "Folder or Hub name of a prior or a whole model to train on, not a preset."}
     )
 
 
@@ -67,7 +72,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     codes = prepare_codes(data_args)
     if model_args.model_name_or_path:
-        model = FastJukeboxPrior.from_pretrained(model_args.model_name_or_path)
+        model = named_prior(model_args)
     else:
         model = FastJukeboxPrior(prior_config(model_args))
     train = CodeWindows(codes["train"], model.config, seed=args.seed)
@@ -94,6 +99,16 @@ def prepare_codes(data_args: DataArguments) -> DatasetDict:
     if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
         raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` and `--vqvae` to make them")
     return load_codes(data_args.codes)
+
+
+def named_prior(model_args: ModelArguments) -> FastJukeboxPrior:
+    """The prior to train on, of the depth asked for."""
+    prior = FastJukeboxPrior.from_pretrained(
+        model_args.model_name_or_path, level=model_args.level, dtype=torch.float32
+    )
+    if model_args.layers is None or model_args.layers == prior.config.num_hidden_layers:
+        return prior
+    return deepen(prior, model_args.layers)
 
 
 def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
