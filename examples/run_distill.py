@@ -39,7 +39,7 @@ from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.models.loading import level_name
-from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+from fast_jukebox.training.arguments import parse_arguments
 
 RESULT = "distillation.json"
 FIGURES = {
@@ -131,12 +131,7 @@ def distil_level(
         eval_dataset=CodeWindows(codes["test"], student.config, max_windows=data_args.max_eval_windows),
         data_collator=stack_items,
     )
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
-    trainer.save_model()
-    metrics = trainer.evaluate()
-    trainer.log_metrics("eval", metrics)
-    trainer.save_metrics("eval", metrics)
-    trainer.save_state()
+    metrics = trainer.train_and_save()
     if trainer.is_world_process_zero():
         result = {
             "figures": {name: metrics[f"eval_{name}"] for name in FIGURES},

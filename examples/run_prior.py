@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 from datasets import DatasetDict
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxVQVAE
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
-from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.growth import deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
@@ -42,7 +42,7 @@ class ModelArguments:
         default="fastjukebox-mini-9", metadata={"help": "Named size whose prior is trained from scratch."}
     )
     config_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a prior's configuration, in place of a preset."}
+        default=None, metadata={"help": "Folder or Hub name of a prior or a whole model whose configuration is used."}
     )
     layers: int | None = field(
         default=None, metadata={"help": "Another depth than the preset's, or a greater one than the named model's."}
@@ -71,24 +71,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     set_seed(args.seed)
 
     codes = prepare_codes(data_args)
-    if model_args.model_name_or_path:
-        model = named_prior(model_args)
-    else:
-        model = FastJukeboxPrior(prior_config(model_args))
+    model = named_prior(model_args) if model_args.model_name_or_path else FastJukeboxPrior(prior_config(model_args))
     train = CodeWindows(codes["train"], model.config, seed=args.seed)
     test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows)
 
     trainer = PriorTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
-    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
-    trainer.save_model()
-    trainer.save_metrics("train", result.metrics)
-    figures = trainer.evaluate()
-    trainer.log_metrics("eval", figures)
-    trainer.save_metrics("eval", figures)
-    trainer.save_state()
-    if args.push_to_hub:
-        trainer.push_to_hub()
-    return figures
+    return trainer.train_and_save()
 
 
 def prepare_codes(data_args: DataArguments) -> DatasetDict:
@@ -103,9 +91,7 @@ def prepare_codes(data_args: DataArguments) -> DatasetDict:
 
 def named_prior(model_args: ModelArguments) -> FastJukeboxPrior:
     """The prior to train on, of the depth asked for."""
-    prior = FastJukeboxPrior.from_pretrained(
-        model_args.model_name_or_path, level=model_args.level, dtype=torch.float32
-    )
+    prior = FastJukeboxPrior.from_pretrained(model_args.model_name_or_path, level=model_args.level, dtype=torch.float32)
     if model_args.layers is None or model_args.layers == prior.config.num_hidden_layers:
         return prior
     return deepen(prior, model_args.layers)
@@ -114,18 +100,23 @@ def named_prior(model_args: ModelArguments) -> FastJukeboxPrior:
 def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
     """The configuration named, or the preset's for the level, at the depth asked for."""
     if model_args.config_name:
-        config = FastJukeboxPriorConfig.from_pretrained(model_args.config_name)
+        named = AutoConfig.from_pretrained(model_args.config_name)
+        config = prior_of(named, model_args.level) if isinstance(named, FastJukeboxConfig) else named
         if config.level != model_args.level:
             raise ValueError(f"`--level` must be {config.level} for {model_args.config_name}, got {model_args.level}")
     else:
-        configs = FastJukeboxConfig.preset(model_args.preset).prior_configs
-        if not 0 <= model_args.level < len(configs):
-            raise ValueError(f"`--level` must be from 0 to {len(configs) - 1}, got {model_args.level}")
-        config = configs[model_args.level]
+        config = prior_of(FastJukeboxConfig.preset(model_args.preset), model_args.level)
     if model_args.layers is not None:
         config.num_hidden_layers = model_args.layers
         config.validate()
     return config
+
+
+def prior_of(config: FastJukeboxConfig, level: int) -> FastJukeboxPriorConfig:
+    """The configuration of one level's prior."""
+    if not 0 <= level < config.num_levels:
+        raise ValueError(f"`--level` must be from 0 to {config.num_levels - 1}, got {level}")
+    return config.prior_configs[level]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from transformers import set_seed
 from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import SoundWindows, stack_items
-from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments, measure_bandwidth
 
 
@@ -70,16 +70,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         model.config.update(measure_bandwidth(train, model.config))
 
     trainer = VQVAETrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
-    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
-    trainer.save_model()
-    trainer.save_metrics("train", result.metrics)
-    figures = trainer.evaluate()
-    trainer.log_metrics("eval", figures)
-    trainer.save_metrics("eval", figures)
-    trainer.save_state()
-    if args.push_to_hub:
-        trainer.push_to_hub()
-    return figures
+    return trainer.train_and_save()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def scripts(request):
         spec.loader.exec_module(module)
         return module
 
-    return {name: load(name) for name in ("run_vqvae", "run_prior", "run_distill")}
+    return {name: load(name) for name in ("run_vqvae", "run_prior", "run_distill", "run_ablation")}
 
 
 @pytest.fixture

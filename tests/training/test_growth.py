@@ -13,7 +13,13 @@ from fast_jukebox.training.growth import deep_layer, deepen
 def tiny_prior(layers: int = 3, **settings) -> FastJukeboxPrior:
     torch.manual_seed(0)
     config = FastJukeboxPriorConfig(
-        codebook_size=16, n_ctx=16, blocks=4, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2, **settings
+        codebook_size=16,
+        n_ctx=16,
+        blocks=4,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        **settings,
     )
     prior = FastJukeboxPrior(config)
     for weight in prior.parameters():

@@ -22,7 +22,6 @@ from fast_jukebox.distillation.losses import TERMS, check_weights, data_cross_en
 from fast_jukebox.distillation.objective import DistillationObjective
 from fast_jukebox.distillation.stages import PAPER_STAGES, DistillationStage, StageSchedule, parse_stages
 from fast_jukebox.distillation.student import check_student, initialize_student
-from fast_jukebox.hub import write_model_card
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
 
@@ -283,25 +282,9 @@ class DistillationTrainer(FastJukeboxTrainer):
             ]
         )
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.create_model_card`]: names the teacher as well."""
-        if not self.is_world_process_zero():
-            return
-        license = kwargs.get("license") or self.args.hub_license
-        if not license:
-            raise ValueError("`hub_license` must name the weights' license before a card is written, got None")
-        dataset = kwargs.get("dataset") or self.args.hub_datasets
-        write_model_card(
-            self.args.output_dir,
-            name=kwargs.get("model_name") or self.hub_name(),
-            description=self.describe(),
-            training=self.training_summary(),
-            figures=self.last_figures(),
-            license=license,
-            datasets=[dataset] if isinstance(dataset, str) else list(dataset),
-            base_model=self.args.teacher_name,
-            kind=self.card_kind,
-        )
+    def base_model(self) -> str | None:
+        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.base_model`]: the teacher."""
+        return self.args.teacher_name
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:

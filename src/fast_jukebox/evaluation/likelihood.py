@@ -144,7 +144,7 @@ def prior_likelihood(
     prior.eval()
     rows = []
     try:
-        for batch in _batches(windows, batch_size):
+        for batch in stacked_windows(windows, batch_size):
             logits = prior(
                 batch["codes"].to(prior.device),
                 upper_codes=batch["upper_codes"].to(prior.device) if "upper_codes" in batch else None,
@@ -156,7 +156,8 @@ def prior_likelihood(
     return _summarise(rows, groups)
 
 
-def _batches(windows: Iterable[Mapping[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:
+def stacked_windows(windows: Iterable[Mapping[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:
+    """Windows of one length in batches of `size`, the last one smaller."""
     waiting: list[Mapping[str, Tensor]] = []
 
     def stacked() -> dict[str, Tensor]:
@@ -214,4 +215,11 @@ def _checked(codes: Tensor, codebook_size: int) -> Tensor:
     return codes
 
 
-__all__ = ["BigramModel", "CodeLikelihood", "UnigramModel", "count_likelihood", "prior_likelihood"]
+__all__ = [
+    "BigramModel",
+    "CodeLikelihood",
+    "UnigramModel",
+    "count_likelihood",
+    "prior_likelihood",
+    "stacked_windows",
+]

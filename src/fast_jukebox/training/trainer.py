@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from transformers import Trainer, TrainingArguments
 
 from fast_jukebox.hub import push_folder, write_model_card
+from fast_jukebox.training.arguments import checkpoint_to_resume
 
 # What an evaluation reports that says nothing of the model.
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
@@ -52,6 +53,28 @@ class FastJukeboxTrainer(Trainer):
         """What the card says of the model, Markdown."""
         return f"A `{type(self.accelerator.unwrap_model(self.model)).__name__}` of fast-jukebox."
 
+    def base_model(self) -> str | None:
+        """The Hub's name of the model that this one was made from, for the card; `None` where there is none."""
+        return None
+
+    def train_and_save(self) -> dict[str, float]:
+        """What a training script does once all is set up: train, from the checkpoint that the arguments name, save the
+        model, its metrics and the log, evaluate, and push if asked to.
+
+        Returns:
+            The last evaluation.
+        """
+        result = self.train(resume_from_checkpoint=checkpoint_to_resume(self.args))
+        self.save_model()
+        self.save_metrics("train", result.metrics)
+        figures = self.evaluate()
+        self.log_metrics("eval", figures)
+        self.save_metrics("eval", figures)
+        self.save_state()
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        return figures
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the card into `output_dir`: what was trained, with which settings, and the last evaluation.
 
@@ -74,6 +97,7 @@ class FastJukeboxTrainer(Trainer):
             figures=self.last_figures(),
             license=license,
             datasets=[dataset] if isinstance(dataset, str) else list(dataset),
+            base_model=self.base_model(),
             kind=self.card_kind,
         )
 

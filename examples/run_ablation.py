@@ -1,0 +1,387 @@
+#!/usr/bin/env python
+"""The ablation of Fast Jukebox's Table 1, trained and measured: a teacher, shallow priors from scratch, and students.
+
+    python examples/run_ablation.py --codes runs/pretrained/codes --model runs/pretrained/model \
+        --output_dir runs/ablation --report docs/ablation.md
+
+At every level: a teacher; priors of each student's depth trained from scratch; students that learn Eq. 4 and then the
+data ("without Pred"); students that learn Eq. 4 and then Eq. 3; and the last of them once more from a plain beginning,
+without the teacher's weights. Scratch and students have equal steps on equal windows. Sizes but for the depth, and the
+VQ-VAE, are those of `--model`; with `--grow_teacher true` the teacher begins with that model's priors made deeper.
+
+What is done is kept and what was interrupted goes on from its last checkpoint: run the same command again. `--minutes`
+ends it early, for machines that are lent in stretches. The figures are then measured side by side in one run, and the
+report is written from them and from the trainings' own logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox.data.codes import CodeWindows, load_codes
+from fast_jukebox.data.windows import stack_items
+from fast_jukebox.distillation.objective import DistillationObjective
+from fast_jukebox.evaluation.ablation import write_ablation
+from fast_jukebox.evaluation.fidelity import compare_with_teacher
+from fast_jukebox.training.arguments import parse_arguments
+
+EXAMPLES = Path(__file__).resolve().parent
+STAGE_WEIGHTS = {
+    "plain": {"data": 1.0},
+    "intermediate": {"attention_residual": 1.0, "hidden_states": 1.0, "attentions": 1.0},
+    "prediction": {"prediction": 1.0},
+}
+
+
+@dataclass
+class AblationArguments:
+    """What to train, for how long, and where."""
+
+    codes: str = field(metadata={"help": "Folder of codes, made by run_prior.py or run_pretrained.py."})
+    model: str = field(metadata={"help": "Whole model whose VQ-VAE made the codes and whose sizes the priors have."})
+    output_dir: str = field(metadata={"help": "Folder of all runs."})
+    report: str | None = field(default=None, metadata={"help": "Markdown file to write, its picture beside it."})
+    teacher_layers: int = field(default=36, metadata={"help": "Depth of the teacher."})
+    student_layers: list[int] = field(default_factory=lambda: [12, 9], metadata={"help": "Depths of the students."})
+    plain_layers: list[int] = field(
+        default_factory=lambda: [9], metadata={"help": "Depths that are also distilled from a plain beginning."}
+    )
+    grow_teacher: bool = field(default=False, metadata={"help": "Begin the teacher with the model's priors."})
+    teacher_steps: int = field(default=4000, metadata={"help": "Steps of the teacher at each level."})
+    steps: int = field(default=3000, metadata={"help": "Steps of each of the others at each level."})
+    intermediate_steps: int = field(default=750, metadata={"help": "How many of a student's steps are of Eq. 4."})
+    batch_sizes: list[int] = field(default_factory=lambda: [4, 4, 4], metadata={"help": "Windows, bottom first."})
+    teacher_learning_rate: float = field(default=3e-4, metadata={"help": "Peak of its cosine schedule."})
+    learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak from scratch."})
+    student_learning_rate: float = field(default=6e-4, metadata={"help": "Peak of each of a student's stages."})
+    warmup_steps: int = field(default=50, metadata={"help": "Of the teacher and from scratch; a fifth in a stage."})
+    eval_steps: int = field(default=250, metadata={"help": "Steps between points of the curves; divides the steps."})
+    curve_windows: int = field(default=24, metadata={"help": "Held-out windows of the curves."})
+    eval_windows: int = field(default=64, metadata={"help": "Held-out windows of the final figures."})
+    measured_codes: int = field(default=128, metadata={"help": "Codes to sample when speed is measured."})
+    processes: int = field(default=1, metadata={"help": "Trainings side by side."})
+    minutes: float | None = field(default=None, metadata={"help": "End after so long; the same command goes on."})
+    seed: int = field(default=0, metadata={"help": "Of everything."})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of one system at one level."""
+
+    system: str
+    level: int
+    folder: Path
+    command: list[str]
+    log: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its final evaluation stands."""
+        return (self.folder / "eval_results.json").exists()
+
+
+class Ablation:
+    """Where everything lies, and what is run to make it."""
+
+    def __init__(self, args: AblationArguments) -> None:
+        self.args = args
+        self.output = Path(args.output_dir)
+        self.levels = range(FastJukeboxConfig.from_pretrained(args.model).num_levels)
+        if len(args.batch_sizes) != len(self.levels):
+            raise ValueError(f"`--batch_sizes` must be {len(self.levels)}, one a level, got {args.batch_sizes}")
+        if not 0 < args.intermediate_steps < args.steps or args.steps % args.eval_steps:
+            raise ValueError(
+                "`--intermediate_steps` must be between 0 and `--steps`, of which `--eval_steps` must be a divisor; "
+                f"got {args.intermediate_steps}, {args.steps} and {args.eval_steps}"
+            )
+        self.systems: dict[str, int] = {f"teacher-{args.teacher_layers}": args.teacher_layers}
+        for kind, depths in (
+            ("scratch", args.student_layers),
+            ("student-without-pred", args.student_layers),
+            ("student", args.student_layers),
+            ("student-plain", args.plain_layers),
+        ):
+            self.systems.update({f"{kind}-{depth}": depth for depth in depths})
+
+    @property
+    def teacher(self) -> str:
+        """Name of the first system."""
+        return next(iter(self.systems))
+
+    def prior(self, system: str, level: int) -> Path:
+        """Folder of a system's trained prior."""
+        return self.output / "runs" / system / f"level-{level}"
+
+    def job(self, system: str, level: int) -> Job:
+        """How a system is trained at a level."""
+        if system.startswith(("teacher", "scratch")):
+            script, options = "run_prior.py", self._prior_options(system, level)
+        else:
+            script, options = "run_distill.py", self._student_options(system, level)
+        folder = self.prior(system, level)
+        pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        log = self.output / f"{system}-level-{level}.log"
+        return Job(system, level, folder, [sys.executable, str(EXAMPLES / script), *pairs], log)
+
+    def _shared_options(self, level: int) -> dict[str, Any]:
+        args = self.args
+        return {
+            "codes": args.codes,
+            "level": level,
+            "lr_scheduler_type": "cosine",
+            "weight_decay": 0.01,
+            "adam_beta2": 0.95,
+            "per_device_train_batch_size": args.batch_sizes[level],
+            "per_device_eval_batch_size": args.batch_sizes[level],
+            "max_eval_windows": args.curve_windows,
+            "eval_strategy": "steps",
+            "eval_steps": args.eval_steps,
+            "logging_steps": max(1, args.eval_steps // 5),
+            "disable_tqdm": "true",
+            "report_to": "none",
+            "seed": args.seed,
+            "resume_from_checkpoint": "true",
+        }
+
+    def _prior_options(self, system: str, level: int) -> dict[str, Any]:
+        args = self.args
+        is_teacher = system == self.teacher
+        source = "model_name_or_path" if is_teacher and args.grow_teacher else "config_name"
+        return self._shared_options(level) | {
+            "output_dir": self.prior(system, level),
+            source: args.model,
+            "layers": self.systems[system],
+            "max_steps": args.teacher_steps if is_teacher else args.steps,
+            "learning_rate": args.teacher_learning_rate if is_teacher else args.learning_rate,
+            "warmup_steps": args.warmup_steps,
+            "save_steps": args.eval_steps,
+            "save_total_limit": 1,
+        }
+
+    def _student_options(self, system: str, level: int) -> dict[str, Any]:
+        args = self.args
+        last = "data" if "without-pred" in system else "prediction"
+        stages = [
+            {"loss": "intermediate", "steps": args.intermediate_steps},
+            {"loss": last, "steps": args.steps - args.intermediate_steps},
+        ]
+        return self._shared_options(level) | {
+            "output_dir": self.output / "students" / f"{system}-level-{level}",
+            "teacher": self.output / "teacher",
+            "student_layers": self.systems[system],
+            "stages": json.dumps(stages),
+            "initialize_from_teacher": str("plain" not in system).lower(),
+            "learning_rate": args.student_learning_rate,
+            "warmup_steps": args.warmup_steps // 5,
+            # The checkpoint between the stages is where "without Pred" turns off.
+            "save_steps": args.intermediate_steps,
+        }
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Train what is not trained, measure, report; returns the figures."""
+    (args,) = parse_arguments((AblationArguments,), arguments)
+    ablation = Ablation(args)
+    ablation.output.mkdir(parents=True, exist_ok=True)
+    deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
+    by_name = ablation.systems
+    first = [name for name in by_name if name.startswith(("teacher", "scratch"))]
+    second = [name for name in by_name if name.startswith("student") and "without-pred" not in name]
+    third = [name for name in by_name if "without-pred" in name]
+    run_jobs(ablation, first, deadline)
+    join(ablation, ablation.teacher, ablation.output / "teacher")
+    run_jobs(ablation, second, deadline, adopt_student)
+    run_jobs(ablation, third, deadline, adopt_student, share_first_stage)
+    for system in second:
+        join(ablation, system, ablation.output / "models" / system)
+    results = measure(ablation)
+    (ablation.output / "ablation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if args.report:
+        write_ablation(args.report, results)
+    return results
+
+
+def run_jobs(
+    ablation: Ablation,
+    systems: list[str],
+    deadline: float | None,
+    after: Callable[[Ablation, Job], None] | None = None,
+    before: Callable[[Ablation, Job], None] | None = None,
+) -> None:
+    """Run the trainings of some systems that are not done, several side by side, logs beside their folders."""
+    processes = ablation.args.processes
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+
+    def run(job: Job) -> None:
+        if job.is_done:
+            return
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("time is up: run the same command again to go on")
+        if before is not None:
+            before(ablation, job)
+        print(f"{time.strftime('%H:%M:%S')} {job.system}, level {job.level}: log in {job.log}", flush=True)
+        with open(job.log, "a", encoding="utf-8") as log:
+            try:
+                outcome = subprocess.run(
+                    job.command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False, timeout=left
+                )
+            except subprocess.TimeoutExpired:
+                raise TimeoutError("time is up: run the same command again to go on") from None
+        if outcome.returncode:
+            raise RuntimeError(f"{job.system} ended with code {outcome.returncode}: see {job.log}")
+        if after is not None:
+            after(ablation, job)
+
+    jobs = [ablation.job(system, level) for system in systems for level in reversed(ablation.levels)]
+    with ThreadPoolExecutor(processes) as pool:
+        list(pool.map(run, jobs))
+
+
+def trained_by(ablation: Ablation, job: Job) -> Path:
+    """Where run_distill.py trains the prior of a student's job."""
+    return ablation.output / "students" / f"{job.system}-level-{job.level}" / "runs" / f"level-{job.level}"
+
+
+def adopt_student(ablation: Ablation, job: Job) -> None:
+    """Let a finished student's prior and logs stand where those of the other systems do."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for file in trained_by(ablation, job).iterdir():
+        if file.is_file() and file.suffix in {".json", ".safetensors"}:
+            shutil.copy2(file, job.folder / file.name)
+
+
+def share_first_stage(ablation: Ablation, job: Job) -> None:
+    """Let a student "without Pred" go on from its twin's checkpoint after Eq. 4, which both have in common."""
+    checkpoint = f"checkpoint-{ablation.args.intermediate_steps}"
+    twin = ablation.job(job.system.replace("-without-pred", ""), job.level)
+    target = trained_by(ablation, job) / checkpoint
+    if not target.exists():
+        shutil.copytree(trained_by(ablation, twin) / checkpoint, target)
+
+
+def join(ablation: Ablation, system: str, folder: Path) -> None:
+    """The whole model of a system's priors, saved once."""
+    if (folder / "model.safetensors").exists():
+        return
+    vqvae = FastJukeboxVQVAE.from_pretrained(ablation.args.model)
+    model = FastJukeboxModel.from_levels(vqvae, [ablation.prior(system, level) for level in ablation.levels])
+    model.generation_config = FastJukeboxModel.from_pretrained(ablation.args.model).generation_config
+    model.save_pretrained(folder)
+
+
+def measure(ablation: Ablation) -> dict[str, Any]:
+    """Every figure of the report, all systems side by side in this run."""
+    args = ablation.args
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    held_out = load_codes(args.codes)["test"]
+    levels = {}
+    for level in reversed(ablation.levels):
+        print(f"{time.strftime('%H:%M:%S')} measuring level {level}", flush=True)
+        priors = {
+            system: FastJukeboxPrior.from_pretrained(ablation.prior(system, level), dtype=torch.float32).to(device)
+            for system in ablation.systems
+        }
+        teacher = priors[ablation.teacher]
+        windows = CodeWindows(held_out, teacher.config, max_windows=args.eval_windows)
+        start = FastJukeboxPrior.from_pretrained(args.model, level=level, dtype=torch.float32).to(device)
+        compared = compare_with_teacher({**priors, "model": start}, teacher, windows, args.batch_sizes[level])
+        by_depth = {prior.config.num_hidden_layers: prior for prior in priors.values()}
+        levels[str(level)] = {
+            "figures": {name: asdict(found) | {"perplexity": found.perplexity} for name, found in compared.items()},
+            "windows": len(windows),
+            "training_seconds": training_seconds(by_depth, teacher, windows, args.batch_sizes[level]),
+            "sampling_seconds": sampling_seconds(by_depth, args.measured_codes, args.seed),
+            "curves": {system: curve(ablation.prior(system, level)) for system in ablation.systems},
+        }
+    return {
+        "machine": torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "model_layers": start.config.num_hidden_layers,
+        "systems": ablation.systems,
+        "settings": asdict(args) | {"threads": torch.get_num_threads()},
+        "levels": levels,
+    }
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    """Steps and held-out bits of a training, from its own log."""
+    log = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    return sorted(
+        {entry["step"]: entry["eval_bits_per_code"] for entry in log if "eval_bits_per_code" in entry}.items()
+    )
+
+
+def training_seconds(
+    by_depth: dict[int, FastJukeboxPrior], teacher: FastJukeboxPrior, windows: CodeWindows, batch_size: int
+) -> dict[str, dict[str, float]]:
+    """Seconds of a training step of each depth: `plain`, and for students `intermediate` and `prediction`."""
+    batch = stack_items([windows[index % len(windows)] for index in range(batch_size)])
+    batch = {name: value.to(teacher.device) for name, value in batch.items()}
+    seconds: dict[str, dict[str, float]] = {}
+    for depth in by_depth:
+        config = type(teacher.config).from_dict(teacher.config.to_dict() | {"num_hidden_layers": depth})
+        prior = FastJukeboxPrior(config).to(teacher.device).train()
+        objective = DistillationObjective(prior, teacher)
+        optimizer = torch.optim.AdamW(prior.parameters(), lr=0.0)
+        stages = ["plain"] if prior.config.num_hidden_layers == teacher.config.num_hidden_layers else STAGE_WEIGHTS
+        seconds[str(depth)] = {
+            stage: fastest(partial(train_once, objective, optimizer, batch, stage), 3) for stage in stages
+        }
+    return seconds
+
+
+def train_once(
+    objective: DistillationObjective, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], stage: str
+) -> None:
+    """One step of a stage."""
+    objective(**batch, weights=STAGE_WEIGHTS[stage]).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def sampling_seconds(by_depth: dict[int, FastJukeboxPrior], codes: int, seed: int) -> dict[str, float]:
+    """Seconds a code of each depth for one song, taken in turns."""
+    best = dict.fromkeys(map(str, by_depth), float("inf"))
+    for _ in range(3):
+        for depth, prior in by_depth.items():
+            ratio = prior.config.upper_ratio
+            length = min(codes, prior.config.n_ctx) // ratio * ratio
+            upper = torch.zeros((1, length // ratio), dtype=torch.int64) if prior.config.has_upper_level else None
+            seconds = fastest(partial(prior.generate, length=length, upper_codes=upper, seed=seed), 1)
+            best[str(depth)] = min(best[str(depth)], seconds / length)
+    return best
+
+
+def fastest(work: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest of some runs after one that is not counted."""
+    return min(list(_timings(work, repeats + 1))[1:])
+
+
+def _timings(work: Callable[[], Any], repeats: int) -> Iterator[float]:
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        yield time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The ablation's report: tables in the order of Fast Jukebox's Table 1, and the curves as a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fast_jukebox.models.loading import level_name
+
+_COLORS = ("#444444", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#ff7f0e", "#17becf")
+
+
+def system_title(system: str) -> str:
+    """A system's name in words: `student-without-pred-9` is `9 (student) w/o Pred`."""
+    kind, depth = system.rsplit("-", 1)
+    words = {
+        "teacher": f"teacher, {depth} layers",
+        "scratch": f"{depth} (scratch)",
+        "student": f"{depth} (student)",
+        "student-without-pred": f"{depth} (student) w/o Pred",
+        "student-plain": f"{depth} (student), plain beginning",
+    }
+    if kind not in words:
+        raise ValueError(f"`system` must be one of {', '.join(words)} and a depth, got {system!r}")
+    return words[kind]
+
+
+def write_ablation(path: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:
+    """Write the report and, beside it in `images`, its curves.
+
+    Args:
+        path: of the Markdown file.
+        results: what `examples/run_ablation.py` leaves in `ablation.json`.
+
+    Returns:
+        The Markdown file.
+    """
+    path = Path(path)
+    picture = path.parent / "images" / f"{path.stem}.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    plot_curves(picture, results)
+    path.write_text(ablation_markdown(results, f"images/{picture.name}"), encoding="utf-8")
+    return path
+
+
+def ablation_markdown(results: Mapping[str, Any], picture: str) -> str:
+    """The report's text: what was trained, a table a level, what each cost, and what won."""
+    levels = results["levels"]
+    sections = [_head(results), f"![Held-out bits per code over training steps]({picture})", _verdict(results)]
+    for level in levels:
+        sections.append(f"## {_title(results, level)}\n\n{_level_table(results, level)}")
+    sections.append(f"## What a training step costs\n\n{_cost_text(results)}\n\n{_cost_table(results)}")
+    return "\n\n".join(sections) + "\n"
+
+
+def training_cost(results: Mapping[str, Any], system: str, level: str) -> float:
+    """Seconds of a system's whole training at a level: steps of each kind times their measured length."""
+    settings = results["settings"]
+    depth = str(results["systems"][system])
+    seconds = results["levels"][level]["training_seconds"][depth]
+    first = settings["intermediate_steps"]
+    rest = settings["steps"] - first
+    if system.startswith("teacher"):
+        return settings["teacher_steps"] * seconds["plain"]
+    if system.startswith("scratch"):
+        return settings["steps"] * seconds["plain"]
+    return first * seconds["intermediate"] + rest * seconds["plain" if "without-pred" in system else "prediction"]
+
+
+def speed_up(results: Mapping[str, Any], system: str, level: str) -> float:
+    """How many times faster than the teacher a system samples a code."""
+    seconds = results["levels"][level]["sampling_seconds"]
+    teacher = next(iter(results["systems"].values()))
+    return seconds[str(teacher)] / seconds[str(results["systems"][system])]
+
+
+def plot_curves(path: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:
+    """Held-out bits per code over steps, a panel a level, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    levels = results["levels"]
+    figure, panels = plt.subplots(1, len(levels), figsize=(4.2 * len(levels), 3.6), squeeze=False)
+    for panel, level in zip(panels[0], levels, strict=True):
+        for index, (system, points) in enumerate(levels[level]["curves"].items()):
+            steps, bits = zip(*points, strict=True)
+            color = _COLORS[index % len(_COLORS)]
+            panel.plot(steps, bits, marker="o", markersize=3, color=color, label=system_title(system), linewidth=1.2)
+        panel.axvline(results["settings"]["intermediate_steps"], color="#bbbbbb", linestyle=":", linewidth=1)
+        panel.set_yscale("log", base=2)
+        panel.yaxis.set_major_formatter("{x:.3g}")
+        panel.set_title(_title(results, level))
+        panel.set_xlabel("steps")
+    panels[0][0].set_ylabel("held-out bits per code")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    return Path(path)
+
+
+def _title(results: Mapping[str, Any], level: str) -> str:
+    return level_name(int(level), len(results["levels"])).capitalize()
+
+
+def _head(results: Mapping[str, Any]) -> str:
+    settings, versions = results["settings"], results["versions"]
+    batches = ", ".join(map(str, settings["batch_sizes"]))
+    beginning = (
+        f"began with the {results['model_layers']}-layer priors of `{Path(settings['model']).name}` made deeper by "
+        "layers that add nothing at first"
+        if settings["grow_teacher"]
+        else "began with random weights"
+    )
+    return f"""# Ablation
+
+The systems of Fast Jukebox's Table 1 at the size of the mini family, trained and measured by one command on
+{results["machine"]} (torch {versions["torch"]}, transformers {versions["transformers"]}):
+
+```bash
+{_command(settings)}
+```
+
+The teacher {beginning} and was trained for {settings["teacher_steps"]} steps a level.
+Each of the others had {settings["steps"]} steps a level, on the same windows; a student spends the first
+{settings["intermediate_steps"]} on Eq. 4 and the others on Eq. 3, or without Pred on the data's codes. Batches are of
+{batches} windows, bottom to top. Students begin with the teacher's mapped layers and embeddings, but for the one with a
+plain beginning, which begins like a prior from scratch. Figures are means over held-out songs; the lower the bits,
+perplexity and KL divergence, and the higher the agreement (share of positions where both find the same code the
+likeliest), the better. Speed and cost were measured side by side in one run on {settings["threads"]} thread(s), each
+the fastest of three."""
+
+
+def _command(settings: Mapping[str, Any]) -> str:
+    shown = (
+        "grow_teacher",
+        "teacher_steps",
+        "steps",
+        "intermediate_steps",
+        "batch_sizes",
+        "eval_steps",
+        "eval_windows",
+    )
+    pairs = [("codes", "runs/pretrained/codes"), ("model", "runs/pretrained/model"), ("output_dir", "runs/ablation")]
+    pairs += [(name, settings[name]) for name in (*shown, "teacher_learning_rate", "learning_rate")]
+    pairs += [("student_learning_rate", settings["student_learning_rate"]), ("report", "docs/ablation.md")]
+    words = [f"--{name} {_word(value)}" for name, value in pairs]
+    lines, line = [], "python examples/run_ablation.py"
+    for word in words:
+        if len(line) + len(word) > 110:
+            lines.append(line + " \\")
+            line = "   "
+        line += " " + word
+    return "\n".join([*lines, line])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _verdict(results: Mapping[str, Any]) -> str:
+    """Whether each student beats its twin from scratch, by how much."""
+    lines = []
+    for system, depth in results["systems"].items():
+        twin = f"scratch-{depth}"
+        if not system.startswith("student") or twin not in results["systems"]:
+            continue
+        gains = []
+        for level, found in results["levels"].items():
+            figures = found["figures"]
+            gain = figures[twin]["bits_per_code"] - figures[system]["bits_per_code"]
+            gains.append(f"{gain:+.2f} at the {_title(results, level).lower()}")
+        lines.append(f"- {system_title(system)}: {', '.join(gains)}")
+    return (
+        "Bits a code that a student is better (+) or worse (-) than its twin from scratch of equal depth and steps:\n\n"
+        + "\n".join(lines)
+    )
+
+
+def _level_table(results: Mapping[str, Any], level: str) -> str:
+    found = results["levels"][level]
+    rows = [
+        "| system | bits per code | perplexity | KL to teacher, bits | top-1 agreement | training, s | speed-up |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for system in results["systems"]:
+        figures = found["figures"][system]
+        rows.append(
+            f"| {system_title(system)} | {figures['bits_per_code']:.3f} | {figures['perplexity']:.2f} | "
+            f"{figures['kl_to_teacher']:.3f} | {figures['agreement']:.1%} | "
+            f"{training_cost(results, system, level):,.0f} | {speed_up(results, system, level):.1f}x |"
+        )
+    start = found["figures"].get("model")
+    if start:
+        rows.append(
+            f"| *the model that the codes and sizes are of, {results['model_layers']} layers* | "
+            f"{start['bits_per_code']:.3f} | {start['perplexity']:.2f} | {start['kl_to_teacher']:.3f} | "
+            f"{start['agreement']:.1%} | | |"
+        )
+    return "\n".join(rows) + f"\n\n{found['windows']} held-out windows."
+
+
+def _cost_text(results: Mapping[str, Any]) -> str:
+    batches = results["settings"]["batch_sizes"]
+    return (
+        "Seconds of one step, forward, backward and AdamW: `plain` on the data's codes, `Eq. 4` and `Eq. 3` with the "
+        f"teacher's forward pass. Batches of {', '.join(map(str, batches))} windows, bottom to top. The column "
+        "*training* above is these times the steps."
+    )
+
+
+def _cost_table(results: Mapping[str, Any]) -> str:
+    rows = ["| level | layers | plain | Eq. 4 | Eq. 3 | sampling, codes a second |", "|---|---|---|---|---|---|"]
+    for level, found in results["levels"].items():
+        for depth, seconds in found["training_seconds"].items():
+            cells = [f"{seconds[stage]:.2f}" if stage in seconds else "" for stage in ("plain", "intermediate")]
+            cells.append(f"{seconds['prediction']:.2f}" if "prediction" in seconds else "")
+            rate = 1 / found["sampling_seconds"][depth]
+            rows.append(f"| {_title(results, level)} | {depth} | {' | '.join(cells)} | {rate:,.0f} |")
+    return "\n".join(rows)
+
+
+__all__ = ["ablation_markdown", "plot_curves", "speed_up", "system_title", "training_cost", "write_ablation"]
