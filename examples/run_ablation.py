@@ -5,8 +5,8 @@
         --output_dir runs/ablation --report docs/ablation.md
 
 At every level: a teacher; priors of each student's depth trained from scratch; students that learn Eq. 4 and then the
-data ("without Pred"); students that learn Eq. 4 and then Eq. 3; and the last of them once more from a plain beginning,
-without the teacher's weights. Scratch and students have equal steps on equal windows. Sizes but for the depth, and the
+data ("without Pred"); students that learn Eq. 4 and then Eq. 3; and of the depths in `--plain_layers` such a student from
+a plain beginning, without the teacher's weights. Scratch and students have equal steps on equal windows. Sizes but for the depth, and the
 VQ-VAE, are those of `--model`; with `--grow_teacher true` the teacher begins with that model's priors made deeper.
 
 What is done is kept and what was interrupted goes on from its last checkpoint: run the same command again. `--minutes`
@@ -59,7 +59,7 @@ class AblationArguments:
     teacher_layers: int = field(default=36, metadata={"help": "Depth of the teacher."})
     student_layers: list[int] = field(default_factory=lambda: [12, 9], metadata={"help": "Depths of the students."})
     plain_layers: list[int] = field(
-        default_factory=lambda: [9], metadata={"help": "Depths that are also distilled from a plain beginning."}
+        default_factory=list, metadata={"help": "Depths that are also distilled from a plain beginning; none."}
     )
     grow_teacher: bool = field(default=False, metadata={"help": "Begin the teacher with the model's priors."})
     teacher_steps: int = field(default=4000, metadata={"help": "Steps of the teacher at each level."})

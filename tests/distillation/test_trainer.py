@@ -307,9 +307,9 @@ from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer
 teacher, student = (FastJukeboxPrior.from_pretrained({folder!r} + "/" + name) for name in ("teacher", "student"))
 args = DistillationArguments(
-    output_dir={folder!r} + "/run", stages=STAGES, save_strategy="no", logging_steps=1, learning_rate=1e-2,
+    output_dir={folder!r} + "/run", stages=STAGES, save_steps=6, logging_steps=1, learning_rate=1e-2,
     per_device_train_batch_size=2, use_cpu=True, disable_tqdm=True, lr_scheduler_type="constant", seed=0,
-    report_to="none", initialize_from_teacher=False, ddp_backend="gloo", optim="sgd",
+    report_to="none", initialize_from_teacher=False, ddp_backend="gloo", optim="sgd", **{options!r},
 )
 data = Scales(student.config)
 run = DistillationTrainer(student, teacher, args, train_dataset=data, eval_dataset=data, data_collator=stack_items)
@@ -317,18 +317,38 @@ assert run.args.world_size == 2
 if student.config.hidden_size != teacher.config.hidden_size:
     torch.nn.init.constant_(run.objective.projection.weight, 0.1)
     torch.nn.init.zeros_(run.objective.projection.bias)
-run.train()
+run.train(resume_from_checkpoint={resume!r})
 figures = run.evaluate()
+run.save_model({folder!r} + "/saved")
 if run.is_world_process_zero():
-    logs = [entry for entry in run.state.log_history if "loss" in entry]
-    torch.save((run.objective.state_dict(), logs, figures), {folder!r} + "/result.pt")
+    torch.save(([entry for entry in run.state.log_history if "loss" in entry], figures), {folder!r} + "/result.pt")
 """
 
 
+@pytest.fixture
+def in_two_processes(tmp_path, request):
+    """Trains `tmp_path / "student"` on `tmp_path / "teacher"` in two processes: the student, the logs, the figures."""
+
+    def launch(resume=None, **options):
+        script = tmp_path / "script.py"
+        script.write_text(
+            SCRIPT.format(tests=str(request.path.parent), folder=str(tmp_path), options=options, resume=resume)
+        )
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr[-3000:]
+        return FastJukeboxPrior.from_pretrained(tmp_path / "saved"), *torch.load(tmp_path / "result.pt")
+
+    return launch
+
+
+FSDP = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["PriorBlock"]}}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [16, 8])
-def test_two_processes_equal_one(distil, pair, tmp_path, request, width):
-    """Also where the projection of another width is not used in the second stage."""
+@pytest.mark.parametrize(("width", "options"), [(16, {}), (8, {}), (16, FSDP)], ids=["ddp", "ddp-projection", "fsdp"])
+def test_two_processes_equal_one(distil, tmp_path, in_two_processes, width, options):
+    """Also where the projection of another width is not used in the second stage, and where weights are sharded."""
     changes = {"hidden_size": width} if width != 16 else {}
     one = distil("one", save_strategy="no", optim="sgd", initialize_from_teacher=False, student_changes=changes)
     one.student.save_pretrained(tmp_path / "student")
@@ -336,13 +356,10 @@ def test_two_processes_equal_one(distil, pair, tmp_path, request, width):
     if width != 16:
         torch.nn.init.constant_(one.objective.projection.weight, 0.1)
         torch.nn.init.zeros_(one.objective.projection.bias)
-    (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(request.path.parent), folder=str(tmp_path)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    result = subprocess.run([*launch, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    student, logs, figures = in_two_processes(**options)
     one.train()
-    weights, logs, figures = torch.load(tmp_path / "result.pt")
-    for name, value in one.objective.state_dict().items():
+    weights = student.state_dict()
+    for name, value in one.student.state_dict().items():
         torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=0)
     for ours, theirs in zip(logs, logs_of(one), strict=True):
         for name in {"loss", "hidden_states", "prediction", "stage"} & theirs.keys():
@@ -350,3 +367,25 @@ def test_two_processes_equal_one(distil, pair, tmp_path, request, width):
     expected = one.evaluate()
     for name in ("eval_kl_to_teacher", "eval_bits_per_code", "eval_hidden_states"):
         assert figures[name] == pytest.approx(expected[name], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_sharded_training_resumes_as_if_uninterrupted(distil, tmp_path, in_two_processes):
+    one = distil("one", save_strategy="no", optim="sgd", initialize_from_teacher=False)
+    one.student.save_pretrained(tmp_path / "student")
+    one.objective.teacher.save_pretrained(tmp_path / "teacher")
+    whole = in_two_processes(**FSDP)[0].state_dict()
+    resumed = in_two_processes(str(tmp_path / "run" / "checkpoint-6"), **FSDP)[0].state_dict()
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same(distil):
+    """With the backend that traces and differentiates ahead of time; what it gives, inductor turns into kernels."""
+    plain = distil("plain", save_strategy="no", optim="sgd")
+    plain.train()
+    compiled = distil(
+        "compiled", save_strategy="no", optim="sgd", torch_compile=True, torch_compile_backend="aot_eager"
+    )
+    compiled.train()
+    assert_same_weights(compiled, plain, atol=1e-6)
