@@ -34,12 +34,33 @@ def timed(work: Callable[[], Any], device: str, repeats: int = 3) -> float:
     """Seconds of the fastest of `repeats` runs, after one that is not counted."""
     seconds = []
     for _ in range(repeats + 1):
-        _wait(device)
+        wait(device)
         begin = time.perf_counter()
         work()
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - begin)
     return min(seconds[1:])
+
+
+def measured_bandwidth(device: str) -> float:
+    """Bytes a second that the device reads, in one large sum."""
+    values = torch.ones(2**28 if device.startswith("cuda") else 2**26, device=device)
+    return values.nbytes / timed(values.sum, device, repeats=5)
+
+
+def reset_peak_memory(device: str) -> None:
+    """Let [`peak_memory`] count from here, where the device can."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: of a GPU the most that tensors held, of a CPU the most that the process held, ever."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def write_report(rows: Sequence[dict[str, Any]], settings: dict[str, Any], output: str | None) -> str:
@@ -55,7 +76,8 @@ def write_report(rows: Sequence[dict[str, Any]], settings: dict[str, Any], outpu
     return table
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Until a GPU has done what it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
