@@ -5,9 +5,10 @@
         --output_dir runs/ablation --report docs/ablation.md
 
 At every level: a teacher; priors of each student's depth trained from scratch; students that learn Eq. 4 and then the
-data ("without Pred"); students that learn Eq. 4 and then Eq. 3; and of the depths in `--plain_layers` such a student from
-a plain beginning, without the teacher's weights. Scratch and students have equal steps on equal windows. Sizes but for the depth, and the
-VQ-VAE, are those of `--model`; with `--grow_teacher true` the teacher begins with that model's priors made deeper.
+data ("without Pred"); students that learn Eq. 4 and then Eq. 3; and of the depths in `--plain_layers` such a student
+from a plain beginning, without the teacher's weights. Scratch and students have equal steps on equal windows. Sizes but
+for the depth, and the VQ-VAE, are those of `--model`; with `--grow_teacher true` the teacher begins with that model's
+priors made deeper.
 
 What is done is kept and what was interrupted goes on from its last checkpoint: run the same command again. `--minutes`
 ends it early, for machines that are lent in stretches. The figures are then measured side by side in one run, and the
@@ -56,6 +57,7 @@ class AblationArguments:
     model: str = field(metadata={"help": "Whole model whose VQ-VAE made the codes and whose sizes the priors have."})
     output_dir: str = field(metadata={"help": "Folder of all runs."})
     report: str | None = field(default=None, metadata={"help": "Markdown file to write, its picture beside it."})
+    notes: str | None = field(default=None, metadata={"help": "Markdown file that the report takes in, in your words."})
     teacher_layers: int = field(default=36, metadata={"help": "Depth of the teacher."})
     student_layers: list[int] = field(default_factory=lambda: [12, 9], metadata={"help": "Depths of the students."})
     plain_layers: list[int] = field(
@@ -102,6 +104,8 @@ class Ablation:
         self.args = args
         self.output = Path(args.output_dir)
         self.levels = range(FastJukeboxConfig.from_pretrained(args.model).num_levels)
+        if args.notes and not Path(args.notes).is_file():
+            raise FileNotFoundError(f"`--notes` must be a Markdown file, got {args.notes!r}, which is none")
         if len(args.batch_sizes) != len(self.levels):
             raise ValueError(f"`--batch_sizes` must be {len(self.levels)}, one a level, got {args.batch_sizes}")
         if not 0 < args.intermediate_steps < args.steps or args.steps % args.eval_steps:
@@ -207,12 +211,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     join(ablation, ablation.teacher, ablation.output / "teacher")
     run_jobs(ablation, second, deadline, adopt_student)
     run_jobs(ablation, third, deadline, adopt_student, share_first_stage)
-    for system in second:
+    for system in second + third:
         join(ablation, system, ablation.output / "models" / system)
     results = measure(ablation)
     (ablation.output / "ablation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     if args.report:
-        write_ablation(args.report, results)
+        write_ablation(args.report, results, Path(args.notes).read_text(encoding="utf-8") if args.notes else "")
     return results
 
 

@@ -27,12 +27,13 @@ def system_title(system: str) -> str:
     return words[kind]
 
 
-def write_ablation(path: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:
+def write_ablation(path: str | os.PathLike[str], results: Mapping[str, Any], notes: str = "") -> Path:
     """Write the report and, beside it in `images`, its curves.
 
     Args:
         path: of the Markdown file.
         results: what `examples/run_ablation.py` leaves in `ablation.json`.
+        notes: Markdown in the author's own words, put below the verdict.
 
     Returns:
         The Markdown file.
@@ -41,14 +42,16 @@ def write_ablation(path: str | os.PathLike[str], results: Mapping[str, Any]) -> 
     picture = path.parent / "images" / f"{path.stem}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     plot_curves(picture, results)
-    path.write_text(ablation_markdown(results, f"images/{picture.name}"), encoding="utf-8")
+    path.write_text(ablation_markdown(results, f"images/{picture.name}", notes), encoding="utf-8")
     return path
 
 
-def ablation_markdown(results: Mapping[str, Any], picture: str) -> str:
+def ablation_markdown(results: Mapping[str, Any], picture: str, notes: str = "") -> str:
     """The report's text: what was trained, a table a level, what each cost, and what won."""
     levels = results["levels"]
     sections = [_head(results), f"![Held-out bits per code over training steps]({picture})", _verdict(results)]
+    if notes.strip():
+        sections.append(notes.strip())
     for level in levels:
         sections.append(f"## {_title(results, level)}\n\n{_level_table(results, level)}")
     sections.append(f"## What a training step costs\n\n{_cost_text(results)}\n\n{_cost_table(results)}")
@@ -91,8 +94,6 @@ def plot_curves(path: str | os.PathLike[str], results: Mapping[str, Any]) -> Pat
             color = _COLORS[index % len(_COLORS)]
             panel.plot(steps, bits, marker="o", markersize=3, color=color, label=system_title(system), linewidth=1.2)
         panel.axvline(results["settings"]["intermediate_steps"], color="#bbbbbb", linestyle=":", linewidth=1)
-        panel.set_yscale("log", base=2)
-        panel.yaxis.set_major_formatter("{x:.3g}")
         panel.set_title(_title(results, level))
         panel.set_xlabel("steps")
     panels[0][0].set_ylabel("held-out bits per code")
@@ -133,7 +134,7 @@ Each of the others had {settings["steps"]} steps a level, on the same windows; a
 plain beginning, which begins like a prior from scratch. Figures are means over held-out songs; the lower the bits,
 perplexity and KL divergence, and the higher the agreement (share of positions where both find the same code the
 likeliest), the better. Speed and cost were measured side by side in one run on {settings["threads"]} thread(s), each
-the fastest of three."""
+the fastest of three; one song is sampled, by the engine that is the machine's default."""
 
 
 def _command(settings: Mapping[str, Any]) -> str:
