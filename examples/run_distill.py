@@ -15,7 +15,9 @@ One level, in stages of your own, each with its loss or weights, length, learnin
 All options in a file: `python examples/run_distill.py examples/configs/distill-mini-12.yaml`. `--output_dir` holds a
 complete model from the first level on: levels that are not distilled yet are the teacher's. Each level trains in
 `runs/level-N` of it; with `--resume_from_checkpoint true` finished levels are kept and an unfinished one goes on. The
-card is written where `--hub_license` states the weights' license, and `--push_to_hub true --hub_model_id NAME` pushes.
+student of a teacher that is told artists, genres and lyrics is told them too, of the songs' metadata; `--label_dropout`
+leaves them out at random. The card is written where `--hub_license` states the weights' license, and
+`--push_to_hub true --hub_model_id NAME` pushes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,13 @@ import torch
 from datasets import DatasetDict
 from transformers import set_seed
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox import (
+    FastJukeboxConfig,
+    FastJukeboxModel,
+    FastJukeboxPrior,
+    FastJukeboxProcessor,
+    FastJukeboxVQVAE,
+)
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
@@ -67,6 +75,9 @@ class DataArguments:
     songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
     test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+    label_dropout: float = field(
+        default=0.0, metadata={"help": "How often a window is told of no artist and genre, and of no lyrics."}
+    )
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
@@ -92,7 +103,13 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         return {}
     results = write_student(model_args, args)
     if args.push_to_hub:
-        push_folder(args.output_dir, args.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
+        push_folder(
+            args.output_dir,
+            args.hub_model_id,
+            private=args.hub_private_repo,
+            token=args.hub_token,
+            revision=args.hub_revision,
+        )
     return {name: result["figures"] for name, result in results.items()}
 
 
@@ -123,12 +140,17 @@ def distil_level(
     set_seed(args.seed)
     teacher = FastJukeboxPrior.from_pretrained(model_args.teacher, level=level, dtype=torch.float32)
     student = FastJukeboxPrior(student_config(teacher.config, model_args.student_layers))
+    processor = FastJukeboxProcessor.find(model_args.teacher, teacher.config)
     trainer = DistillationTrainer(
         model=student,
         teacher=teacher,
         args=args,
-        train_dataset=CodeWindows(codes["train"], student.config, seed=args.seed),
-        eval_dataset=CodeWindows(codes["test"], student.config, max_windows=data_args.max_eval_windows),
+        train_dataset=CodeWindows(
+            codes["train"], student.config, args.seed, processor=processor, label_dropout=data_args.label_dropout
+        ),
+        eval_dataset=CodeWindows(
+            codes["test"], student.config, max_windows=data_args.max_eval_windows, processor=processor
+        ),
         data_collator=stack_items,
     )
     metrics = trainer.train_and_save()
@@ -155,7 +177,9 @@ def write_student(model_args: ModelArguments, args: DistillationArguments) -> di
             source = folder
         priors.append(FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32))
     results = dict(reversed(results.items()))
-    FastJukeboxModel.from_levels(vqvae, priors).save_pretrained(args.output_dir)
+    model = FastJukeboxModel.from_levels(vqvae, priors)
+    model.processor = FastJukeboxProcessor.find(model_args.teacher, model.config)
+    model.save_pretrained(args.output_dir)
     if args.hub_license:
         write_card(model_args, args, results, [prior.config.num_hidden_layers for prior in priors])
     return results

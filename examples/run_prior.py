@@ -12,6 +12,12 @@ The songs are encoded once, into `--codes`, by all levels of the VQ-VAE; later r
 makes a teacher of another depth, `--model_name_or_path` trains on, and both together begin with a deeper model that
 computes the same as the one named. An interrupted run goes on where its last
 checkpoint stands when the same command gets `--resume_from_checkpoint true`. All options: `--help`.
+
+`--labels true` makes a prior that is told the artist and the genre of the songs' metadata, and at the top where in the
+song it is; `--lyric_length 384` one that is told the lyrics too. Songs that lack any of them train alongside:
+
+    python examples/run_prior.py --songs songs/mine --vqvae runs/vqvae --codes runs/codes --level 2 --layers 12 \
+        --labels true --lyric_length 384 --label_dropout 0.1 --output_dir runs/prior-2
 """
 
 from __future__ import annotations
@@ -23,10 +29,18 @@ import torch
 from datasets import DatasetDict
 from transformers import AutoConfig, set_seed
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxVQVAE
+from fast_jukebox import (
+    FastJukeboxConfig,
+    FastJukeboxPrior,
+    FastJukeboxPriorConfig,
+    FastJukeboxProcessor,
+    FastJukeboxVQVAE,
+)
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
+from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.growth import deepen
 from fast_jukebox.training.prior import PriorTrainer
@@ -50,6 +64,17 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub name of a prior or a whole model to train on, not a preset."}
     )
+    labels: bool = field(
+        default=False,
+        metadata={"help": "A preset's prior is told the songs' `artist` and `genre`, the top one time too."},
+    )
+    genre_words: int = field(
+        default=0,
+        metadata={"help": "With --labels: so many words of a genre's name at most, in place of whole genres."},
+    )
+    lyric_length: int = field(
+        default=0, metadata={"help": "With --labels: characters of `lyrics` that the top prior is told in a window."}
+    )
 
 
 @dataclass
@@ -61,6 +86,9 @@ class DataArguments:
     vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name of the VQ-VAE that encodes them."})
     test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+    label_dropout: float = field(
+        default=0.0, metadata={"help": "How often a window is told of no artist and genre, and of no lyrics."}
+    )
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -71,9 +99,17 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     set_seed(args.seed)
 
     codes = prepare_codes(data_args)
-    model = named_prior(model_args) if model_args.model_name_or_path else FastJukeboxPrior(prior_config(model_args))
-    train = CodeWindows(codes["train"], model.config, seed=args.seed)
-    test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows)
+    if model_args.model_name_or_path:
+        model = named_prior(model_args)
+    else:
+        model = FastJukeboxPrior(with_labels(prior_config(model_args), model_args, codes))
+    processor = processor_of(model.config, model_args, codes)
+    if processor is not None and args.should_save:
+        processor.save_pretrained(args.output_dir)
+    train = CodeWindows(
+        codes["train"], model.config, args.seed, processor=processor, label_dropout=data_args.label_dropout
+    )
+    test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows, processor=processor)
 
     trainer = PriorTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
     return trainer.train_and_save()
@@ -110,6 +146,39 @@ def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
         config.num_hidden_layers = model_args.layers
         config.validate()
     return config
+
+
+def with_labels(
+    config: FastJukeboxPriorConfig, model_args: ModelArguments, codes: DatasetDict
+) -> FastJukeboxPriorConfig:
+    """The configuration, told of the compilation's artists and genres where `--labels` asks for it."""
+    if not model_args.labels:
+        if model_args.lyric_length or model_args.genre_words:
+            raise ValueError("`--labels` must be true where `--lyric_length` or `--genre_words` is given, got false")
+        return config
+    if config.has_labels:
+        raise ValueError(f"`--labels` must be left out: {model_args.config_name} has labels of its own")
+    vocabulary = LabelVocabulary.from_metadata(codes["train"], genre_words=model_args.genre_words > 1)
+    longest = max(max(split["duration"], default=0.0) for split in codes.values())
+    return labelled_config(
+        config,
+        vocabulary,
+        max_genres=max(model_args.genre_words, 1),
+        lyric_length=model_args.lyric_length,
+        longest=longest,
+    )
+
+
+def processor_of(
+    config: FastJukeboxPriorConfig, model_args: ModelArguments, codes: DatasetDict
+) -> FastJukeboxProcessor | None:
+    """The named model's processor, or one of the compilation's names; `None` where there are no names."""
+    source = model_args.model_name_or_path or model_args.config_name
+    processor = None if source is None else FastJukeboxProcessor.find(source, config)
+    named = {"artist", "genre", "lyrics"} & set(codes["train"].column_names)
+    if processor is None and config.has_labels and named:
+        processor = FastJukeboxProcessor.from_metadata(codes["train"], config)
+    return processor
 
 
 def prior_of(config: FastJukeboxConfig, level: int) -> FastJukeboxPriorConfig:

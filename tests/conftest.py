@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,70 @@ def tiny_model(tiny_config):
     from fast_jukebox import FastJukeboxModel
 
     return FastJukeboxModel(tiny_config).eval()
+
+
+@pytest.fixture
+def words_config(tiny_config):
+    """The tiny model told of words: artists and up to 3 genre words below, artist, genre, time and lyrics (with an
+    encoder) at the top.
+    """
+    from fast_jukebox import FastJukeboxConfig
+
+    below = {"num_artists": 4, "num_genres": 6, "max_genres": 3}
+    top = {
+        **{"num_artists": 5, "num_genres": 3, "use_timing": True, "timing_bins": 8, "min_duration": 0.0},
+        **{"max_duration": 600.0, "lyric_length": 12, "lyric_vocab_size": 79, "num_hidden_layers": 4},
+        **{"attention_patterns": ["row", "lyric_cross", "column", "previous_row"], "lyric_encoder_layers": 1},
+        **{"lyric_encoder_hidden_size": 8, "lyric_encoder_heads": 1, "lyric_encoder_blocks": 4},
+        **{"alignment_layer": 1, "alignment_head": 1, "initializer_range": 0.3},
+    }
+    configs = [config.to_dict() for config in tiny_config.prior_configs]
+    return FastJukeboxConfig(
+        vqvae_config=tiny_config.vqvae_config,
+        prior_configs=[config | (top if config["level"] == 2 else below) for config in configs],
+    )
+
+
+@pytest.fixture
+def words_files(tmp_path):
+    """Lists of artists and of genres in the published layout: of genre words, and of whole genres."""
+    texts = {
+        "v2_artist_ids.txt": "unknown;0\nann_lee;1\nthe_choir;2\nbob_o_neil;3\n",
+        "v3_artist_ids.txt": "unknown;0\nann lee;1\nthe choir;2\nbob o'neil;3\nzoe;4\n",
+        "v2_genre_ids.txt": "unknown;0\npop;1\nclassic;2\nhymn;3\nslow;4\nfolk;5\n",
+        "v3_genre_ids.txt": "unknown;0\nclassic pop;1\nhymn;2\n",
+    }
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return {
+        "artists": [folder / "v2_artist_ids.txt", folder / "v3_artist_ids.txt"],
+        "genres": [folder / "v2_genre_ids.txt", folder / "v3_genre_ids.txt"],
+    }
+
+
+@pytest.fixture
+def words_model(words_config, words_files):
+    """A whole model of random weights that is told of words, with its processor, in eval mode."""
+    from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor
+
+    model = FastJukeboxModel(words_config).eval()
+    model.processor = FastJukeboxProcessor.from_vocabulary_files(words_config, **words_files)
+    return model
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server in the Hub's place, with an empty cache, on which Ann is logged in; she writes to `ann` and `band`."""
+    for name in ("hub_store", "hub_api", "hub_server"):
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+    tools = sys.modules["hub_server"]
+    users = {"token-of-ann": ["ann", "band"], "token-of-bob": ["bob"]}
+    with tools.HubServer(users, readers={"token-of-a-reader": ["ann"]}) as server:
+        tools.point_client_at(server.url, tmp_path / "cache", monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", "token-of-ann")
+        yield server

@@ -48,9 +48,13 @@ def test_version(run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["generate", "info", "--version"]),
-        (["generate", "--help"], ["--duration", "--output", "--prompt", "--prompt-duration", "--model", "--seed"]),
+        (["--help"], ["generate", "estimate", "info", "--version"]),
+        (
+            ["generate", "--help"],
+            ["--duration", "--output", "--prompt", "--prompt-duration", "--model", "--seed", "--stream"],
+        ),
         (["info", "--help"], ["MODEL"]),
+        (["estimate", "--help"], ["MODEL", "--duration", "--schedule"]),
     ],
 )
 def test_help(run, arguments, words):
@@ -106,6 +110,11 @@ def test_settings_and_a_recording_are_passed_on(run, model_dir, tiny_model):
         (["--output", "song.mp3"], "--output"),
         (["--output", "missing/song.wav"], "--output"),
         (["--output", "folder.wav"], "--output"),
+        (["--raw"], "--raw"),
+        (["--schedule", "random"], "schedule"),
+        (["--window-fractions", "2"], "window_fractions"),
+        (["--engine", "steam"], "engine"),
+        (["--prompt-duration", "-1"], "prompt_duration"),
         (["--prompt", "missing.wav"], "--prompt"),
         (["--temperature", "warm"], "--temperature"),
         (["--temperature", "0"], "temperature"),
@@ -165,7 +174,7 @@ def test_a_model_that_is_not_there(run, tmp_path):
 
 
 def test_an_installation_without_the_embedded_model(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("fast_jukebox.pipelines.default_model_path", lambda: tmp_path)
+    monkeypatch.setattr("fast_jukebox.commands.model.default_model_path", lambda: tmp_path)
     result = run("generate")
     assert result.exit_code == 1
     assert "--model" in result.stderr
@@ -218,7 +227,7 @@ cli.main()
 def test_ctrl_c_in_a_real_process(run, model_dir):
     (run.folder / "song.wav").write_text("the old song")
     with subprocess.Popen(
-        [sys.executable, "-c", SAMPLING, "generate", "--model", model_dir, "--duration", "3600"],
+        [sys.executable, "-c", SAMPLING, "generate", "--model", model_dir, "--duration", "3600", "--engine", "eager"],
         cwd=run.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -241,54 +250,80 @@ def test_ctrl_c_in_a_real_process(run, model_dir):
     assert (run.folder / "song.wav").read_text() == "the old song"
 
 
-def test_info_reads_no_weights(run, model_dir, monkeypatch):
-    (model_dir / "README.md").write_text(
-        "---\nlicense: apache-2.0\ndatasets:\n- some/songs\n---\n\n# A model\n\nIt plays\nsongs.\n\n## More\n\nText.\n"
+QUICK = """
+import sys
+sys.argv = ["fast-jukebox", *{arguments!r}]
+try:
+    from fast_jukebox_command import main
+    main()
+finally:
+    slow = [name for name in ("torch", "transformers", "fast_jukebox") if name in sys.modules]
+    print(slow, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["generate", "--duration", "long"]])
+def test_the_command_loads_nothing_before_it_must(arguments):
+    code = QUICK.format(arguments=arguments)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.stderr.splitlines()[-1] == "[]"
+    assert "--duration" in result.stdout + result.stderr or "generate" in result.stdout
+
+
+BROKEN_TORCHAUDIO = """
+import importlib.machinery, sys
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torchaudio", "torchcodec"):
+            return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        raise OSError(f"cannot import {module.__name__}")
+
+sys.meta_path.insert(0, Broken())
+sys.argv[0] = "fast-jukebox"
+from fast_jukebox_command import main
+main()
+"""
+
+
+def test_songs_are_made_where_torchaudio_is_broken(run, model_dir):
+    arguments = ["generate", "--model", str(model_dir), "--duration", "0.1", "--quiet"]
+    result = subprocess.run(
+        [sys.executable, "-c", BROKEN_TORCHAUDIO, *arguments],
+        cwd=run.folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
-    (model_dir / "model.safetensors").write_bytes(b"")
-    result = run("info", model_dir)
-    assert result.exit_code == 0, result.output
-    for words in (
-        "FastJukeboxModel",
-        "bottom",
-        "middle",
-        "top",
-        "4 samples",
-        "16 samples",
-        "32 codes",
-        "24 codes",
-        "previous_row",
-        "license: apache-2.0",
-        "some/songs",
-        "It plays songs.",
-    ):
-        assert words in result.stdout
-    assert "Text." not in result.stdout
+    assert result.returncode == 0, result.stderr
+    assert (run.folder / "song.wav").is_file()
 
 
-def test_info_counts_parameters(run, model_dir, tiny_model):
-    result = run("info", model_dir)
-    total = sum(parameter.numel() for parameter in tiny_model.parameters())
-    assert f"{total:,} parameters" in result.stdout
-    assert f"{sum(parameter.numel() for parameter in tiny_model.priors[0].parameters()):,}" in result.stdout
-    assert "no model card" in result.stdout
+INTERRUPTED_IMPORT = """
+import importlib.abc, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["fast-jukebox", "generate"]
+from fast_jukebox_command import main
+main()
+"""
 
 
-def test_info_of_parts(run, tiny_model, tmp_path):
-    tiny_model.vqvae.save_pretrained(tmp_path / "vqvae")
-    tiny_model.priors[1].save_pretrained(tmp_path / "prior")
-    result = run("info", tmp_path / "vqvae")
-    assert "FastJukeboxVQVAE" in result.stdout
-    assert "Prior" not in result.stdout
-    result = run("info", tmp_path / "prior")
-    assert "FastJukeboxPrior" in result.stdout
-    assert "level 1" in result.stdout
-
-
-def test_info_of_something_else(run, tmp_path):
-    folder = tmp_path / "other"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "bert"}')
-    result = run("info", folder)
-    assert result.exit_code == 2
-    assert "bert" in result.stderr
+@pytest.mark.parametrize("name", ["typer", "torch"])
+def test_ctrl_c_while_modules_are_imported(name):
+    code = INTERRUPTED_IMPORT.format(name=name)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 130
+    assert len(result.stderr.splitlines()) == 1
+    assert "interrupted" in result.stderr

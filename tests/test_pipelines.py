@@ -104,6 +104,17 @@ def test_details_make_the_song_again(pipe):
     same(pipe(codes=[drafted["codes"][2]], seed=song["seed"])["audio"], song["audio"])
 
 
+def test_words_go_to_the_model(words_model):
+    words_pipe = FastJukeboxPipeline(words_model, device="cpu")
+    words = {"artist": "Ann Lee", "lyrics": "Where the wind blows ♪"}
+    song = words_pipe(duration=0.1, seed=1, metadata=words, return_details=True)
+    same(song["audio"], words_model.generate(duration=0.1, seed=1, metadata=words).audio[0].numpy())
+    assert song["dropped_lyrics"] == ["♪"]
+    several = words_pipe([{"metadata": words, "seed": 1}, {"metadata": {}, "seed": 1}], duration=0.1, batch_size=2)
+    same(several[0]["audio"], song["audio"])
+    assert not np.array_equal(several[1]["audio"], song["audio"])
+
+
 def test_a_recording_is_gone_on_with_however_it_is_given(pipe, tiny_model, tmp_path):
     samples = (0.3 * np.sin(np.arange(400) / 5)).astype(np.float32)
     path = tmp_path / "in.wav"

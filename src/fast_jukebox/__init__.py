@@ -10,6 +10,7 @@ from fast_jukebox.generation.mixin import FastJukeboxGenerationOutput
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxOutput
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxPriorOutput
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig, FastJukeboxVQVAEOutput
+from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.registration import register_models, register_task
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "FastJukeboxPrior",
     "FastJukeboxPriorConfig",
     "FastJukeboxPriorOutput",
+    "FastJukeboxProcessor",
     "FastJukeboxVQVAE",
     "FastJukeboxVQVAEConfig",
     "FastJukeboxVQVAEOutput",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from fast_jukebox_command.sessions import register as register_sessions
 
 # Whatever is slow to import is imported by the command that needs it, so that `--help` is quick.
 
@@ -31,8 +34,8 @@ def _clean_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except KeyboardInterrupt:
-            _fail("interrupted; nothing was written", _INTERRUPTED)
+        except KeyboardInterrupt as interrupt:
+            _fail(str(interrupt) or "interrupted; nothing was written", _INTERRUPTED)
         except ValueError as error:
             _fail(error, _MISUSED)
         except (OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as error:
@@ -59,11 +62,24 @@ def _numbers(name: str, text: str | None, kind: type[float] | type[int]) -> Any:
     return values if len(values) > 1 else values[0]
 
 
-def _checked_output(output: Path) -> Path:
-    """`output` as an absolute path that can be written, or a `ValueError`: found out before the work, not after."""
+def _words(text: str | None) -> Any:
+    """`parallel` as a word, `parallel,sequential` as a list of them, nothing as `None`."""
+    return text.split(",") if text is not None and "," in text else text
+
+
+def _checked_output(output: Path, raw: bool) -> Path | None:
+    """`output` as an absolute path that can be written, `None` for standard output, or a `ValueError`: found out
+    before the work, not after.
+    """
+    if str(output) == "-":
+        if sys.stdout.isatty():
+            raise ValueError("`--output -` must be led into a file or a program, got a terminal")
+        return None
+    if raw:
+        raise ValueError(f"`--raw` must go with `--output -`, got {str(output)!r}")
     output = output.expanduser().absolute()
     if output.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"`--output` must end in {' or '.join(_SUFFIXES)}, got {str(output)!r}")
+        raise ValueError(f"`--output` must end in {' or '.join(_SUFFIXES)}, or be -, got {str(output)!r}")
     if output.is_dir():
         raise ValueError(f"`--output` must be a file, got the folder {str(output)!r}")
     if not output.parent.is_dir():
@@ -71,22 +87,6 @@ def _checked_output(output: Path) -> Path:
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise ValueError(f"`--output` must lie in a folder that can be written to, got {str(output)!r}")
     return output
-
-
-def _model_name(model: str | None) -> str:
-    """`model`, or the folder of the model inside the package."""
-    from fast_jukebox.pipelines import default_model_path
-
-    if model is not None:
-        looks_like_path = model.startswith((".", "~", os.sep)) or model.count("/") > 1
-        folder = Path(model).expanduser()
-        if looks_like_path and not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(folder)!r}; a model is a folder or a Hub repository")
-        return str(folder) if folder.is_dir() else model
-    folder = default_model_path()
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"this installation has no embedded model in {folder}; name one with --model")
-    return str(folder)
 
 
 def _show_version(show: bool) -> None:
@@ -111,13 +111,33 @@ def _options(
 def generate(
     duration: Annotated[
         float | None,
-        typer.Option(help="Seconds of the song, the prompt included. By default what the model says, mostly 20."),
+        typer.Option(
+            help="Seconds of the song, the prompt included. By default what the model says, mostly 20; with --stream, "
+            "without end."
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="The file to write: .wav or .flac.")] = Path("song.wav"),
+    output: Annotated[
+        Path, typer.Option(help="The file to write: .wav or .flac; or - for standard output, to a player.")
+    ] = Path("song.wav"),
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write the song while it is made; Ctrl-C leaves what there is.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="On standard output, 16-bit samples and no WAV header.")] = False,
     prompt: Annotated[Path | None, typer.Option(help="A recording with which the song begins.")] = None,
     prompt_duration: Annotated[
         float | None, typer.Option(help="Seconds of the recording to keep, by default all.")
     ] = None,
+    artist: Annotated[str | None, typer.Option(help="Who is to be heard; for models that know artists.")] = None,
+    genre: Annotated[str | None, typer.Option(help="A genre, for models that know genres.")] = None,
+    lyrics: Annotated[str | None, typer.Option(help="The whole song's words, for models that sing.")] = None,
+    lyrics_file: Annotated[Path | None, typer.Option(help="A text file with them.")] = None,
+    total_duration: Annotated[
+        float | None, typer.Option(help="Seconds of the whole song of which this is a part; by default the part.")
+    ] = None,
+    offset: Annotated[float | None, typer.Option(help="Seconds of that song that come before this part.")] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Take a name that the model does not know as somebody unknown.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")
     ] = None,
@@ -134,58 +154,91 @@ def generate(
         str | None,
         typer.Option(help="Choose among the likeliest codes of this total probability. One, or one a level."),
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="parallel samples the windows of a level at once, sequential one by one. One, or one a level."
+        ),
+    ] = None,
+    window_fractions: Annotated[
+        str | None,
+        typer.Option(help="How much of its context a parallel window spans; less is quicker. One, or one a level."),
+    ] = None,
     hop_fractions: Annotated[
         str | None,
         typer.Option(
-            help="How far each window moves on, as a share of the context. Smaller remembers more. One, or one a level."
+            help="How far each window moves on, as a share of its length. Smaller remembers more. One, or one a level."
         ),
     ] = None,
     stop_level: Annotated[
         int, typer.Option(help="The lowest level to make: 0 is full quality; higher is a quick, rough draft.")
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    engine: Annotated[str, typer.Option(help="What runs the steps: auto chooses, eager is the plain one.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Make a song and write it to a file. The last line printed is the file's path."""
-    output = _checked_output(output)
+    target = _checked_output(output, raw)
     if prompt is not None and not prompt.expanduser().is_file():
         raise ValueError(f"`--prompt` must be a file, got {str(prompt)!r}")
-    sampling = {
+    settings = {
+        "duration": duration,
+        "schedule": _words(schedule),
+        "window_fractions": _numbers("window-fractions", window_fractions, float),
+        "hop_fractions": _numbers("hop-fractions", hop_fractions, float),
         "temperature": _numbers("temperature", temperature, float),
         "top_k": _numbers("top-k", top_k, int),
         "top_p": _numbers("top-p", top_p, float),
-        "hop_fractions": _numbers("hop-fractions", hop_fractions, float),
     }
 
-    from transformers.utils import logging
+    from fast_jukebox.commands.generate import generate as run
+    from fast_jukebox.commands.words import song_words
 
-    from fast_jukebox.audio import save_audio
-    from fast_jukebox.generation import FastJukeboxGenerationConfig
-    from fast_jukebox.generation.sampling import check_seed
-    from fast_jukebox.models.fast_jukebox import FastJukeboxModel
-    from fast_jukebox.pipelines import TASK, FastJukeboxPipeline, check_device
-
-    # What is wrong whatever the model is found before the model is loaded.
-    FastJukeboxGenerationConfig(duration=duration, **sampling)
-    check_device(device)
-    if seed is not None:
-        check_seed(seed)
-    logging.disable_progress_bar()  # the bars of loading
-    loaded = FastJukeboxModel.from_pretrained(_model_name(model), dtype="auto")
-    pipe = FastJukeboxPipeline(loaded, task=TASK, device=device)
-    song = pipe(
-        None if prompt is None else prompt.expanduser(),
-        duration=duration,
+    metadata = song_words(artist, genre, lyrics, lyrics_file, total_duration, offset, unknown)
+    made = run(
+        output=target,
+        kind="raw" if raw else "wav",
+        prompt=None if prompt is None else prompt.expanduser(),
         prompt_duration=prompt_duration,
-        seed=seed,
-        stop_level=stop_level,
-        progress=False if quiet else None,
-        return_details=True,
-        **sampling,
+        model=model,
+        device=device,
+        quiet=quiet,
+        stream=stream,
+        settings=settings,
+        arguments={"seed": seed, "stop_level": stop_level, "engine": engine, "metadata": metadata},
     )
-    save_audio(output, song["audio"], song["sampling_rate"])
-    typer.echo(f"{len(song['audio']) / song['sampling_rate']:g} seconds, seed {song['seed']}", err=True)
-    typer.echo(str(output))
+    typer.echo(made, err=True)
+    if target is not None:
+        typer.echo(str(target))
+
+
+@app.command()
+@_clean_errors
+def estimate(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A folder, Hub repository or preset such as fastjukebox-18; by default the model inside the package.",
+        ),
+    ] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds of a song.")] = None,
+    num_samples: Annotated[int, typer.Option(help="Songs.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the file's.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="parallel or sequential. One, or one a level.")] = None,
+    window_fractions: Annotated[
+        str | None, typer.Option(help="How much of its context a parallel window spans. One, or one a level.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What runs the steps.")] = "auto",
+) -> None:
+    """Tell what a song would take here: time, memory, disk. The weights are not read."""
+    fractions = _numbers("window-fractions", window_fractions, float)
+
+    from fast_jukebox.commands.estimate import estimate as run
+
+    settings = {"schedule": _words(schedule), "window_fractions": fractions, "engine": engine}
+    typer.echo(str(run(model, device, duration=duration, num_samples=num_samples, dtype=dtype, **settings)))
 
 
 @app.command()
@@ -199,123 +252,47 @@ def info(
     """Show what a model is: levels, sizes and its card. The weights are not read."""
     from rich.console import Console
 
-    name = _model_name(model)
+    from fast_jukebox.commands.info import description
+    from fast_jukebox.commands.model import model_name
+
     console = Console(soft_wrap=False)
-    for part in _description(name):
+    for part in description(model_name(model)):
         console.print(part)
 
 
-def _description(name: str) -> list[Any]:
-    """What is known of a model without its weights, as things that rich can print."""
-    import torch
-    from transformers import AutoConfig, AutoModel
+@app.command()
+@_clean_errors
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of OpenAI's .pth.tar files, or a folder or repository of Jukebox as transformers 4 kept it.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="A new or empty folder for the model.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of .pth.tar files: 1b_lyrics, 5b or 5b_lyrics; by default found out from the files."),
+    ] = None,
+    hyperparameters: Annotated[
+        Path | None,
+        typer.Option(help="Of a Jukebox of your own in .pth.tar files: a JSON file of its hyperparameters."),
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the files'.")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="The largest file to write.")] = "1GB",
+    revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Make a published Jukebox a model that everything here plays. The last line printed is its folder."""
+    from fast_jukebox.commands.convert import convert as run
 
-    from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
-    from fast_jukebox.models.prior import FastJukeboxPriorConfig
-    from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
-
-    config = AutoConfig.from_pretrained(name)
-    known = (FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAEConfig)
-    if not isinstance(config, known):
-        types = ", ".join(kind.model_type for kind in known)
-        raise ValueError(f"`model_type` of {name} must be one of {types}, got {config.model_type!r}")
-    with torch.device("meta"):  # counts parameters, holds none
-        model = AutoModel.from_config(config)
-
-    vqvae, priors = None, []
-    if isinstance(config, FastJukeboxConfig):
-        vqvae, priors = model.vqvae, list(model.priors)
-    elif isinstance(config, FastJukeboxPriorConfig):
-        priors = [model]
-    else:
-        vqvae = model
-    parts: list[Any] = [f"{name}\n{type(model).__name__}, {_parameters(model)} parameters, {_dtype(config)}"]
-    if vqvae is not None:
-        parts.append(_vqvae_table(vqvae))
-    if priors:
-        parts.append(_prior_table(priors))
-    return parts + _card_summary(name)
-
-
-def _parameters(module: Any) -> str:
-    return f"{sum(parameter.numel() for parameter in module.parameters()):,}"
+    download = {} if revision is None else {"revision": revision}
+    settings = {"model": model, "hyperparameters": hyperparameters, "dtype": dtype, "max_shard_size": max_shard_size}
+    typer.echo(str(run(source, output, quiet=quiet, **settings, **download)))
 
 
-def _dtype(config: Any) -> str:
-    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-
-
-def _columns_table(title: str, columns: list[str], rows: dict[str, list[str]]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    for label, values in rows.items():
-        table.add_row(label, *values)
-    return table
-
-
-def _vqvae_table(vqvae: Any) -> Any:
-    from fast_jukebox.generation.progress import level_name
-
-    config, count = vqvae.config, vqvae.config.num_levels
-    rows = {
-        "hop length": [f"{hop} samples" for hop in config.hop_lengths],
-        "codes a second": [f"{config.sampling_rate / hop:,.1f}" for hop in config.hop_lengths],
-        "codebook": [f"{config.codebook_size} x {config.embed_dim}"] * count,
-        "parameters": [_parameters(level) for level in vqvae.levels],
-    }
-    title = f"VQ-VAE: {count} levels at {config.sampling_rate} Hz, {_parameters(vqvae)} parameters"
-    return _columns_table(title, [level_name(level, count) for level in range(count)], rows)
-
-
-def _prior_table(priors: list[Any]) -> Any:
-    from fast_jukebox.generation.progress import level_name
-
-    configs = [prior.config for prior in priors]
-    names = [
-        level_name(config.level, len(configs)) if len(configs) > 1 else f"level {config.level}" for config in configs
-    ]
-    rows = {
-        "layers": [str(config.num_hidden_layers) for config in configs],
-        "width": [str(config.hidden_size) for config in configs],
-        "heads": [str(config.num_attention_heads) for config in configs],
-        "context": [f"{config.n_ctx} codes" for config in configs],
-        "": [f"{config.n_ctx * config.hop_length / config.sampling_rate:.2f} s" for config in configs],
-        "rows x columns": [f"{config.blocks} x {config.block_ctx}" for config in configs],
-        "patterns": ["\n".join(config.attention_patterns) for config in configs],
-        "level above": [f"1 for {config.upper_ratio}" if config.has_upper_level else "-" for config in configs],
-        "labels": [
-            f"{config.num_artists} artists\n{config.num_genres} genres" if config.has_labels else "-"
-            for config in configs
-        ],
-        "parameters": [_parameters(prior) for prior in priors],
-    }
-    return _columns_table("Priors" if len(priors) > 1 else "Prior", names, rows)
-
-
-def _card_summary(name: str) -> list[str]:
-    """The licence, the data and the first paragraph of a model's card; nothing where there is no card."""
-    from huggingface_hub import ModelCard
-    from huggingface_hub.errors import EntryNotFoundError
-
-    path = Path(name)
-    if path.is_dir() and not (path / "README.md").is_file():
-        return ["no model card"]
-    try:
-        card = ModelCard.load(str(path / "README.md") if path.is_dir() else name, ignore_metadata_errors=True)
-    except EntryNotFoundError:
-        return ["no model card"]
-    facts = [
-        f"{key}: {getattr(card.data, key)}"
-        for key in ("license", "datasets", "base_model")
-        if getattr(card.data, key, None)
-    ]
-    blocks = [block.strip() for block in card.text.split("\n\n")]
-    prose = [" ".join(block.split()) for block in blocks if block and block[0] not in "#<|`!-["]
-    return [*facts, *prose[:1]]
+register_sessions(app, _clean_errors)
 
 
 def main() -> None:

@@ -8,22 +8,20 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from importlib import resources
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from fast_jukebox.audio import load_audio
-from fast_jukebox.generation.checks import check_count
+from fast_jukebox.generation.checks import check_count, check_device
 from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.progress import ProgressBars
 from fast_jukebox.generation.sampling import fresh_seed
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.loading import default_model_path
 
 TASK = "fast-jukebox"
 """Name of the task."""
@@ -39,6 +37,8 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
     audio: float32 numpy array (samples,), or (songs, samples) where the input asks for several songs.
     sampling_rate: samples a second.
     seed: with `return_details=True`: the seed that makes the same song again.
+    dropped_lyrics: with `return_details=True`: of each song whose `metadata` is in words, the characters of its lyrics
+        that the vocabulary cannot spell.
     codes: with `return_details=True`: int64 tensors (songs, length) of each level, bottom first, `None` where not made.
     """
 
@@ -46,6 +46,7 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
     sampling_rate: int
     seed: int | list[int]
     codes: list[Tensor | None]
+    dropped_lyrics: list[str] | None
 
 
 class FastJukeboxPipeline(Pipeline):
@@ -159,6 +160,7 @@ class FastJukeboxPipeline(Pipeline):
                     "sampling_rate": made.sampling_rate,
                     "seed": requests[index]["seed"],
                     "codes": [None if codes is None else codes[part] for codes in made.codes],
+                    "dropped_lyrics": made.dropped_lyrics,
                 }
         return {"outputs": outputs}
 
@@ -177,6 +179,7 @@ class FastJukeboxPipeline(Pipeline):
         )
         if return_details:
             result["seed"], result["codes"] = output["seed"], output["codes"]
+            result["dropped_lyrics"] = output["dropped_lyrics"]
         return result
 
     def get_iterator(
@@ -199,6 +202,10 @@ class FastJukeboxPipeline(Pipeline):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save the model. No code goes along, so that whoever loads it needs this package and no trust."""
         self.model.save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Push the model as its own `push_to_hub` does: with a card that states a licence."""
+        return self.model.push_to_hub(repo_id, **kwargs)
 
 
 _ARGUMENTS = tuple(
@@ -236,31 +243,6 @@ def _groups(requests: list[dict[str, Any]]) -> list[list[int]]:
         others = sorted((name, repr(value)) for name, value in request.items() if name != "seed")
         groups.setdefault(index if alone else tuple(others), []).append(index)
     return list(groups.values())
-
-
-def check_device(device: Any) -> Any:
-    """`device` as [`~transformers.Pipeline`] takes it, `"auto"` as `None`.
-
-    Raises:
-        ValueError: there is no such device on this machine.
-    """
-    if device is None or device == "auto" or isinstance(device, int):
-        return None if device == "auto" else device
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"`device` must be auto, cpu, cuda, cuda:1, mps and so on, got {device!r}") from error
-    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
-        found.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
-    return found
-
-
-def default_model_path() -> Path:
-    """The folder of the model that comes inside the package, which `pipeline("fast-jukebox")` loads with no network."""
-    return Path(str(resources.files("fast_jukebox") / "pretrained"))
 
 
 def register_pipeline() -> None:

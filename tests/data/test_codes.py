@@ -5,9 +5,10 @@ import pytest
 import soundfile
 import torch
 
-from fast_jukebox import FastJukeboxPriorConfig, FastJukeboxVQVAE
+from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data import codes as codes_module
 from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, vqvae_fingerprint
+from fast_jukebox.data.windows import stack_items
 
 
 @pytest.fixture
@@ -151,6 +152,45 @@ def test_labelled_priors_get_the_label_vector(songs, vqvae, tmp_path):
     assert windows[len(windows) - 1]["metadata"].tolist() == [total, start * 16, 256, row, 1, 2, -1]
     unknown = CodeWindows(codes.remove_columns(["artist_id", "genre_ids"]), config)
     assert unknown[0]["metadata"].tolist()[3:] == [0, 0, -1, -1]
+
+
+def test_facts_that_were_added_are_taken_over(songs, vqvae, tmp_path, monkeypatch):
+    first = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    for split in songs:
+        songs[split] = songs[split].add_column("lyrics", [None, "la la", None][: len(songs[split])])
+    monkeypatch.setattr(codes_module, "_encode_song", None)  # nothing is encoded again
+    second = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    assert second["train"]["lyrics"][:] == [None, "la la", None] and second["test"]["lyrics"][:] == [None]
+    for split in first:
+        assert second[split].remove_columns("lyrics").to_list() == first[split].to_list()
+        assert second[split].features["codes_0"] == first[split].features["codes_0"]
+    before = [path.stat().st_mtime_ns for path in (tmp_path / "codes").glob("*.parquet")]
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "codes").glob("*.parquet")] == before
+
+
+def test_windows_of_songs_with_words(songs, vqvae, words_config, words_files, tmp_path):
+    for split in songs:
+        songs[split] = songs[split].add_column("artist", ["Ann Lee", None, "Zoe"][: len(songs[split])])
+        songs[split] = songs[split].add_column("lyrics", [None, "Where the wind blows", None][: len(songs[split])])
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]
+    processor = FastJukeboxProcessor.from_vocabulary_files(words_config, **words_files)
+    for config in words_config.prior_configs:
+        windows = CodeWindows(codes, config, seed=3, processor=processor, label_dropout=0.3)
+        prior = FastJukeboxPrior(config).eval()
+        batch = stack_items([windows[index] for index in range(len(windows))])
+        assert batch["metadata"].shape == (len(windows), config.metadata_length)
+        assert prior(**batch).loss.isfinite()
+        for epoch in range(2):
+            windows.set_epoch(epoch)
+            again = CodeWindows(codes, config, seed=3, processor=processor, label_dropout=0.3)
+            again.set_epoch(epoch)
+            for index in reversed(range(len(windows))):
+                assert torch.equal(windows[index]["metadata"], again[index]["metadata"])
+        plain = CodeWindows(codes, config, processor=processor)
+        row, start = plain.sampler[0]
+        length = len(codes[row][f"codes_{config.level}"])
+        assert torch.equal(plain[0]["metadata"], plain.labels(row, start, length, 0))
 
 
 def test_codes_outside_the_codebook_are_refused(songs, vqvae, tiny_config, tmp_path):

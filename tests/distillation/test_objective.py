@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.distillation.losses import (
     INTERMEDIATE_TERMS,
     LOSSES,
@@ -13,7 +14,7 @@ from fast_jukebox.distillation.losses import (
     prediction_cross_entropy,
 )
 from fast_jukebox.distillation.objective import DistillationObjective
-from fast_jukebox.distillation.student import initialize_student
+from fast_jukebox.distillation.student import initialize_student, student_config
 
 EVERYTHING = dict.fromkeys(TERMS, 1.0)
 
@@ -55,6 +56,42 @@ def test_terms_are_those_of_two_whole_forwards(pair, batch, level, length):
     torch.testing.assert_close(output.loss.detach(), sum(output.terms.values()))
     torch.testing.assert_close(output.logits.detach(), ours.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(output.teacher_logits, theirs.logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "encoder"])
+def test_lyrics_are_heard_by_both(words_config, kind):
+    config = words_config.prior_configs[2]
+    if kind == "prefix":
+        fields = {"attention_patterns": ["row", "lyric_prefix"], "lyric_encoder_layers": None, "alignment_layer": 1}
+        config = type(config)(**{**config.to_dict(), **fields})
+    config.num_hidden_layers = 8
+    teacher, student = FastJukeboxPrior(config), FastJukeboxPrior(student_config(config, 4))
+    objective = DistillationObjective(student, teacher)
+    codes = torch.randint(16, (2, 20))
+    metadata = torch.cat([torch.tensor([[9600, 0, 384, 1, 1]] * 2), torch.randint(1, 79, (2, 12))], dim=1)
+    output = objective(codes, metadata=metadata, weights=EVERYTHING)
+    with torch.no_grad():
+        ours, theirs = (
+            model(codes, metadata=metadata, labels=codes, output_hidden_states=True, output_attentions=True)
+            for model in (student, teacher)
+        )
+    pairs = list(objective.layer_map)
+    hidden = [hidden_state_mse(ours.hidden_states[s], theirs.hidden_states[t]) for s, t in pairs]
+    torch.testing.assert_close(output.terms["hidden_states"], torch.stack(hidden).mean(), rtol=1e-4, atol=1e-6)
+    length = ours.hidden_states[0].shape[1]
+    attentions = [
+        attention_mse(ours.attentions[s], theirs.attentions[t], config.layer_patterns[s], config.block_ctx, length)
+        for s, t in pairs
+    ]
+    torch.testing.assert_close(output.terms["attentions"], torch.stack(attentions).mean(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(output.logits.detach(), ours.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.teacher_logits, theirs.logits, rtol=1e-4, atol=1e-5)
+    silent = metadata.clone()
+    silent[:, 5:] = 0
+    assert not torch.allclose(objective(codes, metadata=silent, weights=EVERYTHING).teacher_logits, theirs.logits)
+    output.loss.backward()
+    heard = student.code_embedding.weight if kind == "prefix" else student.lyric_encoder.character_embedding.weight
+    assert heard.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])

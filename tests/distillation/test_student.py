@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from fast_jukebox import FastJukeboxPriorConfig
 from fast_jukebox.distillation.layer_map import LayerMap
-from fast_jukebox.distillation.student import check_student, initialize_student, student_config
+from fast_jukebox.distillation.student import check_student, initialize_student, student_config, student_patterns
 
 
 def test_a_student_is_its_teacher_at_another_depth(tiny_config):
@@ -67,6 +68,49 @@ def test_patterns_written_otherwise_may_be_the_same(tiny_config):
     student = student_config(teacher, 2)
     student.attention_patterns = ["row", "column"]
     assert list(check_student(student, teacher)) == [(0, 0), (1, 1)]
+
+
+def lyric_config(patterns, depth, encoder=True):
+    fields = {"lyric_encoder_layers": 1, "lyric_encoder_hidden_size": 8, "lyric_encoder_heads": 1}
+    return FastJukeboxPriorConfig(
+        n_ctx=24, blocks=4, hidden_size=16, num_hidden_layers=depth, attention_patterns=patterns, num_artists=2,
+        num_genres=2, lyric_length=32, lyric_encoder_blocks=4, alignment_layer=patterns.index("lyric_cross"),
+        alignment_head=1, **fields,
+    )  # fmt: skip
+
+
+def test_lyrics_that_only_deep_layers_hear_are_kept():
+    three = ["row", "column", "previous_row"]
+    # As the published 5B model: lyrics after 18 layers, then after every 9.
+    teacher = lyric_config([*three * 3, *([*three * 3, "lyric_cross"] * 7)], 79)
+    assert teacher.alignment_layer == 18
+    student = student_config(teacher, 18)
+    patterns = student.layer_patterns
+    assert [index for index, word in enumerate(patterns) if word == "lyric_cross"] == [8, 17]
+    assert [word for word in patterns if word != "lyric_cross"] == (three * 6)[:16]
+    layer_map = check_student(student, teacher)
+    assert [layer_map[8], layer_map[17]] == [48 - 10, 78]
+    assert (student.alignment_layer, student.alignment_head) == (None, None)
+    # Where the first layers hear them, the teacher's patterns go on.
+    assert student_patterns(teacher, 24) == teacher.attention_patterns
+    same = student_config(teacher, 79)
+    assert (same.alignment_layer, same.alignment_head) == (18, 1)
+    # As the 1B model: every sixteenth layer, of which the last but one and a half shows the alignment.
+    cycle = [*(three * 5), "lyric_cross"]
+    teacher = lyric_config(cycle, 72)
+    teacher.alignment_layer = 63
+    student = student_config(teacher, 18)
+    assert (student.alignment_layer, student.alignment_head) == (15, 1)
+    assert student.attention_patterns == cycle
+
+
+@pytest.mark.parametrize("field", ["lyric_length", "lyric_vocab_size"])
+def test_lyrics_must_be_the_same(field):
+    teacher = lyric_config(["row", "lyric_cross"], 2)
+    student = student_config(teacher, 2)
+    setattr(student, field, 64)
+    with pytest.raises(ValueError, match=f"`{field}` is 64 in the student"):
+        check_student(student, teacher)
 
 
 def test_a_deeper_student_is_refused(tiny_config):

@@ -389,3 +389,15 @@ def test_compiled_training_is_the_same(distil):
     )
     compiled.train()
     assert_same_weights(compiled, plain, atol=1e-6)
+
+
+def test_the_student_alone_is_pushed_with_its_teachers_name(hub, distil):
+    run = distil(hub_license="mit", hub_model_id="ann/student", teacher_name="ann/teacher", max_steps=2)
+    run.train()
+    run.push_to_hub()
+    card = ModelCard.load("ann/student")
+    assert card.data.base_model == "ann/teacher" and str(run.layer_map) in card.text
+    theirs = run.student.state_dict()
+    for name, value in FastJukeboxPrior.from_pretrained("ann/student", level=1).state_dict().items():
+        assert torch.equal(value, theirs[name])
+    assert not {PROJECTION, "optimizer.pt", "training_args.bin"} & set(hub.files("ann/student"))

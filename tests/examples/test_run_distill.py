@@ -7,6 +7,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from fast_jukebox import FastJukeboxModel
+from fast_jukebox.data.hub_data import push_songs
+from fast_jukebox.data.songs import load_songs
 from fast_jukebox.distillation import DistillationArguments, DistillationStage
 
 STAGES = [{"loss": "intermediate", "steps": 2}, {"loss": "prediction", "steps": 2}]
@@ -63,6 +65,42 @@ def test_a_level_alone_leaves_the_others_to_the_teacher_and_is_kept(scripts, opt
     (tmp_path / "options.json").write_text(json.dumps(options | {"resume_from_checkpoint": "true"}))
     scripts["run_distill"].main([str(tmp_path / "options.json")])
     assert (tmp_path / "student" / "runs" / "level-1" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_teacher_and_songs_on_the_hub_become_a_student_there(hub, scripts, options, tiny_model, tmp_path):
+    tiny_model.push_to_hub("ann/teacher", license="mit", max_shard_size="8KB", private=True)
+    push_songs(load_songs(options["songs"], test_share=0.3), "ann/songs", license="mit")
+    del options["teacher_name"]
+    options |= {"teacher": "ann/teacher", "songs": "ann/songs", "push_to_hub": True, "hub_model_id": "ann/student"}
+    options |= {"level": 2}  # the others stay the teacher's
+    (tmp_path / "options.json").write_text(json.dumps(options | {"hub_datasets": ["ann/songs"]}))
+    scripts["run_distill"].main([str(tmp_path / "options.json")])
+    student = FastJukeboxModel.from_pretrained("ann/student")
+    theirs = FastJukeboxModel.from_pretrained(tmp_path / "student").state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in student.state_dict().items())
+    assert [prior.config.num_hidden_layers for prior in student.priors] == [3, 3, 2]
+    card = ModelCard.load("ann/student")
+    assert (card.data.base_model, card.data.license) == ("ann/teacher", "apache-2.0")
+    assert card.data.datasets == ["ann/songs"] and "Which layer learnt from which" in card.text
+    assert len(card.data.eval_results) == 4
+    assert set(hub.files("ann/student")) == {
+        ".gitattributes", "README.md", "config.json", "generation_config.json", "model.safetensors",
+    }  # fmt: skip
+
+
+def test_a_teacher_that_is_told_words_has_such_a_student(scripts, options, words_model, songs, tmp_path):
+    words_model.save_pretrained(tmp_path / "teacher")
+    words = [{"file_name": "0.wav", "artist": "Ann Lee", "lyrics": "la"}, {"file_name": "1.wav", "genre": "hymn"}]
+    (songs / "metadata.jsonl").write_text("\n".join(map(json.dumps, words)))
+    options |= {"level": 2, "label_dropout": 0.1, "stages": [{"loss": "intermediate", "steps": 1}]}
+    options |= {"stages": [*options["stages"], {"loss": "prediction", "steps": 1}]}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    scripts["run_distill"].main([str(tmp_path / "options.json")])
+    student = FastJukeboxModel.from_pretrained(tmp_path / "student").eval()
+    assert vars(student.processor) == vars(words_model.processor)
+    assert student.priors[2].config.layer_patterns == ["row", "lyric_cross"]
+    song = student.generate(duration=0.1, seed=0, metadata={"artist": "Ann Lee", "lyrics": "la la"})
+    assert song.audio.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """The whole way at toy size: songs, VQ-VAE, codes, priors, a model that sounds."""
 
+import copy
+import json
+
 import pytest
 
-from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
 
 
 def test_songs_become_a_model_that_sounds(scripts, songs, tiny_config, tmp_path, training_options):
@@ -48,6 +51,42 @@ def test_songs_become_a_model_that_sounds(scripts, songs, tiny_config, tmp_path,
     output = model.generate(duration=0.5, seed=0)
     assert output.audio.shape == (1, 800)
     assert output.audio.isfinite().all()
+
+
+def test_priors_are_told_what_the_songs_tell(scripts, songs, tiny_config, tmp_path, training_options, monkeypatch):
+    lines = [
+        {"file_name": f"{index}.wav", "artist": ["Ann", "Bob", None][index % 3], "genre": "Slow Pop", "lyrics": text}
+        for index, text in enumerate(["la la la", None, "Where the wind blows, there I go", None, None, "ah"])
+    ]
+    (songs / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    FastJukeboxVQVAE(tiny_config.vqvae_config).save_pretrained(tmp_path / "vqvae")
+    monkeypatch.setattr(FastJukeboxConfig, "preset", classmethod(lambda cls, name: copy.deepcopy(tiny_config)))
+    script = scripts["run_prior"]
+    arguments = [
+        "--songs", str(songs), "--test_share", "0.3", "--vqvae", str(tmp_path / "vqvae"), "--codes",
+        str(tmp_path / "codes"), "--labels", "true", "--genre_words", "2", "--lyric_length", "8", "--label_dropout",
+        "0.2", "--max_steps", "2", *training_options,
+    ]  # fmt: skip
+    for level in range(3):
+        figures = script.main(
+            [*arguments, "--level", str(level), "--layers", "4", "--output_dir", str(tmp_path / f"prior-{level}")]
+        )
+        assert ("eval_bits_per_character" in figures) == (level == 2)
+    # A prior is trained on with the names it has.
+    named = [*arguments[:8], *arguments[-len(training_options) :], "--max_steps", "1"]
+    script.main([*named, "--model_name_or_path", str(tmp_path / "prior-2"), "--output_dir", str(tmp_path / "more")])
+    assert (tmp_path / "more" / "vocabulary.json").read_text() == (tmp_path / "prior-2" / "vocabulary.json").read_text()
+
+    model = FastJukeboxModel.from_levels(tmp_path / "vqvae", [tmp_path / f"prior-{level}" for level in range(3)])
+    vocabulary = model.processor.vocabularies[0]
+    assert set(vocabulary.genres) == {"unknown", "slow", "pop"} and vocabulary.genre_words
+    assert set(vocabulary.artists) <= {"unknown", "ann", "bob"}
+    top = model.priors[2].config
+    assert (top.lyric_length, top.use_timing, top.layer_patterns[3]) == (8, True, "lyric_prefix")
+    song = model.generate(duration=0.2, seed=0, metadata={"genre": "pop", "lyrics": "la la la, long enough"})
+    assert song.audio.isfinite().all()
+    with pytest.raises(ValueError, match="`--labels` must be true where"):
+        script.main([*named, "--lyric_length", "8", "--output_dir", str(tmp_path / "out")])
 
 
 def test_what_cannot_be_trained_is_said_first(scripts, tiny_config, tmp_path):

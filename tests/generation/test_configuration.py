@@ -6,7 +6,7 @@ from transformers import GenerationConfig
 from fast_jukebox.generation.configuration import (
     FastJukeboxGenerationConfig,
     check_duration,
-    default_hop_fractions,
+    default_hop_fraction,
     per_level,
 )
 
@@ -19,9 +19,11 @@ def test_defaults_are_saved_in_plain_words(tmp_path):
         "do_sample": True,
         "duration": 20.0,
         "hop_fractions": None,
+        "schedule": None,
         "temperature": 0.99,
         "top_k": 0,
         "top_p": 1.0,
+        "window_fractions": None,
     }
 
 
@@ -61,6 +63,12 @@ def test_a_plain_generation_config_gives_what_it_sets():
         ("top_k", -2),
         ("top_p", [0.5, 0.0]),
         ("do_sample", "yes"),
+        ("schedule", "random"),
+        ("schedule", 1),
+        ("schedule", ["parallel", "parallel", "parallel"]),
+        ("schedule", ["parallel", "both", None]),
+        ("window_fractions", 0),
+        ("window_fractions", [0.5, 2.0, None]),
     ],
 )
 def test_bad_values_are_refused_when_made_and_when_saved(tmp_path, name, value):
@@ -78,8 +86,12 @@ def test_one_value_for_all_levels_or_a_list():
     assert per_level("top_k", (1, 2), 2) == [1, 2]
     with pytest.raises(ValueError, match="top_k"):
         per_level("top_k", [1, 2, 3], 2)
-    assert default_hop_fractions(3) == [0.5, 0.5, 0.125]
-    assert default_hop_fractions(1) == [0.125]
+
+
+def test_default_hop_fractions():
+    assert default_hop_fraction(parallel=False, top=True) == 0.125
+    assert default_hop_fraction(parallel=False, top=False) == 0.5
+    assert [default_hop_fraction(True, False, share) for share in (1.0, 0.5, 0.25)] == [0.875, 0.75, 0.75]
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), 86401, "20", True, None])

@@ -4,7 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from fast_jukebox.generation.engine import NARROW, EagerStep, sample_window, sampling_mode, suited_threads
+from fast_jukebox.generation import engine as engine_module
+from fast_jukebox.generation.engine import (
+    ENGINES,
+    NARROW,
+    PROGRAMS_KEPT,
+    EagerStep,
+    ProgramStep,
+    granted_threads,
+    make_step,
+    release_programs,
+    sample_window,
+    sampling_mode,
+    suited_threads,
+)
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes
 
 SETTINGS = SamplingSettings(temperature=1.5)
@@ -74,6 +87,149 @@ def test_logits_that_are_no_numbers_are_an_error(stub_prior):
         sample_window(step, torch.zeros((1, 0), dtype=torch.int64), torch.rand(1, 4))
 
 
+class StubProgram:
+    """Codes are ten times the code before plus the position."""
+
+    grain = 4
+
+    def __init__(self, batch_size=1, costly=True):
+        self.batch_size = batch_size
+        self.costly = costly
+        self.cache = SimpleNamespace(batch_size=batch_size, state=None, position=None)
+        self.calls = []
+
+    def load(self, conditioning):
+        self.cache.state = None
+        self.conditioning = conditioning
+
+    def unload(self):
+        self.conditioning = None
+
+    def run(self, code, position, uniform):
+        self.calls.append((position, uniform.shape[1]))
+        codes = []
+        for index in range(uniform.shape[1]):
+            code = code * 10 + position + index
+            codes.append(code)
+        self.logits = torch.zeros(len(code), 2)
+        return torch.stack(codes, dim=1)
+
+
+@pytest.fixture
+def programmed_prior(stub_prior):
+    """A prior that makes programs and counts them."""
+    stub_prior.made = []
+
+    def new_program(batch_size, settings, engine, threads):
+        stub_prior.made.append((batch_size, engine, threads))
+        return None if engine == "auto" else StubProgram(batch_size)
+
+    stub_prior.new_program = new_program
+    yield stub_prior
+    release_programs()
+
+
+def made_window(prior, batch_size=1, engine="graph", length=10, after_code=None):
+    step = make_step(prior, prior.condition(batch_size, length), batch_size, SETTINGS, engine)
+    codes = sample_window(
+        step, torch.zeros((batch_size, 0), dtype=torch.int64), torch.rand(batch_size, length), after_code
+    )
+    return step, codes
+
+
+def test_a_program_draws_rows_and_progress_is_told_after_each(programmed_prior):
+    counted = []
+    step, codes = made_window(programmed_prior, after_code=counted.append)
+    assert isinstance(step, ProgramStep)
+    assert counted == [1, 5, 9, 10]
+    assert step.program.calls == [(1, 4), (5, 4), (9, 1)]
+    first = int(codes[0, 0])
+    assert codes[0, 1:4].tolist() == [first * 10 + 1, first * 100 + 12, first * 1000 + 123]
+
+
+def test_a_program_steps_one_by_one_too(programmed_prior):
+    step = make_step(programmed_prior, programmed_prior.condition(1, 10), 1, SETTINGS, "graph")
+    assert step.next(torch.tensor([4]), 3, torch.rand(1)).tolist() == [43]
+
+
+def test_the_plain_step_is_made_where_the_prior_prefers_it(programmed_prior, stub_upsampler):
+    assert isinstance(made_window(programmed_prior, engine="auto")[0], EagerStep)
+    assert isinstance(made_window(programmed_prior, engine="eager")[0], EagerStep)
+    assert len(programmed_prior.made) == 1
+    assert isinstance(make_step(stub_upsampler, None, 1, SETTINGS), EagerStep)  # it makes no programs at all
+
+
+def test_unknown_engines_are_refused(stub_prior, programmed_prior):
+    with pytest.raises(ValueError, match=r"`engine` must be one of 'auto'.*got 'fast'"):
+        make_step(programmed_prior, None, 1, SETTINGS, "fast")
+    del stub_prior.new_program
+    for engine in set(ENGINES) - {"auto", "eager"}:
+        with pytest.raises(ValueError, match=f"`engine` must be 'auto' or 'eager' for a StubPrior, got '{engine}'"):
+            make_step(stub_prior, None, 1, SETTINGS, engine)
+
+
+def test_costly_programs_are_kept_for_the_next_window(programmed_prior):
+    first, _ = made_window(programmed_prior)
+    second, _ = made_window(programmed_prior)
+    assert second.program is first.program
+    assert second.program.conditioning is None
+    assert len(programmed_prior.made) == 1
+    made_window(programmed_prior, batch_size=2)
+    made_window(programmed_prior, batch_size=3)
+    assert len(programmed_prior.made) == 3
+    made_window(programmed_prior, batch_size=3)
+    assert len(programmed_prior.made) == 3
+    made_window(programmed_prior)  # the oldest had to go
+    assert len(programmed_prior.made) == 3 + (PROGRAMS_KEPT < 3)
+    release_programs()
+    made_window(programmed_prior)
+    assert len(programmed_prior.made) == 5
+
+
+def test_a_program_serves_one_window_at_a_time(programmed_prior):
+    made_window(programmed_prior)
+    steps = [make_step(programmed_prior, programmed_prior.condition(1, 10), 1, SETTINGS, "graph") for _ in range(2)]
+    assert steps[0].program is not steps[1].program
+
+
+def test_changed_weights_make_a_new_program(programmed_prior):
+    first, _ = made_window(programmed_prior)
+    with torch.no_grad():
+        programmed_prior.weight.add_(1.0)
+    second, _ = made_window(programmed_prior)
+    programmed_prior.weight = nn.Parameter(torch.zeros(1))
+    third, _ = made_window(programmed_prior)
+    assert len({id(step.program) for step in (first, second, third)}) == 3
+
+
+def test_a_program_that_was_interrupted_is_dropped(programmed_prior):
+    first, _ = made_window(programmed_prior)
+
+    def cancel(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made_window(programmed_prior, after_code=cancel)
+    again, _ = made_window(programmed_prior)
+    assert again.program is not first.program
+
+
+def test_without_memory_the_kept_programs_make_room(programmed_prior):
+    made_window(programmed_prior)
+    make, failed = programmed_prior.new_program, []
+
+    def new_program(*arguments):
+        if not failed:
+            failed.append(len(engine_module._POOL._programs))
+            raise torch.OutOfMemoryError
+        return make(*arguments)
+
+    programmed_prior.new_program = new_program
+    made_window(programmed_prior, batch_size=2)
+    assert failed == [1]
+    assert len(programmed_prior.made) == 2
+
+
 @pytest.mark.parametrize("error", [None, ValueError])
 def test_sampling_mode_leaves_modules_as_they_were(error):
     model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
@@ -99,6 +255,7 @@ def test_narrow_priors_are_sampled_on_one_thread_and_the_others_come_back(width,
     try:
         with pytest.raises(KeyboardInterrupt), suited_threads(prior):
             assert torch.get_num_threads() == threads
+            assert granted_threads() == 2  # to whoever can use them
             raise KeyboardInterrupt
         assert torch.get_num_threads() == 2
     finally:

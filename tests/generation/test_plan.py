@@ -2,14 +2,7 @@ import pytest
 import torch
 
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
-from fast_jukebox.generation.plan import (
-    encode_prompt,
-    level_metadata,
-    plan_song,
-    resolve_generation_config,
-    window_metadata,
-)
-from fast_jukebox.generation.windows import Window
+from fast_jukebox.generation.plan import encode_prompt, plan_song, resolve_generation_config
 
 DEFAULTS = {
     "duration": None,
@@ -24,6 +17,9 @@ DEFAULTS = {
     "song_ids": None,
     "max_batch_size": None,
 }
+
+
+CODES = torch.zeros((1, 5), dtype=torch.int64)
 
 
 def plan(model, config=None, **arguments):
@@ -41,19 +37,39 @@ def test_lengths_cover_the_duration_in_whole_top_codes(stub_model):
     assert plan(stub_model).samples == 2000
 
 
-def test_the_published_hop_fractions_are_the_default(stub_model):
-    made = plan(stub_model, duration=2.0)
-    assert [window.start for window in made.windows[0]] == [0, 12, 24, 36, 48, 60, 72, 76]
-    assert [window.start for window in made.windows[1]] == [0, 10, 20, 30]
-    assert [window.start for window in made.windows[2]] == [0, 2, 4, 6, 8, 9]
-    made = plan(stub_model, FastJukeboxGenerationConfig(hop_fractions=1.0), duration=2.0)
+def starts(made, level):
+    return [window.start for window in made.windows[level]]
+
+
+def test_the_published_hop_fractions_are_the_default_of_the_sequential_schedule(stub_model):
+    made = plan(stub_model, FastJukeboxGenerationConfig(schedule="sequential"), duration=2.0)
+    assert starts(made, 0) == [0, 12, 24, 36, 48, 60, 72, 76]
+    assert starts(made, 1) == [0, 10, 20, 30]
+    assert starts(made, 2) == 8 * [0] + [2, 4, 6, 8, 9]  # the first window in stretches of a hop
+    assert [window.new_length for window in made.windows[2]] == 12 * [2] + [1]
+    made = plan(stub_model, FastJukeboxGenerationConfig(schedule="sequential", hop_fractions=1.0), duration=2.0)
     assert [len(windows) for windows in made.windows] == [5, 3, 2]
 
 
-def test_songs_are_sampled_in_batches(stub_model):
-    made = plan(stub_model, duration=0.5, num_samples=5, max_batch_size=2)
-    assert made.batches() == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert made.codes_to_sample() == [28 * 3, 14 * 3, 7 * 3]
+def test_upsamplers_are_parallel_by_default(stub_model):
+    made = plan(stub_model, duration=2.0)
+    assert [layout.parallel for layout in made.layouts] == [True, True, False]
+    assert [layout.size for layout in made.layouts] == [24, 20, 16]
+    assert (starts(made, 0), starts(made, 1)) == ([0, 20, 40, 60, 76], [0, 18, 30])
+    config = FastJukeboxGenerationConfig(window_fractions=0.5, schedule=["parallel", "sequential", None])
+    made = plan(stub_model, config, duration=2.0)
+    assert [layout.parallel for layout in made.layouts] == [True, False, False]
+    assert [layout.size for layout in made.layouts] == [12, 20, 16]
+    assert made.layouts[0].hop == 8  # three quarters of it, in whole codes of the level above
+
+
+def test_a_song_without_end(stub_model):
+    made = plan(stub_model, endless=True)
+    assert (made.samples, made.lengths) == (None, [None] * 3)
+    assert [layout.length for layout in made.layouts] == [None] * 3
+    assert plan(stub_model, endless=True, duration=1.0).samples == 100
+    upsampled = plan(stub_model, endless=True, codes=[CODES], start_level=1)
+    assert (upsampled.samples, upsampled.lengths) == (40, [20, 10, 5])
 
 
 def test_a_prompt_is_cut_to_whole_top_codes(stub_model):
@@ -72,9 +88,6 @@ def test_a_batch_is_that_of_its_inputs(stub_model):
     assert plan(stub_model, duration=0.1, seed=[1, 2]).num_samples == 2
     with pytest.raises(ValueError, match="num_samples"):
         plan(stub_model, codes=[top], num_samples=2)
-
-
-CODES = torch.zeros((1, 5), dtype=torch.int64)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +136,11 @@ def test_bad_input_is_refused(stub_model, arguments, field):
     assert not any(prior.calls for prior in stub_model.priors)
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "do_sample", "hop_fractions"])
+@pytest.mark.parametrize(
+    "name", ["temperature", "top_k", "top_p", "do_sample", "hop_fractions", "window_fractions", "schedule"]
+)
 def test_settings_for_another_number_of_levels(stub_model, name):
-    value = {"top_k": 1, "do_sample": True}.get(name, 0.5)
+    value = {"top_k": 1, "do_sample": True, "schedule": "sequential"}.get(name, 0.5)
     config = FastJukeboxGenerationConfig(**{name: [value] * 2})
     with pytest.raises(ValueError, match=name):
         plan(stub_model, config, duration=1.0)
@@ -138,29 +153,3 @@ def test_settings_of_a_call_change_nothing():
     assert own.temperature == 0.7
     assert resolve_generation_config(own, FastJukeboxGenerationConfig(top_p=0.5), {}).temperature == 0.99
     assert resolve_generation_config(None, None, {}).duration == 20.0
-
-
-def test_metadata_reaches_the_priors_that_take_it(stub_model, stub_labelled_model):
-    labels = torch.arange(5).unsqueeze(0)
-    assert level_metadata(None, stub_model.priors) == [None] * 3
-    assert all(torch.equal(own, labels) for own in level_metadata(labels, stub_labelled_model.priors))
-    mixed = [stub_model.priors[0], stub_labelled_model.priors[1], stub_labelled_model.priors[2]]
-    assert level_metadata([None, labels, labels], mixed)[0] is None
-    with pytest.raises(ValueError, match="metadata"):
-        level_metadata(labels, stub_model.priors)
-    with pytest.raises(ValueError, match=r"metadata\[0\]"):
-        level_metadata([labels] * 3, mixed)
-    with pytest.raises(ValueError, match="metadata.*bottom"):
-        level_metadata(None, stub_labelled_model.priors)
-    with pytest.raises(ValueError, match=r"metadata\[1\]"):
-        level_metadata([None, None, labels], mixed)
-    with pytest.raises(ValueError, match="metadata"):
-        level_metadata(labels[:, :4], stub_labelled_model.priors)
-
-
-def test_a_window_has_its_own_offset_and_length():
-    labels = torch.tensor([[0, 1, 2, 8, 9], [5000, 1, 2, 8, 9]])
-    made = window_metadata(labels, Window(1, 12, 4, 20), n_ctx=32, hop_length=4, samples=999)
-    assert made.tolist() == [[999, 48, 128, 8, 9], [5000, 48, 128, 8, 9]]
-    assert labels[0].tolist() == [0, 1, 2, 8, 9]
-    assert window_metadata(None, Window(1, 12, 4, 20), 32, 4, 999) is None

@@ -1,7 +1,15 @@
 import pytest
 
 from fast_jukebox.generation import progress as progress_module
-from fast_jukebox.generation.progress import GenerationProgress, ProgressBars, ProgressClock, duration_text, level_name
+from fast_jukebox.generation.progress import (
+    GenerationCancelled,
+    GenerationProgress,
+    LevelWork,
+    ProgressBars,
+    ProgressClock,
+    duration_text,
+    level_name,
+)
 
 
 @pytest.fixture
@@ -13,19 +21,25 @@ def clock_time(monkeypatch):
 
 def test_counts_paces_and_time_left(clock_time):
     told = []
-    clock = ProgressClock(told.append, totals=[100, 50, 10], windows=[4, 2, 1])
-    after_code = clock.window(2, 1)
+    work = [LevelWork(1600, 5, 16, 9.0), LevelWork(50, 2, 1, 9.0), LevelWork(10, 1, 1, 18.0)]
+    clock = ProgressClock(told.append, work)
+    after_code = clock.batch(2, 1, 1)
     for done in range(1, 11):
         clock_time[0] += 0.1
         after_code(done)
-    clock.tell(2, 1)
-    assert told[-1] == GenerationProgress(2, "top", 1, 1, 10, 10, 10, 160, pytest.approx(15.0))
+    clock.finish(2)
+    # A step of the others costs half of one of the top; one of 16 rows as much more as was measured: 17 / 2.
+    left = 50 * 0.05 + 100 * 0.05 * 17 / 2
+    assert told[-1] == GenerationProgress(
+        2, "top", 1, 1, 10, 10, 10, 1660, pytest.approx(1 / (1 + left)), pytest.approx(left)
+    )
     assert len(told) < 10  # a few times a second
     for window in (1, 2):
-        after_code = clock.window(1, window)
+        after_code = clock.batch(1, window, 1)
         for done in range(1, 16):
             clock_time[0] += 0.5
             after_code(done)
+        clock.finish(1)
     last = told[-1]
     assert (last.level_name, last.window, last.windows, last.level_codes_done, last.codes_done) == (
         "middle",
@@ -34,17 +48,45 @@ def test_counts_paces_and_time_left(clock_time):
         30,
         40,
     )
-    assert last.seconds_left == pytest.approx(20 * 0.5 + 100 * 0.5)  # the bottom is expected to go as the middle
+    assert last.seconds_left == pytest.approx(20 * 0.5 + 100 * 0.5 * 17 / 2)
 
 
-def test_nobody_listens():
-    clock = ProgressClock(None, totals=[1], windows=[1])
-    assert clock.window(0, 1) is None
-    clock.tell(0, 1)
+def test_rows_cost_less_where_weights_are_read_for_each_step(clock_time):
+    work = [LevelWork(1600, 5, 160, 9.0), LevelWork(10, 1, 1, 9.0)]
+    clock = ProgressClock(lambda told: None, work, "cuda")
+    after_code = clock.batch(1, 1, 1)
+    clock_time[0] += 1.0
+    after_code(10)
+    assert clock.seconds_left() == pytest.approx(10 * 0.1 * 320 / 161)
+
+
+def test_a_batch_that_failed_does_not_count(clock_time):
+    told = []
+    clock = ProgressClock(told.append, [LevelWork(100, 1, 4, 1.0)])
+    for rows in (4, 2):
+        after_code = clock.batch(0, 1, rows)
+        clock_time[0] += 1.0
+        after_code(1)
+    clock.finish(0)
+    assert (told[-1].codes_done, clock.seconds) == (2, [1.0])
+
+
+def test_songs_without_end_have_no_total(clock_time):
+    told = []
+    clock = ProgressClock(told.append, [LevelWork(None, None, 4, 1.0)])
+    clock.batch(0, 3, 4)(1)
+    clock.finish(0)
+    assert told[-1] == GenerationProgress(0, "top", 3, None, 4, None, 4, None, None, None)
+
+
+def test_a_callback_can_cancel():
+    clock = ProgressClock(lambda progress: False, [LevelWork(5, 1, 1, 1.0)])
+    with pytest.raises(GenerationCancelled, match="cancelled"):
+        clock.batch(0, 1, 1)(1)
 
 
 def test_no_estimate_before_the_first_code():
-    assert ProgressClock(print, totals=[5], windows=[1]).seconds_left(0) is None
+    assert ProgressClock(print, [LevelWork(5, 1, 1, 1.0)]).seconds_left() is None
 
 
 def test_level_names():
@@ -65,7 +107,7 @@ def test_duration_text(seconds, text):
 def moments():
     for level, total in ((2, 4), (1, 8)):
         for done in (total // 2, total):
-            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, 90.0)
+            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, 0.5, 90.0)
 
 
 def test_bars_show_each_level_and_the_time_left_in_all(capsys):
@@ -91,4 +133,4 @@ def test_bars_are_closed_when_the_work_is_cancelled(capsys):
     with pytest.raises(KeyboardInterrupt), bars:
         bars(next(moments()))
         raise KeyboardInterrupt
-    assert bars._bar is None
+    assert bars._bars == {}

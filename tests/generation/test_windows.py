@@ -1,8 +1,18 @@
+from itertools import islice, pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.generation.windows import Window, hop_of, sampled_codes, sequential_windows
+from fast_jukebox.generation.windows import (
+    Layout,
+    Window,
+    hop_of,
+    parallel_windows,
+    sampled_codes,
+    sequential_windows,
+    size_of,
+)
 
 
 @st.composite
@@ -112,3 +122,84 @@ def test_numbers_out_of_range(change, field):
 def test_a_window_samples_something():
     with pytest.raises(ValueError, match="prompt_length"):
         Window(level=0, start=0, prompt_length=4, length=4)
+
+
+@st.composite
+def parallel_songs(draw):
+    song = draw(songs())
+    song["size"] = song.pop("n_ctx")
+    return song
+
+
+@given(parallel_songs())
+def test_parallel_windows_cover_the_song_and_join_within_what_they_share(song):
+    windows = parallel_windows(**song)
+    known = set(range(song["given"]))
+    for window in windows:
+        assert window.length == min(song["size"], song["length"])
+        assert window.start % song["upper_ratio"] == window.end % song["upper_ratio"] == 0
+        assert set(range(window.start, window.new_start)) <= set(range(song["given"]))
+        known |= set(range(window.new_start, window.end))
+    assert known == set(range(song["length"]))
+    for before, window in pairwise(windows):
+        first, last = window.seam_end - window.seam_length, window.seam_end
+        assert before.start < window.start
+        assert window.start <= first <= last <= before.end
+        assert before.final <= first
+        assert before.end - window.start - last + window.start >= 0
+    for seam, later in pairwise(window for window in windows if window.seam_end):
+        assert seam.seam_end <= later.seam_end - later.seam_length  # seams follow one another
+    if windows:
+        assert (windows[0].seam_end, windows[0].seam_length) == (0, 0)
+        assert windows[-1].end == windows[-1].final == song["length"]
+
+
+@given(parallel_songs(), st.integers(1, 30), st.booleans(), st.sampled_from([None, 1, 5]))
+def test_a_longer_song_begins_with_the_same_windows(song, more, parallel, stretch):
+    ratio, size = song["upper_ratio"], song["size"]
+    hop = hop_of(song["hop_fraction"], size, ratio)
+    stretch = None if parallel else stretch
+    shared = {"level": 0, "size": size, "hop": hop, "given": song["given"], "parallel": parallel, "stretch": stretch}
+    short = list(Layout(length=song["length"], **shared).windows())
+    long = list(Layout(length=song["length"] + more * ratio, **shared).windows())
+    endless = list(islice(Layout(length=None, **shared).windows(), len(short)))
+    last = short[-1].start if short else 0
+    regular = [window for window in short if window.start < last]
+    assert regular == long[: len(regular)] == endless[: len(regular)]
+
+
+def test_parallel_windows_in_numbers():
+    # windows of 16 every 12: they share 4, of which the middle 2 may hold the seam
+    assert parallel_windows(0, 44, 16, 0.75) == [
+        Window(0, 0, 0, 16, 0, 0, 3),
+        Window(0, 12, 0, 16, 15, 2, 3),
+        Window(0, 24, 0, 16, 27, 2, 3),
+        Window(0, 28, 0, 16, 39, 2, 0),  # pulled back to end with the song
+    ]
+    assert parallel_windows(0, 44, 16, 0.75, given=26) == [
+        Window(0, 12, 14, 16, 0, 0, 3),
+        Window(0, 24, 2, 16, 27, 2, 3),
+        Window(0, 28, 0, 16, 39, 2, 0),
+    ]
+    assert parallel_windows(0, 10, 16, 0.75) == [Window(0, 0, 0, 10)]
+    assert [window.final for window in parallel_windows(0, 32, 16, 1.0)] == [16, 32]
+
+
+def test_long_windows_are_sampled_in_stretches():
+    windows = list(Layout(2, 20, 8, 2, stretch=2).windows())
+    assert windows[:5] == [
+        Window(2, 0, 0, 2),
+        Window(2, 0, 2, 4),
+        Window(2, 0, 4, 6),
+        Window(2, 0, 6, 8),
+        Window(2, 2, 6, 8),
+    ]
+    assert sampled_codes(windows) == 20
+    assert next(Layout(2, 20, 8, 2, given=3, stretch=2).windows()) == Window(2, 0, 3, 5)
+
+
+def test_the_size_is_rounded_to_whole_upper_codes():
+    assert size_of(0.3, 24, 4) == 8
+    assert size_of(1.0, 24, 4) == 24
+    with pytest.raises(ValueError, match="window_fractions"):
+        size_of(0.0, 24)

@@ -1,7 +1,10 @@
+import json
 import math
 
 import pytest
+from transformers import AutoConfig
 
+from fast_jukebox import FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAEConfig
 from fast_jukebox.models.configuration_utils import (
     FastJukeboxBaseConfig,
     check_bool,
@@ -74,3 +77,64 @@ def test_bad_values_are_refused_when_made_and_when_saved(tmp_path):
     config.width = 0
     with pytest.raises(ValueError, match="`width`"):
         config.save_pretrained(tmp_path)
+
+
+def test_unknown_keys_are_refused_while_loading(tmp_path):
+    FastJukeboxPriorConfig(hidden_size=64).save_pretrained(tmp_path)
+    for load in (FastJukeboxPriorConfig.from_pretrained, AutoConfig.from_pretrained):
+        with pytest.raises(
+            ValueError, match="FastJukeboxPriorConfig has no field `hiden_size`; did you mean `hidden_size`"
+        ):
+            load(tmp_path, hiden_size=1)
+        assert load(tmp_path, hidden_size=128).hidden_size == 128
+    with pytest.raises(ValueError, match="no field `widht`; did you mean `width`"):
+        Config.from_dict({"width": 3}, widht=4)
+
+
+@pytest.mark.parametrize("key", ["validate", "to_dict", "row_length"])
+def test_a_method_or_property_is_no_field(tmp_path, key):
+    FastJukeboxPriorConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"FastJukeboxPriorConfig has no field `{key}`"):
+        FastJukeboxPriorConfig.from_pretrained(tmp_path, **{key: 1})
+    assert FastJukeboxPriorConfig.from_pretrained(tmp_path, return_unused_kwargs=True, **{key: 1})[1] == {key: 1}
+
+
+def test_who_asks_for_unused_keys_gets_them(tmp_path):
+    Config(width=5).save_pretrained(tmp_path)
+    config, unused = Config.from_pretrained(tmp_path, return_unused_kwargs=True, width=7, device_map="cpu")
+    assert config.width == 7 and unused == {"device_map": "cpu"}
+    config, unused = Config.from_dict({"width": 5}, return_unused_kwargs=True, temperature=1.0)
+    assert config.width == 5 and unused == {"temperature": 1.0}
+
+
+def test_what_transformers_passes_is_let_through(tmp_path):
+    FastJukeboxVQVAEConfig().save_pretrained(tmp_path)
+    arguments = {
+        "cache_dir": tmp_path / "cache", "force_download": False, "local_files_only": True, "token": None,
+        "revision": "main", "proxies": None, "subfolder": "", "trust_remote_code": False, "_from_auto": True,
+        "_from_pipeline": "fast-jukebox", "_commit_hash": None, "gguf_file": None, "attn_implementation": "eager",
+        "dtype": "float16", "output_attentions": True, "name_or_path": "here",
+    }  # fmt: skip
+    config = FastJukeboxVQVAEConfig.from_pretrained(tmp_path, **arguments)
+    assert config.output_attentions and config._attn_implementation == "eager" and str(config.dtype).endswith("float16")
+
+
+def test_changes_are_checked_while_loading(tmp_path):
+    Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`width` must be an integer"):
+        Config.from_pretrained(tmp_path, width=0)
+
+
+def test_another_configuration_is_refused_and_a_part_of_a_whole_one_found(tmp_path, tiny_config):
+    tiny_config.save_pretrained(tmp_path / "whole")
+    assert FastJukeboxVQVAEConfig.from_pretrained(tmp_path / "whole").width == 4
+    with pytest.raises(ValueError, match=r"`model_type` of .* must be 'fast_jukebox_prior'.*`prior_configs\[level\]`"):
+        FastJukeboxPriorConfig.from_pretrained(tmp_path / "whole")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 3, "task": {"a": 1}}))
+    with pytest.raises(ValueError, match="`model_type` of .* must be 'fast_jukebox', got 'bert'"):
+        FastJukeboxConfig.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(OSError, match="has no config.json, so it holds no FastJukeboxConfig"):
+        FastJukeboxConfig.from_pretrained(tmp_path)
+    with pytest.raises(OSError, match=f"`{tmp_path / 'other'}`: there is no such folder here"):
+        FastJukeboxConfig.from_pretrained(tmp_path / "other")

@@ -1,15 +1,27 @@
+import copy
 import json
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import save_file
+from transformers import AutoModel
 
-from fast_jukebox import FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox import (
+    FastJukeboxConfig,
+    FastJukeboxModel,
+    FastJukeboxPrior,
+    FastJukeboxVQVAE,
+    FastJukeboxVQVAEConfig,
+)
 from fast_jukebox.models.loading import (
+    HubError,
+    check_weights,
     download_arguments,
     find_weights,
     level_name,
     parts_of,
+    pin_revision,
     read_config,
     read_weights,
 )
@@ -112,3 +124,193 @@ def test_a_change_that_does_not_fit_is_refused_while_a_part_is_loaded(tiny_model
     tiny_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"`n_ctx` must be a multiple of `blocks` \(4\), got 23"):
         FastJukeboxPrior.from_pretrained(tmp_path, level=2, n_ctx=23)
+
+
+def test_a_folder_without_a_configuration_holds_no_model(tmp_path):
+    for load in (read_config, FastJukeboxPrior.from_pretrained, FastJukeboxModel.from_pretrained):
+        with pytest.raises(OSError, match=r"has no config.json, so it holds no model"):
+            load(tmp_path)
+
+
+def test_a_lost_shard_is_named_with_its_folder_and_what_was_in_it(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path, max_shard_size="8KB")
+    weights = find_weights(tmp_path)
+    lost = weights["priors.2.position_embedding"]
+    (tmp_path / lost).unlink()
+    told = rf"`{tmp_path}` lacks {lost}, in which its model.safetensors.index.json says that weights of .*`priors.2`"
+    with pytest.raises(OSError, match=told):
+        FastJukeboxModel.from_pretrained(tmp_path)
+    with pytest.raises(OSError, match=told):
+        FastJukeboxPrior.from_pretrained(tmp_path, level=2)
+    with pytest.raises(OSError, match="lacks"):
+        check_weights(tmp_path)
+    assert not {weights[name] for name in weights if name.startswith("priors.0.")} & {lost}
+    FastJukeboxPrior.from_pretrained(tmp_path, level=0)  # another level misses nothing
+
+
+def test_a_broken_index_is_named(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weights": {}}')
+    with pytest.raises(OSError, match=r"`model.safetensors.index.json` of .* must hold a `weight_map`"):
+        find_weights(tmp_path)
+
+
+@pytest.fixture
+def model_on_hub(hub, tiny_model):
+    """A whole model in small shards, at `ann/model`."""
+    tiny_model.push_to_hub("ann/model", license="mit", max_shard_size="8KB")
+    hub.requests.clear()
+    return tiny_model
+
+
+def same(first, second):
+    theirs = second.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
+
+
+def fetched(hub):
+    return {request.path.rsplit("/", 1)[-1] for request in hub.asked("/resolve/", "HEAD")}
+
+
+def test_a_level_on_the_hub_fetches_its_own_shards_alone(hub, model_on_hub):
+    weights = json.loads(hub.files("ann/model")["model.safetensors.index.json"])["weight_map"]
+    for level in (2, 0):
+        hub.requests.clear()
+        assert same(FastJukeboxPrior.from_pretrained("ann/model", level=level), model_on_hub.priors[level])
+        shards = {name for name in fetched(hub) if name.startswith("model-")}
+        assert shards <= {file for key, file in weights.items() if key.startswith(f"priors.{level}.")}
+    assert shards and shards < set(weights.values())
+    assert same(FastJukeboxVQVAE.from_pretrained("ann/model"), model_on_hub.vqvae)
+
+
+def test_branches_tags_and_commits_hold_configuration_and_weights(hub, model_on_hub, tiny_config):
+    api = HfApi()
+    first = api.repo_info("ann/model").sha
+    api.create_tag("ann/model", tag="v1")
+    config = copy.deepcopy(tiny_config)
+    config.prior_configs[2].num_hidden_layers = 4
+    other = FastJukeboxModel(config).eval()
+    other.push_to_hub("ann/model", license="mit", revision="deeper")
+    for revision, expected in {"main": model_on_hub, "v1": model_on_hub, first: model_on_hub, "deeper": other}.items():
+        for load in (FastJukeboxModel.from_pretrained, AutoModel.from_pretrained):
+            loaded = load("ann/model", revision=revision)
+            assert (
+                loaded.config.prior_configs[2].num_hidden_layers == expected.config.prior_configs[2].num_hidden_layers
+            )
+            assert same(loaded, expected)
+        assert same(FastJukeboxPrior.from_pretrained("ann/model", level=2, revision=revision), expected.priors[2])
+    for load in (FastJukeboxModel.from_pretrained, FastJukeboxConfig.from_pretrained, FastJukeboxVQVAE.from_pretrained):
+        with pytest.raises(HubError, match=r"the model `ann/model`: it has no revision 'v9'"):
+            load("ann/model", revision="v9")
+
+
+def test_all_files_of_a_load_come_from_one_commit(hub, model_on_hub):
+    commit = hub.repository("ann/model").resolve("main")
+    assert pin_revision("ann/model", {})["revision"].resolved == commit
+    assert pin_revision("no/folder/here", {"token": "a"}) == {"token": "a"}
+    FastJukeboxModel.from_pretrained("ann/model")
+    FastJukeboxPrior.from_pretrained("ann/model", level=1)
+    asked = len(hub.asked("/api/models/ann/model"))
+    hub.requests.clear()
+    FastJukeboxModel.from_pretrained("ann/model")
+    assert not hub.asked("/store/") and asked > 0  # what is there already is not fetched again
+
+
+@pytest.mark.parametrize("token", ["token-of-bob", None])
+def test_a_private_model_needs_its_owners_token(hub, tiny_model, token, monkeypatch, tmp_path):
+    tiny_model.vqvae.push_to_hub("ann/vqvae", license="mit", private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    assert same(FastJukeboxVQVAE.from_pretrained("ann/vqvae", token="token-of-ann"), tiny_model.vqvae)
+    assert not any("authorization" in request.headers for request in hub.asked("/store/"))
+    for load in (FastJukeboxVQVAE.from_pretrained, FastJukeboxVQVAEConfig.from_pretrained):
+        with pytest.raises(HubError, match="no such model at .* that can be seen with this login.*`token=`"):
+            load("ann/vqvae", token=token, cache_dir=tmp_path / "other")
+    monkeypatch.setenv("HF_TOKEN", "token-of-ann")
+    FastJukeboxVQVAE.from_pretrained("ann/vqvae")
+
+
+def test_offline_it_comes_from_the_cache(hub, model_on_hub, monkeypatch):
+    for online in (True, False):
+        hub.requests.clear()
+        assert same(FastJukeboxModel.from_pretrained("ann/model"), model_on_hub)
+        assert same(FastJukeboxPrior.from_pretrained("ann/model", level=1), model_on_hub.priors[1])
+        assert FastJukeboxConfig.from_pretrained("ann/model").num_levels == 3
+        assert bool(hub.requests) == online
+        hub.requests.clear()
+        assert same(FastJukeboxModel.from_pretrained("ann/model", local_files_only=True), model_on_hub)
+        assert not hub.requests
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize("way", ["offline", "local_files_only"])
+def test_offline_what_is_not_in_the_cache_is_said(hub, model_on_hub, monkeypatch, way):
+    FastJukeboxPrior.from_pretrained("ann/model", level=2)
+    if way == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    arguments = {"local_files_only": True} if way == "local_files_only" else {}
+    FastJukeboxPrior.from_pretrained("ann/model", level=2, **arguments)
+    for load in (
+        lambda: FastJukeboxModel.from_pretrained("ann/model", **arguments),
+        lambda: FastJukeboxPrior.from_pretrained("ann/model", level=0, **arguments),
+        lambda: FastJukeboxModel.from_pretrained("ann/other", **arguments),
+        lambda: FastJukeboxConfig.from_pretrained("ann/model", revision="v1", **arguments),
+    ):
+        with pytest.raises(HubError, match="is not, or not wholly, in the cache .*Load it once with the network"):
+            load()
+
+
+def test_a_download_that_breaks_goes_on_where_it_was(hub, tiny_model, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    tiny_model.push_to_hub("ann/model", license="mit")
+    hub.fail("GET", "/store/", break_after=10_000)
+    assert same(FastJukeboxModel.from_pretrained("ann/model"), tiny_model)
+    assert [request.headers.get("range") for request in hub.asked("/store/")] == [None, "bytes=10000-"]
+
+
+def test_a_download_that_breaks_for_good_leaves_nothing_half_loaded(hub, tiny_model):
+    tiny_model.push_to_hub("ann/model", license="mit")
+    hub.fail("GET", "/store/", break_after=10_000)
+    hub.fail("GET", "/store/", times=99, status=500)
+    for load in (FastJukeboxModel.from_pretrained, lambda name: FastJukeboxPrior.from_pretrained(name, level=1)):
+        with pytest.raises(HubError, match="answered 500"):
+            load("ann/model")
+    hub.faults.clear()
+    hub.fail("GET", "/store/", times=99, break_after=0)
+    with pytest.raises(HubError, match="the connection to .* failed.*Nothing incomplete is used"):
+        FastJukeboxModel.from_pretrained("ann/model")
+    hub.faults.clear()
+    assert same(FastJukeboxModel.from_pretrained("ann/model"), tiny_model)
+
+
+def test_a_shard_that_the_hub_lacks_is_named(hub, model_on_hub):
+    lost = json.loads(hub.files("ann/model")["model.safetensors.index.json"])["weight_map"][
+        "priors.2.position_embedding"
+    ]
+    HfApi().delete_file(lost, "ann/model")
+    with pytest.raises(OSError, match=rf"`ann/model` lacks {lost}, in which its model.safetensors.index.json"):
+        FastJukeboxPrior.from_pretrained("ann/model", level=2)
+    with pytest.raises(OSError, match=rf"ann/model .*{lost}"):
+        FastJukeboxModel.from_pretrained("ann/model")
+
+
+def test_what_is_no_model_of_ours_is_refused(hub):
+    hub.put("ann/bert", {"config.json": b'{"model_type": "bert", "vocab_size": 30}', "model.safetensors": b""})
+    hub.put("ann/text", {"README.md": b"# Text"})
+    hub.put("ann/empty", {"config.json": b'{"model_type": "fast_jukebox_vqvae"}'})
+    hub.put("ann/songs", {"README.md": b"# Songs"}, kind="dataset")
+    for load in (FastJukeboxModel.from_pretrained, FastJukeboxVQVAE.from_pretrained):
+        with pytest.raises(ValueError, match="`model_type` of `ann/bert` must be 'fast_jukebox.*got 'bert'"):
+            load("ann/bert")
+        with pytest.raises(OSError, match="`ann/text` has no config.json, so it holds no model of fast_jukebox"):
+            load("ann/text")
+        with pytest.raises(HubError, match="no such model"):
+            load("ann/songs")
+    with pytest.raises(OSError, match="`ann/empty` holds no weights in safetensors: neither model.safetensors nor"):
+        FastJukeboxVQVAE.from_pretrained("ann/empty")
+    with pytest.raises(OSError, match="`ann/text` has no config.json, so it holds no FastJukeboxConfig"):
+        FastJukeboxConfig.from_pretrained("ann/text")
+    with pytest.raises(ValueError, match="`model_type` of `ann/bert` must be 'fast_jukebox', got 'bert'"):
+        FastJukeboxConfig.from_pretrained("ann/bert")
+    for name in ("ann/nothing", "nothing"):
+        for load in (FastJukeboxModel.from_pretrained, FastJukeboxConfig.from_pretrained):
+            with pytest.raises(HubError, match=f"Cannot load the model `{name}`: there is no such folder here"):
+                load(name)

@@ -99,6 +99,42 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(trainer):
         torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-3)
 
 
+def test_lyrics_are_told_apart_from_codes(words_config, tmp_path):
+    config = words_config.prior_configs[2]
+    config.initializer_range = 0.02
+
+    class Songs(Scales):
+        def __getitem__(self, index):
+            lyrics = torch.full((12,), 1 + index % 3)
+            return {**super().__getitem__(index), "metadata": torch.cat([torch.tensor([9600, 0, 384, 1, 1]), lyrics])}
+
+    def run(name, **kwargs):
+        torch.manual_seed(0)
+        args = TrainingArguments(
+            output_dir=str(tmp_path / name), max_steps=3, logging_steps=1, use_cpu=True, disable_tqdm=True, seed=0,
+            per_device_eval_batch_size=5, **kwargs,
+        )  # fmt: skip
+        data = Songs(config)
+        model = FastJukeboxPrior(config)
+        made = PriorTrainer(model=model, args=args, train_dataset=data, eval_dataset=data, data_collator=stack_items)
+        made.train()
+        return made, [entry for entry in made.state.log_history if "bits_per_character" in entry]
+
+    trainer, logs = run("whole", per_device_train_batch_size=4)
+    assert logs[0]["bits_per_code"] == pytest.approx(math.log2(16), abs=1.0)
+    assert logs[0]["bits_per_character"] == pytest.approx(math.log2(79), abs=1.0)
+    _, parts = run("parts", per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    for ours, theirs in zip(parts, logs, strict=True):
+        assert ours["bits_per_code"] == pytest.approx(theirs["bits_per_code"], rel=1e-3)
+        assert ours["bits_per_character"] == pytest.approx(theirs["bits_per_character"], rel=1e-3)
+    figures = trainer.evaluate()
+    with torch.no_grad():
+        output = trainer.model.eval()(**stack_items([trainer.eval_dataset[index] for index in range(16)]))
+    assert figures["eval_bits_per_code"] == pytest.approx(output.code_loss.item() / math.log(2), rel=1e-3)
+    assert figures["eval_bits_per_character"] == pytest.approx(output.lyric_loss.item() / math.log(2), rel=1e-3)
+    assert figures["eval_loss"] == pytest.approx(output.loss.item(), rel=1e-3)
+
+
 # The option's new name is not known to every release of transformers that the package allows.
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 def test_checkpointed_gradients_train_alike(trainer):

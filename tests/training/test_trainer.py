@@ -5,7 +5,6 @@ from torch.utils.data import Dataset
 
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.data.windows import stack_items
-from fast_jukebox.training import trainer as trainer_module
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 
@@ -59,19 +58,44 @@ def test_no_push_is_begun_without_a_license(tmp_path):
         FastJukeboxTrainingArguments(output_dir=str(tmp_path), push_to_hub=True)
 
 
-def test_a_push_sends_the_saved_model_with_its_card(run, tmp_path, monkeypatch):
-    pushed = {}
+def same(loaded, trained):
+    theirs = trained.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in loaded.state_dict().items())
 
-    def fake(directory, repo_id, **kwargs):
-        pushed.update(directory=directory, repo_id=repo_id, **kwargs)
-        return "address"
 
-    monkeypatch.setattr(trainer_module, "push_folder", fake)
-    trained = run(hub_license="apache-2.0", hub_model_id="someone/my-prior", hub_private_repo=True)
-    assert trained.push_to_hub(commit_message="Finished") == "address"
-    assert pushed["repo_id"] == "someone/my-prior"
-    assert pushed["private"] is True
-    assert pushed["commit_message"] == "Finished"
-    folder = tmp_path / "my-prior"
-    assert {"config.json", "model.safetensors", "README.md"} <= {path.name for path in folder.iterdir()}
-    assert FastJukeboxPrior.from_pretrained(folder).config.level == 2
+def test_a_push_sends_the_saved_model_with_its_card(hub, run, tmp_path):
+    trained = run(hub_license="apache-2.0", hub_model_id="band/my-prior", hub_private_repo=True)
+    assert "/band/my-prior/commit/" in trained.push_to_hub(commit_message="Finished")
+    repository = hub.repository("band/my-prior")
+    assert repository.private and repository.titles[repository.resolve("main")] == "Finished"
+    assert {"README.md", "config.json", "model.safetensors"} <= set(hub.files("band/my-prior"))
+    assert not {"training_args.bin", "trainer_state.json"} & set(hub.files("band/my-prior"))
+    assert ModelCard.load("band/my-prior").data.license == "apache-2.0"
+    for source in ("band/my-prior", tmp_path / "my-prior"):
+        assert same(FastJukeboxPrior.from_pretrained(source), trained.model)
+    trained.push_to_hub(revision="louder", token="token-of-ann")
+    assert same(FastJukeboxPrior.from_pretrained("band/my-prior", revision="louder"), trained.model)
+
+
+@pytest.mark.parametrize("strategy", ["end", "every_save"])
+def test_a_training_pushes_when_it_is_told_to(hub, run, strategy):
+    trained = run(hub_license="mit", push_to_hub=True, hub_strategy=strategy, save_strategy="steps", save_steps=1)
+    assert trained.hub_name() == "ann/my-prior"  # the name of the folder, with that of who is logged in
+    repository = hub.repository("ann/my-prior")
+    titles = [title for title in repository.titles.values() if title != "initial commit"]
+    if strategy == "end":
+        assert titles == []
+        trained.save_model()  # as transformers does, the finished model is pushed when it is saved
+        assert same(FastJukeboxPrior.from_pretrained("ann/my-prior"), trained.model)
+    else:
+        assert titles == ["Training in progress, step 1", "Training in progress, step 2"]
+        assert not {"optimizer.pt", "training_args.bin"} & set(hub.files("ann/my-prior"))
+        assert same(FastJukeboxPrior.from_pretrained("ann/my-prior"), trained.model)
+    assert ModelCard.load("ann/my-prior").data.license == "mit"
+
+
+def test_checkpoints_are_not_pushed_whole(tmp_path):
+    with pytest.raises(ValueError, match="`hub_strategy` must be 'end' or 'every_save', got 'all_checkpoints'"):
+        FastJukeboxTrainingArguments(
+            output_dir=str(tmp_path), push_to_hub=True, hub_license="mit", hub_strategy="all_checkpoints"
+        )

@@ -10,16 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.conversion.state_dict import convert_state_dict, strip_prefix
+from fast_jukebox.conversion.published import check_hyperparameters
+from fast_jukebox.conversion.state_dict import Source, convert_state_dict, strip_prefix
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 
+_FACTORED = ("row", "column", "previous_row")
 # Published `attn_order` to the cycle of patterns over the depth.
-_PATTERN_CYCLES = {
+_PATTERN_CYCLES: dict[int, list[str]] = {
     0: ["dense"],
     1: ["row", "column"],
-    2: ["row", "column", "previous_row"],
-    9: ["row", "column", "previous_row", "dense"],
+    2: [*_FACTORED],
+    6: [*_FACTORED, "lyric_cross"],
+    7: [*_FACTORED * 5, "lyric_cross"],
+    8: [*_FACTORED * 3, "lyric_cross"],
+    9: [*_FACTORED, "dense"],
+    10: [*_FACTORED * 3, *(*_FACTORED * 3, "lyric_cross") * 7],
 }
+# Every 16th layer of these sees the lyrics, the lyrics or everything; the others have their turn in the three.
+for _order, _word in ((11, "lyric_cross"), (12, "lyric_prefix")):
+    _PATTERN_CYCLES[_order] = [
+        (_word, _word, "dense")[layer % 3] if layer % 16 == 15 else _FACTORED[layer % 3] for layer in range(48)
+    ]
 # Residual stacks trained with gradient checkpointing list their blocks under another name.
 _CHECKPOINTED_BLOCK = re.compile(r"^(conditioner_blocks\.\d+\.cond\.model\.\d+\.0)\.blocks\.")
 
@@ -30,8 +41,9 @@ def prior_config(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -
     Args:
         hparams: of the prior: needs `level`, `n_ctx`, `blocks`, `prior_width`, `prior_depth`, `heads` and, for an
             upsampler, `cond_width` and `cond_depth`; with `labels` also `y_bins` (genres, artists),
-            `max_bow_genre_size` and, at the top, `t_bins`, `min_duration`, `max_duration`. The rest have the published
-            defaults.
+            `max_bow_genre_size` and, at the top, `t_bins`, `min_duration`, `max_duration`; with `use_tokens` also
+            `n_tokens`, `n_vocab`, `single_enc_dec` and, where that is False, `prime_width`, `prime_depth`,
+            `prime_heads`, `prime_blocks`. The rest have the published defaults.
         vqvae_hparams: of the VQ-VAE: `l_bins`, `downs_t`, `strides_t`.
 
     Raises:
@@ -76,13 +88,36 @@ def prior_config(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -
         if is_top:
             fields |= {"use_timing": True, "timing_bins": hparams["t_bins"]}
             fields |= {name: float(hparams[name]) for name in ("min_duration", "max_duration")}
+    if hparams.get("use_tokens", False):
+        fields |= _lyric_fields(hparams)
     return FastJukeboxPriorConfig(**fields)
+
+
+def _lyric_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {
+        "lyric_length": hparams["n_tokens"],
+        "lyric_vocab_size": hparams["n_vocab"],
+        "lyric_loss_weight": float(hparams.get("prime_loss_fraction", 0.4)),
+        "alignment_layer": hparams.get("alignment_layer"),
+        "alignment_head": hparams.get("alignment_head"),
+    }
+    if hparams["single_enc_dec"]:
+        return fields
+    return fields | {
+        "lyric_encoder_layers": hparams["prime_depth"],
+        "lyric_encoder_hidden_size": hparams["prime_width"],
+        "lyric_encoder_heads": hparams["prime_heads"],
+        "lyric_encoder_blocks": hparams["prime_blocks"],
+        "lyric_encoder_attention_ratio": hparams.get("prime_m_attn", 0.25),
+        "lyric_encoder_mlp_ratio": hparams.get("prime_m_mlp", 1.0),
+        "lyric_encoder_residual_scale": bool(hparams.get("prime_res_scale", False)),
+    }
 
 
 def convert_prior(
     state_dict: Mapping[str, Tensor], hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]
 ) -> FastJukeboxPrior:
-    """Make a [`FastJukeboxPrior`] of a published prior without lyrics.
+    """Make a [`FastJukeboxPrior`] of a published prior.
 
     Args:
         state_dict: tensors under their published names; a prefix `module.` is taken off.
@@ -97,33 +132,53 @@ def convert_prior(
             tied output that is not the code embedding.
     """
     config = prior_config(hparams, vqvae_hparams)
-    tensors = {_CHECKPOINTED_BLOCK.sub(r"\1.model.", name): t for name, t in strip_prefix(state_dict).items()}
-    if config.tie_output:
-        output, embedding = tensors.pop("prior.x_out.weight", None), tensors.get("prior.x_emb.weight")
-        if output is not None and embedding is not None and not torch.equal(output, embedding):
-            raise ValueError(
-                "`state_dict` holds a `prior.x_out.weight` that is not `prior.x_emb.weight`, but `merged_decoder` "
-                "is False: the output is tied"
-            )
+    tensors = prior_tensors(state_dict, config)
     prior = FastJukeboxPrior(config)
-    names = key_map(config)
-    convert_state_dict(tensors, prior, names, transposed_keys(config))
+    convert_state_dict(tensors, prior, key_map(config), transposed_keys(config))
     return prior.eval()
 
 
-def key_map(config: FastJukeboxPriorConfig) -> dict[str, str]:
+def prior_tensors(state_dict: Mapping[str, Tensor], config: FastJukeboxPriorConfig) -> dict[str, Tensor]:
+    """A checkpoint's tensors under the names of [`key_map`], without those that only repeat another.
+
+    Raises:
+        ValueError: two names become one, or a tied output is not the code embedding.
+    """
+    tensors = {_CHECKPOINTED_BLOCK.sub(r"\1.model.", name): t for name, t in strip_prefix(state_dict).items()}
+    if config.tie_output:
+        drop_tied_output(tensors, "prior.x_emb.weight", "prior.x_out.weight")
+    return tensors
+
+
+def drop_tied_output(tensors: dict[str, Tensor], embedding: str, output: str) -> None:
+    """Take the output matrix out of the tensors of a prior whose output is its code embedding.
+
+    Raises:
+        ValueError: it is another matrix.
+    """
+    ours, theirs = tensors.get(embedding), tensors.pop(output, None)
+    if ours is None or theirs is None:
+        return
+    if theirs.shape != ours.shape or theirs.dtype != ours.dtype or not torch.equal(theirs, ours):
+        raise ValueError(
+            f"`state_dict` holds a `{output}` that is not `{embedding}`, but `merged_decoder` is False: the output is "
+            "tied"
+        )
+
+
+def key_map(config: FastJukeboxPriorConfig) -> dict[str, Source]:
     """Our name of each tensor to its published name."""
-    names = {"code_embedding.weight": "prior.x_emb.weight", "position_embedding": "prior.pos_emb.pos_emb"}
+    names: dict[str, Source] = {
+        "code_embedding.weight": "prior.x_emb.weight",
+        "position_embedding": "prior.pos_emb.pos_emb",
+    }
     if not config.tie_output:
         names["output.weight"] = "prior.x_out.weight"
-    for layer in range(config.num_hidden_layers):
-        ours, theirs = f"blocks.{layer}", f"prior.transformer._attn_mods.{layer}"
-        for here, there in (("attention_norm", "ln_0"), ("mlp_norm", "ln_1")):
-            names |= {f"{ours}.{here}.{kind}": f"{theirs}.{there}.{kind}" for kind in ("weight", "bias")}
-        for here, there in _LINEAR_NAMES.items():
-            names |= {f"{ours}.{here}.weight": f"{theirs}.{there}.w", f"{ours}.{here}.bias": f"{theirs}.{there}.b"}
+    names |= _block_keys("blocks", "prior.transformer", config)
     if config.has_upper_level:
         names |= _conditioner_keys(config)
+    if config.has_lyric_encoder:
+        names |= _lyric_encoder_keys(config)
     if not config.has_labels:
         return {**names, "start_token": "prior.start_token"}
     labels = {"artist_embedding": "artist_emb", "genre_embedding": "bow_genre_emb"}
@@ -138,7 +193,41 @@ def key_map(config: FastJukeboxPriorConfig) -> dict[str, str]:
 
 def transposed_keys(config: FastJukeboxPriorConfig) -> set[str]:
     """Our names of the matrices that are published as (in, out)."""
-    return {f"blocks.{layer}.{name}.weight" for layer in range(config.num_hidden_layers) for name in _LINEAR_NAMES}
+    blocks = [f"blocks.{layer}" for layer in range(config.num_hidden_layers)]
+    blocks += [f"lyric_encoder.blocks.{layer}" for layer in range(config.lyric_encoder_layers or 0)]
+    names = {f"{block}.{name}.weight" for block in blocks for name in _LINEAR_NAMES}
+    return names | ({"lyric_encoder.project.weight"} if config.has_lyric_encoder else set())
+
+
+def _block_keys(ours: str, theirs: str, config: FastJukeboxPriorConfig) -> dict[str, Source]:
+    names: dict[str, Source] = {}
+    for layer, pattern in enumerate(config.layer_patterns):
+        here, there = f"{ours}.{layer}", f"{theirs}._attn_mods.{layer}"
+        for norm, published in (("attention_norm", "ln_0"), ("mlp_norm", "ln_1")):
+            names |= {f"{here}.{norm}.{kind}": f"{there}.{published}.{kind}" for kind in ("weight", "bias")}
+        for linear, published in _LINEAR_NAMES.items():
+            for kind, short in (("weight", "w"), ("bias", "b")):
+                name: Source = f"{there}.{published}.{short}"
+                if pattern == "lyric_cross" and linear == "attention.qkv":
+                    # Queries of the music, keys and values of the lyrics: one matrix here, two there.
+                    name = ((f"{there}.attn.c_attn.{short}", 1), (f"{there}.attn.c_enc_kv.{short}", 2))
+                names[f"{here}.{linear}.{kind}"] = name
+    return names
+
+
+def _lyric_encoder_keys(config: FastJukeboxPriorConfig) -> dict[str, Source]:
+    names: dict[str, Source] = {
+        "character_embedding.weight": "prime_prior.x_emb.weight",
+        "position_embedding": "prime_prior.pos_emb.pos_emb",
+        "start_token": "prime_prior.start_token",
+        "project.weight": "prime_state_proj.w",
+        "project.bias": "prime_state_proj.b",
+        "norm.weight": "prime_state_ln.weight",
+        "norm.bias": "prime_state_ln.bias",
+        "output.weight": "prime_x_out.weight",
+    }
+    names |= _block_keys("blocks", "prime_prior.transformer", config.lyric_encoder_config)
+    return {f"lyric_encoder.{ours}": theirs for ours, theirs in names.items()}
 
 
 _LINEAR_NAMES = {
@@ -149,7 +238,7 @@ _LINEAR_NAMES = {
 }
 
 
-def _conditioner_keys(config: FastJukeboxPriorConfig) -> dict[str, str]:
+def _conditioner_keys(config: FastJukeboxPriorConfig) -> dict[str, Source]:
     ours, theirs = "upper_conditioner", "conditioner_blocks.0"
     modules = {f"{ours}.norm": f"{theirs}.ln", f"{ours}.stage.project": f"{theirs}.cond.model.0"}
     for up in range(config.upper_downs or 0):
@@ -160,15 +249,21 @@ def _conditioner_keys(config: FastJukeboxPriorConfig) -> dict[str, str]:
                 modules[f"{ours}.stage.stacks.{up}.blocks.{block}.{here}"] = (
                     f"{there}.0.model.{block}.model.{convolution}"
                 )
-    names = {f"{here}.{kind}": f"{there}.{kind}" for here, there in modules.items() for kind in ("weight", "bias")}
+    names: dict[str, Source] = {
+        f"{here}.{kind}": f"{there}.{kind}" for here, there in modules.items() for kind in ("weight", "bias")
+    }
     return {**names, f"{ours}.code_embedding.weight": f"{theirs}.x_emb.weight"}
 
 
 def _check_supported(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -> None:
+    check_hyperparameters("hparams", hparams)
+    check_hyperparameters("vqvae_hparams", vqvae_hparams)
     for name in ("l_bins", "downs_t", "strides_t"):
         if name not in vqvae_hparams:
             raise ValueError(f"`vqvae_hparams` must hold `{name}`, got {sorted(vqvae_hparams)}")
     levels = len(vqvae_hparams["downs_t"])
+    if len(vqvae_hparams["strides_t"]) != levels:
+        raise ValueError(f"`strides_t` must have {levels} entries, as `downs_t`, got {vqvae_hparams['strides_t']!r}")
     wanted = ["level", "n_ctx", "blocks", "prior_width", "prior_depth", "heads"]
     if hparams.get("level", levels) < levels - 1:
         wanted += ["cond_width", "cond_depth"]
@@ -176,6 +271,10 @@ def _check_supported(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any
         wanted += ["y_bins", "max_bow_genre_size"]
         if hparams.get("level") == levels - 1:
             wanted += ["t_bins", "min_duration", "max_duration"]
+    if hparams.get("use_tokens", False):
+        wanted += ["n_tokens", "n_vocab", "single_enc_dec"]
+        if not hparams.get("single_enc_dec", True):
+            wanted += ["prime_width", "prime_depth", "prime_heads", "prime_blocks"]
     for name in wanted:
         if name not in hparams:
             raise ValueError(f"`hparams` must hold `{name}`, got {sorted(hparams)}")
@@ -183,11 +282,9 @@ def _check_supported(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any
         raise ValueError(f"`level` must be in [0, {levels}), the VQ-VAE's levels, got {hparams['level']}")
     order = hparams.get("attn_order", 2)
     if order not in _PATTERN_CYCLES:
-        raise ValueError(
-            f"`attn_order` must be one of {sorted(_PATTERN_CYCLES)} (patterns without lyrics), got {order}"
-        )
-    if hparams.get("use_tokens", False) or hparams.get("n_tokens", 0):
-        raise ValueError(f"`n_tokens` must be 0: priors with lyrics are not read, got {hparams.get('n_tokens')}")
+        raise ValueError(f"`attn_order` must be one of {sorted(_PATTERN_CYCLES)}, got {order!r}")
+    if hparams.get("use_tokens", False) and hparams.get("prime_attn_order", 2) != 2:
+        raise ValueError(f"`prime_attn_order` must be 2, got {hparams['prime_attn_order']!r}")
 
 
-__all__ = ["convert_prior", "key_map", "prior_config", "transposed_keys"]
+__all__ = ["convert_prior", "drop_tied_output", "key_map", "prior_config", "prior_tensors", "transposed_keys"]

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fast_jukebox.conversion.state_dict import convert_state_dict
+from fast_jukebox.conversion.published import check_hyperparameters
+from fast_jukebox.conversion.state_dict import Source, convert_state_dict
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 
 
@@ -22,6 +23,7 @@ def vqvae_config(hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | No
     Raises:
         ValueError: a hyperparameter is missing.
     """
+    check_hyperparameters("hparams", hparams)
     for name in ("downs_t", "strides_t", "emb_width", "l_bins", "width", "depth"):
         if name not in hparams:
             raise ValueError(f"`hparams` must hold `{name}`, got {sorted(hparams)}")
@@ -78,7 +80,7 @@ def convert_vqvae(
     return model.eval()
 
 
-def key_map(config: FastJukeboxVQVAEConfig) -> dict[str, str]:
+def key_map(config: FastJukeboxVQVAEConfig) -> dict[str, Source]:
     """Our name of each tensor to its published name."""
     names: dict[str, str] = {}
     for level in range(config.num_levels):
@@ -98,7 +100,9 @@ def key_map(config: FastJukeboxVQVAEConfig) -> dict[str, str]:
                 names |= _stack(f"{here}.stacks.{up}", f"{there}.{up + 1}.0", depth)
                 names[f"{here}.upsamplers.{up}"] = f"{there}.{up + 1}.1"
         names[f"{ours}.out"] = f"{decoder}.out"
-    tensors = {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in names.items() for kind in ("weight", "bias")}
+    tensors: dict[str, Source] = {
+        f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in names.items() for kind in ("weight", "bias")
+    }
     for level in range(config.num_levels):
         tensors[f"levels.{level}.codebook.vectors"] = f"bottleneck.level_blocks.{level}.k"
     return tensors

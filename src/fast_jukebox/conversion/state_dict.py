@@ -1,13 +1,20 @@
-"""Filling a model with tensors that have other names: every one used once, every shape equal."""
+"""Tensors under other names: every one used once, every shape and dtype right, all problems listed by name.
+
+A key map gives for each of our names the published one, or where a matrix of ours is several of theirs, one upon the
+other, their names with each one's share of the rows: `(("c_attn.w", 1), ("c_enc_kv.w", 2))`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 _WRAPPER_PREFIX = "module."
+
+Source = str | tuple[tuple[str, int], ...]
+Shape = tuple[int, ...]
 
 
 def strip_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -25,9 +32,58 @@ def strip_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stripped
 
 
+def check_tensors(
+    source: Mapping[str, Tensor],
+    shapes: Mapping[str, Shape],
+    key_map: Mapping[str, Source],
+    transposed: Collection[str] = (),
+    name: str = "state_dict",
+) -> None:
+    """Refuse a checkpoint that is not, tensor for tensor, what a key map asks for.
+
+    Args:
+        source: the checkpoint's tensors.
+        shapes: of the model's tensors that are filled, under our names.
+        key_map: our name of each tensor to the checkpoint's.
+        transposed: our names of matrices that the checkpoint holds the other way round.
+        name: what messages call the checkpoint.
+
+    Raises:
+        ValueError: tensors that are missing, left over, asked for twice, of another shape, no floating-point numbers or
+            no dense tensors: names all of them.
+    """
+    wanted = [pair for ours, shape in shapes.items() for pair in _wanted(key_map[ours], shape, ours in transposed)]
+    used = [theirs for theirs, _ in wanted]
+    known = set(used)
+    shaped, dense = [], []
+    for theirs, shape in wanted:
+        tensor = source.get(theirs)
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
+            dense.append(f"{theirs} ({getattr(tensor, 'dtype', type(tensor).__name__)})")
+        elif tuple(tensor.shape) != shape:
+            shaped.append(f"{theirs} {tuple(tensor.shape)}, wanted {shape}")
+    problems = [
+        _listing("missing", [theirs for theirs in used if theirs not in source]),
+        _listing("left over", [theirs for theirs in source if theirs not in known]),
+        _listing("asked for twice", _repeated(used)),
+        _listing("of another shape", shaped),
+        _listing("not dense tensors of floating-point numbers", dense),
+    ]
+    if any(problems):
+        raise ValueError(f"`{name}` does not fit: " + "; ".join(problem for problem in problems if problem))
+
+
+def taken(source: Mapping[str, Tensor], theirs: Source, transposed: bool) -> Tensor:
+    """One of our tensors out of a checkpoint: a view where it is one of theirs, a new tensor where it is several."""
+    parts = [source[name].t() if transposed else source[name] for name, _ in _parts(theirs)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 @torch.no_grad()
 def convert_state_dict(
-    state_dict: Mapping[str, Tensor], model: nn.Module, key_map: Mapping[str, str], transposed: Collection[str] = ()
+    state_dict: Mapping[str, Tensor], model: nn.Module, key_map: Mapping[str, Source], transposed: Collection[str] = ()
 ) -> None:
     """Copy a checkpoint's tensors into a model, in the model's dtype.
 
@@ -38,37 +94,47 @@ def convert_state_dict(
         transposed: the model's names of matrices that the checkpoint holds the other way round.
 
     Raises:
-        ValueError: tensors that are missing, left over, or of another shape: names all of them. The model is then
+        ValueError: tensors that are missing, left over, of another shape or kind: names all of them. The model is then
             left as it was.
     """
     source = strip_prefix(state_dict)
     target = dict(model.state_dict(keep_vars=True))
-    used = set(key_map.values())
+    check_key_map(model, key_map)
+    check_tensors(source, {ours: tuple(target[ours].shape) for ours in key_map}, key_map, transposed)
+    for ours, theirs in key_map.items():
+        target[ours].copy_(taken(source, theirs, ours in transposed))
+
+
+def check_key_map(model: nn.Module, key_map: Mapping[str, Source]) -> None:
+    """Refuse a key map that does not fill every parameter of a model, or fills what it does not have.
+
+    Raises:
+        ValueError: names all of them.
+    """
+    known = set(model.state_dict())
     problems = [
-        _listing("missing", [theirs for theirs in key_map.values() if theirs not in source]),
-        _listing("left over", [theirs for theirs in source if theirs not in used]),
-        _listing("asked for twice", _repeated(key_map.values())),
-        _listing("not in the model", [ours for ours in key_map if ours not in target]),
+        _listing("not in the model", [ours for ours in key_map if ours not in known]),
         _listing(
             "of the model without a source", [ours for ours, _ in model.named_parameters() if ours not in key_map]
         ),
     ]
-    shapes = []
-    for ours, theirs in key_map.items():
-        if theirs in source and ours in target:
-            wanted = tuple(target[ours].shape)
-            wanted = wanted[::-1] if ours in transposed else wanted
-            if tuple(source[theirs].shape) != wanted:
-                shapes.append(f"{theirs} {tuple(source[theirs].shape)}, wanted {wanted}")
-    problems.append(_listing("of another shape", shapes))
     if any(problems):
-        raise ValueError("`state_dict` does not fit: " + "; ".join(problem for problem in problems if problem))
-    for ours, theirs in key_map.items():
-        tensor = source[theirs]
-        target[ours].copy_(tensor.t() if ours in transposed else tensor)
+        raise ValueError("`key_map` does not fit: " + "; ".join(problem for problem in problems if problem))
 
 
-def _repeated(names: Collection[str]) -> list[str]:
+def _parts(theirs: Source) -> tuple[tuple[str, int], ...]:
+    return ((theirs, 1),) if isinstance(theirs, str) else theirs
+
+
+def _wanted(theirs: Source, shape: Shape, transposed: bool) -> list[tuple[str, Shape]]:
+    """The checkpoint's names and shapes of what becomes one tensor of ours."""
+    parts = _parts(theirs)
+    shares = sum(share for _, share in parts)
+    shapes = [shape if len(parts) == 1 else (shape[0] * share // shares, *shape[1:]) for _, share in parts]
+    return [(name, own[::-1] if transposed else own) for (name, _), own in zip(parts, shapes, strict=True)]
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
 
@@ -77,4 +143,4 @@ def _listing(what: str, names: list[str]) -> str:
     return f"{len(names)} {what}: {', '.join(names)}" if names else ""
 
 
-__all__ = ["convert_state_dict", "strip_prefix"]
+__all__ = ["Shape", "Source", "check_key_map", "check_tensors", "convert_state_dict", "strip_prefix", "taken"]

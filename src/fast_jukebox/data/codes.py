@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from fast_jukebox.audio import load_audio
+from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.windows import WindowSampler
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.processing import FastJukeboxProcessor
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -35,7 +37,8 @@ def encode_songs(
 ) -> DatasetDict:
     """Encode every song of a compilation with every level of a VQ-VAE, and keep the codes in `folder`.
 
-    Shards are written whole or not at all, and those that stand are kept: an interrupted run goes on where it was.
+    Shards are written whole or not at all, and those that stand are kept: an interrupted run goes on where it was. What
+    the compilation says of a song that is encoded already, such as lyrics added since, is brought up to date.
 
     Args:
         songs: splits of rows as [`~fast_jukebox.data.songs.load_songs`] makes them.
@@ -68,27 +71,44 @@ def encode_songs(
                     columns = {column: [song.get(column) for song in encoded] for column in features}
                     Dataset.from_dict(columns, features=features).to_parquet(str(temporary))
                     temporary.replace(shard)
+                else:
+                    _refresh_facts(shard, split.select(rows), features)
                 bar.update(len(rows))
     return load_codes(folder)
 
 
-def load_codes(folder: str | os.PathLike[str]) -> DatasetDict:
-    """Codes that [`encode_songs`] made, or a Hub data set of that layout.
+def load_codes(
+    folder: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> DatasetDict:
+    """Codes that [`encode_songs`] made.
+
+    Args:
+        folder: where they are, or the name of a data set that [`~fast_jukebox.data.hub_data.push_codes`] made.
+        revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
 
     Raises:
-        ValueError: if the folder holds no codes.
+        ValueError: the folder holds no codes, or, from the Hub, not all that its manifest states.
+        FileNotFoundError: there is no such folder.
+        HubError: the data set cannot be read from the Hub.
     """
     from datasets import load_dataset
 
-    path = Path(folder)
-    if not path.is_dir():
-        return load_dataset(str(folder))
+    from fast_jukebox.data.hub_data import check_codes, find_dataset
+
+    path = find_dataset(folder, revision=revision, token=token, local_files_only=local_files_only)
     shards = sorted(path.glob("*-*.parquet"))
     if not shards:
-        raise ValueError(f"{path} holds no codes: expected shards such as train-00000.parquet, see `encode_songs`")
+        raise ValueError(f"{folder} holds no codes: expected shards such as train-00000.parquet, see `encode_songs`")
     files: dict[str, list[str]] = {}
     for shard in shards:
         files.setdefault(shard.name.rsplit("-", 1)[0], []).append(str(shard))
+    if path != Path(folder):
+        check_codes(path)
+        return load_dataset("parquet", data_files=files)
     # The cache stands beside the shards, so that a folder of codes is all there is to move or delete.
     return load_dataset("parquet", data_files=files, cache_dir=str(path / ".cache"))
 
@@ -97,14 +117,18 @@ class CodeWindows(TorchDataset):
     """Windows of one level's codes, with the codes of the level above for the same span of time.
 
     Items are `{"codes": int64 (n_ctx,), "labels": the same}`, with `"upper_codes": int64 (n_ctx / upper_ratio,)` for an
-    upsampler and `"metadata": int64 (metadata_length,)` for a labelled prior. Labels come from the columns `artist_id`
-    and `genre_ids`; a song without them is of artist 0 and genre 0, the unknown ones.
+    upsampler and `"metadata": int64 (metadata_length,)` for a labelled prior, in which the window's part of the lyrics
+    stands last. Labels come from the columns `artist`, `genre` and `lyrics` where there is a processor, else from
+    `artist_id` and `genre_ids`; a song without them is of artist 0 and genre 0, the unknown ones, and has no lyrics.
 
     Args:
         codes: one split of [`load_codes`].
         config: of the prior: its level, context, ratio to the level above, and whether it is labelled.
         seed: of the random offsets, or None for windows side by side from each song's start.
         max_windows: at most so many windows, spread evenly over the compilation.
+        processor: knows the names, see [`~fast_jukebox.data.labels.WindowLabels`].
+        label_dropout: how often a window at a random offset is told of no artist and genre, and of no lyrics; a
+            function of the seed, the epoch and the window's number.
 
     Raises:
         ValueError: if the codes lack the level or the level above, are outside the codebook, or every song is shorter
@@ -112,9 +136,16 @@ class CodeWindows(TorchDataset):
     """
 
     def __init__(
-        self, codes: Dataset, config: FastJukeboxPriorConfig, seed: int | None = None, max_windows: int | None = None
+        self,
+        codes: Dataset,
+        config: FastJukeboxPriorConfig,
+        seed: int | None = None,
+        max_windows: int | None = None,
+        processor: FastJukeboxProcessor | None = None,
+        label_dropout: float = 0.0,
     ) -> None:
         self.config = config
+        self.labels = WindowLabels(codes, config, processor, label_dropout, seed) if config.has_labels else None
         self.column, self.upper_column = f"codes_{config.level}", f"codes_{config.level + 1}"
         wanted = [self.column, self.upper_column] if config.has_upper_level else [self.column]
         for column in wanted:
@@ -147,25 +178,18 @@ class CodeWindows(TorchDataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         config = self.config
-        row, start = self.sampler[index * len(self.sampler) // self._length]
+        window = index * len(self.sampler) // self._length
+        row, start = self.sampler[window]
         table = self._rows[row : row + 1]
         codes = _slice(table, self.column, start, config.n_ctx)
         item = {"codes": codes, "labels": codes.clone()}
         if config.has_upper_level:
             ratio = config.upper_ratio
             item["upper_codes"] = _slice(table, self.upper_column, start // ratio, config.n_ctx // ratio)
-        if config.has_labels:
-            item["metadata"] = self._metadata(table, start)
+        if self.labels is not None:
+            total = len(_values(table, self.column))
+            item["metadata"] = self.labels(row, start, total, window, self.sampler.epoch)
         return item
-
-    def _metadata(self, table: Any, start: int) -> Tensor:
-        config = self.config
-        names = table.column_names
-        artist = table["artist_id"][0].as_py() if "artist_id" in names else 0
-        genres = list(table["genre_ids"][0].as_py() if "genre_ids" in names else [0])[: config.max_genres]
-        genres += [-1] * (config.max_genres - len(genres))
-        total = len(_values(table, self.column)) * config.hop_length
-        return torch.tensor([total, start * config.hop_length, config.n_ctx * config.hop_length, artist, *genres])
 
 
 def _encode_song(song: dict[str, Any], vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
@@ -183,6 +207,25 @@ def _encode_song(song: dict[str, Any], vqvae: FastJukeboxVQVAE) -> dict[str, Any
     narrow = np.uint16 if config.codebook_size <= 2**16 else np.int32
     facts = {key: value for key, value in song.items() if key != "audio"}
     return facts | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}
+
+
+def _refresh_facts(shard: Path, songs: Dataset, features: Features) -> None:
+    """Write a shard anew where its songs' facts are others than when they were encoded; the codes stay."""
+    import pyarrow.parquet
+    from datasets import Dataset, Features
+
+    facts = [column for column in features if not column.startswith("codes_")]
+    wanted = {column: list(songs[column]) if column in songs.column_names else [None] * len(songs) for column in facts}
+    there = [name for name in pyarrow.parquet.read_schema(shard).names if not name.startswith("codes_")]
+    if there == facts and pyarrow.parquet.read_table(shard, columns=facts).to_pydict() == wanted:
+        return
+    codes = pyarrow.parquet.read_table(shard, columns=[column for column in features if column not in facts])
+    table = Dataset.from_dict(wanted, features=Features({name: features[name] for name in facts})).data.table
+    for column in codes.column_names:
+        table = table.append_column(codes.schema.field(column), codes[column])
+    temporary = shard.with_suffix(".partial")
+    pyarrow.parquet.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), temporary)
+    temporary.replace(shard)
 
 
 def _features(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> Features:

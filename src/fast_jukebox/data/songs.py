@@ -80,17 +80,21 @@ def load_songs(
     *,
     limits: SongLimits | None = None,
     progress: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
 ) -> DatasetDict:
     """Songs, checked and split into `train` and `test`.
 
     Args:
         source: a folder of sound files, at any depth, with or without a `metadata.jsonl` whose rows have `file_name`
-            (relative to the folder) and any other facts; a folder that `save_songs` made; or a dataset with a column
-            `audio`.
+            (relative to the folder) and any other facts, or one such folder a split; a folder that `save_songs` made;
+            the name of a data set of these layouts on the Hub; or a dataset with a column `audio`.
         test_share: share of the songs held out, in [0, 1). Which ones depends on their names alone. Splits that the
             metadata or the dataset has already go first, if they are more than one.
         limits: `SongLimits()` by default. Songs outside them are skipped with a warning that names them.
         progress: show a bar.
+        revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
 
     Returns:
         A DatasetDict, its splits in the order of the songs' names. Columns: `audio` (undecoded, `{"path", "bytes"}`),
@@ -99,18 +103,22 @@ def load_songs(
     Raises:
         ValueError: when no song is left, or naming the argument or the line of the metadata that is wrong.
         FileNotFoundError: when the folder is not there.
+        HubError: when the data set cannot be read from the Hub.
     """
     from datasets import Dataset, DatasetDict
+
+    from fast_jukebox.data.hub_data import find_dataset, scan_fetched_songs
 
     if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
         raise ValueError(f"`test_share` must be in [0, 1), got {test_share!r}")
     limits = limits or SongLimits()
     if isinstance(source, str | os.PathLike):
-        folder = Path(source)
+        folder = find_dataset(source, revision=revision, token=token, local_files_only=local_files_only)
         shards = sorted(folder.glob("data/*-of-*.parquet"))
         if not shards:
-            scan = scan_songs(folder, limits=limits, progress=progress)
-            _report(str(folder), scan)
+            scan = scan_fetched_songs(folder, limits, progress)
+            scan = scan or scan_songs(folder, limits=limits, progress=progress)
+            _report(str(source), scan)
             return _split(scan.songs, test_share)
         source = _load_parquet(shards)
     if isinstance(source, Dataset):

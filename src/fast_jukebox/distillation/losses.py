@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fast_jukebox.models.prior.configuration_prior import PATTERN_NAMES
+
 # What is compared between mapped layers (Eq. 4), and all terms that a loss may be made of.
 INTERMEDIATE_TERMS = ("attention_residual", "hidden_states", "attentions")
 TERMS = (*INTERMEDIATE_TERMS, "prediction", "data")
@@ -64,11 +66,12 @@ def attention_mse(student: Tensor, teacher: Tensor, pattern: str, block_ctx: int
 
     Args:
         student: weights as the pattern lays them out: (N, H, L, L) for `dense`, (N * rows, H, B, B) for `row` and
-            `previous_row`, (N * B, H, rows, rows) for `column`, with B = `block_ctx` and rows = ceil(L / B).
+            `previous_row`, (N * B, H, rows, rows) for `column`, with B = `block_ctx` and rows = ceil(L / B);
+            (N, H, L, characters) for `lyric_cross`, (N, H, L, keys) for `lyric_prefix`.
         teacher: of the same shape.
-        pattern: `dense`, `row`, `column` or `previous_row`.
+        pattern: `dense`, `row`, `column`, `previous_row`, `lyric_cross` or `lyric_prefix`.
         block_ctx: positions in a row, B.
-        length: positions of the window, L.
+        length: positions of the window, L, the lyrics before the codes included.
     """
     _check_shapes(student, teacher)
     difference = student.float() - teacher.float()
@@ -83,9 +86,14 @@ def attention_mse(student: Tensor, teacher: Tensor, pattern: str, block_ctx: int
         pairs, layout = block_ctx * full * (full + 1) // 2 + rest * rows, (block_ctx, rows)
     elif pattern == "previous_row":
         pairs, layout = max(length - block_ctx, 0) * block_ctx, (rows, block_ctx)
+    elif pattern == "lyric_cross":
+        pairs, layout = length * student.shape[-1], (1, length)
+    elif pattern == "lyric_prefix":
+        keys = student.shape[-1]
+        pairs, layout = keys * (keys + 1) // 2 + (length - keys) * keys, (1, length)
     else:
-        raise ValueError(f"`pattern` must be dense, row, column or previous_row, got {pattern!r}")
-    if rest and pattern != "dense":
+        raise ValueError(f"`pattern` must be {', '.join(PATTERN_NAMES)}, got {pattern!r}")
+    if rest and pattern in ("row", "column", "previous_row"):
         inside = (torch.arange(rows * block_ctx, device=student.device) < length).view(rows, block_ctx)
         inside = inside.T if pattern == "column" else inside
         difference = difference.unflatten(0, (-1, layout[0])) * inside[:, None, :, None]

@@ -124,7 +124,7 @@ class DistillationObjective(nn.Module):
         Args:
             codes: int64 (N, L), as for the prior, as are `upper_codes` and `metadata`.
             upper_codes: int64 (N, L / upper_ratio) or None.
-            metadata: label vectors or None.
+            metadata: label vectors, with lyrics where the models are told of them, or None.
             labels: int64 (N, L) of the `data` term, `codes` by default; -100 is not counted there.
             weights: of the terms by name; 0 for those left out.
             temperature: of the `prediction` term.
@@ -140,7 +140,7 @@ class DistillationObjective(nn.Module):
         hidden, conditioning = self.student.embed(codes, upper_codes, metadata)
         terms: dict[str, Tensor] = {}
         for layer, teacher_layer in self.layer_map:
-            output = self.student.blocks[layer](hidden, "attentions" in weights)
+            output = self.student.blocks[layer](hidden, "attentions" in weights, None, conditioning.lyric_states)
             hidden = output.hidden_states
             if teacher.is_compared:
                 for name, term in self._compare(layer, output, teacher.layer(teacher_layer), weights).items():
@@ -224,7 +224,8 @@ class _TeacherWalk:
     def _run_to(self, end: int) -> None:
         while self.done < end:
             is_mapped = self.done in self.mapped
-            output = self.prior.blocks[self.done](self.hidden, self.need_weights and is_mapped)
+            need_weights = self.need_weights and is_mapped
+            output = self.prior.blocks[self.done](self.hidden, need_weights, None, self.conditioning.lyric_states)
             if is_mapped:
                 self.waiting[self.done] = output
             self.hidden = output.hidden_states

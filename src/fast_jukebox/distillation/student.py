@@ -23,6 +23,9 @@ _SHARED_FIELDS = (
     "num_genres",
     "max_genres",
     "use_timing",
+    "lyric_length",
+    "lyric_vocab_size",
+    "has_lyric_encoder",
     "sampling_rate",
     "hop_length",
 )
@@ -31,13 +34,45 @@ _SHARED_FIELDS = (
 def student_config(teacher: FastJukeboxPriorConfig, num_hidden_layers: int) -> FastJukeboxPriorConfig:
     """The teacher's configuration at another depth.
 
+    A student has layers of all the teacher's patterns: where the teacher's first layers lack one, as a deep teacher's
+    may lack the lyrics, it is spread over the student in the teacher's proportion. The student's alignment layer is the
+    one that learns from the teacher's, if one does.
+
     Raises:
         ValueError: a depth that is no positive integer.
     """
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = num_hidden_layers
+    config.attention_patterns = student_patterns(teacher, num_hidden_layers)
     config.validate()
+    if teacher.alignment_layer is not None and num_hidden_layers <= teacher.num_hidden_layers:
+        learners = LayerMap.from_configs(teacher, config).teacher_layers
+        known = teacher.alignment_layer in learners
+        config.alignment_layer = learners.index(teacher.alignment_layer) if known else None
+        config.alignment_head = teacher.alignment_head if known else None
     return config
+
+
+def student_patterns(teacher: FastJukeboxPriorConfig, depth: Any) -> list[str] | tuple[str, ...]:
+    """The patterns of a student of `depth` layers: the teacher's own where all of them are among its first layers, or
+    where the student has too few layers to have them all.
+    """
+    own, patterns = teacher.attention_patterns, teacher.layer_patterns
+    words = list(dict.fromkeys(patterns))
+    if not isinstance(depth, int) or not len(words) <= depth <= len(patterns) or set(patterns[:depth]) == set(words):
+        return own
+    missing = [word for word in words if word not in patterns[:depth]]
+    rest = [word for word in patterns if word not in missing]
+    chosen: list[str | None] = [None] * depth
+    for word in missing:
+        count = max(1, round(depth * patterns.count(word) / len(patterns)))
+        for index in range(count):
+            place = (index + 1) * depth // count - 1
+            while chosen[place] is not None:
+                place -= 1
+            chosen[place] = word
+    others = iter(rest)
+    return [next(others) if word is None else word for word in chosen]
 
 
 def check_student(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConfig) -> LayerMap:
@@ -53,7 +88,9 @@ def check_student(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConf
         if (ours := _value(student, name)) != (theirs := _value(teacher, name))
     ]
     depth = min(student.num_hidden_layers, teacher.num_hidden_layers)
-    if student.layer_patterns[:depth] != teacher.layer_patterns[:depth]:
+    cycle = student_patterns(teacher, student.num_hidden_layers)
+    wanted = [cycle[layer % len(cycle)] for layer in range(depth)]
+    if student.layer_patterns[:depth] != wanted:
         wrong.append(
             f"`attention_patterns` is {list(student.attention_patterns)} in the student and "
             f"{list(teacher.attention_patterns)} in the teacher"
@@ -104,4 +141,4 @@ def _value(config: FastJukeboxPriorConfig, name: str) -> Any:
     return getattr(config, name)
 
 
-__all__ = ["check_student", "initialize_student", "student_config"]
+__all__ = ["check_student", "initialize_student", "student_config", "student_patterns"]

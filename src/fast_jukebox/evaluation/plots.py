@@ -1,4 +1,4 @@
-"""Pictures of sound: mel spectrograms side by side."""
+"""Pictures of sound: mel spectrograms side by side, and which words are sung when."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.audio import write_atomically
+
+if TYPE_CHECKING:
+    from fast_jukebox.evaluation.alignment import LyricsAlignment
 
 
 def mel_spectrogram(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
@@ -91,4 +95,46 @@ def plot_spectrograms(path: str | os.PathLike[str], clips: Mapping[str, Tensor],
     return path
 
 
-__all__ = ["mel_filters", "mel_spectrogram", "plot_spectrograms"]
+def plot_alignment(path: str | os.PathLike[str], alignment: LyricsAlignment) -> Path:
+    """Draw which character each moment attends to, time to the right and the lyrics downwards, with the line of what is
+    sung, into a PNG file.
+
+    Args:
+        path: of the picture.
+        alignment: as [`lyrics_alignment`] gives it.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: there are no lyrics.
+    """
+    if not alignment.text:
+        raise ValueError("`alignment` must be of some lyrics, got none")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    characters, moments = len(alignment.text), len(alignment.path)
+    seconds = moments * alignment.moment
+    figure = Figure(figsize=(9, min(max(3.0, characters / 24), 12.0)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    weights = alignment.attention.T.numpy()
+    extent = (0, seconds, characters - 0.5, -0.5)
+    axes.imshow(weights, aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
+    times = (torch.arange(moments) + 0.5) * alignment.moment
+    axes.plot(times.numpy(), alignment.path.numpy(), color="white", linewidth=0.8)
+    words = alignment.rows("word")
+    every = max(1, len(words) // 40)
+    places, place = [], 0
+    for word in words:
+        place = alignment.text.index(word.text, place)
+        places.append(place)
+        place += len(word.text)
+    axes.set_yticks(places[::every], [word.text[:16] for word in words[::every]])
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("seconds", fontsize=8)
+    path = Path(path)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=75, metadata={"Software": None}))
+    return path
+
+
+__all__ = ["mel_filters", "mel_spectrogram", "plot_alignment", "plot_spectrograms"]

@@ -5,14 +5,17 @@ from fast_jukebox.generation.configuration import (
     MAX_DURATION_SECONDS,
     FastJukeboxGenerationConfig,
 )
+from fast_jukebox.generation.estimate import GenerationEstimate, LevelEstimate
 from fast_jukebox.generation.mixin import (
     FastJukeboxGenerationMixin,
     FastJukeboxGenerationOutput,
-    PriorGenerationMixin,
 )
-from fast_jukebox.generation.progress import GenerationProgress, ProgressBars, ProgressCallback
+from fast_jukebox.generation.prior_mixin import PriorGenerationMixin
+from fast_jukebox.generation.progress import GenerationCancelled, GenerationProgress, ProgressBars, ProgressCallback
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes, uniform_noise
-from fast_jukebox.generation.windows import Window, sequential_windows
+from fast_jukebox.generation.session import Session
+from fast_jukebox.generation.session_store import SessionError
+from fast_jukebox.generation.windows import Window, parallel_windows, sequential_windows
 
 __all__ = [
     "DEFAULT_DURATION",
@@ -20,13 +23,19 @@ __all__ = [
     "FastJukeboxGenerationConfig",
     "FastJukeboxGenerationMixin",
     "FastJukeboxGenerationOutput",
+    "GenerationCancelled",
+    "GenerationEstimate",
     "GenerationProgress",
+    "LevelEstimate",
     "PriorGenerationMixin",
     "ProgressBars",
     "ProgressCallback",
     "SamplingSettings",
+    "Session",
+    "SessionError",
     "Window",
     "draw_codes",
+    "parallel_windows",
     "sequential_windows",
     "uniform_noise",
 ]

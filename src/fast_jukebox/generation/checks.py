@@ -47,18 +47,20 @@ def check_codes(name: str, codes: Any, codebook_size: int) -> Tensor:
     return codes
 
 
-def check_metadata(name: str, metadata: Any, width: int) -> Tensor:
+def check_metadata(name: str, metadata: Any, width: int, fewest: int | None = None) -> Tensor:
     """`metadata` itself.
 
     Raises:
-        ValueError: it is no int64 tensor (N, `width`), or `width` is 0, which stands for a prior without labels.
+        ValueError: it is no int64 tensor (N, `width`), or with `fewest` of at least so many columns; or `width` is 0,
+            which stands for a prior without labels.
     """
     if width == 0:
         raise ValueError(f"`{name}` must be None where no prior has labels, got {type(metadata).__name__}")
-    shape = f"(songs, {width})"
+    shape = f"(songs, {width})" if fewest is None else f"(songs, {fewest} or more)"
     if not isinstance(metadata, Tensor):
         raise ValueError(f"`{name}` must be an int64 tensor of shape {shape}, got {type(metadata).__name__}")
-    fits = metadata.dim() == 2 and metadata.shape[0] > 0 and metadata.shape[1] == width
+    fits = metadata.dim() == 2 and metadata.shape[0] > 0
+    fits = fits and (metadata.shape[1] == width if fewest is None else metadata.shape[1] >= fewest)
     if metadata.dtype != torch.int64 or not fits:
         raise ValueError(
             f"`{name}` must be an int64 tensor of shape {shape}, got {metadata.dtype} {tuple(metadata.shape)}"
@@ -144,8 +146,29 @@ def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | No
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
-    """Where a module's parameters are."""
-    return next(module.parameters()).device
+    """Where a module's parameters are, or come when it samples: see [`~fast_jukebox.generation.offload.Visits`]."""
+    visits = getattr(module, "sampling_device", None)
+    return next(module.parameters()).device if visits is None else visits
+
+
+def check_device(device: Any) -> Any:
+    """`device` as [`~transformers.Pipeline`] takes it, `"auto"` as `None`.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    if device is None or device == "auto" or isinstance(device, int):
+        return None if device == "auto" else device
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"`device` must be auto, cpu, cuda, cuda:1, mps and so on, got {device!r}") from error
+    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
+        found.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
+    return found
 
 
 def check_levels(start_level: Any, stop_level: Any, num_levels: int) -> tuple[int, int]:
@@ -199,6 +222,7 @@ __all__ = [
     "check_codes",
     "check_codes_by_level",
     "check_count",
+    "check_device",
     "check_levels",
     "check_metadata",
     "check_prompt_audio",

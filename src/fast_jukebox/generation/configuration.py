@@ -9,6 +9,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from fast_jukebox.generation.sampling import SamplingSettings
+from fast_jukebox.generation.windows import SCHEDULES
 
 DEFAULT_DURATION = 20.0
 """Seconds of a song where nothing says otherwise."""
@@ -16,19 +17,26 @@ DEFAULT_DURATION = 20.0
 MAX_DURATION_SECONDS = 24 * 3600.0
 """The longest song that one call makes: a day."""
 
-_PER_LEVEL = ("hop_fractions", "temperature", "top_k", "top_p", "do_sample")
+_SAMPLING = ("temperature", "top_k", "top_p", "do_sample")
+_FRACTIONS = ("hop_fractions", "window_fractions")
 
 
 class FastJukeboxGenerationConfig(GenerationConfig):
     """Defaults of [`FastJukeboxGenerationMixin.generate`], saved beside the model as `generation_config.json`.
 
-    Each of `hop_fractions`, `temperature`, `top_k`, `top_p` and `do_sample` is one value for all levels or a list with
-    one for each level, bottom first. `None` stands for the default.
+    Each setting but `duration` is one value for all levels or a list with one for each level, bottom first. `None`
+    stands for the default.
 
     Args:
         duration (`float`, *optional*, defaults to 20.0): seconds of a song.
-        hop_fractions (`float` or `list[float]`, *optional*): how much of a context lies between the starts of two
-            windows, in (0, 1]; by default as published, 0.125 at the top and 0.5 below it.
+        schedule (`str` or `list[str]`, *optional*, defaults to `"parallel"`): how the windows of a level follow each
+            other, `"parallel"` or `"sequential"`. The top level, which nothing conditions, is sequential in any case;
+            in a list its entry says so or is `None`.
+        window_fractions (`float` or `list[float]`, *optional*, defaults to 1.0): how much of its context a window of a
+            parallel level spans, in (0, 1]. Sequential levels have whole contexts.
+        hop_fractions (`float` or `list[float]`, *optional*): how much of a window lies between the starts of two
+            windows, in (0, 1]; by default as published for sequential levels, 0.125 at the top and 0.5 below it. What
+            parallel windows share, by default an eighth of a context and at most a quarter of a window, joins them.
         temperature (`float` or `list[float]`, *optional*, defaults to 0.99): what logits are divided by, above 0.
         top_k (`int` or `list[int]`, *optional*, defaults to 0): how many of the likeliest codes are kept; 0 keeps all.
         top_p (`float` or `list[float]`, *optional*, defaults to 1.0): probability of the likeliest codes that are kept.
@@ -42,7 +50,9 @@ class FastJukeboxGenerationConfig(GenerationConfig):
     def __init__(
         self,
         duration: float | None = None,
-        hop_fractions: float | Sequence[float] | None = None,
+        schedule: str | Sequence[str | None] | None = None,
+        window_fractions: float | Sequence[float | None] | None = None,
+        hop_fractions: float | Sequence[float | None] | None = None,
         temperature: float | Sequence[float] | None = None,
         top_k: int | Sequence[int] | None = None,
         top_p: float | Sequence[float] | None = None,
@@ -51,6 +61,8 @@ class FastJukeboxGenerationConfig(GenerationConfig):
     ) -> None:
         # Set before the base class's initialiser, which validates at its end.
         self.duration = DEFAULT_DURATION if duration is None else duration
+        self.schedule = schedule
+        self.window_fractions = window_fractions
         self.hop_fractions = hop_fractions
         super().__init__(
             temperature=0.99 if temperature is None else temperature,
@@ -72,14 +84,18 @@ class FastJukeboxGenerationConfig(GenerationConfig):
             ValueError: naming the setting, its value and what is allowed.
         """
         check_duration("duration", self.duration)
-        for name in _PER_LEVEL:
-            value = getattr(self, name)
-            for entry in value if isinstance(value, list | tuple) else [value]:
-                if name == "hop_fractions":
-                    if entry is not None:
-                        check_hop_fraction(entry)
-                else:
-                    SamplingSettings(**{name: entry})
+        check_schedule(self.schedule)
+        for name in _FRACTIONS:
+            for entry in _entries(getattr(self, name)):
+                if entry is not None:
+                    check_fraction(name, entry)
+        for name in _SAMPLING:
+            for entry in _entries(getattr(self, name)):
+                SamplingSettings(**{name: entry})
+
+
+def _entries(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def per_level(name: str, value: Any, num_levels: int) -> list[Any]:
@@ -97,9 +113,11 @@ def per_level(name: str, value: Any, num_levels: int) -> list[Any]:
     return [value] * num_levels
 
 
-def default_hop_fractions(num_levels: int) -> list[float]:
-    """Published hop fractions, bottom first: 0.125 at the top, 0.5 at every level below it."""
-    return [0.5] * (num_levels - 1) + [0.125]
+def default_hop_fraction(parallel: bool, top: bool, window_fraction: float = 1.0) -> float:
+    """Hop fraction of a level where nothing says otherwise: see [`FastJukeboxGenerationConfig`]."""
+    if parallel:
+        return 1.0 - min(0.125 / window_fraction, 0.25)
+    return 0.125 if top else 0.5
 
 
 def check_duration(name: str, value: Any) -> None:
@@ -111,11 +129,26 @@ def check_duration(name: str, value: Any) -> None:
         )
 
 
-def check_hop_fraction(value: Any) -> None:
+def check_fraction(name: str, value: Any) -> None:
     """Raise a `ValueError` unless `value` is a number in (0, 1]."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not 0 < value <= 1:
-        raise ValueError(f"`hop_fractions` must be in (0, 1], got {value!r}")
+        raise ValueError(f"`{name}` must be in (0, 1], got {value!r}")
+
+
+def check_schedule(value: Any) -> None:
+    """Raise a `ValueError` unless `value` is one of `SCHEDULES`, or a list of them whose last entry, the top level's,
+    is sequential; `None` stands for the default.
+    """
+    allowed = " or ".join(map(repr, SCHEDULES))
+    for entry in _entries(value):
+        if entry is not None and entry not in SCHEDULES:
+            raise ValueError(f"`schedule` must be {allowed}, or a list of them, bottom first; got {value!r}")
+    if isinstance(value, list | tuple) and value and value[-1] == "parallel":
+        raise ValueError(
+            "`schedule` must end with 'sequential': windows of the top level, which nothing conditions, cannot be "
+            f"sampled apart; got {value!r}"
+        )
 
 
 __all__ = [
@@ -123,7 +156,8 @@ __all__ = [
     "MAX_DURATION_SECONDS",
     "FastJukeboxGenerationConfig",
     "check_duration",
-    "check_hop_fraction",
-    "default_hop_fractions",
+    "check_fraction",
+    "check_schedule",
+    "default_hop_fraction",
     "per_level",
 ]

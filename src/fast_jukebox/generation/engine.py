@@ -1,14 +1,17 @@
 """The one sampling loop: a window of codes, code by code.
 
 What differs between machines is the step that the loop is given: a step knows the prior, its caches and how a code is
-drawn, so that one which runs all of it on a device without returning to the host fits in the same place.
+drawn. The plain one calls the prior for each code; the others hand a row of codes at a time to a program that the prior
+made for its device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +24,21 @@ if TYPE_CHECKING:
 
 NARROW = 512
 """Width of a prior below which a step on a CPU is quickest on one thread."""
+
+ENGINES = ("auto", "eager", "native", "graph", "compiled")
+"""What [`make_step`] can be asked for:
+
+- `"auto"`: what suits the machine;
+- `"eager"`: one call of the prior a code, anywhere;
+- `"native"`: C, built by the machine's compiler; on a CPU in float32;
+- `"graph"`: steps that stay on the device, recorded as CUDA graphs on a GPU;
+- `"compiled"`: the same after torch.compile, which takes a minute or more before the first code.
+"""
+
+PROGRAMS_KEPT = 2
+"""How many programs that were costly to make are kept for each prior, the last ones used."""
+
+_granted: ContextVar[int | None] = ContextVar("granted", default=None)
 
 
 class Step(Protocol):
@@ -38,6 +56,30 @@ class Step(Protocol):
         Raises:
             FloatingPointError: the prior's numbers were none, so the codes mean nothing.
         """
+
+
+class Program(Protocol):
+    """What a prior makes for its device: many steps in one call. Made by the prior's `new_program`."""
+
+    grain: int
+    """The most codes that one call draws."""
+    cache: Any
+    """What the prior's `prefill` fills before the first call."""
+    logits: Tensor
+    """(N, K), those of the last step"""
+
+    @property
+    def costly(self) -> bool:
+        """Whether making it took so long that it is better kept for the next window."""
+
+    def load(self, conditioning: Any) -> None:
+        """Take in what conditions the next window."""
+
+    def unload(self) -> None:
+        """Let go of it, after the window."""
+
+    def run(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
+        """Draw codes from `position` on: int64 (N,) before it and float32 (N, count) -> int64 (N, count)."""
 
 
 class EagerStep:
@@ -67,12 +109,167 @@ class EagerStep:
         return draw_codes(self.logits, uniform, self.settings)
 
     def finish(self) -> None:
-        """See [`Step`]. One look at the last logits, as what goes wrong stays in the caches."""
-        if torch.isnan(self.logits).any():
-            raise FloatingPointError(
-                f"the prior of level {self.prior.config.level} gave logits that are NaN in {self.logits.dtype}; if its "
-                "weights are sound, load it in a wider dtype such as torch.bfloat16 or torch.float32"
-            )
+        """See [`Step`]."""
+        check_logits(self.logits, self.prior.config.level)
+
+
+class ProgramStep:
+    """Many codes a call, by a program of the prior.
+
+    Args:
+        prior: has the sampling protocol of [`FastJukeboxPrior`].
+        conditioning: what the prior's `condition` returned for the window.
+        program: made by the prior's `new_program`; nothing else may use it until `finish`.
+        settings: how a code is drawn.
+        give_back: called with the program when the window is done and nothing went wrong.
+    """
+
+    def __init__(
+        self,
+        prior: FastJukeboxPrior,
+        conditioning: Any,
+        program: Program,
+        settings: SamplingSettings,
+        give_back: Callable[[Program], None] | None = None,
+    ) -> None:
+        self.prior = prior
+        self.conditioning = conditioning
+        self.program = program
+        self.settings = settings
+        self.give_back = give_back
+        self.grain = program.grain
+
+    def first(self, prompt: Tensor, uniform: Tensor) -> Tensor:
+        """See [`Step`]."""
+        self.logits = self.prior.prefill(prompt, self.conditioning, self.program.cache)
+        self.program.load(self.conditioning)
+        return draw_codes(self.logits, uniform, self.settings)
+
+    def next(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
+        """See [`Step`]."""
+        return self.run(code, position, uniform.unsqueeze(1)).squeeze(1)
+
+    def run(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
+        """Draw up to `grain` codes from `position` on: int64 (N,) before it and float32 (N, count) ->
+        int64 (N, count).
+        """
+        codes = self.program.run(code, position, uniform)
+        self.logits = self.program.logits
+        return codes
+
+    def finish(self) -> None:
+        """See [`Step`]."""
+        check_logits(self.logits, self.prior.config.level)
+        self.program.unload()
+        if self.give_back is not None:
+            self.give_back(self.program)
+
+
+def check_logits(logits: Tensor, level: int) -> None:
+    """One look at a window's last logits, as what goes wrong stays in the caches.
+
+    Raises:
+        FloatingPointError: some are NaN.
+    """
+    if torch.isnan(logits).any():
+        raise FloatingPointError(
+            f"the prior of level {level} gave logits that are NaN in {logits.dtype}; if its weights are sound, load it "
+            "in a wider dtype such as torch.bfloat16 or torch.float32"
+        )
+
+
+def make_step(
+    prior: FastJukeboxPrior, conditioning: Any, batch_size: int, settings: SamplingSettings, engine: str = "auto"
+) -> Step:
+    """A step for one window.
+
+    Args:
+        prior: has the sampling protocol of [`FastJukeboxPrior`]: `new_cache`, `prefill`, `step`, and for engines other
+            than `"eager"` `new_program`.
+        conditioning: what the prior's `condition` returned for the window.
+        batch_size: songs in the batch.
+        settings: how a code is drawn.
+        engine: one of `ENGINES`. `"auto"` goes by the prior and the machine alone, never by the batch.
+
+    Raises:
+        ValueError: `engine` is none of them or cannot sample this prior.
+        RuntimeError: `engine` is `"native"` and there is no C compiler.
+    """
+    check_engine(engine)
+    if engine == "eager" or not hasattr(prior, "new_program"):
+        if engine not in ("auto", "eager"):
+            raise ValueError(f"`engine` must be 'auto' or 'eager' for a {type(prior).__name__}, got {engine!r}")
+        return EagerStep(prior, conditioning, batch_size, settings)
+    key = (engine, batch_size, settings, granted_threads(), _weights_of(prior))
+    program = _POOL.take(prior, key)
+    if program is None:
+        program = _new_program(prior, batch_size, settings, engine)
+    if program is None:
+        return EagerStep(prior, conditioning, batch_size, settings)
+    give_back = (lambda done: _POOL.put(prior, key, done)) if program.costly else None
+    return ProgramStep(prior, conditioning, program, settings, give_back)
+
+
+def check_engine(engine: object) -> str:
+    """`engine` itself.
+
+    Raises:
+        ValueError: it is none of `ENGINES`.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
+    return str(engine)
+
+
+def _new_program(prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, engine: str) -> Program | None:
+    """A program; where there is no room for it, once more without those that are kept."""
+    try:
+        return prior.new_program(batch_size, settings, engine, granted_threads())
+    except torch.OutOfMemoryError:
+        release_programs()
+        return prior.new_program(batch_size, settings, engine, granted_threads())
+
+
+class _Pool:
+    """Programs that no window uses at the moment, as long as their prior lives."""
+
+    def __init__(self) -> None:
+        self._programs: WeakKeyDictionary[Any, list[tuple[Any, Program]]] = WeakKeyDictionary()
+
+    def take(self, prior: Any, key: Any) -> Program | None:
+        """The program of that key, which is then the caller's; those of other weights are dropped."""
+        kept = self._programs.get(prior)
+        if not kept:
+            return None
+        kept[:] = [entry for entry in kept if entry[0][-1] == key[-1]]
+        for index, (own, program) in enumerate(kept):
+            if own == key:
+                del kept[index]
+                return program
+        return None
+
+    def put(self, prior: Any, key: Any, program: Program) -> None:
+        kept = self._programs.setdefault(prior, [])
+        kept.append((key, program))
+        del kept[:-PROGRAMS_KEPT]
+
+    def clear(self) -> None:
+        self._programs.clear()
+
+
+_POOL = _Pool()
+
+
+def release_programs() -> None:
+    """Give back the memory of all recorded and compiled steps that are kept for the next window."""
+    _POOL.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _weights_of(prior: Any) -> tuple[tuple[int, int], ...]:
+    """Where a prior's weights are and how often they were changed."""
+    return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in prior.parameters())
 
 
 def sample_window(
@@ -81,10 +278,11 @@ def sample_window(
     """Sample one window.
 
     Args:
-        step: the prior, set up for this window.
+        step: the prior, set up for this window. If it has `run` and `grain` (see [`ProgramStep`]), codes come in rows.
         prompt: int64 (N, P), the codes that are known, P >= 0.
         uniform: float32 (N, M), one number for each code to sample, M >= 1.
-        after_code: called after each code with how many are done, for progress; what it raises ends the sampling.
+        after_code: called after each code or row of codes with how many are done, for progress; what it raises ends the
+            sampling.
 
     Returns:
         int64 (N, P + M), the prompt first, on its device.
@@ -93,14 +291,26 @@ def sample_window(
     new = uniform.shape[1]
     codes = prompt.new_empty((songs, known + new))
     codes[:, :known] = prompt
+    grain, run = getattr(step, "grain", 1), getattr(step, "run", None)
     columns = uniform.unbind(dim=1)
     code = step.first(prompt, columns[0])
-    for index in range(new):
-        if index:
-            code = step.next(code, known + index, columns[index])
-        codes[:, known + index] = code
+    codes[:, known] = code
+    done = 1
+    if after_code is not None:
+        after_code(done)
+    while done < new:
+        if run is None:
+            count = 1
+            code = step.next(code, known + done, columns[done])
+            codes[:, known + done] = code
+        else:
+            count = min(grain, new - done)
+            drawn = run(code, known + done, uniform[:, done : done + count])
+            codes[:, known + done : known + done + count] = drawn
+            code = drawn[:, -1]
+        done += count
         if after_code is not None:
-            after_code(index + 1)
+            after_code(done)
     step.finish()
     return codes
 
@@ -123,21 +333,45 @@ def sampling_mode(*modules: Any) -> Iterator[None]:
 
 @contextmanager
 def suited_threads(prior: Any) -> Iterator[None]:
-    """On a CPU, sample narrow priors on one thread; afterwards torch has as many as before, come what may.
+    """On a CPU, sample narrow priors on one thread of torch; afterwards it has as many as before, come what may.
 
     A step of a narrow prior is made of operations of a few microseconds, which take longer to share out than to do (a
     busy machine makes it many times longer). The width alone decides, so that the numbers do not depend on the batch.
+    The `"native"` engine shares out songs, not operations, and still uses the threads that torch had.
     """
     width = getattr(prior.config, "hidden_size", NARROW)
     threads = torch.get_num_threads()
     if width >= NARROW or threads == 1 or device_of(prior).type != "cpu":
         yield
         return
+    token = _granted.set(threads)
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        _granted.reset(token)
 
 
-__all__ = ["EagerStep", "Step", "sample_window", "sampling_mode", "suited_threads"]
+def granted_threads() -> int:
+    """How many threads sampling may use: torch's own, or within `suited_threads` those it had before."""
+    return _granted.get() or torch.get_num_threads()
+
+
+__all__ = [
+    "ENGINES",
+    "NARROW",
+    "PROGRAMS_KEPT",
+    "EagerStep",
+    "Program",
+    "ProgramStep",
+    "Step",
+    "check_engine",
+    "check_logits",
+    "granted_threads",
+    "make_step",
+    "release_programs",
+    "sample_window",
+    "sampling_mode",
+    "suited_threads",
+]

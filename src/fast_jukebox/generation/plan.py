@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from fast_jukebox.generation.checks import (
     check_codes_by_level,
     check_count,
     check_levels,
-    check_metadata,
     check_prompt_audio,
     common_batch,
     device_of,
@@ -23,58 +23,58 @@ from fast_jukebox.generation.checks import (
 from fast_jukebox.generation.configuration import (
     FastJukeboxGenerationConfig,
     check_duration,
-    default_hop_fractions,
+    default_hop_fraction,
     per_level,
 )
+from fast_jukebox.generation.labels import check_labels, level_metadata
 from fast_jukebox.generation.progress import level_name
 from fast_jukebox.generation.sampling import SamplingSettings
-from fast_jukebox.generation.windows import Window, sampled_codes, sequential_windows
+from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
 
 _SETTINGS = ("do_sample", "temperature", "top_k", "top_p")
+_SHAPES = ("schedule", "window_fractions", "hop_fractions")
 
 
 @dataclass(frozen=True)
 class SongPlan:
-    """What one call of `generate` does. Lists have an entry a level, bottom first.
+    """What one call of `generate` or `stream` does. Lists have an entry a level, bottom first.
 
     Attributes:
-        samples: audio samples of the result, T.
-        lengths: codes of the whole song.
+        samples: audio samples of the result, T; `None` for a song without end.
+        lengths: codes of the whole song; `None` likewise.
         given: int64 (1 or N, codes) known at the song's beginning, or `None`.
-        windows: windows to sample, in order; none at a level that is not sampled.
+        layouts: which windows to sample; `None` for a level that is not sampled.
+        ratios: codes that a code of the level above stands for; 1 at the top.
         settings: how codes are drawn.
         metadata: int64 (1 or N, width) label vectors, or `None` where the prior takes none.
         start_level: the highest level to sample.
         stop_level: the lowest level to sample, from which audio is decoded.
         num_samples: songs, N.
-        max_batch_size: songs that are sampled at once.
+        max_batch_size: rows, a window of a song each, that are sampled at once at most; `None` for what memory allows.
         seed: what to report: the seed, or one for each song.
         seeds: each song's seed.
         songs: which song of its seed each one is.
     """
 
-    samples: int
-    lengths: list[int]
+    samples: int | None
+    lengths: list[int | None]
     given: list[Tensor | None]
-    windows: list[list[Window]]
+    layouts: list[Layout | None]
+    ratios: list[int]
     settings: list[SamplingSettings]
     metadata: list[Tensor | None]
     start_level: int
     stop_level: int
     num_samples: int
-    max_batch_size: int
+    max_batch_size: int | None
     seed: int | list[int]
     seeds: list[int]
     songs: list[int]
 
-    def batches(self) -> list[slice]:
-        """Rows that are sampled together."""
-        starts = range(0, self.num_samples, self.max_batch_size)
-        return [slice(start, min(start + self.max_batch_size, self.num_samples)) for start in starts]
-
-    def codes_to_sample(self) -> list[int]:
-        """How many codes each level samples, counted once for songs that are sampled together."""
-        return [sampled_codes(windows) * len(self.batches()) for windows in self.windows]
+    @cached_property
+    def windows(self) -> list[list[Window]]:
+        """The windows of each level of a song that ends."""
+        return [[] if layout is None else list(layout.windows()) for layout in self.layouts]
 
 
 def resolve_generation_config(own: Any, given: Any, settings: dict[str, Any]) -> FastJukeboxGenerationConfig:
@@ -139,8 +139,11 @@ def plan_song(
     seed: Any,
     song_ids: Any,
     max_batch_size: int | None,
+    endless: bool = False,
 ) -> SongPlan:
     """Check the arguments of [`FastJukeboxGenerationMixin.generate`], which explains them, and lay out the work.
+
+    With `endless`, a `duration` of `None` is a song without end where the top level is sampled.
 
     Raises:
         ValueError: naming the argument, its value and what is allowed.
@@ -150,7 +153,7 @@ def plan_song(
     if max_batch_size is not None:
         check_count("max_batch_size", max_batch_size)
     start_level, stop_level = check_levels(start_level, stop_level, num_levels)
-    settings, hop_fractions = level_settings(config, num_levels)
+    settings, shapes = level_settings(config, num_levels)
     if duration is not None:
         check_duration("duration", duration)
     if prompt is not None and codes is not None:
@@ -164,7 +167,12 @@ def plan_song(
     labels = level_metadata(metadata, priors)
     if prompt is not None:
         given = list(encode_prompt(vqvae, prompt, prompt_duration))
-    samples, lengths = song_lengths(duration if codes is not None else duration or config.duration, given, hops, rate)
+    if duration is None and codes is None and not endless:
+        duration = config.duration
+    samples: int | None = None
+    lengths: list[int | None] = [None] * num_levels
+    if duration is not None or not endless or start_level < num_levels - 1:
+        samples, lengths = song_lengths(duration, given, hops, rate)
     check_given(given, lengths, start_level, "codes" if prompt is None else "prompt", [hop / rate for hop in hops])
 
     sizes = {"num_samples": num_samples}
@@ -174,51 +182,82 @@ def plan_song(
         sizes["seed"] = max(len(seed), 1)
     batch = common_batch(sizes)
     reported, seeds, songs = resolve_seeds(seed, song_ids, batch)
-    windows: list[list[Window]] = [[] for _ in priors]
+    ratios = [upper // hop for hop, upper in zip(hops, [*hops[1:], hops[-1]], strict=True)]
+    layouts: list[Layout | None] = [None] * num_levels
     for level in range(stop_level, start_level + 1):
         known = given[level]
-        windows[level] = sequential_windows(
+        layouts[level] = level_layout(
             level,
             lengths[level],
             priors[level].config.n_ctx,
-            hop_fractions[level],
-            upper_ratio=hops[level + 1] // hops[level] if level + 1 < num_levels else 1,
+            shapes[level],
+            ratio=ratios[level],
             given=0 if known is None else known.shape[1],
+            top=level == num_levels - 1,
         )
-    check_labels(priors, labels, windows, hops, samples)
+    check_labels(priors, labels, layouts, hops, samples)
     return SongPlan(
         samples=samples,
         lengths=lengths,
         given=given,
-        windows=windows,
+        layouts=layouts,
+        ratios=ratios,
         settings=settings,
         metadata=labels,
         start_level=start_level,
         stop_level=stop_level,
         num_samples=batch,
-        max_batch_size=batch if max_batch_size is None else max_batch_size,
+        max_batch_size=max_batch_size,
         seed=reported,
         seeds=seeds,
         songs=songs,
     )
 
 
-def level_settings(config: FastJukeboxGenerationConfig, num_levels: int) -> tuple[list[SamplingSettings], list[float]]:
-    """How codes are drawn, and the hop fraction, at each level.
+@dataclass(frozen=True)
+class WindowShape:
+    """How the windows of a level are laid out: see [`FastJukeboxGenerationConfig`]."""
+
+    parallel: bool
+    window_fraction: float
+    hop_fraction: float
+
+
+def level_settings(
+    config: FastJukeboxGenerationConfig, num_levels: int
+) -> tuple[list[SamplingSettings], list[WindowShape]]:
+    """How codes are drawn, and how windows are laid out, at each level.
 
     Raises:
         ValueError: a list in `config` has another number of levels.
     """
     columns = [per_level(name, getattr(config, name), num_levels) for name in _SETTINGS]
     settings = [SamplingSettings(**dict(zip(_SETTINGS, row, strict=True))) for row in zip(*columns, strict=True)]
-    published = default_hop_fractions(num_levels)
-    chosen = per_level("hop_fractions", config.hop_fractions, num_levels)
-    return settings, [default if own is None else own for own, default in zip(chosen, published, strict=True)]
+    chosen = zip(*(per_level(name, getattr(config, name), num_levels) for name in _SHAPES), strict=True)
+    shapes = []
+    for level, (schedule, window_fraction, hop_fraction) in enumerate(chosen):
+        top = level == num_levels - 1
+        parallel = not top and schedule != "sequential"
+        share = 1.0 if window_fraction is None or not parallel else window_fraction
+        default = default_hop_fraction(parallel, top, share)
+        shapes.append(WindowShape(parallel, share, default if hop_fraction is None else hop_fraction))
+    return settings, shapes
+
+
+def level_layout(
+    level: int, length: int | None, n_ctx: int, shape: WindowShape, *, ratio: int, given: int, top: bool
+) -> Layout:
+    """Which windows a level is sampled in. The top level's first window is sampled a hop at a time, like those after
+    it, so that the levels below need not wait for a whole context.
+    """
+    size = size_of(shape.window_fraction, n_ctx, ratio)
+    hop = hop_of(shape.hop_fraction, size, ratio)
+    return Layout(level, length, size, hop, given, parallel=shape.parallel, stretch=hop if top else None)
 
 
 def song_lengths(
     duration: float | None, given: Sequence[Tensor | None], hops: Sequence[int], rate: int
-) -> tuple[int, list[int]]:
+) -> tuple[int, list[int | None]]:
     """Audio samples of the result and codes of each level: of `duration`, or where it is `None` of the given top codes.
 
     Raises:
@@ -243,15 +282,17 @@ def song_lengths(
 
 
 def check_given(
-    given: Sequence[Tensor | None], lengths: Sequence[int], start_level: int, name: str, seconds: Sequence[float]
+    given: Sequence[Tensor | None], lengths: Sequence[int | None], start_level: int, name: str, seconds: Sequence[float]
 ) -> None:
-    """Raise a `ValueError` unless the given codes fit into the song and are whole above `start_level`.
+    """Raise a `ValueError` unless the given codes fit into the song, if it ends, and are whole above `start_level`.
 
     `seconds` is how long a code of each level lasts.
     """
     num_levels = len(lengths)
     for level in reversed(range(num_levels)):
         own, length = given[level], lengths[level]
+        if length is None:
+            continue
         count = 0 if own is None else own.shape[1]
         where = f"of the {level_name(level, num_levels)} level"
         if count > length:
@@ -265,79 +306,13 @@ def check_given(
             )
 
 
-def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
-    """Label vectors of each level, bottom first: the same for all, or a list with an entry a level.
-
-    A prior takes as many columns as it knows; a prior without labels takes none.
-
-    Raises:
-        ValueError: no metadata for a prior that needs it, metadata where none is taken, or of another type, width or
-            number of levels.
-    """
-    entries = metadata if isinstance(metadata, list | tuple) else [metadata] * len(priors)
-    if len(entries) != len(priors):
-        raise ValueError(f"`metadata` must have one entry for each of {len(priors)} levels, got {len(entries)}")
-    shared = not isinstance(metadata, list | tuple)
-    widths = [prior.config.metadata_length for prior in priors]
-    labels: list[Tensor | None] = []
-    for level, (entry, width) in enumerate(zip(entries, widths, strict=True)):
-        name = "metadata" if shared else f"metadata[{level}]"
-        if entry is not None:
-            check_metadata(name, entry, max(widths) if shared else width)
-        if width and entry is None:
-            raise ValueError(
-                f"`{name}` must be given: the {level_name(level, len(priors))} prior is conditioned on artist, genre "
-                "or timing; got None"
-            )
-        labels.append(entry[:, :width] if width and entry is not None else None)
-    return labels
-
-
-def check_labels(
-    priors: Sequence[Any],
-    labels: Sequence[Tensor | None],
-    windows: Sequence[Sequence[Window]],
-    hops: Sequence[int],
-    samples: int,
-) -> None:
-    """Let each labelled prior see its label vectors at its first and last window, of which one upper code is enough,
-    before any level is sampled.
-
-    Raises:
-        ValueError: the prior refuses an artist, a genre or a length.
-    """
-    for prior, own, its_windows, hop in zip(priors, labels, windows, hops, strict=True):
-        if own is None or not its_windows:
-            continue
-        device, ratio = device_of(prior), prior.config.upper_ratio
-        upper = torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device) if prior.config.upper_downs else None
-        for window in [*its_windows[:1], *its_windows[1:][-1:]]:
-            seen = window_metadata(own.to(device), window, prior.config.n_ctx, hop, samples)
-            prior.condition(own.shape[0], ratio, upper_codes=upper, metadata=seen)
-
-
-def window_metadata(labels: Tensor | None, window: Window, n_ctx: int, hop_length: int, samples: int) -> Tensor | None:
-    """`labels` (N, width) with the window's offset and a context's length, and the song's where it is 0, in samples.
-
-    The length is that of a whole context for shorter windows too: the prior spreads it over its `n_ctx` positions.
-    """
-    if labels is None:
-        return None
-    labels = labels.clone()
-    labels[:, 0].masked_fill_(labels[:, 0] == 0, samples)
-    labels[:, 1] = window.start * hop_length
-    labels[:, 2] = n_ctx * hop_length
-    return labels
-
-
 __all__ = [
     "SongPlan",
-    "check_labels",
+    "WindowShape",
     "encode_prompt",
-    "level_metadata",
+    "level_layout",
     "level_settings",
     "plan_song",
     "resolve_generation_config",
     "song_lengths",
-    "window_metadata",
 ]

@@ -18,6 +18,9 @@ from torch import Tensor
 MAX_SEED = 2**63 - 1
 """The largest seed."""
 
+MIN_TEMPERATURE = 1e-3
+"""The lowest temperature: still less and logits would leave the range of float32. `do_sample=False` is the limit."""
+
 _MASK = 0xFFFFFFFF
 # Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 _ROUNDS = 10
@@ -31,7 +34,7 @@ class SamplingSettings:
 
     Attributes:
         do_sample: draw; if `False`, take the likeliest code.
-        temperature: what logits are divided by, above 0.
+        temperature: what logits are divided by, at least `MIN_TEMPERATURE`.
         top_k: keep only the `top_k` likeliest codes (and those that tie with the last of them); 0 keeps all.
         top_p: keep only the fewest likeliest codes whose probabilities sum to at least `top_p`, in (0, 1]; 1 keeps all.
 
@@ -47,8 +50,11 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.do_sample, bool):
             raise ValueError(f"`do_sample` must be True or False, got {self.do_sample!r}")
-        if not _is_number(self.temperature) or not self.temperature > 0:
-            raise ValueError(f"`temperature` must be a finite number above 0, got {self.temperature!r}")
+        if not _is_number(self.temperature) or not self.temperature >= MIN_TEMPERATURE:
+            raise ValueError(
+                f"`temperature` must be a finite number of at least {MIN_TEMPERATURE:g} (do_sample=False takes the "
+                f"likeliest code), got {self.temperature!r}"
+            )
         if not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 0:
             raise ValueError(f"`top_k` must be an integer of at least 0 (0 keeps every code), got {self.top_k!r}")
         if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
@@ -184,6 +190,7 @@ def _is_number(value: object) -> bool:
 
 __all__ = [
     "MAX_SEED",
+    "MIN_TEMPERATURE",
     "SamplingSettings",
     "check_seed",
     "draw_codes",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+SCHEDULES = ("parallel", "sequential")
+"""How the windows of a level follow each other; see [`Layout`]."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,18 @@ class Window:
             codes that a code of the level above stands for.
         prompt_length: how many codes at the window's beginning are known and only condition the others.
         length: codes of the window, the prompt included.
+        seam_end: the song's position by which the window has taken over from the one before; 0 where it joins nothing.
+        seam_length: it does so somewhere in the `seam_length` codes before `seam_end`.
+        provisional: how many codes at the window's end the next window may replace.
     """
 
     level: int
     start: int
     prompt_length: int
     length: int
+    seam_end: int = 0
+    seam_length: int = 0
+    provisional: int = 0
 
     def __post_init__(self) -> None:
         if self.level < 0 or self.start < 0 or not 0 <= self.prompt_length < self.length:
@@ -51,13 +60,124 @@ class Window:
         """How many codes are sampled here."""
         return self.length - self.prompt_length
 
+    @property
+    def final(self) -> int:
+        """The song's position up to which no later window changes a code."""
+        return self.end - self.provisional
 
-def hop_of(hop_fraction: float, n_ctx: int, upper_ratio: int = 1) -> int:
-    """Codes between the starts of two windows: `hop_fraction` of the context, rounded to whole codes of the level
-    above.
+
+@dataclass(frozen=True)
+class Layout:
+    """The windows of a level, which begin the same whatever the song's length: only its last window may differ.
+
+    *Sequential*: each window takes what it shares with the window before as its prompt, as Jukebox samples.
+
+    ```
+    |==============|
+        |··········====|            · prompt   = sampled
+            |··········====|
+    ```
+
+    *Parallel*: no window waits for another. Neighbours both sample what they share, with the same noise. The first
+    codes of a window lack what came before them and its last ones what comes after, so a window takes over from the
+    one before somewhere in the middle half of what they share.
+
+    ```
+    |==============--|
+                |--==============--|     - heard of neither, as a rule
+                            |--==============|
+    ```
+
+    In both, the last window is pulled back to end with the song, a song shorter than a window is one shorter window,
+    and codes given at the song's beginning are known: windows that lie wholly within them vanish, those that begin
+    within them take them as their prompt.
+
+    Attributes:
+        level: 0 is the bottom.
+        length: codes of the song at this level, a multiple of `upper_ratio`; `None` for a song without end.
+        size: codes of a window.
+        hop: codes between the starts of two windows, at most `size`.
+        given: codes known at the song's beginning.
+        parallel: see above.
+        stretch: sequential windows that sample more codes than this are sampled in stretches of so many, each with what
+            is known as its prompt, so that levels below need not wait for a whole window; `None` for whole windows.
+    """
+
+    level: int
+    length: int | None
+    size: int
+    hop: int
+    given: int = 0
+    parallel: bool = False
+    stretch: int | None = None
+
+    def windows(self) -> Iterator[Window]:
+        """The windows in their order; endless where the song is."""
+        return self._parallel() if self.parallel else self._sequential()
+
+    @property
+    def _overlap(self) -> int:
+        return self.size - self.hop
+
+    @property
+    def _seam_length(self) -> int:
+        """Codes among which a parallel window takes over: half of the overlap, and never more than a hop."""
+        return min(self._overlap - 2 * (self._overlap // 4), self.hop)
+
+    def _sequential(self) -> Iterator[Window]:
+        size = self.size if self.length is None else min(self.size, self.length)
+        known, start = self.given, 0
+        while self.length is None or known < self.length:
+            first = start if self.length is None else min(start, self.length - size)
+            while known < first + size:
+                end = first + size if self.stretch is None else min(known + self.stretch, first + size)
+                yield Window(self.level, first, known - first, end - first)
+                known = end
+            start += self.hop
+
+    def _parallel(self) -> Iterator[Window]:
+        size = self.size if self.length is None else min(self.size, self.length)
+        before, start, last = 0, 0, False  # the end of the window before
+        lead = self._overlap // 4
+        while not last:
+            last = self.length is not None and start + size >= self.length
+            first = self.length - size if last and self.length is not None else start
+            if first + size > self.given:
+                yield Window(
+                    self.level,
+                    first,
+                    max(self.given - first, 0),
+                    size,
+                    seam_end=before - lead if before else 0,
+                    seam_length=self._seam_length if before else 0,
+                    provisional=0 if last else lead + self._seam_length,
+                )
+                before = first + size
+            start += self.hop
+
+
+def hop_of(hop_fraction: float, size: int, upper_ratio: int = 1) -> int:
+    """Codes between the starts of two windows: `hop_fraction` of a window, rounded to whole codes of the level above.
 
     Args:
         hop_fraction: in (0, 1].
+        size: codes of a window, a multiple of `upper_ratio`.
+        upper_ratio: codes that a code of the level above stands for; 1 at the top.
+
+    Returns:
+        A multiple of `upper_ratio` from `upper_ratio` to `size`.
+
+    Raises:
+        ValueError: `hop_fraction` or `size` is not as asked.
+    """
+    return _share("hop_fractions", hop_fraction, size, upper_ratio)
+
+
+def size_of(window_fraction: float, n_ctx: int, upper_ratio: int = 1) -> int:
+    """Codes of a window: `window_fraction` of the context, rounded to whole codes of the level above.
+
+    Args:
+        window_fraction: in (0, 1].
         n_ctx: codes of the context, a multiple of `upper_ratio`.
         upper_ratio: codes that a code of the level above stands for; 1 at the top.
 
@@ -65,30 +185,37 @@ def hop_of(hop_fraction: float, n_ctx: int, upper_ratio: int = 1) -> int:
         A multiple of `upper_ratio` from `upper_ratio` to `n_ctx`.
 
     Raises:
-        ValueError: `hop_fraction` or `n_ctx` is not as asked.
+        ValueError: `window_fraction` or `n_ctx` is not as asked.
     """
-    if not (math.isfinite(hop_fraction) and 0.0 < hop_fraction <= 1.0):
-        raise ValueError(f"`hop_fractions` must be in (0, 1], got {hop_fraction!r}")
-    if n_ctx % upper_ratio:
-        raise ValueError(f"`n_ctx` must be a multiple of {upper_ratio} codes, one code of the level above; got {n_ctx}")
-    return min(max(round(hop_fraction * n_ctx / upper_ratio), 1) * upper_ratio, n_ctx)
+    return _share("window_fractions", window_fraction, n_ctx, upper_ratio)
+
+
+def _share(name: str, fraction: float, whole: int, upper_ratio: int) -> int:
+    if not (math.isfinite(fraction) and 0.0 < fraction <= 1.0):
+        raise ValueError(f"`{name}` must be in (0, 1], got {fraction!r}")
+    if whole % upper_ratio:
+        raise ValueError(f"`n_ctx` must be a multiple of {upper_ratio} codes, one code of the level above; got {whole}")
+    return min(max(round(fraction * whole / upper_ratio), 1) * upper_ratio, whole)
+
+
+def check_length(length: int, given: int, upper_ratio: int) -> None:
+    """Raise a `ValueError` unless `length` is whole codes of the level above, and `given` within it."""
+    if length < 1 or length % upper_ratio:
+        raise ValueError(f"`length` must be a positive multiple of {upper_ratio} codes, got {length}")
+    if not 0 <= given <= length:
+        raise ValueError(f"`given` must be from 0 to the song's {length} codes, got {given}")
 
 
 def sequential_windows(
     level: int, length: int, n_ctx: int, hop_fraction: float, upper_ratio: int = 1, given: int = 0
 ) -> list[Window]:
-    """The windows of a level one after the other, as Jukebox samples them.
-
-    Windows start every `hop_fraction * n_ctx` codes and take what they share with the window before as their prompt;
-    the last is pulled back to end with the song. A song shorter than the context is one shorter window. Codes that are
-    given at the song's beginning are known from the start: windows that lie wholly within them vanish, the first of the
-    others takes them as its prompt.
+    """The windows of a level one after the other, as Jukebox samples them; see [`Layout`].
 
     Args:
         level: 0 is the bottom.
         length: codes of the whole song at this level, a multiple of `upper_ratio`.
         n_ctx: codes of the context, a multiple of `upper_ratio`.
-        hop_fraction: in (0, 1].
+        hop_fraction: how much of a context lies between the starts of two windows, in (0, 1].
         upper_ratio: codes that a code of the level above stands for; 1 at the top.
         given: codes known at the song's beginning, from 0 to `length`.
 
@@ -100,19 +227,33 @@ def sequential_windows(
         ValueError: a number is out of its range.
     """
     hop = hop_of(hop_fraction, n_ctx, upper_ratio)
-    if length < 1 or length % upper_ratio:
-        raise ValueError(f"`length` must be a positive multiple of {upper_ratio} codes, got {length}")
-    if not 0 <= given <= length:
-        raise ValueError(f"`given` must be from 0 to the song's {length} codes, got {given}")
-    size = min(n_ctx, length)
-    windows: list[Window] = []
-    known = given
-    for index in range(-(-(length - size) // hop) + 1):
-        start = min(index * hop, length - size)
-        if start + size > known:
-            windows.append(Window(level=level, start=start, prompt_length=known - start, length=size))
-            known = start + size
-    return windows
+    check_length(length, given, upper_ratio)
+    return list(Layout(level, length, n_ctx, hop, given).windows())
+
+
+def parallel_windows(
+    level: int, length: int, size: int, hop_fraction: float, upper_ratio: int = 1, given: int = 0
+) -> list[Window]:
+    """The windows of a level that do not wait for each other; see [`Layout`].
+
+    Args:
+        level: 0 is the bottom.
+        length: codes of the whole song at this level, a multiple of `upper_ratio`.
+        size: codes of a window, a multiple of `upper_ratio`.
+        hop_fraction: how much of a window lies between the starts of two, in (0, 1]; the rest is their overlap.
+        upper_ratio: codes that a code of the level above stands for; 1 at the top.
+        given: codes known at the song's beginning, from 0 to `length`.
+
+    Returns:
+        Windows in the order in which they are joined. Together they sample each position from `given` to `length` at
+        least once.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    hop = hop_of(hop_fraction, size, upper_ratio)
+    check_length(length, given, upper_ratio)
+    return list(Layout(level, length, size, hop, given, parallel=True).windows())
 
 
 def sampled_codes(windows: Sequence[Window]) -> int:
@@ -120,4 +261,14 @@ def sampled_codes(windows: Sequence[Window]) -> int:
     return sum(window.new_length for window in windows)
 
 
-__all__ = ["Window", "hop_of", "sampled_codes", "sequential_windows"]
+__all__ = [
+    "SCHEDULES",
+    "Layout",
+    "Window",
+    "check_length",
+    "hop_of",
+    "parallel_windows",
+    "sampled_codes",
+    "sequential_windows",
+    "size_of",
+]

@@ -1,4 +1,4 @@
-"""What every configuration of this package shares: unknown keys are refused, bad values are named."""
+"""What every configuration of this package shares: unknown keys are refused, bad values are named, pushes licensed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 from transformers import PreTrainedConfig
+
+from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.models.push import HubPushMixin
 
 # Keys that transformers itself writes to or passes through a configuration without declaring a field for them.
 _TRANSFORMERS_KEYS = frozenset(
@@ -27,14 +30,16 @@ _TRANSFORMERS_KEYS = frozenset(
         "quantization_config",
     }
 )
+# What transformers hands to `from_dict` on its own account, and no configuration has or needs.
+_LOADING_KEYS = frozenset({"_commit_hash", "_configuration_file", "gguf_file", "torch_dtype", "dtype"})
 
 
-class FastJukeboxBaseConfig(PreTrainedConfig):
+class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
     """Base of the package's configurations.
 
-    Differs from [`~transformers.PreTrainedConfig`] in two ways: a key that is no field of the configuration raises a
-    `ValueError` naming the nearest field (transformers would keep and save it silently), and `validate` is called when
-    the configuration is made and again when it is saved.
+    Differs from [`~transformers.PreTrainedConfig`] in three ways: a key that is no field of the configuration raises a
+    `ValueError` naming the nearest field (transformers would keep and save it silently, or drop it while loading),
+    `validate` is called when the configuration is made, loaded with changes and saved, and a push needs a licence.
     """
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -54,16 +59,81 @@ class FastJukeboxBaseConfig(PreTrainedConfig):
             ValueError: naming the field, the value it had and what is allowed.
         """
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load as [`~transformers.PreTrainedConfig.from_pretrained`] does.
+
+        Raises:
+            ValueError: an argument is neither a field nor one of loading, or a value is not allowed.
+            HubError: there is no such repository or revision, no right to read it, or no connection.
+            OSError: there is no `config.json`.
+        """
+        with clear_hub_errors(pretrained_model_name_or_path, kwargs.get("revision")):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See [`~transformers.PreTrainedConfig.get_config_dict`]; another configuration, or none, is refused.
+
+        Raises:
+            OSError: there is no `config.json`.
+            ValueError: it is neither of this `model_type` nor holds a part that is.
+        """
+        config, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not config:
+            raise OSError(f"`{pretrained_model_name_or_path}` has no config.json, so it holds no {cls.__name__}")
+        found = config.get("model_type", cls.model_type)
+        types = [part.get("model_type") for part in config.values() if isinstance(part, dict)]
+        if cls.model_type not in (found, *types):
+            hint = "; `prior_configs[level]` of the whole configuration is one" if "prior_configs" in config else ""
+            raise ValueError(
+                f"`model_type` of `{pretrained_model_name_or_path}` must be {cls.model_type!r}, got {found!r}{hint}"
+            )
+        return config, unused
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As [`~transformers.PreTrainedConfig.from_dict`]; unknown keys are refused unless they are asked for.
+
+        Raises:
+            ValueError: a key of `kwargs` is no field and `return_unused_kwargs` is not set, or a value is not allowed.
+        """
+        wants_unused = kwargs.pop("return_unused_kwargs", False)
+        # A method or property is no field, though transformers would overwrite it.
+        taken = {key: kwargs.pop(key) for key in list(kwargs) if _is_part_of_class(cls, key)}
+        config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
+        config.validate()
+        unused |= taken
+        if wants_unused:
+            return config, unused
+        for key in unused:
+            if key not in _LOADING_KEYS:
+                raise ValueError(_unknown_key_message(cls.__name__, key, {field.name for field in fields(config)}))
+        return config
+
     def to_dict(self) -> dict[str, Any]:
         """See [`~transformers.PreTrainedConfig.to_dict`]; without what the Trainer leaves behind."""
         output = super().to_dict()
         output.pop("use_cache", None)
         return output
 
-    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Validate, then save as [`~transformers.PreTrainedConfig.save_pretrained`] does."""
+    def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Validate, then save as [`~transformers.PreTrainedConfig.save_pretrained`] does.
+
+        A push, which transformers also takes as the second argument, is that of [`HubPushMixin`].
+        """
         self.validate()
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        return super().save_pretrained(save_directory, *args[1:], push_to_hub=any(args[:1]) or push_to_hub, **kwargs)
+
+
+def _is_part_of_class(cls: type[PreTrainedConfig], key: str) -> bool:
+    """Whether it names a method of the configuration, or a property that cannot be set."""
+    if key in cls.__dataclass_fields__ or key in _TRANSFORMERS_KEYS:
+        return False
+    found = getattr(cls, key, None)
+    return callable(found) or (isinstance(found, property) and found.fset is None)
 
 
 def _unknown_key_message(owner: str, key: str, known: set[str]) -> str:

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from huggingface_hub import is_offline_mode
 from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import resolve_revision
 
+from fast_jukebox.hub import HubError, clear_hub_errors
+from fast_jukebox.models.push import HubPushMixin
+
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
 # Arguments of `from_pretrained` that say where files are, not what is made of them.
 _DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
 PathLike = str | os.PathLike[str]
+# Reads a layout that is not ours: (source, its config.json, part or None for all, level, **download) to our
+# configuration as a dict and our tensors by name.
+Layout = Callable[..., tuple[dict[str, Any], dict[str, Tensor]]]
+_LAYOUTS: dict[str, Layout] = {}
+
 Part = TypeVar("Part", bound="SubmodelLoadingMixin")
+
+
+def default_model_path() -> Path:
+    """The folder of the model that comes inside the package, which `pipeline("fast-jukebox")` loads with no network."""
+    return Path(str(resources.files("fast_jukebox") / "pretrained"))
 
 
 def level_name(level: int, num_levels: int = 3) -> str:
@@ -27,14 +43,65 @@ def level_name(level: int, num_levels: int = 3) -> str:
     return f"{names[level]} level ({level})" if names and 0 <= level < num_levels else f"level {level}"
 
 
+def register_layout(model_type: str, read: Layout) -> None:
+    """Let `from_pretrained` load models of another `model_type`, whose layout `read` knows."""
+    _LAYOUTS[model_type] = read
+
+
+def load_foreign(
+    model_class: Any, source: PathLike, config: dict[str, Any], part: str | None, level: int | None, **kwargs: Any
+) -> Any | None:
+    """A model out of a registered layout, or None where `config` is of none of them.
+
+    Args:
+        model_class: ours.
+        source: the folder or repository.
+        config: its `config.json`.
+        part: as [`register_layout`]'s functions take it, as is `level`.
+        level: which prior.
+        kwargs: of `from_pretrained`.
+    """
+    read = _LAYOUTS.get(str(config.get("model_type")))
+    if read is None:
+        return None
+    own_config, weights = read(source, config, part, level, **download_arguments(kwargs))
+    kwargs = {key: value for key, value in kwargs.items() if key not in _DOWNLOAD_ARGUMENTS and key != "variant"}
+    made, kwargs = model_class.config_class.from_dict(own_config, return_unused_kwargs=True, **kwargs)
+    result = model_class.from_pretrained(None, config=made, state_dict=weights, **kwargs)
+    model = result[0] if isinstance(result, tuple) else result
+    model.name_or_path = model.config.name_or_path = str(source)
+    return result
+
+
 def download_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `from_pretrained`'s arguments that say where files are."""
     return {key: arguments[key] for key in _DOWNLOAD_ARGUMENTS if arguments.get(key) is not None}
 
 
+def pin_revision(name_or_path: PathLike, download: Mapping[str, Any]) -> dict[str, Any]:
+    """`download` with the commit that its revision stands for now, so that all files of a load come from one commit."""
+    revision = resolve_revision(
+        name_or_path,
+        download.get("revision"),
+        token=download.get("token"),
+        local_files_only=download.get("local_files_only", False),
+        cache_dir=download.get("cache_dir"),
+    )
+    return {**download, **({} if revision is None else {"revision": revision})}
+
+
 def read_config(name_or_path: PathLike, **download: Any) -> dict[str, Any]:
-    """`config.json` of a folder or repository as it is written there."""
-    return PreTrainedConfig.get_config_dict(name_or_path, **download)[0]
+    """`config.json` of a folder or repository as it is written there.
+
+    Raises:
+        HubError: there is no such repository or revision, no right to read it, or no connection.
+        OSError: it has no `config.json`.
+    """
+    with clear_hub_errors(name_or_path, download.get("revision")):
+        config = PreTrainedConfig.get_config_dict(name_or_path, **download)[0]
+    if not config:
+        raise OSError(f"`{name_or_path}` has no config.json, so it holds no model of fast_jukebox")
+    return config
 
 
 def find_weights(name_or_path: PathLike, variant: str | None = None, **download: Any) -> dict[str, str]:
@@ -47,6 +114,10 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
 
     Returns:
         A dict from tensor names to file names; empty where the repository has no safetensors.
+
+    Raises:
+        HubError: the repository cannot be read.
+        OSError: the index of the shards is broken.
     """
     single, index = _with_variant(SAFE_WEIGHTS_NAME, variant), _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)
     # As in `from_pretrained`, one file wins over shards.
@@ -56,9 +127,54 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
             return dict.fromkeys(file.keys(), single)
     path = cached_file(name_or_path, index, _raise_exceptions_for_missing_entries=False, **download)
     if path is None:
+        _check_that_nothing_failed(name_or_path, index, download)
         return {}
     with open(path, encoding="utf-8") as file:
-        return json.load(file)["weight_map"]
+        try:
+            weights = dict(json.load(file)["weight_map"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OSError(f"`{index}` of `{name_or_path}` must hold a `weight_map`: {error!r}") from error
+    return weights
+
+
+def _check_that_nothing_failed(name_or_path: PathLike, filename: str, download: Mapping[str, Any]) -> None:
+    """Tell a file that is not there from one that could not be asked for, which `cached_file` does only if it raises.
+
+    Raises:
+        HubError: it could not be asked for.
+    """
+    with clear_hub_errors(name_or_path, download.get("revision")):
+        try:
+            cached_file(name_or_path, filename, **download)
+        except OSError as error:
+            if error.__cause__ is not None:  # of a file that is not there, it has none
+                raise
+
+
+def check_weights(name_or_path: PathLike, variant: str | None = None, **download: Any) -> dict[str, str]:
+    """As [`find_weights`], for weights that must be there, all of them.
+
+    Raises:
+        HubError: the repository cannot be read.
+        OSError: there are no safetensors weights, or the folder lacks a shard that the index names.
+    """
+    with clear_hub_errors(name_or_path, download.get("revision")):
+        weights = find_weights(name_or_path, variant, **download)
+    if not weights:
+        raise OSError(
+            f"`{name_or_path}` holds no weights in safetensors: neither {_with_variant(SAFE_WEIGHTS_NAME, variant)} "
+            f"nor {_with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)}"
+        )
+    if os.path.isdir(name_or_path):
+        folder = os.path.join(name_or_path, download.get("subfolder") or "")
+        for shard in sorted(set(weights.values())):
+            if not os.path.isfile(os.path.join(folder, shard)):
+                index = _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)
+                raise OSError(_lost_shard(name_or_path, shard, index, weights))
+    elif download.get("local_files_only") or is_offline_mode():
+        for shard in sorted(set(weights.values())):
+            _fetch_shard(name_or_path, shard, weights, variant, download)
+    return weights
 
 
 def read_weights(name_or_path: PathLike, prefix: str, variant: str | None = None, **download: Any) -> dict[str, Tensor]:
@@ -66,8 +182,11 @@ def read_weights(name_or_path: PathLike, prefix: str, variant: str | None = None
 
     Raises:
         ValueError: there is no such tensor.
+        HubError: the repository cannot be read.
+        OSError: a shard that the index names is not there.
     """
-    weights = find_weights(name_or_path, variant, **download)
+    with clear_hub_errors(name_or_path, download.get("revision")):
+        weights = find_weights(name_or_path, variant, **download)
     wanted = {key: file for key, file in weights.items() if key.startswith(prefix)}
     if not wanted:
         raise ValueError(
@@ -75,10 +194,26 @@ def read_weights(name_or_path: PathLike, prefix: str, variant: str | None = None
         )
     tensors = {}
     for name in sorted(set(wanted.values())):
-        with safe_open(cached_file(name_or_path, name, **download), framework="pt") as file:
+        with safe_open(_fetch_shard(name_or_path, name, weights, variant, download), framework="pt") as file:
             for key in (key for key, its_file in wanted.items() if its_file == name):
                 tensors[key.removeprefix(prefix)] = file.get_tensor(key)
     return tensors
+
+
+def _fetch_shard(
+    name_or_path: PathLike, name: str, weights: Mapping[str, str], variant: str | None, download: Mapping[str, Any]
+) -> str:
+    with clear_hub_errors(name_or_path, download.get("revision")):
+        path = cached_file(name_or_path, name, _raise_exceptions_for_missing_entries=False, **download)
+        if path is None:
+            _check_that_nothing_failed(name_or_path, name, download)
+            raise OSError(_lost_shard(name_or_path, name, _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant), weights))
+    return path
+
+
+def _lost_shard(source: PathLike, shard: str, index: str, weights: Mapping[str, str]) -> str:
+    parts = ", ".join(f"`{part}`" for part in parts_of(key for key, file in weights.items() if file == shard))
+    return f"`{source}` lacks {shard}, in which its {index} says that weights of {parts} are: save or fetch it again"
 
 
 def parts_of(weights: Iterable[str]) -> list[str]:
@@ -86,7 +221,7 @@ def parts_of(weights: Iterable[str]) -> list[str]:
     return sorted({".".join(key.split(".")[: 2 if key.startswith("priors.") else 1]) for key in weights})
 
 
-class SubmodelLoadingMixin:
+class SubmodelLoadingMixin(HubPushMixin):
     """Lets a model be loaded alone from a repository of its own or from one that holds a whole Fast Jukebox model.
 
     Set `composite_part` to the part's name in the whole model: `"vqvae"`, or `"priors"`, of which `level` picks one.
@@ -114,38 +249,41 @@ class SubmodelLoadingMixin:
         Raises:
             ValueError: `level` is missing, does not exist or is not the level of the model found; or the whole model
                 has no weights of this part.
+            HubError: there is no such repository or revision, no right to read it, or no connection.
+            OSError: there is no configuration or no weights, or a file of weights is lost.
         """
         kwargs.setdefault("use_safetensors", True)
         load = super().from_pretrained  # type: ignore[misc]
-        if pretrained_model_name_or_path is None or isinstance(kwargs.get("config"), PreTrainedConfig):
-            return _checked_level(load(pretrained_model_name_or_path, *model_args, **kwargs), level)
-        download = download_arguments(kwargs)
-        download["revision"] = resolve_revision(
-            pretrained_model_name_or_path,
-            download.get("revision"),
-            token=download.get("token"),
-            local_files_only=download.get("local_files_only", False),
-            cache_dir=download.get("cache_dir"),
-        )
-        config = read_config(pretrained_model_name_or_path, **download)
+        source = pretrained_model_name_or_path
+        if source is None or isinstance(kwargs.get("config"), PreTrainedConfig):
+            with clear_hub_errors(source, kwargs.get("revision")):
+                return _checked_level(load(source, *model_args, **kwargs), level)
+        download = pin_revision(source, download_arguments(kwargs))
+        config = read_config(source, **download)
+        foreign = load_foreign(cls, source, config, cls.composite_part, level, **{**kwargs, **download})
+        if foreign is not None:
+            return foreign
         if config.get("model_type") != COMPOSITE_MODEL_TYPE:
             own_type = cls.config_class.model_type  # type: ignore[attr-defined]
             if config.get("model_type", own_type) != own_type:
                 raise ValueError(
-                    f"`model_type` of `{pretrained_model_name_or_path}` must be {own_type!r}, or "
-                    f"{COMPOSITE_MODEL_TYPE!r} for a whole model that holds one, got {config['model_type']!r}"
+                    f"`model_type` of `{source}` must be {own_type!r}, or {COMPOSITE_MODEL_TYPE!r} for a whole model "
+                    f"that holds one, got {config['model_type']!r}"
                 )
-            return _checked_level(load(pretrained_model_name_or_path, *model_args, **kwargs), level)
+            if kwargs["use_safetensors"]:
+                check_weights(source, kwargs.get("variant"), **download)
+            with clear_hub_errors(source, download.get("revision")):
+                return _checked_level(load(source, *model_args, **{**kwargs, **download}), level)
 
-        own_config, prefix = _part_of_config(config, cls.composite_part, level, pretrained_model_name_or_path)
-        weights = read_weights(pretrained_model_name_or_path, prefix, kwargs.pop("variant", None), **download)
+        own_config, prefix = _part_of_config(config, cls.composite_part, level, source)
+        weights = read_weights(source, prefix, kwargs.pop("variant", None), **download)
         kwargs = {key: value for key, value in kwargs.items() if key not in _DOWNLOAD_ARGUMENTS}
         own_config, kwargs = cls.config_class.from_dict(  # type: ignore[attr-defined]
             own_config, return_unused_kwargs=True, **kwargs
         )
         result = load(None, *model_args, config=own_config, state_dict=weights, **kwargs)
         model = result[0] if isinstance(result, tuple) else result  # a pair with `output_loading_info=True`
-        model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
+        model.name_or_path = model.config.name_or_path = str(source)
         return result
 
 
@@ -193,11 +331,17 @@ def _with_variant(filename: str, variant: str | None) -> str:
 
 __all__ = [
     "COMPOSITE_MODEL_TYPE",
+    "HubError",
     "SubmodelLoadingMixin",
+    "check_weights",
+    "default_model_path",
     "download_arguments",
     "find_weights",
     "level_name",
+    "load_foreign",
     "parts_of",
+    "pin_revision",
     "read_config",
     "read_weights",
+    "register_layout",
 ]

@@ -15,7 +15,8 @@ class PriorTrainer(FastJukeboxTrainer):
     """A [`FastJukeboxTrainer`] that speaks of a prior's loss in bits per code as well.
 
     Training logs `bits_per_code` beside `loss` (nats per code). Evaluation adds `bits_per_code`, `perplexity` and
-    `accuracy` (share of codes that were the most likely one).
+    `accuracy` (share of codes that were the most likely one). Of a prior with lyrics, whose loss is of codes and
+    characters together, both also tell `bits_per_character`.
     """
 
     card_kind = "prior"
@@ -23,6 +24,7 @@ class PriorTrainer(FastJukeboxTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hits: Tensor | None = None
+        self._nats: Tensor | None = None
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
@@ -36,17 +38,38 @@ class PriorTrainer(FastJukeboxTrainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """See [`~transformers.Trainer.log`]: adds the loss in bits."""
         if "loss" in logs:
-            logs["bits_per_code"] = round(float(logs["loss"]) / math.log(2), 5)
+            nats = float(logs["loss"])
+            if self._nats is not None:
+                batches, code, character = self.accelerator.reduce(self._nats, reduction="sum").tolist()
+                nats, logs["bits_per_character"] = code / batches, round(character / batches / math.log(2), 5)
+                self._nats = None
+            logs["bits_per_code"] = round(nats / math.log(2), 5)
         super().log(logs, *args, **kwargs)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """See [`~transformers.Trainer.compute_loss`]: remembers the parts of a loss that is of codes and lyrics."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and outputs.code_loss is not None:
+            # The share of all accumulated batches that this one is, undone.
+            share = 1.0 if num_items_in_batch is None else num_items_in_batch / (inputs["labels"] != -100).sum()
+            code, character = outputs.code_loss.detach() * share, outputs.lyric_loss.detach()
+            entry = torch.stack([torch.ones_like(character), code, character])
+            self._nats = entry if self._nats is None else self._nats + entry
+        return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """See [`~transformers.Trainer.evaluation_loop`]: adds bits, perplexity and accuracy."""
         prefix = kwargs.get("metric_key_prefix", "eval")
-        self._hits = torch.zeros(2, device=self.args.device)
+        self._hits = torch.zeros(5, device=self.args.device)
         output = super().evaluation_loop(*args, **kwargs)
-        hits, codes = self.accelerator.reduce(self._hits, reduction="sum").tolist()
+        hits, codes, nats, songs, characters = self.accelerator.reduce(self._hits, reduction="sum").tolist()
         self._hits = None
         loss = output.metrics[f"{prefix}_loss"]
+        if songs:
+            loss = nats / max(codes, 1)
+            output.metrics[f"{prefix}_bits_per_character"] = characters / songs / math.log(2)
         output.metrics[f"{prefix}_bits_per_code"] = loss / math.log(2)
         output.metrics[f"{prefix}_perplexity"] = math.exp(loss)
         output.metrics[f"{prefix}_accuracy"] = hits / max(codes, 1)
@@ -63,7 +86,11 @@ class PriorTrainer(FastJukeboxTrainer):
             labels = inputs["labels"]
             kept = labels != -100
             hits = (outputs.logits.argmax(-1) == labels) & kept
-            self._hits += torch.stack([hits.sum(), kept.sum()])
+            figures = [hits.sum(), kept.sum(), *[torch.zeros_like(loss)] * 3]
+            if outputs.code_loss is not None:
+                songs = torch.tensor(float(len(labels)), device=loss.device)
+                figures[2:] = [outputs.code_loss * kept.sum(), songs, outputs.lyric_loss * songs]
+            self._hits += torch.stack([figure.float() for figure in figures])
         return loss.detach(), None, None
 
 

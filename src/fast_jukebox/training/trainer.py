@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +23,12 @@ class FastJukeboxTrainingArguments(TrainingArguments):
     Args:
         hub_license: license of the weights by the Hub's identifier; needed where `push_to_hub` is set.
         hub_datasets: the Hub's names of the data trained on.
-        hub_strategy: `"end"` by default, so that only finished models are pushed.
+        hub_strategy: `"end"` by default, so that only finished models are pushed; `"every_save"` pushes the model of
+            each checkpoint. Whole checkpoints, which hold pickles, are not pushed.
         remove_unused_columns: `False` by default, as data sets here hold nothing that a model does not use.
 
     Raises:
-        ValueError: `push_to_hub` without `hub_license`.
+        ValueError: `push_to_hub` without `hub_license`, or with another `hub_strategy`.
     """
 
     hub_license: str | None = field(
@@ -42,6 +44,9 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.push_to_hub and not self.hub_license:
             raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")
+        strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
+        if self.push_to_hub and strategy not in ("end", "every_save"):
+            raise ValueError(f"`hub_strategy` must be 'end' or 'every_save', got {strategy!r}")
 
 
 class FastJukeboxTrainer(Trainer):
@@ -126,9 +131,26 @@ class FastJukeboxTrainer(Trainer):
             commit_message=commit_message or "Upload model",
         )
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the model of a checkpoint with its card; transformers would push the folder, pickles and all."""
+        strategy = getattr(self.args.hub_strategy, "value", self.args.hub_strategy)
+        if not self.is_world_process_zero() or strategy == "end":
+            return
+        self.create_model_card()
+        shutil.copy(Path(self.args.output_dir) / "README.md", checkpoint_folder)
+        push_folder(
+            checkpoint_folder,
+            self.hub_name(),
+            private=self.args.hub_private_repo,
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            commit_message=f"Training in progress, step {self.state.global_step}",
+        )
+
     def hub_name(self) -> str:
         """Repository of the model: `hub_model_id`, or the name of `output_dir`."""
-        return self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        known = getattr(self, "hub_model_id", None)  # with the namespace, once the repository is made
+        return known or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
 
     def training_summary(self) -> str:
         """Settings and length of the training, Markdown."""

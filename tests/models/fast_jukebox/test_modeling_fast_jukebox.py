@@ -294,16 +294,3 @@ def test_a_configuration_that_was_spoilt_is_refused(tiny_config, field, value):
     setattr(tiny_config.prior_configs[2], field, value)
     with pytest.raises(ValueError, match=field):
         FastJukeboxModel(tiny_config)
-
-
-def test_a_push_sends_the_shards_of_save_pretrained(tiny_model, monkeypatch):
-    from transformers import PreTrainedModel
-
-    pushed = []
-    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, *args, **kwargs: pushed.append((args, kwargs)))
-    tiny_model.push_to_hub("someone/model", private=True)
-    tiny_model.push_to_hub("someone/model", max_shard_size="2GB")
-    assert pushed == [
-        (("someone/model",), {"max_shard_size": "1GB", "private": True}),
-        (("someone/model",), {"max_shard_size": "2GB"}),
-    ]

@@ -19,6 +19,23 @@ TINY = {
 UPPER = {"level": 0, "upper_downs": 2, "upper_codebook_size": 7}
 LABELS = {"num_artists": 5, "num_genres": 4, "max_genres": 2}
 TIMING = {**LABELS, "use_timing": True, "timing_bins": 8, "min_duration": 1.0, "max_duration": 9.0}
+LYRICS = {**TIMING, "lyric_length": 8, "lyric_vocab_size": 10}
+LYRIC_PREFIX = {
+    **LYRICS,
+    "attention_patterns": ["row", "column", "previous_row", "lyric_prefix", "dense"],
+    "num_hidden_layers": 5,
+}
+LYRIC_ENCODER = {
+    **LYRICS,
+    "attention_patterns": ["row", "lyric_cross", "column", "previous_row"],
+    "num_hidden_layers": 6,
+    "lyric_encoder_layers": 3,
+    "lyric_encoder_hidden_size": 12,
+    "lyric_encoder_heads": 1,
+    "lyric_encoder_blocks": 4,
+    "tie_output": False,
+    "add_conditioning_after": False,
+}
 
 
 def randomise(prior, scale=0.2):
@@ -59,7 +76,8 @@ def make_inputs():
             times = torch.tensor([[4 * 44100, 44100, config.n_ctx * config.hop_length]]).expand(songs, 3)
             artists = torch.randint(0, config.num_artists, (songs, 1))
             genres = torch.randint(-1, config.num_genres, (songs, config.max_genres))
-            inputs["metadata"] = torch.cat([times, artists, genres], dim=1)
+            lyrics = torch.randint(0, config.lyric_vocab_size, (songs, config.lyric_length))
+            inputs["metadata"] = torch.cat([times, artists, genres, lyrics], dim=1)
         return inputs
 
     return make
@@ -79,4 +97,10 @@ def make_inputs():
 )
 def kind(request):
     """Fields of each kind of prior."""
+    return request.param
+
+
+@pytest.fixture(params=[LYRIC_PREFIX, LYRIC_ENCODER], ids=["lyric_prefix", "lyric_encoder"])
+def lyric_kind(request):
+    """Fields of each kind of prior with lyrics: 8 characters of 10."""
     return request.param

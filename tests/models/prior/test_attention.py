@@ -18,6 +18,8 @@ from fast_jukebox.models.prior.attention import (
 BLOCKS, BLOCK_CTX = 3, 4
 N_CTX = BLOCKS * BLOCK_CTX
 HEADS, HEAD_DIM = 2, 3
+# Patterns in which a window attends to itself.
+OWN_POSITIONS = [word for word in PATTERNS if word != "lyric_cross"]
 
 
 def naive(pattern, query, key, value):
@@ -45,7 +47,7 @@ def test_supports_of_the_drawn_grid():
     assert PreviousRowPattern(N_CTX, BLOCK_CTX).support(3) == set()
 
 
-@pytest.mark.parametrize("word", PATTERNS)
+@pytest.mark.parametrize("word", OWN_POSITIONS)
 @settings(deadline=None, max_examples=20)
 @given(length=st.integers(1, N_CTX), need_weights=st.booleans())
 def test_whole_equals_the_naive_sum(word, length, need_weights):
@@ -56,7 +58,7 @@ def test_whole_equals_the_naive_sum(word, length, need_weights):
     assert (weights is not None) == need_weights
 
 
-@pytest.mark.parametrize("word", PATTERNS)
+@pytest.mark.parametrize("word", OWN_POSITIONS)
 @pytest.mark.parametrize("position", [0, 3, 4, 6, 8, 11])
 def test_gradients_reach_exactly_the_support(word, position):
     pattern = PATTERNS[word](N_CTX, BLOCK_CTX)
@@ -102,7 +104,7 @@ def test_factored_patterns_make_no_square_matrix(word):
     assert largest == 4096 * 64
 
 
-@pytest.mark.parametrize("word", PATTERNS)
+@pytest.mark.parametrize("word", OWN_POSITIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_steps_equal_whole(word, dtype):
     pattern = PATTERNS[word](N_CTX, BLOCK_CTX)

@@ -31,7 +31,8 @@ def test_forward_equals_plain_operations(tiny_config, residual_scale):
 @pytest.mark.parametrize("residual_scale", [False, True])
 @pytest.mark.parametrize("layer", range(4))
 @pytest.mark.parametrize("songs", [1, 4, 5])
-def test_steps_equal_forward(tiny_config, residual_scale, layer, songs):
+@pytest.mark.parametrize("on_device", [False, True])
+def test_steps_equal_forward(tiny_config, residual_scale, layer, songs, on_device):
     words = ["row", "column", "previous_row", "dense"]
     block = PriorBlock(tiny_config(residual_scale=residual_scale, attention_patterns=words, num_hidden_layers=4), layer)
     attention = block.attention
@@ -43,7 +44,8 @@ def test_steps_equal_forward(tiny_config, residual_scale, layer, songs):
         for position in range(24):
             given = torch.zeros(step.rows, 32)
             given[:songs] = hidden[:, position]
-            torch.testing.assert_close(step(given, position)[:songs], whole[:, position], atol=1e-5, rtol=1e-5)
+            at = torch.tensor([position]) if on_device else position
+            torch.testing.assert_close(step(given, at)[:songs], whole[:, position], atol=1e-5, rtol=1e-5)
 
 
 def test_rows_are_filled_up_on_a_cpu_only():

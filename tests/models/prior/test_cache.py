@@ -1,17 +1,21 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior
 from fast_jukebox.models.prior.attention import PATTERNS
 
 BLOCKS, BLOCK_CTX, HEADS, HEAD_DIM = 3, 4, 2, 3
 N_CTX = BLOCKS * BLOCK_CTX
+WORDS = ["dense", "row", "column", "previous_row"]
 
 
 def new_cache(word, songs=2):
     return PATTERNS[word](N_CTX, BLOCK_CTX).new_cache(songs, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
 
 
-@pytest.fixture(params=list(PATTERNS))
+@pytest.fixture(params=WORDS)
 def word(request):
     return request.param
 
@@ -101,12 +105,44 @@ def test_prior_cache_resets_and_counts(make_prior, make_inputs):
     assert torch.equal(prior.prefill(codes[:, :9], conditioning, cache), first)
 
 
-def test_published_bottom_level_stays_under_100_mb_a_song(tiny_config):
-    config = tiny_config(
-        hidden_size=1920, num_attention_heads=1, n_ctx=8192, blocks=128, num_hidden_layers=18, codebook_size=2048
-    )
-    size = 0
-    for word in config.layer_patterns:
-        pattern = PATTERNS[word](config.n_ctx, config.block_ctx)
-        size += pattern.new_cache(1, 1, config.attention_size, torch.bfloat16, torch.device("meta")).storage.nbytes
-    assert size < 100e6
+def test_published_bottom_level_stays_under_100_mb_a_song():
+    config = FastJukeboxConfig.preset("fastjukebox-18").prior_configs[0]
+    assert (config.n_ctx, config.hidden_size, config.num_hidden_layers) == (8192, 1920, 18)
+    with torch.device("meta"):
+        cache = FastJukeboxPrior(config).to(torch.bfloat16).new_cache(1)
+    assert cache.device.type == "meta"
+    assert cache.nbytes < 100e6
+    # What every layer would hold if it kept every position.
+    assert 2 * config.n_ctx * config.attention_size * 2 * 18 > 280e6
+
+
+@pytest.mark.parametrize("positions", [range(N_CTX), [5, 2, 9]])
+def test_positions_on_the_device_are_found_as_numbers_are(word, positions):
+    cache, twin = new_cache(word), new_cache(word)
+    key_values = torch.randn(N_CTX, 2, 2, HEADS, HEAD_DIM)
+    for position in positions:
+        at = torch.tensor([position])
+        cache.write(key_values[position], position)
+        twin.write_at(key_values[position], at)
+        assert torch.equal(twin.storage, cache.storage)
+        entries, present = twin.read_at(at)
+        read = cache.read(position)
+        assert entries.shape[3] == cache.reach == len(present)
+        if read is None:
+            assert not present.any()
+        else:
+            assert torch.equal(entries[:, :, :, present], read)
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(WORDS), st.integers(1, 5), st.integers(1, 5), st.data())
+def test_slots_are_whole_number_functions_of_the_position(word, blocks, block_ctx, data):
+    pattern = PATTERNS[word](blocks * block_ctx, block_ctx)
+    cache = pattern.new_cache(1, 1, 1, torch.float32, torch.device("cpu"))
+    position = data.draw(st.integers(0, blocks * block_ctx - 1))
+    start, count = cache.seen(position)
+    slots = [cache.slot(seen) for seen in sorted(pattern.support(position))]
+    assert slots == list(range(start, start + count))
+    assert count <= cache.reach <= cache.slots.shape[3]
+    on_device = cache.seen(torch.tensor([position]))
+    assert [int(number) for number in on_device] == [start, count]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fast_jukebox.models.prior.conditioning import check_codes
+from fast_jukebox.models.prior.conditioning import PriorConditioning, check_codes
 
 
 def test_labels_make_the_start(make_prior):
@@ -166,3 +166,18 @@ def test_bad_metadata_is_named(make_prior, row, message):
         prior.condition(1, 8, metadata=metadata)
     with pytest.raises(ValueError, match=message):
         prior(torch.zeros(1, 8, dtype=torch.int64), metadata=metadata)
+
+
+def test_songs_are_taken_apart_and_joined_again(make_prior, make_inputs, lyric_kind):
+    prior = make_prior(**lyric_kind)
+    inputs = make_inputs(prior.config, 3)
+    whole = prior.condition(3, 24, metadata=inputs["metadata"])
+    joined = PriorConditioning.joined([whole.songs(song, 1) for song in range(3)])
+    for name in ("start", "positions", "lyrics", "lyric_states"):
+        one, other = getattr(whole, name), getattr(joined, name)
+        assert (one is None and other is None) or torch.equal(one, other)
+    assert (whole.lyrics is None) == prior.config.has_lyric_encoder
+    assert (whole.lyric_states is None) != prior.config.has_lyric_encoder
+    if whole.lyrics is not None:
+        assert not whole.positions[:, :8].any()
+        assert whole.positions.shape == (3, 32, 32)

@@ -81,3 +81,50 @@ def test_bad_values_are_named(tiny_config, field, value):
 def test_bad_values_of_an_upsampler_are_named(tiny_config, field, value):
     with pytest.raises(ValueError, match=field if field != "upper_downs" else "upper_stride"):
         tiny_config(**{"upper_downs": 2, field: value})
+
+
+LABELS = {"num_artists": 5, "num_genres": 4, "max_genres": 2}
+HEADS = {"lyric_encoder_blocks": 4, "lyric_encoder_heads": 7}
+
+
+def test_lyrics_before_the_codes_lengthen_sequence_and_vocabulary(tiny_config, lyric_kind):
+    config = tiny_config(**lyric_kind)
+    assert (config.label_length, config.metadata_length) == (6, 14)
+    if config.has_lyric_encoder:
+        assert (config.sequence_length, config.block_ctx, config.vocabulary_size, config.code_offset) == (24, 6, 13, 0)
+        encoder = config.lyric_encoder_config
+        assert (encoder.n_ctx, encoder.codebook_size, encoder.hidden_size, encoder.block_ctx) == (8, 10, 12, 2)
+        return
+    assert (config.sequence_length, config.block_ctx, config.vocabulary_size, config.code_offset) == (32, 8, 23, 10)
+    assert config.lyric_prefix_keys == 12
+    with pytest.raises(ValueError, match=r"lyric_encoder_layers.*None"):
+        _ = config.lyric_encoder_config
+
+
+def test_a_configuration_with_lyrics_is_saved_whole(tiny_config, lyric_kind, tmp_path):
+    config = tiny_config(**lyric_kind, alignment_layer=1, alignment_head=0)
+    config.save_pretrained(tmp_path)
+    assert FastJukeboxPriorConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"lyric_length": 8}, r"lyric_length.*num_artists.*8"),
+        ({**LABELS, "lyric_length": -1}, "lyric_length.*-1"),
+        ({**LABELS, "lyric_length": 8, "lyric_vocab_size": 0}, "lyric_vocab_size.*0"),
+        ({**LABELS, "lyric_length": 8, "lyric_loss_weight": -0.1}, "lyric_loss_weight.*-0.1"),
+        ({**LABELS, "lyric_length": 7}, r"n_ctx.*lyric_length.*\(7\).*blocks.*24"),
+        ({**LABELS, "attention_patterns": ["row", "lyric_prefix"]}, "lyric_prefix without `lyric_length`"),
+        ({**LABELS, "lyric_length": 8, "attention_patterns": ["lyric_cross"]}, "lyric_cross without"),
+        ({**LABELS, "lyric_encoder_layers": 3}, "lyric_encoder_layers.*None.*3"),
+        ({**LABELS, "lyric_length": 8, "lyric_encoder_layers": 3, "lyric_encoder_blocks": 4}, "lyric_cross"),
+        ({**LABELS, "lyric_length": 8, "lyric_encoder_layers": 0}, "lyric_encoder_layers.*0"),
+        ({**LABELS, "lyric_length": 8, "lyric_encoder_layers": 3, "lyric_encoder_blocks": 3}, "lyric_encoder.*blocks"),
+        ({**LABELS, "lyric_length": 8, "lyric_encoder_layers": 3, **HEADS}, "lyric_encoder.*heads"),
+        ({"alignment_layer": -1}, "alignment_layer.*-1"),
+    ],
+)
+def test_bad_values_of_lyrics_are_named(tiny_config, fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**fields)

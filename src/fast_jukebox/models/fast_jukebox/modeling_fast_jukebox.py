@@ -14,17 +14,22 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from fast_jukebox.generation.mixin import FastJukeboxGenerationMixin
+from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
+    check_weights,
     download_arguments,
-    find_weights,
     level_name,
+    load_foreign,
     parts_of,
+    pin_revision,
     read_config,
 )
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+from fast_jukebox.models.push import HubPushMixin
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
+from fast_jukebox.processing import FastJukeboxProcessor
 
 Model = TypeVar("Model", bound="FastJukeboxModel")
 
@@ -46,7 +51,7 @@ class FastJukeboxOutput(ModelOutput):
     codes: list[Tensor] | None = None
 
 
-class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
+class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel):
     """A VQ-VAE and one sparse transformer prior for each of its levels (Fast Jukebox, section 3; Jukebox, section 4).
 
     `model.vqvae` is a [`FastJukeboxVQVAE`], `model.priors` lists a [`FastJukeboxPrior`] a level, bottom first. Either
@@ -55,6 +60,9 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
 
     The dtype of the weights is the file's unless `dtype` is given to `from_pretrained`; every part runs in float32,
     bfloat16 and float16, on CPUs too, where float32 is the fastest.
+
+    `model.processor` is a [`FastJukeboxProcessor`] where the model has labels and its folder the vocabularies, else
+    `None`; one may be set. With it `generate` takes `metadata` in words, and it is saved with the model.
     """
 
     config_class = FastJukeboxConfig
@@ -66,6 +74,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
     # transformers gathers these from the parts, but does not look into the list of priors.
     _no_split_modules = sorted({*FastJukeboxVQVAE._no_split_modules, *FastJukeboxPrior._no_split_modules})
     _supports_sdpa = True
+    processor: FastJukeboxProcessor | None = None
 
     def __init__(self, config: FastJukeboxConfig) -> None:
         config.validate()  # its fields may have changed since it was made
@@ -125,6 +134,8 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
                 part is taken.
             kwargs: for `from_pretrained` of the parts given by name, such as `dtype` or `revision`.
 
+        The model has a `processor` if one lies beside each labelled prior.
+
         Raises:
             ValueError: the parts do not fit together: names the field, its value and what fits; or their dtypes differ.
         """
@@ -148,6 +159,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
         model.vqvae, model.priors = vqvae, nn.ModuleList(levels)
         model.config.vqvae_config = vqvae.config
         model.config.prior_configs = [prior.config for prior in levels]
+        model.processor = _joined_processor(priors, levels, download_arguments(kwargs))
         return model.train(vqvae.training)
 
     @classmethod
@@ -158,19 +170,28 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
 
         Raises:
             ValueError: the folder or repository holds something else, or lacks a level: names it and what is there.
+            HubError: there is no such repository or revision, no right to read it, or no connection.
+            OSError: there is no configuration or no weights, or a file of weights is lost.
         """
         kwargs.setdefault("use_safetensors", True)
-        if pretrained_model_name_or_path is not None:
-            download = download_arguments(kwargs)
-            if not isinstance(kwargs.get("config"), PreTrainedConfig):
-                _check_model_type(pretrained_model_name_or_path, read_config(pretrained_model_name_or_path, **download))
-            weights = find_weights(pretrained_model_name_or_path, kwargs.get("variant"), **download)
-            if weights:
-                config = kwargs.get("config")
-                if not isinstance(config, PreTrainedConfig):
-                    config = FastJukeboxConfig.from_pretrained(config or pretrained_model_name_or_path, **download)
-                _check_levels(pretrained_model_name_or_path, parts_of(weights), config.num_levels)
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        source = pretrained_model_name_or_path
+        if source is not None:
+            download = pin_revision(source, download_arguments(kwargs))
+            config = kwargs.get("config")
+            if not isinstance(config, PreTrainedConfig):
+                written = read_config(source, **download)
+                foreign = load_foreign(cls, source, written, None, None, **{**kwargs, **download})
+                if foreign is not None:
+                    return _with_processor(foreign, source, download)
+                _check_model_type(source, written)
+                config = FastJukeboxConfig.from_pretrained(config or source, **download)
+            if kwargs["use_safetensors"]:
+                weights = check_weights(source, kwargs.get("variant"), **download)
+                _check_levels(source, parts_of(weights), config.num_levels)
+            kwargs.update(download)
+        with clear_hub_errors(source, kwargs.get("revision")):
+            result = super().from_pretrained(source, *model_args, **kwargs)
+        return result if source is None else _with_processor(result, source, download_arguments(kwargs))
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, max_shard_size: int | str = "1GB", **kwargs: Any
@@ -180,11 +201,29 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, PreTrainedModel):
         The shards are smaller than transformers' own, so that who loads one level alone from a repository fetches
         little of the others.
         """
+        if self.processor is not None and kwargs.get("is_main_process", True):
+            self.processor.check(self.config)
+            self.processor.save_pretrained(save_directory)
         super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
 
-    def push_to_hub(self, repo_id: str, *, max_shard_size: int | str | None = "1GB", **kwargs: Any) -> str:
-        """Push as [`~transformers.PreTrainedModel.push_to_hub`] does, in the shards of `save_pretrained`."""
-        return super().push_to_hub(repo_id, max_shard_size=max_shard_size, **kwargs)
+
+def _with_processor(result: Any, source: str | os.PathLike[str], download: dict[str, Any]) -> Any:
+    """What was loaded, its model with the processor that lies beside it, if one does."""
+    model = result[0] if isinstance(result, tuple) else result  # a pair with `output_loading_info=True`
+    model.processor = FastJukeboxProcessor.find(source, model.config, **download)
+    return result
+
+
+def _joined_processor(
+    given: Sequence[Any], priors: Sequence[FastJukeboxPrior], download: dict[str, Any]
+) -> FastJukeboxProcessor | None:
+    """The processor of a model made of parts, where one lies beside each prior that has labels."""
+    found = [
+        None if isinstance(source, FastJukeboxPrior) else FastJukeboxProcessor.find(source, prior.config, **download)
+        for source, prior in zip(given, priors, strict=True)
+    ]
+    labelled = [own for own, prior in zip(found, priors, strict=True) if prior.config.has_labels]
+    return None if not labelled or None in labelled else FastJukeboxProcessor.join(found)
 
 
 def _check_model_type(source: str | os.PathLike[str], config: dict[str, Any]) -> None:

@@ -48,6 +48,11 @@ class Pattern(ABC):
 
     cache_class: ClassVar[type[LayerCache]]
 
+    @classmethod
+    def of_config(cls, config: FastJukeboxPriorConfig) -> Pattern:
+        """The pattern in a prior of that configuration."""
+        return cls(config.sequence_length, config.block_ctx)
+
     @abstractmethod
     def support(self, position: int) -> set[int]:
         """The positions that `position` attends to; empty where it attends to zeros only."""
@@ -72,19 +77,28 @@ class Pattern(ABC):
         storage = torch.zeros(batch_size, *self.cache_shape(heads, head_dim), dtype=dtype, device=device)
         return self.cache_class(storage, self.n_ctx, self.block_ctx)
 
-    def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int, out: Tensor) -> None:
+    def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int | Tensor, out: Tensor) -> None:
         """Attend from one position and keep its keys and values.
 
         Args:
             query: (N, H, D).
             key_value: keys and values of the position, (N, 2, H, D).
             cache: a cache of this pattern that has seen positions 0..position-1.
-            position: in [0, n_ctx).
+            position: in [0, n_ctx); as an int64 tensor (1,) on the device it is neither looked at by the host nor
+                checked, and every shape is the same at all positions.
             out: (N, H, D), receives what `whole` gives for the position.
 
         Raises:
-            ValueError: `position` is beyond the cache's capacity.
+            ValueError: `position` is a number beyond the cache's capacity.
         """
+        if isinstance(position, Tensor):
+            cache.write_at(key_value, position)
+            seen, present = cache.read_at(position)
+            attended = attend_from_present(query, seen.select(1, 0), seen.select(1, 1), present, cache.scale)
+            if cache.sees_nothing:
+                attended = attended.masked_fill(~present[:1], 0.0)
+            out.copy_(attended)
+            return
         cache.write(key_value, position)
         seen = cache.read(position)
         if seen is None:
@@ -207,7 +221,7 @@ class PreviousRowPattern(Pattern):
         return Attended(output[:, :length], weights)
 
     def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
-        return (2, 2, heads, self.block_ctx, head_dim)
+        return (2, heads, 2, self.block_ctx, head_dim)
 
 
 PATTERNS: dict[str, type[Pattern]] = {
@@ -261,6 +275,31 @@ def attend_from_one(query: Tensor, key: Tensor, value: Tensor, scale: Tensor, ou
     torch.sum(value * weights.unsqueeze(-1), 2, out=out)
 
 
+def attend_from_present(query: Tensor, key: Tensor, value: Tensor, present: Tensor, scale: Tensor) -> Tensor:
+    """`attend_from_one` over those of the keys that are present; anything finite where none is.
+
+    Under torch.compile, as on a CPU in float32, it is products and sums, which one kernel or two can do; otherwise a
+    fused kernel.
+
+    Args:
+        query: (N, H, D).
+        key: (N, H, n, D), finite where not present too.
+        value: (N, H, n, D), likewise.
+        present: bool (n,).
+        scale: scalar, 1 / sqrt(D).
+
+    Returns:
+        (N, H, D).
+    """
+    plain = torch.compiler.is_compiling() or (query.device.type == "cpu" and query.dtype == torch.float32)
+    if not plain:
+        mask = present.expand(query.shape[0], 1, 1, -1)
+        return F.scaled_dot_product_attention(query.unsqueeze(2), key, value, attn_mask=mask).squeeze(2)
+    scores = (key.float() * query.float().unsqueeze(2)).sum(-1) * scale
+    weights = torch.softmax(scores.masked_fill(~present, torch.finfo(torch.float32).min), dim=-1)
+    return (value.float() * weights.unsqueeze(-1)).sum(2).to(query.dtype)
+
+
 def _grid(x: Tensor, block_ctx: int) -> Tensor:
     """(N, L, H, D) -> (N, rows, block_ctx, H, D), the last row filled up with zeros."""
     missing = -x.shape[1] % block_ctx
@@ -285,12 +324,16 @@ class FactoredAttention(nn.Module):
         self.config = config
         self.num_heads = config.num_attention_heads
         self.head_dim = config.attention_size // config.num_attention_heads
-        self.pattern = PATTERNS[config.layer_patterns[layer_index]](config.n_ctx, config.block_ctx)
+        self.pattern = PATTERNS[config.layer_patterns[layer_index]].of_config(config)
         self.qkv = nn.Linear(config.hidden_size, 3 * config.attention_size)
         self.projection = nn.Linear(config.attention_size, config.hidden_size)
 
     def forward(
-        self, hidden: Tensor, need_weights: bool = False, cache: LayerCache | None = None
+        self,
+        hidden: Tensor,
+        need_weights: bool = False,
+        cache: LayerCache | None = None,
+        lyric_states: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend over a whole window from its start.
 
@@ -298,6 +341,7 @@ class FactoredAttention(nn.Module):
             hidden: (N, L, W).
             need_weights: whether to return the weights.
             cache: where to keep the keys and values that later steps need.
+            lyric_states: of the conditioning; only a layer that attends to them takes notice.
 
         Returns:
             (N, L, W), and the weights in the pattern's own layout or None.
@@ -321,4 +365,5 @@ __all__ = [
     "RowPattern",
     "attend",
     "attend_from_one",
+    "attend_from_present",
 ]

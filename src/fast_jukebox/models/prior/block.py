@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.attention import FactoredAttention
 from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.models.prior.lyric_attention import make_attention
 
 LAYER_NORM_EPS = 1e-5
 
@@ -71,25 +71,37 @@ class PriorBlock(nn.Module):
     def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
-        self.attention = FactoredAttention(config, layer_index)
+        self.attention = make_attention(config, layer_index)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.mlp = PriorMLP(config)
         self.residual_scale = 1.0 / config.num_hidden_layers if config.residual_scale else 1.0
 
-    def forward(self, hidden: Tensor, need_weights: bool = False, cache: LayerCache | None = None) -> BlockOutput:
+    def forward(
+        self,
+        hidden: Tensor,
+        need_weights: bool = False,
+        cache: LayerCache | None = None,
+        lyric_states: Tensor | None = None,
+    ) -> BlockOutput:
         """Run over a whole window from its start.
 
         Args:
-            hidden: (N, L, W), 1 <= L <= n_ctx.
+            hidden: (N, L, W), 1 <= L <= the sequence's length.
             need_weights: whether to return the attention's weights.
             cache: where to keep the keys and values that later steps need.
+            lyric_states: (N, lyric_length, W) of the conditioning, where the layer attends to the lyrics.
+
+        Raises:
+            ValueError: the layer attends to lyrics and there are none.
         """
         if self.gradient_checkpointing and self.training and cache is None:
-            return self._gradient_checkpointing_func(self._forward, hidden, need_weights)
-        return self._forward(hidden, need_weights, cache)
+            return self._gradient_checkpointing_func(self._forward, hidden, need_weights, None, lyric_states)
+        return self._forward(hidden, need_weights, cache, lyric_states)
 
-    def _forward(self, hidden: Tensor, need_weights: bool, cache: LayerCache | None = None) -> BlockOutput:
-        attended, weights = self.attention(self.attention_norm(hidden), need_weights, cache)
+    def _forward(
+        self, hidden: Tensor, need_weights: bool, cache: LayerCache | None, lyric_states: Tensor | None
+    ) -> BlockOutput:
+        attended, weights = self.attention(self.attention_norm(hidden), need_weights, cache, lyric_states)
         residual = hidden + attended
         branch = self.mlp(self.mlp_norm(residual))
         if self.residual_scale == 1.0:
@@ -131,8 +143,8 @@ class BlockStep:
         self.attended = cache.storage.new_zeros(self.rows, heads * head_dim)
         self.attended_of_songs = self.attended[: self.songs].view(self.songs, heads, head_dim)
 
-    def __call__(self, hidden: Tensor, position: int) -> Tensor:
-        """(rows, W), of which the first rows are songs -> (rows, W)."""
+    def __call__(self, hidden: Tensor, position: int | Tensor) -> Tensor:
+        """(rows, W), of which the first rows are songs -> (rows, W); a position as [`Pattern.step`] takes it."""
         norm_1, norm_1_bias, qkv, qkv_bias, out, out_bias, norm_2, norm_2_bias, *mlp = self.weights
         normed = torch.layer_norm(hidden, self.width, norm_1, norm_1_bias, LAYER_NORM_EPS)
         projected = F.linear(normed, qkv, qkv_bias).view(self.qkv_shape)

@@ -2,25 +2,31 @@
 
 A cache holds keys and values of the positions that later positions may attend to, and no others. Storage is allocated
 once, never grows and never moves; a step writes one position and reads a view. Each attention pattern has its own
-layout, in which what a step reads is contiguous for each song and head:
+layout, in which what a step reads is one contiguous stretch of slots for each song and head:
 
 | pattern | storage | a step at position p reads |
 |---|---|---|
 | dense | (N, 2, H, n_ctx, D) | positions 0..p |
 | row | (N, 2, H, block_ctx, D) | its row up to p |
 | column | (N, 2, H, block_ctx, blocks, D) | its column up to p |
-| previous row | (N, 2 rows, 2, H, block_ctx, D) | the row before p's |
+| previous row | (N, 2, H, 2 rows, block_ctx, D) | the row before p's |
 
-The axis of size 2 holds keys and values; N songs, H heads of width D.
+The first axis of size 2 holds keys and values; N songs, H heads of width D. The axes between H and D are also counted
+as one, the slots; where a position is kept and what it reads are whole-number functions of the position, the same for a
+number and for a tensor, so that a step can leave them to the device.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
+
+Position = TypeVar("Position", int, Tensor)
+"""A position or an int64 tensor of them."""
 
 
 class LayerCache(ABC):
@@ -36,20 +42,27 @@ class LayerCache(ABC):
         self.storage = storage
         self.n_ctx = n_ctx
         self.block_ctx = block_ctx
+        self.slots = storage.flatten(3, -2)
+        """(N, 2, H, slots, D), a view of the storage"""
+        self.order = torch.arange(self.reach, device=storage.device)
         # 1 / sqrt(D): steps multiply by a tensor, which is cheaper than by a number.
         self.scale = torch.tensor(storage.shape[-1] ** -0.5, device="cpu")
 
-    @abstractmethod
-    def write(self, key_value: Tensor, position: int) -> None:
-        """Keep the keys and values (N, 2, H, D) of one position.
+    sees_nothing: ClassVar[bool] = False
+    """Whether there are positions that read no slot."""
 
-        Raises:
-            ValueError: `position` is not in [0, n_ctx).
-        """
+    @property
+    @abstractmethod
+    def reach(self) -> int:
+        """The most slots that a step reads."""
 
     @abstractmethod
-    def read(self, position: int) -> Tensor | None:
-        """View (N, 2, H, n, D) of what `position`, written last, attends to; None for a row of zeros."""
+    def slot(self, position: Position) -> Position:
+        """Where a position is kept."""
+
+    @abstractmethod
+    def seen(self, position: Position) -> tuple[Position | int, Position | int]:
+        """The first slot that a position, written last, reads and how many, 0..`reach`."""
 
     @abstractmethod
     def write_whole(self, key: Tensor, value: Tensor) -> None:
@@ -58,6 +71,37 @@ class LayerCache(ABC):
         Raises:
             ValueError: L exceeds n_ctx.
         """
+
+    def write(self, key_value: Tensor, position: int) -> None:
+        """Keep the keys and values (N, 2, H, D) of one position.
+
+        Raises:
+            ValueError: `position` is not in [0, n_ctx).
+        """
+        self._check(position)
+        self.slots.select(3, self.slot(position)).copy_(key_value)
+
+    def read(self, position: int) -> Tensor | None:
+        """View (N, 2, H, n, D) of what `position`, written last, attends to; None for a row of zeros."""
+        start, count = self.seen(position)
+        return self.slots.narrow(3, start, count) if count else None
+
+    def write_at(self, key_value: Tensor, position: Tensor) -> None:
+        """`write` for a position (1,) on the device, which nobody checks."""
+        self.slots.index_copy_(3, self.slot(position), key_value.unsqueeze(3))
+
+    def read_at(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """What a position (1,) on the device, written last, attends to, in shapes that do not depend on it.
+
+        Returns:
+            (N, 2, H, `reach`, D), and bool (`reach`,), which of them there are; none for a row of zeros.
+        """
+        start, count = self.seen(position)
+        if isinstance(start, int):
+            entries = self.slots.narrow(3, start, self.reach)
+        else:
+            entries = self.slots.index_select(3, self.order + start)
+        return entries, self.order < count
 
     def songs(self, start: int, count: int) -> LayerCache:
         """A cache of `count` of the songs that shares this one's storage."""
@@ -77,12 +121,15 @@ class LayerCache(ABC):
 class DenseCache(LayerCache):
     """Every position, (N, 2, H, n_ctx, D)."""
 
-    def write(self, key_value: Tensor, position: int) -> None:
-        self._check(position)
-        self.storage.select(3, position).copy_(key_value)
+    @property
+    def reach(self) -> int:
+        return self.n_ctx
 
-    def read(self, position: int) -> Tensor:
-        return self.storage.narrow(3, 0, position + 1)
+    def slot(self, position: Position) -> Position:
+        return position
+
+    def seen(self, position: Position) -> tuple[Position | int, Position | int]:
+        return 0, position + 1
 
     def write_whole(self, key: Tensor, value: Tensor) -> None:
         length = key.shape[1]
@@ -94,12 +141,15 @@ class DenseCache(LayerCache):
 class RowCache(LayerCache):
     """One row, (N, 2, H, block_ctx, D): a new row overwrites the last one."""
 
-    def write(self, key_value: Tensor, position: int) -> None:
-        self._check(position)
-        self.storage.select(3, position % self.block_ctx).copy_(key_value)
+    @property
+    def reach(self) -> int:
+        return self.block_ctx
 
-    def read(self, position: int) -> Tensor:
-        return self.storage.narrow(3, 0, position % self.block_ctx + 1)
+    def slot(self, position: Position) -> Position:
+        return position % self.block_ctx
+
+    def seen(self, position: Position) -> tuple[Position | int, Position | int]:
+        return 0, position % self.block_ctx + 1
 
     def write_whole(self, key: Tensor, value: Tensor) -> None:
         length = key.shape[1]
@@ -112,14 +162,15 @@ class RowCache(LayerCache):
 class ColumnCache(LayerCache):
     """Every position, column by column, (N, 2, H, block_ctx, blocks, D): a column is contiguous."""
 
-    def write(self, key_value: Tensor, position: int) -> None:
-        self._check(position)
-        row, column = divmod(position, self.block_ctx)
-        self.storage.select(3, column).select(3, row).copy_(key_value)
+    @property
+    def reach(self) -> int:
+        return self.n_ctx // self.block_ctx
 
-    def read(self, position: int) -> Tensor:
-        row, column = divmod(position, self.block_ctx)
-        return self.storage.select(3, column).narrow(3, 0, row + 1)
+    def slot(self, position: Position) -> Position:
+        return position % self.block_ctx * self.reach + position // self.block_ctx
+
+    def seen(self, position: Position) -> tuple[Position | int, Position | int]:
+        return position % self.block_ctx * self.reach, position // self.block_ctx + 1
 
     def write_whole(self, key: Tensor, value: Tensor) -> None:
         length = key.shape[1]
@@ -136,19 +187,23 @@ class ColumnCache(LayerCache):
 
 
 class PreviousRowCache(LayerCache):
-    """Two rows, (N, 2 rows, 2, H, block_ctx, D): the row being written and the one before it, by parity of the row.
+    """Two rows, (N, 2, H, 2 rows, block_ctx, D): the row being written and the one before it, by parity of the row.
 
     Nothing is moved at the end of a row; the roles of the two rows change.
     """
 
-    def write(self, key_value: Tensor, position: int) -> None:
-        self._check(position)
-        row, column = divmod(position, self.block_ctx)
-        self.storage.select(1, row % 2).select(3, column).copy_(key_value)
+    sees_nothing = True
 
-    def read(self, position: int) -> Tensor | None:
+    @property
+    def reach(self) -> int:
+        return self.block_ctx
+
+    def slot(self, position: Position) -> Position:
+        return position % (2 * self.block_ctx)
+
+    def seen(self, position: Position) -> tuple[Position | int, Position | int]:
         row = position // self.block_ctx
-        return None if row == 0 else self.storage.select(1, (row - 1) % 2)
+        return (row + 1) % 2 * self.block_ctx, (row > 0) * self.block_ctx
 
     def write_whole(self, key: Tensor, value: Tensor) -> None:
         length = key.shape[1]
@@ -157,8 +212,8 @@ class PreviousRowCache(LayerCache):
         for row in range(max(0, last - 1), last + 1):
             start = row * self.block_ctx
             stop = min(length, start + self.block_ctx)
-            self.storage[:, row % 2, 0, :, : stop - start] = key[:, start:stop].transpose(1, 2)
-            self.storage[:, row % 2, 1, :, : stop - start] = value[:, start:stop].transpose(1, 2)
+            self.storage[:, 0, :, row % 2, : stop - start] = key[:, start:stop].transpose(1, 2)
+            self.storage[:, 1, :, row % 2, : stop - start] = value[:, start:stop].transpose(1, 2)
 
 
 class PriorCache:
@@ -176,7 +231,7 @@ class PriorCache:
         layers: Sequence[LayerCache],
         batch_size: int,
         length: int = 0,
-        steps: Sequence[Callable[[Tensor, int], Tensor]] = (),
+        steps: Sequence[Callable[[Tensor, int | Tensor], Tensor]] = (),
     ) -> None:
         self.layers = list(layers)
         self.batch_size = batch_size
@@ -204,4 +259,4 @@ class PriorCache:
         return self.layers[0].storage.device
 
 
-__all__ = ["ColumnCache", "DenseCache", "LayerCache", "PreviousRowCache", "PriorCache", "RowCache"]
+__all__ = ["ColumnCache", "DenseCache", "LayerCache", "Position", "PreviousRowCache", "PriorCache", "RowCache"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,18 +18,47 @@ class PriorConditioning:
 
     Args:
         start: (N, 1, W), what stands at position 0 in place of a code's embedding.
-        positions: (N, length, W), what is added at each position; None where nothing is.
-        length: positions that it is good for.
+        positions: (N, lyrics before the codes + length, W), what is added at each position of the sequence, zero over
+            such lyrics; None where nothing is.
+        length: codes that it is good for.
+        lyrics: int64 (N, lyric_length), the characters that stand before the codes; None where none do.
+        lyric_states: (N, lyric_length, W), what the lyric encoder made of them; None where there is none.
     """
 
     start: Tensor
     positions: Tensor | None
     length: int
+    lyrics: Tensor | None = None
+    lyric_states: Tensor | None = None
 
     def songs(self, start: int, count: int) -> PriorConditioning:
         """The conditioning of `count` of the songs."""
-        positions = None if self.positions is None else self.positions.narrow(0, start, count)
-        return PriorConditioning(self.start.narrow(0, start, count), positions, self.length)
+
+        def some(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.narrow(0, start, count)
+
+        return PriorConditioning(
+            self.start.narrow(0, start, count),
+            some(self.positions),
+            self.length,
+            some(self.lyrics),
+            some(self.lyric_states),
+        )
+
+    @staticmethod
+    def joined(songs: Sequence[PriorConditioning]) -> PriorConditioning:
+        """The conditioning of all songs of the given ones, which are of one length."""
+
+        def together(tensors: list[Tensor | None]) -> Tensor | None:
+            return None if tensors[0] is None else torch.cat(tensors)
+
+        return PriorConditioning(
+            torch.cat([song.start for song in songs]),
+            together([song.positions for song in songs]),
+            songs[0].length,
+            together([song.lyrics for song in songs]),
+            together([song.lyric_states for song in songs]),
+        )
 
 
 class UpperConditioner(nn.Module):
@@ -83,8 +113,8 @@ class LabelConditioner(nn.Module):
             self.relative_position_embedding = nn.Embedding(config.timing_bins, width)
 
     def start(self, metadata: Tensor) -> Tensor:
-        """Sum of the artist's and the genres' embeddings: (N, 4 + genre slots) -> (N, 1, W)."""
-        genres = metadata[:, 4:]
+        """Sum of the artist's and the genres' embeddings: (N, label vector) -> (N, 1, W)."""
+        genres = metadata[:, 4 : self.config.label_length]
         embedded = self.genre_embedding(genres.clamp(min=0)) * (genres >= 0).unsqueeze(-1)
         return self.artist_embedding(metadata[:, 3:4]) + embedded.sum(1, keepdim=True)
 
@@ -171,8 +201,15 @@ def check_metadata(metadata: Tensor | None, config: FastJukeboxPriorConfig, song
         raise ValueError(f"`metadata` must be int64 of shape {shape}, got {metadata.dtype} of {tuple(metadata.shape)}")
     if torch.compiler.is_compiling() or metadata.is_meta:
         return
-    for row in metadata.tolist():
+    for row in metadata[:, : config.label_length].tolist():
         _check_labels(row, config)
+    if config.has_lyrics:
+        low, high = torch.stack(torch.aminmax(metadata[:, config.label_length :])).tolist()
+        if low < 0 or high >= config.lyric_vocab_size:
+            raise ValueError(
+                f"`metadata` lyrics must be characters in [0, {config.lyric_vocab_size}), got "
+                f"{low if low < 0 else high}"
+            )
 
 
 def _check_labels(row: list[int], config: FastJukeboxPriorConfig) -> None:

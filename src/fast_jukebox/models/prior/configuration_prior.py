@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fast_jukebox.models.configuration_utils import FastJukeboxBaseConfig, check_bool, check_float, check_int
 
 # The attention patterns that `attention_patterns` may name.
-PATTERN_NAMES = ("dense", "row", "column", "previous_row")
+PATTERN_NAMES = ("dense", "row", "column", "previous_row", "lyric_cross", "lyric_prefix")
 
 
 class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
@@ -24,7 +24,8 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         attention_ratio (`float`, defaults to 0.25): width of queries, keys and values as a share of `hidden_size`.
         mlp_ratio (`float`, defaults to 1.0): inner width of the MLP as a share of `hidden_size`.
         attention_patterns (`list[str]`, defaults to `["row", "column", "previous_row"]`): the cycle of patterns that
-            the layers go through, words of `dense`, `row`, `column`, `previous_row`.
+            the layers go through, words of `dense`, `row`, `column`, `previous_row`, and with lyrics `lyric_cross`
+            (where they have an encoder) or `lyric_prefix` (where they stand before the codes).
         residual_scale (`bool`, defaults to `False`): multiply both residual branches by 1 / depth.
         tie_output (`bool`, defaults to `True`): the output matrix is the code embedding.
         add_conditioning_after (`bool`, defaults to `True`): add the conditioning once more after the last block.
@@ -44,12 +45,26 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         use_timing (`bool`, defaults to `False`): a labelled prior is also told where in the song each code stands.
         timing_bins (`int`, defaults to 64): bins of each of the three timing embeddings.
         min_duration, max_duration (`float`, default to 17.84 and 600.0): seconds, `[min, max)`, that a song may last.
+        lyric_length (`int`, defaults to 0): characters of lyrics that a labelled prior is told of, as the last ids of
+            its label vector; 0 for a prior without lyrics.
+        lyric_vocab_size (`int`, defaults to 80): characters that exist; 0 is the unknown one and stands for none.
+        lyric_encoder_layers (`int`, *optional*): depth of the encoder that reads the lyrics; None for lyrics that stand
+            before the codes, in one sequence of `lyric_length + n_ctx` positions and one vocabulary with them.
+        lyric_encoder_hidden_size, lyric_encoder_heads, lyric_encoder_blocks (`int`, default to 1280, 4 and 32): its
+            width, heads, and rows that `lyric_length` is laid out in.
+        lyric_encoder_attention_ratio, lyric_encoder_mlp_ratio (`float`, default to 0.25 and 1.0): as `attention_ratio`
+            and `mlp_ratio`.
+        lyric_encoder_residual_scale (`bool`, defaults to `False`): as `residual_scale`.
+        lyric_loss_weight (`float`, defaults to 0.4): weight of the loss of predicting the next character.
+        alignment_layer, alignment_head (`int`, *optional*): the layer and its head whose attention to the lyrics shows
+            which character is sung when, where that is known.
         sampling_rate (`int`, defaults to 44100): audio samples a second.
         hop_length (`int`, defaults to 128): audio samples that a code stands for.
         initializer_range (`float`, defaults to 0.02): standard deviation of the initial weights.
     """
 
     model_type = "fast_jukebox_prior"
+    keys_to_ignore_at_inference = ["code_loss", "lyric_loss", "lyric_logits"]  # noqa: RUF012 (read by the Trainer)
 
     level: int = 2
     codebook_size: int = 2048
@@ -80,14 +95,26 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     timing_bins: int = 64
     min_duration: float = 17.84
     max_duration: float = 600.0
+    lyric_length: int = 0
+    lyric_vocab_size: int = 80
+    lyric_encoder_layers: int | None = None
+    lyric_encoder_hidden_size: int = 1280
+    lyric_encoder_heads: int = 4
+    lyric_encoder_blocks: int = 32
+    lyric_encoder_attention_ratio: float = 0.25
+    lyric_encoder_mlp_ratio: float = 1.0
+    lyric_encoder_residual_scale: bool = False
+    lyric_loss_weight: float = 0.4
+    alignment_layer: int | None = None
+    alignment_head: int | None = None
     sampling_rate: int = 44100
     hop_length: int = 128
     initializer_range: float = 0.02
 
     @property
     def block_ctx(self) -> int:
-        """Codes in a row of the context."""
-        return self.n_ctx // self.blocks
+        """Positions in a row."""
+        return self.sequence_length // self.blocks
 
     @property
     def layer_patterns(self) -> list[str]:
@@ -121,9 +148,71 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         return self.num_artists > 0
 
     @property
-    def metadata_length(self) -> int:
-        """Width of the label vector: total length, offset, window length, artist, genres; 0 without labels."""
+    def label_length(self) -> int:
+        """Width of the label vector without lyrics: total length, offset, window length, artist, genres; 0 without."""
         return 4 + self.max_genres if self.has_labels else 0
+
+    @property
+    def metadata_length(self) -> int:
+        """Width of the whole label vector: the labels, then `lyric_length` characters; 0 without labels."""
+        return self.label_length + self.lyric_length
+
+    @property
+    def has_lyrics(self) -> bool:
+        """Whether the prior is told of lyrics."""
+        return self.lyric_length > 0
+
+    @property
+    def has_lyric_encoder(self) -> bool:
+        """Whether its lyrics are read by an encoder."""
+        return self.lyric_encoder_layers is not None
+
+    @property
+    def lyric_prefix_length(self) -> int:
+        """Positions before the first code: the lyrics, where they stand in one sequence with the codes, or 0."""
+        return 0 if self.has_lyric_encoder else self.lyric_length
+
+    @property
+    def lyric_prefix_keys(self) -> int:
+        """Positions that `lyric_prefix` attends to: whole columns' worth, a little more than the lyrics."""
+        return (self.lyric_prefix_length // self.blocks + 1) * self.blocks
+
+    @property
+    def sequence_length(self) -> int:
+        """Positions of a whole window: `n_ctx`, and the lyrics before them where they stand there."""
+        return self.lyric_prefix_length + self.n_ctx
+
+    @property
+    def code_offset(self) -> int:
+        """Id of code 0 in the vocabulary: the characters come first where lyrics and codes share one."""
+        return self.lyric_vocab_size if self.lyric_prefix_length else 0
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids that have an embedding."""
+        return self.code_offset + self.codebook_size
+
+    @property
+    def lyric_encoder_config(self) -> FastJukeboxPriorConfig:
+        """The lyric encoder as the prior over characters that it is.
+
+        Raises:
+            ValueError: the prior has no lyric encoder, or its fields do not fit one another.
+        """
+        if self.lyric_encoder_layers is None:
+            raise ValueError("`lyric_encoder_layers` must be a depth where there is a lyric encoder, got None")
+        return FastJukeboxPriorConfig(
+            codebook_size=self.lyric_vocab_size,
+            n_ctx=self.lyric_length,
+            blocks=self.lyric_encoder_blocks,
+            hidden_size=self.lyric_encoder_hidden_size,
+            num_hidden_layers=self.lyric_encoder_layers,
+            num_attention_heads=self.lyric_encoder_heads,
+            attention_ratio=self.lyric_encoder_attention_ratio,
+            mlp_ratio=self.lyric_encoder_mlp_ratio,
+            residual_scale=self.lyric_encoder_residual_scale,
+            initializer_range=self.initializer_range,
+        )
 
     def validate(self) -> None:
         """See [`FastJukeboxBaseConfig.validate`]."""
@@ -135,13 +224,15 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             check_float(name, getattr(self, name), 0.0, open_minimum=True)
         for name in ("residual_scale", "tie_output", "add_conditioning_after", "use_timing"):
             check_bool(name, getattr(self, name))
+        self._validate_labels()
+        self._validate_lyrics()
         self._validate_attention()
         self._validate_upper()
-        self._validate_labels()
 
     def _validate_attention(self) -> None:
-        if self.n_ctx % self.blocks:
-            raise ValueError(f"`n_ctx` must be a multiple of `blocks` ({self.blocks}), got {self.n_ctx}")
+        if self.sequence_length % self.blocks:
+            lyrics = f" with `lyric_length` ({self.lyric_length}) added" if self.lyric_prefix_length else ""
+            raise ValueError(f"`n_ctx`{lyrics} must be a multiple of `blocks` ({self.blocks}), got {self.n_ctx}")
         if self.attention_size < 1 or self.attention_size % self.num_attention_heads:
             raise ValueError(
                 f"`num_attention_heads` must divide the attention's width, attention_ratio * hidden_size = "
@@ -155,6 +246,17 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         for word in patterns:
             if word not in PATTERN_NAMES:
                 raise ValueError(f"`attention_patterns` must be words of {allowed}, got {word!r}")
+        for word, has_it, what in (
+            ("lyric_cross", self.has_lyric_encoder, "`lyric_encoder_layers`"),
+            ("lyric_prefix", self.lyric_prefix_length > 0, "`lyric_length` and no `lyric_encoder_layers`"),
+        ):
+            if word in self.layer_patterns and not has_it:
+                raise ValueError(f"`attention_patterns` must not name {word} without {what}, got {list(patterns)!r}")
+        if self.has_lyric_encoder and "lyric_cross" not in self.layer_patterns:
+            raise ValueError(
+                "`attention_patterns` must give a layer `lyric_cross` where there is a lyric encoder, got "
+                f"{self.layer_patterns!r} for {self.num_hidden_layers} layers"
+            )
 
     def _validate_upper(self) -> None:
         if self.upper_downs is None:
@@ -188,6 +290,33 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             raise ValueError("`use_timing` must be False where `num_artists` is 0: timing is part of the labels")
         check_float("min_duration", self.min_duration, 0.0)
         check_float("max_duration", self.max_duration, self.min_duration, open_minimum=True)
+
+    def _validate_lyrics(self) -> None:
+        check_int("lyric_length", self.lyric_length, minimum=0)
+        check_float("lyric_loss_weight", self.lyric_loss_weight, 0.0)
+        check_int("lyric_vocab_size", self.lyric_vocab_size)
+        for name in ("alignment_layer", "alignment_head"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), minimum=0)
+        if self.has_lyrics and not self.has_labels:
+            raise ValueError(
+                f"`lyric_length` must be 0 where `num_artists` is 0: lyrics are part of the labels; got "
+                f"{self.lyric_length}"
+            )
+        if self.lyric_encoder_layers is None:
+            return
+        if not self.has_lyrics:
+            raise ValueError(
+                f"`lyric_encoder_layers` must be None where `lyric_length` is 0, got {self.lyric_encoder_layers!r}"
+            )
+        check_int("lyric_encoder_layers", self.lyric_encoder_layers)
+        for name in ("hidden_size", "heads", "blocks"):
+            check_int(f"lyric_encoder_{name}", getattr(self, f"lyric_encoder_{name}"))
+        check_bool("lyric_encoder_residual_scale", self.lyric_encoder_residual_scale)
+        try:
+            _ = self.lyric_encoder_config
+        except ValueError as error:
+            raise ValueError(f"the fields `lyric_encoder_...` must describe a prior of their own: {error}") from error
 
 
 __all__ = ["PATTERN_NAMES", "FastJukeboxPriorConfig"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
-from fast_jukebox.generation.mixin import PriorGenerationMixin
+from fast_jukebox.generation.engine import Program
+from fast_jukebox.generation.prior_mixin import PriorGenerationMixin
+from fast_jukebox.generation.sampling import SamplingSettings
 from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.prior.block import BlockStep, PriorBlock, rows_for
 from fast_jukebox.models.prior.cache import PriorCache
@@ -25,30 +25,10 @@ from fast_jukebox.models.prior.conditioning import (
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-
-IGNORED_LABEL = -100
-
-
-@dataclass
-class FastJukeboxPriorOutput(ModelOutput):
-    """What [`FastJukeboxPrior.forward`] returns.
-
-    Args:
-        loss (`Tensor` scalar): cross entropy in nats a code, where labels were given.
-        logits (`Tensor` (N, L, K)): position t's logits predict code t.
-        hidden_states (`tuple` of `Tensor` (N, L, W)): output of each block, where `output_hidden_states`.
-        attention_residuals (`tuple` of `Tensor` (N, L, W)): inside each block, the state after the attention's
-            residual, where `output_hidden_states`.
-        attentions (`tuple` of `Tensor`): weights of each layer in its pattern's own layout, where
-            `output_attentions`: dense (N, H, L, L); row and previous row (N * rows, H, block_ctx, block_ctx);
-            column (N * block_ctx, H, rows, rows).
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attention_residuals: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
+from fast_jukebox.models.prior.lyrics import LyricEncoder
+from fast_jukebox.models.prior.outputs import FastJukeboxPriorOutput
+from fast_jukebox.models.prior.programs import new_program
 
 
 class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
@@ -84,7 +64,7 @@ class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
             # What is added to the residual stream is small at first, the smaller the deeper the model.
             for linear in (module.attention.projection, module.mlp.contract):
                 init.normal_(linear.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
-        elif isinstance(module, FastJukeboxPrior):
+        elif isinstance(module, FastJukeboxPrior | LyricEncoder):
             init.copy_(module.position_embedding, sinusoids(*module.position_embedding.shape) * std)
             if module.start_token is not None:
                 init.normal_(module.start_token, std=std)
@@ -92,7 +72,7 @@ class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
 
 class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPriorPreTrainedModel):
     """Decoder-only transformer with factored attention over the codes of one level (Jukebox, section 4; Fast Jukebox,
-    "Prior"): p(codes), p(codes | upper codes) for an upsampler, either given labels.
+    "Prior"): p(codes), p(codes | upper codes) for an upsampler, either given labels, and lyrics with them.
 
     At position t the transformer sees the embedding of code t-1 (at position 0 a start token, or the labels) plus a
     learned position plus the conditioning, and predicts code t.
@@ -102,7 +82,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
     ```python
     hidden, conditioning = prior.embed(codes, upper_codes, metadata)
     for block in prior.blocks:
-        hidden, attention_residual, attentions = block(hidden, True)
+        hidden, attention_residual, attentions = block(hidden, True, lyric_states=conditioning.lyric_states)
     logits = prior.head(hidden, conditioning)
     ```
 
@@ -116,13 +96,14 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         config.validate()  # its fields may have changed since it was made
         super().__init__(config)
         width = config.hidden_size
-        self.code_embedding = nn.Embedding(config.codebook_size, width)
-        self.position_embedding = nn.Parameter(torch.empty(config.n_ctx, width))
+        self.code_embedding = nn.Embedding(config.vocabulary_size, width)
+        self.position_embedding = nn.Parameter(torch.empty(config.sequence_length, width))
         self.start_token = None if config.has_labels else nn.Parameter(torch.empty(1, width))
         self.upper_conditioner = UpperConditioner(config) if config.has_upper_level else None
         self.label_conditioner = LabelConditioner(config) if config.has_labels else None
+        self.lyric_encoder = LyricEncoder(config) if config.has_lyric_encoder else None
         self.blocks = nn.ModuleList(PriorBlock(config, layer) for layer in range(config.num_hidden_layers))
-        self.output = None if config.tie_output else nn.Linear(width, config.codebook_size, bias=False)
+        self.output = None if config.tie_output else nn.Linear(width, config.vocabulary_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -150,8 +131,9 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             codes: int64 (N, L) in [0, K), any 1 <= L <= n_ctx.
             upper_codes: int64 (N, L / upper_ratio), codes of the level above over the same span; None where there is
                 no level above.
-            metadata: int64 (N, 4 + genre slots): total length, offset and window length in audio samples, artist,
-                genres (-1 for an empty slot); the window length is that of a whole context. None without labels.
+            metadata: int64 (N, metadata_length): total length, offset and window length in audio samples, artist,
+                genres (-1 for an empty slot), then `lyric_length` characters (0 for none); the window length is that of
+                a whole context. None without labels.
             labels: int64 (N, L), aligned with `codes` (often `codes` themselves); -100 is not counted.
             output_hidden_states: return each block's output and its state after the attention's residual.
             output_attentions: return each layer's attention weights.
@@ -172,20 +154,23 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         residuals: list[Tensor] = []
         attentions: list[Tensor] = []
         for block in self.blocks:
-            hidden, residual, weights = block(hidden, output_attentions)
+            hidden, residual, weights = block(hidden, output_attentions, None, conditioning.lyric_states)
             if output_hidden_states:
                 states.append(hidden)
                 residuals.append(residual)
             if output_attentions:
                 attentions.append(weights)
-        logits = self.head(hidden, conditioning)
-        return FastJukeboxPriorOutput(
-            loss=None if labels is None else _cross_entropy(logits, labels, num_items_in_batch),
-            logits=logits,
+        output = FastJukeboxPriorOutput(
             hidden_states=tuple(states) if output_hidden_states else None,
             attention_residuals=tuple(residuals) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
+        if self.config.has_lyrics:
+            return self._with_lyrics(output, hidden, conditioning, metadata, labels, num_items_in_batch)
+        output.logits = self.head(hidden, conditioning)
+        if labels is not None:
+            output.loss = cross_entropy(output.logits, labels, num_items_in_batch)
+        return output
 
     def embed(
         self, codes: Tensor, upper_codes: Tensor | None = None, metadata: Tensor | None = None
@@ -200,10 +185,16 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         return self._embed(codes[:, :-1], conditioning), conditioning
 
     def head(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
-        """Logits (N, L, K) of the last block's output (N, L, W)."""
-        if conditioning.positions is not None and self.config.add_conditioning_after:
-            hidden = hidden + conditioning.positions[:, : hidden.shape[1]]
-        return F.linear(hidden, self._output_weight)
+        """Logits of the codes, (N, L, K), of the last block's output, (N, lyrics before the codes + L, W)."""
+        prefix = self.config.lyric_prefix_length
+        hidden = self._conditioned_again(hidden, conditioning)[:, prefix:]
+        return F.linear(hidden, self._output_weight[self.config.code_offset :])
+
+    def sequence_logits(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
+        """Logits of lyrics and codes over their common vocabulary, (N, S, vocabulary_size), of the last block's output
+        (N, S, W); where lyrics do not stand before the codes, those of `head`.
+        """
+        return F.linear(self._conditioned_again(hidden, conditioning), self._output_weight)
 
     def new_cache(self, batch_size: int) -> PriorCache:
         """An empty cache for sampling `batch_size` windows: bounded, allocated once, dtype and device of the weights.
@@ -223,6 +214,12 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             steps.append(BlockStep(block, layer_cache))
         return PriorCache([step.cache for step in steps], batch_size, steps=steps)
 
+    def new_program(
+        self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
+    ) -> Program | None:
+        """See [`~fast_jukebox.models.prior.programs.new_program`]."""
+        return new_program(self, batch_size, settings, engine, threads)
+
     @torch.no_grad()
     def condition(
         self, batch_size: int, length: int, upper_codes: Tensor | None = None, metadata: Tensor | None = None
@@ -233,7 +230,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             batch_size: windows, N.
             length: codes of each, the prompt included.
             upper_codes: int64 (N, length / upper_ratio), or None, as in `forward`.
-            metadata: int64 (N, 4 + genre slots), or None, as in `forward`.
+            metadata: int64 (N, metadata_length), or None, as in `forward`.
 
         Raises:
             ValueError: as in `forward`.
@@ -241,17 +238,20 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         self._check_window(batch_size, length, "length")
         check_upper_codes(upper_codes, self.config, batch_size, length)
         check_metadata(metadata, self.config, batch_size)
-        if upper_codes is None or upper_codes.device.type != "cpu":
+        if self.device.type != "cpu" or (self.upper_conditioner is None and self.lyric_encoder is None):
             return self._condition(batch_size, length, upper_codes, metadata)
         # Song by song: the same numbers in any batch, and less memory.
-        songs = [
-            self._condition(
-                1, length, upper_codes[song : song + 1], None if metadata is None else metadata[song : song + 1]
-            )
-            for song in range(batch_size)
-        ]
-        positions = torch.cat([song.positions for song in songs])
-        return PriorConditioning(torch.cat([song.start for song in songs]), positions, length)
+        return PriorConditioning.joined(
+            [
+                self._condition(
+                    1,
+                    length,
+                    None if upper_codes is None else upper_codes[song : song + 1],
+                    None if metadata is None else metadata[song : song + 1],
+                )
+                for song in range(batch_size)
+            ]
+        )
 
     @torch.no_grad()
     def prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
@@ -263,7 +263,9 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             cache: from `new_cache`; whatever it held is overwritten.
 
         Returns:
-            Logits (N, K) of position P.
+            Logits of position P, (N, K); where lyrics and codes share a vocabulary, (N, K + lyric_vocab_size), the
+            codes first: as published, a character may be drawn and goes into the next step as such. It stands for
+            code 0 in the song.
 
         Raises:
             ValueError: the prompt is too long, of another batch size or dtype, or outside the codebook.
@@ -277,7 +279,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
                 f"`codes` must have the batch size of the cache ({cache.batch_size}) and of the conditioning "
                 f"({conditioning.start.shape[0]}), got {songs}"
             )
-        if prompt == 0:
+        if prompt == 0 and not self.config.has_lyrics:
             hidden = self._embed(codes, conditioning).squeeze(1)
             logits = self._step(hidden, 0, conditioning, cache)
         elif codes.device.type == "cpu":
@@ -296,14 +298,14 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         """One step of sampling, whose cost does not depend on the position.
 
         Args:
-            code: int64 (N,), the code at `position - 1`.
+            code: int64 (N,), the code at `position - 1`, or what was drawn there from the last logits.
             position: 1 <= position < the conditioning's length; positions follow one another.
             conditioning: of the window, as given to `prefill`.
             cache: as left by `prefill` or by the last step.
 
         Returns:
-            Logits (N, K) of `position`. On a CPU in float32 a song's logits do not depend on the other songs of the
-            batch or on their number.
+            Logits of `position`, as `prefill` gives them. On a CPU in float32 a song's logits do not depend on the
+            other songs of the batch or on their number.
 
         Raises:
             ValueError: `position` does not follow the cache's last one, or is beyond the window.
@@ -313,16 +315,41 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
                 f"`position` must follow the {cache.length} positions that the cache has seen (`prefill` comes first) "
                 f"and be less than {conditioning.length}, the window's length; got {position}"
             )
-        hidden = F.embedding(code, self.code_embedding.weight) + self.position_embedding.select(0, position)
+        place = self.config.lyric_prefix_length + position
+        hidden = F.embedding(self._ids(code), self.code_embedding.weight)
+        hidden = hidden + self.position_embedding.select(0, place)
         if conditioning.positions is not None:
-            hidden.add_(conditioning.positions.select(1, position))
-        logits = self._step(hidden, position, conditioning, cache)
+            hidden.add_(conditioning.positions.select(1, place))
+        logits = self._step(hidden, place, conditioning, cache)
         cache.length = position + 1
         return logits
 
     @property
     def _output_weight(self) -> Tensor:
         return self.code_embedding.weight if self.output is None else self.output.weight
+
+    def drawn_rows(self, table: Tensor) -> Tensor:
+        """A matrix over the vocabulary with its rows as they are drawn while sampling: the codes first, then the
+        characters where lyrics and codes share one. The matrix itself where they do not.
+        """
+        offset = self.config.code_offset
+        return table.roll(-offset, dims=0) if offset else table
+
+    def _next_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of what can be drawn, as `prefill` tells: (N, W) -> (N, ids)."""
+        logits = F.linear(hidden, self._output_weight)
+        offset = self.config.code_offset
+        return logits.roll(-offset, dims=-1) if offset else logits
+
+    def _ids(self, drawn: Tensor) -> Tensor:
+        """Where in the vocabulary something drawn stands."""
+        offset = self.config.code_offset
+        return (drawn + offset) % self.config.vocabulary_size if offset else drawn
+
+    def _conditioned_again(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
+        if conditioning.positions is None or not self.config.add_conditioning_after:
+            return hidden
+        return hidden + conditioning.positions[:, : hidden.shape[1]]
 
     def _check_window(self, songs: int, length: int, name: str) -> None:
         if songs < 1:
@@ -340,23 +367,67 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         if self.config.use_timing:
             timing = self.label_conditioner.timing(metadata, length)
             positions = timing if positions is None else positions + timing
-        return PriorConditioning(start, positions, length)
+        if not self.config.has_lyrics or metadata is None:  # models with lyrics have refused None before
+            return PriorConditioning(start, positions, length)
+        lyrics = metadata[:, self.config.label_length :]
+        if self.lyric_encoder is not None:
+            return PriorConditioning(start, positions, length, lyric_states=self.lyric_encoder(lyrics))
+        if positions is not None:
+            positions = F.pad(positions, (0, 0, self.config.lyric_prefix_length, 0))
+        return PriorConditioning(start, positions, length, lyrics=lyrics)
 
     def _embed(self, codes: Tensor, conditioning: PriorConditioning) -> Tensor:
-        """Input of positions 0..P for the codes (N, P) before them: (N, P + 1, W)."""
-        length = codes.shape[1] + 1
-        hidden = torch.cat([conditioning.start, self.code_embedding(codes)], dim=1)
+        """Input of the lyrics, where they stand before the codes, and of code positions 0..P, for the codes (N, P)
+        before them: (N, lyrics + P + 1, W).
+        """
+        ids = codes
+        if conditioning.lyrics is not None:
+            ids = torch.cat([conditioning.lyrics, codes + self.config.code_offset], dim=1)
+        length = ids.shape[1] + 1
+        hidden = torch.cat([conditioning.start, self.code_embedding(ids)], dim=1)
         hidden = hidden + self.position_embedding[:length]
         return hidden if conditioning.positions is None else hidden + conditioning.positions[:, :length]
+
+    def _with_lyrics(
+        self,
+        output: FastJukeboxPriorOutput,
+        hidden: Tensor,
+        conditioning: PriorConditioning,
+        metadata: Tensor,
+        labels: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> FastJukeboxPriorOutput:
+        """`output` with the logits and losses of codes and lyrics."""
+        config = self.config
+        if self.lyric_encoder is None:
+            logits = self.sequence_logits(hidden, conditioning)
+            output.lyric_logits, code_logits = logits.tensor_split([config.lyric_length], dim=1)
+            output.logits = code_logits[..., config.code_offset :]
+        else:
+            output.lyric_logits = self.lyric_encoder.logits(conditioning.lyric_states)
+            output.logits = code_logits = self.head(hidden, conditioning)
+        if labels is not None:
+            output.code_loss = cross_entropy(code_logits, shifted(labels, config.code_offset), num_items_in_batch)
+            output.lyric_loss = cross_entropy(output.lyric_logits, metadata[:, config.label_length :])
+            output.loss = join_losses(
+                output.code_loss,
+                output.lyric_loss,
+                labels.shape[1],
+                config.lyric_length,
+                config.lyric_loss_weight,
+                share_of_batch(labels, num_items_in_batch),
+            )
+        return output
 
     def _prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
         hidden = self._embed(codes, conditioning)
         for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
-            hidden = block(hidden, False, layer_cache)[0]
-        hidden = hidden[:, -1]
+            hidden = block(hidden, False, layer_cache, conditioning.lyric_states)[0]
+        last = hidden.shape[1] - 1
+        hidden = hidden[:, last]
         if conditioning.positions is not None and self.config.add_conditioning_after:
-            hidden = hidden + conditioning.positions[:, codes.shape[1]]
-        return F.linear(hidden, self._output_weight)
+            hidden = hidden + conditioning.positions[:, last]
+        return self._next_logits(hidden)
 
     def _step(self, hidden: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
         """Blocks and head for one position: (N, W) -> (N, K)."""
@@ -368,7 +439,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             hidden = block_step(hidden, position)
         if conditioning.positions is not None and self.config.add_conditioning_after:
             hidden.narrow(0, 0, songs).add_(conditioning.positions.select(1, position))
-        logits = F.linear(hidden, self._output_weight)
+        logits = self._next_logits(hidden)
         return logits.narrow(0, 0, songs) if spare else logits
 
 
@@ -382,13 +453,6 @@ def sinusoids(length: int, width: int) -> Tensor:
     periods = torch.logspace(math.log2(2 * math.pi), math.log2(max(length, 8)), pairs, base=2.0)
     angles = 2 * math.pi * torch.arange(length, dtype=torch.float32)[:, None] / periods
     return math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-    """Nats a label, in float32."""
-    total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
-    count = (labels != IGNORED_LABEL).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-    return total / count
 
 
 __all__ = [

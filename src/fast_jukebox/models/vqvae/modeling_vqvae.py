@@ -178,13 +178,14 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         return codes
 
     @torch.no_grad()
-    def decode(self, codes: Sequence[Tensor], start_level: int = 0) -> Tensor:
+    def decode(self, codes: Sequence[Tensor], start_level: int = 0, chunk_samples: int | None = None) -> Tensor:
         """Audio of the codes of one level, in chunks as `encode` works.
 
         Args:
             codes: the levels from `start_level` up, each int64 (N, L); only the first is used, the others may be left
                 out.
             start_level: level of the first entry of `codes`.
+            chunk_samples: audio samples decoded at once, margins apart; by default 131072.
 
         Returns:
             (N, L * hop length of `start_level`), at about [-1, 1] (not clipped).
@@ -197,7 +198,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         self._check_levels_of_codes(codes, level)
         module: VQVAELevel = self.levels[level]  # type: ignore[assignment]
         first = codes[0].long()
-        chunk = max(CHUNK_SAMPLES // module.hop_length, 1)
+        chunk = max((chunk_samples or CHUNK_SAMPLES) // module.hop_length, 1)
         parts = _in_chunks(
             first,
             chunk,

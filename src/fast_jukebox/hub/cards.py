@@ -1,21 +1,24 @@
-"""Model cards: what a repository says of a model, filled from what was measured."""
+"""Cards: what a repository says of a model or of data, filled from what was measured."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 LIBRARY_NAME = "fast-jukebox"
 PIPELINE_TAG = "text-to-audio"
 TAGS = ("fast-jukebox", "music", "music-generation", "raw-audio", "vq-vae", "sparse-transformer")
+
+PICTURE = "spectrograms.png"
+"""Name of the picture that a card shows without being told to."""
 
 Figures = Mapping[str, "float | str | Mapping[str, float | str]"]
 
@@ -113,7 +116,7 @@ def model_card(
     )
     card = ModelCard.from_template(
         card_data,
-        template_str=(resources.files("fast_jukebox") / "templates" / "model_card.md").read_text(encoding="utf-8"),
+        template_str=_template("model_card.md"),
         name=name,
         description=description.strip(),
         training=training.strip(),
@@ -128,11 +131,33 @@ def model_card(
     return card
 
 
-def write_model_card(directory: str | os.PathLike[str], **kwargs: Any) -> Path:
-    """Write [`model_card`] (which takes the arguments) as `README.md` into a model's directory; return its path."""
-    card = model_card(**kwargs)
-    path = Path(directory) / "README.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_model_card(
+    directory: str | os.PathLike[str], *, picture: str | os.PathLike[str] | None = None, **kwargs: Any
+) -> Path:
+    """Write [`model_card`] as `README.md` into a model's directory; return its path.
+
+    Args:
+        directory: of the model; made if missing.
+        picture: a file, which is copied into the directory where it lies elsewhere, or the name of one of the
+            directory's own; by default its `spectrograms.png` where it has one.
+        kwargs: those of [`model_card`].
+
+    Raises:
+        FileNotFoundError: there is no such picture.
+        ValueError: what [`model_card`] refuses.
+    """
+    directory = Path(directory)
+    if picture is None and (directory / PICTURE).is_file():
+        picture = directory / PICTURE
+    name = None if picture is None else Path(picture).name
+    card = model_card(picture=name, **kwargs)
+    directory.mkdir(parents=True, exist_ok=True)
+    if picture is not None and name is not None:
+        source, target = Path(picture), directory / name
+        is_own = str(source) == name and target.exists()  # a bare name is that of one of the directory's files
+        if not is_own and not (target.exists() and source.exists() and source.samefile(target)):
+            shutil.copyfile(source, target)
+    path = directory / "README.md"
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(str(card), encoding="utf-8")
     unfinished.replace(path)
@@ -156,68 +181,76 @@ def eval_results(figures: Figures, dataset_type: str, dataset_name: str) -> list
     ]
 
 
-def require_license(directory: str | os.PathLike[str]) -> str:
-    """License of the model in a directory, as its card states it.
+def require_license(source: str | os.PathLike[str] | RepoCard) -> str:
+    """License that a card states: of the model in a directory, or of the card itself.
 
     Raises:
         ValueError: there is no card, or it states no license.
     """
-    path = Path(directory) / "README.md"
-    if not path.is_file():
-        raise ValueError(f"`license` must be stated by a model card before a push, but `{directory}` has no README.md")
-    data = ModelCard.load(path, ignore_metadata_errors=False).data
+    if isinstance(source, RepoCard):
+        data = source.data
+    else:
+        path = Path(source) / "README.md"
+        if not path.is_file():
+            raise ValueError(f"`license` must be stated by a card before a push, but `{source}` has no README.md")
+        data = RepoCard.load(path, ignore_metadata_errors=False).data
     return _checked_license(data.get("license"), data.get("license_name"), data.get("license_link"))
 
 
-def push_folder(
-    directory: str | os.PathLike[str],
-    repo_id: str,
+def dataset_card(
     *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload model",
-) -> str:
-    """Push a directory that holds a model and its card; only configuration, weights, card and pictures are sent.
+    name: str,
+    description: str,
+    license: str,
+    splits: Mapping[str, Sequence[str]],
+    usage: str,
+    facts: Mapping[str, str | float] | None = None,
+    license_name: str | None = None,
+    license_link: str | None = None,
+    tags: Sequence[str] = (),
+    task_categories: Sequence[str] = ("text-to-audio",),
+) -> DatasetCard:
+    """Make the card of a data set.
 
     Args:
-        directory: as `save_pretrained` and [`write_model_card`] left it.
-        repo_id: `"organisation/name"`; made where it does not exist.
-        private: whether a new repository is private.
-        token: of the Hub; the one logged in with by default.
-        revision: branch to push to.
-        commit_message: of the commit.
-
-    Returns:
-        Address of the commit.
+        name: of the data set, as `load_songs` and `load_codes` take it; the card's title.
+        description: what it holds, Markdown.
+        license: of the data, by the Hub's identifier; `"other"` asks for `license_name` and `license_link`.
+        splits: patterns of each split's files.
+        usage: Python that loads it.
+        facts: counted of it, by name.
+        license_name: of a license that is `"other"`.
+        license_link: to it.
+        tags: in addition to the package's own.
+        task_categories: the Hub's names of tasks that it serves.
 
     Raises:
-        ValueError: the directory has no card or its card no license.
+        ValueError: no license, or an `"other"` one without name or link.
     """
-    require_license(directory)
-    api = HfApi(token=token, library_name=LIBRARY_NAME)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=os.fspath(directory),
-        revision=revision,
-        commit_message=commit_message,
-        allow_patterns=["*.safetensors", "*.json", "README.md", "*.png", "*.wav", "*.flac"],
-        ignore_patterns=["checkpoint-*/**", "runs/**"],
+    license = _checked_license(license, license_name, license_link)
+    files = [{"split": split, "path": list(patterns)} for split, patterns in splits.items()]
+    card_data = DatasetCardData(
+        license=license,
+        license_name=license_name,
+        license_link=license_link,
+        pretty_name=name,
+        tags=list(dict.fromkeys([LIBRARY_NAME, "music", *tags])),
+        task_categories=list(task_categories),
+        configs=[{"config_name": "default", "data_files": files}],
     )
-    return commit.commit_url
-
-
-def push_model(model: Any, repo_id: str, card: ModelCard, **kwargs: Any) -> str:
-    """Push a model with its card; `kwargs` are those of [`push_folder`]. Returns the commit's address."""
-    with TemporaryDirectory() as directory:
-        model.save_pretrained(directory)
-        card.save(Path(directory) / "README.md")
-        return push_folder(directory, repo_id, **kwargs)
+    return DatasetCard.from_template(
+        card_data,
+        template_str=_template("dataset_card.md"),
+        name=name,
+        description=description.strip(),
+        usage=usage.strip(),
+        rows=[(_cell(what), _cell(_formatted(value))) for what, value in (facts or {}).items()],
+        license_text=f"The data are under {_terms(license, license_name, license_link)}.",
+    )
 
 
 def _checked_license(license: str | None, license_name: str | None, license_link: str | None) -> str:
-    if not isinstance(license, str) or not license.strip():
+    if not isinstance(license, str) or license.strip() in ("", "unknown"):
         raise ValueError(f"`license` must be an identifier such as 'apache-2.0' or 'cc-by-nc-4.0', got {license!r}")
     if license == "other" and not (license_name and license_link):
         raise ValueError(
@@ -228,13 +261,21 @@ def _checked_license(license: str | None, license_name: str | None, license_link
 
 
 def _license_text(license: str, license_name: str | None, license_link: str | None, base_model: str | None) -> str:
-    terms = f"[{license_name}]({license_link})" if license_name and license_link else f"`{license}`"
+    terms = _terms(license, license_name, license_link)
     text = (
         f"The weights are under {terms}; the code of fast-jukebox is under Apache-2.0, which does not extend to them."
     )
     if base_model:
         text += f" They derive from `{base_model}`, whose terms hold as well."
     return text
+
+
+def _terms(license: str, license_name: str | None, license_link: str | None) -> str:
+    return f"[{license_name}]({license_link})" if license_name and license_link else f"`{license}`"
+
+
+def _template(name: str) -> str:
+    return (resources.files("fast_jukebox") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _flat(figures: Figures) -> Iterator[tuple[str, str, float | str]]:
@@ -255,12 +296,12 @@ def _cell(text: str) -> str:
 
 __all__ = [
     "LIBRARY_NAME",
+    "PICTURE",
     "PIPELINE_TAG",
     "TAGS",
+    "dataset_card",
     "eval_results",
     "model_card",
-    "push_folder",
-    "push_model",
     "require_license",
     "write_model_card",
 ]

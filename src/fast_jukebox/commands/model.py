@@ -1,0 +1,57 @@
+"""The model that a command names, and the device it runs on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from fast_jukebox.generation.checks import check_device
+from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.loading import default_model_path
+
+
+def model_name(model: str | None) -> str:
+    """`model`, or the folder of the model inside the package.
+
+    Raises:
+        FileNotFoundError: `model` looks like a folder that is not there, or the package holds no model.
+    """
+    if model is not None:
+        looks_like_path = model.startswith((".", "~", os.sep)) or model.count("/") > 1
+        folder = Path(model).expanduser()
+        if looks_like_path and not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(folder)!r}; a model is a folder or a Hub repository")
+        return str(folder) if folder.is_dir() else model
+    folder = default_model_path()
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"this installation has no embedded model in {folder}; name one with --model")
+    return str(folder)
+
+
+def chosen_device(device: Any) -> torch.device:
+    """The device that a name stands for; `"auto"` is the first accelerator, or the CPU where there is none.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    found = check_device(device)
+    if found is not None:
+        return torch.device(found)
+    for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+        if there:
+            return torch.device(kind)
+    return torch.device("cpu")
+
+
+def load_model(model: str | None, device: torch.device) -> FastJukeboxModel:
+    """A whole model with its weights, as its file has them, without bars."""
+    logging.disable_progress_bar()
+    loaded: Any = FastJukeboxModel.from_pretrained(model_name(model), dtype="auto")
+    return loaded.to(device).eval()
+
+
+__all__ = ["chosen_device", "load_model", "model_name"]

@@ -1,0 +1,103 @@
+"""Top codes from whatever is left of a song: a recording, or a file of codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fast_jukebox import audio
+from fast_jukebox.conversion.pickles import read_pickle
+from fast_jukebox.generation.engine import sampling_mode
+from fast_jukebox.generation.fingerprint import fingerprint
+from fast_jukebox.generation.plan import encode_prompt
+
+_PICKLES = (".pt", ".pth", ".tar")
+
+
+def top_codes(path: Path, model: Any) -> Tensor:
+    """Top codes int64 (songs, length) of a file.
+
+    Args:
+        path: sound of any kind that is read; or codes: `.safetensors` with a tensor `level_2` (or as the top level is
+            numbered), `codes`, or a single one; `.npy`; or a `.pth.tar` of published Jukebox's sampling, of which the
+            entry `zs` is read and no code is run.
+        model: whose codes they are.
+
+    Raises:
+        ValueError: there are no such codes in it, or they are of another codebook.
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    suffix, vqvae = path.suffix.lower(), model.vqvae
+    top = len(vqvae.config.hop_lengths) - 1
+    if suffix == ".safetensors":
+        found: Any = _from_safetensors(path, top, fingerprint(vqvae))
+    elif suffix == ".npy":
+        found = _from_numpy(path)
+    elif suffix in _PICKLES:
+        found = _from_published(path)
+    else:
+        sound = audio.load_audio(path, sampling_rate=vqvae.config.sampling_rate)
+        with sampling_mode(model):
+            return encode_prompt(vqvae, sound, None)[-1].cpu().clone()
+    return _checked(path, found, vqvae.config.codebook_size)
+
+
+def _from_safetensors(path: Path, top: int, codebook: str) -> Tensor:
+    try:
+        with safe_open(path, "pt") as file:
+            names, told = list(file.keys()), file.metadata() or {}
+            known = told.get("vqvae") or json.loads(told.get("facts", "{}")).get("vqvae")
+            if known is not None and known != codebook:
+                raise ValueError(f"the codes in {str(path)!r} are of another model's codebook")
+            wanted = [name for name in (f"level_{top}", "codes") if name in names] or (names if len(names) == 1 else [])
+            if not wanted:
+                raise ValueError(
+                    f"{str(path)!r} must hold a tensor `level_{top}` or `codes`, or a single one; it holds "
+                    f"{', '.join(names[:8]) or 'none'}"
+                )
+            return file.get_tensor(wanted[0])
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def _from_numpy(path: Path) -> Tensor:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} is damaged, or holds no plain array: {error}") from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
+        raise ValueError(f"{str(path)!r} must hold whole numbers, got {getattr(found, 'dtype', type(found).__name__)}")
+    return torch.from_numpy(found.astype(np.int64))
+
+
+def _from_published(path: Path) -> Any:
+    found = read_pickle(path)
+    levels = found.get("zs") if isinstance(found, dict) else None
+    if not isinstance(levels, list | tuple) or not levels or not isinstance(levels[-1], Tensor):
+        raise ValueError(f"{str(path)!r} must hold `zs`, a list of codes of each level")
+    return levels[-1]
+
+
+def _checked(path: Path, codes: Tensor, codebook_size: int) -> Tensor:
+    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        raise ValueError(f"{str(path)!r} must hold whole numbers, got {codes.dtype}")
+    codes = codes.to("cpu", torch.int64)
+    codes = codes.unsqueeze(0) if codes.dim() == 1 else codes
+    if codes.dim() != 2 or codes.numel() == 0:
+        raise ValueError(f"{str(path)!r} must hold codes (length) or (songs, length), got {tuple(codes.shape)}")
+    if int(codes.min()) < 0 or int(codes.max()) >= codebook_size:
+        raise ValueError(
+            f"{str(path)!r} must hold codes from 0 to {codebook_size - 1}, got {int(codes.min())} to {int(codes.max())}"
+        )
+    return codes
+
+
+__all__ = ["top_codes"]

@@ -1,0 +1,293 @@
+"""A published checkpoint to a folder of ours, within the memory of one file and one shard."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.conversion import transformers4
+from fast_jukebox.conversion.openai import OpenAICheckpoint, is_openai_folder
+from fast_jukebox.conversion.parts import Part
+from fast_jukebox.conversion.shards import parse_size, size_in, write_shards
+from fast_jukebox.hub import write_model_card
+from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox.models.loading import level_name, read_config
+from fast_jukebox.processing import FastJukeboxProcessor
+
+LICENSE_NAME = "jukebox-noncommercial"
+LICENSE_LINK = "https://github.com/openai/jukebox/blob/master/LICENSE"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+Progress = Callable[[int, int, str], None]
+"""Told the bytes written, the bytes there will be, and which part is being written."""
+
+
+class Checkpoint(Protocol):
+    """What a checkpoint of any layout offers."""
+
+    name: str
+    parts: list[Part]
+
+    def tensors(self, part: Part) -> Mapping[str, Tensor]:
+        """The checkpoint's tensors of a part, checked."""
+
+
+class Transformers4Checkpoint:
+    """A folder or repository in transformers 4's layout; see [`OpenAICheckpoint`] for the attributes.
+
+    Args:
+        source: the folder or repository.
+        download: `revision`, `token` and their like.
+
+    Raises:
+        OSError: it has no configuration or no weights.
+        ValueError: it is of another layout, or its configuration is damaged.
+    """
+
+    def __init__(self, source: str | os.PathLike[str], **download: Any) -> None:
+        self.name = str(source)
+        config = _config_of(source, **download)
+        if config.get("model_type") != transformers4.MODEL_TYPE:
+            raise ValueError(
+                f"`source` must be a folder of published files or hold a model whose `model_type` is "
+                f"{transformers4.MODEL_TYPE!r}; `{source}` holds {config.get('model_type')!r}"
+            )
+        vqvae, priors = transformers4.parts_of(config)
+        self.parts = [*reversed(priors), vqvae]
+        self._tensors = transformers4.read_tensors(source, **download)
+        transformers4.check_prefixes(self._tensors, self.parts, self.name)
+
+    def tensors(self, part: Part) -> Mapping[str, Tensor]:
+        """See [`OpenAICheckpoint.tensors`]."""
+        return transformers4.checked_tensors(part, self._tensors, self.name)
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    hyperparameters: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int | str = "1GB",
+    progress: Progress | None = None,
+    **download: Any,
+) -> Path:
+    """Write a published Jukebox as a model that [`FastJukeboxModel.from_pretrained`] loads, with a card that carries
+    the licence of its weights.
+
+    Lists of artists and genres that lie beside the weights go along, as the model's vocabularies.
+
+    The largest file is in memory at a time where it is of the format that torch had before 1.6, and nothing of it where
+    it is newer; and one shard. The output appears when it is whole: what fails or is interrupted leaves nothing.
+
+    Args:
+        source: a folder of OpenAI's files (`vqvae.pth.tar`, `prior_level_0.pth.tar` to `prior_level_2.pth.tar`; or the
+            folder of all models, with `model`), or a folder or Hub repository in transformers 4's layout.
+        output: the folder to write; does not exist or is empty.
+        model: of OpenAI's files, which published model it is: `"1b_lyrics"`, `"5b"` or `"5b_lyrics"`; found out where
+            None.
+        hyperparameters: of OpenAI's files of a model of one's own; see [`OpenAICheckpoint`]. May be a JSON file.
+        dtype: `"float32"`, `"float16"` or `"bfloat16"`; that of the priors' files where None.
+        max_shard_size: bytes of a file, or `"1GB"` and the like.
+        progress: told after every shard.
+        download: `revision`, `token`, `cache_dir` of a repository.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: files are missing, cannot be read, or the disk is full.
+        ValueError: an argument is not as asked, a file is damaged, or tensors are missing, left over or of another
+            shape: names them.
+    """
+    limit = parse_size(max_shard_size)
+    wanted = _checked_dtype(dtype)
+    output = _checked_output(output)
+    checkpoint = _open(source, model, hyperparameters, download)
+    config = _whole_config(checkpoint)
+    first = checkpoint.tensors(checkpoint.parts[0])
+    if wanted is None:
+        wanted = first[str(checkpoint.parts[0].key_map["code_embedding.weight"])].dtype
+        if wanted not in DTYPES.values():
+            wanted = torch.float32
+    sizes = {
+        f"{part.name}.{name}": size_in(shape, _dtype_of(part, name, wanted))
+        for part in checkpoint.parts
+        for name, shape in part.shapes.items()
+    }
+    total = sum(sizes.values())
+    _check_space(output.parent, total)
+    unfinished = Path(mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        stream = _Stream(checkpoint, first, progress, total)
+        del first
+        write_shards(unfinished, sizes, stream, wanted, limit, stream.wrote)
+        config.dtype = wanted
+        config.architectures = [FastJukeboxModel.__name__]
+        config.save_pretrained(unfinished)
+        processor = FastJukeboxProcessor.find(checkpoint.name, config, **download)
+        if processor is not None:
+            processor.save_pretrained(unfinished)
+        _write_card(unfinished, output.name, checkpoint.name, config, names_known=processor is not None)
+        unfinished.chmod(0o755)
+        if output.is_dir():
+            output.rmdir()
+        unfinished.replace(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return output
+
+
+class _Stream:
+    """Tensors of all parts in order; of one part's file no reference is kept once the next is asked for."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, first: Mapping[str, Tensor], progress: Progress | None, total: int
+    ) -> None:
+        self.checkpoint, self.progress, self.total = checkpoint, progress, total
+        self.done = 0
+        self.part = checkpoint.parts[0].name
+        self._first: Mapping[str, Tensor] | None = first
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        for part in self.checkpoint.parts:
+            self.part = part.name
+            source, self._first = self._first, None
+            if source is None:
+                source = self.checkpoint.tensors(part)
+            for name, tensor in part.tensors(source):
+                yield f"{part.name}.{name}", tensor
+            del source, tensor
+
+    def wrote(self, count: int) -> None:
+        """Told by the writer after each shard."""
+        self.done += count
+        if self.progress is not None:
+            self.progress(self.done, self.total, self.part)
+
+
+def _open(source: Any, model: str | None, hyperparameters: Any, download: Mapping[str, Any]) -> Checkpoint:
+    folder = Path(source).expanduser()
+    if folder.is_dir() and is_openai_folder(folder) and not (folder / "config.json").is_file():
+        if isinstance(hyperparameters, str | os.PathLike):
+            hyperparameters = _read_json(Path(hyperparameters))
+        return OpenAICheckpoint(folder, model, hyperparameters)
+    for name, value in (("model", model), ("hyperparameters", hyperparameters)):
+        if value is not None:
+            raise ValueError(f"`{name}` is for a folder of .pth.tar files, which `{source}` is not; got {value!r}")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise FileNotFoundError(f"`{source}` holds neither .pth.tar files nor a config.json, but {held}")
+    return Transformers4Checkpoint(folder if folder.is_dir() else source, **download)
+
+
+def _config_of(source: Any, **download: Any) -> Mapping[str, Any]:
+    folder = Path(source)
+    return _read_json(folder / "config.json") if folder.is_dir() else read_config(source, **download)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of text that is no UTF-8, too
+        raise ValueError(f"`{path}` is no JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"`{path}` is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"`{path}` must hold a mapping, got {type(content).__name__}")
+    return content
+
+
+def _whole_config(checkpoint: Checkpoint) -> FastJukeboxConfig:
+    *priors, vqvae = checkpoint.parts
+    return FastJukeboxConfig(vqvae_config=vqvae.config, prior_configs=[part.config for part in reversed(priors)])
+
+
+def _checked_dtype(dtype: Any) -> torch.dtype | None:
+    if dtype is None or dtype in DTYPES.values():
+        return dtype
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
+
+
+def _checked_output(output: Any) -> Path:
+    folder = Path(output).expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"`output` must be a folder that does not exist or is empty, got {str(folder)!r}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _dtype_of(part: Part, name: str, dtype: torch.dtype) -> torch.dtype:
+    constant = part.constants.get(name)
+    return dtype if constant is None or constant.is_floating_point() else constant.dtype
+
+
+def _check_space(folder: Path, wanted: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise OSError(f"`{folder}` has {free / 1e9:.2f} GB free, but the model takes {wanted / 1e9:.2f} GB")
+
+
+_USAGE = """\
+from fast_jukebox import FastJukeboxModel
+
+model = FastJukeboxModel.from_pretrained("{name}")
+metadata = dict(total_duration=180, lyrics="Where the wind blows, there I go.")
+song = model.generate(duration=20, metadata=metadata, seed=0)
+song.audio, song.sampling_rate"""
+_USAGE_WITHOUT_NAMES = """\
+import torch
+from fast_jukebox import FastJukeboxModel
+
+model = FastJukeboxModel.from_pretrained("{name}")
+metadata = []
+for prior in model.priors:  # bottom first; artist 0 and genre 0 are the unknown ones
+    labels = torch.zeros(1, prior.config.metadata_length, dtype=torch.int64)
+    labels[:, 0] = 180 * model.config.sampling_rate  # the song that this is the beginning of lasts so long
+    labels[:, 5 : prior.config.label_length] = -1  # no further genres
+    metadata.append(labels)
+song = model.generate(duration=20, metadata=metadata, seed=0)
+song.audio, song.sampling_rate"""
+
+
+def _write_card(folder: Path, name: str, source: str, config: FastJukeboxConfig, names_known: bool) -> None:
+    sizes = "; ".join(
+        f"{level_name(prior.level, config.num_levels)}: {prior.num_hidden_layers} layers, width {prior.hidden_size}, "
+        f"context {prior.n_ctx}" + (f", {prior.lyric_length} characters of lyrics" if prior.has_lyrics else "")
+        for prior in reversed(config.prior_configs)
+    )
+    labelled = all(prior.has_labels for prior in config.prior_configs)
+    write_model_card(
+        folder,
+        name=name,
+        description=(
+            f"A published Jukebox, converted by fast-jukebox with the numbers it had. Its priors: {sizes}.\n\n"
+            "Jukebox is by Prafulla Dhariwal, Heewoo Jun, Christine Payne, Jong Wook Kim, Alec Radford and Ilya "
+            "Sutskever (Jukebox: A Generative Model for Music, 2020)."
+        ),
+        training=f"Not trained here. Converted from `{Path(source).name}`.",
+        license="other",
+        license_name=LICENSE_NAME,
+        license_link=LICENSE_LINK,
+        license_text=(
+            f"The weights are Jukebox's, under OpenAI's [Noncommercial Use License]({LICENSE_LINK}): **not for "
+            "commercial use**. What is made from them, students and songs included, is bound by its terms as well: "
+            "read them. The code of fast-jukebox is under Apache-2.0, which does not extend to the weights."
+        ),
+        tags=["jukebox", "non-commercial"],
+        usage=(_USAGE if names_known else _USAGE_WITHOUT_NAMES).format(name=name) if labelled else None,
+    )
+
+
+__all__ = ["DTYPES", "Checkpoint", "Progress", "Transformers4Checkpoint", "convert_checkpoint"]

@@ -1,0 +1,78 @@
+"""Reading published pickles: weights alone, never code, and as little into memory as the file allows."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Jukebox puts a mapping of hyperparameters, a kind of dict, beside the weights that it trains. It is not looked at.
+_STAND_INS = [(OrderedDict, "jukebox.hparams.Hyperparams")]
+
+
+def read_pickle(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` put into a file, tensors on the CPU.
+
+    Files of the zip format (torch 1.6 and later) are mapped: a tensor takes memory only while it is used. Older ones
+    are read whole.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is damaged, or holds Python objects, whose code is not run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file `{path}`")
+    try:
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats that are not expected; what cannot be read is an error
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError:
+        raise
+    # The bytes of a damaged file can lead the reader anywhere, so that any error may come.
+    except Exception as error:
+        raise ValueError(f"`{path}` {_explained(error)}") from error
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: of its entry `model`, or of the file itself.
+
+    Raises:
+        OSError: as [`read_pickle`].
+        ValueError: as [`read_pickle`], or it holds something else than tensors by name.
+    """
+    content = read_pickle(path)
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"`{path}` must hold tensors by name, got {type(content).__name__}")
+    strangers = [repr(name) for name, value in content.items() if not (isinstance(name, str) and _is_tensor(value))]
+    if strangers:
+        raise ValueError(f"`{path}` must hold tensors by name, but {', '.join(strangers[:8])} is none")
+    return dict(content)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "cpu"
+
+
+def _explained(error: Exception) -> str:
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found:
+        return f"holds a Python object, {found[1]}; only weights are read, and no code is run"
+    # What torch says first is how to read it all the same, code included.
+    reason = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
+    first = reason[1] if reason else next(iter(str(error).splitlines()), "")
+    first = "" if first.startswith("Weights only load failed") else f": {first}"
+    return f"is no checkpoint that can be read; it may be damaged or cut short ({type(error).__name__}{first})"
+
+
+__all__ = ["read_pickle", "read_state_dict"]

@@ -1,0 +1,107 @@
+"""Writing safetensors shard by shard: no more than one shard is in memory, whatever the size of the model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size such as `"1GB"`, `"500MB"` or `2**30`.
+
+    Raises:
+        ValueError: it is none, or not above 0.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)\s*", size.upper()) if isinstance(size, str) else None
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"`max_shard_size` must be bytes or a size such as '1GB' or '500MB', got {size!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Names in order, in shards of at most `limit` bytes; a tensor larger than that is a shard of its own."""
+    shards: list[list[str]] = []
+    held = limit
+    for name, size in sizes.items():
+        if not shards or held + size > limit:
+            shards.append([])
+            held = 0
+        shards[-1].append(name)
+        held += size
+    return shards
+
+
+def write_shards(
+    folder: Path,
+    sizes: Mapping[str, int],
+    tensors: Iterable[tuple[str, Tensor]],
+    dtype: torch.dtype,
+    limit: int,
+    written: Callable[[int], None] | None = None,
+) -> None:
+    """Write tensors as a model's safetensors, with an index where there is more than one file.
+
+    Args:
+        folder: exists.
+        sizes: bytes of each tensor in `dtype`, by name, in the order in which they come.
+        tensors: name and tensor, in that order; each is let go before the shard after its own is begun.
+        dtype: that numbers are written in.
+        limit: bytes of a shard.
+        written: told after each shard how many bytes it has.
+
+    Raises:
+        OSError: a file could not be written.
+        ValueError: a tensor holds numbers that are not finite, or are not in `dtype`.
+    """
+    shards = plan_shards(sizes, limit)
+    source = iter(tensors)
+    weight_map: dict[str, str] = {}
+    for index, names in enumerate(shards):
+        file = SAFE_WEIGHTS_NAME
+        if len(shards) > 1:
+            file = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
+        shard = {name: _ready(name, tensor, dtype) for name, (_, tensor) in zip(names, source, strict=False)}
+        if list(shard) != names:
+            raise ValueError(f"`tensors` end before {names[len(shard)]}")
+        try:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"`{folder / file}` could not be written: {error}") from error
+        weight_map |= dict.fromkeys(names, file)
+        del shard
+        if written is not None:
+            written(sum(sizes[name] for name in names))
+    if len(shards) > 1:
+        content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def size_in(shape: Iterable[int], dtype: torch.dtype) -> int:
+    """Bytes of a tensor."""
+    return torch.Size(shape).numel() * dtype.itemsize
+
+
+def _ready(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    ready = tensor.to(dtype).contiguous()
+    if not bool(ready.isfinite().all()):
+        what = f"beyond the range of {dtype}" if bool(tensor.isfinite().all()) else "not finite"
+        raise ValueError(f"`{name}` holds numbers that are {what}")
+    # Own memory, for safetensors writes no tensor that is a part of another's.
+    return ready if ready.data_ptr() != tensor.data_ptr() else ready.clone()
+
+
+__all__ = ["parse_size", "plan_shards", "size_in", "write_shards"]

@@ -1,0 +1,154 @@
+"""What the songs of a compilation tell of themselves, as the label vectors of training windows."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fast_jukebox.models.prior import FastJukeboxPriorConfig
+from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary
+from fast_jukebox.processing.lyrics import join_texts, window_lyrics
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+class WindowLabels:
+    """Label vectors of windows of a compilation's songs.
+
+    With a processor, songs tell `artist`, `genre` and `lyrics`, any of which a song may lack: it is then of the unknown
+    artist or genre, or without lyrics, as are names that the vocabulary lacks. Without one they tell the ids
+    `artist_id` and `genre_ids`.
+
+    Args:
+        songs: rows with such columns.
+        config: of a prior with labels.
+        processor: of a model with that prior, or of the prior alone.
+        dropout: how often a window is told of no artist and genre, and, drawn apart, of no lyrics; in [0, 1].
+        seed: of those draws; `None` for no dropout.
+
+    Raises:
+        ValueError: the processor does not fit the prior, or `dropout` is no probability.
+    """
+
+    def __init__(
+        self,
+        songs: Dataset,
+        config: FastJukeboxPriorConfig,
+        processor: FastJukeboxProcessor | None = None,
+        dropout: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+            raise ValueError(f"`label_dropout` must be from 0 to 1, got {dropout!r}")
+        self.config, self.dropout, self.seed = config, dropout, seed
+        self.texts: list[list[int]] = [[] for _ in range(len(songs))]
+        if processor is None:
+            self.ids = _written_ids(songs)
+        else:
+            own, vocabulary = processor.for_prior(config)
+            self.ids, self.texts = _encoded(songs, vocabulary, own)
+
+    def __call__(self, song: int, start: int, length: int, window: int, epoch: int = 0) -> Tensor:
+        """The label vector int64 (metadata_length,) of a window.
+
+        Args:
+            song: its song's number.
+            start: its first code.
+            length: codes of the whole song.
+            window: its number, on which with the seed and the epoch the dropout depends, and on nothing else.
+            epoch: likewise.
+        """
+        config = self.config
+        (artist, genres), text = self.ids[song], self.texts[song]
+        no_labels = no_lyrics = False
+        if self.dropout and self.seed is not None:
+            # The last number keeps these draws apart from those of the window's place.
+            draws = np.random.default_rng((self.seed, epoch, window, 1)).random(2)
+            no_labels, no_lyrics = (draws < self.dropout).tolist()
+        if no_labels:
+            artist, genres = 0, [0]
+        genres = [*genres, *[-1] * config.max_genres][: config.max_genres]
+        times = [codes * config.hop_length for codes in (length, start, config.n_ctx)]
+        labels = torch.tensor([[*times, artist, *genres]], dtype=torch.int64)
+        if config.has_lyrics:
+            labels = torch.cat([labels, join_texts([[] if no_lyrics else text])], dim=1)
+            labels = window_lyrics(labels, config.label_length, config.lyric_length)[0]
+        return labels[0]
+
+
+def labelled_config(
+    config: FastJukeboxPriorConfig,
+    vocabulary: LabelVocabulary,
+    *,
+    max_genres: int = 1,
+    lyric_length: int = 0,
+    longest: float = 600.0,
+) -> FastJukeboxPriorConfig:
+    """The configuration of a prior that is told of a compilation's artists and genres; the top one of time and lyrics
+    too.
+
+    Args:
+        config: of a prior without labels; not changed.
+        vocabulary: of the compilation.
+        max_genres: genre slots.
+        lyric_length: characters of lyrics that the top prior is told, before its codes; every fourth layer then attends
+            to them. With the context they are a multiple of `blocks`.
+        longest: seconds of the longest song.
+
+    Raises:
+        ValueError: the numbers do not fit together.
+    """
+    config = copy.deepcopy(config)
+    config.num_artists, config.num_genres = vocabulary.num_artists, vocabulary.num_genres
+    config.max_genres = max_genres
+    if not config.has_upper_level:
+        config.use_timing = True
+        window = config.n_ctx * config.hop_length / config.sampling_rate
+        config.min_duration, config.max_duration = 0.0, float(max(600, math.ceil(longest + window) + 1))
+        if lyric_length:
+            config.lyric_length, config.lyric_vocab_size = lyric_length, len(vocabulary.characters) + 1
+            config.attention_patterns = [*config.attention_patterns, "lyric_prefix"]
+    config.validate()
+    return config
+
+
+def _written_ids(songs: Dataset) -> list[tuple[int, list[int]]]:
+    """Artist and genres of each song, where they stand there as ids."""
+    columns = songs.column_names
+    artists = songs["artist_id"] if "artist_id" in columns else [None] * len(songs)
+    genres = songs["genre_ids"] if "genre_ids" in columns else [None] * len(songs)
+    return [(artist or 0, list(own or [0])) for artist, own in zip(artists, genres, strict=True)]
+
+
+def _encoded(
+    songs: Dataset, vocabulary: LabelVocabulary, own: Any
+) -> tuple[list[tuple[int, list[int]]], list[list[int]]]:
+    """Artist and genres, and the characters of the lyrics, of each song."""
+    told = [
+        songs[name] if name in songs.column_names else [None] * len(songs) for name in ("artist", "genre", "lyrics")
+    ]
+    ids, texts, dropped = [], [], 0
+    for artist, genre, lyrics in zip(*told, strict=True):
+        names = [genre] if isinstance(genre, str) else list(genre or [])
+        genres = vocabulary.genre_ids(names if vocabulary.genre_words else names[:1], unknown=True)
+        ids.append((vocabulary.artist_id(artist, unknown=True), genres[: own.max_genres]))
+        text, clean = vocabulary.lyric_ids(lyrics if own.lyric_length else None)
+        texts.append(text)
+        dropped += len(clean.dropped)
+    if dropped:
+        logger.warning("%d characters of the songs' lyrics cannot be spelt and were dropped", dropped)
+    named = sum(artist > 0 for artist, _ in ids), sum(genres[0] > 0 for _, genres in ids), sum(map(bool, texts))
+    logger.info("of %d songs, %d have a known artist, %d a known genre, %d lyrics", len(ids), *named)
+    return ids, texts
+
+
+__all__ = ["WindowLabels", "labelled_config"]

@@ -1,0 +1,73 @@
+"""Codes to audio, in pieces that a listener who does not wait for the end gets too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.generation.checks import device_of
+
+FIRST_SAMPLES = 8192
+"""Audio samples of the first piece, 0.2 s at 44.1 kHz, so that it is heard soon; each piece is twice as long as the one
+before, up to `LAST_SAMPLES`."""
+LAST_SAMPLES = 131072
+
+
+def pieces(hop_length: int, length: int | None) -> Iterator[tuple[int, int]]:
+    """Where the pieces of a song begin and end, in codes of a level: the same whatever the song's length.
+
+    A piece is decoded with all codes to either side that reach into it. As convolutions may round differently over
+    another length, audio is equal bit for bit only if it is decoded in the same pieces.
+
+    Args:
+        hop_length: audio samples a code stands for.
+        length: codes of the song; `None` for one without end.
+    """
+    start, samples = 0, FIRST_SAMPLES
+    while length is None or start < length:
+        stop = start + max(samples // hop_length, 1)
+        stop = stop if length is None else min(stop, length)
+        yield start, stop
+        start, samples = stop, min(2 * samples, LAST_SAMPLES)
+
+
+def decoder_reach(vqvae: Any, level: int) -> int:
+    """Codes to either side that an audio sample may depend on."""
+    return int(vqvae.levels[level].decoder_reach)
+
+
+def decode_piece(vqvae: Any, codes: Tensor, level: int, first: int, start: int, stop: int) -> Tensor:
+    """Audio of the codes from `start` to `stop` of a level, song by song: the same numbers in any batch.
+
+    Args:
+        vqvae: has `config.hop_lengths` and `decode`.
+        codes: int64 (N, L), the piece with all codes around it that reach into it.
+        level: their level.
+        first: the song's position of the first of `codes`.
+        start: the song's position, in codes, at which the piece begins.
+        stop: the one at which it ends.
+
+    Returns:
+        float32 (N, samples).
+    """
+    hop = vqvae.config.hop_lengths[level]
+    codes = codes.to(device_of(vqvae))
+    whole = codes.shape[1] * hop
+    songs = [vqvae.decode([song], level, chunk_samples=whole) for song in codes.split(1)]
+    return torch.cat([song[:, (start - first) * hop : (stop - first) * hop].float() for song in songs])
+
+
+def decode_song(vqvae: Any, codes: Tensor, level: int) -> Tensor:
+    """Audio float32 (N, L * hop length) of the codes (N, L) of a level, piece by piece."""
+    length, reach = codes.shape[1], decoder_reach(vqvae, level)
+    parts = []
+    for start, stop in pieces(vqvae.config.hop_lengths[level], length):
+        first, last = max(start - reach, 0), min(stop + reach, length)
+        parts.append(decode_piece(vqvae, codes[:, first:last], level, first, start, stop))
+    return torch.cat(parts, dim=1)
+
+
+__all__ = ["FIRST_SAMPLES", "LAST_SAMPLES", "decode_piece", "decode_song", "decoder_reach", "pieces"]

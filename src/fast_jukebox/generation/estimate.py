@@ -1,0 +1,285 @@
+"""What a generation will take, known before weights are loaded: memory from sizes, time from a few steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from fast_jukebox.generation.batching import MEMORY_SHARE, even_parts, free_memory, row_bytes
+from fast_jukebox.generation.calibration import measure_decoding, measure_pace
+from fast_jukebox.generation.checks import check_count, check_device, check_levels, device_of
+from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
+from fast_jukebox.generation.engine import check_engine
+from fast_jukebox.generation.plan import level_layout, level_settings, song_lengths
+from fast_jukebox.generation.progress import duration_text, level_name
+from fast_jukebox.generation.sampling import SamplingSettings
+from fast_jukebox.generation.windows import Layout
+
+_ANY = 2**31
+"""Rows at once where nothing limits them."""
+
+
+@dataclass(frozen=True)
+class LevelEstimate:
+    """What one level takes.
+
+    Attributes:
+        name: bottom, middle or top.
+        codes: to sample, of all songs, those that two windows both sample counted twice.
+        steps: one after the other, in batches of `rows` rows.
+        rows: windows, of all songs together, that are sampled at once.
+        seconds: time to sample them.
+        weights: bytes of the prior.
+        memory: bytes that sampling needs beside the weights: caches, conditioning, noise and logits of a batch.
+    """
+
+    name: str
+    codes: int
+    steps: int
+    rows: int
+    seconds: float
+    weights: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class GenerationEstimate:
+    """What a generation takes; printed, it is a table.
+
+    Attributes:
+        duration: seconds of a song.
+        num_samples: songs.
+        device: where they are made.
+        levels: those that are sampled, bottom first.
+        vqvae_weights: bytes of the VQ-VAE.
+        decode_seconds: time to decode the codes.
+        device_memory: bytes on a GPU at most at once; 0 on a CPU.
+        ram: bytes of main memory at most at once, what this process has already apart.
+        disk: bytes of the songs as 16-bit WAV files.
+        weights_on_disk: bytes of the model's files.
+    """
+
+    duration: float
+    num_samples: int
+    device: str
+    levels: tuple[LevelEstimate, ...]
+    vqvae_weights: int
+    decode_seconds: float
+    device_memory: int
+    ram: int
+    disk: int
+    weights_on_disk: int
+
+    @property
+    def seconds(self) -> float:
+        """Time for everything but loading the model."""
+        return self.decode_seconds + sum(level.seconds for level in self.levels)
+
+    def __str__(self) -> str:
+        head = ("level", "codes", "steps", "at once", "time", "weights", "memory")
+        rows = [
+            (
+                each.name,
+                f"{each.codes:,}",
+                f"{each.steps:,}",
+                str(each.rows),
+                duration_text(each.seconds),
+                _bytes(each.weights),
+                _bytes(each.memory),
+            )
+            for each in reversed(self.levels)
+        ]
+        rows.append(("decoding", "", "", "", duration_text(self.decode_seconds), _bytes(self.vqvae_weights), ""))
+        table = [head, *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+        songs = f"{self.num_samples} songs of " if self.num_samples > 1 else ""
+        pace = self.duration * self.num_samples / self.seconds if self.seconds else math.inf
+        needed = duration_text(self.seconds)
+        lines += [
+            f"{songs}{self.duration:g} s on {self.device}: {needed}, {pace:.2f} s of music a second",
+            f"memory: {_bytes(self.device_memory)} on the GPU, {_bytes(self.ram)} of RAM",
+            f"disk: {_bytes(self.disk)} for the sound, {_bytes(self.weights_on_disk)} for the model",
+        ]
+        return "\n".join(lines)
+
+
+def estimate_generation(
+    model: Any,
+    duration: float | None = None,
+    num_samples: int = 1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    schedule: str | Sequence[str | None] | None = None,
+    *,
+    window_fractions: float | Sequence[float | None] | None = None,
+    hop_fractions: float | Sequence[float | None] | None = None,
+    stop_level: int = 0,
+    max_batch_size: int | None = None,
+    engine: str = "auto",
+    calibrate: bool = True,
+    generation_config: Any = None,
+) -> GenerationEstimate:
+    """Estimate a call of `model.generate` on this machine.
+
+    Of the model only configuration and class are read, so it may be on the meta device, where it has no weights.
+
+    Args:
+        model: a whole model.
+        duration: seconds of a song; by default what `generation_config` says.
+        num_samples: songs.
+        device: where they will be made; by default where the model is.
+        dtype: of the weights there, such as `torch.bfloat16` or `"bfloat16"`; by default the model's.
+        schedule: as in `generate`, like `window_fractions`, `hop_fractions`, `stop_level`, `max_batch_size` and
+            `engine`.
+        calibrate: time a few steps (up to about ten seconds); else times are 0.
+        generation_config: defaults of the settings.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+    base = {} if generation_config is None else generation_config.to_dict()
+    chosen = {"schedule": schedule, "window_fractions": window_fractions, "hop_fractions": hop_fractions}
+    named = {name: value for name, value in chosen.items() if value is not None}
+    config = FastJukeboxGenerationConfig.from_dict({**base, **named})
+    duration = config.duration if duration is None else duration
+    check_duration("duration", duration)
+    check_count("num_samples", num_samples)
+    check_engine(engine)
+    if max_batch_size is not None:
+        check_count("max_batch_size", max_batch_size)
+    hops, rate = model.vqvae.config.hop_lengths, model.vqvae.config.sampling_rate
+    check_levels(None, stop_level, len(hops))
+    where = _device(device, model)
+    samples, lengths = song_lengths(duration, [None] * len(hops), hops, rate)
+    settings, shapes = level_settings(config, len(hops))
+    shadow = _shadow(model, dtype)
+    weights = [weight_bytes(prior) for prior in shadow.priors]
+    vqvae_weights = weight_bytes(shadow.vqvae)
+    free = free_memory(where)
+    if free is not None and device_of(model) != where:
+        free = max(free - sum(weights) - vqvae_weights, 0)
+    levels = []
+    for level in range(stop_level, len(hops)):
+        top = level == len(hops) - 1
+        ratio = 1 if top else hops[level + 1] // hops[level]
+        prior, length = shadow.priors[level], lengths[level]
+        layout = level_layout(level, length, prior.config.n_ctx, shapes[level], ratio=ratio, given=0, top=top)
+        batches = level_batches(layout, num_samples, _most_rows(prior, layout, free, max_batch_size))
+        rows = max(batch.rows for batch in batches)
+        seconds = _level_seconds(prior, batches, settings[level], where, engine) if calibrate else 0.0
+        levels.append(
+            LevelEstimate(
+                name=level_name(level, len(hops)),
+                codes=sum(batch.rows * batch.steps for batch in batches),
+                steps=sum(batch.steps for batch in batches),
+                rows=rows,
+                seconds=seconds,
+                weights=weights[level],
+                memory=rows * row_bytes(prior, max(batch.length for batch in batches)),
+            )
+        )
+    held = sum(weights) + vqvae_weights + max(level.memory for level in levels)
+    sound = 4 * samples * num_samples
+    on_cpu = where.type == "cpu"
+    return GenerationEstimate(
+        duration=duration,
+        num_samples=num_samples,
+        device=str(where),
+        levels=tuple(levels),
+        vqvae_weights=vqvae_weights,
+        decode_seconds=num_samples * measure_decoding(shadow.vqvae, stop_level, samples, where) if calibrate else 0.0,
+        device_memory=0 if on_cpu else held,
+        ram=held + sound if on_cpu else sum(weights) + vqvae_weights + sound,
+        disk=num_samples * (44 + 2 * samples),
+        weights_on_disk=weight_bytes(model),
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows that are sampled at once: `rows` of them, of `length` codes, of which `steps` are sampled."""
+
+    rows: int
+    length: int
+    steps: int
+
+
+def level_batches(layout: Layout, num_samples: int, most: int) -> list[Batch]:
+    """The batches in which the windows of a level are sampled, `most` rows at once at most."""
+    windows = list(layout.windows())
+    if layout.parallel:
+        groups = [
+            list(alike) for _, alike in groupby(windows, key=lambda window: (window.prompt_length, window.length))
+        ]
+    else:
+        groups = [[window] for window in windows]
+    batches = []
+    for group in groups:
+        at_once = max(most // num_samples, 1)
+        for part in even_parts(group, at_once):
+            rows = len(part) * min(num_samples, most)
+            turns = -(-num_samples // most)
+            batches += turns * [Batch(rows, part[0].length, part[0].new_length)]
+    return batches
+
+
+def weight_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a module's parameters and of the buffers that are saved with it."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _most_rows(prior: Any, layout: Layout, free: int | None, max_batch_size: int | None) -> int:
+    most = _ANY if max_batch_size is None else max_batch_size
+    if free is None:
+        return most
+    return max(1, min(most, int(MEMORY_SHARE * free) // row_bytes(prior, layout.size)))
+
+
+def _level_seconds(
+    prior: Any, batches: Sequence[Batch], settings: SamplingSettings, device: torch.device, engine: str
+) -> float:
+    """Seconds of all batches, from the pace of the widest kind; others cost in proportion to their rows."""
+    rows = max(batch.rows for batch in batches)
+    pace = measure_pace(prior, rows, max(batch.length for batch in batches), settings, device, engine)
+    seconds = 0.0
+    for batch in batches:
+        each = pace.window + (batch.length - batch.steps) * pace.prompt_code + batch.steps * pace.step
+        seconds += each * batch.rows / rows if device.type == "cpu" else each
+    return seconds
+
+
+def _shadow(model: Any, dtype: torch.dtype | str | None) -> Any:
+    """The model without weights, in another dtype where one is named."""
+    chosen = model.dtype if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
+    with torch.device("meta"):
+        return type(model)(copy.deepcopy(model.config)).to(chosen)
+
+
+def _device(device: torch.device | str | None, model: Any) -> torch.device:
+    """The device to estimate for: the one named, or where the model is; the CPU for one that is nowhere."""
+    where = check_device(device)
+    if where is not None:
+        return torch.device(where)
+    own = device_of(model)
+    return torch.device("cpu") if own.type == "meta" else own
+
+
+def _bytes(count: int) -> str:
+    """`1500000` as `1.5 MB`."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+__all__ = ["Batch", "GenerationEstimate", "LevelEstimate", "estimate_generation", "level_batches", "weight_bytes"]

@@ -1,0 +1,116 @@
+"""What is known of each level of some songs while they are made: the codes, and which windows are done.
+
+This and the plan are all that a generation is: windows that are done, in order, and the codes they left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.generation.joining import seam_positions
+from fast_jukebox.generation.windows import Layout, Window
+
+
+class LevelCodes:
+    """The codes of one level, of which windows are done one after the other.
+
+    Args:
+        songs: how many, N.
+        given: int64 (1 or N, codes) known from the start, or `None`.
+        layout: the windows to do; `None` for a level that is given whole.
+        device: where to keep the codes.
+
+    Attributes:
+        done: for each song, how many windows of the layout are done.
+        final: position up to which no code of any song will change.
+        offset: position of the first code that is still kept.
+        parallel: whether windows do not wait for each other.
+        seams: for each song, the positions, of those still kept, at which one window takes over from another.
+    """
+
+    def __init__(self, songs: int, given: Tensor | None, layout: Layout | None, device: torch.device) -> None:
+        known = 0 if given is None else given.shape[1]
+        room = known if layout is None or layout.length is None else layout.length
+        self.codes = torch.zeros((songs, room), dtype=torch.int64, device=device)
+        if given is not None:
+            self.codes[:, :known] = given.to(device)
+        self.offset = 0
+        self.final = known
+        self.done = [0] * songs
+        self.seams: list[list[int]] = [[] for _ in range(songs)]
+        self.parallel = layout is not None and layout.parallel
+        self._coming: Iterator[Window] = iter(()) if layout is None else layout.windows()
+        self._waiting: deque[Window] = deque()
+
+    def ahead(self, count: int) -> list[Window]:
+        """The next `count` windows that are not done, or those that are left."""
+        while len(self._waiting) < count:
+            window = next(self._coming, None)
+            if window is None:
+                break
+            self._waiting.append(window)
+        return [self._waiting[index] for index in range(min(count, len(self._waiting)))]
+
+    def ready(self, upper: LevelCodes | None, ratio: int, limit: int | None) -> list[Window]:
+        """Windows that can be sampled now, at most `limit`: those over codes of the level above that are final; of a
+        sequential level one, as the next needs its codes.
+        """
+        if not self.parallel:
+            limit = 1
+        ready: list[Window] = []
+        while limit is None or len(ready) < limit:
+            ahead = self.ahead(len(ready) + 1)
+            if len(ahead) == len(ready) or (upper is not None and ahead[-1].end > upper.final * ratio):
+                break
+            ready = ahead
+        return ready
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Codes (N, stop - start), a view."""
+        return self.codes[:, start - self.offset : stop - self.offset]
+
+    def place(self, window: Window, codes: Tensor, songs: slice) -> None:
+        """Take in what was sampled for a window, after the windows before it.
+
+        Args:
+            window: the next one of these songs.
+            codes: int64 (songs, window.length), the prompt included.
+            songs: which songs.
+        """
+        self._make_room(window.end)
+        rows = range(*songs.indices(len(self.done)))
+        seams = [window.new_start] * len(rows)
+        if window.seam_end:
+            first = max(window.seam_end - window.seam_length, window.start)
+            before = self.read(first, window.seam_end)[songs]
+            after = codes[:, first - window.start : window.seam_end - window.start]
+            seams = [first + seam for seam in seam_positions(before, after, 0, before.shape[1])]
+        for index, (song, seam) in enumerate(zip(rows, seams, strict=True)):
+            self.codes[song, seam - self.offset : window.end - self.offset] = codes[index, seam - window.start :]
+            if self.done[song]:
+                self.seams[song].append(seam)
+            self.done[song] += 1
+        if min(self.done) == max(self.done):  # every song has it
+            self.ahead(1)
+            self._waiting.popleft()
+            self.final = max(self.final, window.final)
+
+    def forget(self, before: int) -> None:
+        """Let go of the codes before a position, where that frees at least half of them."""
+        drop = min(before, self.final) - self.offset
+        if drop > 0 and 2 * drop >= self.codes.shape[1]:
+            self.codes = self.codes[:, drop:].clone()
+            self.offset += drop
+            self.seams = [[seam for seam in own if seam >= self.offset] for own in self.seams]
+
+    def _make_room(self, end: int) -> None:
+        missing = end - self.offset - self.codes.shape[1]
+        if missing > 0:
+            self.codes = torch.cat([self.codes, self.codes.new_zeros((len(self.done), missing))], dim=1)
+
+
+__all__ = ["LevelCodes"]

@@ -1,0 +1,76 @@
+"""From what people write of songs to what each window is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fast_jukebox.processing.lyrics import window_lyrics
+
+
+def encode_metadata(model: Any, metadata: Any) -> tuple[Any, list[str] | None]:
+    """Label vectors of what is written of one song or of several; label vectors are left as they are.
+
+    Args:
+        model: its `processor` knows the names.
+        metadata: a dictionary or a list of them, see [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]; or
+            label vectors.
+
+    Returns:
+        What [`level_metadata`] takes, and of dictionaries what was dropped of each song's lyrics.
+
+    Raises:
+        ValueError: the model has no labels or no processor, or what the processor refuses.
+    """
+    several = isinstance(metadata, list | tuple) and any(isinstance(song, Mapping) for song in metadata)
+    if not isinstance(metadata, Mapping) and not several:
+        return metadata, None
+    processor = getattr(model, "processor", None)
+    if not any(prior.config.metadata_length for prior in model.priors):
+        raise ValueError("`metadata` must be None where no prior has labels, got what is written of songs")
+    if processor is None:
+        raise ValueError(
+            "`metadata` must be label vectors where the model has no vocabularies of artists and genres; give it some "
+            "(`model.processor = FastJukeboxProcessor...`), got what is written of songs"
+        )
+    processor.check(model.config)
+    labels = processor(metadata)
+    return labels.metadata, labels.dropped
+
+
+def lyric_length_of(config: Any) -> int:
+    """Characters that a window of a prior is told; priors of other makes know of none."""
+    return getattr(config, "lyric_length", 0)
+
+
+def with_window_lyrics(labels: Tensor | None, config: Any) -> Tensor | None:
+    """Label vectors with their own window's part of the song's lyrics, for a prior of a configuration.
+
+    Args:
+        labels: int64 (N, label length + any number of characters), filled in for a window.
+        config: of the prior.
+    """
+    lyric_length = lyric_length_of(config)
+    if labels is None or lyric_length == 0:
+        return labels
+    return window_lyrics(labels, config.metadata_length - lyric_length, lyric_length)[0]
+
+
+def check_song_lyrics(name: str, labels: Tensor, config: Any) -> None:
+    """Raise a `ValueError` unless the characters of songs exist, and -1 stands only after them."""
+    lyric_length = lyric_length_of(config)
+    text = labels[:, config.metadata_length - lyric_length :]
+    if lyric_length == 0 or text.numel() == 0:
+        return
+    low, high = int(text.min()), int(text.max())
+    if low < -1 or high >= config.lyric_vocab_size:
+        raise ValueError(
+            f"`{name}` lyrics must be characters in [0, {config.lyric_vocab_size}), then -1, got {low} to {high}"
+        )
+    if bool(((text[:, 1:] >= 0) & (text[:, :-1] < 0)).any()):
+        raise ValueError(f"`{name}` lyrics must have -1 after their end only, got it before a character")
+
+
+__all__ = ["check_song_lyrics", "encode_metadata", "lyric_length_of", "with_window_lyrics"]

@@ -1,0 +1,197 @@
+"""Models larger than a GPU: the priors live in main memory or on the disk and visit the GPU in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fast_jukebox.generation.batching import row_bytes
+from fast_jukebox.generation.checks import check_device
+from fast_jukebox.generation.engine import release_programs
+
+HOMES = ("cpu", "disk")
+"""Where the priors can live while they do not sample."""
+
+
+class Visits:
+    """Brings the priors of a model to a device one at a time. The VQ-VAE, which is small, stays there.
+
+    A prior comes when it is asked to `condition` a window, which is how every window begins, and stays until another
+    one is asked. At home its weights are never written to: what is on the device is a copy that is dropped.
+
+    Args:
+        model: has `vqvae` and `priors`.
+        home: one of [`HOMES`]. On the disk they are read through the page cache, which the system gives to others when
+            memory runs short.
+        device: where they sample; by default the model's, or the GPU where that is the CPU.
+        folder: for the home `"disk"`, where to keep the weights; by default the system's temporary folder. The files
+            are deleted when the visits end.
+
+    Raises:
+        ValueError: there is no such home or device.
+        OSError: the weights cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        home: str,
+        device: torch.device | str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if home not in HOMES:
+            raise ValueError(f"`home` must be one of {', '.join(map(repr, HOMES))} or None, got {home!r}")
+        self.home, self.device = home, _device_for(model, device)
+        self._guest: nn.Module | None = None
+        self._homes: dict[int, dict[str, Tensor]] = {}
+        self._files: list[Path] = []
+        self._priors: list[Any] = list(model.priors)
+        model.vqvae.to(self.device)
+        for level, prior in enumerate(self._priors):
+            tensors = {name: tensor.detach().cpu() for name, tensor in _tensors_of(prior).items()}
+            if home == "disk":
+                tensors = self._on_disk(tensors, level, folder)
+            self._homes[id(prior)] = tensors
+            _put(prior, tensors)
+            prior.condition = _Visit(self, prior)
+            prior.sampling_device = self.device
+        release_programs()
+
+    def bring(self, prior: nn.Module) -> None:
+        """Send home whoever is there and bring a prior."""
+        if self._guest is prior:
+            return
+        self.send_home()
+        # Ordinary tensors, whether or not this happens while sampling.
+        with torch.inference_mode(False), torch.no_grad():
+            _put(prior, {name: tensor.to(self.device) for name, tensor in self._homes[id(prior)].items()})
+        self._guest = prior
+
+    def send_home(self) -> None:
+        """Drop what is on the device."""
+        if self._guest is not None:
+            _put(self._guest, self._homes[id(self._guest)])
+            self._guest = None
+            release_programs()  # recorded steps hold the weights that they were recorded with
+
+    def end(self) -> None:
+        """All priors stay on the device from now on."""
+        self.send_home()
+        for prior in self._priors:
+            del prior.condition, prior.sampling_device
+            own = self._homes[id(prior)]
+            _put(prior, {name: _copied(tensor, self.device) for name, tensor in own.items()})
+        self._homes = {}
+        for path in self._files:
+            with contextlib.suppress(OSError):  # a system may keep files that are still mapped
+                path.unlink()
+
+    def _on_disk(
+        self, tensors: dict[str, Tensor], level: int, folder: str | os.PathLike[str] | None
+    ) -> dict[str, Tensor]:
+        place = Path(tempfile.gettempdir() if folder is None else folder).expanduser()
+        path = place / f"fast-jukebox-{uuid.uuid4().hex}-level-{level}.safetensors"
+        self._files.append(path)
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
+        return load_file(path)  # mapped, not read
+
+
+class _Visit:
+    """Stands for a prior's `condition`."""
+
+    def __init__(self, visits: Visits, prior: Any) -> None:
+        self.visits, self.prior = visits, prior
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.visits.bring(self.prior)
+        return type(self.prior).condition(self.prior, *args, **kwargs)
+
+
+def set_offload(
+    model: Any,
+    home: str | None,
+    device: torch.device | str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> None:
+    """Let the priors of a model live elsewhere and visit a device in turn, or bring them all there; see [`Visits`].
+
+    Args:
+        model: a whole model, as it was loaded, on the CPU.
+        home: `"cpu"`, `"disk"`, or `None` for no visits.
+        device: where they sample.
+        folder: see [`Visits`].
+
+    Raises:
+        ValueError: there is no such home or device.
+        OSError: the weights cannot be written.
+    """
+    if home is not None and home not in HOMES:
+        raise ValueError(f"`home` must be one of {', '.join(map(repr, HOMES))} or None, got {home!r}")
+    before: Visits | None = getattr(model, "_visits", None)
+    if before is not None:
+        before.end()
+        model._visits = None
+    if home is not None:
+        model._visits = Visits(model, home, device, folder)
+    elif device is not None:
+        model.to(check_device(device))
+
+
+def offloaded_bytes(vqvae: nn.Module, priors: Sequence[Any], num_samples: int = 1) -> int:
+    """Bytes on the device at most while the priors visit it in turn: the VQ-VAE, the largest prior with what
+    `num_samples` of its windows hold. What a step and the decoder need for a moment comes on top.
+
+    Args:
+        vqvae: of the model; weights may be on the meta device.
+        priors: likewise.
+        num_samples: windows that are sampled at once.
+    """
+    return _bytes(vqvae) + max(_bytes(prior) + num_samples * row_bytes(prior, prior.config.n_ctx) for prior in priors)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors_of(module).values())
+
+
+def _device_for(model: Any, device: torch.device | str | None) -> torch.device:
+    if device is not None:
+        found = check_device(device)
+        if found is not None:
+            return torch.device(found)
+    here = next(model.vqvae.parameters()).device
+    return torch.device("cuda") if here.type == "cpu" and torch.cuda.is_available() else here
+
+
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those too that are not saved; what is shared only once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _put(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Let a module have other tensors, also where it has one under two names."""
+    shared: dict[int, Any] = {}
+    old: dict[str, Any] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name, tensor in tensors.items():
+        trained = isinstance(old[name], nn.Parameter)
+        shared[id(old[name])] = nn.Parameter(tensor, requires_grad=False) if trained else tensor
+    for part in module.modules():
+        stores: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+        for own in stores:
+            own.update({name: shared[id(tensor)] for name, tensor in own.items() if tensor is not None})
+
+
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """On a device, and no part of a mapped file."""
+    return tensor.to(device, copy=True)
+
+
+__all__ = ["HOMES", "Visits", "offloaded_bytes", "set_offload"]

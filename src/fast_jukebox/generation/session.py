@@ -1,0 +1,420 @@
+"""Sessions: songs that are made over days, kept on disk after every batch of windows, branched, cut and continued."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.generation.checks import check_count
+from fast_jukebox.generation.configuration import check_duration
+from fast_jukebox.generation.engine import sampling_mode
+from fast_jukebox.generation.fingerprint import ModelFacts
+from fast_jukebox.generation.plan import resolve_generation_config
+from fast_jukebox.generation.progress import ProgressCallback, level_name
+from fast_jukebox.generation.sampling import check_seed
+from fast_jukebox.generation.session_audio import decode_stretch, write_stretch
+from fast_jukebox.generation.session_run import Job, alike, sample_takes
+from fast_jukebox.generation.session_state import SessionState
+from fast_jukebox.generation.session_store import SessionStore
+from fast_jukebox.generation.takes import (
+    SETTINGS,
+    Stretch,
+    Take,
+    checked_settings,
+    derived_seed,
+    metadata_record,
+    seconds_to_codes,
+    tree_lines,
+)
+
+
+class Session(SessionState):
+    """A song in the making and its variants, in a folder.
+
+    A session holds *takes*. A take begins with codes that are known (none, a recording's, or a past that it shares with
+    the take it comes from) and follows from them, a seed and settings; it never changes. `branch`, `extend` and `cut`
+    make new takes and say what is to be done, `run` does it, and saves after every batch of windows. Whatever ends the
+    process, `run` in a new one goes on, to the codes that one run would have given.
+
+    ```python
+    session = model.new_session("my-song", duration=20, stop_level=2, seed=1)  # a draft: the top level alone
+    session.run()
+    session.export("draft.wav")
+    takes = session.branch(3, seconds=10)
+    session.run()
+    session.keep(takes[1])
+    session.upsample()
+    session.export("song.wav")
+    ```
+
+    A method that needs a model takes the one that the session was made or opened with. One that changes the folder
+    locks it, so that a second process is refused; reading is always possible.
+
+    Use [`Session.create`] and [`Session.open`].
+
+    Attributes:
+        folder: where it is kept.
+        model: what samples and decodes, or `None`.
+        facts: what is known of the model that it was made with.
+        takes: all takes, by number.
+        jobs: what was asked for and is not done.
+    """
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        model: Any,
+        *,
+        stop_level: int = 0,
+        model_name: str | None = None,
+        **arguments: Any,
+    ) -> Session:
+        """Begin a session: one take for each song. Nothing is sampled before `run`.
+
+        Args:
+            folder: a new or empty folder.
+            model: a whole model.
+            stop_level: the lowest level that the first `run` makes.
+            model_name: what to remember it by; by default where it was loaded from.
+            arguments: those of `generate` that say what to make: `duration`, `num_samples`, `prompt`,
+                `prompt_duration`, `codes`, `metadata`, `seed`, `song_ids`, `generation_config` and the settings of
+                sampling.
+
+        Raises:
+            ValueError: naming the argument, its value and what is allowed.
+            SessionError: the folder cannot be written.
+        """
+        refused = [name for name in ("start_level", "progress", "engine", "max_batch_size") if name in arguments]
+        if refused:
+            raise ValueError(f"`{refused[0]}` is no argument of a new session; `run` takes what is about computing")
+        metadata = arguments.get("metadata")
+        with sampling_mode(model):
+            sampler = model._sampler(arguments)
+        plan = sampler.plan
+        check_count("stop_level", stop_level, 0, len(plan.layouts) - 1)
+        given_settings = {name: arguments.get(name) for name in SETTINGS}
+        own = getattr(model, "generation_config", None)
+        config = resolve_generation_config(own, arguments.get("generation_config"), given_settings)
+        settings = checked_settings({name: getattr(config, name) for name in SETTINGS})
+        origin = "recording" if arguments.get("prompt") is not None else "codes" if arguments.get("codes") else "new"
+        session = cls(SessionStore(folder), model)
+        session.facts = ModelFacts.of(model, model_name)
+        session._seed = plan.seeds[0]
+        records = [metadata_record(metadata, song) for song in range(plan.num_samples)]
+        session._store.make_folder()
+        with session._store.locked():
+            for song, told in enumerate(records):
+                given = [None if each is None else each[song if each.shape[0] > 1 else 0].cpu() for each in plan.given]
+                take = Take(
+                    number=song + 1,
+                    parent=None,
+                    origin=origin,
+                    kept=0 if given[-1] is None else len(given[-1]),
+                    samples=plan.samples,
+                    seed=plan.seeds[song],
+                    song=plan.songs[song],
+                    settings=settings,
+                    stretches=(Stretch(0, told),),
+                    given=session._codes.write_given(given),
+                    known=tuple(0 if each is None else len(each) for each in given),
+                    layouts=tuple(plan.layouts),
+                )
+                session.takes[take.number] = take
+            session._kept = 1 if plan.num_samples == 1 else None
+            session.jobs = [Job(tuple(session.takes), stop_level)]
+            session._write()
+        return session
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], model: Any = None) -> Session:
+        """A session that is there.
+
+        Args:
+            folder: of the session.
+            model: a whole model, the one that the session was made with; where nothing is sampled or decoded it is not
+                needed.
+
+        Raises:
+            SessionError: there is none, it is damaged or of another version.
+        """
+        session = cls(SessionStore(folder), model)
+        session._refresh()
+        return session
+
+    def keep(self, take: int | Take) -> Take:
+        """Go on with a take: `extend`, `branch`, `cut`, `upsample` and `export` mean it from now on."""
+        with self._changing():
+            found = self.take(take)
+            self._kept = found.number
+            self._write()
+        return found
+
+    def branch(
+        self,
+        count: int,
+        seconds: float,
+        take: int | Take | None = None,
+        *,
+        metadata: Any = None,
+        stop_level: int | None = None,
+        **settings: Any,
+    ) -> list[Take]:
+        """Candidates of what comes next: takes that begin with this one and go on for some seconds, each from a seed
+        of its own. The same call on the same session gives the same candidates; a second call gives others.
+
+        Args:
+            count: how many.
+            seconds: to add, in whole codes of the top level.
+            take: which one to go on from, by default the one that is kept.
+            metadata: what the new seconds are told, of one song, as in `generate`; by default what the take was told.
+            stop_level: the lowest level to make at the next `run`; by default the top alone, a draft.
+            settings: of sampling that differ from the take's, such as `temperature`.
+
+        Raises:
+            ValueError: an argument is not as asked, or the take's top level is not made yet.
+        """
+        check_count("count", count)
+        with self._changing():
+            parent = self.take(take)
+            new = seconds_to_codes("seconds", seconds, self.facts.hop_lengths[-1], self.facts.sampling_rate)
+            before = sum(child.parent == parent.number and child.origin == "branch" for child in self.takes.values())
+            seeds = [derived_seed(self._seed, parent.number, before + index) for index in range(count)]
+            kept = parent.length(-1)
+            samples = (kept + new) * self.facts.hop_lengths[-1]
+            told = (metadata, stop_level, settings)
+            return self._children(parent, "branch", kept, samples, [(seed, 0) for seed in seeds], *told)
+
+    def extend(
+        self,
+        duration: float,
+        take: int | Take | None = None,
+        *,
+        metadata: Any = None,
+        stop_level: int | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> Take:
+        """A take that begins with this one and goes on to a longer duration; it is then the one that is kept.
+
+        Args:
+            duration: seconds of the whole.
+            take: see `branch`.
+            metadata: see `branch`.
+            stop_level: see `branch`.
+            seed: of the new seconds; by default the take's own.
+            settings: see `branch`.
+
+        Raises:
+            ValueError: as `branch`, or the duration is not longer than the take.
+        """
+        check_duration("duration", duration)
+        with self._changing():
+            parent = self.take(take)
+            samples, kept = round(duration * self.facts.sampling_rate), parent.length(-1)
+            if samples <= kept * self.facts.hop_lengths[-1]:
+                raise ValueError(
+                    f"`duration` must be longer than take {parent.number}, "
+                    f"{kept * self.facts.hop_lengths[-1] / self.facts.sampling_rate:g} seconds, got {duration!r}"
+                )
+            noise = (parent.seed, parent.song) if seed is None else (check_seed(seed), 0)
+            (child,) = self._children(parent, "extend", kept, samples, [noise], metadata, stop_level, settings)
+            return child
+
+    def cut(self, seconds: float, take: int | Take | None = None) -> Take:
+        """The beginning of a take as a take of its own, with what is made of it at every level; it is then the one that
+        is kept.
+
+        Args:
+            seconds: to keep, in whole codes of the top level.
+            take: see `branch`.
+
+        Raises:
+            ValueError: more seconds than the take has, or they are not made yet.
+        """
+        with self._changing():
+            parent = self.take(take)
+            kept = seconds_to_codes("seconds", seconds, self.facts.hop_lengths[-1], self.facts.sampling_rate)
+            if kept > parent.length(-1):
+                raise ValueError(
+                    f"`seconds` must be at most the {parent.samples / self.facts.sampling_rate:g} of take "
+                    f"{parent.number}, got {seconds!r}"
+                )
+            samples = min(kept * self.facts.hop_lengths[-1], parent.samples)
+            (child,) = self._children(parent, "cut", kept, samples, [(parent.seed, parent.song)], None, None, {})
+            return child
+
+    def upsample(
+        self,
+        take: int | Take | None = None,
+        *,
+        stop_level: int = 0,
+        start: float | None = None,
+        end: float | None = None,
+        **options: Any,
+    ) -> Take:
+        """Make the lower levels of a take, or of a part of it, with the codes that the whole has there.
+
+        Args:
+            take: by default the one that is kept.
+            stop_level: the lowest level to make.
+            start: seconds; by default the beginning.
+            end: seconds; by default the end. Levels with the sequential schedule are made from the beginning on.
+            options: of `run`.
+
+        Raises:
+            ValueError: there is no such take or part.
+        """
+        found = self.take(take)
+        self.request([found], stop_level, start, end)
+        self.run(**options)
+        return found
+
+    def request(
+        self,
+        takes: Sequence[int | Take] | None = None,
+        stop_level: int = 0,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> None:
+        """Note what the next `run` is to make; see `upsample`. By default of all takes.
+
+        Raises:
+            ValueError: there is no such take, level or part.
+        """
+        check_count("stop_level", stop_level, 0, len(self.facts.n_ctx) - 1)
+        with self._changing():
+            found = [self.take(take) for take in (list(self.takes) if takes is None else takes)]
+            shortest = min(take.samples for take in found)
+            first, last = self._samples_of(start, end, shortest)
+            job = Job(tuple(take.number for take in found), stop_level, first, None if end is None else last)
+            if job not in self.jobs:
+                self.jobs.append(job)
+                self._write()
+
+    def run(
+        self,
+        model: Any = None,
+        *,
+        progress: ProgressCallback | None = None,
+        engine: str = "auto",
+        max_batch_size: int | None = None,
+    ) -> None:
+        """Do what was asked for and is not done, and save after every batch of windows.
+
+        Args:
+            model: by default the one that the session was made or opened with.
+            progress: as in `generate`, for what is left.
+            engine: likewise.
+            max_batch_size: likewise; how much is lost at most when the process is killed.
+
+        Raises:
+            ValueError: there is no model, or it is not the session's.
+            SessionError: the session is in use, cannot be written or is damaged; what was saved stands.
+            GenerationCancelled: `progress` returned `False`; what was saved stands, and `run` goes on.
+        """
+        model = self._model(model)
+        with self._changing():
+            levels = {level for job in self.jobs for level in range(job.stop_level, len(self.facts.n_ctx))}
+            self.facts.check(model, sorted(levels))
+            while self.jobs:
+                job = self.jobs[0]
+                wanted = [self.takes[number] for number in job.takes]
+                for batch in alike(self._codes, wanted):
+                    sample_takes(model, self._codes, batch, job, progress, engine, max_batch_size)
+                self.jobs.pop(0)
+                self._write()
+
+    resume = run
+
+    def forget(self) -> None:
+        """Let go of what was asked for and is not done. What is sampled stays."""
+        with self._changing():
+            self.jobs.clear()
+            self._write()
+
+    def codes(self, take: int | Take | None = None) -> list[Tensor | None]:
+        """Codes int64 (1, length) of each level of a take, bottom first; `None` for levels that are not made whole."""
+        found = self.take(take)
+        whole = [self._codes.span(found, level, 0, found.length(level)) for level in range(len(found.layouts))]
+        return [None if own is None else own.unsqueeze(0) for own in whole]
+
+    def shares(self, take: int | Take | None = None) -> list[float]:
+        """How much of each level of a take is made, in [0, 1], bottom first."""
+        return self._codes.shares(self.take(take))
+
+    def tree(self) -> str:
+        """The takes as a tree, one a line."""
+        shares = {number: self.shares(number) for number in self.takes}
+        return "\n".join(tree_lines(list(self.takes.values()), self._kept, shares, self.facts.sampling_rate))
+
+    def audio(
+        self,
+        take: int | Take | None = None,
+        level: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        model: Any = None,
+    ) -> Tensor:
+        """Sound float32 (T,) of a take or of a part of it.
+
+        Args:
+            take: by default the one that is kept.
+            level: which level to decode; by default the lowest that is made there.
+            start: seconds; by default the beginning.
+            end: seconds; by default the end.
+            model: by default the one that the session was made or opened with.
+
+        Raises:
+            ValueError: the level is not made there, there is no such take or part, or the model is not the session's.
+        """
+        return torch.cat(list(self._pieces(take, level, start, end, model)))
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        take: int | Take | None = None,
+        level: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        model: Any = None,
+    ) -> Path:
+        """Write what `audio` returns to a `.wav` or `.flac` file, piece by piece, whole or not at all; or the codes of
+        every level that is made to a `.safetensors` file.
+
+        Raises:
+            ValueError: as `audio`, or another suffix.
+            SessionError: the file cannot be written.
+        """
+        path = Path(path).expanduser()
+        if path.suffix.lower() == ".safetensors":
+            return self._codes.export(path, self.take(take), self.codes(take))
+        return write_stretch(path, self._pieces(take, level, start, end, model), self.facts.sampling_rate)
+
+    def _pieces(self, take: Any, level: int | None, start: Any, end: Any, model: Any) -> Iterator[Tensor]:
+        model, found = self._model(model), self.take(take)
+        self.facts.check(model, [])
+        first, last = self._samples_of(start, end, found.samples)
+        for own in range(len(found.layouts)) if level is None else [level]:
+            check_count("level", own, 0, len(found.layouts) - 1)
+            read = partial(self._codes.span, found, own)
+            pieces = decode_stretch(model.vqvae, read, own, first, last, found.length(own))
+            if pieces is not None:
+                return pieces
+        what = "any level" if level is None else f"the {level_name(level, len(found.layouts))} level"
+        raise ValueError(f"take {found.number} has no sound of {what} there yet; `run` or `upsample` makes it")
+
+    def _model(self, model: Any) -> Any:
+        model = self.model if model is None else model
+        if model is None:
+            raise ValueError("`model` must be given, as the session was opened without one")
+        return model
+
+
+__all__ = ["Session"]

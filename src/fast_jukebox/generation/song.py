@@ -1,0 +1,256 @@
+"""The sampling of songs: windows that are ready, in batches, until a plan is done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.generation.batching import even_parts, is_out_of_memory, rows_that_fit
+from fast_jukebox.generation.checks import device_of, rows
+from fast_jukebox.generation.engine import make_step, sample_window, suited_threads
+from fast_jukebox.generation.labels import window_metadata
+from fast_jukebox.generation.levels import LevelCodes
+from fast_jukebox.generation.metadata import with_window_lyrics
+from fast_jukebox.generation.plan import SongPlan
+from fast_jukebox.generation.progress import GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
+from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
+from fast_jukebox.generation.windows import Window, sampled_codes
+
+Batch = tuple[list[Window], slice]
+"""Windows of one level and shape, and the songs of which they are sampled at once."""
+
+
+class SongSampler:
+    """Samples what a plan says, window by window; which of the ready windows is sampled next is the caller's choice
+    and does not change a code.
+
+    Args:
+        plan: what to sample.
+        priors: one a level, bottom first.
+        hop_lengths: audio samples a code stands for, likewise.
+        engine: see [`make_step`].
+        progress: see [`ProgressCallback`].
+
+    Attributes:
+        levels: what is known of each level, bottom first; `None` for levels below `plan.stop_level`.
+    """
+
+    def __init__(
+        self,
+        plan: SongPlan,
+        priors: Sequence[Any],
+        hop_lengths: Sequence[int],
+        engine: str = "auto",
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.plan, self.priors, self.hop_lengths, self.engine = plan, priors, hop_lengths, engine
+        self.levels: list[LevelCodes | None] = [
+            None
+            if level < plan.stop_level
+            else LevelCodes(plan.num_samples, plan.given[level], plan.layouts[level], device_of(prior))
+            for level, prior in enumerate(priors)
+        ]
+        self.labels = [
+            rows(own, plan.num_samples, device_of(prior)) for own, prior in zip(plan.metadata, priors, strict=True)
+        ]
+        # Rows that a level can sample at once at most, as far as it is known.
+        self._most = {} if plan.max_batch_size is None else dict.fromkeys(range(len(priors)), plan.max_batch_size)
+        self._clock = None if progress is None else ProgressClock(progress, self._work(), device_of(priors[-1]).type)
+
+    def ready(self, level: int, limit: int | None = None) -> list[Window]:
+        """Windows of a level that can be sampled now, at most `limit`."""
+        upper = self.levels[level + 1] if level + 1 < len(self.levels) else None
+        return self[level].ready(upper, self.plan.ratios[level], limit)
+
+    def __getitem__(self, level: int) -> LevelCodes:
+        own = self.levels[level]
+        if own is None:
+            raise ValueError(f"`level` must be from {self.plan.stop_level} up, got {level}")
+        return own
+
+    def sample(self, level: int, windows: Sequence[Window]) -> None:
+        """Sample windows that are ready, in as few batches as memory and `max_batch_size` allow.
+
+        Where memory ends, the batch is halved and sampled anew; what is done stays done.
+
+        Raises:
+            GenerationCancelled: the progress callback said so; carries the codes that are final.
+        """
+        try:
+            for _, alike in groupby(windows, key=lambda window: (window.prompt_length, window.length)):
+                self._sample_alike(level, list(alike))
+        except GenerationCancelled as cancelled:
+            cancelled.codes, cancelled.seed = self.final_codes(), self.plan.seed
+            raise
+
+    def final_codes(self) -> list[Tensor | None]:
+        """Codes of each level up to where they are final; `None` for levels that are not made."""
+        return [None if own is None else own.read(own.offset, own.final).clone() for own in self.levels]
+
+    def sample_all(self) -> None:
+        """Sample every window of a song that ends, level by level from the top down.
+
+        Raises:
+            GenerationCancelled: as `sample` does.
+        """
+        for level in reversed(range(self.plan.stop_level, self.plan.start_level + 1)):
+            while windows := self.ready(level):
+                self.sample(level, windows)
+
+    def advance(self, level: int, position: int) -> None:
+        """Sample as little as it takes until the codes of a level are final up to a position, and whatever of its
+        parallel windows is ready then, as those cost little beside each other.
+
+        Raises:
+            GenerationCancelled: as `sample` does.
+        """
+        own = self[level]
+        while own.final < position:
+            wanted = 1
+            while (ahead := own.ahead(wanted))[-1].final < position and len(ahead) == wanted:
+                wanted += 1
+            if level + 1 < len(self.levels):
+                window = ahead[-1] if own.parallel else ahead[0]
+                self.advance(level + 1, -(-window.end // self.plan.ratios[level]))
+            self.sample(level, self.ready(level))
+
+    def _sample_alike(self, level: int, windows: list[Window]) -> None:
+        every, most = slice(0, self.plan.num_samples), self.plan.num_samples * len(windows)
+        batches = deque(self._batches(windows, every, self._rows_at_once(level, windows[0].length, most)))
+        while batches:
+            own, songs = batches[0]
+            tried = len(own) * (songs.stop - songs.start)
+            try:
+                codes = self._sample_batch(level, own, songs)
+            except (RuntimeError, MemoryError) as error:
+                if tried == 1 or not is_out_of_memory(error):
+                    raise
+                codes = None
+            if codes is None:  # outside the handler, whose error keeps alive what filled the memory
+                torch.cuda.empty_cache()
+                self._most[level] = tried // 2
+                left = list(batches)
+                batches = deque(part for one in left for part in self._batches(*one, tried // 2))
+                continue
+            batches.popleft()
+            for index, window in enumerate(own):
+                self[level].place(window, codes[:, index], songs)
+            if self._clock is not None:
+                self._clock.finish(level)
+
+    def _rows_at_once(self, level: int, length: int, most: int) -> int:
+        most = min(most, self._most.get(level, most))
+        return rows_that_fit(self.priors[level], length, most)
+
+    def _work(self) -> list[LevelWork]:
+        """What the clock needs to know of each level."""
+        songs, work = self.plan.num_samples, []
+        for level, (layout, prior) in enumerate(zip(self.plan.layouts, self.priors, strict=True)):
+            weight = float(getattr(prior.config, "num_hidden_layers", 1))
+            if layout is None:
+                work.append(LevelWork(0, 0, 1, weight))
+                continue
+            windows = None if layout.length is None else self.plan.windows[level]
+            count = 1 if not layout.parallel else 1 if windows is None else max(len(windows), 1)
+            rows_at_once = self._rows_at_once(level, layout.size, songs * count)
+            codes = None if windows is None else songs * sampled_codes(windows)
+            work.append(LevelWork(codes, None if windows is None else len(windows), rows_at_once, weight))
+        return work
+
+    def _after_code(self, level: int, windows: int, songs: slice) -> Callable[[int], None] | None:
+        if self._clock is None:
+            return None
+        window = self[level].done[songs.start] + windows
+        return self._clock.batch(level, window, windows * (songs.stop - songs.start))
+
+    @staticmethod
+    def _batches(windows: list[Window], songs: slice, most: int) -> list[Batch]:
+        """Batches of at most `most` rows, such that a song's windows follow one another."""
+        numbers = list(range(songs.start, songs.stop))
+        if len(numbers) <= most:
+            return [(part, songs) for part in even_parts(windows, most // len(numbers))]
+        parts = even_parts(numbers, most)
+        return [([window], slice(part[0], part[-1] + 1)) for window in windows for part in parts]
+
+    def _sample_batch(self, level: int, windows: list[Window], songs: slice) -> Tensor:
+        """Codes int64 (songs, windows, length) of windows of the same shape, prompts included."""
+        plan, prior, own = self.plan, self.priors[level], self[level]
+        device, first = own.codes.device, windows[0]
+        count = songs.stop - songs.start
+
+        def gathered(parts: list[Tensor]) -> Tensor:
+            return torch.stack(parts, dim=1).flatten(0, 1).to(device)  # a song's windows next to each other
+
+        prompt = gathered([own.read(window.start, window.new_start)[songs] for window in windows])
+        upper = None
+        if level + 1 < len(self.levels):
+            above, ratio = self[level + 1], plan.ratios[level]
+            upper = gathered([above.read(window.start // ratio, window.end // ratio)[songs] for window in windows])
+        labels = self.labels[level]
+        if labels is not None:
+            n_ctx, hop = prior.config.n_ctx, self.hop_lengths[level]
+            told = [window_metadata(labels[songs], window, n_ctx, hop, plan.samples) for window in windows]
+            told = [with_window_lyrics(each, prior.config) for each in told]
+            labels = gathered([each for each in told if each is not None])
+        begin, end = windows[0].new_start, windows[-1].end
+        noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
+        noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])
+        after_code = self._after_code(level, len(windows), songs)
+        settings = plan.settings[level]
+        codes = sample_codes(prior, first.length, prompt, upper, labels, settings, noise, self.engine, after_code)
+        return codes.unflatten(0, (count, len(windows)))
+
+
+def sample_codes(
+    prior: Any,
+    length: int,
+    prompt: Tensor,
+    upper_codes: Tensor | None,
+    metadata: Tensor | None,
+    settings: SamplingSettings,
+    noise: Tensor,
+    engine: str = "auto",
+    after_code: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Windows of one shape, int64 (N, length), the prompts included.
+
+    Args:
+        prior: the level's prior.
+        length: codes of a window.
+        prompt: int64 (N, P), P from 0 to `length` - 1.
+        upper_codes: int64 (N, `length` / upper ratio) codes of the level above, or `None`.
+        metadata: int64 (N, width), or `None`.
+        settings: how codes are drawn.
+        noise: float32 (N, `length` - P).
+        engine: see [`make_step`].
+        after_code: see [`sample_window`].
+    """
+    count = len(prompt)
+    spare = usual_rows(count) - count if prompt.device.type == "cuda" else 0
+    if spare:
+        prompt, upper_codes, metadata, noise = (
+            None if each is None else torch.cat([each, each[-1:].expand(spare, *each.shape[1:])])
+            for each in (prompt, upper_codes, metadata, noise)
+        )
+    conditioning = prior.condition(len(prompt), length, upper_codes=upper_codes, metadata=metadata)
+    with suited_threads(prior):
+        step = make_step(prior, conditioning, len(prompt), settings, engine)
+        codes = sample_window(step, prompt, noise, after_code)[:count]
+    # Where lyrics share the codes' vocabulary a character may be drawn, which as published stands for code 0.
+    return codes.masked_fill(codes >= prior.config.codebook_size, 0)
+
+
+def usual_rows(count: int) -> int:
+    """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
+    two above it. So programs that are costly to make are made for few sizes; the spare rows repeat the last one.
+    """
+    grain = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
+    return -(-count // grain) * grain
+
+
+__all__ = ["SongSampler", "sample_codes", "usual_rows"]

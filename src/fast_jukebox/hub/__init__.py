@@ -1,0 +1,28 @@
+from fast_jukebox.hub.cards import (
+    LIBRARY_NAME,
+    PIPELINE_TAG,
+    TAGS,
+    dataset_card,
+    eval_results,
+    model_card,
+    require_license,
+    write_model_card,
+)
+from fast_jukebox.hub.errors import HubError, clear_hub_errors
+from fast_jukebox.hub.push import push_files, push_folder, push_model
+
+__all__ = [
+    "LIBRARY_NAME",
+    "PIPELINE_TAG",
+    "TAGS",
+    "HubError",
+    "clear_hub_errors",
+    "dataset_card",
+    "eval_results",
+    "model_card",
+    "push_files",
+    "push_folder",
+    "push_model",
+    "require_license",
+    "write_model_card",
+]

@@ -1,0 +1,413 @@
+/* Steps of a prior on a CPU, float32: from the last code to the next, without a word to the host in between.
+ *
+ * Every number of a song is added up in an order that depends on the model alone: products along the input, one output
+ * a lane, and a song at a time everywhere else. So a song's codes are the same bit for bit in any batch, on any number
+ * of threads (each of which takes some of the songs) and however many steps one call makes.
+ *
+ * Weights come packed: (panels of LANES outputs, inputs, LANES), zeros where outputs end. Vectors are GCC's and clang's
+ * own, so that one source serves every instruction set.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WIDE 8
+#define LANES 16
+#define ROWS 6
+#define LAYER_NORM_EPS 1e-5f
+#define GATE 1.702f
+
+typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+
+enum { DENSE, ROW, COLUMN, PREVIOUS_ROW, LYRIC_PREFIX, LYRIC_CROSS };
+
+typedef struct {
+    int64_t pattern, reach, slots; /* of the layer's cache */
+    const float *norm_1, *norm_1_bias, *qkv, *qkv_bias, *out, *out_bias;
+    const float *norm_2, *norm_2_bias, *expand, *expand_bias, *contract, *contract_bias;
+    float *cache; /* (songs, 2, heads, slots, head_dim) */
+} layer_t;
+
+typedef struct {
+    int64_t songs, layers, width, heads, head_dim, inner, codes, n_ctx, block_ctx, length;
+    int64_t add_after, do_sample, top_k;
+    double residual_scale, temperature, top_p;
+    const float *embedding;    /* (codes, width) */
+    const float *positions;    /* (n_ctx, width); n_ctx and length count what stands before the codes too */
+    const float *conditioning; /* (songs, length, width) or null */
+    const float *head;         /* packed */
+    const layer_t *layer;
+    float *logits; /* (songs, codes), those of the last step */
+} prior_t;
+
+static inline int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
+
+static inline vec splat(float x) { return (vec){x, x, x, x, x, x, x, x}; }
+
+static inline vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+
+static inline float total(vec x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+
+/* exp(x) within 2 units in the last place; 0 where it would be denormal; NaN stays NaN. */
+static inline vec exp_of(vec x) {
+    const vec low = splat(-87.0f), high = splat(88.0f), magic = splat(12582912.0f);
+    ivec tiny = x < low;
+    vec y = choose(tiny, low, x);
+    y = choose(y > high, high, y);
+    vec n = y * splat(1.44269504f) + magic;
+    ivec exponent = (ivec)n;
+    n = n - magic;
+    vec r = y - n * splat(0.693359375f);
+    r = r + n * splat(2.12194440e-4f);
+    vec p = splat(1.9875691500e-4f);
+    p = p * r + splat(1.3981999507e-3f);
+    p = p * r + splat(8.3334519073e-3f);
+    p = p * r + splat(4.1665795894e-2f);
+    p = p * r + splat(1.6666665459e-1f);
+    p = p * r + splat(5.0000001201e-1f);
+    p = p * (r * r) + r + splat(1.0f);
+    p = (vec)((ivec)p + (exponent << 23));
+    return choose(tiny, splat(0.0f), choose(x == x, p, x));
+}
+
+/* ---- products ---- */
+
+#define ALWAYS static inline __attribute__((always_inline))
+
+/* `rows` songs by `panels` panels of outputs; constants at every call, so that the sums stay in registers. */
+ALWAYS void tile(const int rows, const int panels, const float *x, int64_t ldx, int64_t depth, const float *weight,
+                 const float *bias, float *y, int64_t ldy) {
+    vec sum[ROWS][2 * 4];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < 2 * panels; v++) sum[r][v] = splat(0.0f);
+    for (int64_t k = 0; k < depth; k++) {
+        vec w[2 * 4];
+#pragma GCC unroll 8
+        for (int v = 0; v < 2 * panels; v++)
+            w[v] = *(const vec *)(weight + (v / 2 * depth + k) * LANES + v % 2 * WIDE);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            vec a = splat(x[r * ldx + k]);
+#pragma GCC unroll 8
+            for (int v = 0; v < 2 * panels; v++) sum[r][v] = sum[r][v] + a * w[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < 2 * panels; v++) {
+            vec b = bias ? *(const vec *)(bias + v * WIDE) : splat(0.0f);
+            *(vec *)(y + r * ldy + v * WIDE) = sum[r][v] + b;
+        }
+}
+
+/* y = x weight + bias: (songs, depth) -> (songs, outputs), both with rows padded to whole panels. */
+static void product(const float *x, int64_t ldx, int64_t songs, int64_t depth, const float *weight, const float *bias,
+                    float *y, int64_t outputs) {
+    const int64_t ldy = padded(outputs), panels = ldy / LANES;
+    int64_t done = 0;
+#define AT(r, p) x + (r) * ldx, ldx, depth, weight + (p) * depth * LANES, bias ? bias + (p) * LANES : 0, \
+                 y + (r) * ldy + (p) * LANES, ldy
+    if (songs == 1) {
+        for (; done + 4 <= panels; done += 4) tile(1, 4, AT(0, done));
+        for (; done < panels; done++) tile(1, 1, AT(0, done));
+        return;
+    }
+    if (songs <= 3) {
+        for (; done + 2 <= panels; done += 2) {
+            if (songs == 2) tile(2, 2, AT(0, done));
+            else tile(3, 2, AT(0, done));
+        }
+    }
+    for (; done < panels; done++) {
+        int64_t r = 0;
+        for (; r + ROWS <= songs; r += ROWS) tile(ROWS, 1, AT(r, done));
+        switch (songs - r) {
+            case 1: tile(1, 1, AT(r, done)); break;
+            case 2: tile(2, 1, AT(r, done)); break;
+            case 3: tile(3, 1, AT(r, done)); break;
+            case 4: tile(4, 1, AT(r, done)); break;
+            case 5: tile(5, 1, AT(r, done)); break;
+        }
+    }
+#undef AT
+}
+
+static void layer_norm(const float *x, int64_t width, const float *weight, const float *bias, float *y) {
+    int64_t k;
+    vec sum = splat(0.0f), square = splat(0.0f);
+    for (k = 0; k + WIDE <= width; k += WIDE) sum += *(const vec *)(x + k);
+    float mean = total(sum);
+    for (; k < width; k++) mean += x[k];
+    mean /= (float)width;
+    for (k = 0; k + WIDE <= width; k += WIDE) {
+        vec d = *(const vec *)(x + k) - splat(mean);
+        square += d * d;
+    }
+    float variance = total(square);
+    for (; k < width; k++) variance += (x[k] - mean) * (x[k] - mean);
+    const float scale = 1.0f / sqrtf(variance / (float)width + LAYER_NORM_EPS);
+    for (k = 0; k < width; k++) y[k] = (x[k] - mean) * scale * weight[k] + bias[k];
+}
+
+/* x sigmoid(1.702 x), of a length that is whole vectors. */
+static void gate(float *x, int64_t length) {
+    for (int64_t k = 0; k < length; k += WIDE) {
+        vec *at = (vec *)(x + k);
+        *at = *at / (splat(1.0f) + exp_of(splat(-GATE) * *at));
+    }
+}
+
+/* ---- attention of one position over a stretch of slots ---- */
+
+static inline float dot(const float *a, const float *b, int64_t length) {
+    vec sum = splat(0.0f);
+    int64_t k = 0;
+    for (; k + WIDE <= length; k += WIDE) sum += *(const vec *)(a + k) * *(const vec *)(b + k);
+    float result = total(sum);
+    for (; k < length; k++) result += a[k] * b[k];
+    return result;
+}
+
+/* out = softmax(query keys / sqrt(head_dim)) values, (count, head_dim) each; `weights` has room for them. */
+static void attend(const float *query, const float *keys, const float *values, int64_t count, int64_t head_dim,
+                   float *weights, float *out) {
+    const float scale = 1.0f / sqrtf((float)head_dim);
+    float largest = -INFINITY, sum = 0.0f;
+    for (int64_t j = 0; j < count; j++) {
+        weights[j] = dot(query, keys + j * head_dim, head_dim) * scale;
+        if (!(weights[j] <= largest)) largest = weights[j];
+    }
+    for (int64_t j = count; j % WIDE; j++) weights[j] = largest;
+    for (int64_t j = 0; j < count; j += WIDE) {
+        vec *at = (vec *)(weights + j);
+        *at = exp_of(*at - splat(largest));
+    }
+    for (int64_t j = 0; j < count; j++) sum += weights[j];
+    const float inverse = 1.0f / sum;
+    int64_t d = 0;
+    for (; d + 4 * WIDE <= head_dim; d += 4 * WIDE) {
+        vec part[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+        for (int64_t j = 0; j < count; j++)
+            for (int v = 0; v < 4; v++)
+                part[v] += splat(weights[j]) * *(const vec *)(values + j * head_dim + d + v * WIDE);
+        for (int v = 0; v < 4; v++) *(vec *)(out + d + v * WIDE) = part[v] * splat(inverse);
+    }
+    for (; d + WIDE <= head_dim; d += WIDE) {
+        vec part = splat(0.0f);
+        for (int64_t j = 0; j < count; j++) part += splat(weights[j]) * *(const vec *)(values + j * head_dim + d);
+        *(vec *)(out + d) = part * splat(inverse);
+    }
+    if (d < head_dim) {
+        float part[WIDE] = {0};
+        for (int64_t j = 0; j < count; j++)
+            for (int64_t v = 0; v < head_dim - d; v++) part[v] += weights[j] * values[j * head_dim + d + v];
+        for (int64_t v = 0; v < head_dim - d; v++) out[d + v] = part[v] * inverse;
+    }
+}
+
+/* Keep the keys and values of a position and attend from it; qkv is (3, heads, head_dim). */
+static void attention(const prior_t *prior, const layer_t *layer, int64_t song, int64_t position, const float *qkv,
+                      float *weights, float *out) {
+    const int64_t heads = prior->heads, head_dim = prior->head_dim, block = prior->block_ctx;
+    const int64_t row = position / block, column = position % block, reach = layer->reach, slots = layer->slots;
+    int64_t slot = position, start = 0, count = position + 1; /* DENSE */
+    switch (layer->pattern) {
+        case ROW: slot = column; count = column + 1; break;
+        case COLUMN: start = column * reach; slot = start + row; count = row + 1; break;
+        case PREVIOUS_ROW:
+            slot = row % 2 * block + column;
+            start = (row + 1) % 2 * block;
+            count = row ? block : 0;
+            break;
+        case LYRIC_PREFIX:
+            if (count > reach) count = reach;
+            if (slot > reach) slot = reach;
+            break;
+        case LYRIC_CROSS: slot = count = reach; break;
+    }
+    float *keys = layer->cache + song * 2 * heads * slots * head_dim, *values = keys + heads * slots * head_dim;
+    for (int64_t h = 0; h < heads; h++, keys += slots * head_dim, values += slots * head_dim) {
+        memcpy(keys + slot * head_dim, qkv + (heads + h) * head_dim, head_dim * sizeof(float));
+        memcpy(values + slot * head_dim, qkv + (2 * heads + h) * head_dim, head_dim * sizeof(float));
+        if (count)
+            attend(qkv + h * head_dim, keys + start * head_dim, values + start * head_dim, count, head_dim, weights,
+                   out + h * head_dim);
+        else
+            memset(out + h * head_dim, 0, head_dim * sizeof(float));
+    }
+}
+
+/* ---- the draw ---- */
+
+typedef struct {
+    float value;
+    int32_t code;
+} ranked_t;
+
+static int likelier_first(const void *a, const void *b) {
+    const ranked_t *x = a, *y = b;
+    if (x->value != y->value) return x->value > y->value ? -1 : 1;
+    return x->code < y->code ? -1 : 1;
+}
+
+static void softmax(const float *logits, int64_t codes, float *result) {
+    const int64_t whole = padded(codes);
+    float largest = -INFINITY;
+    for (int64_t k = 0; k < codes; k++) {
+        if (!(logits[k] <= largest)) largest = logits[k];
+        result[k] = logits[k];
+    }
+    for (int64_t k = codes; k < whole; k++) result[k] = -INFINITY;
+    vec sum = splat(0.0f);
+    for (int64_t k = 0; k < whole; k += WIDE) {
+        vec *at = (vec *)(result + k);
+        *at = exp_of(*at - splat(largest));
+        sum += *at;
+    }
+    const float norm = total(sum);
+    for (int64_t k = 0; k < codes; k++) result[k] /= norm;
+}
+
+/* Minus infinity for the codes that top-k and top-p leave out; top-k goes first. */
+static void keep_likeliest(const prior_t *prior, float *logits, float *probabilities, ranked_t *ranked) {
+    const int64_t codes = prior->codes;
+    if (prior->top_k > 0 && prior->top_k < codes) {
+        for (int64_t k = 0; k < codes; k++) ranked[k] = (ranked_t){logits[k], (int32_t)k};
+        qsort(ranked, codes, sizeof(ranked_t), likelier_first);
+        const float last = ranked[prior->top_k - 1].value;
+        for (int64_t k = 0; k < codes; k++)
+            if (logits[k] < last) logits[k] = -INFINITY;
+    }
+    if (prior->top_p < 1.0) {
+        softmax(logits, codes, probabilities);
+        for (int64_t k = 0; k < codes; k++) ranked[k] = (ranked_t){probabilities[k], (int32_t)k};
+        qsort(ranked, codes, sizeof(ranked_t), likelier_first);
+        double sum = 0.0;
+        for (int64_t k = 0; k < codes; k++) {
+            sum += ranked[k].value;
+            if ((float)sum - ranked[k].value >= (float)prior->top_p) logits[ranked[k].code] = -INFINITY;
+        }
+    }
+}
+
+/* One code of `logits`, by inverting the cumulative distribution; -1 never. */
+static int64_t draw(const prior_t *prior, const float *logits, float uniform, float *scratch) {
+    const int64_t codes = prior->codes;
+    if (!prior->do_sample) {
+        int64_t best = 0;
+        for (int64_t k = 1; k < codes; k++)
+            if (logits[k] > logits[best]) best = k;
+        return best;
+    }
+    float *cooled = scratch, *cumulative = scratch + padded(codes);
+    const float temperature = (float)prior->temperature;
+    for (int64_t k = 0; k < codes; k++) cooled[k] = logits[k] / temperature;
+    keep_likeliest(prior, cooled, cumulative, (ranked_t *)(cumulative + padded(codes)));
+    softmax(cooled, codes, cumulative);
+    double sum = 0.0;
+    float largest = 0.0f;
+    for (int64_t k = 0; k < codes; k++) {
+        sum += cumulative[k];
+        cumulative[k] = cumulative[k] <= 0.0f ? 0.0f : (float)sum; /* a code of probability zero is never drawn */
+        if (cumulative[k] > largest) largest = cumulative[k];
+    }
+    const float threshold = uniform * largest;
+    for (int64_t k = 0; k < codes; k++)
+        if (cumulative[k] > threshold) return k;
+    return 0;
+}
+
+/* ---- the step ---- */
+
+/* What a chunk of songs works with; every row is padded to whole panels. */
+typedef struct {
+    float *hidden, *residual, *normed, *branch, *qkv, *attended, *inner, *logits, *weights, *drawing;
+} room_t;
+
+static room_t rooms(const prior_t *prior, int64_t songs, float *scratch) {
+    const int64_t width = songs * padded(prior->width), size = prior->heads * prior->head_dim;
+    room_t room;
+    room.hidden = scratch;
+    room.residual = room.hidden + width;
+    room.normed = room.residual + width;
+    room.branch = room.normed + width;
+    room.qkv = room.branch + width;
+    room.attended = room.qkv + songs * padded(3 * size);
+    room.inner = room.attended + songs * padded(size);
+    room.logits = room.inner + songs * padded(prior->inner);
+    room.weights = room.logits + songs * padded(prior->codes);
+    room.drawing = room.weights + padded(prior->n_ctx);
+    return room;
+}
+
+static void embed(const prior_t *prior, int64_t position, int64_t code, float *hidden) {
+    const float *embedded = prior->embedding + code * prior->width, *placed = prior->positions + position * prior->width;
+    for (int64_t k = 0; k < prior->width; k++) hidden[k] = embedded[k] + placed[k];
+}
+
+static void add_conditioning(const prior_t *prior, int64_t song, int64_t position, float *hidden) {
+    const float *told = prior->conditioning + (song * prior->length + position) * prior->width;
+    for (int64_t k = 0; k < prior->width; k++) hidden[k] += told[k];
+}
+
+static void block(const prior_t *prior, const layer_t *layer, int64_t first, int64_t songs, int64_t position,
+                  const room_t *room) {
+    const int64_t width = prior->width, ld = padded(width), size = prior->heads * prior->head_dim, all = songs * ld;
+    const int64_t ld_qkv = padded(3 * size), ld_attended = padded(size), ld_inner = padded(prior->inner);
+    float *hidden = room->hidden, *residual = room->residual, *normed = room->normed, *branch = room->branch;
+    const float scale = (float)prior->residual_scale;
+    for (int64_t s = 0; s < songs; s++)
+        layer_norm(hidden + s * ld, width, layer->norm_1, layer->norm_1_bias, normed + s * ld);
+    product(normed, ld, songs, width, layer->qkv, layer->qkv_bias, room->qkv, 3 * size);
+    for (int64_t s = 0; s < songs; s++)
+        attention(prior, layer, first + s, position, room->qkv + s * ld_qkv, room->weights,
+                  room->attended + s * ld_attended);
+    product(room->attended, ld_attended, songs, size, layer->out, layer->out_bias, branch, width);
+    for (int64_t k = 0; k < all; k++) residual[k] = hidden[k] + branch[k];
+    for (int64_t s = 0; s < songs; s++)
+        layer_norm(residual + s * ld, width, layer->norm_2, layer->norm_2_bias, normed + s * ld);
+    if (scale != 1.0f) /* hidden + scale (attended + branch), else residual + branch */
+        for (int64_t k = 0; k < all; k++) residual[k] = hidden[k] + scale * branch[k];
+    product(normed, ld, songs, width, layer->expand, layer->expand_bias, room->inner, prior->inner);
+    gate(room->inner, songs * ld_inner);
+    product(room->inner, ld_inner, songs, prior->inner, layer->contract, layer->contract_bias, branch, width);
+    for (int64_t k = 0; k < all; k++) hidden[k] = residual[k] + scale * branch[k];
+}
+
+/* Floats that `run` needs for some songs. */
+int64_t scratch_floats(const prior_t *prior, int64_t songs) {
+    const int64_t size = prior->heads * prior->head_dim;
+    const int64_t song = 4 * padded(prior->width) + padded(3 * size) + padded(size) + padded(prior->inner);
+    return songs * (song + padded(prior->codes)) + padded(prior->n_ctx) + 4 * padded(prior->codes);
+}
+
+/* `count` steps of `songs` songs from `first` on, the first of them for `position`: the code before it from `last`
+ * (songs), noise from uniform (songs, stride), codes to out (songs, stride). */
+void run(const prior_t *prior, int64_t first, int64_t songs, int64_t position, int64_t count, const int64_t *last,
+         const float *uniform, int64_t *out, int64_t stride, float *scratch) {
+    const int64_t ld = padded(prior->width), ld_logits = padded(prior->codes);
+    const room_t room = rooms(prior, songs, scratch);
+    memset(scratch, 0, scratch_floats(prior, songs) * sizeof(float));
+    for (int64_t step = 0; step < count; step++, position++) {
+        for (int64_t s = 0; s < songs; s++) {
+            const int64_t song = first + s, code = step ? out[song * stride + step - 1] : last[song];
+            embed(prior, position, code, room.hidden + s * ld);
+            if (prior->conditioning) add_conditioning(prior, song, position, room.hidden + s * ld);
+        }
+        for (int64_t l = 0; l < prior->layers; l++) block(prior, prior->layer + l, first, songs, position, &room);
+        if (prior->conditioning && prior->add_after)
+            for (int64_t s = 0; s < songs; s++) add_conditioning(prior, first + s, position, room.hidden + s * ld);
+        product(room.hidden, ld, songs, prior->width, prior->head, 0, room.logits, prior->codes);
+        for (int64_t s = 0; s < songs; s++) {
+            const int64_t at = (first + s) * stride + step;
+            out[at] = draw(prior, room.logits + s * ld_logits, uniform[at], room.drawing);
+        }
+    }
+    for (int64_t s = 0; s < songs; s++)
+        memcpy(prior->logits + (first + s) * prior->codes, room.logits + s * ld_logits, prior->codes * sizeof(float));
+}

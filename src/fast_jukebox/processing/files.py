@@ -1,0 +1,74 @@
+"""The two files of a processor, in a folder or a repository."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
+
+from fast_jukebox.hub import clear_hub_errors
+
+CONFIG_NAME = "processor_config.json"
+VOCABULARY_NAME = "vocabulary.json"
+PUBLISHED_NAMES = (("artists.json", "genres.json"), ("v2_artist_ids.txt", "v2_genre_ids.txt"))
+"""Lists of artists and of genres as they lie beside published weights: in transformers 4's layout, and OpenAI's."""
+
+
+def find_file(source: str | os.PathLike[str], name: str, **download: Any) -> str | None:
+    """The path of a file of a folder or repository, fetched if need be; `None` where it is not there."""
+    if os.path.isdir(source):
+        path = Path(source, download.get("subfolder") or "", name)
+        return str(path) if path.is_file() else None
+    with clear_hub_errors(source, download.get("revision")):
+        return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **download)
+
+
+def published_lists(source: str | os.PathLike[str], **download: Any) -> tuple[list[str], list[str]]:
+    """The published lists of artists and of genres that lie in a folder or repository, each empty where none does.
+
+    OpenAI's lists are looked for in folders only, as no repository of models holds them.
+    """
+    pairs: list[tuple[str, ...]] = list(PUBLISHED_NAMES)
+    if os.path.isdir(source):
+        pairs += [tuple(name.replace("v2", "v3") for name in pairs[1])]
+    else:
+        pairs = pairs[:1]
+    found = [[find_file(source, name, **download) for name in names] for names in zip(*pairs, strict=True)]
+    artists, genres = ([path for path in paths if path is not None] for paths in found)
+    return artists, genres
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """What a file of JSON holds.
+
+    Raises:
+        ValueError: it holds no JSON, or no mapping.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`{path}` is damaged, it must be JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"`{path}` must hold a mapping, got {type(content).__name__}")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of JSON whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+__all__ = [
+    "CONFIG_NAME",
+    "PUBLISHED_NAMES",
+    "VOCABULARY_NAME",
+    "find_file",
+    "published_lists",
+    "read_json",
+    "write_json",
+]

@@ -1,0 +1,258 @@
+"""The names and characters that a prior's labels are made of."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fast_jukebox.processing.text import LYRIC_CHARACTERS, CleanLyrics, clean_lyrics, lower_name, plain_name
+
+UNKNOWN = "unknown"
+"""The name of id 0."""
+_OLDER = ".v2"
+_MOST_NAMES = 1_000_000
+
+
+@dataclass(frozen=True)
+class LabelVocabulary:
+    """Artists, genres and characters with their ids.
+
+    Args:
+        artists: ids by normalised name; 0 is that of `unknown`, which is added where it is missing.
+        genres: ids by normalised name, or by word where `genre_words`; likewise.
+        genre_words: a song has a bag of genre words (as the 5B Jukebox and the upsamplers do), and names are written
+            with `_` for all but letters and digits; otherwise it has one genre (as the 1B Jukebox does), and names are
+            in small letters.
+        characters: of lyrics; character i has the id i + 1.
+
+    Raises:
+        ValueError: names or ids that cannot be, or a character that stands there twice.
+    """
+
+    artists: dict[str, int] = field(default_factory=dict)
+    genres: dict[str, int] = field(default_factory=dict)
+    genre_words: bool = False
+    characters: str = LYRIC_CHARACTERS[80]
+
+    def __post_init__(self) -> None:
+        for kind in ("artists", "genres"):
+            object.__setattr__(self, kind, _checked_names(kind, getattr(self, kind)))
+        if not isinstance(self.genre_words, bool):
+            raise ValueError(f"`genre_words` must be True or False, got {self.genre_words!r}")
+        if not isinstance(self.characters, str) or len(set(self.characters)) != len(self.characters):
+            raise ValueError(f"`characters` must be a text in which none stands twice, got {self.characters!r}")
+
+    @property
+    def num_artists(self) -> int:
+        """Ids of artists, the unknown one included."""
+        return max(self.artists.values()) + 1
+
+    @property
+    def num_genres(self) -> int:
+        """Ids of genres, or of genre words, the unknown one included."""
+        return max(self.genres.values()) + 1
+
+    def normalise(self, name: str) -> str:
+        """A name as this vocabulary writes it."""
+        return plain_name(name) if self.genre_words else lower_name(name)
+
+    def artist_id(self, name: str | None, unknown: bool = False) -> int:
+        """The id of an artist; 0 for none, for `unknown`, and with `unknown` for those that are not known.
+
+        Raises:
+            ValueError: the artist is not known; names the five nearest.
+        """
+        return 0 if not name else self._find("artist", self.normalise(name), name, self.artists, unknown)
+
+    def genre_ids(self, genre: str | Iterable[str] | None, unknown: bool = False) -> list[int]:
+        """The ids of a genre, or of its words (or of several genres' words) where this is a vocabulary of words.
+
+        Raises:
+            ValueError: one is not known; names the five nearest. Or there are several where a song has one.
+        """
+        several = [genre] if isinstance(genre, str) else list(genre or [])
+        names = [self.normalise(name) for name in several if name]
+        if self.genre_words:
+            names = [word for name in names for word in name.split("_") if word]
+        elif len(names) > 1:
+            raise ValueError(f"`genre` must be one genre where a song has one, got {several!r}")
+        return [self._find("genre", name, genre, self.genres, unknown) for name in names] or [0]
+
+    def lyric_ids(self, lyrics: str | None) -> tuple[list[int], CleanLyrics]:
+        """The ids of a song's characters, and what became of its lyrics."""
+        clean = clean_lyrics(lyrics or "", self.characters)
+        ids = {character: index + 1 for index, character in enumerate(self.characters)}
+        return [ids[character] for character in clean.text], clean
+
+    def lyric_text(self, ids: Iterable[int]) -> str:
+        """The characters of ids; nothing for those that are none."""
+        return "".join(self.characters[each - 1] for each in ids if 0 < each <= len(self.characters))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return {
+            "artists": self.artists,
+            "genres": self.genres,
+            "genre_words": self.genre_words,
+            "characters": self.characters,
+        }
+
+    @classmethod
+    def from_metadata(
+        cls, rows: Any, *, genre_words: bool = False, characters: str = LYRIC_CHARACTERS[80]
+    ) -> LabelVocabulary:
+        """The vocabulary of a compilation: its artists and genres in alphabetical order after `unknown`.
+
+        Args:
+            rows: a dataset, or any rows, with `artist` and `genre` (a text or a list of texts) where they are known.
+            genre_words: see [`LabelVocabulary`].
+            characters: likewise.
+        """
+        rows = rows if hasattr(rows, "column_names") else list(rows)
+        normalise = plain_name if genre_words else lower_name
+        artists, genres = (set(map(normalise, names_in(rows, column))) for column in ("artist", "genre"))
+        if genre_words:
+            genres = {word for name in genres for word in name.split("_")}
+        return cls(_numbered(artists), _numbered(genres), genre_words, characters)
+
+    def _find(self, kind: str, name: str, given: Any, ids: Mapping[str, int], unknown: bool) -> int:
+        if name in ids:
+            return ids[name]
+        if unknown:
+            return 0
+        nearest = difflib.get_close_matches(name, ids, n=5, cutoff=0.0)
+        of = "" if name == given else f" of {given!r}"
+        raise ValueError(
+            f"`{kind}` must be one of the {len(ids)} that are known, got {name!r}{of}; the nearest are "
+            f"{', '.join(map(repr, nearest))}; `unknown=True` takes the unknown one for it"
+        )
+
+
+def names_in(rows: Any, column: str) -> list[str]:
+    """The names in a column of a dataset or of rows, one after the other; songs without are left out."""
+    if hasattr(rows, "column_names"):
+        values = rows[column] if column in rows.column_names else []
+    else:
+        values = [row.get(column) for row in rows]
+    names: list[str] = []
+    for value in values:
+        names += [value] if isinstance(value, str) else list(value or [])
+    return [name for name in names if name]
+
+
+class NameList(NamedTuple):
+    """Names with their ids, as a published file holds them."""
+
+    ids: dict[str, int]
+    genre_words: bool | None
+    """which kind of vocabulary they are of, where the file tells"""
+
+    @property
+    def size(self) -> int:
+        """Ids there are."""
+        return max(self.ids.values(), default=0) + 1
+
+
+def read_names(path: str | os.PathLike[str]) -> list[NameList]:
+    """The names in a published file: lines `name;id` (OpenAI's lists), or JSON (transformers 4's), which may hold those
+    of both kinds of vocabularies and marks the names of one with `.v2`.
+
+    Raises:
+        ValueError: it is neither; names the line.
+        OSError: there is no such file.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() != ".json":
+            return [NameList(_lines(path, text), None)]
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ValueError) and str(error).startswith("`"):
+            raise
+        raise ValueError(f"`{path}` must be UTF-8 text, and JSON where its name says so: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"`{path}` must hold names with their ids, got {type(content).__name__}")
+    older = {name.removesuffix(_OLDER): number for name, number in content.items() if name.endswith(_OLDER)}
+    newer = {name: number for name, number in content.items() if not name.endswith(_OLDER)}
+    lists = [(older, True), (newer, False if older else None)]
+    return [NameList(_checked_names(str(path), ids), words) for ids, words in lists if ids]
+
+
+def read_lists(paths: Any) -> list[NameList]:
+    """The names in one published file or in several; see [`read_names`]."""
+    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    return [names for path in several for names in read_names(path)]
+
+
+def fitting_names(field_name: str, lists: Sequence[NameList], config: Any) -> dict[str, int]:
+    """The names of the list that a prior was trained with: the one of as many ids as it has, or the longest that fits.
+
+    Raises:
+        ValueError: all are longer.
+    """
+    rows, words = getattr(config, field_name), config.max_genres > 1
+    fitting = [own for own in lists if own.size <= rows]
+    if not fitting:
+        raise ValueError(
+            f"`{field_name.removeprefix('num_')}` must hold a list of at most {rows} ids for the prior of level "
+            f"{config.level}, got {', '.join(str(own.size) for own in lists) or 'none'}"
+        )
+    return max(fitting, key=lambda own: (own.size == rows, own.genre_words in (None, words), own.size)).ids
+
+
+def characters_of(config: Any) -> str:
+    """The published characters that make as many ids as a prior has.
+
+    Raises:
+        ValueError: there are none of that number.
+    """
+    if config.lyric_vocab_size not in LYRIC_CHARACTERS:
+        raise ValueError(
+            f"`lyric_vocab_size` must be {' or '.join(map(str, sorted(LYRIC_CHARACTERS)))} where the vocabulary names "
+            f"no characters of its own, got {config.lyric_vocab_size}"
+        )
+    return LYRIC_CHARACTERS[config.lyric_vocab_size]
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate([UNKNOWN, *sorted(set(names) - {UNKNOWN, ""})])}
+
+
+def _lines(path: Path, text: str) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, separator, last = line.strip().rpartition(";")
+        if not separator or not last.strip().isdecimal():
+            raise ValueError(f"`{path}`, line {number}: must be a name, a semicolon and its id, got {line[:80]!r}")
+        ids[name.lower()] = int(last)
+    return _checked_names(str(path), ids)
+
+
+def _checked_names(what: str, names: Any) -> dict[str, int]:
+    if not isinstance(names, Mapping):
+        raise ValueError(f"`{what}` must be ids by name, got {type(names).__name__}")
+    for name, number in names.items():
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if not isinstance(name, str) or not whole or not 0 <= number < _MOST_NAMES:
+            raise ValueError(f"`{what}` must be texts with ids from 0 to {_MOST_NAMES - 1}, got {name!r}: {number!r}")
+    return {UNKNOWN: 0, **names}
+
+
+__all__ = [
+    "UNKNOWN",
+    "LabelVocabulary",
+    "NameList",
+    "characters_of",
+    "fitting_names",
+    "names_in",
+    "read_lists",
+    "read_names",
+]

@@ -1,0 +1,51 @@
+def test_info_reads_no_weights(run, model_dir, monkeypatch):
+    (model_dir / "README.md").write_text(
+        "---\nlicense: apache-2.0\ndatasets:\n- some/songs\n---\n\n# A model\n\nIt plays\nsongs.\n\n## More\n\nText.\n"
+    )
+    (model_dir / "model.safetensors").write_bytes(b"")
+    result = run("info", model_dir)
+    assert result.exit_code == 0, result.output
+    for words in (
+        "FastJukeboxModel",
+        "bottom",
+        "middle",
+        "top",
+        "4 samples",
+        "16 samples",
+        "32 codes",
+        "24 codes",
+        "previous_row",
+        "license: apache-2.0",
+        "some/songs",
+        "It plays songs.",
+    ):
+        assert words in result.stdout
+    assert "Text." not in result.stdout
+
+
+def test_info_counts_parameters(run, model_dir, tiny_model):
+    result = run("info", model_dir)
+    total = sum(parameter.numel() for parameter in tiny_model.parameters())
+    assert f"{total:,} parameters" in result.stdout
+    assert f"{sum(parameter.numel() for parameter in tiny_model.priors[0].parameters()):,}" in result.stdout
+    assert "no model card" in result.stdout
+
+
+def test_info_of_parts(run, tiny_model, tmp_path):
+    tiny_model.vqvae.save_pretrained(tmp_path / "vqvae")
+    tiny_model.priors[1].save_pretrained(tmp_path / "prior")
+    result = run("info", tmp_path / "vqvae")
+    assert "FastJukeboxVQVAE" in result.stdout
+    assert "Prior" not in result.stdout
+    result = run("info", tmp_path / "prior")
+    assert "FastJukeboxPrior" in result.stdout
+    assert "level 1" in result.stdout
+
+
+def test_info_of_something_else(run, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    result = run("info", folder)
+    assert result.exit_code == 2
+    assert "bert" in result.stderr

@@ -1,0 +1,126 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox.commands.session import Machine, words
+from fast_jukebox.generation.session import Session
+from fast_jukebox.generation.session_store import SessionStore
+
+
+@pytest.fixture
+def slow_model(tiny_config):
+    """Of few samples a second, so that songs of many seconds take none."""
+    tiny_config.vqvae_config.sampling_rate = 48
+    for prior in tiny_config.prior_configs:
+        prior.sampling_rate = 48
+    return FastJukeboxModel(tiny_config).eval()
+
+
+@pytest.fixture
+def embedded(slow_model, tmp_path, monkeypatch):
+    slow_model.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("fast_jukebox.commands.model.default_model_path", lambda: tmp_path / "model")
+    return slow_model
+
+
+def page(root):
+    return (root / "docs" / "sessions.md").read_text(encoding="utf-8")
+
+
+def test_every_command_of_the_page(run, embedded, repository_root):
+    soundfile.write(run.folder / "phone.wav", np.sin(np.arange(384)) / 2, 48)
+    shown = []
+    for block in re.findall(r"```bash\n(.*?)```", page(repository_root), flags=re.DOTALL):
+        for line in block.strip().splitlines():
+            program, *arguments = line.split()
+            assert program == "fast-jukebox"
+            result = run(*arguments, *(["--quiet"] if arguments[0] in ("session", "branch", "extend") else []))
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+            shown.append(result.output)
+    assert (run.folder / "my-song" / "take-1-top.wav").is_file()
+    assert soundfile.info(run.folder / "my-song.flac").duration == pytest.approx(21, abs=0.3)
+    drawn = re.findall(r"```\n(take.*?)```", page(repository_root), flags=re.DOTALL)[0]
+    assert re.sub(r"seed \d{3,}", "seed ...", shown[2]).strip() == drawn.strip()
+    kept = Session.open(run.folder / "my-song", embedded)
+    whole = embedded.generate(
+        codes=[None, None, kept.codes(6)[2]], seed=[kept.takes[6].seed], song_ids=[0], temperature=0.9
+    )
+    for own, codes in zip(kept.codes(6), whole.codes, strict=True):
+        assert torch.equal(own, codes)
+
+
+def test_the_python_of_the_page(embedded, repository_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", page(repository_root), flags=re.DOTALL)
+    names = {"model": embedded}
+    exec(code, names)
+    assert names["middle"].shape[1] == 2 * names["top"].shape[1]
+    assert Path("song.wav").is_file()
+
+
+def test_what_was_interrupted_is_finished(run, embedded, monkeypatch):
+    def interrupted(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "run", interrupted)
+    result = run("session", "new", "song", "--duration", 3, "--seed", 5, "--quiet")
+    assert result.exit_code == 130
+    assert "resume" in result.stderr
+    monkeypatch.undo()
+    monkeypatch.setattr("fast_jukebox.commands.model.default_model_path", lambda: run.folder.parent / "model")
+    monkeypatch.chdir(run.folder)
+    result = run("resume", "song")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [str(run.folder / "song" / "take-1-bottom.wav")]
+    whole = embedded.generate(duration=3, seed=5)
+    assert torch.equal(Session.open("song").codes()[0], whole.codes[0])
+
+
+def test_bad_input_is_one_line(run, embedded):
+    soundfile.write(run.folder / "phone.wav", np.zeros(384), 48)
+    run("session", "new", "song", "--duration", 1, "--draft", "--quiet")
+    for arguments, code, text in (
+        (("takes", "nowhere"), 1, "no session"),
+        (("session", "new", "song"), 2, "new or empty"),
+        (("session", "new", "other", "--offload", "attic"), 2, "attic"),
+        (("branch", "song", "--seconds", 0), 2, "seconds"),
+        (("keep", "song", 9), 2, "take"),
+        (("cut", "song", "--seconds", 99), 2, "seconds"),
+        (("extend", "song", "--duration", 0.5), 2, "duration"),
+        (("export", "song", "--output", "song.mp3"), 2, "path"),
+        (("export", "song", "--level", 0), 2, "bottom"),
+        (("upsample", "song", "--session", "x"), 2, "--session"),
+        (("upsample", "phone.wav", "--take", 1), 2, "--take"),
+        (("upsample", "nowhere.wav"), 1, "no session"),
+        (("resume", "song", "--model", "./nowhere"), 1, "nowhere"),
+        (("branch", "song", "--seconds", 1, "--artist", "Nobody"), 2, "metadata"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == code, (arguments, result.output)
+        assert text in result.stderr and result.stderr.startswith("fast-jukebox: "), (arguments, result.stderr)
+    assert len(Session.open(run.folder / "song").takes) == 1
+
+
+def test_a_session_in_use(run, embedded):
+    run("session", "new", "song", "--duration", 1, "--draft", "--quiet")
+    with SessionStore(run.folder / "song").locked():
+        result = run("keep", "song", 1)
+        assert result.exit_code == 1 and "in use" in result.stderr
+        assert run("takes", "song").exit_code == 0
+
+
+def test_a_model_that_moved_is_asked_for(tiny_model, tmp_path):
+    tiny_model.new_session(tmp_path / "song", duration=0.1)
+    with pytest.raises(ValueError, match="--model"):
+        Machine(None, "cpu", "auto", None, True).open(tmp_path / "song")
+
+
+def test_words(tmp_path):
+    (tmp_path / "words.txt").write_text("la la", encoding="utf-8")
+    assert words(None, None, None) is None
+    assert words("A", None, tmp_path / "words.txt") == {"artist": "A", "lyrics": "la la"}

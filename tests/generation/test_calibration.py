@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from fast_jukebox import FastJukeboxPriorConfig
+from fast_jukebox.generation import calibration
+from fast_jukebox.generation.calibration import Pace, measure_decoding, measure_pace
+from fast_jukebox.generation.sampling import SamplingSettings
+
+CPU = torch.device("cpu")
+
+
+def test_a_deeper_prior_is_gone_on_to(tiny_model, monkeypatch):
+    prior = tiny_model.priors[0]
+    prior.config.num_hidden_layers = 12
+    timed = []
+
+    def time_stack(prior, depth, rows, *args):
+        timed.append((depth, rows))
+        return Pace(1.0 + 0.1 * depth, 0.01 * depth, 0.5)
+
+    monkeypatch.setattr(calibration, "_time_stack", time_stack)
+    pace = measure_pace(prior, 128, 32, SamplingSettings(), CPU)
+    assert timed == [(3, 64), (6, 64)]
+    assert pace == Pace(pytest.approx(2 * 2.2), pytest.approx(2 * 0.12), pytest.approx(2 * 0.5))
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_times_are_positive_and_random_numbers_untouched(tiny_model, level):
+    state = torch.get_rng_state()
+    prior = tiny_model.priors[level].to("meta")
+    pace = measure_pace(prior, 2, prior.config.n_ctx, SamplingSettings(), CPU)
+    assert pace.step > 0
+    assert pace.prompt_code >= 0
+    assert pace.window > 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_labelled_priors_are_timed_too(tiny_model):
+    config = FastJukeboxPriorConfig(
+        **{
+            **tiny_model.priors[2].config.to_dict(),
+            **{"num_artists": 2, "num_genres": 2, "use_timing": True, "min_duration": 0.1, "max_duration": 2.0},
+        }
+    )
+    with torch.device("meta"):
+        prior = type(tiny_model.priors[2])(config)
+    assert measure_pace(prior, 1, 24, SamplingSettings(), CPU).step > 0
+
+
+def test_decoding_is_timed_with_what_pieces_share(tiny_model):
+    short, long = (measure_decoding(tiny_model.vqvae, 0, samples, CPU) for samples in (1600, 1_600_000))
+    assert 0 < short < long

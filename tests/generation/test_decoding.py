@@ -1,0 +1,32 @@
+from itertools import islice
+
+import torch
+
+from fast_jukebox.generation.decoding import FIRST_SAMPLES, LAST_SAMPLES, decode_song, decoder_reach, pieces
+
+
+def test_pieces_double_and_begin_the_same_whatever_the_length():
+    endless = list(islice(pieces(8, None), 8))
+    lengths = [(stop - start) * 8 for start, stop in endless]
+    assert lengths[:5] == [FIRST_SAMPLES * 2**index for index in range(5)]
+    assert lengths[-1] == LAST_SAMPLES
+    assert all(before[1] == after[0] for before, after in zip(endless, endless[1:], strict=False))
+    cut = list(pieces(8, 20000))
+    assert cut[:-1] == endless[: len(cut) - 1]
+    assert cut[-1] == (endless[len(cut) - 1][0], 20000)
+    assert list(islice(pieces(16384, None), 2)) == [(0, 1), (1, 2)]
+
+
+def test_a_song_in_pieces_is_the_song(stub_model, monkeypatch):
+    monkeypatch.setattr("fast_jukebox.generation.decoding.FIRST_SAMPLES", 10)
+    codes = torch.randint(0, 11, (2, 40))
+    assert decoder_reach(stub_model.vqvae, 0) == 3
+    assert torch.equal(decode_song(stub_model.vqvae, codes, 0), stub_model.vqvae.decode([codes]))
+
+
+def test_real_pieces_have_all_that_reaches_into_them(tiny_model, monkeypatch):
+    monkeypatch.setattr("fast_jukebox.generation.decoding.FIRST_SAMPLES", 64)
+    for level in range(3):
+        codes = torch.randint(0, 16, (2, 100))
+        whole = tiny_model.vqvae.decode([codes], level)
+        torch.testing.assert_close(decode_song(tiny_model.vqvae, codes, level), whole, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,124 @@
+import itertools
+
+import pytest
+import torch
+
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox.generation import FastJukeboxGenerationConfig, batching, estimate
+from fast_jukebox.generation.estimate import estimate_generation, level_batches, weight_bytes
+from fast_jukebox.generation.windows import Layout
+
+
+def parts(model):
+    return {
+        "weights": [weight_bytes(prior) for prior in model.priors],
+        "vqvae": weight_bytes(model.vqvae),
+    }
+
+
+@pytest.mark.parametrize("arguments", [{}, {"schedule": "sequential"}, {"num_samples": 3, "window_fractions": 0.5}])
+def test_counts_are_those_of_the_generation(tiny_model, arguments):
+    told = []
+    tiny_model.generate(duration=0.5, seed=1, progress=told.append, **arguments)
+    made = tiny_model.estimate(duration=0.5, calibrate=False, **arguments)
+    for level in range(3):
+        assert made.levels[level].codes == max(each.level_codes_done for each in told if each.level == level)
+    assert [level.name for level in made.levels] == ["bottom", "middle", "top"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", torch.bfloat16])
+def test_memory_is_that_of_real_tensors(tiny_model, dtype):
+    made = tiny_model.estimate(duration=0.5, num_samples=2, dtype=dtype, calibrate=False)
+    real = tiny_model.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+    item = real.dtype.itemsize
+    names = [sum(tensor.nbytes for tensor in prior.state_dict().values()) for prior in real.priors]
+    assert [level.weights for level in made.levels] == names
+    assert made.vqvae_weights == sum(tensor.nbytes for tensor in real.vqvae.state_dict().values())
+    for level, prior in zip(made.levels, real.priors, strict=True):
+        length = min(prior.config.n_ctx, 64)
+        cache = prior.new_cache(level.rows).nbytes
+        conditioning = 2 * torch.zeros(level.rows, length, 16, dtype=real.dtype).nbytes
+        assert item * level.rows * length * 2 * 16 == conditioning
+        noise, codes = torch.zeros(level.rows, length).nbytes, torch.zeros(level.rows, length).long().nbytes
+        logits = 4 * torch.zeros(level.rows, 16).nbytes
+        if level.name == "top":  # stretches of a hop are shorter than a context at first, never in the end
+            assert level.rows == 2
+        assert level.memory == cache + conditioning + noise + codes + logits
+    assert made.ram == sum(names) + made.vqvae_weights + max(each.memory for each in made.levels) + 2 * 4 * 800
+    assert made.disk == 2 * (44 + 2 * 800)
+    assert made.device_memory == 0
+
+
+def test_a_gpu_holds_what_the_cpu_would(tiny_config):
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device"):
+            FastJukeboxModel.estimate_from_config(tiny_config, device="cuda", calibrate=False)
+        return
+    made = FastJukeboxModel.estimate_from_config(tiny_config, duration=0.5, device="cuda", calibrate=False)
+    assert made.device_memory > made.vqvae_weights + sum(level.weights for level in made.levels)
+
+
+def test_batches_follow_the_free_memory(tiny_model, monkeypatch):
+    row = batching.row_bytes(tiny_model.priors[0], 32)
+    monkeypatch.setattr(estimate, "free_memory", lambda device: 6 * row)
+    made = tiny_model.estimate(duration=0.5, calibrate=False)
+    assert made.levels[0].rows == 3
+    assert tiny_model.estimate(duration=0.5, calibrate=False, max_batch_size=2).levels[0].rows == 2
+
+
+@pytest.mark.parametrize(("songs", "most"), list(itertools.product([1, 3], [1, 2, 3, 7, 100])))
+def test_batches_hold_every_code(songs, most):
+    layout = Layout(0, 44, 16, 12, given=5, parallel=True)
+    batches = level_batches(layout, songs, most)
+    assert sum(batch.rows * batch.steps for batch in batches) >= songs * (11 + 16 + 16 + 16)
+    assert max(batch.rows for batch in batches) <= max(most, 1)
+
+
+def test_time_comes_from_a_calibration(tiny_model):
+    state = torch.get_rng_state()
+    made = tiny_model.estimate(duration=0.5)
+    assert all(level.seconds > 0 for level in made.levels)
+    assert made.decode_seconds > 0
+    assert made.seconds == pytest.approx(made.decode_seconds + sum(level.seconds for level in made.levels))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert made.levels[0].seconds < tiny_model.estimate(duration=50.0).levels[0].seconds
+
+
+def test_it_needs_no_weights_and_prints_a_table():
+    config = FastJukeboxConfig.preset("fastjukebox-18")
+    made = FastJukeboxModel.estimate_from_config(
+        config, duration=60.0, dtype="bfloat16", calibrate=False, max_batch_size=8
+    )
+    assert sum(level.codes for level in made.levels) > 330_750 + 82_688 + 20_672
+    assert made.levels[2].codes == 20_672
+    table = str(made).splitlines()
+    assert table[0].split() == ["level", "codes", "steps", "at", "once", "time", "weights", "memory"]
+    assert [line.split()[0] for line in table[1:5]] == ["top", "middle", "bottom", "decoding"]
+    assert "60 s on cpu" in table[5]
+    assert "GB of RAM" in table[6]
+
+
+def test_settings_come_from_the_model(tiny_model):
+    tiny_model.generation_config = FastJukeboxGenerationConfig(duration=0.2, schedule="sequential")
+    made = tiny_model.estimate(calibrate=False)
+    assert made.duration == 0.2
+    assert made.levels[0].rows == 1
+    assert estimate_generation(tiny_model, calibrate=False).duration == 20.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"duration": 0}, "duration"),
+        ({"num_samples": 0}, "num_samples"),
+        ({"device": "toaster"}, "device"),
+        ({"dtype": "int8"}, "dtype"),
+        ({"schedule": "random"}, "schedule"),
+        ({"engine": "steam"}, "engine"),
+        ({"stop_level": 3}, "stop_level"),
+        ({"max_batch_size": 0}, "max_batch_size"),
+    ],
+)
+def test_bad_input(tiny_model, arguments, field):
+    with pytest.raises(ValueError, match=field):
+        tiny_model.estimate(**arguments)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from fast_jukebox.generation.levels import LevelCodes
+from fast_jukebox.generation.windows import Layout, Window
+
+CPU = torch.device("cpu")
+
+
+def fill(window, value, songs=2):
+    return torch.full((songs, window.length), value)
+
+
+def test_sequential_windows_are_ready_one_by_one():
+    codes = LevelCodes(2, None, Layout(0, 12, 8, 4), CPU)
+    assert codes.ready(None, 1, None) == [Window(0, 0, 0, 8)]
+    codes.place(Window(0, 0, 0, 8), fill(Window(0, 0, 0, 8), 1), slice(0, 2))
+    assert (codes.done, codes.final, codes.seams) == ([1, 1], 8, [[], []])
+    (window,) = codes.ready(None, 1, None)
+    assert window == Window(0, 4, 4, 8)
+    codes.place(window, fill(window, 2, 1), slice(0, 1))
+    assert (codes.done, codes.final) == ([2, 1], 8)  # not yet for every song
+    codes.place(window, fill(window, 3, 1), slice(1, 2))
+    assert (codes.done, codes.final, codes.seams) == ([2, 2], 12, [[8], [8]])
+    assert codes.ready(None, 1, None) == []
+    assert codes.codes.tolist() == [[1] * 8 + [2] * 4, [1] * 8 + [3] * 4]
+
+
+def test_parallel_windows_are_ready_where_the_level_above_is_final():
+    upper = LevelCodes(1, torch.zeros((1, 11), dtype=torch.int64), None, CPU)
+    codes = LevelCodes(1, None, Layout(0, 44, 16, 12, parallel=True), CPU)
+    assert [window.start for window in codes.ready(upper, 2, None)] == [0]
+    upper.final = 15
+    assert [window.start for window in codes.ready(upper, 2, None)] == [0, 12]
+    assert [window.start for window in codes.ready(upper, 2, 1)] == [0]
+    upper.final = 22
+    assert [window.start for window in codes.ready(upper, 2, None)] == [0, 12, 24, 28]
+
+
+def test_parallel_windows_join_where_they_agree():
+    codes = LevelCodes(1, None, Layout(0, 44, 16, 8, parallel=True), CPU)
+    first, second = codes.ahead(2)
+    assert (second.seam_end, second.seam_length, first.final) == (14, 4, 10)
+    one, other = torch.arange(16)[None], torch.arange(8, 24)[None].clone()
+    other[0, [0, 1, 2, 4, 6, 7]] = 99  # they agree at 11 and 13
+    codes.place(first, one, slice(0, 1))
+    assert codes.final == 10
+    codes.place(second, other, slice(0, 1))
+    assert codes.seams == [[11]]
+    assert codes.read(0, 24).tolist() == [[*range(11), *other[0, 3:].tolist()]]
+    assert codes.final == 18
+
+
+def test_given_codes_are_kept():
+    given = torch.arange(20)[None]
+    codes = LevelCodes(2, given, Layout(0, 44, 16, 12, given=20, parallel=True), CPU)
+    assert codes.final == 20
+    for window in codes.ready(None, 1, None):
+        sampled = fill(window, 50)
+        sampled[:, : window.prompt_length] = given[0, window.start : window.new_start]
+        codes.place(window, sampled, slice(0, 2))
+    assert codes.codes[:, :20].tolist() == 2 * given.tolist()
+    assert codes.final == 44
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_what_is_forgotten_frees_memory_and_positions_stay(parallel):
+    codes = LevelCodes(1, None, Layout(0, None, 16, 12, parallel=parallel), CPU)
+    whole, widest = [], 0
+    for number in range(50):
+        (window,) = codes.ahead(1)
+        codes.place(window, (window.start + torch.arange(16))[None], slice(0, 1))
+        keep = codes.ahead(1)[0].start
+        whole += codes.read(max(len(whole), codes.offset), codes.final)[0].tolist()
+        codes.forget(keep)
+        widest = max(widest, codes.codes.shape[1])
+        assert codes.done == [number + 1]
+    assert whole == list(range(codes.final))
+    assert widest <= 48
+    assert len(codes.seams[0]) <= 3

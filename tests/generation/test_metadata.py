@@ -1,0 +1,102 @@
+"""Words given to `generate`: what each prior is told of them, window by window."""
+
+import pytest
+import torch
+
+from fast_jukebox.generation.metadata import check_song_lyrics, encode_metadata, with_window_lyrics
+
+SONG = {"artist": "Ann Lee", "genre": "Classic Pop", "lyrics": "Where the wind blows, there I go, slowly, on."}
+
+
+@pytest.fixture
+def heard(words_model, monkeypatch):
+    """What the top prior was told while it sampled, in its order."""
+    told = []
+    prior, condition = words_model.priors[2], words_model.priors[2].condition
+
+    def listening(batch_size, length, upper_codes=None, metadata=None):
+        told.append(metadata.clone())
+        return condition(batch_size, length, upper_codes=upper_codes, metadata=metadata)
+
+    monkeypatch.setattr(prior, "condition", listening)
+    return told
+
+
+def told_text(model, row):
+    return model.processor.vocabularies[1].lyric_text(row[5:].tolist())
+
+
+def test_each_window_is_told_its_part_of_the_lyrics(words_model, heard):
+    made = words_model.generate(duration=1.2, seed=0, stop_level=2, metadata=SONG)
+    samples = 1920
+    rows = [told[0] for told in heard[2:]]  # the first two are the check before any sampling
+    assert made.audio.shape == (1, samples) and made.dropped_lyrics == [""]
+    assert rows[0][:5].tolist() == [samples, 0, 24 * 16, 1, 1]
+    assert [int(row[1]) for row in rows] == sorted(int(row[1]) for row in rows)
+    for row in rows:
+        middle = len(SONG["lyrics"]) * (2 * int(row[1]) + 384) // (2 * samples)
+        start = min(max(middle - 6, 0), len(SONG["lyrics"]) - 12)
+        assert told_text(words_model, row) == SONG["lyrics"][start : start + 12]
+    assert told_text(words_model, rows[0]) == "Where the wi"
+    assert SONG["lyrics"].endswith(told_text(words_model, rows[-1]))
+
+
+def test_a_part_of_a_longer_song(words_model, heard):
+    words_model.generate(duration=0.3, seed=0, stop_level=2, metadata={**SONG, "total_duration": 10, "offset": 5})
+    row = heard[-1][0]
+    assert row[:2].tolist() == [16000, 8000 + int(heard[-1][0, 1]) - 8000]
+    assert SONG["lyrics"].index(told_text(words_model, row)) > 10
+
+
+def test_songs_of_their_own_words_are_those_made_alone(words_model):
+    other = {"genre": "hymn", "lyrics": "Amen"}
+    both = words_model.generate(duration=0.1, seed=3, metadata=[SONG, other])
+    assert both.audio.shape[0] == 2 and both.dropped_lyrics == ["", ""]
+    alone = words_model.generate(duration=0.1, seed=3, song_ids=[1], metadata=other)
+    for ours, theirs in zip(both.codes, alone.codes, strict=True):
+        assert torch.equal(ours[1:], theirs)
+    assert not torch.equal(both.codes[2][0], words_model.generate(duration=0.1, seed=3, metadata={}).codes[2][0])
+
+
+def test_a_stream_is_told_the_same(words_model):
+    whole = words_model.generate(duration=0.2, seed=1, metadata=SONG)
+    chunks = list(words_model.stream(duration=0.2, seed=1, metadata=SONG))
+    torch.testing.assert_close(torch.cat(chunks, dim=1), whole.audio, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="total length"):
+        words_model.stream(seed=1, metadata=SONG)
+
+
+def test_vectors_and_words_are_the_same_song(words_model):
+    labels = words_model.processor(SONG).metadata
+    by_vector = words_model.generate(duration=0.1, seed=2, metadata=labels)
+    by_words = words_model.generate(duration=0.1, seed=2, metadata=SONG)
+    assert by_vector.dropped_lyrics is None
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(by_vector.codes, by_words.codes, strict=True))
+
+
+def test_words_that_nobody_can_read_are_refused(words_model, tiny_model):
+    with pytest.raises(ValueError, match="`metadata` must be None where no prior has labels"):
+        tiny_model.generate(duration=0.1, metadata=SONG)
+    with pytest.raises(ValueError, match="nearest"):
+        words_model.generate(duration=0.1, metadata={"artist": "Nobody"})
+    words_model.processor = None
+    with pytest.raises(ValueError, match=r"label vectors .* no vocabularies"):
+        words_model.generate(duration=0.1, metadata=[SONG])
+
+
+def test_vectors_pass_untouched(words_model):
+    for given in (None, torch.zeros(1, 5), [None, torch.zeros(1, 5)]):
+        assert encode_metadata(words_model, given) == (given, None)
+
+
+def test_lyrics_must_be_characters(words_model):
+    config = words_model.priors[2].config
+    labels = torch.zeros((1, 5 + 3), dtype=torch.int64)
+    check_song_lyrics("metadata", labels, config)
+    check_song_lyrics("metadata", labels[:, :5], config)
+    for text, match in ([1, 2, 79], "to 79"), ([-2, 1, 1], "-2"), ([1, -1, 2], "after their end"):
+        labels[0, 5:] = torch.tensor(text)
+        with pytest.raises(ValueError, match=match):
+            check_song_lyrics("metadata", labels, config)
+    assert with_window_lyrics(None, config) is None
+    assert with_window_lyrics(labels, words_model.priors[0].config) is labels

@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from fast_jukebox.generation.estimate import weight_bytes
+from fast_jukebox.generation.offload import offloaded_bytes, set_offload
+
+GIB = 2**30
+
+
+def same(first, second):
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("home", ["cpu", "disk"])
+def test_the_codes_do_not_change(tiny_model, tmp_path, home):
+    before = tiny_model.generate(duration=0.3, seed=1)
+    weights = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    tiny_model.set_offload(home, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == (3 if home == "disk" else 0)
+    for _ in range(2):
+        output = tiny_model.generate(duration=0.3, seed=1)
+        same(output.codes, before.codes)
+        same(output.audio, before.audio)
+    tiny_model.set_offload(None)
+    assert not list(tmp_path.iterdir())
+    assert "condition" not in vars(tiny_model.priors[0])
+    same(tiny_model.state_dict(), weights)
+    same(tiny_model.generate(duration=0.3, seed=1).codes, before.codes)
+
+
+def test_one_prior_at_a_time_is_on_the_device(tiny_model):
+    set_offload(tiny_model, "cpu")
+    visits = tiny_model._visits
+    came = []
+    bring = visits.bring
+
+    def bringing(prior):
+        bring(prior)
+        at_home = [
+            all(own.data_ptr() == visits._homes[id(each)][name].data_ptr() for name, own in each.named_parameters())
+            for each in tiny_model.priors
+        ]
+        came.append([index for index, home in enumerate(at_home) if not home])
+
+    # On the CPU a copy tells a visit from home.
+    visits.bring = bringing
+    original = torch.Tensor.to
+    torch.Tensor.to = lambda self, *args, **kwargs: original(self, *args, **kwargs).clone()
+    try:
+        tiny_model.generate(duration=0.3, seed=1)
+    finally:
+        torch.Tensor.to = original
+    assert [levels for index, levels in enumerate(came) if index == 0 or came[index - 1] != levels] == [[2], [1], [0]]
+
+
+def test_a_session_knows_its_model_while_it_is_away(tiny_model, tmp_path):
+    session = tiny_model.new_session(tmp_path / "song", duration=0.2, seed=1, stop_level=2)
+    tiny_model.set_offload("disk", folder=tmp_path)
+    session.run()
+    session.upsample()
+    tiny_model.set_offload(None)
+    same(session.codes(), tiny_model.generate(duration=0.2, seed=1).codes)
+
+
+def test_homes_and_devices_have_names(tiny_model):
+    for arguments in (("attic",), ("cpu", "toaster")):
+        with pytest.raises(ValueError, match=arguments[-1]):
+            set_offload(tiny_model, *arguments)
+    tiny_model.generate(duration=0.05, seed=1)
+
+
+def on_meta(config, dtype):
+    """A model's shapes, without weights."""
+    from fast_jukebox import FastJukeboxModel
+
+    with torch.device("meta"):
+        return FastJukeboxModel(config).to(dtype)
+
+
+def published(name):
+    from fast_jukebox import FastJukeboxConfig
+    from fast_jukebox.conversion.openai_prior import prior_config
+    from fast_jukebox.conversion.openai_vqvae import vqvae_config
+    from fast_jukebox.conversion.published import published_model
+
+    vqvae, priors = published_model(name)
+    return FastJukeboxConfig(
+        vqvae_config=vqvae_config(vqvae), prior_configs=[prior_config(prior, vqvae) for prior in priors]
+    )
+
+
+SPARE = 1.5 * GIB
+"""For the context of CUDA, and for what the decoder and a step need for a moment."""
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "card"), [("1b_lyrics", torch.float32, 8 * GIB), ("5b_lyrics", torch.float16, 16 * GIB)]
+)
+def test_large_models_make_a_minute_on_small_cards(name, dtype, card):
+    """Windows are bounded by the context, so a minute takes no more than a few seconds but for its codes."""
+    model = on_meta(published(name), dtype)
+    codes = 8 * sum(60 * 44100 // hop for hop in model.vqvae.config.hop_lengths)
+    assert offloaded_bytes(model.vqvae, model.priors) + codes < card - SPARE
+    assert weight_bytes(model) > card - SPARE - GIB  # all at once they leave no room
+
+
+@pytest.mark.gpu
+def test_priors_visit_a_gpu(tiny_model):
+    before = tiny_model.to("cuda").generate(duration=0.3, seed=1, engine="eager")
+    tiny_model.to("cpu").set_offload("cpu", "cuda")
+    output = tiny_model.generate(duration=0.3, seed=1, engine="eager")
+    same(output.codes, before.codes)
+    assert {parameter.device.type for parameter in tiny_model.priors[2].parameters()} == {"cpu"}

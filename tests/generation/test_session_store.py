@@ -1,0 +1,126 @@
+import errno
+import json
+import os
+
+import pytest
+import torch
+
+from fast_jukebox.generation import session_store
+from fast_jukebox.generation.session import Session
+from fast_jukebox.generation.session_store import MANIFEST, SessionError, SessionStore, codes_dtype
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = SessionStore(tmp_path / "song")
+    store.make_folder()
+    return store
+
+
+def test_what_is_written_is_read(store):
+    codes = torch.arange(5, dtype=torch.int16)
+    store.write_manifest({"name": "Lied ohne Wörter"})
+    store.write_codes("take-1", {"codes": codes}, {"take": 1})
+    assert store.read_manifest()["name"] == "Lied ohne Wörter"
+    tensors, facts = store.read_codes("take-1")
+    assert tensors["codes"].tolist() == codes.tolist() and facts == {"take": 1}
+    assert store.read_codes("take-2") is None and not store.has_codes("take-2")
+
+
+def test_other_versions_are_refused(store):
+    store.write_manifest({"name": "song"})
+    path = store.folder / MANIFEST
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({**written, "version": 2}))
+    with pytest.raises(SessionError, match="version 2.*version 1"):
+        store.read_manifest()
+    path.write_text(json.dumps({**written, "name": "other"}))
+    with pytest.raises(SessionError, match="checksum"):
+        store.read_manifest()
+    for content in (b"", b"\xff", b"[]", b"[" * 100000):
+        path.write_bytes(content)
+        with pytest.raises(SessionError, match="damaged"):
+            store.read_manifest()
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(SessionError, match="no session"):
+        Session.open(tmp_path / "nowhere")
+    with pytest.raises(SessionError, match="no session"), SessionStore(tmp_path / "nowhere").locked():
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(SessionError, match="cannot make"):
+        SessionStore(tmp_path / "file" / "song").make_folder()
+
+
+def test_a_second_process_is_refused(store):
+    with store.locked():
+        with store.locked():  # its own holder may go in again
+            pass
+        with pytest.raises(SessionError, match=f"in use by another process \\({os.getpid()} on "):
+            SessionStore(store.folder).locked().__enter__()
+        child = os.fork() if hasattr(os, "fork") else None
+        if child == 0:
+            try:
+                SessionStore(store.folder).locked().__enter__()
+            except SessionError:
+                os._exit(7)
+            os._exit(0)
+        if child is not None:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    with SessionStore(store.folder).locked():
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(store):
+    (store.folder / "lock").write_text("999999 on somewhere")
+    (store.folder / "codes" / ".take.safetensors.9.tmp").touch()
+    with store.locked():
+        assert (store.folder / "lock").read_text().startswith(str(os.getpid()))
+        assert not list(store.folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+def test_what_was_saved_stands_when_the_disk_is_full(stub_model, tmp_path, monkeypatch, code):
+    whole = stub_model.generate(duration=3.0, seed=5)
+    write, count = session_store.write_through, 0
+
+    def full(path, content):
+        nonlocal count
+        count += 1
+        if count > 6:
+            path.write_bytes(content[:9])
+            raise OSError(code, os.strerror(code))
+        write(path, content)
+
+    session = stub_model.new_session(tmp_path / "song", duration=3.0, seed=5)
+    monkeypatch.setattr(session_store, "write_through", full)
+    with pytest.raises(SessionError, match=f"{os.strerror(code)}.*saved before stands"):
+        session.run(max_batch_size=1)
+    monkeypatch.undo()
+    again = Session.open(tmp_path / "song", stub_model)
+    assert 0 < again.shares()[2]
+    again.run()
+    for own, codes in zip(again.codes(), whole.codes, strict=True):
+        assert torch.equal(own, codes)
+
+
+def test_a_folder_that_cannot_be_written(store, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)
+    with pytest.raises(SessionError, match="Permission denied"):
+        store.locked().__enter__()
+
+
+def test_a_session_that_was_killed_at_its_birth_is_begun_again(store):
+    with store.locked():
+        store.write_codes("given-1", {"level_0": torch.zeros(3, dtype=torch.int16)}, {})
+    (store.folder / ".session.json.9.tmp").touch()
+    SessionStore(store.folder).make_folder()
+
+
+def test_codes_are_kept_small():
+    assert codes_dtype(2048) == torch.int16
+    assert codes_dtype(2**15 + 1) == torch.int32

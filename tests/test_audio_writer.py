@@ -1,0 +1,71 @@
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from fast_jukebox.audio import save_audio
+from fast_jukebox.audio_writer import AudioWriter
+
+RATE = 8000
+
+
+@pytest.fixture
+def sound():
+    return (0.9 * np.sin(np.arange(5000) / 7)).astype(np.float32)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".WAV"])
+def test_pieces_make_the_file_that_one_would(tmp_path, sound, suffix):
+    path = tmp_path / f"song{suffix}"
+    with AudioWriter(path, RATE) as writer:
+        for piece in np.split(sound, [1, 100, 3000]):
+            writer.write(piece)
+        assert writer.samples == 5000
+    audio, rate = soundfile.read(path, dtype="float32")
+    assert rate == RATE
+    np.testing.assert_allclose(audio, sound, atol=1 / 32000)
+    np.testing.assert_array_equal(audio, soundfile.read(save_audio(tmp_path / f"whole{suffix}", sound, RATE))[0])
+
+
+def test_a_wav_file_is_whole_at_any_moment(tmp_path, sound):
+    writer = AudioWriter(tmp_path / "song.wav", RATE)
+    for count in range(1, 4):
+        writer.write(sound[:1000])
+        audio, _ = soundfile.read(tmp_path / "song.wav", dtype="float32")
+        assert len(audio) == 1000 * count
+    writer.close()
+
+
+def test_loud_sound_is_clipped(tmp_path):
+    with AudioWriter(tmp_path / "song.wav", RATE) as writer:
+        writer.write([2.0, -2.0])
+    assert soundfile.read(tmp_path / "song.wav", dtype="int16")[0].tolist() == [32767, -32768]
+
+
+def test_a_pipe_gets_a_header_of_unknown_length(sound):
+    pipe = io.BytesIO()
+    pipe.seek = None  # what a pipe cannot do
+    with AudioWriter(pipe, RATE) as writer:
+        writer.write(sound)
+    written = pipe.getvalue()
+    assert written[:4] == b"RIFF"
+    assert written[8:16] == b"WAVEfmt "
+    assert struct.unpack("<HHIIHH", written[20:36]) == (1, 1, RATE, 2 * RATE, 2, 16)
+    assert written[36:44] == b"data\xff\xff\xff\xff"
+    assert len(written) == 44 + 2 * len(sound)
+    raw = io.BytesIO()
+    with AudioWriter(raw, RATE, kind="raw") as writer:
+        writer.write(sound)
+    assert raw.getvalue() == written[44:]
+    assert not raw.closed
+
+
+def test_other_formats_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="target"):
+        AudioWriter(tmp_path / "song.mp3", RATE)
+    with pytest.raises(ValueError, match="kind"):
+        AudioWriter(io.BytesIO(), RATE, kind="flac")
+    with pytest.raises(OSError, match="missing"):
+        AudioWriter(tmp_path / "missing" / "song.wav", RATE)
