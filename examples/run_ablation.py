@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     join(ablation, ablation.teacher, ablation.output / "teacher")
     run_jobs(ablation, second, deadline, adopt_student)
     run_jobs(ablation, third, deadline, adopt_student, share_first_stage)
-    for system in second + third:
+    for system in [*second, *third]:
         join(ablation, system, ablation.output / "models" / system)
     results = measure(ablation)
     (ablation.output / "ablation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")

@@ -111,10 +111,10 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
     """What a card says of the training.
 
     Args:
-        training: by part (`vqvae-0`, `prior-2` and so on) `steps`, `batch_size` and `seconds`; further facts by name,
-            such as `preset` and `seed`. `"songs": "chorales"` stands for the compilation that
-            `examples/prepare_songs.py` renders, and `prior_voices`, `prior_instruments` for how the priors' songs
-            differ from it.
+        training: by part (`vqvae-0`, `prior-2`, `teacher-2`, `student-2` and so on) `steps`, `batch_size` and
+            `seconds`; further facts by name, such as `preset` and `seed`. `"songs": "chorales"` stands for the
+            compilation that `examples/prepare_songs.py` renders, and `prior_voices`, `prior_instruments` for how the
+            priors' songs differ from it.
         figures: may tell `train_songs`, `train_hours` and `test_songs`.
     """
     chorales = training.get("songs") == "chorales"
@@ -157,7 +157,7 @@ CHORALES_TEXT = (
 
 def _part_name(name: str) -> str:
     part, _, level = name.partition("-")
-    words = {"vqvae": "VQ-VAE", "prior": "prior"}
+    words = {"vqvae": "VQ-VAE", "prior": "prior", "teacher": "teacher prior", "student": "student prior"}
     return f"{words.get(part, part)}, level {level}" if level else words.get(part, part)
 
 
