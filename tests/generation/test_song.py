@@ -1,8 +1,11 @@
+import weakref
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fast_jukebox.generation import engine
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.progress import GenerationCancelled
 from fast_jukebox.generation.song import SongSampler, usual_rows
@@ -106,6 +109,28 @@ class TestMemory:
         prior.condition = once
         stub_model.generate(duration=1.5, num_samples=1, seed=1, max_batch_size=2)
         assert tries == [2, 2, 1, 1]
+
+    def test_recorded_steps_make_room_for_the_smaller_batch(self, stub_model):
+        class Program:
+            pass
+
+        program, prior = Program(), stub_model.priors[0]
+        held = weakref.ref(program)
+        engine._POOL.put(stub_model.priors[2], "key", program)  # of another level, as one recorded before
+        del program
+        condition, alive = prior.condition, []
+
+        def limited(batch_size, *args, **kwargs):
+            alive.append((batch_size, held() is not None))
+            if batch_size > 2:
+                raise torch.OutOfMemoryError("full")
+            return condition(batch_size, *args, **kwargs)
+
+        prior.condition = limited
+        stub_model.generate(duration=1.5, num_samples=3, seed=1)
+        assert alive[0] == (alive[0][0], True)
+        assert alive[0][0] > 2
+        assert all(not there for _, there in alive[1:])
 
     def test_one_row_that_is_too_large_is_an_error(self, stub_model):
         self.fail_above(stub_model.priors[0], 0, torch.OutOfMemoryError("full"))

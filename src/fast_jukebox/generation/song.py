@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fast_jukebox.generation.batching import even_parts, is_out_of_memory, rows_that_fit
 from fast_jukebox.generation.checks import device_of, rows
-from fast_jukebox.generation.engine import make_step, sample_window, suited_threads
+from fast_jukebox.generation.engine import make_step, release_programs, sample_window, suited_threads
 from fast_jukebox.generation.labels import window_metadata
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import with_window_lyrics
@@ -132,7 +132,7 @@ class SongSampler:
                     raise
                 codes = None
             if codes is None:  # outside the handler, whose error keeps alive what filled the memory
-                torch.cuda.empty_cache()
+                release_programs()  # recorded steps hold memory too
                 self._most[level] = tried // 2
                 left = list(batches)
                 batches = deque(part for one in left for part in self._batches(*one, tried // 2))

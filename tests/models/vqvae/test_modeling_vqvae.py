@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -174,6 +176,10 @@ def test_half_precision_stays_and_runs(vqvae, tmp_path, dtype):
         (torch.zeros(1, 0), "multiple of 16"),
         (torch.zeros(1, 150), "multiple of 16, got 150"),
         ([[0.0] * 16], "tensor.*list"),
+        (torch.zeros(0, 160), "at least one song"),
+        (torch.zeros(2, 160).index_fill(1, torch.tensor(77), math.nan), "`audio` must be finite, got .* nan"),
+        (torch.zeros(1, 160).index_fill(1, torch.tensor(159), math.inf), "`audio` must be finite, got .* to inf"),
+        (torch.zeros(1, 160).index_fill(1, torch.tensor(0), -math.inf), "`audio` must be finite, got .* from -inf"),
     ],
 )
 def test_bad_audio_is_refused(vqvae, audio, message):

@@ -160,10 +160,11 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
             int64 codes (N, T / hop length) for each level asked for, bottom first.
 
         Raises:
-            ValueError: audio of another rank or length, or a level that does not exist.
+            ValueError: audio of another rank or length or with NaN or infinite samples, or a level that does not exist.
         """
         chosen = self._chosen_levels(levels)
         self._check_audio(audio)
+        _check_finite(audio)
         audio = audio.to(self.dtype)
         largest_hop = self.config.hop_lengths[-1]
         codes = []
@@ -274,6 +275,8 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
             raise ValueError(
                 f"`audio` must be floating point of shape (batch, samples), got {audio.dtype} {tuple(audio.shape)}"
             )
+        if audio.shape[0] == 0:
+            raise ValueError(f"`audio` must be of at least one song, got {tuple(audio.shape)}")
         if audio.shape[1] == 0 or audio.shape[1] % hop:
             raise ValueError(
                 f"`audio` must have a positive number of samples that is a multiple of {hop}, got {audio.shape[1]}"
@@ -306,6 +309,13 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         low, high = int(codes.min()), int(codes.max())
         if low < 0 or high >= self.config.codebook_size:
             raise ValueError(f"`codes` must be from 0 to {self.config.codebook_size - 1}, got {low} to {high}")
+
+
+def _check_finite(audio: Tensor) -> None:
+    """Raise a `ValueError` for samples that are no numbers, which would get codes all the same."""
+    low, high = (float(extreme) for extreme in torch.aminmax(audio))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"`audio` must be finite, got samples from {low:g} to {high:g}")
 
 
 def _in_chunks(signal: Tensor, chunk: int, margin: int, ratio: float, work: Callable[[Tensor], Tensor]) -> list[Tensor]:
