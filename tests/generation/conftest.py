@@ -34,7 +34,7 @@ class StubPrior(PriorGenerationMixin, nn.Module):
     def new_cache(self, batch_size):
         return SimpleNamespace(batch_size=batch_size, state=None, position=None)
 
-    def condition(self, batch_size, length, upper_codes=None, metadata=None):
+    def condition(self, batch_size, length, upper_codes=None, metadata=None, after_song=None):
         call = SimpleNamespace(
             batch_size=batch_size, length=length, upper_codes=upper_codes, metadata=metadata, steps=0
         )

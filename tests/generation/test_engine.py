@@ -7,16 +7,13 @@ from torch import nn
 from fast_jukebox.generation import engine as engine_module
 from fast_jukebox.generation.engine import (
     ENGINES,
-    NARROW,
     PROGRAMS_KEPT,
     EagerStep,
     ProgramStep,
-    granted_threads,
     make_step,
     release_programs,
     sample_window,
     sampling_mode,
-    suited_threads,
 )
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes
 
@@ -244,19 +241,3 @@ def test_sampling_mode_leaves_modules_as_they_were(error):
         assert error is ValueError
     assert [part.training for part in model.modules()] == [True, False, True]
     assert not torch.is_inference_mode_enabled()
-
-
-@pytest.mark.parametrize(("width", "threads"), [(NARROW - 1, 1), (NARROW, 2)])
-def test_narrow_priors_are_sampled_on_one_thread_and_the_others_come_back(width, threads):
-    prior = nn.Linear(1, 1)
-    prior.config = SimpleNamespace(hidden_size=width)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(KeyboardInterrupt), suited_threads(prior):
-            assert torch.get_num_threads() == threads
-            assert granted_threads() == 2  # to whoever can use them
-            raise KeyboardInterrupt
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)

@@ -3,6 +3,7 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import FastJukeboxGenerationConfig
+from fast_jukebox.generation.progress import GenerationCancelled
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes, uniform_noise
 
 
@@ -236,6 +237,31 @@ class TestRealModel:
         same(draft.codes[2], whole.codes[2])
         same(tiny_model.generate(codes=[draft.codes[2]], seed=3).codes, whole.codes)
         torch.testing.assert_close(draft.audio, tiny_model.vqvae.decode([draft.codes[2]], start_level=2).float())
+
+    def test_numbers_do_not_depend_on_the_number_of_threads(self, tiny_model):
+        before, songs = torch.get_num_threads(), []
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                songs.append(tiny_model.generate(duration=0.5, num_samples=2, seed=4))
+        finally:
+            torch.set_num_threads(before)
+        for song in songs[1:]:
+            same(song.codes, songs[0].codes)
+            same(song.audio, songs[0].audio)
+
+    def test_cancelling_before_the_first_code_of_a_level(self, tiny_model):
+        top = tiny_model.generate(duration=0.5, seed=4, stop_level=2).codes[2]
+        told = []
+
+        def cancel(progress):
+            told.append(progress)
+            return False
+
+        with pytest.raises(GenerationCancelled) as cancelled:
+            tiny_model.generate(codes=[top], seed=4, progress=cancel)
+        assert [(one.level, one.level_codes_done) for one in told] == [(1, 0)]  # while windows are conditioned
+        same(cancelled.value.codes[2], top)
 
     def test_both_kinds_of_model_can_generate(self, tiny_model, tmp_path):
         prior = tiny_model.priors[0]

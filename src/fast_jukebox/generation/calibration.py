@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from fast_jukebox.generation.decoding import decoder_reach, pieces
-from fast_jukebox.generation.engine import make_step, sample_window, sampling_mode, suited_threads
+from fast_jukebox.generation.engine import make_step, sample_window, sampling_mode
 from fast_jukebox.generation.sampling import SamplingSettings
+from fast_jukebox.generation.threads import suited_threads
 
 _SECONDS = 0.5
 """What one timing may take, as far as a few steps allow."""

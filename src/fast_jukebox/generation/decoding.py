@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fast_jukebox.generation.checks import device_of
+from fast_jukebox.generation.threads import share_out, single_threads
 
 FIRST_SAMPLES = 8192
 """Audio samples of the first piece, 0.2 s at 44.1 kHz, so that it is heard soon; each piece is twice as long as the one
@@ -40,7 +42,8 @@ def decoder_reach(vqvae: Any, level: int) -> int:
 
 
 def decode_piece(vqvae: Any, codes: Tensor, level: int, first: int, start: int, stop: int) -> Tensor:
-    """Audio of the codes from `start` to `stop` of a level, song by song: the same numbers in any batch.
+    """Audio of the codes from `start` to `stop` of a level, song by song, on a CPU on one thread each: the same numbers
+    in any batch and on any number of threads.
 
     Args:
         vqvae: has `config.hop_lengths` and `decode`.
@@ -56,18 +59,27 @@ def decode_piece(vqvae: Any, codes: Tensor, level: int, first: int, start: int, 
     hop = vqvae.config.hop_lengths[level]
     codes = codes.to(device_of(vqvae))
     whole = codes.shape[1] * hop
-    songs = [vqvae.decode([song], level, chunk_samples=whole) for song in codes.split(1)]
+    with _threads_of(codes.device):
+        songs = [vqvae.decode([song], level, chunk_samples=whole) for song in codes.split(1)]
     return torch.cat([song[:, (start - first) * hop : (stop - first) * hop].float() for song in songs])
 
 
 def decode_song(vqvae: Any, codes: Tensor, level: int) -> Tensor:
-    """Audio float32 (N, L * hop length) of the codes (N, L) of a level, piece by piece."""
+    """Audio float32 (N, L * hop length) of the codes (N, L) of a level, piece by piece; a CPU's threads share them."""
     length, reach = codes.shape[1], decoder_reach(vqvae, level)
-    parts = []
-    for start, stop in pieces(vqvae.config.hop_lengths[level], length):
+    spans = list(pieces(vqvae.config.hop_lengths[level], length))
+
+    def piece(index: int) -> Tensor:
+        start, stop = spans[index]
         first, last = max(start - reach, 0), min(stop + reach, length)
-        parts.append(decode_piece(vqvae, codes[:, first:last], level, first, start, stop))
-    return torch.cat(parts, dim=1)
+        return decode_piece(vqvae, codes[:, first:last], level, first, start, stop)
+
+    with _threads_of(device_of(vqvae)):
+        return torch.cat(share_out(piece, len(spans)), dim=1)
+
+
+def _threads_of(device: torch.device) -> AbstractContextManager[None]:
+    return single_threads() if device.type == "cpu" else nullcontext()
 
 
 __all__ = ["FIRST_SAMPLES", "LAST_SAMPLES", "decode_piece", "decode_song", "decoder_reach", "pieces"]

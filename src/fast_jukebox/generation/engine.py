@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from fast_jukebox.generation.checks import device_of
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes
+from fast_jukebox.generation.threads import granted_threads
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
-
-NARROW = 512
-"""Width of a prior below which a step on a CPU is quickest on one thread."""
 
 ENGINES = ("auto", "eager", "native", "graph", "compiled")
 """What [`make_step`] can be asked for:
@@ -37,8 +33,6 @@ ENGINES = ("auto", "eager", "native", "graph", "compiled")
 
 PROGRAMS_KEPT = 2
 """How many programs that were costly to make are kept for each prior, the last ones used."""
-
-_granted: ContextVar[int | None] = ContextVar("granted", default=None)
 
 
 class Step(Protocol):
@@ -331,36 +325,8 @@ def sampling_mode(*modules: Any) -> Iterator[None]:
             part.training = was_training
 
 
-@contextmanager
-def suited_threads(prior: Any) -> Iterator[None]:
-    """On a CPU, sample narrow priors on one thread of torch; afterwards it has as many as before, come what may.
-
-    A step of a narrow prior is made of operations of a few microseconds, which take longer to share out than to do (a
-    busy machine makes it many times longer). The width alone decides, so that the numbers do not depend on the batch.
-    The `"native"` engine shares out songs, not operations, and still uses the threads that torch had.
-    """
-    width = getattr(prior.config, "hidden_size", NARROW)
-    threads = torch.get_num_threads()
-    if width >= NARROW or threads == 1 or device_of(prior).type != "cpu":
-        yield
-        return
-    token = _granted.set(threads)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        _granted.reset(token)
-
-
-def granted_threads() -> int:
-    """How many threads sampling may use: torch's own, or within `suited_threads` those it had before."""
-    return _granted.get() or torch.get_num_threads()
-
-
 __all__ = [
     "ENGINES",
-    "NARROW",
     "PROGRAMS_KEPT",
     "EagerStep",
     "Program",
@@ -368,10 +334,8 @@ __all__ = [
     "Step",
     "check_engine",
     "check_logits",
-    "granted_threads",
     "make_step",
     "release_programs",
     "sample_window",
     "sampling_mode",
-    "suited_threads",
 ]

@@ -27,7 +27,7 @@ class PriorGenerationMixin(GenerationConfigLoading):
     """Gives a prior its `generate`: one window of codes.
 
     The prior has the sampling protocol: `config`, `new_cache(batch_size)`, `condition(batch_size, length, upper_codes,
-    metadata)`, `prefill(codes, conditioning, cache)`, `step(code, position, conditioning, cache)`.
+    metadata, after_song)`, `prefill(codes, conditioning, cache)`, `step(code, position, conditioning, cache)`.
     """
 
     def generate(

@@ -5,6 +5,7 @@ every batch of windows before it goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -86,10 +87,19 @@ class SessionSampler(SongSampler):
         """Without what is done, so that bars and times are of what is left."""
         work = []
         for level, whole in enumerate(super()._work()):
-            own = self.plan.windows[level]
-            done = sum(window.new_length for window in own if window_key(window) in self._known[level])
-            codes = None if whole.codes is None else whole.codes - self.plan.num_samples * done
-            work.append(LevelWork(codes, whole.windows, whole.rows, whole.weight))
+            done = [window for window in self.plan.windows[level] if window_key(window) in self._known[level]]
+            new, known = (
+                self.plan.num_samples * sum(getattr(window, name) for window in done)
+                for name in ("new_length", "prompt_length")
+            )
+            work.append(
+                replace(
+                    whole,
+                    codes=None if whole.codes is None else whole.codes - new,
+                    known=whole.known - known,
+                    conditioned=max(whole.conditioned - new - known, 0),
+                )
+            )
         return work
 
 

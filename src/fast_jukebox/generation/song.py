@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from fast_jukebox.generation.batching import even_parts, is_out_of_memory, rows_that_fit
 from fast_jukebox.generation.checks import device_of, rows
-from fast_jukebox.generation.engine import make_step, release_programs, sample_window, suited_threads
+from fast_jukebox.generation.engine import make_step, release_programs, sample_window
 from fast_jukebox.generation.labels import window_metadata
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import with_window_lyrics
 from fast_jukebox.generation.plan import SongPlan
-from fast_jukebox.generation.progress import GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
+from fast_jukebox.generation.progress import BatchClock, GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
 from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
+from fast_jukebox.generation.threads import suited_threads
 from fast_jukebox.generation.windows import Window, sampled_codes
 
 Batch = tuple[list[Window], slice]
@@ -158,15 +159,21 @@ class SongSampler:
             windows = None if layout.length is None else self.plan.windows[level]
             count = 1 if not layout.parallel else 1 if windows is None else max(len(windows), 1)
             rows_at_once = self._rows_at_once(level, layout.size, songs * count)
-            codes = None if windows is None else songs * sampled_codes(windows)
-            work.append(LevelWork(codes, None if windows is None else len(windows), rows_at_once, weight))
+            if windows is None:
+                work.append(LevelWork(None, None, rows_at_once, weight))
+                continue
+            whole = songs * sum(window.length for window in windows)
+            codes = songs * sampled_codes(windows)
+            conditioned = 0 if prior.config.upper_downs is None else whole
+            work.append(LevelWork(codes, len(windows), rows_at_once, weight, whole - codes, conditioned))
         return work
 
-    def _after_code(self, level: int, windows: int, songs: slice) -> Callable[[int], None] | None:
+    def _batch_clock(self, level: int, windows: list[Window], songs: slice) -> BatchClock | None:
         if self._clock is None:
             return None
-        window = self[level].done[songs.start] + windows
-        return self._clock.batch(level, window, windows * (songs.stop - songs.start))
+        last, rows_at_once = self[level].done[songs.start] + len(windows), len(windows) * (songs.stop - songs.start)
+        length = 0 if self.priors[level].config.upper_downs is None else windows[0].length
+        return self._clock.batch(level, last, rows_at_once, windows[0].prompt_length, length)
 
     @staticmethod
     def _batches(windows: list[Window], songs: slice, most: int) -> list[Batch]:
@@ -200,9 +207,9 @@ class SongSampler:
         begin, end = windows[0].new_start, windows[-1].end
         noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
         noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])
-        after_code = self._after_code(level, len(windows), songs)
+        clock = self._batch_clock(level, windows, songs)
         settings = plan.settings[level]
-        codes = sample_codes(prior, first.length, prompt, upper, labels, settings, noise, self.engine, after_code)
+        codes = sample_codes(prior, first.length, prompt, upper, labels, settings, noise, self.engine, clock)
         return codes.unflatten(0, (count, len(windows)))
 
 
@@ -215,7 +222,7 @@ def sample_codes(
     settings: SamplingSettings,
     noise: Tensor,
     engine: str = "auto",
-    after_code: Callable[[int], None] | None = None,
+    clock: BatchClock | None = None,
 ) -> Tensor:
     """Windows of one shape, int64 (N, length), the prompts included.
 
@@ -228,7 +235,7 @@ def sample_codes(
         settings: how codes are drawn.
         noise: float32 (N, `length` - P).
         engine: see [`make_step`].
-        after_code: see [`sample_window`].
+        clock: is told of each row that is conditioned and of each code; what it raises ends the sampling.
     """
     count = len(prompt)
     spare = usual_rows(count) - count if prompt.device.type == "cuda" else 0
@@ -237,8 +244,11 @@ def sample_codes(
             None if each is None else torch.cat([each, each[-1:].expand(spare, *each.shape[1:])])
             for each in (prompt, upper_codes, metadata, noise)
         )
-    conditioning = prior.condition(len(prompt), length, upper_codes=upper_codes, metadata=metadata)
+    after_row, after_code = (None, None) if clock is None else (clock.conditioned, clock.sampled)
     with suited_threads(prior):
+        conditioning = prior.condition(
+            len(prompt), length, upper_codes=upper_codes, metadata=metadata, after_song=after_row
+        )
         step = make_step(prior, conditioning, len(prompt), settings, engine)
         codes = sample_window(step, prompt, noise, after_code)[:count]
     # Where lyrics share the codes' vocabulary a character may be drawn, which as published stands for code 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from transformers import initialization as init
 from fast_jukebox.generation.engine import Program
 from fast_jukebox.generation.prior_mixin import PriorGenerationMixin
 from fast_jukebox.generation.sampling import SamplingSettings
+from fast_jukebox.generation.threads import share_out
 from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.prior.block import BlockStep, PriorBlock, rows_for
 from fast_jukebox.models.prior.cache import PriorCache
@@ -222,7 +224,12 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
 
     @torch.no_grad()
     def condition(
-        self, batch_size: int, length: int, upper_codes: Tensor | None = None, metadata: Tensor | None = None
+        self,
+        batch_size: int,
+        length: int,
+        upper_codes: Tensor | None = None,
+        metadata: Tensor | None = None,
+        after_song: Callable[[int], None] | None = None,
     ) -> PriorConditioning:
         """What conditions the sampling of windows of `length` codes, 1 <= length <= n_ctx.
 
@@ -231,6 +238,8 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             length: codes of each, the prompt included.
             upper_codes: int64 (N, length / upper_ratio), or None, as in `forward`.
             metadata: int64 (N, metadata_length), or None, as in `forward`.
+            after_song: called with how many windows are done where they are done one by one, for progress; what it
+                raises ends the work.
 
         Raises:
             ValueError: as in `forward`.
@@ -240,18 +249,13 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         check_metadata(metadata, self.config, batch_size)
         if self.device.type != "cpu" or (self.upper_conditioner is None and self.lyric_encoder is None):
             return self._condition(batch_size, length, upper_codes, metadata)
+
+        def one(song: int) -> PriorConditioning:
+            upper = None if upper_codes is None else upper_codes[song : song + 1]
+            return self._condition(1, length, upper, None if metadata is None else metadata[song : song + 1])
+
         # Song by song: the same numbers in any batch, and less memory.
-        return PriorConditioning.joined(
-            [
-                self._condition(
-                    1,
-                    length,
-                    None if upper_codes is None else upper_codes[song : song + 1],
-                    None if metadata is None else metadata[song : song + 1],
-                )
-                for song in range(batch_size)
-            ]
-        )
+        return PriorConditioning.joined(share_out(one, batch_size, after_song))
 
     @torch.no_grad()
     def prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
@@ -284,10 +288,10 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             logits = self._step(hidden, 0, conditioning, cache)
         elif codes.device.type == "cpu":
             # Song by song: the same numbers in any batch, and less memory.
-            parts = [
-                (codes[song : song + 1], conditioning.songs(song, 1), cache.songs(song, 1)) for song in range(songs)
-            ]
-            logits = torch.cat([self._prefill(*part) for part in parts])
+            def one(song: int) -> Tensor:
+                return self._prefill(codes[song : song + 1], conditioning.songs(song, 1), cache.songs(song, 1))
+
+            logits = torch.cat(share_out(one, songs))
         else:
             logits = self._prefill(codes, conditioning, cache)
         cache.length = prompt + 1
