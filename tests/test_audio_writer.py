@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +37,24 @@ def test_a_wav_file_is_whole_at_any_moment(tmp_path, sound):
         audio, _ = soundfile.read(tmp_path / "song.wav", dtype="float32")
         assert len(audio) == 1000 * count
     writer.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sizes of files have no limit there")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_disk_that_is_full_is_an_error_and_nothing_is_printed(tmp_path, sound, suffix, capfd):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).uniform(-1, 1, 20000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
+    try:
+        with pytest.raises(OSError), AudioWriter(tmp_path / f"song{suffix}", RATE) as writer:
+            for piece in np.split(noise, 10):
+                writer.write(piece)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_loud_sound_is_clipped(tmp_path):

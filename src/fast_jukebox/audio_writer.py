@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -55,8 +56,9 @@ class AudioWriter:
             self._file = target
         self.kind = kind
         if kind == "flac":
+            self._heard = _HeardFile(self._file)
             self._encoder = soundfile.SoundFile(
-                self._file, "w", sampling_rate, channels=1, format="FLAC", subtype="PCM_16"
+                self._heard, "w", sampling_rate, channels=1, format="FLAC", subtype="PCM_16"
             )
         elif kind == "wav":
             self._file.write(_wav_header(sampling_rate, 0 if self._owned else None))
@@ -66,10 +68,12 @@ class AudioWriter:
 
         Raises:
             BrokenPipeError: nobody reads the pipe any more.
+            OSError: the disk is full, or the file cannot be written.
         """
         samples = np.clip(np.asarray(audio, dtype=np.float32), -1.0, 1.0)
         if self._encoder is not None:
             self._encoder.write(samples)
+            self._heard.check()
         else:
             encoded = io.BytesIO()  # rounded by the same library as whole files, so to the same bytes
             soundfile.write(encoded, samples, self.sampling_rate, "PCM_16", "LITTLE", "RAW")
@@ -83,11 +87,18 @@ class AudioWriter:
         self._file.flush()
 
     def close(self) -> None:
-        """Finish the file; a stream stays open."""
-        if self._encoder is not None:
-            self._encoder.close()
-        if self._owned:
-            self._file.close()
+        """Finish the file; a stream stays open.
+
+        Raises:
+            OSError: what is left cannot be written.
+        """
+        try:
+            if self._encoder is not None:
+                self._encoder.close()
+                self._heard.check()
+        finally:
+            if self._owned:
+                self._file.close()
 
     def __enter__(self) -> AudioWriter:
         return self
@@ -96,6 +107,50 @@ class AudioWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _HeardFile:
+    """The file that libsndfile writes into, which cannot be told of an error and would print it: the first is kept, and
+    raised by `check`.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """All of it, or nothing once something went wrong; the count of bytes either way."""
+        self._attempt(lambda: self._file.write(data))
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The new position."""
+        self._attempt(lambda: self._file.seek(offset, whence))
+        return self._file.tell()
+
+    def tell(self) -> int:
+        """The position."""
+        return self._file.tell()
+
+    def read(self, count: int) -> bytes:
+        """Nothing, as the file is written only; libsndfile takes no file that cannot be read."""
+        return b""
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        self._attempt(self._file.flush)
+
+    def check(self) -> None:
+        """Raise the first error."""
+        if self._error is not None:
+            raise self._error
+
+    def _attempt(self, act: Callable[[], Any]) -> None:
+        if self._error is None:
+            try:
+                act()
+            except OSError as error:
+                self._error = error
 
 
 def _wav_header(sampling_rate: int, data_bytes: int | None) -> bytes:

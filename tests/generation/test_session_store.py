@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import sys
 
 import pytest
 import torch
@@ -103,6 +104,20 @@ def test_what_was_saved_stands_when_the_disk_is_full(stub_model, tmp_path, monke
     again.run()
     for own, codes in zip(again.codes(), whole.codes, strict=True):
         assert torch.equal(own, codes)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sizes of files have no limit there")
+def test_a_lock_needs_no_room_on_the_disk(store):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with store.locked(), pytest.raises(SessionError, match="cannot write.*session.json.*saved before stands"):
+            store.write_manifest({"seed": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(store.folder.glob(".*.tmp"))
 
 
 def test_a_folder_that_cannot_be_written(store, monkeypatch):

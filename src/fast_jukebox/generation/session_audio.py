@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
 from fast_jukebox.generation.engine import sampling_mode
-from fast_jukebox.generation.session_store import SessionError
+from fast_jukebox.generation.session_store import SessionError, put_in_place
 
 
 def decode_stretch(
@@ -68,7 +68,7 @@ def write_stretch(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Pa
         with AudioWriter(temporary, sampling_rate) as writer:
             for piece in sound:
                 writer.write(piece)
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except OSError as error:
         raise SessionError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:

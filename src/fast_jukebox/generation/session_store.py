@@ -8,8 +8,9 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -50,7 +51,7 @@ class SessionStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        self._lock: BinaryIO | None = None
+        self._lock: FileIO | None = None
         self._holders = 0
 
     @contextlib.contextmanager
@@ -175,12 +176,13 @@ class SessionStore:
             raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}") from error
         write_whole(path, content)
 
-    def _take_lock(self) -> BinaryIO:
+    def _take_lock(self) -> FileIO:
         path = self.folder / _LOCK
         if not self.folder.is_dir():
             raise SessionError(f"there is no session in {str(self.folder)!r}: there is no such folder")
         try:
-            file = open(path, "a+b")  # noqa: SIM115 (closed when the lock is given back)
+            # Unbuffered, or what a full disk does not take would be written again, and fail again, when it is closed.
+            file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed when the lock is given back)
         except OSError as error:
             raise SessionError(f"cannot write into {str(self.folder)!r}: {_reason(error)}") from error
         try:
@@ -196,7 +198,6 @@ class SessionStore:
         with contextlib.suppress(OSError):  # who holds it is told for people, the lock does not depend on it
             file.truncate(0)
             file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
-            file.flush()
         return file
 
     def _clear_leftovers(self) -> None:
@@ -216,22 +217,29 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write_through(temporary, content)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        put_in_place(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise SessionError(
-            f"cannot write {str(path)!r}: {_reason(error)}; what was saved before stands, and work can be resumed"
-        ) from error
+        raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}; what was saved before stands") from error
 
 
 def write_through(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
+    """Write a file, which is not yet brought to the disk."""
     with open(path, "wb") as file:
         file.write(content)
-        file.flush()
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Bring a file that is written to the disk, and give it its name.
+
+    Raises:
+        OSError: that cannot be done; what stood there before stands.
+    """
+    with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -244,7 +252,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _lock_file(file: BinaryIO) -> None:
+def _lock_file(file: FileIO) -> None:
     """Lock an open file or raise at once."""
     try:
         import fcntl
@@ -257,7 +265,7 @@ def _lock_file(file: BinaryIO) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _holder(file: BinaryIO) -> str:
+def _holder(file: FileIO) -> str:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         file.seek(0)
         told = file.read(200).decode()
@@ -317,6 +325,7 @@ __all__ = [
     "SessionError",
     "SessionStore",
     "codes_dtype",
+    "put_in_place",
     "write_through",
     "write_whole",
 ]
