@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import uuid
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -33,8 +33,9 @@ class Visits:
         home: one of [`HOMES`]. On the disk they are read through the page cache, which the system gives to others when
             memory runs short.
         device: where they sample; by default the model's, or the GPU where that is the CPU.
-        folder: for the home `"disk"`, where to keep the weights; by default the system's temporary folder. The files
-            are deleted when the visits end.
+        folder: for the home `"disk"`, where to keep the weights; by default the system's temporary folder, which
+            `TMPDIR` names. The files have no name while they are in use, so that none is left behind, however the
+            process ends; where a system cannot do that they are deleted when the visits end.
 
     Raises:
         ValueError: there is no such home or device.
@@ -55,13 +56,12 @@ class Visits:
         self._homes: dict[int, dict[str, Tensor]] = {}
         self._files: list[Path] = []
         self._priors: list[Any] = list(model.priors)
-        model.vqvae.to(self.device)
         for level, prior in enumerate(self._priors):
             tensors = {name: tensor.detach().cpu() for name, tensor in _tensors_of(prior).items()}
-            if home == "disk":
-                tensors = self._on_disk(tensors, level, folder)
-            self._homes[id(prior)] = tensors
-            _put(prior, tensors)
+            self._homes[id(prior)] = self._on_disk(tensors, level, folder) if home == "disk" else tensors
+        model.vqvae.to(self.device)
+        for prior in self._priors:  # from here on nothing fails, so no prior is away while another one is not
+            _put(prior, self._homes[id(prior)])
             prior.condition = _Visit(self, prior)
             prior.sampling_device = self.device
         release_programs()
@@ -91,18 +91,21 @@ class Visits:
             own = self._homes[id(prior)]
             _put(prior, {name: _copied(tensor, self.device) for name, tensor in own.items()})
         self._homes = {}
-        for path in self._files:
-            with contextlib.suppress(OSError):  # a system may keep files that are still mapped
-                path.unlink()
+        self._files = [path for path in self._files if not _unlinked(path)]
 
     def _on_disk(
         self, tensors: dict[str, Tensor], level: int, folder: str | os.PathLike[str] | None
     ) -> dict[str, Tensor]:
         place = Path(tempfile.gettempdir() if folder is None else folder).expanduser()
         path = place / f"fast-jukebox-{uuid.uuid4().hex}-level-{level}.safetensors"
-        self._files.append(path)
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
-        return load_file(path)  # mapped, not read
+        try:
+            save_file(_apart(tensors), path)
+            return load_file(path)  # mapped, not read
+        except SafetensorError as error:
+            raise OSError(f"cannot keep the weights of level {level} in {str(place)!r}: {error}") from error
+        finally:
+            if not _unlinked(path):
+                self._files.append(path)
 
 
 class _Visit:
@@ -187,6 +190,27 @@ def _put(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         stores: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
         for own in stores:
             own.update({name: shared[id(tensor)] for name, tensor in own.items() if tensor is not None})
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As a file takes them, each with a storage of its own; copies only where it is not so already."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        alone = storage.nbytes() == tensor.nbytes and storage.data_ptr() not in seen
+        seen.add(storage.data_ptr())
+        apart[name] = tensor if alone and tensor.is_contiguous() else tensor.contiguous().clone()
+    return apart
+
+
+def _unlinked(path: Path) -> bool:
+    """Delete a file; `False` where the system keeps files that are mapped."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _copied(tensor: Tensor, device: torch.device) -> Tensor:
