@@ -97,11 +97,16 @@ def _ready(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     ready = tensor.to(dtype).contiguous()
-    if not bool(ready.isfinite().all()):
-        what = f"beyond the range of {dtype}" if bool(tensor.isfinite().all()) else "not finite"
+    if not _is_finite(ready):
+        what = f"beyond the range of {dtype}" if _is_finite(tensor) else "not finite"
         raise ValueError(f"`{name}` holds numbers that are {what}")
     # Own memory, for safetensors writes no tensor that is a part of another's.
     return ready if ready.data_ptr() != tensor.data_ptr() else ready.clone()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are; by the least and the greatest, which NaN is if it is anywhere: no mask is made."""
+    return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 __all__ = ["parse_size", "plan_shards", "size_in", "write_shards"]
