@@ -1,8 +1,10 @@
 import json
+import random
 
 import pytest
 
 from fast_jukebox.generation.session import Session
+from fast_jukebox.generation.session_run import samplers_of
 from fast_jukebox.generation.session_store import SessionError
 
 
@@ -48,6 +50,53 @@ def test_takes_that_are_not_as_they_were_written(session):
             Session.open(session.folder)
         body["takes"][0] = session.takes[1].record()
         session._store.write_manifest(body)
+
+
+OTHERS = [
+    *(None, True, 0, -1, 3, 10**6, 10**18, 2**70, 0.5, float("nan"), "", "parallel", "../codes/given"),
+    *([], {}, [1], [[1]], {"a": 1}),
+]
+
+
+def places(value, way=()):
+    """The ways to everything in a manifest but its format."""
+    if way and way[0] not in ("format", "version"):
+        yield way
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(each, (*way, key))
+
+
+def test_a_manifest_that_says_anything_is_refused_or_as_good_as_before(stub_model, session):
+    """Whatever one place of it says, with a checksum that is right."""
+    session.run()
+    session.cut(0.8)
+    session.branch(1, 0.4)
+    session.request([1], 1, 0.1, 0.5)
+    body = session._store.read_manifest()
+    chance = random.Random(0)
+    ways = list(places(body))
+    refused = 0
+    for way in chance.sample(ways, 120):
+        damaged = json.loads(json.dumps(body))
+        *path, key = way
+        at = damaged
+        for step in path:
+            at = at[step]
+        if chance.random() < 0.2:
+            del at[key]
+        else:
+            at[key] = chance.choice(OTHERS)
+        session._store.write_manifest(damaged)
+        try:
+            again = Session.open(session.folder, stub_model)
+            again.tree()
+            for take in again.takes:
+                again.audio(1, level=2)
+                samplers_of(stub_model, again._codes, [again.takes[take]], 0, "auto", None)
+        except (SessionError, ValueError) as error:
+            refused += 1
+            assert len(str(error)) > 20, way
+    assert refused > 80
 
 
 def test_a_session_sees_what_another_process_did(session):

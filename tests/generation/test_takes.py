@@ -120,6 +120,27 @@ def test_a_take_survives_json():
         Take.from_record({"number": 1})
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"given": "../../somewhere"}, "a take is not"),
+        ({"layouts": (Layout(0, 20, 8, 0, parallel=True), Layout(1, 10, 8, 1))}, "hop"),
+        ({"layouts": (Layout(0, 20, 8, 6, stretch=0), Layout(1, 10, 8, 1))}, "stretch"),
+        ({"layouts": (Layout(0, None, 8, 6), Layout(1, 10, 8, 1))}, "length"),
+        ({"layouts": (Layout(0, 20, 8, 6), Layout(1, 10, 8, 1, given=3))}, "given"),
+        ({"stretches": (Stretch(0, None), Stretch(-1, None))}, "start"),
+        ({"stretches": (Stretch(0, {"labels": [True]}),)}, "labels"),
+        ({"parent": 3}, "parent"),
+        ({"samples": 0}, "samples"),
+        ({"settings": {"top_k": -1}}, "top_k"),
+    ],
+)
+def test_a_take_that_cannot_be_is_refused(changes, named):
+    """What would be looked for elsewhere, or laid out without end."""
+    with pytest.raises(ValueError, match=named):
+        Take.from_record(json.loads(json.dumps(a_take(3, 1, **changes).record())))
+
+
 def test_seeds_of_children():
     seeds = {derived_seed(seed, parent, index) for seed in range(3) for parent in range(3) for index in range(3)}
     assert len(seeds) == 27 and all(0 <= seed < 2**53 for seed in seeds)

@@ -76,7 +76,13 @@ class ModelFacts:
             raise ValueError("a model has other fields")
         lists = {name: tuple(record[name]) for name in ("hop_lengths", "n_ctx", "priors")}
         facts = cls(**{**record, **lists})
-        if not len(facts.hop_lengths) == len(facts.n_ctx) == len(facts.priors) > 0 or facts.sampling_rate <= 0:
+        texts = [facts.name, facts.vqvae, *facts.priors, *([] if facts.revision is None else [facts.revision])]
+        counts = [facts.sampling_rate, facts.codebook_size, *facts.hop_lengths, *facts.n_ctx]
+        right = len(facts.hop_lengths) == len(facts.n_ctx) == len(facts.priors) > 0
+        right = right and all(isinstance(text, str) for text in texts)
+        right = right and all(type(count) is int and 0 < count < 2**31 for count in counts)
+        ratios = zip(facts.hop_lengths, facts.hop_lengths[1:], strict=False)
+        if not right or any(upper % hop for hop, upper in ratios):
             raise ValueError("a model is not as it was written")
         return facts
 

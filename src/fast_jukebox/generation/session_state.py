@@ -14,7 +14,7 @@ from fast_jukebox.generation.sampling import check_seed
 from fast_jukebox.generation.session_run import Job, samplers_of, take_layouts
 from fast_jukebox.generation.session_store import SessionError, SessionStore
 from fast_jukebox.generation.take_codes import TakeCodes
-from fast_jukebox.generation.takes import Stretch, Take, checked_settings, metadata_record, told_anew
+from fast_jukebox.generation.takes import Stretch, Take, check_whole, checked_settings, metadata_record, told_anew
 
 
 class SessionState:
@@ -91,10 +91,36 @@ class SessionState:
             self.takes = {take.number: take for take in takes}
             self.jobs = [Job(**{**each, "takes": tuple(each["takes"])}) for each in body["jobs"]]
             self._seed, self._kept = check_seed(body["seed"]), body["kept"]
-            if list(self.takes) != list(range(1, len(takes) + 1)) or self._kept not in (None, *self.takes):
+            if not takes or list(self.takes) != list(range(1, len(takes) + 1)):
                 raise ValueError("takes are missing")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if self._kept is not None:
+                check_whole("kept", self._kept, 1, len(takes))
+            for take in takes:
+                self._check_take(take)
+            for job in self.jobs:
+                self._check_job(job)
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise SessionError(f"the manifest of {str(self.folder)!r} is not as it was written: {error}") from error
+
+    def _check_take(self, take: Take) -> None:
+        """Raise a `ValueError` unless a take is one of the session's model."""
+        hops, rate = self.facts.hop_lengths, self.facts.sampling_rate
+        check_duration("samples", take.samples / rate)
+        lengths = [-(-take.samples // hops[-1]) * (hops[-1] // hop) for hop in hops]
+        if [layout.length for layout in take.layouts] != lengths:
+            raise ValueError(f"take {take.number} is of another model")
+        for layout, n_ctx in zip(take.layouts, self.facts.n_ctx, strict=True):
+            check_whole("size", layout.size, 1, n_ctx)
+        check_whole("kept", take.kept, 0, lengths[-1])
+
+    def _check_job(self, job: Job) -> None:
+        """Raise a `ValueError` unless something can be asked for so."""
+        numbers = [check_whole("takes", number, 1, len(self.takes)) for number in job.takes]
+        check_whole("stop_level", job.stop_level, 0, len(self.facts.n_ctx) - 1)
+        shortest = min(self.takes[number].samples for number in numbers)
+        check_whole("start", job.start, 0, shortest - 1)
+        if job.end is not None:
+            check_whole("end", job.end, job.start + 1, shortest)
 
     def _write(self) -> None:
         self._store.write_manifest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -20,6 +21,9 @@ SETTINGS = ("schedule", "window_fractions", "hop_fractions", "temperature", "top
 
 ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
 """How a take came about."""
+
+GIVEN_NAME = r"given-[0-9a-f]{24}"
+"""Of a file of codes that takes begin with."""
 
 Pieces = dict[int, Tensor]
 """What was sampled of a level of a take: of each window that is done, by its number in the layout, the new codes."""
@@ -91,9 +95,21 @@ class Take:
         stretches = tuple(Stretch(**each) for each in record["stretches"])
         layouts = tuple(Layout(**each) for each in record["layouts"])
         take = cls(**{**record, "stretches": stretches, "layouts": layouts, "known": tuple(record["known"])})
-        numbers = [take.number, take.kept, take.samples, take.seed, take.song, *take.known]
-        whole = all(isinstance(number, int) and number >= 0 for number in numbers)
-        if not whole or take.origin not in ORIGINS or not stretches or len(take.known) != len(layouts):
+        check_whole("number", take.number, 1)
+        for name in ("samples", "kept", "seed", "song"):
+            check_whole(name, getattr(take, name), name == "samples")
+        if take.parent is not None:
+            check_whole("parent", take.parent, 1, take.number - 1)
+        if take.origin not in ORIGINS or not (take.given is None or re.fullmatch(GIVEN_NAME, take.given)):
+            raise ValueError("a take is not as it was written")
+        starts = [check_whole("start", stretch.start) for stretch in stretches]
+        if not starts or starts[0] != 0 or starts != sorted(starts) or len(take.known) != len(layouts):
+            raise ValueError("a take is not as it was written")
+        for stretch in stretches:
+            metadata_argument(stretch.metadata)
+        for level, (layout, known) in enumerate(zip(layouts, take.known, strict=True)):
+            _check_layout(layout, level, known)
+        if checked_settings(take.settings) != take.settings or not any(take.known) == (take.given is not None):
             raise ValueError("a take is not as it was written")
         return take
 
@@ -109,6 +125,27 @@ class Take:
     def metadata(self) -> Any:
         """What its newest stretch is told."""
         return self.stretches[-1].metadata
+
+
+def check_whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> int:
+    """A whole number of a manifest, or a `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"`{name}` is {value!r}")
+    return value
+
+
+def _check_layout(layout: Layout, level: int, known: int) -> None:
+    """Raise a `ValueError` unless the windows of a level of a take can be laid out so."""
+    check_whole("level", layout.level, level, level)
+    check_whole("length", layout.length, 1)
+    check_whole("size", layout.size, 1)
+    check_whole("hop", layout.hop, 1, layout.size)
+    check_whole("known", known, 0, layout.length)
+    check_whole("given", layout.given, known, known)
+    if layout.stretch is not None:
+        check_whole("stretch", layout.stretch, 1, layout.size)
+    if not isinstance(layout.parallel, bool):
+        raise ValueError(f"`parallel` is {layout.parallel!r}")
 
 
 @dataclass(frozen=True)
@@ -241,14 +278,28 @@ def told_anew(before: Any, now: Any) -> Any:
 
 
 def metadata_argument(record: Any) -> Any:
-    """What `generate` takes, from what [`metadata_record`] made."""
+    """What `generate` takes, from what [`metadata_record`] made.
+
+    Raises:
+        ValueError: it made something else.
+    """
     if record is None:
         return None
-    if "words" in record:
-        return dict(record["words"])
-    if "labels" in record:
-        return torch.tensor([record["labels"]], dtype=torch.int64)
-    return [None if each is None else torch.tensor([each], dtype=torch.int64) for each in record["levels"]]
+    told = list(record.items()) if isinstance(record, dict) else []
+    match told:
+        case [("words", dict(words))]:
+            return _plain(words)
+        case [("labels", list(labels))]:
+            return _label_row(labels)
+        case [("levels", list(levels))]:
+            return [None if each is None else _label_row(each) for each in levels]
+    raise ValueError(f"`metadata` is {record!r}")
+
+
+def _label_row(labels: Any) -> Tensor:
+    if not isinstance(labels, list):
+        raise ValueError(f"`labels` is {labels!r}")
+    return torch.tensor([[check_whole("labels", label, -(2**63)) for label in labels]], dtype=torch.int64)
 
 
 def _row(labels: Tensor, song: int) -> list[int]:
@@ -324,12 +375,14 @@ def _line(take: Take, kept: int | None, shares: Sequence[float], rate: int) -> s
 
 
 __all__ = [
+    "GIVEN_NAME",
     "ORIGINS",
     "SETTINGS",
     "PartLayout",
     "Pieces",
     "Stretch",
     "Take",
+    "check_whole",
     "checked_settings",
     "derived_seed",
     "made_from_start",
