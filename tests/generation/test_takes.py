@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_a_take_survives_json():
         ({"layouts": (Layout(0, 20, 8, 6), Layout(1, 10, 8, 1, given=3))}, "given"),
         ({"stretches": (Stretch(0, None), Stretch(-1, None))}, "start"),
         ({"stretches": (Stretch(0, {"labels": [True]}),)}, "labels"),
-        ({"parent": 3}, "parent"),
+        ({"number": 1, "parent": 1}, "parent"),
         ({"samples": 0}, "samples"),
         ({"settings": {"top_k": -1}}, "top_k"),
     ],
@@ -138,7 +139,7 @@ def test_a_take_survives_json():
 def test_a_take_that_cannot_be_is_refused(changes, named):
     """What would be looked for elsewhere, or laid out without end."""
     with pytest.raises(ValueError, match=named):
-        Take.from_record(json.loads(json.dumps(a_take(3, 1, **changes).record())))
+        Take.from_record(json.loads(json.dumps(replace(a_take(3), **changes).record())))
 
 
 def test_seeds_of_children():

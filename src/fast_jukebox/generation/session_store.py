@@ -28,6 +28,9 @@ _CODES = "codes"
 _LOCKED_BYTE = 4096
 """Which byte of the lock file is locked where whole files cannot be, so that the others can be read."""
 
+_RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes anew"
+"""What to do where nothing is known of a session but its codes."""
+
 
 class SessionError(RuntimeError):
     """A session cannot be read, written or used; says why, and what stands. What was saved before is kept."""
@@ -105,16 +108,16 @@ class SessionStore:
         except OSError as error:
             raise SessionError(f"cannot read {str(path)!r}: {_reason(error)}") from error
         except (ValueError, RecursionError) as error:
-            raise SessionError(f"{str(path)!r} is damaged: it is no JSON") from error
+            raise SessionError(f"{str(path)!r} is damaged: it is no JSON; {_RESCUE}") from error
         if not isinstance(written, dict) or written.get("format") != FORMAT:
-            raise SessionError(f"{str(path)!r} is damaged, or no session of this package")
+            raise SessionError(f"{str(path)!r} is damaged, or no session of this package; {_RESCUE}")
         if written.get("version") != VERSION:
             raise SessionError(
                 f"{str(path)!r} is of version {written.get('version')!r}; this package reads version {VERSION}"
             )
         body = {name: value for name, value in written.items() if name != "checksum"}
         if written.get("checksum") != _checksum(body):
-            raise SessionError(f"{str(path)!r} is damaged: its checksum is not that of what it says")
+            raise SessionError(f"{str(path)!r} is damaged: its checksum is not that of what it says; {_RESCUE}")
         return body
 
     def write_manifest(self, body: Mapping[str, Any]) -> None:
