@@ -1,11 +1,16 @@
 import copy
 import json
+import random
+from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import HfApi
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import AutoModel
+from transformers.utils import cached_file
 
 from fast_jukebox import (
     FastJukeboxConfig,
@@ -61,7 +66,7 @@ def test_only_the_shards_of_a_part_are_read(tmp_path):
     weight_map = {"a.x": "model-1.safetensors", "a.y": "model-2.safetensors", "b.z": "not-there.safetensors"}
     save_file({"a.x": torch.zeros(1)}, tmp_path / "model-1.safetensors")
     save_file({"a.y": torch.ones(1)}, tmp_path / "model-2.safetensors")
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     assert find_weights(tmp_path) == weight_map
     assert {key: float(value) for key, value in read_weights(tmp_path, "a.").items()} == {"x": 0.0, "y": 1.0}
 
@@ -148,10 +153,67 @@ def test_a_lost_shard_is_named_with_its_folder_and_what_was_in_it(tiny_model, tm
     FastJukeboxPrior.from_pretrained(tmp_path, level=0)  # another level misses nothing
 
 
-def test_a_broken_index_is_named(tmp_path):
-    (tmp_path / "model.safetensors.index.json").write_text('{"weights": {}}')
-    with pytest.raises(OSError, match=r"`model.safetensors.index.json` of .* must hold a `weight_map`"):
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"weights": {}}', "[", "[1]", "3", '{"weight_map": {"a": "b"}}', '{"metadata": 1, "weight_map": {"a": "b"}}',
+        '{"metadata": {}, "weight_map": ["a"]}', '{"metadata": {}, "weight_map": {"a": 3}}',
+    ],
+)  # fmt: skip
+def test_a_broken_index_is_named(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(OSError, match=r"`weight_map`.*model.safetensors.index.json|index.json` of .* a `weight_map`"):
         find_weights(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["8KB", "1GB"])
+def test_a_file_of_weights_that_was_cut_short_is_named(tiny_model, tmp_path, size):
+    tiny_model.save_pretrained(tmp_path, max_shard_size=size)
+    cut = tmp_path / find_weights(tmp_path)["priors.2.position_embedding"]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    for load, level in ((FastJukeboxModel, {}), (FastJukeboxPrior, {"level": 2})):
+        with pytest.raises(OSError, match=rf"`{cut}` is damaged or cut short"):
+            load.from_pretrained(tmp_path, **level)
+    tiny_model.priors[0].save_pretrained(tmp_path / "alone")
+    (tmp_path / "alone" / "model.safetensors").write_bytes(b"noise")
+    with pytest.raises(OSError, match=r"alone/model.safetensors` is damaged"):
+        FastJukeboxPrior.from_pretrained(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("text", ["3", "null", '["model_type"]', '"model_type"'])
+def test_a_configuration_that_is_no_mapping_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    loads = (read_config, FastJukeboxPrior.from_pretrained, FastJukeboxConfig.from_pretrained)
+    for load in loads:
+        with pytest.raises(ValueError, match=rf"`config.json` of `{tmp_path}` must hold names"):
+            load(tmp_path)
+
+
+def damaged(value, chance):
+    """A copy of a configuration in which one value is of another kind."""
+    if isinstance(value, dict) and value and chance.random() < 0.9:
+        key = chance.choice(sorted(value))
+        return {**value, key: damaged(value[key], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.9:
+        index = chance.randrange(len(value))
+        return [*value[:index], damaged(value[index], chance), *value[index + 1 :]]
+    return chance.choice([None, -1, 0, 10**30, 1.5, "text", "", [], {}, [3], True, ["a", "b"]])
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_a_damaged_configuration_is_refused_by_every_part(tiny_model, tmp_path, seed):
+    if not (tmp_path / "config.json").exists():
+        tiny_model.save_pretrained(tmp_path)
+    whole = tiny_model.config.to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(damaged(whole, random.Random(seed))))
+    load = (FastJukeboxModel, FastJukeboxVQVAE, FastJukeboxPrior, FastJukeboxConfig)[seed % 4]
+    try:
+        load.from_pretrained(tmp_path, **({"level": seed % 3} if load is FastJukeboxPrior else {}))
+    except (ValueError, OSError):
+        pass
+    except RuntimeError as error:  # transformers': a report above names the tensors
+        assert "mismatched_sizes" in str(error)
 
 
 @pytest.fixture
@@ -279,6 +341,15 @@ def test_a_download_that_breaks_for_good_leaves_nothing_half_loaded(hub, tiny_mo
         FastJukeboxModel.from_pretrained("ann/model")
     hub.faults.clear()
     assert same(FastJukeboxModel.from_pretrained("ann/model"), tiny_model)
+
+
+def test_a_cached_file_that_was_damaged_is_named_and_fetched_again(hub, tiny_model, model_on_hub):
+    FastJukeboxModel.from_pretrained("ann/model")
+    lost = find_weights("ann/model")["priors.1.position_embedding"]
+    Path(cached_file("ann/model", lost)).write_bytes(b"noise")
+    with pytest.raises(OSError, match=rf"{lost}` is damaged or cut short .*force_download=True"):
+        FastJukeboxModel.from_pretrained("ann/model")
+    assert same(FastJukeboxModel.from_pretrained("ann/model", force_download=True), tiny_model)
 
 
 def test_a_shard_that_the_hub_lacks_is_named(hub, model_on_hub):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors
@@ -49,6 +51,11 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         for key in kwargs:
             if key not in own_fields and key not in _TRANSFORMERS_KEYS:
                 raise ValueError(_unknown_key_message(type(self).__name__, key, own_fields))
+        for key, value in (("dtype", self.dtype), ("torch_dtype", kwargs.get("torch_dtype"))):
+            _check_dtype(key, value)
+        for key in ("id2label", "label2id"):
+            if not isinstance(getattr(self, key), dict | None):
+                raise ValueError(f"`{key}` must be a dict or None, got {getattr(self, key)!r}")
         super().__post_init__(**kwargs)
         self.validate()
 
@@ -79,9 +86,9 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
 
         Raises:
             OSError: there is no `config.json`.
-            ValueError: it is neither of this `model_type` nor holds a part that is.
+            ValueError: it holds no mapping, or is neither of this `model_type` nor holds a part that is.
         """
-        config, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        config, unused = written_config(super().get_config_dict, pretrained_model_name_or_path, **kwargs)
         if not config:
             raise OSError(f"`{pretrained_model_name_or_path}` has no config.json, so it holds no {cls.__name__}")
         found = config.get("model_type", cls.model_type)
@@ -128,6 +135,21 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         return super().save_pretrained(save_directory, *args[1:], push_to_hub=any(args[:1]) or push_to_hub, **kwargs)
 
 
+def written_config(read: Callable[..., Any], source: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a class's own `get_config_dict`, given as `read`, finds in a folder or repository.
+
+    Raises:
+        ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over.
+    """
+    try:
+        config, unused = read(source, **kwargs)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"`config.json` of `{source}` must hold names with their values: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"`config.json` of `{source}` must hold names with their values, got {type(config).__name__}")
+    return config, unused
+
+
 def _is_part_of_class(cls: type[PreTrainedConfig], key: str) -> bool:
     """Whether it names a method of the configuration, or a property that cannot be set."""
     if key in cls.__dataclass_fields__ or key in _TRANSFORMERS_KEYS:
@@ -139,6 +161,13 @@ def _is_part_of_class(cls: type[PreTrainedConfig], key: str) -> bool:
 def _unknown_key_message(owner: str, key: str, known: set[str]) -> str:
     nearest = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
     return f"{owner} has no field `{key}`; did you mean `{nearest[0]}`?"
+
+
+def _check_dtype(name: str, value: Any) -> None:
+    """Raise a `ValueError` unless it is a dtype of floating-point numbers, the name of one, or None."""
+    dtype = getattr(torch, value, value) if isinstance(value, str) else value
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"`{name}` must be a dtype of floating-point numbers such as 'float32', got {value!r}")
 
 
 def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> None:
@@ -175,4 +204,4 @@ def check_int_list(name: str, value: Any, minimum: int = 1, length: int | None =
             raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
 
 
-__all__ = ["FastJukeboxBaseConfig", "check_bool", "check_float", "check_int", "check_int_list"]
+__all__ = ["FastJukeboxBaseConfig", "check_bool", "check_float", "check_int", "check_int_list", "written_config"]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from huggingface_hub import is_offline_mode
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import resolve_revision
 
 from fast_jukebox.hub import HubError, clear_hub_errors
+from fast_jukebox.models.configuration_utils import written_config
 from fast_jukebox.models.push import HubPushMixin
 
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
@@ -96,9 +98,10 @@ def read_config(name_or_path: PathLike, **download: Any) -> dict[str, Any]:
     Raises:
         HubError: there is no such repository or revision, no right to read it, or no connection.
         OSError: it has no `config.json`.
+        ValueError: that holds no mapping.
     """
     with clear_hub_errors(name_or_path, download.get("revision")):
-        config = PreTrainedConfig.get_config_dict(name_or_path, **download)[0]
+        config = written_config(PreTrainedConfig.get_config_dict, name_or_path, **download)[0]
     if not config:
         raise OSError(f"`{name_or_path}` has no config.json, so it holds no model of fast_jukebox")
     return config
@@ -117,13 +120,13 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
 
     Raises:
         HubError: the repository cannot be read.
-        OSError: the index of the shards is broken.
+        OSError: the file of weights or the index of the shards is damaged.
     """
     single, index = _with_variant(SAFE_WEIGHTS_NAME, variant), _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)
     # As in `from_pretrained`, one file wins over shards.
     path = cached_file(name_or_path, single, _raise_exceptions_for_missing_entries=False, **download)
     if path is not None:
-        with safe_open(path, framework="pt") as file:
+        with open_weights(path) as file:
             return dict.fromkeys(file.keys(), single)
     path = cached_file(name_or_path, index, _raise_exceptions_for_missing_entries=False, **download)
     if path is None:
@@ -131,10 +134,55 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
         return {}
     with open(path, encoding="utf-8") as file:
         try:
-            weights = dict(json.load(file)["weight_map"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise OSError(f"`{index}` of `{name_or_path}` must hold a `weight_map`: {error!r}") from error
+            content = json.load(file)
+            weights, _ = content["weight_map"], content["metadata"].items()
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise OSError(
+                f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map`: {error!r}"
+            ) from error
+    if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
+        raise OSError(f"the `weight_map` in `{index}` of `{name_or_path}` must hold file names by tensor name")
     return weights
+
+
+@contextmanager
+def open_weights(path: str) -> Iterator[Any]:
+    """A file of safetensors.
+
+    Raises:
+        OSError: it is damaged; names it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise OSError(
+            f"`{path}` is damaged or cut short ({error}): save it again, or fetch it again with `force_download=True`"
+        ) from error
+
+
+@contextmanager
+def clear_weight_errors(
+    name_or_path: PathLike, weights: Mapping[str, str], download: Mapping[str, Any]
+) -> Iterator[None]:
+    """While transformers reads weights, which names no file where one is damaged.
+
+    Args:
+        name_or_path: the folder or repository.
+        weights: as [`check_weights`] gives them.
+        download: where the files are.
+
+    Raises:
+        OSError: a file is damaged; names it.
+    """
+    try:
+        yield
+    except SafetensorError:
+        for shard in sorted(set(weights.values())):
+            path = cached_file(name_or_path, shard, **{**download, "force_download": False, "local_files_only": True})
+            with open_weights(path):
+                pass
+        raise
 
 
 def _check_that_nothing_failed(name_or_path: PathLike, filename: str, download: Mapping[str, Any]) -> None:
@@ -194,7 +242,7 @@ def read_weights(name_or_path: PathLike, prefix: str, variant: str | None = None
         )
     tensors = {}
     for name in sorted(set(wanted.values())):
-        with safe_open(_fetch_shard(name_or_path, name, weights, variant, download), framework="pt") as file:
+        with open_weights(_fetch_shard(name_or_path, name, weights, variant, download)) as file:
             for key in (key for key, its_file in wanted.items() if its_file == name):
                 tensors[key.removeprefix(prefix)] = file.get_tensor(key)
     return tensors
@@ -270,9 +318,8 @@ class SubmodelLoadingMixin(HubPushMixin):
                     f"`model_type` of `{source}` must be {own_type!r}, or {COMPOSITE_MODEL_TYPE!r} for a whole model "
                     f"that holds one, got {config['model_type']!r}"
                 )
-            if kwargs["use_safetensors"]:
-                check_weights(source, kwargs.get("variant"), **download)
-            with clear_hub_errors(source, download.get("revision")):
+            weights = check_weights(source, kwargs.get("variant"), **download) if kwargs["use_safetensors"] else {}
+            with clear_hub_errors(source, download.get("revision")), clear_weight_errors(source, weights, download):
                 return _checked_level(load(source, *model_args, **{**kwargs, **download}), level)
 
         own_config, prefix = _part_of_config(config, cls.composite_part, level, source)
@@ -294,16 +341,20 @@ def _part_of_config(
     if part == "vqvae":
         if level is not None:
             raise ValueError(f"`level` picks a prior; the VQ-VAE holds every level, got {level!r}")
-        own, prefix = config.get("vqvae_config"), "vqvae."
+        own, prefix, field = config.get("vqvae_config"), "vqvae.", "vqvae_config"
         if own is None:
             raise ValueError(f"`{source}` lacks `vqvae_config`; its config.json holds {sorted(config)}")
     else:
         priors = config.get("prior_configs") or []
+        if not isinstance(priors, list):
+            raise ValueError(f"`prior_configs` of `{source}` must be a list, got {type(priors).__name__}")
         known = range(len(priors))
         if level is None or level not in known:
             names = ", ".join(level_name(known_level, len(priors)) for known_level in known)
             raise ValueError(f"`level` must name a prior of `{source}`, which holds {names or 'none'}; got {level!r}")
-        own, prefix = priors[level], f"priors.{level}."
+        own, prefix, field = priors[level], f"priors.{level}.", f"prior_configs[{level}]"
+    if not isinstance(own, dict):
+        raise ValueError(f"`{field}` of `{source}` must be a dict of its fields, got {type(own).__name__}")
     own = {key: value for key, value in own.items() if key != "model_type"}
     # The weights' own precision is that of the file, which the whole model's configuration states.
     return {**own, "dtype": config.get("dtype")}, prefix
@@ -334,11 +385,13 @@ __all__ = [
     "HubError",
     "SubmodelLoadingMixin",
     "check_weights",
+    "clear_weight_errors",
     "default_model_path",
     "download_arguments",
     "find_weights",
     "level_name",
     "load_foreign",
+    "open_weights",
     "parts_of",
     "pin_revision",
     "read_config",

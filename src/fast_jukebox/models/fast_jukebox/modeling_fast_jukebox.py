@@ -19,6 +19,7 @@ from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJuke
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
     check_weights,
+    clear_weight_errors,
     download_arguments,
     level_name,
     load_foreign,
@@ -175,6 +176,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
         """
         kwargs.setdefault("use_safetensors", True)
         source = pretrained_model_name_or_path
+        weights: dict[str, str] = {}
         if source is not None:
             download = pin_revision(source, download_arguments(kwargs))
             config = kwargs.get("config")
@@ -189,7 +191,10 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
                 weights = check_weights(source, kwargs.get("variant"), **download)
                 _check_levels(source, parts_of(weights), config.num_levels)
             kwargs.update(download)
-        with clear_hub_errors(source, kwargs.get("revision")):
+        with (
+            clear_hub_errors(source, kwargs.get("revision")),
+            clear_weight_errors(source or "", weights, download_arguments(kwargs)),
+        ):
             result = super().from_pretrained(source, *model_args, **kwargs)
         return result if source is None else _with_processor(result, source, download_arguments(kwargs))
 
