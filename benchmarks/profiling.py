@@ -5,6 +5,7 @@
 
 *Parts*: seconds of a song in conditioning, prompts (one parallel pass each), steps and decoding, level by level; the
 rest is what was in none of them. A GPU is waited for after each part, so it is more than an unwatched song takes.
+On a CPU, windows are shared out between threads, whose seconds are added: `--threads 1` makes the parts add up.
 
 *Operations*: what a row of steps of one level calls, the costliest first: kernels on a GPU, torch's operations on a CPU
 (the native engine is one call of C and shows as nothing).
@@ -32,9 +33,9 @@ from fast_jukebox.generation.engine import (
     make_step,
     sample_window,
     sampling_mode,
-    suited_threads,
 )
 from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
+from fast_jukebox.generation.threads import suited_threads
 
 PARTS = {
     "conditioning": (FastJukeboxPrior, "condition"),

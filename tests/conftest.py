@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
+
+from fast_jukebox import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -148,3 +151,25 @@ def hub(tmp_path, monkeypatch):
         tools.point_client_at(server.url, tmp_path / "cache", monkeypatch)
         monkeypatch.setenv("HF_TOKEN", "token-of-ann")
         yield server
+
+
+@pytest.fixture
+def model_dir(tiny_model, tmp_path):
+    """The tiny model in a folder, with songs of 0.05 s."""
+    tiny_model.generation_config.duration = 0.05
+    tiny_model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Calls the command line in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def call(*arguments):
+        return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+    call.folder = folder
+    return call
