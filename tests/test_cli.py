@@ -89,18 +89,18 @@ def test_settings_and_a_recording_are_passed_on(run, model_dir, tiny_model):
         (["--output", "missing/song.wav"], "--output"),
         (["--output", "folder.wav"], "--output"),
         (["--raw"], "--raw"),
-        (["--schedule", "random"], "schedule"),
-        (["--window-fractions", "2"], "window_fractions"),
-        (["--engine", "steam"], "engine"),
-        (["--prompt-duration", "-1"], "prompt_duration"),
+        (["--schedule", "random"], "--schedule"),
+        (["--window-fractions", "2"], "--window-fractions"),
+        (["--engine", "steam"], "--engine"),
+        (["--prompt-duration", "-1"], "--prompt-duration"),
         (["--prompt", "missing.wav"], "--prompt"),
         (["--temperature", "warm"], "--temperature"),
-        (["--temperature", "0"], "temperature"),
+        (["--temperature", "0"], "--temperature"),
         (["--top-k", "1.5"], "--top-k"),
-        (["--duration", "0"], "duration"),
-        (["--duration", "inf"], "duration"),
-        (["--seed", "-1"], "seed"),
-        (["--device", "toaster"], "device"),
+        (["--duration", "0"], "--duration"),
+        (["--duration", "inf"], "--duration"),
+        (["--seed", "-1"], "--seed"),
+        (["--device", "toaster"], "--device"),
         (["--duration", "long"], "--duration"),
     ],
 )
@@ -110,14 +110,14 @@ def test_bad_input_is_one_line_before_a_model_is_loaded(run, monkeypatch, argume
     result = run("generate", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert "Traceback" not in result.output
+    assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders have no write bit")
 def test_a_folder_that_cannot_be_written_to_is_refused_first(run, monkeypatch):
     no_loading(monkeypatch)
-    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     result = run("generate", "--output", "song.wav")
     assert result.exit_code == 2
     assert "written" in result.stderr
@@ -126,9 +126,9 @@ def test_a_folder_that_cannot_be_written_to_is_refused_first(run, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--duration", "0.1", "--stop-level", "3"], "stop_level"),
-        (["--duration", "0.1", "--temperature", "1,1"], "temperature"),
-        (["--duration", "0.1", "--prompt", "in.wav"], "prompt"),
+        (["--duration", "0.1", "--stop-level", "3"], "--stop-level"),
+        (["--duration", "0.1", "--temperature", "1,1"], "--temperature"),
+        (["--duration", "0.1", "--prompt", "in.wav"], "--prompt"),
         (["--duration", "0.1", "--prompt", "notes.txt"], "notes.txt"),
     ],
 )

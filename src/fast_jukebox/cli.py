@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from fast_jukebox_command.sessions import Offload
 from fast_jukebox_command.sessions import register as register_sessions
+from fast_jukebox_command.values import choices, file, numbers, output_file, with_options
 
 # Whatever is slow to import is imported by the command that needs it, so that `--help` is quick.
 
+
+class _Commands(TyperGroup):
+    """Says in one line what is wrong with the words of a command, too."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except typer.Abort:
+            code = _tell("interrupted; nothing was written", _INTERRUPTED)
+        except _UsageError as error:
+            if error.format_message().startswith("Usage:"):  # a group of commands without one shows its help
+                error.show()
+                code = error.exit_code
+            else:
+                way = "fast-jukebox" if error.ctx is None else error.ctx.command_path
+                code = _tell(f"{error.format_message().rstrip('.')}; `{way} --help` tells more", error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -25,6 +49,7 @@ app = typer.Typer(
 
 _SUFFIXES = (".wav", ".flac")
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+_UsageError: Any = typer.BadParameter.__base__  # of click, or of typer's own copy of it
 
 
 def _clean_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,36 +60,19 @@ def _clean_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
-            _fail(str(interrupt) or "interrupted; nothing was written", _INTERRUPTED)
+            raise typer.Exit(_tell(str(interrupt) or "interrupted; nothing was written", _INTERRUPTED)) from None
         except ValueError as error:
-            _fail(error, _MISUSED)
+            raise typer.Exit(_tell(with_options(str(error), command), _MISUSED)) from error
         except (OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as error:
-            _fail(error, _FAILED)
+            raise typer.Exit(_tell(error, _FAILED)) from error
 
     return wrapped
 
 
-def _fail(error: BaseException | str, code: int) -> None:
+def _tell(error: BaseException | str, code: int) -> int:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     typer.echo(f"fast-jukebox: {' '.join(lines) or type(error).__name__}", err=True)
-    raise typer.Exit(code)
-
-
-def _numbers(name: str, text: str | None, kind: type[float] | type[int]) -> Any:
-    """`0.98` as a number, `0.99,0.99,0.98` as a list of them, nothing as `None`."""
-    if text is None:
-        return None
-    try:
-        values = [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        wanted = "whole numbers" if kind is int else "numbers"
-        raise ValueError(f"`--{name}` must be one of the {wanted} or several with commas, got {text!r}") from error
-    return values if len(values) > 1 else values[0]
-
-
-def _words(text: str | None) -> Any:
-    """`parallel` as a word, `parallel,sequential` as a list of them, nothing as `None`."""
-    return text.split(",") if text is not None and "," in text else text
+    return code
 
 
 def _checked_output(output: Path, raw: bool) -> Path | None:
@@ -77,16 +85,7 @@ def _checked_output(output: Path, raw: bool) -> Path | None:
         return None
     if raw:
         raise ValueError(f"`--raw` must go with `--output -`, got {str(output)!r}")
-    output = output.expanduser().absolute()
-    if output.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"`--output` must end in {' or '.join(_SUFFIXES)}, or be -, got {str(output)!r}")
-    if output.is_dir():
-        raise ValueError(f"`--output` must be a file, got the folder {str(output)!r}")
-    if not output.parent.is_dir():
-        raise ValueError(f"`--output` must lie in a folder that exists, got {str(output)!r}")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"`--output` must lie in a folder that can be written to, got {str(output)!r}")
-    return output
+    return output_file("output", output, _SUFFIXES, ", or be -")
 
 
 def _show_version(show: bool) -> None:
@@ -175,20 +174,20 @@ def generate(
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     engine: Annotated[str, typer.Option(help="What runs the steps: auto chooses, eager is the plain one.")] = "auto",
+    offload: Offload = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Make a song and write it to a file. The last line printed is the file's path."""
     target = _checked_output(output, raw)
-    if prompt is not None and not prompt.expanduser().is_file():
-        raise ValueError(f"`--prompt` must be a file, got {str(prompt)!r}")
+    recording = file("prompt", prompt)
     settings = {
         "duration": duration,
-        "schedule": _words(schedule),
-        "window_fractions": _numbers("window-fractions", window_fractions, float),
-        "hop_fractions": _numbers("hop-fractions", hop_fractions, float),
-        "temperature": _numbers("temperature", temperature, float),
-        "top_k": _numbers("top-k", top_k, int),
-        "top_p": _numbers("top-p", top_p, float),
+        "schedule": choices(schedule),
+        "window_fractions": numbers("window-fractions", window_fractions, float),
+        "hop_fractions": numbers("hop-fractions", hop_fractions, float),
+        "temperature": numbers("temperature", temperature, float),
+        "top_k": numbers("top-k", top_k, int),
+        "top_p": numbers("top-p", top_p, float),
     }
 
     from fast_jukebox.commands.generate import generate as run
@@ -198,10 +197,11 @@ def generate(
     made = run(
         output=target,
         kind="raw" if raw else "wav",
-        prompt=None if prompt is None else prompt.expanduser(),
+        prompt=recording,
         prompt_duration=prompt_duration,
         model=model,
         device=device,
+        offload=offload,
         quiet=quiet,
         stream=stream,
         settings=settings,
@@ -233,11 +233,11 @@ def estimate(
     engine: Annotated[str, typer.Option(help="What runs the steps.")] = "auto",
 ) -> None:
     """Tell what a song would take here: time, memory, disk. The weights are not read."""
-    fractions = _numbers("window-fractions", window_fractions, float)
+    fractions = numbers("window-fractions", window_fractions, float)
 
     from fast_jukebox.commands.estimate import estimate as run
 
-    settings = {"schedule": _words(schedule), "window_fractions": fractions, "engine": engine}
+    settings = {"schedule": choices(schedule), "window_fractions": fractions, "engine": engine}
     typer.echo(str(run(model, device, duration=duration, num_samples=num_samples, dtype=dtype, **settings)))
 
 

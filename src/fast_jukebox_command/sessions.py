@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fast_jukebox_command.values import choices, file, numbers, output_file
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The session's folder.", show_default=False)]
 Take = Annotated[
     int | None, typer.Option(help="Number of a take, as `takes` lists them; by default the one that is kept.")
@@ -30,9 +32,27 @@ Offload = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Artist = Annotated[str | None, typer.Option(help="In whose manner; of models that were told artists.")]
 Genre = Annotated[str | None, typer.Option(help="In which genre; of models that were told genres.")]
-Lyrics = Annotated[Path | None, typer.Option(help="A text file with the words to sing; of models that sing.")]
+Lyrics = Annotated[str | None, typer.Option(help="The whole song's words; of models that sing.")]
+LyricsFile = Annotated[Path | None, typer.Option(help="A text file with them.")]
+TotalDuration = Annotated[
+    float | None,
+    typer.Option(help="Seconds that the whole song will have one day, by which its words are spread; by default now."),
+]
+Unknown = Annotated[
+    bool, typer.Option("--unknown", help="Take a name that the model does not know as somebody unknown.")
+]
 Temperature = Annotated[
-    float | None, typer.Option(help="Below 1 is safer, above 1 wilder; by default as before in this session.")
+    str | None,
+    typer.Option(
+        help="Below 1 is safer, above 1 wilder; one number, or one a level, bottom first: 1,1,0.98. By default as the "
+        "model says, or as before in this session."
+    ),
+]
+Top = Annotated[
+    str | None, typer.Option(help="Choose among so many of the likeliest codes only; 0 is all. One, or one a level.")
+]
+TopShare = Annotated[
+    str | None, typer.Option(help="Choose among the likeliest codes of this total probability. One, or one a level.")
 ]
 Seed = Annotated[int | None, typer.Option(help="The same seed makes the same song; by default a fresh one.")]
 Start = Annotated[float | None, typer.Option(help="Seconds at which the part begins; by default the beginning.")]
@@ -47,12 +67,29 @@ def new(
         bool, typer.Option("--draft", help="The top level only: quick and rough, to choose from. `upsample` refines.")
     ] = False,
     prompt: Annotated[Path | None, typer.Option(help="A recording with which the song begins.")] = None,
-    prompt_duration: Annotated[float | None, typer.Option(help="Seconds of the recording to keep.")] = None,
+    prompt_duration: Annotated[
+        float | None, typer.Option(help="Seconds of the recording to keep, by default all.")
+    ] = None,
+    codes: Annotated[
+        Path | None,
+        typer.Option(help="A file of codes with which the song begins, as `export` writes it (.safetensors, ...)."),
+    ] = None,
     seed: Seed = None,
     temperature: Temperature = None,
+    top_k: Top = None,
+    top_p: TopShare = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="parallel samples the windows of a level at once, sequential one by one. One, or one a level."
+        ),
+    ] = None,
     artist: Artist = None,
     genre: Genre = None,
     lyrics: Lyrics = None,
+    lyrics_file: LyricsFile = None,
+    total_duration: TotalDuration = None,
+    unknown: Unknown = False,
     model: NewModel = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -60,19 +97,25 @@ def new(
     quiet: Quiet = False,
 ) -> None:
     """Begin a song in a folder. Stopped at any moment, `resume` goes on with it."""
+    recording, begun = file("prompt", prompt), file("codes", codes)
+    settings = _settings(temperature, top_k, top_p)
+
     from fast_jukebox.commands import session as run
+    from fast_jukebox.commands.words import song_words
 
     made = run.new(
         folder,
         run.Machine(model, device, engine, offload, quiet),
-        prompt=None if prompt is None else prompt.expanduser(),
+        prompt=recording,
+        codes=begun,
         draft=draft,
         duration=duration,
         num_samples=songs,
         prompt_duration=prompt_duration,
         seed=seed,
-        temperature=temperature,
-        metadata=run.words(artist, genre, lyrics),
+        schedule=choices(schedule),
+        metadata=song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown),
+        **settings,
     )
     _show(folder, made)
 
@@ -85,7 +128,7 @@ def resume(
     offload: Offload = None,
     quiet: Quiet = False,
 ) -> None:
-    """Finish what was interrupted: the song comes out as if it had not been."""
+    """Finish what was interrupted. The song comes out as if it had not been."""
     from fast_jukebox.commands import session as run
 
     _show(folder, run.resume(folder, run.Machine(model, device, engine, offload, quiet)))
@@ -97,19 +140,28 @@ def branch(
     count: Annotated[int, typer.Option(help="How many candidates.", min=1)] = 3,
     take: Take = None,
     temperature: Temperature = None,
+    top_k: Top = None,
+    top_p: TopShare = None,
     artist: Artist = None,
     genre: Genre = None,
     lyrics: Lyrics = None,
+    lyrics_file: LyricsFile = None,
+    total_duration: TotalDuration = None,
+    unknown: Unknown = False,
     model: Model = None,
     device: Device = "auto",
     engine: Engine = "auto",
     offload: Offload = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draft several ways to go on from one past, as takes to listen to; `keep` the best."""
-    from fast_jukebox.commands import session as run
+    """Draft several ways to go on. Each is a take to listen to; `keep` the best."""
+    settings = _settings(temperature, top_k, top_p)
 
-    told = {"temperature": temperature, "metadata": run.words(artist, genre, lyrics)}
+    from fast_jukebox.commands import session as run
+    from fast_jukebox.commands.words import song_words
+
+    words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
+    told = {**settings, "metadata": words}
     machine = run.Machine(model, device, engine, offload, quiet)
     _show(folder, run.branch(folder, machine, count, seconds, take, **told))
 
@@ -121,9 +173,14 @@ def extend(
     draft: Annotated[bool, typer.Option("--draft/--full", help="The top level only, or all levels.")] = True,
     seed: Annotated[int | None, typer.Option(help="For the new seconds; by default the take's own.")] = None,
     temperature: Temperature = None,
+    top_k: Top = None,
+    top_p: TopShare = None,
     artist: Artist = None,
     genre: Genre = None,
     lyrics: Lyrics = None,
+    lyrics_file: LyricsFile = None,
+    total_duration: TotalDuration = None,
+    unknown: Unknown = False,
     model: Model = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -131,9 +188,13 @@ def extend(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a take until the song is so long. The take itself stays; the longer one is then kept."""
-    from fast_jukebox.commands import session as run
+    settings = _settings(temperature, top_k, top_p)
 
-    told = {"seed": seed, "temperature": temperature, "metadata": run.words(artist, genre, lyrics)}
+    from fast_jukebox.commands import session as run
+    from fast_jukebox.commands.words import song_words
+
+    words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
+    told = {"seed": seed, **settings, "metadata": words}
     machine = run.Machine(model, device, engine, offload, quiet)
     _show(folder, run.extend(folder, machine, duration, take, draft, **told))
 
@@ -177,30 +238,44 @@ def upsample(
         Path | None, typer.Option(help="With a FILE: the folder of the new session, by default FILE's name.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="With a FILE: see `session new`.")] = None,
-    artist: Artist = None,
-    genre: Genre = None,
-    model: Model = None,
+    artist: Annotated[str | None, typer.Option(help="With a FILE: in whose manner to play.")] = None,
+    genre: Annotated[str | None, typer.Option(help="With a FILE: in which genre.")] = None,
+    unknown: Unknown = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or Hub repository; by default the one that the session was made with, or with a FILE the "
+            "model inside the package."
+        ),
+    ] = None,
     device: Device = "auto",
     engine: Engine = "auto",
     offload: Offload = None,
     quiet: Quiet = False,
 ) -> None:
-    """Refine a draft, or a part of it, to full quality; or rescue a recording or lost codes by playing them anew."""
+    """Refine a draft, or rescue a recording. A draft, or a part of it, is made in full quality. A recording, or the
+    codes of a lost session, are played anew.
+    """
+    is_file = source.expanduser().is_file()
+    if not is_file and not source.expanduser().is_dir():
+        raise ValueError(f"`DIR|FILE` must be a session or a file, but there is nothing at {str(source)!r}")
+    with_file = {"session": session, "seed": seed, "artist": artist, "genre": genre, "unknown": unknown or None}
+    with_session = {"take": take, "start": start, "end": end}
+    for name, value in (with_session if is_file else with_file).items():
+        if value is not None:
+            wanted, got = ("session", "file") if is_file else ("file", "session")
+            raise ValueError(f"`--{name}` must go with a {wanted}, got the {got} {str(source)!r}")
+
     from fast_jukebox.commands import session as run
+    from fast_jukebox.commands.words import song_words
 
     machine = run.Machine(model, device, engine, offload, quiet)
-    if source.expanduser().is_file():
-        given = {"--take": take, "--start": start, "--end": end}
-        wrong = [name for name, value in given.items() if value is not None]
-        if wrong:
-            raise ValueError(f"`{wrong[0]}` must go with a session, got the file {str(source)!r}")
+    if is_file:
         folder = source.with_name(source.name.split(".")[0] + "-session") if session is None else session
-        told = {"seed": seed, "metadata": run.words(artist, genre, None)}
-        _show(folder, run.rescue(folder, machine, source.expanduser(), **told))
-        return
-    if session is not None or seed is not None:
-        raise ValueError(f"`--session` and `--seed` must go with a file, got the session {str(source)!r}")
-    _show(source, run.upsample(source, machine, take, stop_level, start, end))
+        words = song_words(artist, genre, None, None, None, None, unknown)
+        _show(folder, run.rescue(folder, machine, source.expanduser(), stop_level, seed=seed, metadata=words))
+    else:
+        _show(source, run.upsample(source, machine, take, stop_level, start, end))
 
 
 def export(
@@ -217,18 +292,32 @@ def export(
     model: Model = None,
     device: Device = "auto",
 ) -> None:
-    """Write the sound of a take, or of a part of it, to a file."""
+    """Write the sound of a take to a file. Or of a part of it, or its codes."""
+    target = output_file("output", output, (".wav", ".flac", ".safetensors"))
+
     from fast_jukebox.commands import session as run
 
     machine = run.Machine(model, device, "auto", None, True)
-    typer.echo(str(run.export(folder, machine, output.expanduser().absolute(), take, level, start, end)))
+    typer.echo(str(run.export(folder, machine, target, take, level, start, end)))
 
 
 def takes(folder: Folder) -> None:
-    """Show the takes of a session as a tree: how each came about, what is made of it, and which one is kept."""
+    """Show the takes of a session as a tree. Tells how each came about, what is made of it, and which one is kept."""
     from fast_jukebox.generation.session import Session
 
-    typer.echo(Session.open(folder).tree())
+    session = Session.open(folder)
+    typer.echo(session.tree())
+    waiting = sorted({number for job in session.jobs for number in job.takes})
+    if waiting:
+        typer.echo(f"not finished: take {', '.join(map(str, waiting))}; `fast-jukebox resume {folder}` goes on")
+
+
+def _settings(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, Any]:
+    return {
+        "temperature": numbers("temperature", temperature, float),
+        "top_k": numbers("top-k", top_k, int),
+        "top_p": numbers("top-p", top_p, float),
+    }
 
 
 def _show(folder: Path, written: Sequence[Path]) -> None:

@@ -93,7 +93,7 @@ def test_a_player_that_is_closed_ends_the_song(tiny_model, monkeypatch):
 def test_a_terminal_is_no_place_for_sound(run, monkeypatch):
     from fast_jukebox import cli
 
-    monkeypatch.setattr(cli, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(cli, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True), exit=sys.exit))
     result = run("generate", "--output", "-")
     assert result.exit_code == 2
     assert "terminal" in result.stderr

@@ -7,7 +7,7 @@ import soundfile
 import torch
 
 from fast_jukebox import FastJukeboxModel
-from fast_jukebox.commands.session import Machine, words
+from fast_jukebox.commands.session import Machine
 from fast_jukebox.generation.session import Session
 from fast_jukebox.generation.session_store import SessionStore
 
@@ -87,22 +87,38 @@ def test_bad_input_is_one_line(run, embedded):
     for arguments, code, text in (
         (("takes", "nowhere"), 1, "no session"),
         (("session", "new", "song"), 2, "new or empty"),
-        (("session", "new", "other", "--offload", "attic"), 2, "attic"),
-        (("branch", "song", "--seconds", 0), 2, "seconds"),
+        (("session", "new", "other", "--offload", "attic"), 2, "--offload"),
+        (("branch", "song", "--seconds", 0), 2, "--seconds"),
         (("keep", "song", 9), 2, "take"),
         (("cut", "song", "--seconds", 99), 2, "seconds"),
         (("extend", "song", "--duration", 0.5), 2, "duration"),
-        (("export", "song", "--output", "song.mp3"), 2, "path"),
+        (("export", "song", "--output", "song.mp3"), 2, "--output"),
+        (("export", "song", "--output", "nowhere/song.wav"), 2, "--output"),
+        (("export", "song", "--output", "codes.safetensors", "--start", 1), 2, "--start"),
         (("export", "song", "--level", 0), 2, "bottom"),
         (("upsample", "song", "--session", "x"), 2, "--session"),
         (("upsample", "phone.wav", "--take", 1), 2, "--take"),
-        (("upsample", "nowhere.wav"), 1, "no session"),
+        (("upsample", "nowhere.wav"), 2, "nothing at"),
+        (("upsample", "song", "--artist", "Nobody"), 2, "--artist"),
+        (("upsample", "song", "--engine", "steam"), 2, "--engine"),
+        (("session", "new", "other", "--prompt", "nowhere.wav"), 2, "--prompt"),
+        (("session", "new", "other", "--codes", "phone.wav"), 2, "--codes"),
+        (("session", "new", "other", "--codes", "phone.wav", "--prompt", "phone.wav"), 2, "--codes"),
+        (("session", "new", "other", "--lyrics", "la", "--lyrics-file", "phone.wav"), 2, "--lyrics-file"),
+        (("session", "new", "other", "--seed", -1), 2, "--seed"),
+        (("session", "new", "other", "--songs", 0), 2, "--songs"),
+        (("session", "new", "other", "--top-k", "many"), 2, "--top-k"),
+        (("branch", "song"), 2, "--seconds"),
+        (("branch", "song", "--secnds", 3), 2, "--secnds"),
+        (("extend", "song", "--duration", "long"), 2, "--duration"),
+        (("sesion",), 2, "sesion"),
         (("resume", "song", "--model", "./nowhere"), 1, "nowhere"),
         (("branch", "song", "--seconds", 1, "--artist", "Nobody"), 2, "metadata"),
     ):
         result = run(*arguments)
         assert result.exit_code == code, (arguments, result.output)
         assert text in result.stderr and result.stderr.startswith("fast-jukebox: "), (arguments, result.stderr)
+        assert len(result.stderr.splitlines()) == 1 and result.stdout == "", (arguments, result.output)
     assert len(Session.open(run.folder / "song").takes) == 1
 
 
@@ -120,7 +136,59 @@ def test_a_model_that_moved_is_asked_for(tiny_model, tmp_path):
         Machine(None, "cpu", "auto", None, True).open(tmp_path / "song")
 
 
-def test_words(tmp_path):
-    (tmp_path / "words.txt").write_text("la la", encoding="utf-8")
-    assert words(None, None, None) is None
-    assert words("A", None, tmp_path / "words.txt") == {"artist": "A", "lyrics": "la la"}
+def test_a_session_goes_on_from_codes(run, embedded):
+    whole = embedded.generate(duration=3, seed=2)
+    run("session", "new", "song", "--duration", 3, "--seed", 2, "--quiet")
+    run("export", "song", "--output", "codes.safetensors")
+    result = run("session", "new", "longer", "--codes", "codes.safetensors", "--duration", 5, "--seed", 4, "--quiet")
+    assert result.exit_code == 0, result.output
+    expected = embedded.generate(duration=5, codes=whole.codes, seed=4).codes
+    for own, codes in zip(Session.open("longer").codes(), expected, strict=True):
+        assert torch.equal(own, codes)
+
+
+def test_what_is_not_finished_is_told_and_a_missing_sound_is_made(run, embedded, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fast_jukebox.commands.session.sounds", interrupted)
+    result = run("session", "new", "song", "--duration", 1, "--seed", 5, "--quiet")
+    assert result.exit_code == 130 and "is saved, `fast-jukebox resume" in result.stderr
+    monkeypatch.undo()
+    monkeypatch.chdir(run.folder)
+    monkeypatch.setattr("fast_jukebox.commands.model.default_model_path", lambda: run.folder.parent / "model")
+    assert "not finished" not in run("takes", "song").stdout
+    assert run("resume", "song").stdout.splitlines() == [str(run.folder / "song" / "take-1-bottom.wav")]
+    assert run("resume", "song").stdout == ""
+    Session.open("song").branch(1, 1.0)
+    assert "not finished: take 2; `fast-jukebox resume song` goes on" in run("takes", "song").stdout
+
+
+def test_a_model_is_loaded_at_the_session_s_revision(tiny_model, tmp_path, monkeypatch):
+    tiny_model.config._commit_hash = "abc123"
+    tiny_model.new_session(tmp_path / "song", duration=0.1, model_name="band/model")
+    loaded = []
+
+    def from_pretrained(name, **settings):
+        loaded.append((name, settings.get("revision")))
+        return tiny_model
+
+    monkeypatch.setattr(FastJukeboxModel, "from_pretrained", from_pretrained)
+    Machine(None, "cpu", "auto", None, True).open(tmp_path / "song")
+    Machine("band/other", "cpu", "auto", None, True).open(tmp_path / "song")
+    assert loaded == [("band/model", "abc123"), ("band/other", None)]
+
+
+def test_words_of_a_session(run, words_model, tmp_path):
+    words_model.save_pretrained(tmp_path / "words-model")
+    (run.folder / "lyrics.txt").write_text("Where the wind blows", encoding="utf-8")
+    told = ["--artist", "Ann Lee", "--lyrics-file", "lyrics.txt", "--total-duration", 10]
+    result = run("session", "new", "song", "--model", tmp_path / "words-model", "--duration", 0.1, "--seed", 1, *told)
+    assert result.exit_code == 0, result.output
+    run("branch", "song", "--seconds", 0.1, "--genre", "classic pop", "--count", 1)
+    session = Session.open("song")
+    words = {"artist": "Ann Lee", "lyrics": "Where the wind blows", "total_duration": 10.0}
+    assert session.takes[1].metadata == {"words": words}
+    assert session.takes[2].metadata == {"words": {**words, "genre": "classic pop"}}
+    whole = words_model.generate(duration=0.1, seed=1, metadata=words)
+    assert torch.equal(session.codes(1)[0], whole.codes[0])

@@ -10,6 +10,7 @@ from typing import Any
 from fast_jukebox import audio
 from fast_jukebox.audio_writer import AudioWriter
 from fast_jukebox.commands.model import chosen_device, load_model
+from fast_jukebox.commands.words import dropped_note
 from fast_jukebox.generation import FastJukeboxGenerationConfig, ProgressBars
 from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.engine import check_engine
@@ -31,6 +32,7 @@ def generate(
     prompt_duration: float | None,
     model: str | None,
     device: str,
+    offload: str | None,
     quiet: bool,
     stream: bool,
     settings: dict[str, Any],
@@ -45,6 +47,7 @@ def generate(
         prompt_duration: seconds of it to keep.
         model: a folder or repository; `None` for the embedded one.
         device: see [`chosen_device`].
+        offload: where levels live that do not sample, see [`load_model`].
         quiet: no progress bars.
         stream: write the song while it is made.
         settings: of [`FastJukeboxGenerationConfig`].
@@ -63,7 +66,7 @@ def generate(
     seed = fresh_seed() if arguments["seed"] is None else check_seed(arguments["seed"])
     if prompt_duration is not None:
         check_duration("prompt_duration", prompt_duration)
-    loaded = load_model(model, where)
+    loaded = load_model(model, where, offload)
     rate = loaded.vqvae.config.sampling_rate
     request = {**settings, **arguments, "seed": seed}
     if prompt is not None:
@@ -81,10 +84,7 @@ def generate(
             audio.save_audio(output, song, rate)
             seconds = len(song) / rate
     told = f"{seconds:g} seconds, seed {seed}"
-    if dropped:
-        were = "1 character of the lyrics was" if len(dropped) == 1 else f"{len(dropped)} characters of the lyrics were"
-        told += f"; {were} dropped: {''.join(dict.fromkeys(dropped))}"
-    return told
+    return f"{told}; {dropped_note(dropped)}" if dropped else told
 
 
 def _stream(loaded: Any, output: Path | None, kind: str, rate: int, request: dict[str, Any]) -> float:

@@ -10,6 +10,7 @@ import torch
 from transformers.utils import logging
 
 from fast_jukebox.generation.checks import check_device
+from fast_jukebox.generation.offload import check_home, set_offload
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 
@@ -47,11 +48,30 @@ def chosen_device(device: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def load_model(model: str | None, device: torch.device) -> FastJukeboxModel:
-    """A whole model with its weights, as its file has them, without bars."""
+def load_model(
+    model: str | None, device: torch.device, offload: str | None = None, revision: str | None = None
+) -> FastJukeboxModel:
+    """A whole model with its weights, as its file has them, without bars, ready to sample.
+
+    Args:
+        model: a folder or repository; `None` for the embedded one.
+        device: where it samples.
+        offload: where levels live that do not sample: `"cpu"`, `"disk"`, or `None` for the device.
+        revision: of a repository; by default the newest.
+
+    Raises:
+        ValueError: `offload` is none of these; found before the model is loaded.
+        OSError: there is no such model, or it cannot be read.
+    """
+    check_home(offload)
     logging.disable_progress_bar()
-    loaded: Any = FastJukeboxModel.from_pretrained(model_name(model), dtype="auto")
-    return loaded.to(device).eval()
+    at = {} if revision is None else {"revision": revision}
+    loaded: Any = FastJukeboxModel.from_pretrained(model_name(model), dtype="auto", **at)
+    loaded.eval()
+    if offload is None:
+        return loaded.to(device)
+    set_offload(loaded, offload, device)
+    return loaded
 
 
 __all__ = ["chosen_device", "load_model", "model_name"]

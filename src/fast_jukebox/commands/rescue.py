@@ -1,4 +1,4 @@
-"""Top codes from whatever is left of a song: a recording, or a file of codes."""
+"""Codes from whatever is left of a song: a recording, or a file of codes."""
 
 from __future__ import annotations
 
@@ -33,24 +33,47 @@ def top_codes(path: Path, model: Any) -> Tensor:
         ValueError: there are no such codes in it, or they are of another codebook.
         OSError: it cannot be read.
     """
+    if path.suffix.lower() in (".safetensors", ".npy", *_PICKLES):
+        return all_codes(path, model)[-1]
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
-    suffix, vqvae = path.suffix.lower(), model.vqvae
-    top = len(vqvae.config.hop_lengths) - 1
+    sound = audio.load_audio(path, sampling_rate=model.vqvae.config.sampling_rate)
+    with sampling_mode(model):
+        return encode_prompt(model.vqvae, sound, None)[-1].cpu().clone()
+
+
+def all_codes(path: Path, model: Any) -> list[Any]:
+    """Codes int64 (songs, length) of each level of a file, bottom first, `None` for levels that it does not hold; the
+    top level's are there.
+
+    Args:
+        path: a file of codes, see [`top_codes`]; a `.safetensors` file with `level_0`, `level_1` and so on, and a
+            `.pth.tar` hold all levels, others the top level.
+        model: whose codes they are.
+
+    Raises:
+        ValueError: as [`top_codes`], or it is no file of codes.
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    suffix, config = path.suffix.lower(), model.vqvae.config
+    levels = len(config.hop_lengths)
     if suffix == ".safetensors":
-        found: Any = _from_safetensors(path, top, fingerprint(vqvae))
+        found: list[Any] = _from_safetensors(path, levels - 1, fingerprint(model.vqvae))
     elif suffix == ".npy":
-        found = _from_numpy(path)
+        found = [_from_numpy(path)]
     elif suffix in _PICKLES:
         found = _from_published(path)
     else:
-        sound = audio.load_audio(path, sampling_rate=vqvae.config.sampling_rate)
-        with sampling_mode(model):
-            return encode_prompt(vqvae, sound, None)[-1].cpu().clone()
-    return _checked(path, found, vqvae.config.codebook_size)
+        raise ValueError(f"`codes` must be a file of codes (.safetensors, .npy, .pth.tar), got {str(path)!r}")
+    if len(found) > levels:
+        raise ValueError(f"{str(path)!r} must hold codes of at most {levels} levels, got {len(found)}")
+    known = [None if own is None else _checked(path, own, config.codebook_size) for own in found]
+    return [*[None] * (levels - len(known)), *known]
 
 
-def _from_safetensors(path: Path, top: int, codebook: str) -> Tensor:
+def _from_safetensors(path: Path, top: int, codebook: str) -> list[Any]:
     try:
         with safe_open(path, "pt") as file:
             names, told = list(file.keys()), file.metadata() or {}
@@ -63,7 +86,10 @@ def _from_safetensors(path: Path, top: int, codebook: str) -> Tensor:
                     f"{str(path)!r} must hold a tensor `level_{top}` or `codes`, or a single one; it holds "
                     f"{', '.join(names[:8]) or 'none'}"
                 )
-            return file.get_tensor(wanted[0])
+            lower = [f"level_{level}" for level in range(top)]
+            if wanted[0] != f"level_{top}":
+                lower = []
+            return [*[file.get_tensor(name) if name in names else None for name in lower], file.get_tensor(wanted[0])]
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
 
@@ -78,12 +104,17 @@ def _from_numpy(path: Path) -> Tensor:
     return torch.from_numpy(found.astype(np.int64))
 
 
-def _from_published(path: Path) -> Any:
+def _from_published(path: Path) -> list[Any]:
     found = read_pickle(path)
     levels = found.get("zs") if isinstance(found, dict) else None
-    if not isinstance(levels, list | tuple) or not levels or not isinstance(levels[-1], Tensor):
+    if (
+        not isinstance(levels, list | tuple)
+        or not levels
+        or not isinstance(levels[-1], Tensor)
+        or not levels[-1].numel()
+    ):
         raise ValueError(f"{str(path)!r} must hold `zs`, a list of codes of each level")
-    return levels[-1]
+    return [own if isinstance(own, Tensor) and own.numel() else None for own in levels]
 
 
 def _checked(path: Path, codes: Tensor, codebook_size: int) -> Tensor:
@@ -100,4 +131,4 @@ def _checked(path: Path, codes: Tensor, codebook_size: int) -> Tensor:
     return codes
 
 
-__all__ = ["top_codes"]
+__all__ = ["all_codes", "top_codes"]

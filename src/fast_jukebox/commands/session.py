@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fast_jukebox import audio
-from fast_jukebox.commands.model import chosen_device, load_model
-from fast_jukebox.commands.rescue import top_codes
-from fast_jukebox.generation.offload import set_offload
+from fast_jukebox.commands.model import chosen_device, load_model, model_name
+from fast_jukebox.commands.rescue import all_codes, top_codes
+from fast_jukebox.generation.engine import check_engine
 from fast_jukebox.generation.progress import ProgressBars, level_name
+from fast_jukebox.generation.sampling import check_seed
 from fast_jukebox.generation.session import Session
+from fast_jukebox.generation.session_store import SessionStore
 from fast_jukebox.generation.takes import Take
 
 _EMBEDDED = "embedded"
@@ -37,27 +39,25 @@ class Machine:
     offload: str | None
     quiet: bool
 
-    def load(self, name: str | None) -> Any:
+    def load(self, name: str | None, revision: str | None = None) -> Any:
         """A model, ready to sample."""
-        where = chosen_device(self.device)
-        if self.offload is None:
-            return load_model(name, where)
-        loaded = load_model(name, chosen_device("cpu"))
-        set_offload(loaded, self.offload, where)
-        return loaded
+        check_engine(self.engine)
+        return load_model(name, chosen_device(self.device), self.offload, revision)
 
     def open(self, folder: Path) -> Session:
-        """A session with its model."""
+        """A session with its model, at the revision that it was made with unless another model is named."""
         session = Session.open(folder)
         known = session.facts.name
-        name = self.model if self.model is not None else None if known == _EMBEDDED else known
-        if name == "":
+        if self.model is not None:
+            session.model = self.load(self.model)
+        elif known == "":
             raise ValueError("`--model` must be given: the session does not know where its model was loaded from")
-        session.model = self.load(name)
+        else:
+            session.model = self.load(None if known == _EMBEDDED else known, session.facts.revision)
         return session
 
-    def run(self, session: Session) -> None:
-        """Do what is asked for, with bars.
+    def run(self, session: Session, takes: Sequence[Take]) -> list[Path]:
+        """Do what is asked for, with bars, and write how takes sound; the files.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; its text says how to go on.
@@ -65,8 +65,11 @@ class Machine:
         try:
             with ProgressBars(False if self.quiet else None) as bars:
                 session.run(progress=bars, engine=self.engine)
+            return sounds(session, takes)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; `fast-jukebox resume {session.folder}` goes on") from None
+            raise KeyboardInterrupt(
+                f"interrupted; what was made is saved, `fast-jukebox resume {session.folder}` goes on"
+            ) from None
 
 
 def new(
@@ -74,43 +77,64 @@ def new(
     machine: Machine,
     *,
     prompt: Path | None = None,
+    codes: Path | None = None,
     draft: bool = False,
     **arguments: Any,
 ) -> list[Path]:
     """Begin a session and make its first takes; the sound files written."""
+    session = _begun(folder, machine, prompt, codes, top_only=False, draft=draft, **arguments)
+    return machine.run(session, list(session.takes.values()))
+
+
+def rescue(folder: Path, machine: Machine, file: Path, stop_level: int = 0, **arguments: Any) -> list[Path]:
+    """Begin a session with the top codes of a file and make the lower levels; the sound files written."""
+    session = _begun(folder, machine, None, file, top_only=True, stop_level=stop_level, **arguments)
+    return machine.run(session, list(session.takes.values()))
+
+
+def _begun(
+    folder: Path,
+    machine: Machine,
+    prompt: Path | None,
+    codes: Path | None,
+    top_only: bool,
+    draft: bool = False,
+    **arguments: Any,
+) -> Session:
+    if prompt is not None and codes is not None:
+        raise ValueError("`--prompt` must not be given with `--codes`, got both")
+    if arguments.get("seed") is not None:
+        check_seed(arguments["seed"])
+    SessionStore(folder).check_new()  # before the model is loaded
     model = machine.load(machine.model)
     if prompt is not None:
         arguments["prompt"] = audio.load_audio(prompt, sampling_rate=model.vqvae.config.sampling_rate)
-    name = _EMBEDDED if machine.model is None else machine.model
-    session = Session.create(folder, model, stop_level=_lowest(model, draft), model_name=name, **_said(arguments))
-    machine.run(session)
-    return sounds(session, list(session.takes.values()))
-
-
-def rescue(folder: Path, machine: Machine, file: Path, **arguments: Any) -> list[Path]:
-    """Begin a session with the top codes of a file and make the lower levels; the sound files written."""
-    model = machine.load(machine.model)
-    codes = [*[None] * (len(model.priors) - 1), top_codes(file, model)]
-    name = _EMBEDDED if machine.model is None else machine.model
-    session = Session.create(folder, model, codes=codes, model_name=name, **_said(arguments))
-    machine.run(session)
-    return sounds(session, list(session.takes.values()))
+    if codes is not None:
+        lower: list[Any] = [None] * (len(model.priors) - 1)
+        arguments["codes"] = [*lower, top_codes(codes, model)] if top_only else all_codes(codes, model)
+    arguments.setdefault("stop_level", _lowest(model, draft))
+    name = _EMBEDDED if machine.model is None else model_name(machine.model)
+    return Session.create(folder, model, model_name=name, **_said(arguments))
 
 
 def resume(folder: Path, machine: Machine) -> list[Path]:
-    """Finish what was asked for; the sound files written."""
+    """Finish what was asked for; the sound files written: also those for which there was no time."""
     session = machine.open(folder)
-    waiting = sorted({number for job in session.jobs for number in job.takes})
-    machine.run(session)
-    return sounds(session, [session.takes[number] for number in waiting])
+    waiting = {number for job in session.jobs for number in job.takes}
+    return machine.run(
+        session, [take for number, take in session.takes.items() if number in waiting or not _is_heard(session, take)]
+    )
+
+
+def _is_heard(session: Session, take: Take) -> bool:
+    """Whether there is a file of how a take sounds; of a beginning of another take nobody waits for one."""
+    return take.origin == "cut" or any(session.folder.glob(f"take-{take.number}-*"))
 
 
 def branch(folder: Path, machine: Machine, count: int, seconds: float, take: int | None, **told: Any) -> list[Path]:
     """Make candidates of what comes next; the sound files written."""
     session = machine.open(folder)
-    takes = session.branch(count, seconds, take, **_said(told))
-    machine.run(session)
-    return sounds(session, takes)
+    return machine.run(session, session.branch(count, seconds, take, **_said(told)))
 
 
 def extend(
@@ -119,8 +143,7 @@ def extend(
     """Go on with a take; the sound files written."""
     session = machine.open(folder)
     longer = session.extend(duration, take, stop_level=_lowest(session.model, draft), **_said(told))
-    machine.run(session)
-    return sounds(session, [longer])
+    return machine.run(session, [longer])
 
 
 def upsample(
@@ -130,16 +153,22 @@ def upsample(
     session = machine.open(folder)
     found = session.take(take)
     session.request([found], stop_level, start, end)
-    machine.run(session)
     if start is None and end is None:
-        return sounds(session, [found])
-    part = folder / f"take-{found.number}-{start or 0:g}-{end or found.samples / session.facts.sampling_rate:g}.wav"
+        return machine.run(session, [found])
+    machine.run(session, [])
+    part = (
+        session.folder
+        / f"take-{found.number}-{start or 0:g}-{end or found.samples / session.facts.sampling_rate:g}.wav"
+    )
     return [session.export(part, found, stop_level, start, end)]
 
 
 def export(folder: Path, machine: Machine, output: Path, take: int | None, level: int | None, *span: Any) -> Path:
     """Write the sound or the codes of a take."""
     if output.suffix.lower() == ".safetensors":
+        for name, value in zip(("level", "start", "end"), (level, *span), strict=True):
+            if value is not None:
+                raise ValueError(f"`{name}` must go with sound, as codes are written whole, got {value!r}")
         return Session.open(folder).export(output, take)
     return machine.open(folder).export(output, take, level, *span)
 
@@ -165,14 +194,6 @@ def _said(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def words(artist: str | None, genre: str | None, lyrics: Path | None) -> dict[str, Any] | None:
-    """Metadata of what was said on a command line."""
-    told = _said({"artist": artist, "genre": genre})
-    if lyrics is not None:
-        told["lyrics"] = lyrics.expanduser().read_text(encoding="utf-8")
-    return told or None
-
-
 __all__ = [
     "Machine",
     "branch",
@@ -183,5 +204,4 @@ __all__ = [
     "resume",
     "sounds",
     "upsample",
-    "words",
 ]

@@ -48,6 +48,12 @@ def song_words(
     return check_song(words) or None
 
 
+def dropped_note(dropped: str) -> str:
+    """What to say of characters of lyrics that a model cannot spell; there is at least one."""
+    were = "1 character of the lyrics was" if len(dropped) == 1 else f"{len(dropped)} characters of the lyrics were"
+    return f"{were} dropped: {''.join(dict.fromkeys(dropped))}"
+
+
 def _read(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"`--lyrics-file` must be a file, got {str(path)!r}")
@@ -59,4 +65,4 @@ def _read(path: Path) -> str:
         raise ValueError(f"`--lyrics-file` must be UTF-8 text, got {str(path)!r}: {error}") from error
 
 
-__all__ = ["song_words"]
+__all__ = ["dropped_note", "song_words"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -49,9 +50,9 @@ class ModelFacts:
     def of(cls, model: Any, name: str | None = None) -> ModelFacts:
         """Look at a whole model."""
         config = model.vqvae.config
-        known = getattr(model, "name_or_path", None) or ""
+        known = name if name is not None else getattr(model, "name_or_path", None) or ""
         return cls(
-            name=known if name is None else name,
+            name=os.path.abspath(known) if os.path.isdir(known) else known,  # found from other folders, too
             revision=getattr(getattr(model, "config", None), "_commit_hash", None),
             sampling_rate=int(config.sampling_rate),
             hop_lengths=tuple(config.hop_lengths),

@@ -22,6 +22,13 @@ HOMES = ("cpu", "disk")
 """Where the priors can live while they do not sample."""
 
 
+def check_home(home: str | None) -> str | None:
+    """`home`, or a `ValueError` where priors cannot live there."""
+    if home is not None and home not in HOMES:
+        raise ValueError(f"`home` must be one of {', '.join(map(repr, HOMES))} or None, got {home!r}")
+    return home
+
+
 class Visits:
     """Brings the priors of a model to a device one at a time. The VQ-VAE, which is small, stays there.
 
@@ -49,8 +56,7 @@ class Visits:
         device: torch.device | str | None = None,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        if home not in HOMES:
-            raise ValueError(f"`home` must be one of {', '.join(map(repr, HOMES))} or None, got {home!r}")
+        check_home(home)
         self.home, self.device = home, _device_for(model, device)
         self._guest: nn.Module | None = None
         self._homes: dict[int, dict[str, Tensor]] = {}
@@ -137,8 +143,7 @@ def set_offload(
         ValueError: there is no such home or device.
         OSError: the weights cannot be written.
     """
-    if home is not None and home not in HOMES:
-        raise ValueError(f"`home` must be one of {', '.join(map(repr, HOMES))} or None, got {home!r}")
+    check_home(home)
     before: Visits | None = getattr(model, "_visits", None)
     if before is not None:
         before.end()
@@ -218,4 +223,4 @@ def _copied(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, copy=True)
 
 
-__all__ = ["HOMES", "Visits", "offloaded_bytes", "set_offload"]
+__all__ = ["HOMES", "Visits", "check_home", "offloaded_bytes", "set_offload"]

@@ -94,6 +94,8 @@ class Session(SessionState):
         refused = [name for name in ("start_level", "progress", "engine", "max_batch_size") if name in arguments]
         if refused:
             raise ValueError(f"`{refused[0]}` is no argument of a new session; `run` takes what is about computing")
+        session = cls(SessionStore(folder), model)
+        session._store.check_new()  # before the work, and again when nobody else can be making one there
         metadata = arguments.get("metadata")
         with sampling_mode(model):
             sampler = model._sampler(arguments)
@@ -104,12 +106,12 @@ class Session(SessionState):
         config = resolve_generation_config(own, arguments.get("generation_config"), given_settings)
         settings = checked_settings({name: getattr(config, name) for name in SETTINGS})
         origin = "recording" if arguments.get("prompt") is not None else "codes" if arguments.get("codes") else "new"
-        session = cls(SessionStore(folder), model)
         session.facts = ModelFacts.of(model, model_name)
         session._seed = plan.seeds[0]
         records = [metadata_record(metadata, song) for song in range(plan.num_samples)]
         session._store.make_folder()
         with session._store.locked():
+            session._store.check_new()
             for song, told in enumerate(records):
                 given = [None if each is None else each[song if each.shape[0] > 1 else 0].cpu() for each in plan.given]
                 take = Take(
@@ -328,7 +330,7 @@ class Session(SessionState):
                 wanted = [self.takes[number] for number in job.takes]
                 for batch in alike(self._codes, wanted):
                     sample_takes(model, self._codes, batch, job, progress, engine, max_batch_size)
-                self.jobs.pop(0)
+                self.jobs = [other for other in self.jobs if other != job]
                 self._write()
 
     resume = run

@@ -78,6 +78,21 @@ class SessionStore:
                 self._lock.close()
                 self._lock = None
 
+    def check_new(self) -> None:
+        """Refuse a folder that a new session cannot have.
+
+        Raises:
+            ValueError: there is something in it.
+            SessionError: it cannot be looked into.
+        """
+        try:
+            # What a process left that was killed before it had written the manifest is no session yet.
+            names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        except OSError as error:
+            raise SessionError(f"cannot look into {str(self.folder)!r}: {_reason(error)}") from error
+        if not all(name in (_LOCK, _CODES) or name.endswith(".tmp") for name in names):
+            raise ValueError(f"`folder` must be new or empty, but there is something in {str(self.folder)!r}")
+
     def make_folder(self) -> None:
         """Make the folder of a new session.
 
@@ -85,11 +100,8 @@ class SessionStore:
             ValueError: there is something in it.
             SessionError: it cannot be made.
         """
+        self.check_new()
         try:
-            # What a process left that was killed before it had written the manifest is no session yet.
-            names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-            if not all(name in (_LOCK, _CODES) or name.endswith(".tmp") for name in names):
-                raise ValueError(f"`folder` must be new or empty, but there is something in {str(self.folder)!r}")
             (self.folder / _CODES).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SessionError(f"cannot make the session's folder {str(self.folder)!r}: {_reason(error)}") from error

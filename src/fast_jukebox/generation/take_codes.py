@@ -82,7 +82,7 @@ class TakeCodes:
             codes = tensors["codes"].reshape(-1)[layout.given if not layout.parallel else 0 :]
             right = sorted(set(numbers)) == numbers and min([0, *numbers]) == 0 and len(codes) == sum(counts)
             right = right and (layout.parallel or numbers == list(range(len(numbers))))
-        except (KeyError, IndexError) as error:
+        except (KeyError, IndexError, TypeError) as error:
             raise self._another(name, take) from error
         if not right or facts.get("take") != take.number or facts.get("level") != level:
             raise self._another(name, take)
