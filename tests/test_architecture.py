@@ -62,7 +62,7 @@ INSIDE_FUNCTIONS_ONLY = {
 # What stands in the Hub's place while tests run.
 TEST_TOOLS = {"hub_api.py", "hub_server.py", "hub_store.py"}
 # Test files that watch over the package as a whole and so mirror no single file.
-WHOLE_PACKAGE_TESTS = {"test_architecture.py", "test_import.py"}
+WHOLE_PACKAGE_TESTS = {"test_architecture.py", "test_import.py", "examples/test_readme.py"}
 
 
 def source_files() -> list[Path]:

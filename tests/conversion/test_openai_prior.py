@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from fast_jukebox.conversion.openai import convert_prior
 from fast_jukebox.conversion.openai_prior import key_map, prior_config, transposed_keys
 from fast_jukebox.models.prior import FastJukeboxPrior
+from fast_jukebox.models.prior.native import NativeUnavailable, library
 
 CASES = [
     "top_unconditional",
@@ -100,9 +101,14 @@ def test_golden_conditioning(golden):
         golden.check("y_cond", conditioning.start)
 
 
-@pytest.mark.parametrize("engine", ["eager", "graph", "auto"])
+@pytest.mark.parametrize("engine", ["eager", "native", "graph", "auto"])
 @pytest.mark.parametrize("name", ["greedy", "greedy_continued"])
 def test_golden_greedy_sampling(golden, name, engine):
+    if engine == "native":
+        try:
+            library()
+        except NativeUnavailable as error:
+            pytest.skip(str(error))
     songs = golden.codes.shape[0]
     known = int(golden.tensors["in/prompt_len"]) if name == "greedy_continued" else 0
     codes = golden.prior.generate(

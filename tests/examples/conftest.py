@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+NAMES = ("prepare_songs", "run_vqvae", "run_prior", "run_distill", "run_evaluation", "run_ablation")
+
 
 @pytest.fixture(scope="module")
 def scripts(request):
@@ -20,7 +22,7 @@ def scripts(request):
         spec.loader.exec_module(module)
         return module
 
-    return {name: load(name) for name in ("run_vqvae", "run_prior", "run_distill", "run_ablation")}
+    return {name: load(name) for name in NAMES}
 
 
 @pytest.fixture

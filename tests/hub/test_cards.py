@@ -1,4 +1,7 @@
+import re
+
 import pytest
+import torch
 from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 
 from fast_jukebox import hub
@@ -188,3 +191,25 @@ def test_the_templates_are_cards_that_want_a_license(depth, repository_root, cli
         row = f"| {level} | {prior.num_hidden_layers} | {prior.hidden_size} | {prior.n_ctx} | {seconds:.1f} s |"
         assert row in card.text
     assert "Nothing has been measured for this card." in card.text
+
+
+@pytest.mark.parametrize("depth", PRESETS)
+def test_the_templates_are_what_is_made_of_their_texts(depth, repository_root):
+    from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+
+    text = (repository_root / "model_cards" / f"fastjukebox-{depth}.md").read_text(encoding="utf-8")
+    title, *sections = re.split(r"\n## (.*)\n\n", text.split("---\n", 2)[2])
+    said = dict(zip(sections[::2], sections[1::2], strict=True))
+    made = hub.model_card(
+        name=f"your-name/fastjukebox-{depth}",
+        description=title.split("\n\n", 1)[1],
+        training=said["How it was trained"],
+        license="apache-2.0",
+        license_text=said["Licence"],
+        base_model=PRESETS[depth],
+        tags=["knowledge-distillation"] if PRESETS[depth] else [],
+    )
+    assert str(made).replace("license: apache-2.0", "license: unknown").rstrip() == text.rstrip()
+    with torch.device("meta"):
+        model = FastJukeboxModel(FastJukeboxConfig.preset(f"fastjukebox-{depth}"))
+    assert f"{sum(weight.numel() for weight in model.parameters()) / 1e9:.2f} billion parameters" in title

@@ -32,6 +32,13 @@ def test_each_level_has_its_own_words(processor):
     assert processor.levels[0].label_length == 7
 
 
+@pytest.mark.parametrize("field", ["vocabulary", "max_genres", "lyric_length"])
+@pytest.mark.parametrize("value", [-1, 10**30, 1.5, True, "3", None])
+def test_numbers_that_no_level_has_are_refused(field, value):
+    with pytest.raises(ValueError, match=rf"`{field}` must be an integer from [01] to 1000000, got"):
+        LevelLabels(**{field: value})
+
+
 def test_several_songs_at_once(processor, caplog):
     with caplog.at_level(logging.WARNING):
         labels = processor([SONG, {}, {"artist": "nobody", "unknown": True, "lyrics": "♪ la ♪"}])

@@ -33,7 +33,7 @@ class LevelLabels:
     """What the prior of a level is told: a vocabulary's number, genre slots, and characters of lyrics in a window.
 
     Raises:
-        ValueError: a number is none, or too small.
+        ValueError: a number is none, too small, or larger than any prior's.
     """
 
     vocabulary: int = 0
@@ -42,7 +42,7 @@ class LevelLabels:
 
     def __post_init__(self) -> None:
         for name, fewest in (("vocabulary", 0), ("max_genres", 1), ("lyric_length", 0)):
-            _check_whole(name, getattr(self, name), fewest)
+            _check_whole(name, getattr(self, name), fewest, _MOST)
 
     @property
     def label_length(self) -> int:
@@ -371,9 +371,14 @@ class FastJukeboxProcessor:
 _DOWNLOAD = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
 
-def _check_whole(name: str, value: Any, fewest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < fewest:
-        raise ValueError(f"`{name}` must be an integer of at least {fewest}, got {value!r}")
+_MOST = 1_000_000  # of anything that a level has
+
+
+def _check_whole(name: str, value: Any, fewest: int, most: int | None = None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < fewest or (most is not None and value > most):
+        limit = f"of at least {fewest}" if most is None else f"from {fewest} to {most}"
+        raise ValueError(f"`{name}` must be an integer {limit}, got {value!r}")
 
 
 def _prior_configs(config: Any) -> list[Any]:

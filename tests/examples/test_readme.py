@@ -1,0 +1,118 @@
+"""The way that examples/README.md tells, as written: from songs to a student on the Hub that is played."""
+
+import copy
+import json
+import os
+import re
+import stat
+import subprocess
+
+import pytest
+import soundfile
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox.cli import app
+from fast_jukebox.data.chorales import RenderReport
+from fast_jukebox.evaluation.controls import random_notes
+from fast_jukebox.evaluation.pitch import SCALES
+
+RATE = 8000
+TRAINING = ["--use_cpu", "true", "--disable_tqdm", "true"]
+MORE = {
+    "run_vqvae": [*TRAINING, "--window", "640"],
+    "run_prior": [*TRAINING, "--max_eval_windows", "2"],
+    "run_distill": [*TRAINING, "--max_eval_windows", "2"],
+    "run_evaluation": ["--max_windows", "2", "--num_samples", "2", "--duration", "0.55", "--device", "cpu"],
+}
+"""What makes each script quick, beside fewer steps."""
+
+
+def said_to_the_shell(block, folder):
+    """The commands that a shell makes of a block of the page, as lists of words, in their order."""
+    told = folder / "told"
+    told.write_text("")
+    for name in ("python", "fast-jukebox"):
+        stub = folder / name
+        stub.write_text(
+            f'#!/bin/sh\nfor word in {name} "$@"; do printf "%s\\0" "$word"; done >> {told}; echo >> {told}\n'
+        )
+        stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-eu", "-c", block], check=True, env=environment, timeout=60)
+    return [line.split("\0")[:-1] for line in told.read_text().splitlines()]
+
+
+def notes(folder, recipe, limit=None):
+    """In the synthesiser's place: six songs of notes in C major, two of them held out."""
+    os.makedirs(folder)
+    rows = []
+    for index in range(6):
+        song = random_notes(2.0, RATE, index, pitch_classes=SCALES["major"])
+        soundfile.write(f"{folder}/{index}.wav", song.numpy(), RATE)
+        rows.append({"file_name": f"{index}.wav", "split": "test" if index < 2 else "train"})
+    with open(f"{folder}/metadata.jsonl", "w", encoding="utf-8") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    return RenderReport()
+
+
+@pytest.fixture
+def presets(tiny_config, monkeypatch):
+    """The named sizes as tiny models of their depths, at a rate at which notes can be heard."""
+    settings = tiny_config.to_dict()
+    settings["vqvae_config"] |= {"strides": [4, 2, 2], "sampling_rate": RATE}
+    for level, prior in enumerate(settings["prior_configs"]):
+        prior |= {"sampling_rate": RATE, "hop_length": 16 * 2**level}
+
+    def preset(cls, name):
+        own = copy.deepcopy(settings)
+        for prior in own["prior_configs"]:
+            prior["num_hidden_layers"] = int(name.removeprefix("fastjukebox-mini-"))
+        return FastJukeboxConfig.from_dict(own)
+
+    monkeypatch.setattr(FastJukeboxConfig, "preset", classmethod(preset))
+
+
+@pytest.mark.slow
+def test_the_way_from_songs_to_a_student_on_the_hub(scripts, hub, presets, repository_root, tmp_path, monkeypatch):
+    hub.users["token-of-you"] = ["you"]
+    monkeypatch.setenv("HF_TOKEN", "token-of-you")
+    monkeypatch.setattr(scripts["prepare_songs"], "render_chorales", notes)
+    monkeypatch.chdir(tmp_path)
+    page = (repository_root / "examples" / "README.md").read_text(encoding="utf-8")
+    assert {path.name for path in (repository_root / "examples").glob("*.py")} == set(
+        re.findall(r"^\| \[(\w+\.py)\]", page, re.MULTILINE)
+    )
+    for pattern, fewer in (
+        (r"--max_steps \d+", "--max_steps 1"),
+        (r'"steps": \d+', '"steps": 1'),
+        (r"--duration \d+", "--duration 0.2"),
+    ):
+        page = re.sub(pattern, fewer, page)
+
+    used = []
+    for language, code in re.findall(r"```(bash|python)\n(.*?)```", page, re.DOTALL):
+        if language == "python":
+            exec(compile(code, "examples/README.md", "exec"), {})
+            continue
+        for program, *words in said_to_the_shell(code, tmp_path):
+            if program == "fast-jukebox":
+                result = CliRunner().invoke(app, words)
+                assert result.exit_code == 0, result.output
+                continue
+            script, words = re.fullmatch(r"examples/(\w+)\.py", words[0])[1], words[1:]
+            scripts[script].main([*words, *MORE.get(script, [])])
+            used.append(script)
+    assert used == ["prepare_songs", "run_vqvae", *["run_prior"] * 3, "run_distill", "run_evaluation"]
+
+    student = FastJukeboxModel.from_pretrained("you/fastjukebox-mini-9")
+    assert [prior.config.num_hidden_layers for prior in student.priors] == [9, 9, 9]
+    card = ModelCard.load("you/fastjukebox-mini-9")
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", "you/fastjukebox-mini-36")
+    assert "Distilled (top level (2) from one of 36" in card.text
+    assert {result.metric_name for result in card.data.eval_results or []}
+    teacher = FastJukeboxModel.from_pretrained("you/fastjukebox-mini-36")
+    assert [prior.config.num_hidden_layers for prior in teacher.priors] == [36, 36, 36]
+    assert json.loads((tmp_path / "runs" / "evaluation" / "figures.json").read_text())["test_songs"] == 2
+    assert soundfile.info(tmp_path / "song.wav").frames == 0.2 * RATE
