@@ -19,9 +19,15 @@ def test_a_deeper_prior_is_gone_on_to(tiny_model, monkeypatch):
         return Pace(1.0 + 0.1 * depth, 0.01 * depth, 0.5)
 
     monkeypatch.setattr(calibration, "_time_stack", time_stack)
+    monkeypatch.setattr(calibration, "_time_conditioning", lambda prior, rows, length, device: 0.25 * rows)
     pace = measure_pace(prior, 128, 32, SamplingSettings(), CPU)
+    expected = Pace(pytest.approx(2 * 2.2), pytest.approx(2 * 0.12), pytest.approx(2 * 0.5 + 0.25 * 128))
+    assert pace == expected
+    assert timed == [(12, 64)]  # narrow: all of it
+    timed.clear()
+    monkeypatch.setattr(calibration, "NARROW", prior.config.hidden_size)
+    assert measure_pace(prior, 128, 32, SamplingSettings(), CPU) == expected
     assert timed == [(3, 64), (6, 64)]
-    assert pace == Pace(pytest.approx(2 * 2.2), pytest.approx(2 * 0.12), pytest.approx(2 * 0.5))
 
 
 @pytest.mark.parametrize("level", [0, 2])
@@ -50,3 +56,23 @@ def test_labelled_priors_are_timed_too(tiny_model):
 def test_decoding_is_timed_with_what_pieces_share(tiny_model):
     short, long = (measure_decoding(tiny_model.vqvae, 0, samples, CPU) for samples in (1600, 1_600_000))
     assert 0 < short < long
+
+
+def test_a_step_is_the_median_of_rows_of_steps():
+    assert calibration._step_seconds([(1, 5.0), (9, 9.0), (17, 93.0), (20, 94.5)]) == 0.5
+    assert calibration._step_seconds([(1, 5.0)]) == 5.0  # a window of one code
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_conditioning_costs_in_proportion_to_rows(tiny_model, level, monkeypatch):
+    """A clock that ticks once a window conditioned."""
+    prior, ticks = tiny_model.priors[level], [0.0]
+    condition = type(prior)._condition
+
+    def counted(self, songs, *args):
+        ticks[0] += songs
+        return condition(self, songs, *args)
+
+    monkeypatch.setattr(type(prior), "_condition", counted)
+    monkeypatch.setattr(calibration, "_now", lambda device: ticks[0])
+    assert calibration._time_conditioning(prior, 12, prior.config.n_ctx, CPU) == 12

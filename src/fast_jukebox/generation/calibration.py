@@ -1,27 +1,30 @@
-"""How long a step takes on this machine, from a shallow stack of random weights: a second or so a level."""
+"""How long a step takes on this machine, from a stack of any weights and few layers: a second or so a level."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
+from transformers.initialization import no_init_weights
 
 from fast_jukebox.generation.decoding import decoder_reach, pieces
 from fast_jukebox.generation.engine import make_step, sample_window, sampling_mode
 from fast_jukebox.generation.sampling import SamplingSettings
-from fast_jukebox.generation.threads import suited_threads
+from fast_jukebox.generation.threads import NARROW, granted_threads, share_out, single_threads, suited_threads
 
 _SECONDS = 0.5
-"""What one timing may take, as far as a few steps allow."""
-_FEWEST_STEPS, _MOST_STEPS = 8, 256
+"""What the steps of one timing may take, as far as a few steps allow."""
+_FEWEST_STEPS, _MOST_STEPS = 4, 256
 """How many steps are timed."""
-_CONDITIONED_ROWS = 2
-"""Rows whose conditioning is timed; others cost as much each."""
+_REPEATS = 3
+"""How often what comes before the first code is timed; the first time, when things are built, does not count."""
 _CPU_ROWS = 64
 """Rows that are timed on a CPU at most; there more of them cost as much each."""
 
@@ -49,7 +52,8 @@ def measure_pace(
     device: torch.device,
     engine: str = "auto",
 ) -> Pace:
-    """Time stacks of one and of two cycles of the attention patterns and go on from them to the prior's depth.
+    """Time a stack of the prior's sizes: narrow priors at their depth, others as stacks of one and of two cycles of the
+    attention patterns, from which it goes on to the prior's depth.
 
     Args:
         prior: of which configuration, class and dtype are read; it may be on the meta device.
@@ -60,17 +64,18 @@ def measure_pace(
         engine: see [`~fast_jukebox.generation.engine.make_step`].
     """
     timed = min(rows, _CPU_ROWS) if device.type == "cpu" else rows
-    cycle = min(len(prior.config.attention_patterns), prior.config.num_hidden_layers)
+    cycle = _cycle(prior.config)
     depth = prior.config.num_hidden_layers
-    shallow = _time_stack(prior, cycle, timed, length, settings, device, engine)
-    if depth == cycle:
-        deep = shallow
+    if depth == cycle or prior.config.hidden_size < NARROW:
+        deep = _time_stack(prior, depth, timed, length, settings, device, engine)
     else:
+        shallow = _time_stack(prior, cycle, timed, length, settings, device, engine)
         deeper = _time_stack(prior, min(2 * cycle, depth), timed, length, settings, device, engine)
         growth = (depth - cycle) / (min(2 * cycle, depth) - cycle)
         deep = Pace(*(max(b + (a - b) * growth, a) for a, b in zip(_values(deeper), _values(shallow), strict=True)))
     share = rows / timed
-    return Pace(deep.step * share, deep.prompt_code * share, deep.window * share)
+    conditioned = _time_conditioning(prior, rows, length, device)
+    return Pace(deep.step * share, deep.prompt_code * share, deep.window * share + conditioned)
 
 
 def measure_decoding(vqvae: Any, level: int, samples: int, device: torch.device) -> float:
@@ -82,64 +87,124 @@ def measure_decoding(vqvae: Any, level: int, samples: int, device: torch.device)
         samples: audio samples of the song.
         device: where to time.
     """
-    with _random_state_kept():
-        real = type(vqvae)(copy.deepcopy(vqvae.config)).to(device=device, dtype=vqvae.dtype)
+    real = _any_weights(type(vqvae), copy.deepcopy(vqvae.config), device, vqvae.dtype)
     hop, reach = vqvae.config.hop_lengths[level], decoder_reach(real, level)
     whole = samples // hop + 1
-    work = sum(min(stop + reach, whole) - max(start - reach, 0) for start, stop in pieces(hop, whole))
+    spans = list(pieces(hop, whole))
+    work = sum(min(stop + reach, whole) - max(start - reach, 0) for start, stop in spans)
     count = max(min(whole, vqvae.config.sampling_rate // hop), 1)
     codes = torch.zeros((1, count), dtype=torch.int64, device=device)
-    with sampling_mode(real):
-        real.decode([codes], level)
-        started = _now(device)
-        real.decode([codes], level)
-        return (_now(device) - started) / count * work
+    with sampling_mode(real), single_threads() if device.type == "cpu" else nullcontext():
+        at_once = min(granted_threads(), len(spans)) if device.type == "cpu" else 1
+        seconds = _least(lambda: share_out(lambda _: real.decode([codes], level), at_once), device)
+    return seconds / at_once / count * work
 
 
 def _values(pace: Pace) -> tuple[float, float, float]:
     return pace.step, pace.prompt_code, pace.window
 
 
+def _time_conditioning(prior: Any, rows: int, length: int, device: torch.device) -> float:
+    """Seconds to condition so many windows of `length` codes, on a CPU from few and where that takes long short ones."""
+    stack, condition = _stack(prior, _cycle(prior.config), device)
+    short = _short(prior.config, length)
+    with sampling_mode(stack), suited_threads(stack):
+        few = _at_once(rows, device)
+        if device.type != "cpu":
+            return _least(lambda: condition(rows, length), device)
+        seconds = _least(lambda: condition(few, short), device) * length / short
+        if seconds < _SECONDS:
+            seconds = _least(lambda: condition(few, length), device)
+        return seconds * rows / few
+
+
 def _time_stack(
     prior: Any, depth: int, rows: int, length: int, settings: SamplingSettings, device: torch.device, engine: str
 ) -> Pace:
+    """The pace of a prior of another depth, conditioning apart."""
+    stack, condition = _stack(prior, depth, device)
+    short = _short(prior.config, length)
+
+    def window(conditioning: Any, rows: int, known: int, new: int) -> list[tuple[int, float]]:
+        """Codes and seconds since the start, as the loop counts them."""
+        prompt = torch.zeros((rows, known), dtype=torch.int64, device=device)
+        noise = torch.full((rows, new), 0.5, device=device)
+        times: list[tuple[int, float]] = []
+        started = _now(device)
+        step = make_step(stack, conditioning, rows, settings, engine)
+        sample_window(step, prompt, noise, lambda count: times.append((count, _now(device) - started)))
+        return times
+
+    with sampling_mode(stack), suited_threads(stack):
+        one = condition(1, short)
+        every = type(one).joined([one] * rows)
+        warm = window(every, rows, 0, min(_FEWEST_STEPS, short))
+        many = min(max(int(_SECONDS / max(_step_seconds(warm), 1e-6)), _FEWEST_STEPS), short)
+        times = window(every, rows, 0, many)
+        first, step = times[0][1], _step_seconds(times)
+        few = _at_once(rows, device)
+        known, prompted = short - 1, type(one).joined([one] * few)
+        nothing = _least(lambda: window(prompted, few, 0, 1), device)
+        filled = _least(lambda: window(prompted, few, known, 1), device) if known else nothing
+    return Pace(step, max(filled - nothing, 0.0) / max(known, 1) * rows / few, max(first - step, 0.0))
+
+
+def _stack(prior: Any, depth: int, device: torch.device) -> tuple[Any, Callable[[int, int], Any]]:
+    """A prior of any weights and another depth, and what conditions windows, so many of so many codes, on anything."""
     config = copy.deepcopy(prior.config)
     config.num_hidden_layers = depth
-    with _random_state_kept():
-        stack = type(prior)(config).to(device=device, dtype=prior.dtype)
-    known = min(2 * config.block_ctx, length // 2)  # beyond the first rows, where there is less to attend to
-    short = min(known + _MOST_STEPS, length) // config.upper_ratio * config.upper_ratio
-    prompt = torch.zeros((rows, known), dtype=torch.int64, device=device)
-    noise = torch.full((rows, short), 0.5, device=device)
+    stack = _any_weights(type(prior), config, device, prior.dtype)
 
     def condition(count: int, length: int) -> Any:
         upper = torch.zeros((count, length // config.upper_ratio), dtype=torch.int64, device=device)
         labels = _labels(config, count).to(device) if config.metadata_length else None
         return stack.condition(count, length, upper_codes=upper if config.upper_downs else None, metadata=labels)
 
-    def seconds(new: int, known: int = known) -> float:
-        with suited_threads(stack):
-            started = _now(device)
-            step = make_step(stack, conditioning, rows, settings, engine)
-            sample_window(step, prompt[:, :known], noise[:, :new])
-            return _now(device) - started
+    return stack, condition
 
-    with sampling_mode(stack):
-        conditioning = condition(rows, short)
-        fewest = max(min(_FEWEST_STEPS, short - known), 1)
-        seconds(fewest)  # whatever is built for the first window
-        one = min(seconds(1), seconds(1))
-        few = seconds(fewest)
-        guess = max((few - one) / max(fewest - 1, 1), few / fewest / 10)
-        many = min(max(int(_SECONDS / guess), fewest), short - known)
-        whole = seconds(many)
-        step = max((whole - one) / max(many - 1, 1), whole / many / 10)  # the second where the first is lost in noise
-        nothing = seconds(1, 0)
-        few_rows = min(rows, _CONDITIONED_ROWS)
+
+def _cycle(config: Any) -> int:
+    """Layers after which the attention patterns repeat, of those that there are."""
+    return min(len(config.attention_patterns), config.num_hidden_layers)
+
+
+def _short(config: Any, length: int) -> int:
+    """Codes of a short window, whole codes of the level above."""
+    return max(min(_MOST_STEPS, length) // config.upper_ratio, 1) * config.upper_ratio
+
+
+def _at_once(rows: int, device: torch.device) -> int:
+    """How many rows are conditioned, or take in their prompts, at once: on a CPU one for each thread, and one by one
+    where each operation is shared by all threads.
+    """
+    if device.type != "cpu":
+        return rows
+    return min(rows, granted_threads() if torch.get_num_threads() == 1 else 1)
+
+
+def _step_seconds(times: Sequence[tuple[int, float]]) -> float:
+    """Seconds of a step, the median of what the loop counted after the first code."""
+    steps = [(late - early) / (done - before) for (before, early), (done, late) in pairwise(times)]
+    return median(steps) if steps else times[0][1]
+
+
+def _least(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that some work takes where nothing disturbs it."""
+    seconds = []
+    for _ in range(_REPEATS):
         started = _now(device)
-        condition(few_rows, length)
-        conditioned = (_now(device) - started) * rows / few_rows
-    return Pace(step, max(one - nothing, 0.0) / max(known, 1), conditioned + max(nothing - step, 0.0))
+        work()
+        seconds.append(_now(device) - started)
+    return min(seconds[1:])
+
+
+def _any_weights(kind: Any, config: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model whose weights are all the same, which is quicker than drawing them."""
+    with torch.random.fork_rng(devices=[]), no_init_weights(), torch.no_grad():
+        model = kind(config).to(device=device, dtype=dtype)
+        for weight in model.parameters():
+            weight.fill_(1e-4)  # neither overflows nor vanishes, however deep
+    return model
 
 
 def _labels(config: Any, rows: int) -> torch.Tensor:
@@ -147,16 +212,6 @@ def _labels(config: Any, rows: int) -> torch.Tensor:
     labels = torch.zeros((rows, config.metadata_length), dtype=torch.int64)
     labels[:, 0] = int(config.min_duration * config.sampling_rate) + 1
     return labels
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """The caller's random numbers are not touched by those of random weights."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def _now(device: torch.device) -> float:
