@@ -105,7 +105,7 @@ def _values(pace: Pace) -> tuple[float, float, float]:
 
 
 def _time_conditioning(prior: Any, rows: int, length: int, device: torch.device) -> float:
-    """Seconds to condition so many windows of `length` codes, on a CPU from few and where that takes long short ones."""
+    """Seconds to condition so many windows of `length` codes; on a CPU from few, where that is long from short ones."""
     stack, condition = _stack(prior, _cycle(prior.config), device)
     short = _short(prior.config, length)
     with sampling_mode(stack), suited_threads(stack):
