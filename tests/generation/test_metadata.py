@@ -14,9 +14,9 @@ def heard(words_model, monkeypatch):
     told = []
     prior, condition = words_model.priors[2], words_model.priors[2].condition
 
-    def listening(batch_size, length, upper_codes=None, metadata=None):
+    def listening(*args, metadata=None, **kwargs):
         told.append(metadata.clone())
-        return condition(batch_size, length, upper_codes=upper_codes, metadata=metadata)
+        return condition(*args, metadata=metadata, **kwargs)
 
     monkeypatch.setattr(prior, "condition", listening)
     return told
