@@ -30,20 +30,18 @@ def test_counts_are_those_of_the_generation(tiny_model, arguments):
 def test_memory_is_that_of_real_tensors(tiny_model, dtype):
     made = tiny_model.estimate(duration=0.5, num_samples=2, dtype=dtype, calibrate=False)
     real = tiny_model.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
-    item = real.dtype.itemsize
     names = [sum(tensor.nbytes for tensor in prior.state_dict().values()) for prior in real.priors]
     assert [level.weights for level in made.levels] == names
     assert made.vqvae_weights == sum(tensor.nbytes for tensor in real.vqvae.state_dict().values())
     for level, prior in zip(made.levels, real.priors, strict=True):
         length = min(prior.config.n_ctx, 64)
         cache = prior.new_cache(level.rows).nbytes
-        conditioning = 2 * torch.zeros(level.rows, length, 16, dtype=real.dtype).nbytes
-        assert item * level.rows * length * 2 * 16 == conditioning
+        conditioning = torch.zeros(level.rows, length, 16, dtype=real.dtype).nbytes
         noise, codes = torch.zeros(level.rows, length).nbytes, torch.zeros(level.rows, length).long().nbytes
         logits = 4 * torch.zeros(level.rows, 16).nbytes
         if level.name == "top":  # stretches of a hop are shorter than a context at first, never in the end
             assert level.rows == 2
-        assert level.memory == cache + conditioning + noise + codes + logits
+        assert level.memory == noise + codes + conditioning + max(conditioning, cache + logits)
     assert made.ram == sum(names) + made.vqvae_weights + max(each.memory for each in made.levels) + 2 * 4 * 800
     assert made.disk == 2 * (44 + 2 * 800)
     assert made.device_memory == 0

@@ -40,15 +40,17 @@ def available_ram() -> int | None:
 
 
 def row_bytes(prior: Any, length: int) -> int:
-    """Bytes that one row (a window of one song) holds while it is sampled: its cache, conditioning, noise and logits.
+    """Bytes that one row (a window of one song) holds at most at once: first its conditioning, for a moment twice, then
+    this, its cache and its logits; noise and codes all along.
 
     The cache is made and measured, as only the prior knows its layers.
     """
     width, item = getattr(prior.config, "hidden_size", 0), next(prior.parameters()).element_size()
     cache = getattr(prior.new_cache(1), "nbytes", 0)
+    conditioning = length * width * item
     # Logits are worked on in float32: themselves, probabilities, their sums and what is compared.
     logits = 4 * 4 * prior.config.codebook_size
-    return cache + length * (2 * width * item + 4 + 8) + logits
+    return length * (4 + 8) + conditioning + max(conditioning, cache + logits)
 
 
 def rows_that_fit(prior: Any, length: int, most: int) -> int:
