@@ -20,7 +20,6 @@ from fast_jukebox.generation.takes import (
     read_span,
     seconds_to_codes,
     told_anew,
-    tree_lines,
     window_key,
     window_numbers,
 )
@@ -184,15 +183,3 @@ def test_seconds_become_whole_codes():
     assert seconds_to_codes("seconds", 0.001, 8, 100) == 1
     with pytest.raises(ValueError, match="seconds"):
         seconds_to_codes("seconds", 0, 8, 100)
-
-
-def test_the_tree():
-    takes = [a_take(1), a_take(2, 1), a_take(3, 2), a_take(4, 1), a_take(5)]
-    shares = {1: [1, 1], 2: [0.5, 1], 3: [0, 0.25], 4: [0, 0], 5: [0, 1]}
-    assert tree_lines(takes, 3, shares, 80) == [
-        "take 1: new, 2 s, seed 5; top done, bottom done",
-        "├─ take 2: new, 2 s, seed 5; top done, bottom 50 %",
-        "│  └─ take 3: new, 2 s, seed 5; top 25 %  <- kept",
-        "└─ take 4: new, 2 s, seed 5; nothing made yet",
-        "take 5: new, 2 s, seed 5; top done",
-    ]

@@ -22,6 +22,7 @@ from fast_jukebox.generation.session_audio import decode_stretch, write_stretch
 from fast_jukebox.generation.session_run import Job, alike, sample_takes
 from fast_jukebox.generation.session_state import SessionState
 from fast_jukebox.generation.session_store import SessionStore
+from fast_jukebox.generation.session_tree import tree_lines
 from fast_jukebox.generation.takes import (
     SETTINGS,
     Stretch,
@@ -30,7 +31,6 @@ from fast_jukebox.generation.takes import (
     derived_seed,
     metadata_record,
     seconds_to_codes,
-    tree_lines,
 )
 
 
@@ -352,7 +352,7 @@ class Session(SessionState):
         return self._codes.shares(self.take(take))
 
     def tree(self) -> str:
-        """The takes as a tree, one a line."""
+        """The takes as a tree, one a line: how each came about, what it is told and what is made of it."""
         shares = {number: self.shares(number) for number in self.takes}
         return "\n".join(tree_lines(list(self.takes.values()), self._kept, shares, self.facts.sampling_rate))
 

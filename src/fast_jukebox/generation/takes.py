@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
 from fast_jukebox.generation.levels import LevelCodes
-from fast_jukebox.generation.progress import level_name
 from fast_jukebox.generation.windows import Layout, Window
 
 SETTINGS = ("schedule", "window_fractions", "hop_fractions", "temperature", "top_k", "top_p", "do_sample")
@@ -337,43 +336,6 @@ def seconds_to_codes(name: str, seconds: Any, hop_length: int, sampling_rate: in
     return max(round(seconds * sampling_rate / hop_length), 1)
 
 
-def tree_lines(takes: Sequence[Take], kept: int | None, shares: Mapping[int, Sequence[float]], rate: int) -> list[str]:
-    """The tree of takes as text, a take a line.
-
-    Args:
-        takes: all of them.
-        kept: number of the one that is kept, or `None`.
-        shares: how much of each level of each take is made, in [0, 1], bottom first.
-        rate: audio samples a second.
-    """
-    children: dict[int | None, list[Take]] = {}
-    for take in takes:
-        children.setdefault(take.parent, []).append(take)
-    lines: list[str] = []
-
-    def draw(take: Take, lead: str, branch: str, below: str) -> None:
-        lines.append(f"{lead}{branch}{_line(take, kept, shares[take.number], rate)}")
-        own = children.get(take.number, [])
-        for index, child in enumerate(own):
-            last = index == len(own) - 1
-            draw(child, lead + below, "└─ " if last else "├─ ", "   " if last else "│  ")
-
-    for root in children.get(None, []):
-        draw(root, "", "", "")
-    return lines
-
-
-def _line(take: Take, kept: int | None, shares: Sequence[float], rate: int) -> str:
-    levels = [
-        f"{level_name(level, len(shares))} {'done' if share >= 1 else f'{int(100 * share)} %'}"
-        for level, share in reversed(list(enumerate(shares)))
-        if share > 0
-    ]
-    mark = "  <- kept" if take.number == kept else ""
-    made = ", ".join(levels) or "nothing made yet"
-    return f"take {take.number}: {take.origin}, {take.samples / rate:g} s, seed {take.seed}; {made}{mark}"
-
-
 __all__ = [
     "GIVEN_NAME",
     "ORIGINS",
@@ -393,7 +355,6 @@ __all__ = [
     "read_span",
     "seconds_to_codes",
     "told_anew",
-    "tree_lines",
     "window_key",
     "window_numbers",
 ]
