@@ -21,7 +21,7 @@ from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.cli import app
 from fast_jukebox.conversion import convert, transformers4
 from fast_jukebox.conversion.convert import convert_checkpoint
-from fast_jukebox.hub import require_license
+from fast_jukebox.hub import HubError, require_license
 
 
 def same(one, other):
@@ -81,6 +81,25 @@ def test_a_model_of_transformers_4_becomes_the_one_that_loads_from_it(golden_dir
     tensors = load_file(output / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32, torch.bool}
     assert json.loads((output / "config.json").read_text())["model_type"] == "fast_jukebox"
+
+
+def test_a_private_repository_in_that_layout_is_converted_and_loaded(hub, golden_dir, tmp_path):
+    source = golden_dir / "transformers4_1b_lyrics"
+    files = {path.name: path.read_bytes() for path in source.iterdir() if not path.name.startswith("expected")}
+    commit = hub.put("ann/jukebox", files, private=True)
+    hub.put("ann/jukebox", {"config.json": b"{}"})
+    told = {"revision": commit, "token": "token-of-ann"}
+    hub.fail("GET", "/store/", break_after=1000)  # once: the client goes on where it was
+    output = convert_checkpoint("ann/jukebox", tmp_path / "out", **told)
+    assert not any(fault.times for fault in hub.faults)
+    assert same(FastJukeboxModel.from_pretrained(output), FastJukeboxModel.from_pretrained(source))
+    prior = FastJukeboxPrior.from_pretrained("ann/jukebox", level=1, local_files_only=True, **told)
+    assert same(prior, FastJukeboxPrior.from_pretrained(source, level=1))
+    for wrong, message in (("token-of-bob", "no such model"), (None, "no revision 'gone'")):
+        with pytest.raises(HubError, match=message):
+            arguments = {"token": wrong} if wrong else {"revision": "gone"}
+            convert_checkpoint("ann/jukebox", tmp_path / "none", **arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "out"]
 
 
 @pytest.mark.parametrize(("dtype", "wanted"), [("bfloat16", torch.bfloat16), (torch.float32, torch.float32)])

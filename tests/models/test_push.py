@@ -122,6 +122,8 @@ def test_what_a_push_is_told_is_passed_on(hub, tiny_model):
 def test_saving_with_a_push_pushes_the_same(hub, tiny_model, tmp_path):
     with pytest.raises(ValueError, match="`license`"):
         tiny_model.save_pretrained(tmp_path / "model", push_to_hub=True, repo_id="ann/model")
+    with pytest.raises(ValueError, match="`license`"):
+        tiny_model.save_pretrained(tmp_path / "model", push_to_hub=True, repo_id="ann/model", card=ModelCard("Hello"))
     assert not (tmp_path / "model").exists() and hub.repositories == {}
     tiny_model.save_pretrained(
         tmp_path / "model", push_to_hub=True, repo_id="ann/model", license="mit", private=True, max_shard_size="8KB"
