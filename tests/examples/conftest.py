@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-NAMES = ("prepare_songs", "run_vqvae", "run_prior", "run_distill", "run_evaluation", "run_ablation")
+NAMES = ("prepare_songs", "run_vqvae", "run_prior", "run_distill", "run_evaluation", "run_ablation", "run_pretrained")
 
 
 @pytest.fixture(scope="module")

@@ -116,3 +116,17 @@ def test_the_way_from_songs_to_a_student_on_the_hub(scripts, hub, presets, repos
     assert [prior.config.num_hidden_layers for prior in teacher.priors] == [36, 36, 36]
     assert json.loads((tmp_path / "runs" / "evaluation" / "figures.json").read_text())["test_songs"] == 2
     assert soundfile.info(tmp_path / "song.wav").frames == 0.2 * RATE
+
+
+def test_every_option_that_is_told_of_exists(scripts, repository_root, capsys):
+    pages = [*repository_root.glob("*.md"), *repository_root.glob("docs/*.md"), *repository_root.glob("examples/*")]
+    told = {}
+    for page in filter(os.path.isfile, pages):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for script, options in re.findall(r"python examples/(\w+)\.py( .*)", text):
+            told.setdefault(script, set()).update(re.findall(r"(?<= )--\w+", options))
+    assert set(scripts) <= told.keys()
+    for script, options in told.items():
+        with pytest.raises(SystemExit):
+            scripts[script].main(["--help"])
+        assert options <= set(re.findall(r"--\w+", capsys.readouterr().out)), script
