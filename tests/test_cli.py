@@ -7,7 +7,6 @@ import pytest
 import soundfile
 
 import fast_jukebox
-from fast_jukebox import cli
 
 
 def no_loading(monkeypatch):
