@@ -244,7 +244,7 @@ def test_devices(tiny_model):
     assert FastJukeboxPipeline(tiny_model, device="auto").device.type in ("cpu", "cuda", "mps")
     assert check_device("cpu") == torch.device("cpu")
     assert check_device("auto") is None
-    assert check_device(-1) == -1
+    assert check_device(-1) == torch.device("cpu")
     for device in ("gpu", 1.5):
         with pytest.raises(ValueError, match="device"):
             check_device(device)

@@ -5,6 +5,7 @@ from fast_jukebox.generation.checks import (
     check_codes,
     check_codes_by_level,
     check_count,
+    check_device,
     check_levels,
     check_metadata,
     check_prompt_audio,
@@ -154,3 +155,25 @@ def test_codes_are_listed_up_to_the_top():
 def test_codes_that_do_not_match(value):
     with pytest.raises(ValueError, match="codes"):
         check_codes_by_level(value, 11, [2, 4, 8])
+
+
+def test_devices(monkeypatch):
+    assert check_device(None) is None
+    assert check_device("auto") is None
+    assert check_device(-1) == check_device("cpu") == check_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert check_device(1) == check_device("cuda:1") == torch.device("cuda:1")
+    assert check_device("cuda") == torch.device("cuda")
+    for device in (2, "cuda:2", 300, -2, "gpu", 1.5, True):
+        with pytest.raises(ValueError, match=f"`device` must be .* got {device!r}"):
+            check_device(device)
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in (0, "cuda", "cuda:0", "mps"):
+        with pytest.raises(ValueError, match="`device` must be one that this machine has"):
+            check_device(device)

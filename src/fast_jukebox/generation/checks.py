@@ -151,22 +151,29 @@ def device_of(module: torch.nn.Module) -> torch.device:
     return next(module.parameters()).device if visits is None else visits
 
 
-def check_device(device: Any) -> Any:
-    """`device` as [`~transformers.Pipeline`] takes it, `"auto"` as `None`.
+def check_device(device: Any) -> torch.device | None:
+    """`device` as [`~transformers.Pipeline`] takes it: a name, a `torch.device`, the number of an accelerator or -1 for
+    the CPU; `None` for `None` and `"auto"`.
 
     Raises:
         ValueError: there is no such device on this machine.
     """
-    if device is None or device == "auto" or isinstance(device, int):
-        return None if device == "auto" else device
+    if device is None or device == "auto":
+        return None
+    allowed = "auto, cpu, cuda, cuda:1, mps and so on"
+    if isinstance(device, bool):
+        raise ValueError(f"`device` must be {allowed}, got {device!r}")
+    if isinstance(device, int):
+        name = "cpu" if device == -1 else f"cuda:{device}" if torch.cuda.is_available() else f"mps:{device}"
+    else:
+        name = device
     try:
-        found = torch.device(device)
+        found = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"`device` must be auto, cpu, cuda, cuda:1, mps and so on, got {device!r}") from error
-    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
-        found.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
+        raise ValueError(f"`device` must be {allowed}, got {device!r}") from error
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= there.get(found.type, math.inf):
         raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
     return found
 

@@ -268,7 +268,7 @@ def _device(device: torch.device | str | None, model: Any) -> torch.device:
     """The device to estimate for: the one named, or where the model is; the CPU for one that is nowhere."""
     where = check_device(device)
     if where is not None:
-        return torch.device(where)
+        return where
     own = device_of(model)
     return torch.device("cpu") if own.type == "meta" else own
 
