@@ -4,7 +4,7 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from fast_jukebox.commands.rescue import top_codes
+from fast_jukebox.commands.rescue import all_codes, top_codes
 
 CODES = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
@@ -39,6 +39,28 @@ def test_the_file_of_a_lost_session(tiny_model, tmp_path):
     for own in (path, tmp_path / "codes.safetensors"):
         with pytest.raises(ValueError, match="another model's codebook"):
             top_codes(own, tiny_model)
+
+
+def test_codes_of_all_levels(tiny_model, tmp_path):
+    session = tiny_model.new_session(tmp_path / "song", duration=0.3, seed=1)
+    session.run()
+    session.export(tmp_path / "codes.safetensors")
+    torch.save({"zs": session.codes()}, tmp_path / "data.pth.tar")
+    for name in ("codes.safetensors", "data.pth.tar"):
+        for own, codes in zip(all_codes(tmp_path / name, tiny_model), session.codes(), strict=True):
+            assert torch.equal(own, codes)
+    np.save(tmp_path / "top.npy", CODES.numpy())
+    assert all_codes(tmp_path / "top.npy", tiny_model)[:2] == [None, None]
+    torch.save({"zs": [CODES] * 4}, tmp_path / "four.pth.tar")
+    with pytest.raises(ValueError, match="at most 3 levels, got 4"):
+        all_codes(tmp_path / "four.pth.tar", tiny_model)
+    # What is lost of the lower levels is in nobody's way where they are played anew.
+    torch.save({"zs": [CODES + 100, None, CODES]}, tmp_path / "lost.pth.tar")
+    assert torch.equal(top_codes(tmp_path / "lost.pth.tar", tiny_model), CODES)
+    with pytest.raises(ValueError, match="from 0 to 15"):
+        all_codes(tmp_path / "lost.pth.tar", tiny_model)
+    with pytest.raises(ValueError, match="level 1"):
+        top_codes(session.folder / "codes" / "take-0001-level-1.safetensors", tiny_model)
 
 
 def test_what_holds_no_codes_is_refused(tiny_model, tmp_path):

@@ -34,7 +34,7 @@ def top_codes(path: Path, model: Any) -> Tensor:
         OSError: it cannot be read.
     """
     if path.suffix.lower() in (".safetensors", ".npy", *_PICKLES):
-        return all_codes(path, model)[-1]
+        return _checked(path, _of_file(path, model)[-1], model.vqvae.config.codebook_size)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     sound = audio.load_audio(path, sampling_rate=model.vqvae.config.sampling_rate)
@@ -55,31 +55,41 @@ def all_codes(path: Path, model: Any) -> list[Any]:
         ValueError: as [`top_codes`], or it is no file of codes.
         OSError: it cannot be read.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}")
-    suffix, config = path.suffix.lower(), model.vqvae.config
-    levels = len(config.hop_lengths)
-    if suffix == ".safetensors":
-        found: list[Any] = _from_safetensors(path, levels - 1, fingerprint(model.vqvae))
-    elif suffix == ".npy":
-        found = [_from_numpy(path)]
-    elif suffix in _PICKLES:
-        found = _from_published(path)
-    else:
-        raise ValueError(f"`codes` must be a file of codes (.safetensors, .npy, .pth.tar), got {str(path)!r}")
+    config = model.vqvae.config
+    found, levels = _of_file(path, model), len(config.hop_lengths)
     if len(found) > levels:
         raise ValueError(f"{str(path)!r} must hold codes of at most {levels} levels, got {len(found)}")
     known = [None if own is None else _checked(path, own, config.codebook_size) for own in found]
     return [*[None] * (levels - len(known)), *known]
 
 
+def _of_file(path: Path, model: Any) -> list[Any]:
+    """What a file holds of the upper levels, the top level last; not checked."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _from_safetensors(path, len(model.vqvae.config.hop_lengths) - 1, fingerprint(model.vqvae))
+    if suffix == ".npy":
+        return [_from_numpy(path)]
+    if suffix in _PICKLES:
+        return _from_published(path)
+    raise ValueError(f"`codes` must be a file of codes (.safetensors, .npy, .pth.tar), got {str(path)!r}")
+
+
 def _from_safetensors(path: Path, top: int, codebook: str) -> list[Any]:
     try:
         with safe_open(path, "pt") as file:
             names, told = list(file.keys()), file.metadata() or {}
-            known = told.get("vqvae") or json.loads(told.get("facts", "{}")).get("vqvae")
+            facts = _facts(path, told)
+            known = told.get("vqvae") or facts.get("vqvae")
             if known is not None and known != codebook:
                 raise ValueError(f"the codes in {str(path)!r} are of another model's codebook")
+            if facts.get("level", top) != top:
+                raise ValueError(
+                    f"{str(path)!r} must hold codes of the top level, {top}, but it is a session's file of level "
+                    f"{facts['level']}"
+                )
             wanted = [name for name in (f"level_{top}", "codes") if name in names] or (names if len(names) == 1 else [])
             if not wanted:
                 raise ValueError(
@@ -92,6 +102,15 @@ def _from_safetensors(path: Path, top: int, codebook: str) -> list[Any]:
             return [*[file.get_tensor(name) if name in names else None for name in lower], file.get_tensor(wanted[0])]
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def _facts(path: Path, told: dict[str, str]) -> dict[str, Any]:
+    """What a session's file says of itself; nothing of other files."""
+    try:
+        facts = json.loads(told.get("facts", "{}"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    return facts if isinstance(facts, dict) else {}
 
 
 def _from_numpy(path: Path) -> Tensor:
