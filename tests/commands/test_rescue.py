@@ -74,6 +74,10 @@ def test_what_holds_no_codes_is_refused(tiny_model, tmp_path):
     torch.save({"z": 1}, tmp_path / "h.pth.tar")
     (tmp_path / "i.pt").write_bytes(b"nothing")
     (tmp_path / "j.wav").write_bytes(b"nothing")
+    np.save(tmp_path / "whole", CODES.numpy())
+    header = (tmp_path / "whole.npy").read_bytes()
+    (tmp_path / "whole.npy").unlink()
+    (tmp_path / "k.npy").write_bytes(header.replace(b"}", b"(", 1))
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(ValueError, match=path.name.split(".")[0]):
             top_codes(path, tiny_model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _facts(path: Path, told: dict[str, str]) -> dict[str, Any]:
 def _from_numpy(path: Path) -> Tensor:
     try:
         found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python
         raise ValueError(f"{str(path)!r} is damaged, or holds no plain array: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
         raise ValueError(f"{str(path)!r} must hold whole numbers, got {getattr(found, 'dtype', type(found).__name__)}")
