@@ -44,6 +44,7 @@ def test_another_sound_is_found(songs):
         (torch.zeros(1, 2000), [[5], [5]], "seams"),
         (torch.zeros(1, 2000), [[2000]], "seams"),
         (torch.zeros(1, 2000), [[]], "seams"),
+        (torch.zeros(2, 2000), [[1000], [300, 1000, 1700]], "`seams` must leave .* got 3 seams"),
     ],
 )
 def test_bad_input(audio, seams, field):

@@ -47,7 +47,8 @@ def seam_figures(audio: Tensor, seams: Sequence[Sequence[int]] | Tensor) -> Seam
         seams: for each song the positions, in samples, at which one window takes over from another.
 
     Raises:
-        ValueError: another number of songs or a position outside them, or no seam at all.
+        ValueError: another number of songs or a position outside them, no seam at all, or so many in a song that none
+            of it is the rest.
     """
     audio = audio.detach().float().cpu()
     if audio.dim() != 2 or audio.shape[1] < 2 * _FRAME:
@@ -87,6 +88,10 @@ def _compare(curves: list[Tensor], positions: list[list[int]]) -> tuple[float, f
         frames = torch.tensor([round(seam / _HOP) for seam in own], dtype=torch.int64).clamp(max=len(curve) - 1)
         near = (torch.arange(len(curve))[:, None] - frames).abs().le(_FRAME // _HOP).any(dim=1)
         rest, values = curve[~near], curve[frames]
+        if not len(rest):
+            raise ValueError(
+                f"`seams` must leave some of each song more than {_FRAME} samples away from them, got {len(own)} seams"
+            )
         elsewhere.append(rest)
         at_seams.append(values)
         smaller = (rest < values[:, None]).float() + 0.5 * (rest == values[:, None]).float()
