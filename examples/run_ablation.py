@@ -75,7 +75,7 @@ class AblationArguments:
     eval_steps: int = field(default=250, metadata={"help": "Steps between points of the curves; divides the steps."})
     curve_windows: int = field(default=24, metadata={"help": "Held-out windows of the curves."})
     eval_windows: int = field(default=64, metadata={"help": "Held-out windows of the final figures."})
-    measured_codes: int = field(default=128, metadata={"help": "Codes to sample when speed is measured."})
+    measured_codes: int = field(default=1024, metadata={"help": "Codes to sample when speed is measured."})
     processes: int = field(default=1, metadata={"help": "Trainings side by side."})
     minutes: float | None = field(default=None, metadata={"help": "End after so long; the same command goes on."})
     seed: int = field(default=0, metadata={"help": "Of everything."})

@@ -149,7 +149,10 @@ def _command(settings: Mapping[str, Any]) -> str:
     )
     pairs = [("codes", "runs/pretrained/codes"), ("model", "runs/pretrained/model"), ("output_dir", "runs/ablation")]
     pairs += [(name, settings[name]) for name in (*shown, "teacher_learning_rate", "learning_rate")]
-    pairs += [("student_learning_rate", settings["student_learning_rate"]), ("report", "docs/ablation.md")]
+    pairs.append(("student_learning_rate", settings["student_learning_rate"]))
+    if settings.get("plain_layers"):
+        pairs.append(("plain_layers", settings["plain_layers"]))
+    pairs.append(("report", "docs/ablation.md"))
     words = [f"--{name} {_word(value)}" for name, value in pairs]
     lines, line = [], "python examples/run_ablation.py"
     for word in words:
