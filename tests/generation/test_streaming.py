@@ -105,8 +105,9 @@ def test_later_rounds_sample_many_windows_at_once(stub_model):
     assert len(rows) < 30
 
 
-def test_memory_does_not_grow(stub_model):
-    stream = stub_model.stream(seed=1, round_duration=0.5)
+@pytest.mark.parametrize("schedule", ["parallel", "sequential"])
+def test_memory_does_not_grow(stub_model, schedule):
+    stream = stub_model.stream(seed=1, round_duration=0.5, schedule=schedule)
     kept = stream.gi_frame.f_locals["stream"].sampler
     widest, sizes = [], []
     tracemalloc.start()
