@@ -26,24 +26,27 @@ def test_shards_are_filled_in_order_and_never_beyond_the_limit():
     assert plan_shards({}, 7) == []
 
 
-def sized(tensors, dtype):
-    return {name: size_in(t.shape, dtype if t.is_floating_point() else t.dtype) for name, t in tensors.items()}
+def sized(tensors, dtypes):
+    return {name: size_in(t.shape, dtypes[name]) for name, t in tensors.items()}
 
 
 def test_one_shard_has_the_plain_name(tmp_path):
-    tensors = {"a": torch.randn(3, 4).t(), "flag": torch.tensor(True)}
+    tensors = {"a": torch.randn(3, 4).t(), "exact": torch.randn(2), "flag": torch.tensor(True)}
+    dtypes = {"a": torch.float16, "exact": torch.float32, "flag": torch.bool}
     told = []
-    write_shards(tmp_path, sized(tensors, torch.float16), tensors.items(), torch.float16, 10**6, told.append)
+    write_shards(tmp_path, sized(tensors, dtypes), tensors.items(), dtypes, 10**6, told.append)
     read = load_file(tmp_path / "model.safetensors")
     assert torch.equal(read["a"], tensors["a"].half())
+    assert torch.equal(read["exact"], tensors["exact"])
     assert bool(read["flag"])
-    assert told == [25]
+    assert told == [33]
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_several_shards_have_an_index(tmp_path):
     tensors = {f"t{i}": torch.randn(10) for i in range(5)}
-    write_shards(tmp_path, sized(tensors, torch.float32), tensors.items(), torch.float32, 80)
+    dtypes = dict.fromkeys(tensors, torch.float32)
+    write_shards(tmp_path, sized(tensors, dtypes), tensors.items(), dtypes, 80)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_size": 200}
     assert sorted(set(index["weight_map"].values())) == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
@@ -62,14 +65,14 @@ def test_several_shards_have_an_index(tmp_path):
 )
 def test_numbers_that_mean_nothing_are_refused(tmp_path, tensor, dtype, message):
     with pytest.raises(ValueError, match=message):
-        write_shards(tmp_path, {"t": 8}, [("t", tensor)], dtype, 100)
+        write_shards(tmp_path, {"t": 8}, [("t", tensor)], {"t": dtype}, 100)
 
 
 def test_too_few_tensors_are_refused(tmp_path):
     with pytest.raises(ValueError, match="before b"):
-        write_shards(tmp_path, {"a": 4, "b": 4}, [("a", torch.zeros(1))], torch.float32, 100)
+        write_shards(tmp_path, {"a": 4, "b": 4}, [("a", torch.zeros(1))], {"a": torch.float32}, 100)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OSError, match=r"model\.safetensors"):
-        write_shards(tmp_path / "not there", {"a": 4}, [("a", torch.zeros(1))], torch.float32, 100)
+        write_shards(tmp_path / "not there", {"a": 4}, [("a", torch.zeros(1))], {"a": torch.float32}, 100)

@@ -29,7 +29,8 @@ def test_counts_are_those_of_the_generation(tiny_model, arguments):
 @pytest.mark.parametrize("dtype", ["float32", torch.bfloat16])
 def test_memory_is_that_of_real_tensors(tiny_model, dtype):
     made = tiny_model.estimate(duration=0.5, num_samples=2, dtype=dtype, calibrate=False)
-    real = tiny_model.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+    real = tiny_model
+    real.priors.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
     names = [sum(tensor.nbytes for tensor in prior.state_dict().values()) for prior in real.priors]
     assert [level.weights for level in made.levels] == names
     assert made.vqvae_weights == sum(tensor.nbytes for tensor in real.vqvae.state_dict().values())

@@ -96,7 +96,8 @@ def convert_checkpoint(
         model: of OpenAI's files, which published model it is: `"1b_lyrics"`, `"5b"` or `"5b_lyrics"`; found out where
             None.
         hyperparameters: of OpenAI's files of a model of one's own; see [`OpenAICheckpoint`]. May be a JSON file.
-        dtype: `"float32"`, `"float16"` or `"bfloat16"`; that of the priors' files where None.
+        dtype: of the priors: `"float32"`, `"float16"` or `"bfloat16"`; that of their files where None. The VQ-VAE is
+            written in float32.
         max_shard_size: bytes of a file, or `"1GB"` and the like.
         progress: told after every shard.
         download: `revision`, `token`, `cache_dir` of a repository.
@@ -119,18 +120,18 @@ def convert_checkpoint(
         wanted = first[str(checkpoint.parts[0].key_map["code_embedding.weight"])].dtype
         if wanted not in DTYPES.values():
             wanted = torch.float32
-    sizes = {
-        f"{part.name}.{name}": size_in(shape, _dtype_of(part, name, wanted))
-        for part in checkpoint.parts
-        for name, shape in part.shapes.items()
-    }
+    dtypes, sizes = {}, {}
+    for part in checkpoint.parts:
+        for name, shape in part.shapes.items():
+            dtypes[f"{part.name}.{name}"] = dtype = _dtype_of(part, name, wanted)
+            sizes[f"{part.name}.{name}"] = size_in(shape, dtype)
     total = sum(sizes.values())
     _check_space(output.parent, total)
     unfinished = Path(mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         stream = _Stream(checkpoint, first, progress, total)
         del first
-        write_shards(unfinished, sizes, stream, wanted, limit, stream.wrote)
+        write_shards(unfinished, sizes, stream, dtypes, limit, stream.wrote)
         config.dtype = wanted
         config.architectures = [FastJukeboxModel.__name__]
         config.save_pretrained(unfinished)
@@ -230,7 +231,9 @@ def _checked_output(output: Any) -> Path:
 
 def _dtype_of(part: Part, name: str, dtype: torch.dtype) -> torch.dtype:
     constant = part.constants.get(name)
-    return dtype if constant is None or constant.is_floating_point() else constant.dtype
+    if constant is not None and not constant.is_floating_point():
+        return constant.dtype
+    return torch.float32 if part.name == "vqvae" else dtype
 
 
 def _check_space(folder: Path, wanted: int) -> None:

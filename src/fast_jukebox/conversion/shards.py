@@ -47,7 +47,7 @@ def write_shards(
     folder: Path,
     sizes: Mapping[str, int],
     tensors: Iterable[tuple[str, Tensor]],
-    dtype: torch.dtype,
+    dtypes: Mapping[str, torch.dtype],
     limit: int,
     written: Callable[[int], None] | None = None,
 ) -> None:
@@ -55,15 +55,15 @@ def write_shards(
 
     Args:
         folder: exists.
-        sizes: bytes of each tensor in `dtype`, by name, in the order in which they come.
+        sizes: bytes of each tensor in its dtype, by name, in the order in which they come.
         tensors: name and tensor, in that order; each is let go before the shard after its own is begun.
-        dtype: that numbers are written in.
+        dtypes: that the numbers of each tensor are written in, by name.
         limit: bytes of a shard.
         written: told after each shard how many bytes it has.
 
     Raises:
         OSError: a file could not be written.
-        ValueError: a tensor holds numbers that are not finite, or are not in `dtype`.
+        ValueError: a tensor holds numbers that are not finite, or are not in its dtype.
     """
     shards = plan_shards(sizes, limit)
     source = iter(tensors)
@@ -72,7 +72,7 @@ def write_shards(
         file = SAFE_WEIGHTS_NAME
         if len(shards) > 1:
             file = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
-        shard = {name: _ready(name, tensor, dtype) for name, (_, tensor) in zip(names, source, strict=False)}
+        shard = {name: _ready(name, tensor, dtypes[name]) for name, (_, tensor) in zip(names, source, strict=False)}
         if list(shard) != names:
             raise ValueError(f"`tensors` end before {names[len(shard)]}")
         try:

@@ -212,7 +212,7 @@ def read_model(
         raise ValueError(f"`level` must name a prior of `{source}`, which holds {names}; got {level!r}")
     own = vqvae if part == "vqvae" or level is None else priors[level]
     tensors = checked_tensors(own, read_tensors(source, prefix_of(own), **download), source)
-    return {**own.config.to_dict(), "dtype": dtype}, dict(own.tensors(tensors))
+    return {**own.config.to_dict(), "dtype": "float32" if part == "vqvae" else dtype}, dict(own.tensors(tensors))
 
 
 def read_tensors(source: str | os.PathLike[str], prefix: str = "", **download: Any) -> dict[str, Tensor]:

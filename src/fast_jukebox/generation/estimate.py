@@ -135,7 +135,7 @@ def estimate_generation(
         duration: seconds of a song; by default what `generation_config` says.
         num_samples: songs.
         device: where they will be made; by default where the model is.
-        dtype: of the weights there, such as `torch.bfloat16` or `"bfloat16"`; by default the model's.
+        dtype: of the priors there, such as `torch.bfloat16` or `"bfloat16"`; by default the model's.
         schedule: as in `generate`, like `window_fractions`, `hop_fractions`, `stop_level`, `max_batch_size` and
             `engine`.
         calibrate: time a few steps (up to about ten seconds); else times are 0.
@@ -256,12 +256,14 @@ def _level_seconds(
 
 
 def _shadow(model: Any, dtype: torch.dtype | str | None) -> Any:
-    """The model without weights, in another dtype where one is named."""
+    """The model without weights, its priors in another dtype where one is named."""
     chosen = model.dtype if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if chosen not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
     with torch.device("meta"):
-        return type(model)(copy.deepcopy(model.config)).to(chosen)
+        shadow = type(model)(copy.deepcopy(model.config)).to(model.vqvae.dtype)
+    shadow.priors.to(chosen)
+    return shadow
 
 
 def _device(device: torch.device | str | None, model: Any) -> torch.device:

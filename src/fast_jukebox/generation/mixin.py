@@ -248,7 +248,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             duration: seconds of a song; by default that of `generation_config`.
             num_samples: songs.
             device: where they will be made; by default where the model is.
-            dtype: of the weights there; by default the model's.
+            dtype: of the priors there; by default the model's.
             schedule: as in `generate`.
             options: see [`~fast_jukebox.generation.estimate.estimate_generation`].
 

@@ -356,8 +356,8 @@ def _part_of_config(
     if not isinstance(own, dict):
         raise ValueError(f"`{field}` of `{source}` must be a dict of its fields, got {type(own).__name__}")
     own = {key: value for key, value in own.items() if key != "model_type"}
-    # The weights' own precision is that of the file, which the whole model's configuration states.
-    return {**own, "dtype": config.get("dtype")}, prefix
+    # The whole model's configuration states the precision of the priors.
+    return {**own, "dtype": "float32" if part == "vqvae" else config.get("dtype")}, prefix
 
 
 def _checked_level(result: Any, level: int | None) -> Any:

@@ -81,10 +81,12 @@ def test_forward_refuses_metadata_of_another_number_of_levels(tiny_model):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("max_shard_size", ["1GB", "20KB"])
 def test_saved_is_loaded(tiny_model, tmp_path, dtype, max_shard_size):
-    tiny_model.to(dtype).save_pretrained(tmp_path, max_shard_size=max_shard_size)
+    tiny_model.priors.to(dtype)
+    tiny_model.save_pretrained(tmp_path, max_shard_size=max_shard_size)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (max_shard_size == "20KB")
     again = FastJukeboxModel.from_pretrained(tmp_path)
-    assert again.dtype == again.vqvae.dtype == again.priors[1].config.dtype == dtype
+    assert again.dtype == again.priors[1].config.dtype == dtype
+    assert again.vqvae.dtype == again.vqvae.config.dtype == torch.float32
     assert_same_weights(tiny_model, again)
     again.save_pretrained(tmp_path / "again")
     assert_same_weights(tiny_model, AutoModel.from_pretrained(tmp_path / "again"))
@@ -100,6 +102,21 @@ def test_half_precision_runs_on_a_cpu(tiny_model, tmp_path, dtype):
     upcast = FastJukeboxModel.from_pretrained(tmp_path, dtype=torch.float32)
     assert {parameter.dtype for parameter in upcast.parameters()} == {torch.float32}
     torch.testing.assert_close(upcast(sound).losses, exact, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_codes_and_sound_do_not_depend_on_the_precision(tiny_model, tmp_path, dtype):
+    tiny_model.save_pretrained(tmp_path)
+    sound = audio(codes=8)
+    codes = tiny_model.vqvae.encode(sound)
+    whole = FastJukeboxModel.from_pretrained(tmp_path, dtype=dtype)
+    alone = FastJukeboxVQVAE.from_pretrained(tmp_path, dtype=dtype)
+    parts = FastJukeboxModel.from_levels(tmp_path, [tmp_path] * 3, dtype=dtype)
+    assert whole.dtype == parts.dtype == parts.config.dtype == dtype
+    for vqvae in (whole.vqvae, alone, parts.vqvae):
+        assert all(map(torch.equal, vqvae.encode(sound), codes))
+        for level in range(3):
+            assert torch.equal(vqvae.decode(codes[level:], level), tiny_model.vqvae.decode(codes[level:], level))
 
 
 def test_a_repository_holds_configuration_and_weights_and_no_code(tiny_model, tmp_path):

@@ -59,8 +59,9 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
     part is a model of its own, can be saved and trained alone, and is loaded alone from the whole model's repository by
     `FastJukeboxVQVAE.from_pretrained(name)` and `FastJukeboxPrior.from_pretrained(name, level=2)`.
 
-    The dtype of the weights is the file's unless `dtype` is given to `from_pretrained`; every part runs in float32,
-    bfloat16 and float16, on CPUs too, where float32 is the fastest.
+    The dtype of the priors is the file's unless `dtype` is given to `from_pretrained`; they run in float32, bfloat16 and
+    float16, on CPUs too, where float32 is the fastest. The VQ-VAE stays in float32, so that neither codes nor sound
+    depend on it.
 
     `model.processor` is a [`FastJukeboxProcessor`] where the model has labels and its folder the vocabularies, else
     `None`; one may be set. With it `generate` takes `metadata` in words, and it is saved with the model.
@@ -80,12 +81,17 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
     def __init__(self, config: FastJukeboxConfig) -> None:
         config.validate()  # its fields may have changed since it was made
         super().__init__(config)
-        config.vqvae_config.dtype = config.dtype
+        config.vqvae_config.dtype = torch.float32
         for prior_config in config.prior_configs:
             prior_config.dtype = config.dtype
         self.vqvae = FastJukeboxVQVAE(config.vqvae_config)
         self.priors = nn.ModuleList(FastJukeboxPrior(prior_config) for prior_config in config.prior_configs)
         self.post_init()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """`torch.dtype` of the priors; the VQ-VAE has its own."""
+        return next(self.priors.parameters()).dtype
 
     def forward(self, audio: Tensor, metadata: Sequence[Tensor | None] | None = None) -> FastJukeboxOutput:
         """Score recordings: their codes at every level, and how well each prior predicts the first window of them.
@@ -138,7 +144,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
         The model has a `processor` if one lies beside each labelled prior.
 
         Raises:
-            ValueError: the parts do not fit together: names the field, its value and what fits; or their dtypes differ.
+            ValueError: the parts do not fit together: names the field, its value and what fits; or the priors' dtypes differ.
         """
         if not isinstance(vqvae, FastJukeboxVQVAE):
             vqvae = FastJukeboxVQVAE.from_pretrained(vqvae, **kwargs)
@@ -148,13 +154,13 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
             else FastJukeboxPrior.from_pretrained(prior, level=level, **kwargs)
             for level, prior in enumerate(priors)
         ]
-        dtypes = {str(part.dtype).removeprefix("torch.") for part in (vqvae, *levels)}
+        dtypes = {str(prior.dtype).removeprefix("torch.") for prior in levels}
         if len(dtypes) > 1:
-            raise ValueError(f"`dtype` must be the same in the VQ-VAE and all priors, got {', '.join(sorted(dtypes))}")
+            raise ValueError(f"`dtype` must be the same in all priors, got {', '.join(sorted(dtypes))}")
         config = FastJukeboxConfig(
             vqvae_config=copy.deepcopy(vqvae.config), prior_configs=[copy.deepcopy(prior.config) for prior in levels]
         )
-        config.dtype = vqvae.dtype
+        config.dtype = levels[0].dtype if levels else vqvae.dtype
         with torch.device("meta"):  # the parts bring their weights
             model = cls(config)
         model.vqvae, model.priors = vqvae, nn.ModuleList(levels)

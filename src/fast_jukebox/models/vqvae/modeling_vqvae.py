@@ -115,6 +115,8 @@ class FastJukeboxVQVAEPreTrainedModel(PreTrainedModel):
     main_input_name = "audio"
     _no_split_modules = ["VQVAELevel"]  # noqa: RUF012 (transformers reads it from the class)
     _supports_sdpa = True
+    # Half precision changes codes and adds noise to the sound; so few weights gain nothing from it.
+    _keep_in_fp32_modules_strict = [r"levels.\d+.(?:encoder|decoder|out|codebook.(?:vectors|counts))"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -135,6 +137,9 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
     """Hierarchical VQ-VAE over raw audio (Jukebox, section 3; Fast Jukebox, "Representation").
 
     Every level encodes and decodes raw audio on its own: level l has one code for `config.hop_lengths[l]` samples.
+
+    It is loaded in float32 whatever dtype is asked for, as published Jukebox runs it: the same recording has the same
+    codes beside priors of any precision. `.to(torch.bfloat16)` changes it like any module.
     """
 
     composite_part = "vqvae"
