@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 
-NAMES = ("prepare_songs", "run_vqvae", "run_prior", "run_distill", "run_evaluation", "run_ablation", "run_pretrained")
-
 
 @pytest.fixture(scope="module")
 def scripts(request):
@@ -22,7 +20,7 @@ def scripts(request):
         spec.loader.exec_module(module)
         return module
 
-    return {name: load(name) for name in NAMES}
+    return {path.stem: load(path.stem) for path in examples.glob("*.py")}
 
 
 @pytest.fixture

@@ -1,26 +1,13 @@
-import importlib.util
 import json
-import sys
-
-import pytest
 
 from fast_jukebox.evaluation import seams as seams_module
 
 
-@pytest.fixture
-def script(request, monkeypatch):
-    spec = importlib.util.spec_from_file_location("run_seams", request.config.rootpath / "examples" / "run_seams.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "run_seams", module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_both_schedules_are_measured_and_written(script, tiny_model, tmp_path, monkeypatch):
+def test_both_schedules_are_measured_and_written(scripts, tiny_model, tmp_path, monkeypatch):
     for name, samples in (("_FRAME", 16), ("_HOP", 4), ("_NEAR", 2)):  # for windows of 28 samples
         monkeypatch.setattr(seams_module, name, samples)
     tiny_model.save_pretrained(tmp_path / "model")
-    made = script.main(
+    made = scripts["run_seams"].main(
         [
             *("--model", str(tmp_path / "model"), "--output_dir", str(tmp_path / "seams")),
             *("--duration", "0.5", "--num_samples", "2", "--window_fractions", "1", "0.5"),
@@ -41,8 +28,8 @@ def test_both_schedules_are_measured_and_written(script, tiny_model, tmp_path, m
     assert printed[-1].startswith("| parallel, windows of 0.5 | middle |")
 
 
-def test_chance_is_told_beside_the_ranks(script):
+def test_chance_is_told_beside_the_ranks(scripts):
     row = {"schedule": "sequential", "level": "bottom", "seams": 75, "jump_ratio": 1.0, "jump_rank": 0.5}
-    assert "| 75 | 1.00, 0.50 | 2.00, 0.90 | 0.50 ± 0.03 |" in script.table(
+    assert "| 75 | 1.00, 0.50 | 2.00, 0.90 | 0.50 ± 0.03 |" in scripts["run_seams"].table(
         [{**row, "flux_ratio": 2.0, "flux_rank": 0.9}]
     )
