@@ -108,7 +108,7 @@ def model_of(name: str, args: argparse.Namespace) -> FastJukeboxModel:
             torch.set_default_dtype(torch.float32)
     else:
         model = FastJukeboxModel.from_pretrained(default_model_path() if name == "embedded" else name, dtype=dtype)
-    model.vqvae.float()
+    model.vqvae.float()  # as it is loaded
     return model.to(args.device).eval()
 
 

@@ -2,22 +2,27 @@
 
     python -m benchmarks.sampling --presets fastjukebox-mini-36 fastjukebox-mini-12 fastjukebox-mini-9 --batches 1 8
 
-Weights are random: the cost does not depend on them. `song s` is what the level's steps of 60 s of music take at this
-rate, window after window, without prompts and decoding.
+Weights are random: the cost does not depend on them. Early and late are measured in turns, the fastest of each told:
+their ratio says whether a step costs more the further a window has come. `song s` is what the level's steps of 60 s of
+music take at this rate, window after window, without prompts and decoding.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from benchmarks.report import machine, timed, write_report
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.generation.engine import ENGINES, EagerStep, make_step
+from fast_jukebox.generation.sampling import SamplingSettings
 
 SONG_SECONDS = 60.0
+EARLY = 100
+TURNS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -29,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--steps", type=int, default=64, help="steps a measurement")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--engine", default="auto", choices=ENGINES)
     parser.add_argument("--threads", type=int, default=None, help="of a CPU")
     parser.add_argument("--output", default=None, help="write OUTPUT.json and OUTPUT.md")
     args = parser.parse_args(arguments)
@@ -39,18 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         for preset in args.presets:
             config = FastJukeboxConfig.preset(preset).prior_configs[level]
             prior = FastJukeboxPrior(config).to(args.device, getattr(torch, args.dtype)).eval()
-            rows += [measure(prior, preset, batch, args.steps) for batch in args.batches]
-    settings = {"machine": machine(args.device), "dtype": args.dtype, "steps": args.steps}
+            rows += [measure(prior, preset, batch, args.steps, args.engine) for batch in args.batches]
+    settings = {"machine": machine(args.device), "dtype": args.dtype, "engine": args.engine, "steps": args.steps}
     print(settings)
     print(write_report(rows, settings, args.output))
     return rows
 
 
-def measure(prior: FastJukeboxPrior, preset: str, batch: int, steps: int) -> dict[str, Any]:
+@torch.inference_mode()
+def measure(prior: FastJukeboxPrior, preset: str, batch: int, steps: int, engine: str) -> dict[str, Any]:
     """One row of the table."""
-    config = prior.config
-    early = _step_seconds(prior, batch, min(100, config.n_ctx // 4), steps)
-    late = _step_seconds(prior, batch, config.n_ctx - steps - 1, steps)
+    config, device = prior.config, str(prior.device)
+    turns = [window_from(prior, batch, start, steps, engine) for start in (EARLY, config.n_ctx - steps)]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(TURNS):
+        for turn, own in zip(turns, seconds, strict=True):
+            own.append(timed(turn, device, repeats=1) / steps)
+    early, late = map(min, seconds)
     codes = SONG_SECONDS * config.sampling_rate / config.hop_length
     return {
         "level": config.level,
@@ -58,32 +69,37 @@ def measure(prior: FastJukeboxPrior, preset: str, batch: int, steps: int) -> dic
         "batch": batch,
         "early ms": 1e3 * early,
         "late ms": 1e3 * late,
+        "late over early": late / early,
         "codes/s": batch / late,
         "cache MB": prior.new_cache(batch).nbytes / 1e6,
         "song s": codes * (early + late) / 2,
     }
 
 
-@torch.inference_mode()
-def _step_seconds(prior: FastJukeboxPrior, batch: int, start: int, steps: int) -> float:
-    """Seconds of one step, over `steps` of them from position `start` on."""
+def window_from(prior: FastJukeboxPrior, batch: int, start: int, steps: int, engine: str) -> Callable[[], None]:
+    """What samples `steps` codes from a position on, over and over, in a window whose first codes are known."""
     config: FastJukeboxPriorConfig = prior.config
-    device = prior.position_embedding.device
+    start = min(start, config.n_ctx - steps)
     upper = None
     if config.has_upper_level:
-        upper = torch.zeros(batch, config.n_ctx // config.upper_ratio, dtype=torch.int64, device=device)
-    conditioning = prior.condition(batch, config.n_ctx, upper)
-    cache = prior.new_cache(batch)
-    prompt = torch.zeros(batch, start - 1, dtype=torch.int64, device=device)
-    prior.prefill(prompt, conditioning, cache)
-    code = torch.zeros(batch, dtype=torch.int64, device=device)
+        upper = torch.zeros(batch, config.n_ctx // config.upper_ratio, dtype=torch.int64, device=prior.device)
+    step = make_step(prior, prior.condition(batch, config.n_ctx, upper), batch, SamplingSettings(), engine)
+    cache = step.cache if isinstance(step, EagerStep) else step.program.cache
+    uniform = torch.full((batch, steps), 0.5, device=prior.device)
+    first = step.first(torch.zeros(batch, start - 1, dtype=torch.int64, device=prior.device), uniform[:, 0])
 
-    def run() -> None:
+    def sample() -> None:
         cache.length = start
-        for position in range(start, start + steps):
-            prior.step(code, position, conditioning, cache)
+        code, done = first, 0
+        while done < steps:
+            count = min(getattr(step, "grain", 1), steps - done)
+            if isinstance(step, EagerStep):
+                code = step.next(code, start + done, uniform[:, done])
+            else:
+                code = step.run(code, start + done, uniform[:, done : done + count])[:, -1]
+            done += count
 
-    return timed(run, str(device)) / steps
+    return sample
 
 
 if __name__ == "__main__":
