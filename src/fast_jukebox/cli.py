@@ -225,7 +225,9 @@ def estimate(
     duration: Annotated[float | None, typer.Option(help="Seconds of a song.")] = None,
     num_samples: Annotated[int, typer.Option(help="Songs.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default the file's.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default the file's.")
+    ] = None,
     schedule: Annotated[str | None, typer.Option(help="parallel or sequential. One, or one a level.")] = None,
     window_fractions: Annotated[
         str | None, typer.Option(help="How much of its context a parallel window spans. One, or one a level.")
@@ -279,7 +281,9 @@ def convert(
         Path | None,
         typer.Option(help="Of a Jukebox of your own in .pth.tar files: a JSON file of its hyperparameters."),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default the files'.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default the files'.")
+    ] = None,
     max_shard_size: Annotated[str, typer.Option(help="The largest file to write.")] = "1GB",
     revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,

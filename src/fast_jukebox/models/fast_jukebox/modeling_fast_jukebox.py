@@ -59,8 +59,8 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
     part is a model of its own, can be saved and trained alone, and is loaded alone from the whole model's repository by
     `FastJukeboxVQVAE.from_pretrained(name)` and `FastJukeboxPrior.from_pretrained(name, level=2)`.
 
-    The dtype of the priors is the file's unless `dtype` is given to `from_pretrained`; they run in float32, bfloat16 and
-    float16, on CPUs too, where float32 is the fastest. The VQ-VAE stays in float32, so that neither codes nor sound
+    The dtype of the priors is the file's unless `dtype` is given to `from_pretrained`; they run in float32, bfloat16
+    and float16, on CPUs too, where float32 is the fastest. The VQ-VAE stays in float32, so that neither codes nor sound
     depend on it.
 
     `model.processor` is a [`FastJukeboxProcessor`] where the model has labels and its folder the vocabularies, else
@@ -144,7 +144,8 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
         The model has a `processor` if one lies beside each labelled prior.
 
         Raises:
-            ValueError: the parts do not fit together: names the field, its value and what fits; or the priors' dtypes differ.
+            ValueError: the parts do not fit together: names the field, its value and what fits; or the dtypes of the
+                priors differ.
         """
         if not isinstance(vqvae, FastJukeboxVQVAE):
             vqvae = FastJukeboxVQVAE.from_pretrained(vqvae, **kwargs)
