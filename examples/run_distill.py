@@ -45,17 +45,12 @@ from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_co
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
+from fast_jukebox.evaluation.report import TEACHER_FIGURES
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.models.loading import level_name
 from fast_jukebox.training.arguments import parse_arguments
 
 RESULT = "distillation.json"
-FIGURES = {
-    "bits_per_code": "bits per code, student",
-    "teacher_bits_per_code": "bits per code, teacher",
-    "kl_to_teacher": "KL divergence to the teacher, bits",
-    "agreement": "top-1 agreement with the teacher",
-}
 
 
 @dataclass
@@ -156,7 +151,7 @@ def distil_level(
     metrics = trainer.train_and_save()
     if trainer.is_world_process_zero():
         result = {
-            "figures": {name: metrics[f"eval_{name}"] for name in FIGURES},
+            "figures": {name: metrics[f"eval_{name}"] for name in TEACHER_FIGURES},
             "teacher_layers": teacher.config.num_hidden_layers,
             "windows": {"train": len(trainer.train_dataset), "test": len(trainer.eval_dataset)},
             "training": trainer.training_summary(),
@@ -204,7 +199,8 @@ def write_card(
         for name, result in results.items()
     )
     figures = {
-        what: {name: result["figures"][key] for name, result in results.items()} for key, what in FIGURES.items()
+        what: {name: result["figures"][key] for name, result in results.items()}
+        for key, what in TEACHER_FIGURES.items()
     }
     write_model_card(
         args.output_dir,

@@ -7,8 +7,9 @@
 Writes `figures.json` and `figures.md` (docs/evaluation.md says what the keys mean), the samples (the first of the seed,
 not selected) as FLAC files, and `spectrograms.png`: a held-out song, what each level's codes keep of it, and a sample.
 Without `--codes` the songs are encoded first. `--max_songs`, `--song_seconds`, `--max_windows` and `--duration` bound
-the time. `--card model --card_license apache-2.0` writes the model's card from the figures, and from what `--training`
-(a JSON file) tells of the training, into the model's folder.
+the time. `--card model` puts the figures and the picture on the card in the model's folder and leaves the rest of it as
+it is: a student's still names its teacher and tells of its distillation. Where there is no card yet,
+`--card model --card_license apache-2.0` writes one, with what `--training` (a JSON file) tells of the training.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub import ModelCard
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -49,13 +50,15 @@ from fast_jukebox.evaluation.plots import plot_spectrograms
 from fast_jukebox.evaluation.reconstruction import reconstruction_figures, whole_codes
 from fast_jukebox.evaluation.report import (
     FIGURES_NOTE,
+    TEACHER_FIGURES,
+    TEACHER_NOTE,
     card_figures,
     figures_markdown,
     level_names,
     training_markdown,
 )
 from fast_jukebox.generation.progress import ProgressBars
-from fast_jukebox.hub import write_model_card
+from fast_jukebox.hub import renew_model_card, require_license, stated_figures, write_model_card
 from fast_jukebox.training.arguments import parse_arguments
 
 PICTURE = "spectrograms.png"
@@ -89,11 +92,14 @@ class EvaluationArguments:
     seed: int = field(default=0, metadata={"help": "Of the samples."})
     device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
     card: Literal["none", "model", "embedded"] = field(
-        default="none", metadata={"help": "Write the model's card into its folder; embedded: as the package's default."}
+        default="none",
+        metadata={"help": "Renew or write the card in the model's folder; embedded: write the package's default's."},
     )
-    card_license: str | None = field(default=None, metadata={"help": "License of the weights, for the card."})
-    card_name: str | None = field(default=None, metadata={"help": "Name on the card; by default the model's folder."})
-    training: str | None = field(default=None, metadata={"help": "JSON file that tells of the training, for the card."})
+    card_license: str | None = field(default=None, metadata={"help": "License of the weights, for a new card."})
+    card_name: str | None = field(default=None, metadata={"help": "Name on a new card; by default the model's folder."})
+    training: str | None = field(
+        default=None, metadata={"help": "JSON file that tells of the training, for the card; an old one keeps its own."}
+    )
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float | str]:
@@ -142,12 +148,26 @@ def check_arguments(args: EvaluationArguments) -> None:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ValueError(f"`--{name}` must be over 0, got {value}")
-    if args.card != "none" and not args.card_license:
-        raise ValueError("`--card_license` must name the weights' license where a card is asked for, got None")
     if args.card != "none" and not Path(args.model).is_dir():
         raise ValueError(f"`--model` must be a folder where a card is asked for, got {args.model!r}")
+    if is_renewed(args):
+        stated = {"card_license": require_license(args.model)}
+        stated["card_name"] = ModelCard.load(Path(args.model) / "README.md").data.get("model_name")
+        for name, value in stated.items():
+            if getattr(args, name) not in (None, value):
+                raise ValueError(
+                    f"`--{name}` must be left out where there is a card, or be the {value!r} that it states, got "
+                    f"{getattr(args, name)!r}"
+                )
+    elif args.card != "none" and not args.card_license:
+        raise ValueError("`--card_license` must name the weights' license where a new card is asked for, got None")
     if args.training and not Path(args.training).is_file():
         raise ValueError(f"`--training` must be a JSON file, got {args.training!r}")
+
+
+def is_renewed(args: EvaluationArguments) -> bool:
+    """Whether a card stands in the model's folder that gets the new figures, in place of a card that is all new."""
+    return args.card == "model" and (Path(args.model) / "README.md").is_file()
 
 
 class Recordings:
@@ -296,26 +316,33 @@ def draw_picture(
 
 
 def write_card(args: EvaluationArguments, figures: dict[str, float | str], picture: Path) -> Path:
-    """Write `README.md` and the picture into the model's folder; returns the card's path."""
+    """Write or renew `README.md` and the picture in the model's folder; returns the card's path."""
     training: dict[str, Any] = json.loads(Path(args.training).read_text(encoding="utf-8")) if args.training else {}
-    embedded = args.card == "embedded"
     folder = Path(args.model)
-    shutil.copyfile(picture, folder / PICTURE)
-    name = args.card_name or ("fast-jukebox default" if embedded else folder.absolute().name)
+    measured = {
+        "figures": card_figures(figures),
+        "figures_note": f"{FIGURES_NOTE}\n\nMade by `{figures['command']}` with {figures['versions']}.",
+        "picture": picture.absolute(),
+        "picture_caption": "mel spectrograms: a held-out song, what each level's codes keep of it, and a sample",
+    }
+    if is_renewed(args):
+        if beside_teacher := stated_figures(folder, list(TEACHER_FIGURES.values())):
+            measured["figures"] = beside_teacher | measured["figures"]
+            measured["figures_note"] = f"{TEACHER_NOTE} {measured['figures_note']}"
+        told = training_markdown(training, figures) if args.training else None
+        return renew_model_card(folder, training=told, **measured)
+    embedded = args.card == "embedded"
     summary = describe(folder)
     if embedded:
         summary += ' It comes inside the package: `pipeline("fast-jukebox")` loads it with no network.'
     return write_model_card(
         folder,
-        name=name,
+        name=args.card_name or ("fast-jukebox default" if embedded else folder.absolute().name),
         description=summary,
         training=training_markdown(training, figures) or "Nothing was recorded of the training.",
-        figures=card_figures(figures),
         license=args.card_license,
-        figures_note=f"{FIGURES_NOTE}\n\nMade by `{figures['command']}` with {figures['versions']}.",
-        picture=PICTURE,
-        picture_caption="mel spectrograms: a held-out song, what each level's codes keep of it, and a sample",
         usage=_EMBEDDED_USAGE if embedded else None,
+        **measured,
     )
 
 

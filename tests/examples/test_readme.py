@@ -111,7 +111,9 @@ def test_the_way_from_songs_to_a_student_on_the_hub(scripts, hub, presets, repos
     card = ModelCard.load("you/fastjukebox-mini-9")
     assert (card.data.license, card.data.base_model) == ("apache-2.0", "you/fastjukebox-mini-36")
     assert "Distilled (top level (2) from one of 36" in card.text
-    assert {result.metric_name for result in card.data.eval_results or []}
+    measured = {result.metric_name for result in card.data.eval_results or []}
+    assert {"top-1 agreement with the teacher, top level (2)", "bits per code of the prior, top"} <= measured
+    assert "](spectrograms.png)" in card.text and "spectrograms.png" in hub.files("you/fastjukebox-mini-9")
     teacher = FastJukeboxModel.from_pretrained("you/fastjukebox-mini-36")
     assert [prior.config.num_hidden_layers for prior in teacher.priors] == [36, 36, 36]
     assert json.loads((tmp_path / "runs" / "evaluation" / "figures.json").read_text())["test_songs"] == 2

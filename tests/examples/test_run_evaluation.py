@@ -12,6 +12,8 @@ from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.data.codes import MANIFEST
 from fast_jukebox.evaluation.controls import random_notes
 from fast_jukebox.evaluation.pitch import SCALES
+from fast_jukebox.evaluation.report import TEACHER_FIGURES
+from fast_jukebox.hub import write_model_card
 
 RATE = 8000
 
@@ -91,6 +93,52 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
     assert "| prior, level 0 | 7 | 2 | 30 s |" in card.text
     assert "bits per code of the prior" in card.text
     assert (model_folder / "spectrograms.png").is_file()
+
+
+STUDENT_CARD = {
+    "name": "ann/student", "description": "Distilled.", "training": "### The top level\n\n| row | 0 | 2 |",
+    "license": "mit", "base_model": "ann/teacher", "tags": ["knowledge-distillation"], "datasets": ["ann/songs"],
+    "figures": {TEACHER_FIGURES["kl_to_teacher"]: {"top level (2)": 0.25}, "bits per code of the prior": {"top": 987}},
+}  # fmt: skip
+
+
+def test_a_students_card_keeps_what_it_tells_and_has_the_new_figures(script, model_folder, notes, tmp_path):
+    write_model_card(model_folder, **STUDENT_CARD)
+    figures = script.main(options(model_folder, notes, tmp_path / "out", "--card", "model"))
+    first = (model_folder / "README.md").read_text(encoding="utf-8")
+    card = ModelCard(first)
+    assert (card.data.base_model, card.data.license, card.data.datasets) == ("ann/teacher", "mit", ["ann/songs"])
+    assert "knowledge-distillation" in card.data.tags
+    assert "# ann/student\n\nDistilled." in card.text and STUDENT_CARD["training"] in card.text
+    results = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert results["KL divergence to the teacher, bits, top level (2)"] == 0.25
+    assert results["bits per code of the prior, top"] == figures["bits_per_code_2"]
+    assert card.text.count("| bits per code of the prior | top |") == 1 and "| 987 |" not in first
+    assert "measured at the end of the distillation" in card.text
+    assert (model_folder / "spectrograms.png").read_bytes() == (tmp_path / "out" / "spectrograms.png").read_bytes()
+
+    # The same once more: nothing is added twice. A story of the training that is given replaces the card's.
+    script.main(options(model_folder, notes, tmp_path / "out", "--card", "model", "--card_license", "mit"))
+    second = (model_folder / "README.md").read_text(encoding="utf-8")
+    assert second.replace(" --card_license mit", "") == first
+    (tmp_path / "training.json").write_text(json.dumps({"prior-0": {"steps": 7, "batch_size": 2, "seconds": 30}}))
+    more = ["--card", "model", "--training", str(tmp_path / "training.json")]
+    script.main(options(model_folder, notes, tmp_path / "out", *more))
+    third = ModelCard.load(model_folder / "README.md")
+    assert "| prior, level 0 | 7 | 2 | 30 s |" in third.text and "| row | 0 | 2 |" not in third.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (["--card_license", "apache-2.0"], "`--card_license` must be left out .* 'mit' .* 'apache-2.0'"),
+        (["--card_name", "another"], "`--card_name` must be left out .* 'ann/student' .* 'another'"),
+    ],
+)
+def test_a_card_that_says_otherwise_is_not_overruled(script, tmp_path, wrong, match):
+    write_model_card(tmp_path, **STUDENT_CARD)
+    with pytest.raises(ValueError, match=match):
+        script.main(["--model", str(tmp_path), "--songs", str(tmp_path / "missing"), "--card", "model", *wrong])
 
 
 def test_samples_and_figures_of_a_seed_come_again_and_codes_are_kept(script, model_folder, notes, tmp_path):

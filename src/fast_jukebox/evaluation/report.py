@@ -34,6 +34,14 @@ PITCH_FIGURES = {
 }
 """Figures of a set of clips: `SET_NAME` is their key."""
 
+TEACHER_FIGURES = {
+    "bits_per_code": "bits per code, student",
+    "teacher_bits_per_code": "bits per code, teacher",
+    "kl_to_teacher": "KL divergence to the teacher, bits",
+    "agreement": "top-1 agreement with the teacher",
+}
+"""Figures of a student beside its teacher, measured at the end of its distillation: what a card calls each."""
+
 CLIP_SETS = {
     "samples": "samples of the model",
     "songs": "held-out songs",
@@ -42,6 +50,11 @@ CLIP_SETS = {
     "noise": "control: white noise",
 }
 """Sets of clips that the pitch figures compare."""
+
+TEACHER_NOTE = (
+    "The first figures, of the student beside its teacher, were measured at the end of the distillation, on held-out "
+    "windows of their own number."
+)
 
 FIGURES_NOTE = (
     "Held-out songs were in no training. Signal-to-noise ratio and spectral convergence compare a song with what its "
@@ -189,6 +202,8 @@ __all__ = [
     "FIGURES_NOTE",
     "LEVEL_FIGURES",
     "PITCH_FIGURES",
+    "TEACHER_FIGURES",
+    "TEACHER_NOTE",
     "card_figures",
     "figures_markdown",
     "level_names",

@@ -10,6 +10,7 @@ from fast_jukebox.hub.cards import (
 )
 from fast_jukebox.hub.errors import HubError, clear_hub_errors
 from fast_jukebox.hub.push import push_files, push_folder, push_model
+from fast_jukebox.hub.renewal import renew_model_card, stated_figures
 
 __all__ = [
     "LIBRARY_NAME",
@@ -23,6 +24,8 @@ __all__ = [
     "push_files",
     "push_folder",
     "push_model",
+    "renew_model_card",
     "require_license",
+    "stated_figures",
     "write_model_card",
 ]

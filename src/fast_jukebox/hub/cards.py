@@ -149,15 +149,32 @@ def write_model_card(
     directory = Path(directory)
     if picture is None and (directory / PICTURE).is_file():
         picture = directory / PICTURE
-    name = None if picture is None else Path(picture).name
-    card = model_card(picture=name, **kwargs)
+    card = model_card(picture=None if picture is None else Path(picture).name, **kwargs)
     directory.mkdir(parents=True, exist_ok=True)
-    if picture is not None and name is not None:
-        source, target = Path(picture), directory / name
-        is_own = str(source) == name and target.exists()  # a bare name is that of one of the directory's files
-        if not is_own and not (target.exists() and source.exists() and source.samefile(target)):
-            shutil.copyfile(source, target)
-    path = directory / "README.md"
+    if picture is not None:
+        place_picture(directory, picture)
+    return save_card(card, directory / "README.md")
+
+
+def place_picture(directory: Path, picture: str | os.PathLike[str]) -> str:
+    """Let a directory have a picture that its card shows; returns its name there.
+
+    Args:
+        directory: of the model.
+        picture: a file, copied where it lies elsewhere, or the name of one of the directory's own.
+
+    Raises:
+        FileNotFoundError: there is no such picture.
+    """
+    source, target = Path(picture), directory / Path(picture).name
+    is_own = str(source) == target.name and target.exists()  # a bare name is that of one of the directory's files
+    if not is_own and not (target.exists() and source.exists() and source.samefile(target)):
+        shutil.copyfile(source, target)
+    return target.name
+
+
+def save_card(card: RepoCard, path: Path) -> Path:
+    """Write a card, whole or not at all; returns its path."""
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(str(card), encoding="utf-8")
     unfinished.replace(path)
@@ -185,7 +202,7 @@ def require_license(source: str | os.PathLike[str] | RepoCard) -> str:
     """License that a card states: of the model in a directory, or of the card itself.
 
     Raises:
-        ValueError: there is no card, or it states no license.
+        ValueError: there is no card, it states no license, or its metadata cannot be read.
     """
     if isinstance(source, RepoCard):
         data = source.data
@@ -193,7 +210,10 @@ def require_license(source: str | os.PathLike[str] | RepoCard) -> str:
         path = Path(source) / "README.md"
         if not path.is_file():
             raise ValueError(f"`license` must be stated by a card before a push, but `{source}` has no README.md")
-        data = RepoCard.load(path, ignore_metadata_errors=False).data
+        try:
+            data = RepoCard.load(path, ignore_metadata_errors=False).data
+        except Exception as error:  # the parser's own errors, whose messages do not name the file
+            raise ValueError(f"`license` must be stated by {path}, whose metadata cannot be read: {error}") from error
     return _checked_license(data.get("license"), data.get("license_name"), data.get("license_link"))
 
 
@@ -302,6 +322,8 @@ __all__ = [
     "dataset_card",
     "eval_results",
     "model_card",
+    "place_picture",
     "require_license",
+    "save_card",
     "write_model_card",
 ]
