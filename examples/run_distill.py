@@ -38,10 +38,11 @@ from fast_jukebox import (
     FastJukeboxConfig,
     FastJukeboxModel,
     FastJukeboxPrior,
+    FastJukeboxPriorConfig,
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
-from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
@@ -91,8 +92,12 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     if args.push_to_hub and not args.hub_model_id:
         raise ValueError("`--hub_model_id` must name the repository where `--push_to_hub` is set, got None")
 
-    codes = prepare_codes(data_args, model_args.teacher)
-    for level in reversed(levels) if model_args.level is None else [model_args.level]:
+    chosen = list(reversed(levels)) if model_args.level is None else [model_args.level]
+    check_resumption(chosen, model_args, args)
+
+    with args.main_process_first(desc="encoding"):
+        codes = prepare_codes(data_args, model_args.teacher)
+    for level in chosen:
         distil_level(level, model_args, data_args, args, codes)
     if not args.should_save:
         return {}
@@ -109,13 +114,36 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
 
 
 def prepare_codes(data_args: DataArguments, teacher: str) -> DatasetDict:
-    """The folder's codes, encoded first with the teacher's VQ-VAE where songs are named."""
+    """The folder's codes, which are the teacher's VQ-VAE's, encoded first where songs are named."""
+    vqvae = FastJukeboxVQVAE.from_pretrained(teacher)
     if data_args.songs:
         songs = load_songs(data_args.songs, test_share=data_args.test_share)
-        return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(teacher), data_args.codes)
+        return encode_songs(require_splits(songs, f"`--songs` {data_args.songs}"), vqvae, data_args.codes)
     if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
         raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` to make them")
-    return load_codes(data_args.codes)
+    return require_splits(load_codes(data_args.codes, vqvae=vqvae), f"`--codes` {data_args.codes}")
+
+
+def check_resumption(levels: list[int], model_args: ModelArguments, args: DistillationArguments) -> None:
+    """Refuse to go on with what this command would not have begun.
+
+    Raises:
+        ValueError: one checkpoint is to be that of several levels, or a finished level is of another depth.
+    """
+    wanted = str(args.resume_from_checkpoint).lower()
+    if wanted not in ("none", "false", "true") and len(levels) > 1:
+        raise ValueError(
+            "`--resume_from_checkpoint` must be true or false where several levels are distilled, each from its own "
+            f"last checkpoint; got {args.resume_from_checkpoint!r} (name it with its `--level`)"
+        )
+    for folder in (level_folder(args.output_dir, level) for level in levels):
+        if wanted == "true" and (folder / RESULT).is_file():
+            depth = FastJukeboxPriorConfig.from_pretrained(folder).num_hidden_layers
+            if depth != model_args.student_layers:
+                raise ValueError(
+                    f"`--student_layers` must be the {depth} of {folder}, which is finished and would be kept, got "
+                    f"{model_args.student_layers}; name another `--output_dir` or leave out `--resume_from_checkpoint`"
+                )
 
 
 def level_folder(output_dir: str | None, level: int) -> Path:
@@ -130,6 +158,7 @@ def distil_level(
     folder = level_folder(args.output_dir, level)
     if (folder / RESULT).is_file() and str(args.resume_from_checkpoint).lower() == "true":
         return
+    (folder / RESULT).unlink(missing_ok=True)  # of an earlier run, which this one replaces
     args = copy.copy(args)
     args.output_dir, args.push_to_hub = str(folder), False
     set_seed(args.seed)

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.audio import load_audio, save_audio
-from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, vqvae_fingerprint
+from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.songs import SongLimits, load_songs
 from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
@@ -112,8 +112,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float | str]:
     model = FastJukeboxModel.from_pretrained(args.model, dtype=torch.float32).eval().to(device)
     rate = model.config.vqvae_config.sampling_rate
     songs = load_songs(args.songs, args.test_share, limits=SongLimits(whole=False), progress=True)
-    if "test" not in songs or "train" not in songs:
-        raise ValueError(f"`--songs` must have songs marked train and test, got the splits {', '.join(songs)}")
+    require_splits(songs, f"`--songs` {args.songs}")
     songs = DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in songs.items()})
     recordings = Recordings(songs["test"], rate, args.song_seconds)
 
@@ -197,10 +196,7 @@ def prepare_codes(args: EvaluationArguments, songs: DatasetDict, model: FastJuke
     folder = Path(args.codes or Path(args.output_dir) / "codes")
     if not (folder / MANIFEST).exists():
         return encode_songs(songs, model.vqvae, folder)
-    there = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["vqvae"]
-    if there != vqvae_fingerprint(model.vqvae):
-        raise ValueError(f"`--codes` {folder} holds codes of another VQ-VAE than that of {args.model}: name another")
-    codes = load_codes(folder)
+    codes = require_splits(load_codes(folder, vqvae=model.vqvae), f"`--codes` {folder}")
     return DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in codes.items()})
 
 

@@ -36,7 +36,7 @@ from fast_jukebox import (
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
-from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
@@ -98,7 +98,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     )
     set_seed(args.seed)
 
-    codes = prepare_codes(data_args)
+    with args.main_process_first(desc="encoding"):
+        codes = prepare_codes(data_args)
     if model_args.model_name_or_path:
         model = named_prior(model_args)
     else:
@@ -119,10 +120,11 @@ def prepare_codes(data_args: DataArguments) -> DatasetDict:
     """The folder's codes, encoded first (or further, after an interruption) where songs and VQ-VAE are named."""
     if data_args.songs and data_args.vqvae:
         songs = load_songs(data_args.songs, test_share=data_args.test_share)
+        require_splits(songs, f"`--songs` {data_args.songs}")
         return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(data_args.vqvae), data_args.codes)
     if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
         raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` and `--vqvae` to make them")
-    return load_codes(data_args.codes)
+    return require_splits(load_codes(data_args.codes), f"`--codes` {data_args.codes}")
 
 
 def named_prior(model_args: ModelArguments) -> FastJukeboxPrior:

@@ -7,7 +7,7 @@ import torch
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data import codes as codes_module
-from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, vqvae_fingerprint
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, require_splits, vqvae_fingerprint
 from fast_jukebox.data.windows import stack_items
 
 
@@ -118,6 +118,33 @@ def test_the_manifest_names_the_vqvae(songs, vqvae, tmp_path):
     assert manifest["vqvae"] == vqvae_fingerprint(vqvae)
     assert manifest["hop_lengths"] == [4, 8, 16]
     assert manifest["splits"] == {"train": 3, "test": 1}
+
+
+def test_codes_are_loaded_for_their_own_vqvae_alone(songs, vqvae, tiny_config, tmp_path):
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    assert len(load_codes(tmp_path / "codes", vqvae=vqvae)["train"]) == 3
+    with pytest.raises(ValueError, match="holds codes of another VQ-VAE"):
+        load_codes(tmp_path / "codes", vqvae=FastJukeboxVQVAE(tiny_config.vqvae_config))
+    (tmp_path / "codes" / "codes.json").unlink()
+    assert len(load_codes(tmp_path / "codes")["train"]) == 3  # whosever they are
+    with pytest.raises(ValueError, match=r"holds no codes\.json"):
+        load_codes(tmp_path / "codes", vqvae=vqvae)
+
+
+def test_codes_of_an_interrupted_run_are_not_taken_for_all(songs, vqvae, tmp_path, monkeypatch):
+    monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    (tmp_path / "codes" / "train-00002.parquet").unlink()
+    with pytest.raises(ValueError, match="codes of 2 songs of train, and its codes.json states 3: let `encode_songs`"):
+        load_codes(tmp_path / "codes")
+    assert len(encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]) == 3
+
+
+def test_what_is_trained_on_has_songs_held_out(songs):
+    assert require_splits(songs, "`--songs`") is songs
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match=f"`--songs` must have songs .* got the splits {split}$"):
+            require_splits({split: songs[split]}, "`--songs`")
 
 
 def test_a_folder_without_codes_is_an_error(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from fast_jukebox import FastJukeboxModel
+from fast_jukebox import FastJukeboxModel, FastJukeboxVQVAE
+from fast_jukebox.data.codes import encode_songs
 from fast_jukebox.data.hub_data import push_songs
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.distillation import DistillationArguments, DistillationStage
@@ -116,6 +117,55 @@ def test_what_cannot_be_distilled_is_said_first(scripts, options, tmp_path, chan
     (tmp_path / "options.json").write_text(json.dumps(options | changes))
     with pytest.raises(ValueError, match=match):
         scripts["run_distill"].main([str(tmp_path / "options.json")])
+
+
+def test_codes_of_another_vqvae_are_refused(scripts, options, tiny_config, tmp_path):
+    another = FastJukeboxVQVAE(tiny_config.vqvae_config)
+    encode_songs(load_songs(options["songs"], test_share=0.3), another, options["codes"])
+    (tmp_path / "options.json").write_text(json.dumps(options | {"songs": None}))
+    with pytest.raises(ValueError, match="codes holds codes of another VQ-VAE"):
+        scripts["run_distill"].main([str(tmp_path / "options.json")])
+
+
+def test_songs_of_which_none_are_held_out_are_refused_before_they_are_encoded(scripts, options, tmp_path):
+    (tmp_path / "options.json").write_text(json.dumps(options | {"test_share": 0.0}))
+    with pytest.raises(ValueError, match=r"`--songs` .* `test_share` above 0; got the splits train"):
+        scripts["run_distill"].main([str(tmp_path / "options.json")])
+    assert not (tmp_path / "codes").exists()
+
+
+def test_what_cannot_be_gone_on_with_is_refused(scripts, options, tmp_path):
+    options |= {"resume_from_checkpoint": "runs/checkpoint-2"}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    with pytest.raises(ValueError, match="`--resume_from_checkpoint` must be true or false where several levels"):
+        scripts["run_distill"].main([str(tmp_path / "options.json")])
+
+    # A level of two layers is done: one of three layers is another student.
+    options |= {"level": 2, "max_steps": 1, "resume_from_checkpoint": "true"}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    scripts["run_distill"].main([str(tmp_path / "options.json")])
+    options |= {"student_layers": 3}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    with pytest.raises(ValueError, match="`--student_layers` must be the 2 of .*level-2, which is finished"):
+        scripts["run_distill"].main([str(tmp_path / "options.json")])
+    (tmp_path / "options.json").write_text(json.dumps(options | {"resume_from_checkpoint": "false"}))
+    scripts["run_distill"].main([str(tmp_path / "options.json")])
+    student = FastJukeboxModel.from_pretrained(tmp_path / "student")
+    assert student.priors[2].config.num_hidden_layers == 3
+
+
+def test_a_level_that_is_begun_anew_is_not_finished_until_it_is(scripts, options, tmp_path, monkeypatch):
+    script = scripts["run_distill"]
+    options |= {"level": 2, "max_steps": 1}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    script.main([str(tmp_path / "options.json")])
+    result = script.level_folder(options["output_dir"], 2) / script.RESULT
+    assert result.is_file()
+    with monkeypatch.context() as broken:
+        broken.setattr(script.DistillationTrainer, "train", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            script.main([str(tmp_path / "options.json")])
+    assert not result.is_file()
 
 
 def test_the_settings_that_are_given_can_be_read(scripts, repository_root, tmp_path):

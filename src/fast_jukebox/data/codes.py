@@ -80,6 +80,7 @@ def encode_songs(
 def load_codes(
     folder: str | os.PathLike[str],
     *,
+    vqvae: FastJukeboxVQVAE | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -88,10 +89,11 @@ def load_codes(
 
     Args:
         folder: where they are, or the name of a data set that [`~fast_jukebox.data.hub_data.push_codes`] made.
+        vqvae: whose codes they must be; `None` takes any.
         revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
 
     Raises:
-        ValueError: the folder holds no codes, or, from the Hub, not all that its manifest states.
+        ValueError: the folder holds no codes, not all that its manifest states, or those of another VQ-VAE.
         FileNotFoundError: there is no such folder.
         HubError: the data set cannot be read from the Hub.
     """
@@ -106,11 +108,36 @@ def load_codes(
     files: dict[str, list[str]] = {}
     for shard in shards:
         files.setdefault(shard.name.rsplit("-", 1)[0], []).append(str(shard))
+    if path != Path(folder) or (path / MANIFEST).is_file():
+        manifest = check_codes(path)
+        if vqvae is not None and manifest["vqvae"] != vqvae_fingerprint(vqvae):
+            raise ValueError(
+                f"{folder} holds codes of another VQ-VAE than the one given: encode the songs with that one"
+            )
+    elif vqvae is not None:
+        raise ValueError(f"{folder} holds no {MANIFEST}, which says whose codes these are")
     if path != Path(folder):
-        check_codes(path)
         return load_dataset("parquet", data_files=files)
     # The cache stands beside the shards, so that a folder of codes is all there is to move or delete.
     return load_dataset("parquet", data_files=files, cache_dir=str(path / ".cache"))
+
+
+def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> DatasetDict:
+    """Songs or codes that can be trained on and measured: the data, if some of it is held out.
+
+    Args:
+        data: of [`~fast_jukebox.data.songs.load_songs`] or [`load_codes`].
+        source: where they are from, for the error.
+
+    Raises:
+        ValueError: there is no split `train`, or no `test`.
+    """
+    if "train" not in data or "test" not in data:
+        raise ValueError(
+            f"{source} must have songs to train on and songs held out, marked as `train` and `test` or parted by a "
+            f"`test_share` above 0; got the splits {', '.join(data)}"
+        )
+    return data
 
 
 class CodeWindows(TorchDataset):
@@ -295,4 +322,4 @@ def _slice(table: Any, column: str, start: int, length: int) -> Tensor:
     return torch.from_numpy(_values(table, column)[start : start + length].astype(np.int64))
 
 
-__all__ = ["CodeWindows", "encode_songs", "load_codes", "vqvae_fingerprint"]
+__all__ = ["CodeWindows", "encode_songs", "load_codes", "require_splits", "vqvae_fingerprint"]
