@@ -203,6 +203,7 @@ def write_student(model_args: ModelArguments, args: DistillationArguments) -> di
     results = dict(reversed(results.items()))
     model = FastJukeboxModel.from_levels(vqvae, priors)
     model.processor = FastJukeboxProcessor.find(model_args.teacher, model.config)
+    model.adjust_generation_fn(None, False, None, model_args.teacher)  # sampled as the teacher is, where it says how
     model.save_pretrained(args.output_dir)
     if args.hub_license:
         write_card(model_args, args, results, [prior.config.num_hidden_layers for prior in priors])

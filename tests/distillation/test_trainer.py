@@ -296,6 +296,15 @@ def test_the_card_tells_teacher_stages_and_layers(distil, tmp_path):
     assert card.data.base_model == "someone/teacher"
     for text in (str(run.layer_map), "| prediction | 4 | 0.005 | constant | 1 |", "kl to teacher", "one of 6 layers"):
         assert text in card.text
+    assert "knowledge-distillation" in card.data.tags
+
+
+def test_the_card_of_a_run_that_ended_early_says_how_far_it_came(distil):
+    run = distil(stages=[*STAGES, {"loss": "data", "steps": 3}], max_steps=6, save_strategy="no")
+    run.train()
+    text = run.training_summary()
+    for row in ("| intermediate | 4 |", "| prediction | 2 of 4 |", "| data | 0 of 3 |", "| steps | 6 |"):
+        assert row in text
 
 
 SCRIPT = """

@@ -101,10 +101,11 @@ class DistillationTrainer(FastJukeboxTrainer):
         kwargs: of [`~transformers.Trainer`].
 
     Raises:
-        ValueError: student and teacher do not fit; shows both.
+        ValueError: student and teacher do not fit, or the map is of other models; shows both.
     """
 
     card_kind = "prior"
+    card_tags = ("knowledge-distillation",)
     objective: DistillationObjective
     lr_scheduler: Any
 
@@ -264,11 +265,14 @@ class DistillationTrainer(FastJukeboxTrainer):
     def training_summary(self) -> str:
         """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.training_summary`]: adds stages and layer map."""
         schedule = self.schedule or self.plan()
-        rows = [
-            f"| {stage.name} | {length} | {stage.learning_rate or schedule.learning_rate:g} | "
-            f"{stage.schedule or schedule.schedule} | {stage.temperature:g} |"
-            for stage, length in zip(schedule.stages, schedule.lengths, strict=True)
-        ]
+        rows = []
+        for stage, start, length in zip(schedule.stages, schedule.starts, schedule.lengths, strict=True):
+            done = min(max(self.state.global_step - start, 0), length)
+            rows.append(
+                f"| {stage.name} | {length if done == length else f'{done} of {length}'} | "
+                f"{stage.learning_rate or schedule.learning_rate:g} | {stage.schedule or schedule.schedule} | "
+                f"{stage.temperature:g} |"
+            )
         begin = "the teacher's mapped layers" if self.args.initialize_from_teacher else "weights of its own"
         return "\n".join(
             [

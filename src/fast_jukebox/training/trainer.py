@@ -53,6 +53,7 @@ class FastJukeboxTrainer(Trainer):
     """A [`~transformers.Trainer`] whose cards and pushes are the package's own."""
 
     card_kind: ClassVar[str] = "model"
+    card_tags: ClassVar[tuple[str, ...]] = ()
 
     def describe(self) -> str:
         """What the card says of the model, Markdown."""
@@ -104,6 +105,7 @@ class FastJukeboxTrainer(Trainer):
             datasets=[dataset] if isinstance(dataset, str) else list(dataset),
             base_model=self.base_model(),
             kind=self.card_kind,
+            tags=self.card_tags,
         )
 
     def push_to_hub(
