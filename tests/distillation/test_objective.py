@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fast_jukebox import FastJukeboxPrior
+from fast_jukebox.distillation.layer_map import LayerMap
 from fast_jukebox.distillation.losses import (
     INTERMEDIATE_TERMS,
     LOSSES,
@@ -216,3 +217,15 @@ def test_a_model_is_not_its_own_teacher(pair):
     teacher, _ = pair()
     with pytest.raises(ValueError, match="`student` must be another model"):
         DistillationObjective(teacher, teacher)
+
+
+@pytest.mark.parametrize("depths", [(6, 2), (12, 3)])
+def test_a_map_of_other_models_is_refused(pair, depths):
+    other_teacher, other_student = pair(1, *depths)
+    layer_map = LayerMap.from_configs(other_teacher.config, other_student.config)
+    teacher, student = pair(1, 6, 3)
+    what = "student_patterns" if depths[0] == 6 else "teacher_patterns"
+    with pytest.raises(ValueError, match=f"`layer_map` must be of these two models, but its `{what}` are"):
+        DistillationObjective(student, teacher, layer_map)
+    with pytest.raises(ValueError, match=f"`layer_map` must be of these two models, but its `{what}` are"):
+        initialize_student(student, teacher, layer_map)

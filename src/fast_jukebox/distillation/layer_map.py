@@ -91,6 +91,22 @@ class LayerMap:
                 teacher_layers[layer] = theirs[(index + 1) * len(theirs) // len(ours) - 1]
         return cls(tuple(teacher), tuple(student), tuple(teacher_layers))
 
+    def check_fits(self, teacher: FastJukeboxPriorConfig, student: FastJukeboxPriorConfig) -> None:
+        """Refuse a map of other models.
+
+        Raises:
+            ValueError: the layers of one of the two have other patterns than the map's; shows both.
+        """
+        for name, ours, config in (
+            ("teacher_patterns", self.teacher_patterns, teacher),
+            ("student_patterns", self.student_patterns, student),
+        ):
+            if list(ours) != list(config.layer_patterns):
+                raise ValueError(
+                    f"`layer_map` must be of these two models, but its `{name}` are {list(ours)}, and the model's "
+                    f"layers are {list(config.layer_patterns)}"
+                )
+
     def __len__(self) -> int:
         return len(self.teacher_layers)
 

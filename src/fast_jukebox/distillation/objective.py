@@ -62,7 +62,7 @@ class DistillationObjective(nn.Module):
         layer_map: [`~fast_jukebox.distillation.student.check_student`]'s by default.
 
     Raises:
-        ValueError: the two do not fit; shows both.
+        ValueError: the two do not fit, or the map is of other models; shows both.
     """
 
     # Tells the Trainer that `num_items_in_batch` is understood, which makes accumulated gradients exact.
@@ -76,6 +76,7 @@ class DistillationObjective(nn.Module):
             raise ValueError("`student` must be another model than `teacher`, got the same object")
         checked = check_student(student.config, teacher.config)
         self.layer_map = checked if layer_map is None else layer_map
+        self.layer_map.check_fits(teacher.config, student.config)
         self.student = student
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
         widths = student.config.hidden_size, teacher.config.hidden_size

@@ -115,9 +115,11 @@ def initialize_student(
         The student.
 
     Raises:
-        ValueError: the teacher lacks a weight or has it in another shape; names it and shows both shapes.
+        ValueError: the teacher lacks a weight or has it in another shape (names it and shows both shapes), or the map
+            is of other models.
     """
     layer_map = check_student(student.config, teacher.config) if layer_map is None else layer_map
+    layer_map.check_fits(teacher.config, student.config)
     theirs = teacher.state_dict()
     pairs = []
     for name, weight in student.state_dict().items():
