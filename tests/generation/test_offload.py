@@ -137,9 +137,11 @@ def test_large_models_make_a_minute_on_small_cards(name, dtype, card):
 
 
 @pytest.mark.gpu
-def test_priors_visit_a_gpu(tiny_model):
-    before = tiny_model.to("cuda").generate(duration=0.3, seed=1, engine="eager")
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_priors_visit_a_gpu(tiny_model, engine):
+    before = tiny_model.to("cuda").generate(duration=0.3, seed=1, engine=engine)
     tiny_model.to("cpu").set_offload("cpu", "cuda")
-    output = tiny_model.generate(duration=0.3, seed=1, engine="eager")
+    for _ in range(2):
+        output = tiny_model.generate(duration=0.3, seed=1, engine=engine)
     same(output.codes, before.codes)
     assert {parameter.device.type for parameter in tiny_model.priors[2].parameters()} == {"cpu"}

@@ -1,12 +1,15 @@
+import functools
 import gc
 import weakref
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fast_jukebox.generation.engine import EagerStep, ProgramStep, make_step, release_programs, sample_window
 from fast_jukebox.generation.sampling import SamplingSettings
+from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.models.prior.static import GRAPH_LAYERS, StaticProgram, steps_in_a_row
 
 SETTINGS = SamplingSettings(temperature=0.9, top_k=9, top_p=0.9)
@@ -93,6 +96,59 @@ def test_a_kept_program_keeps_neither_its_prior_nor_the_conditioning(make_prior,
     del prior, conditioning, step
     gc.collect()
     assert [reference() for reference in gone] == [None] * 3
+
+
+@pytest.fixture
+def compile_at_once(monkeypatch):
+    """torch.compile that only traces, and gives up on code that it has compiled for one size."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    with torch._dynamo.config.patch(recompile_limit=1):
+        yield
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_program_that_nobody_holds_gives_back_its_memory_at_once(make_prior, compile_at_once, compiled):
+    prior = make_prior(num_hidden_layers=1)
+    program = StaticProgram(prior, 1, SETTINGS, compiled)
+    program.load(prior.condition(1, 24))
+    program.run(torch.zeros(1, dtype=torch.int64), 1, torch.rand(1, 2))
+    storage = weakref.ref(program.cache.layers[0].storage)
+    gc.collect()
+    gc.disable()  # a GPU's memory would be waited for in vain until garbage is collected
+    try:
+        del program
+        assert storage() is None
+    finally:
+        gc.enable()
+
+
+def test_steps_of_any_number_of_sizes_can_be_compiled(make_prior, compile_at_once):
+    prior = make_prior(num_hidden_layers=1)
+    for songs in (1, 2, 3):
+        program = StaticProgram(prior, songs, SETTINGS, compiled=True)
+        assert program.costly
+        program.load(prior.condition(songs, 24))
+        assert program.run(torch.zeros(songs, dtype=torch.int64), 1, torch.rand(songs, 2)).shape == (songs, 2)
+
+
+def fake_prior(config, dtype):
+    torch.set_default_dtype(dtype)  # tensors without numbers cannot be converted in place
+    try:
+        return FastJukeboxPrior(config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("settings", [SETTINGS, SamplingSettings(do_sample=False)], ids=["drawn", "likeliest"])
+def test_a_step_stays_on_a_gpu(tiny_config, kind, monkeypatch, dtype, settings):
+    """By shapes, dtypes and devices alone: what would read a number, or mix devices, is an error here as well."""
+    monkeypatch.setattr(StaticProgram, "_record", lambda self: {})
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        program = StaticProgram(fake_prior(tiny_config(**kind), dtype), 3, settings)
+        with torch.no_grad():
+            program.step()
+    assert (program.logits.dtype, program.logits.device.type) == (dtype, "cuda")
 
 
 def test_a_recorded_row_is_bounded():

@@ -7,7 +7,10 @@ the other.
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +28,8 @@ GRAPH_LAYERS = 4096
 """Layers that a recorded row of steps goes through at most, all steps counted: recording takes time and memory."""
 
 _WARM_UPS = 3
+
+_RECORDING = threading.Lock()
 
 
 class StaticProgram:
@@ -67,9 +72,9 @@ class StaticProgram:
             self.uniform = torch.zeros(self.grain, batch_size, device=device)
             self.told = torch.zeros(self.grain, self.rows, config.hidden_size, dtype=dtype, device=device)
             self.logits = torch.zeros(batch_size, config.vocabulary_size, dtype=dtype, device=device)
-            self._step: Callable[[], None] = self.step
-            if compiled:
-                self._step = torch.compile(self.step, fullgraph=True, dynamic=False)
+            # No bound method: a program that nobody holds must give back its memory at once, not when garbage is next
+            # collected.
+            self._step: Callable[[StaticProgram], None] = _compiled_step() if compiled else StaticProgram.step
             self._graphs = self._record() if device.type == "cuda" else {}
             self._replayed: list[torch.cuda.Event] = []
         self.unload()
@@ -77,7 +82,7 @@ class StaticProgram:
     @property
     def costly(self) -> bool:
         """Whether making it took so long that it is better kept for the next window."""
-        return bool(self._graphs) or self._step != self.step
+        return bool(self._graphs) or self._step is not StaticProgram.step
 
     def load(self, conditioning: PriorConditioning) -> None:
         """Take in what conditions the next window."""
@@ -140,7 +145,7 @@ class StaticProgram:
     def _replay(self, count: int) -> None:
         if not self._graphs:
             for _ in range(count):
-                self._step()
+                self._step(self)
             return
         if len(self._replayed) == 2:
             self._replayed.pop(0).synchronize()  # progress is told of work that is all but done
@@ -150,28 +155,29 @@ class StaticProgram:
             for _ in range(count):
                 self._graphs[1].replay()
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self.positions.device))
         self._replayed.append(event)
 
     def _record(self) -> dict[int, torch.cuda.CUDAGraph]:
         """CUDA graphs of one step and of a row of them, by their number of steps."""
         device = self.positions.device
-        with torch.cuda.device(device):
-            side = torch.cuda.Stream()
+        with _RECORDING, torch.cuda.device(device):
+            side = _side_stream(device)
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UPS):  # kernels are chosen and compiled, workspaces allocated
                     self._rewind()
-                    self._step()
+                    self._step(self)
             torch.cuda.current_stream().wait_stream(side)
             graphs: dict[int, torch.cuda.CUDAGraph] = {}
             pool = torch.cuda.graph_pool_handle()
             for count in sorted({1, self.grain}):
                 self._rewind()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool):
+                # What other threads do on the device meanwhile is no part of it and must not fail.
+                with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                     for _ in range(count):
-                        self._step()
+                        self._step(self)
                 graphs[count] = graph
             self._rewind()
             self.cache.reset()
@@ -180,6 +186,21 @@ class StaticProgram:
     def _rewind(self) -> None:
         self.position.zero_()
         self.cursor.zero_()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream that programs of a device are recorded on: one, as cuBLAS keeps a workspace for each."""
+    return torch.cuda.Stream(device)
+
+
+def _compiled_step() -> Callable[[StaticProgram], None]:
+    """`StaticProgram.step` after torch.compile, for one program: as a code object of its own, since torch.compile gives
+    up on code that it has compiled for eight sizes.
+    """
+    step = StaticProgram.step
+    own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
+    return torch.compile(own, fullgraph=True, dynamic=False)
 
 
 def steps_in_a_row(block_ctx: int, layers: int) -> int:
