@@ -57,4 +57,15 @@ def test_what_counts_as_out_of_memory():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(KeyError("out of memory"))
+
+
+def test_a_recording_that_ended_without_memory_counts_too():
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            raise torch.OutOfMemoryError("full")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    assert is_out_of_memory(caught.value)

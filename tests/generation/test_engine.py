@@ -1,3 +1,4 @@
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -211,19 +212,23 @@ def test_a_program_that_was_interrupted_is_dropped(programmed_prior):
     assert again.program is not first.program
 
 
-def test_without_memory_the_kept_programs_make_room(programmed_prior):
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_without_memory_the_kept_programs_make_room(programmed_prior, kind):
     made_window(programmed_prior)
-    make, failed = programmed_prior.new_program, []
+    make, kept, halves = programmed_prior.new_program, [], []
 
     def new_program(*arguments):
-        if not failed:
-            failed.append(len(engine_module._POOL._programs))
-            raise torch.OutOfMemoryError
+        kept.append(len(engine_module._POOL._programs))
+        if len(kept) == 1:
+            half = StubProgram()  # what the failed attempt had made so far
+            halves.append(weakref.ref(half))
+            raise kind("CUDA error: out of memory")
+        assert halves[0]() is None
         return make(*arguments)
 
     programmed_prior.new_program = new_program
     made_window(programmed_prior, batch_size=2)
-    assert failed == [1]
+    assert kept == [1, 0]
     assert len(programmed_prior.made) == 2
 
 

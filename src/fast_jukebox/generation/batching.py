@@ -16,6 +16,10 @@ MEMORY_SHARE = 0.5
 """How much of the free memory the tensors counted here may take; the rest is for what a step needs for a moment."""
 
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+"""What drivers and libraries say, in a plain RuntimeError, where torch's own allocator was not the one that failed."""
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be had on a device, or `None` where nobody can tell.
 
@@ -69,10 +73,15 @@ def even_parts(items: list[Item], most: int) -> list[list[Item]]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the CPU, had no more memory to give."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """Whether an error, or one that it came of, says that a device, or the CPU, had no more memory to give.
+
+    Of another comes that of a recording which ended without memory: it says only that the recording failed.
+    """
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    if said or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    before = error.__cause__ or error.__context__
+    return before is not None and is_out_of_memory(before)
 
 
 __all__ = [

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from fast_jukebox.generation.batching import is_out_of_memory
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes
 from fast_jukebox.generation.threads import granted_threads
 
@@ -219,9 +220,12 @@ def _new_program(prior: FastJukeboxPrior, batch_size: int, settings: SamplingSet
     """A program; where there is no room for it, once more without those that are kept."""
     try:
         return prior.new_program(batch_size, settings, engine, granted_threads())
-    except torch.OutOfMemoryError:
-        release_programs()
-        return prior.new_program(batch_size, settings, engine, granted_threads())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler, whose error keeps alive what filled the memory.
+    release_programs()
+    return prior.new_program(batch_size, settings, engine, granted_threads())
 
 
 class _Pool:
