@@ -65,6 +65,13 @@ def test_batches_follow_the_free_memory(tiny_model, monkeypatch):
     assert tiny_model.estimate(duration=0.5, calibrate=False, max_batch_size=2).levels[0].rows == 2
 
 
+def test_a_model_that_is_on_the_device_already_takes_no_more_of_it(tiny_model, monkeypatch):
+    row = batching.row_bytes(tiny_model.priors[0], 32)
+    monkeypatch.setattr(estimate, "free_memory", lambda device: 6 * row)
+    numbered = tiny_model.estimate(duration=0.5, device="cpu:0", calibrate=False)  # as `cuda` is to `cuda:0`
+    assert numbered.levels[0].rows == 3
+
+
 @pytest.mark.parametrize(("songs", "most"), list(itertools.product([1, 3], [1, 2, 3, 7, 100])))
 def test_batches_hold_every_code(songs, most):
     layout = Layout(0, 44, 16, 12, given=5, parallel=True)

@@ -163,7 +163,7 @@ def estimate_generation(
     weights = [weight_bytes(prior) for prior in shadow.priors]
     vqvae_weights = weight_bytes(shadow.vqvae)
     free = free_memory(where)
-    if free is not None and device_of(model) != where:
+    if free is not None and not _same_device(device_of(model), where):
         free = max(free - sum(weights) - vqvae_weights, 0)
     levels = []
     for level in range(stop_level, len(hops)):
@@ -273,6 +273,11 @@ def _device(device: torch.device | str | None, model: Any) -> torch.device:
         return where
     own = device_of(model)
     return torch.device("cpu") if own.type == "meta" else own
+
+
+def _same_device(first: torch.device, second: torch.device) -> bool:
+    """Whether two devices are one; `cuda` without a number is any of them."""
+    return first.type == second.type and (first.index == second.index or None in (first.index, second.index))
 
 
 def _bytes(count: int) -> str:
