@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from huggingface_hub import is_offline_mode
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
@@ -20,6 +18,7 @@ from transformers.utils.hub import resolve_revision
 from fast_jukebox.hub import HubError, clear_hub_errors
 from fast_jukebox.models.configuration_utils import written_config
 from fast_jukebox.models.push import HubPushMixin
+from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
 # Arguments of `from_pretrained` that say where files are, not what is made of them.
@@ -145,46 +144,6 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
     return weights
 
 
-@contextmanager
-def open_weights(path: str) -> Iterator[Any]:
-    """A file of safetensors.
-
-    Raises:
-        OSError: it is damaged; names it.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise OSError(
-            f"`{path}` is damaged or cut short ({error}): save it again, or fetch it again with `force_download=True`"
-        ) from error
-
-
-@contextmanager
-def clear_weight_errors(
-    name_or_path: PathLike, weights: Mapping[str, str], download: Mapping[str, Any]
-) -> Iterator[None]:
-    """While transformers reads weights, which names no file where one is damaged.
-
-    Args:
-        name_or_path: the folder or repository.
-        weights: as [`check_weights`] gives them.
-        download: where the files are.
-
-    Raises:
-        OSError: a file is damaged; names it.
-    """
-    try:
-        yield
-    except SafetensorError:
-        for shard in sorted(set(weights.values())):
-            path = cached_file(name_or_path, shard, **{**download, "force_download": False, "local_files_only": True})
-            with open_weights(path):
-                pass
-        raise
-
-
 def _check_that_nothing_failed(name_or_path: PathLike, filename: str, download: Mapping[str, Any]) -> None:
     """Tell a file that is not there from one that could not be asked for, which `cached_file` does only if it raises.
 
@@ -296,7 +255,7 @@ class SubmodelLoadingMixin(HubPushMixin):
 
         Raises:
             ValueError: `level` is missing, does not exist or is not the level of the model found; or the whole model
-                has no weights of this part.
+                has no weights of this part; or weights are of another shape than the configuration says: names them.
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
@@ -319,7 +278,16 @@ class SubmodelLoadingMixin(HubPushMixin):
                     f"that holds one, got {config['model_type']!r}"
                 )
             weights = check_weights(source, kwargs.get("variant"), **download) if kwargs["use_safetensors"] else {}
-            with clear_hub_errors(source, download.get("revision")), clear_weight_errors(source, weights, download):
+
+            def empty() -> Any:
+                made: Any = cls
+                return made(made.config_class.from_dict(config, return_unused_kwargs=True, **kwargs)[0])
+
+            with (
+                clear_hub_errors(source, download.get("revision")),
+                clear_weight_errors(source, weights, download),
+                clear_shape_errors(source, empty, lambda: file_shapes(source, weights, download)),
+            ):
                 return _checked_level(load(source, *model_args, **{**kwargs, **download}), level)
 
         own_config, prefix = _part_of_config(config, cls.composite_part, level, source)
@@ -328,7 +296,10 @@ class SubmodelLoadingMixin(HubPushMixin):
         own_config, kwargs = cls.config_class.from_dict(  # type: ignore[attr-defined]
             own_config, return_unused_kwargs=True, **kwargs
         )
-        result = load(None, *model_args, config=own_config, state_dict=weights, **kwargs)
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        make: Any = cls
+        with clear_shape_errors(source, lambda: make(own_config), lambda: shapes, prefix):
+            result = load(None, *model_args, config=own_config, state_dict=weights, **kwargs)
         model = result[0] if isinstance(result, tuple) else result  # a pair with `output_loading_info=True`
         model.name_or_path = model.config.name_or_path = str(source)
         return result
@@ -385,13 +356,11 @@ __all__ = [
     "HubError",
     "SubmodelLoadingMixin",
     "check_weights",
-    "clear_weight_errors",
     "default_model_path",
     "download_arguments",
     "find_weights",
     "level_name",
     "load_foreign",
-    "open_weights",
     "parts_of",
     "pin_revision",
     "read_config",

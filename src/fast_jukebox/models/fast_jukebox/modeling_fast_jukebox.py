@@ -19,7 +19,6 @@ from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJuke
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
     check_weights,
-    clear_weight_errors,
     download_arguments,
     level_name,
     load_foreign,
@@ -30,6 +29,7 @@ from fast_jukebox.models.loading import (
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.models.push import HubPushMixin
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
+from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes
 from fast_jukebox.processing import FastJukeboxProcessor
 
 Model = TypeVar("Model", bound="FastJukeboxModel")
@@ -177,16 +177,17 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
         """Load as [`~transformers.PreTrainedModel.from_pretrained`] does, from safetensors only.
 
         Raises:
-            ValueError: the folder or repository holds something else, or lacks a level: names it and what is there.
+            ValueError: the folder or repository holds something else, or lacks a level: names it and what is there; or
+                weights are of another shape than the configuration says: names them.
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
         kwargs.setdefault("use_safetensors", True)
         source = pretrained_model_name_or_path
         weights: dict[str, str] = {}
+        config: Any = kwargs.get("config")
         if source is not None:
             download = pin_revision(source, download_arguments(kwargs))
-            config = kwargs.get("config")
             if not isinstance(config, PreTrainedConfig):
                 written = read_config(source, **download)
                 foreign = load_foreign(cls, source, written, None, None, **{**kwargs, **download})
@@ -201,6 +202,9 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
         with (
             clear_hub_errors(source, kwargs.get("revision")),
             clear_weight_errors(source or "", weights, download_arguments(kwargs)),
+            clear_shape_errors(
+                source, lambda: cls(config), lambda: file_shapes(source or "", weights, download_arguments(kwargs))
+            ),
         ):
             result = super().from_pretrained(source, *model_args, **kwargs)
         return result if source is None else _with_processor(result, source, download_arguments(kwargs))

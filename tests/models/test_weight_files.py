@@ -1,0 +1,72 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox.models.weight_files import clear_shape_errors, file_shapes, open_weights
+
+
+def with_another(folder, **fields):
+    """Change fields of the middle prior in a folder's configuration, as somebody does who edits it."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    (config["prior_configs"][1] if "prior_configs" in config else config).update(fields)
+    path.write_text(json.dumps(config))
+
+
+def test_shapes_are_told_from_shards_without_their_tensors(tmp_path):
+    save_file({"a": torch.zeros(2, 3), "b": torch.zeros(())}, tmp_path / "one.safetensors")
+    save_file({"c": torch.zeros(4)}, tmp_path / "two.safetensors")
+    weights = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
+    assert file_shapes(tmp_path, weights, {}) == {"a": (2, 3), "b": (), "c": (4,)}
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"noise")
+    with (
+        pytest.raises(OSError, match=r"model.safetensors` is damaged or cut short"),
+        open_weights(str(tmp_path / "model.safetensors")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("size", ["8KB", "1GB"])
+def test_tensors_that_do_not_fit_their_configuration_are_named(tiny_model, tmp_path, size):
+    tiny_model.save_pretrained(tmp_path / "whole", max_shard_size=size)
+    tiny_model.priors[1].save_pretrained(tmp_path / "alone", max_shard_size=size)
+    width = tiny_model.config.prior_configs[1].hidden_size
+    for folder in ("whole", "alone"):
+        with_another(tmp_path / folder, mlp_ratio=2.0)
+    named = (
+        rf"does not fit its configuration: .*priors\.1\.blocks\.0\.mlp\.expand\.weight and \d+ like it "
+        rf"\({width}, {width}\), wanted \({2 * width}, {width}\)"
+    )
+    with pytest.raises(ValueError, match=named + ".*config.json.*ignore_mismatched_sizes=True") as caught:
+        FastJukeboxModel.from_pretrained(tmp_path / "whole")
+    assert str(tmp_path / "whole") in str(caught.value) and "embedding" not in str(caught.value)
+    with pytest.raises(ValueError, match=named):
+        FastJukeboxPrior.from_pretrained(tmp_path / "whole", level=1)
+    with pytest.raises(ValueError, match=named.replace(r"priors\.1\.", "")):
+        FastJukeboxPrior.from_pretrained(tmp_path / "alone")
+    FastJukeboxPrior.from_pretrained(tmp_path / "whole", level=0)  # other parts are none the worse for it
+    FastJukeboxVQVAE.from_pretrained(tmp_path / "whole")
+    begun_anew = FastJukeboxModel.from_pretrained(tmp_path / "whole", ignore_mismatched_sizes=True)
+    assert begun_anew.priors[1].blocks[0].mlp.expand.weight.shape == (2 * width, width)
+
+
+def test_a_change_while_loading_that_weights_do_not_fit_is_named(tiny_model, tmp_path):
+    tiny_model.priors[1].save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"blocks\.0\.mlp\.expand\.bias and \d+ like it"):
+        FastJukeboxPrior.from_pretrained(tmp_path, mlp_ratio=2.0)
+
+
+def test_other_errors_are_left_alone(tiny_model):
+    shapes = {name: tuple(tensor.shape) for name, tensor in tiny_model.state_dict().items()}
+    for found in ({}, shapes, {"stranger": (3,)}):
+        with (
+            pytest.raises(RuntimeError, match="out of memory"),
+            clear_shape_errors("model", lambda: tiny_model, lambda found=found: found),
+        ):
+            raise RuntimeError("out of memory")
