@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import weakref
 
 import pytest
@@ -183,6 +184,24 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, hyperparameters, wri
     with pytest.raises(error):
         convert_checkpoint(tmp_path / "files", tmp_path / "out", hyperparameters=hyperparameters, progress=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["files"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing is cleared there")
+def test_what_a_killed_conversion_left_is_cleared(tmp_path, hyperparameters, write_openai):
+    write_openai(tmp_path / "files", hyperparameters)
+
+    def die(*state):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        convert_checkpoint(tmp_path / "files", tmp_path / "out", hyperparameters=hyperparameters, progress=die)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out.")]
+    assert not (tmp_path / "out").exists()
+    convert_checkpoint(tmp_path / "files", tmp_path / "out", hyperparameters=hyperparameters)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "out"]
 
 
 def test_a_full_disk_is_told_before(tmp_path, hyperparameters, write_openai, monkeypatch):

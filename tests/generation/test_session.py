@@ -397,7 +397,7 @@ KILLED = """
     for song in range(2):
         for own, codes in zip(session.codes(song + 1), whole.codes):
             assert torch.equal(own, codes[song : song + 1])
-    assert not [name for name in os.listdir(root + "/song/codes") if name.endswith(".tmp")]
+    assert not [name for name in os.listdir(root + "/song/codes") if name.startswith(".")]
     print(json.dumps(dict(kills=kills)))
 """
 

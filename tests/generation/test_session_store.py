@@ -1,14 +1,16 @@
 import errno
 import json
 import os
+import signal
 import sys
 
 import pytest
 import torch
 
-from fast_jukebox.generation import session_store
+from fast_jukebox.generation import session_audio, session_store
 from fast_jukebox.generation.session import Session
 from fast_jukebox.generation.session_store import MANIFEST, SessionError, SessionStore, codes_dtype
+from fast_jukebox.unfinished import unfinished_path
 
 
 @pytest.fixture
@@ -75,10 +77,34 @@ def test_a_second_process_is_refused(store):
 
 def test_the_lock_of_a_dead_process_is_taken_over(store):
     (store.folder / "lock").write_text("999999 on somewhere")
-    (store.folder / "codes" / ".take.safetensors.9.tmp").touch()
+    before = set(store.folder.rglob("*"))
+    for name in ("session.json", "codes/take.safetensors"):
+        unfinished_path(store.folder / name).touch()
+    exported = unfinished_path(store.folder / "take-1-top.wav")  # by this process, which has no need of the lock
+    exported.touch()
     with store.locked():
         assert (store.folder / "lock").read_text().startswith(str(os.getpid()))
-        assert not list(store.folder.rglob("*.tmp"))
+        assert set(store.folder.rglob("*")) == {*before, exported}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing is cleared there")
+def test_a_sound_that_a_killed_process_left_is_cleared(stub_model, tmp_path, monkeypatch):
+    stub_model.new_session(tmp_path / "song", duration=1.0, seed=5, stop_level=2).run()
+    child = os.fork()
+    if child == 0:
+        session = Session.open(tmp_path / "song", stub_model)
+        monkeypatch.setattr(session_audio, "put_in_place", lambda *paths: os.kill(os.getpid(), signal.SIGKILL))
+        session.export(tmp_path / "song" / "take-1-top.wav")
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    (left,) = (tmp_path / "song").glob(".take-1-top.*.tmp.wav")
+    assert left.stat().st_size > 44
+    session = Session.open(tmp_path / "song", stub_model)
+    session.export(tmp_path / "song" / "other.wav")
+    assert not left.exists()
+    left.touch()
+    session.keep(1)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
@@ -117,7 +143,7 @@ def test_a_lock_needs_no_room_on_the_disk(store):
             store.write_manifest({"seed": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(store.folder.glob(".*.tmp"))
+    assert not list(store.folder.glob(".*"))
 
 
 def test_a_folder_that_cannot_be_written(store, monkeypatch):
@@ -132,7 +158,7 @@ def test_a_folder_that_cannot_be_written(store, monkeypatch):
 def test_a_session_that_was_killed_at_its_birth_is_begun_again(store):
     with store.locked():
         store.write_codes("given-1", {"level_0": torch.zeros(3, dtype=torch.int16)}, {})
-    (store.folder / ".session.json.9.tmp").touch()
+    unfinished_path(store.folder / "session.json").touch()
     SessionStore(store.folder).make_folder()
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +20,7 @@ from fast_jukebox.hub import write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.loading import level_name, read_config
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.unfinished import clear_unfinished, unfinished_path
 
 LICENSE_NAME = "jukebox-noncommercial"
 LICENSE_LINK = "https://github.com/openai/jukebox/blob/master/LICENSE"
@@ -87,7 +87,8 @@ def convert_checkpoint(
     Lists of artists and genres that lie beside the weights go along, as the model's vocabularies.
 
     The largest file is in memory at a time where it is of the format that torch had before 1.6, and nothing of it where
-    it is newer; and one shard. The output appears when it is whole: what fails or is interrupted leaves nothing.
+    it is newer; and one shard. The output appears when it is whole: what fails or is interrupted leaves nothing, and
+    what a killed process left beside it is deleted by the next conversion there.
 
     Args:
         source: a folder of OpenAI's files (`vqvae.pth.tar`, `prior_level_0.pth.tar` to `prior_level_2.pth.tar`; or the
@@ -126,8 +127,11 @@ def convert_checkpoint(
             dtypes[f"{part.name}.{name}"] = dtype = _dtype_of(part, name, wanted)
             sizes[f"{part.name}.{name}"] = size_in(shape, dtype)
     total = sum(sizes.values())
+    clear_unfinished(output.parent)
     _check_space(output.parent, total)
-    unfinished = Path(mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    unfinished = unfinished_path(output)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of an earlier process of this number
+    unfinished.mkdir()
     try:
         stream = _Stream(checkpoint, first, progress, total)
         del first
@@ -139,7 +143,6 @@ def convert_checkpoint(
         if processor is not None:
             processor.save_pretrained(unfinished)
         _write_card(unfinished, output.name, checkpoint.name, config, names_known=processor is not None)
-        unfinished.chmod(0o755)
         if output.is_dir():
             output.rmdir()
         unfinished.replace(output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
 from fast_jukebox.generation.engine import sampling_mode
 from fast_jukebox.generation.session_store import SessionError, put_in_place
+from fast_jukebox.unfinished import clear_unfinished, unfinished_path
 
 
 def decode_stretch(
@@ -53,7 +53,8 @@ def _pieces(
 
 
 def write_stretch(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path:
-    """Write pieces of sound to a `.wav` or `.flac` file: beside its place, then renamed.
+    """Write pieces of sound to a `.wav` or `.flac` file: beside its place, then renamed. What killed processes left of
+    such files in the folder is deleted.
 
     Raises:
         ValueError: another suffix.
@@ -63,7 +64,8 @@ def write_stretch(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Pa
 
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"`path` must end in {', '.join(FORMATS)} or .safetensors, got {str(path)!r}")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    clear_unfinished(path.parent)
+    temporary = unfinished_path(path)
     try:
         with AudioWriter(temporary, sampling_rate) as writer:
             for piece in sound:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from fast_jukebox.unfinished import clear_unfinished, unfinished_path
+
 FORMAT = "fast-jukebox-session"
 VERSION = 1
 """Of the folder's layout; a folder of another version is refused."""
@@ -25,6 +28,8 @@ VERSION = 1
 MANIFEST = "session.json"
 _LOCK = "lock"
 _CODES = "codes"
+_LEFT_MANIFEST, _LEFT_CODES = ".session.*.tmp.json", ".*.tmp.safetensors"
+"""What the two kinds of files are called before they are finished, see [`unfinished_path`]."""
 _LOCKED_BYTE = 4096
 """Which byte of the lock file is locked where whole files cannot be, so that the others can be read."""
 
@@ -90,7 +95,7 @@ class SessionStore:
             names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         except OSError as error:
             raise SessionError(f"cannot look into {str(self.folder)!r}: {_reason(error)}") from error
-        if not all(name in (_LOCK, _CODES) or name.endswith(".tmp") for name in names):
+        if not all(name in (_LOCK, _CODES) or fnmatch(name, _LEFT_MANIFEST) for name in names):
             raise ValueError(f"`folder` must be new or empty, but there is something in {str(self.folder)!r}")
 
     def make_folder(self) -> None:
@@ -216,11 +221,13 @@ class SessionStore:
         return file
 
     def _clear_leftovers(self) -> None:
-        """Files that a process was writing when it was killed: the lock says that nobody is."""
-        for folder in (self.folder, self.folder / _CODES):
-            for path in folder.glob(".*.tmp"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        """Files that a process was writing when it was killed. Of the session's own the lock says that nobody is; what
+        is exported into the folder is written without it.
+        """
+        for path in [*self.folder.glob(_LEFT_MANIFEST), *(self.folder / _CODES).glob(_LEFT_CODES)]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        clear_unfinished(self.folder)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -229,7 +236,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         SessionError: it cannot be written; what stood there before stands.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = unfinished_path(path)
     try:
         write_through(temporary, content)
         put_in_place(temporary, path)

@@ -14,6 +14,7 @@ from fast_jukebox.generation.fingerprint import ModelFacts
 from fast_jukebox.generation.progress import level_name
 from fast_jukebox.generation.session_store import SessionError, SessionStore, codes_dtype, write_whole
 from fast_jukebox.generation.takes import Pieces, Take, made_from_start, read_span
+from fast_jukebox.unfinished import clear_unfinished
 
 
 class TakeCodes:
@@ -149,6 +150,7 @@ class TakeCodes:
         tensors = {f"level_{level}": own for level, own in enumerate(codes) if own is not None}
         if not tensors:
             raise ValueError(f"take {take.number} has no level that is made whole; `run` makes it")
+        clear_unfinished(path.parent)
         write_whole(path, save_safetensors(tensors, {"vqvae": self.facts.vqvae}))
         return path
 
