@@ -312,6 +312,14 @@ def takes(folder: Folder) -> None:
         typer.echo(f"not finished: take {', '.join(map(str, waiting))}; `fast-jukebox resume {folder}` goes on")
 
 
+def forget(folder: Folder) -> None:
+    """Give up what is not finished. What is made of it stays, but no command goes on with it."""
+    from fast_jukebox.generation.session import Session
+
+    Session.open(folder).forget()
+    _show(folder, [])
+
+
 def _settings(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, Any]:
     return {
         "temperature": numbers("temperature", temperature, float),
@@ -335,7 +343,7 @@ def register(app: typer.Typer, wrap: Callable[[Callable[..., None]], Callable[..
     session_app.callback()(lambda: None)  # with one command it is a group all the same
     session_app.command("new")(wrap(new))
     app.add_typer(session_app, name="session")
-    for command in (resume, branch, keep, cut, extend, upsample, export, takes):
+    for command in (resume, branch, keep, cut, extend, upsample, export, takes, forget):
         app.command(command.__name__)(wrap(command))
 
 

@@ -7,6 +7,7 @@ import soundfile
 import torch
 
 from fast_jukebox import FastJukeboxModel
+from fast_jukebox.commands import session as commands
 from fast_jukebox.commands.session import Machine
 from fast_jukebox.generation.session import Session
 from fast_jukebox.generation.session_store import SessionStore
@@ -192,3 +193,40 @@ def test_words_of_a_session(run, words_model, tmp_path):
     assert session.takes[2].metadata == {"words": {**words, "genre": "classic pop"}}
     whole = words_model.generate(duration=0.1, seed=1, metadata=words)
     assert torch.equal(session.codes(1)[0], whole.codes[0])
+
+
+def test_what_was_stopped_is_heard_when_it_is_finished(slow_model, tmp_path, monkeypatch):
+    """The sound of a part, of a level below the one that was heard, and of what another command finishes first."""
+    monkeypatch.setattr(Machine, "load", lambda *told: slow_model)
+    folder, machine = tmp_path / "song", Machine(None, "cpu", "eager", None, True)
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def stopped(at, command, *told):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="resume"):
+            patch.setattr(Session, at, interrupted)
+            command(folder, machine, *told)
+
+    def names(command, *told):
+        return [path.name for path in command(folder, machine, *told)]
+
+    commands.new(folder, machine, duration=12, seed=5, draft=True)
+    stopped("run", commands.upsample, None, 0, 1, 2)
+    assert names(commands.resume) == ["take-1-1-2.wav"]
+    stopped("run", commands.branch, 2, 1, None)
+    stopped("export", commands.upsample, 1, 0, None, None)
+    assert names(commands.resume) == ["take-1-bottom.wav", "take-2-top.wav", "take-3-top.wav"]
+    assert names(commands.resume) == []
+    stopped("run", commands.extend, 14, 1)
+    assert names(commands.upsample, 2, 1, None, None) == ["take-2-middle.wav", "take-4-top.wav"]
+
+
+def test_what_is_not_finished_is_given_up(run, embedded, monkeypatch):
+    run("session", "new", "song", "--duration", 1, "--draft", "--quiet")
+    Session.open(run.folder / "song").branch(2, 1.0)
+    result = run("forget", "song")
+    assert result.exit_code == 0 and "take 3: branch, 2 s" in result.stderr
+    assert "not finished" not in run("takes", "song").stdout
+    assert run("resume", "song", "--quiet").stdout == ""
+    assert Session.open(run.folder / "song").shares(2)[2] < 1

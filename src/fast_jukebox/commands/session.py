@@ -14,6 +14,7 @@ from fast_jukebox.generation.engine import check_engine
 from fast_jukebox.generation.progress import ProgressBars, level_name
 from fast_jukebox.generation.sampling import check_seed
 from fast_jukebox.generation.session import Session
+from fast_jukebox.generation.session_run import Job
 from fast_jukebox.generation.session_store import SessionStore
 from fast_jukebox.generation.takes import Take
 
@@ -56,16 +57,24 @@ class Machine:
             session.model = self.load(None if known == _EMBEDDED else known, session.facts.revision)
         return session
 
-    def run(self, session: Session, takes: Sequence[Take]) -> list[Path]:
-        """Do what is asked for, with bars, and write how takes sound; the files.
+    def run(self, session: Session, missing: bool = False) -> list[Path]:
+        """Do what is asked for, with bars, and write how it sounds; the files.
+
+        Args:
+            session: with its model.
+            missing: write the sound of other takes too, if there was no time for it before.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; its text says how to go on.
         """
+        jobs = list(session.jobs)
+        wanted = {number for job in jobs if not _is_part(job) for number in job.takes}
         try:
             with ProgressBars(False if self.quiet else None) as bars:
                 session.run(progress=bars, engine=self.engine)
-            return sounds(session, takes)
+            wanted |= {number for number, take in session.takes.items() if missing and not _is_heard(session, take)}
+            parts = [(session.takes[number], job) for job in jobs if _is_part(job) for number in job.takes]
+            return [*sounds(session, sorted(wanted)), *[_part_sound(session, *part) for part in parts]]
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted; what was made is saved, `fast-jukebox resume {session.folder}` goes on"
@@ -83,13 +92,13 @@ def new(
 ) -> list[Path]:
     """Begin a session and make its first takes; the sound files written."""
     session = _begun(folder, machine, prompt, codes, top_only=False, draft=draft, **arguments)
-    return machine.run(session, list(session.takes.values()))
+    return machine.run(session)
 
 
 def rescue(folder: Path, machine: Machine, file: Path, stop_level: int = 0, **arguments: Any) -> list[Path]:
     """Begin a session with the top codes of a file and make the lower levels; the sound files written."""
     session = _begun(folder, machine, None, file, top_only=True, stop_level=stop_level, **arguments)
-    return machine.run(session, list(session.takes.values()))
+    return machine.run(session)
 
 
 def _begun(
@@ -119,22 +128,14 @@ def _begun(
 
 def resume(folder: Path, machine: Machine) -> list[Path]:
     """Finish what was asked for; the sound files written: also those for which there was no time."""
-    session = machine.open(folder)
-    waiting = {number for job in session.jobs for number in job.takes}
-    return machine.run(
-        session, [take for number, take in session.takes.items() if number in waiting or not _is_heard(session, take)]
-    )
-
-
-def _is_heard(session: Session, take: Take) -> bool:
-    """Whether there is a file of how a take sounds; of a beginning of another take nobody waits for one."""
-    return take.origin == "cut" or any(session.folder.glob(f"take-{take.number}-*"))
+    return machine.run(machine.open(folder), missing=True)
 
 
 def branch(folder: Path, machine: Machine, count: int, seconds: float, take: int | None, **told: Any) -> list[Path]:
     """Make candidates of what comes next; the sound files written."""
     session = machine.open(folder)
-    return machine.run(session, session.branch(count, seconds, take, **_said(told)))
+    session.branch(count, seconds, take, **_said(told))
+    return machine.run(session)
 
 
 def extend(
@@ -142,8 +143,8 @@ def extend(
 ) -> list[Path]:
     """Go on with a take; the sound files written."""
     session = machine.open(folder)
-    longer = session.extend(duration, take, stop_level=_lowest(session.model, draft), **_said(told))
-    return machine.run(session, [longer])
+    session.extend(duration, take, stop_level=_lowest(session.model, draft), **_said(told))
+    return machine.run(session)
 
 
 def upsample(
@@ -151,16 +152,8 @@ def upsample(
 ) -> list[Path]:
     """Make the lower levels of a take, or of a part; the sound files written."""
     session = machine.open(folder)
-    found = session.take(take)
-    session.request([found], stop_level, start, end)
-    if start is None and end is None:
-        return machine.run(session, [found])
-    machine.run(session, [])
-    part = (
-        session.folder
-        / f"take-{found.number}-{start or 0:g}-{end or found.samples / session.facts.sampling_rate:g}.wav"
-    )
-    return [session.export(part, found, stop_level, start, end)]
+    session.request([session.take(take)], stop_level, start, end)
+    return machine.run(session)
 
 
 def export(folder: Path, machine: Machine, output: Path, take: int | None, level: int | None, *span: Any) -> Path:
@@ -173,16 +166,35 @@ def export(folder: Path, machine: Machine, output: Path, take: int | None, level
     return machine.open(folder).export(output, take, level, *span)
 
 
-def sounds(session: Session, takes: Sequence[Take]) -> list[Path]:
+def sounds(session: Session, takes: Sequence[int]) -> list[Path]:
     """Write the sound of takes at the lowest level that is made, into the session's folder."""
-    paths = []
-    for take in takes:
-        shares = session.shares(take)
-        made = [level for level, share in enumerate(shares) if share >= 1]
-        if made:
-            path = session.folder / f"take-{take.number}-{level_name(made[0], len(shares))}.wav"
-            paths.append(session.export(path, take, made[0]))
-    return paths
+    found = [(number, _sound_of(session, session.takes[number])) for number in takes]
+    return [session.export(sound[0], number, sound[1]) for number, sound in found if sound is not None]
+
+
+def _sound_of(session: Session, take: Take) -> tuple[Path, int] | None:
+    """Which file tells how a take sounds, and of which level; `None` where no level is made whole."""
+    shares = session.shares(take)
+    made = [level for level, share in enumerate(shares) if share >= 1]
+    return (session.folder / f"take-{take.number}-{level_name(made[0], len(shares))}.wav", made[0]) if made else None
+
+
+def _is_heard(session: Session, take: Take) -> bool:
+    """Whether there is a file of how a take sounds; of a beginning of another take nobody waits for one."""
+    sound = _sound_of(session, take)
+    return take.origin == "cut" or sound is None or sound[0].exists()
+
+
+def _is_part(job: Job) -> bool:
+    return job.start > 0 or job.end is not None
+
+
+def _part_sound(session: Session, take: Take, job: Job) -> Path:
+    """Write how the part of a take sounds that a job made."""
+    rate = session.facts.sampling_rate
+    start, end = job.start / rate, (take.samples if job.end is None else job.end) / rate
+    path = session.folder / f"take-{take.number}-{start:g}-{end:g}.wav"
+    return session.export(path, take, job.stop_level, start, end)
 
 
 def _lowest(model: Any, draft: bool) -> int:
