@@ -11,8 +11,10 @@ for the depth, and the VQ-VAE, are those of `--model`; with `--grow_teacher true
 priors made deeper.
 
 What is done is kept and what was interrupted goes on from its last checkpoint: run the same command again. `--minutes`
-ends it early, for machines that are lent in stretches. The figures are then measured side by side in one run, and the
-report is written from them and from the trainings' own logs.
+ends it early, for machines that are lent in stretches. Other settings of the training need another `--output_dir`. The
+figures are then measured side by side in one run, and the report is written from them and from the trainings' own logs.
+`models` holds the students as whole models, `training` what `run_evaluation.py --training` tells on a card of how they
+came to be.
 """
 
 from __future__ import annotations
@@ -34,14 +36,20 @@ import torch
 import transformers
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
-from fast_jukebox.data.codes import CodeWindows, load_codes
+from fast_jukebox.data.codes import CodeWindows, load_codes, require_splits
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation.objective import DistillationObjective
-from fast_jukebox.evaluation.ablation import write_ablation
+from fast_jukebox.evaluation.ablation import training_story, write_ablation
 from fast_jukebox.evaluation.fidelity import compare_with_teacher
 from fast_jukebox.training.arguments import parse_arguments
 
 EXAMPLES = Path(__file__).resolve().parent
+SETTINGS = "settings.json"
+# What may change between two calls of one ablation: what is trained beside, what is measured, and how it is run.
+_FREE = (
+    *("codes", "model", "output_dir", "report", "notes", "training", "student_layers", "plain_layers"),
+    *("eval_windows", "measured_codes", "processes", "minutes"),
+)
 STAGE_WEIGHTS = {
     "plain": {"data": 1.0},
     "intermediate": {"attention_residual": 1.0, "hidden_states": 1.0, "attentions": 1.0},
@@ -78,6 +86,10 @@ class AblationArguments:
     measured_codes: int = field(default=1024, metadata={"help": "Codes to sample when speed is measured."})
     processes: int = field(default=1, metadata={"help": "Trainings side by side."})
     minutes: float | None = field(default=None, metadata={"help": "End after so long; the same command goes on."})
+    training: str | None = field(
+        default=None,
+        metadata={"help": "JSON file that tells of the model's training, for what is told of the students'."},
+    )
     seed: int = field(default=0, metadata={"help": "Of everything."})
 
 
@@ -104,8 +116,10 @@ class Ablation:
         self.args = args
         self.output = Path(args.output_dir)
         self.levels = range(FastJukeboxConfig.from_pretrained(args.model).num_levels)
-        if args.notes and not Path(args.notes).is_file():
-            raise FileNotFoundError(f"`--notes` must be a Markdown file, got {args.notes!r}, which is none")
+        for name, kind in (("notes", "Markdown"), ("training", "JSON")):
+            value = getattr(args, name)
+            if value and not Path(value).is_file():
+                raise FileNotFoundError(f"`--{name}` must be a {kind} file, got {value!r}, which is none")
         if len(args.batch_sizes) != len(self.levels):
             raise ValueError(f"`--batch_sizes` must be {len(self.levels)}, one a level, got {args.batch_sizes}")
         if not 0 < args.intermediate_steps < args.steps or args.steps % args.eval_steps:
@@ -121,6 +135,26 @@ class Ablation:
             ("student-plain", args.plain_layers),
         ):
             self.systems.update({f"{kind}-{depth}": depth for depth in depths})
+
+    def claim(self) -> None:
+        """Make `output_dir` this ablation's own, before anything is trained.
+
+        Raises:
+            ValueError: what is done there was trained otherwise, or the codes are of another model than `--model`.
+        """
+        settings = {name: value for name, value in asdict(self.args).items() if name not in _FREE}
+        path = self.output / SETTINGS
+        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+        for name, value in settings.items():
+            if there.get(name) != value:
+                raise ValueError(
+                    f"`--{name}` must be {there.get(name)!r}, with which {self.output} was begun, got {value!r}: "
+                    "what is done there is kept; name another `--output_dir`"
+                )
+        vqvae = FastJukeboxVQVAE.from_pretrained(self.args.model)
+        require_splits(load_codes(self.args.codes, vqvae=vqvae), f"`--codes` {self.args.codes}")
+        self.output.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
     @property
     def teacher(self) -> str:
@@ -201,7 +235,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Train what is not trained, measure, report; returns the figures."""
     (args,) = parse_arguments((AblationArguments,), arguments)
     ablation = Ablation(args)
-    ablation.output.mkdir(parents=True, exist_ok=True)
+    ablation.claim()
     deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
     by_name = ablation.systems
     first = [name for name in by_name if name.startswith(("teacher", "scratch"))]
@@ -215,6 +249,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         join(ablation, system, ablation.output / "models" / system)
     results = measure(ablation)
     (ablation.output / "ablation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    tell_trainings(ablation, results)
     if args.report:
         write_ablation(args.report, results, Path(args.notes).read_text(encoding="utf-8") if args.notes else "")
     return results
@@ -288,6 +323,17 @@ def join(ablation: Ablation, system: str, folder: Path) -> None:
     model = FastJukeboxModel.from_levels(vqvae, [ablation.prior(system, level) for level in ablation.levels])
     model.generation_config = FastJukeboxModel.from_pretrained(ablation.args.model).generation_config
     model.save_pretrained(folder)
+
+
+def tell_trainings(ablation: Ablation, results: dict[str, Any]) -> None:
+    """Write `training/SYSTEM.json` for each student: what `run_evaluation.py --training` takes for its card."""
+    training = ablation.args.training
+    model = json.loads(Path(training).read_text(encoding="utf-8")) if training else None
+    folder = ablation.output / "training"
+    folder.mkdir(exist_ok=True)
+    for system in (name for name in ablation.systems if name.startswith("student")):
+        story = json.dumps(training_story(results, system, model), indent=1)
+        (folder / f"{system}.json").write_text(story, encoding="utf-8")
 
 
 def measure(ablation: Ablation) -> dict[str, Any]:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from fast_jukebox.evaluation.ablation import ablation_markdown, speed_up, system_title, training_cost, write_ablation
+from fast_jukebox.evaluation.ablation import (
+    ablation_markdown,
+    speed_up,
+    system_title,
+    training_cost,
+    training_story,
+    write_ablation,
+)
+from fast_jukebox.evaluation.report import training_markdown
 
 
 def figures(bits, kl):
@@ -72,6 +80,25 @@ def test_report_holds_every_system_and_its_figures(results, tmp_path):
 def test_a_teacher_of_its_own_is_told(results):
     results["settings"]["grow_teacher"] = False
     assert "began with random weights" in ablation_markdown(results, "x.png")
+
+
+def test_a_students_story_is_what_a_card_tells(results):
+    model = {"songs": "chorales", "prior-0": {"steps": 7, "batch_size": 1, "seconds": 60}}
+    story = training_story(results, "student-without-pred-2", model)
+    assert story["student-1"] == {"steps": 10, "batch_size": 3, "seconds": 18}
+    assert story["teacher-0"] == {"steps": 20, "batch_size": 2, "seconds": 80}
+    assert story["prior-0"] == model["prior-0"] and "teacher-0" not in model
+    text = training_markdown(story, {})
+    for line in ("| student prior, level 1 | 10 | 3 | 18 s |", "| prior, level 0 | 7 | 1 | 60 s |", "TimGM6mb"):
+        assert line in text
+    assert "for 4 steps (Eq. 4), then the data's codes for 6" in text and "made deeper" in text
+
+    results["settings"]["grow_teacher"] = False
+    story = training_story(results, "student-plain-2", model)
+    assert "prior-0" not in story and "trained from scratch" in story["distillation"]
+    assert "weights of their own" in story["distillation"] and "predictions (Eq. 3) for 6" in story["distillation"]
+    with pytest.raises(ValueError, match="`system` must be one of student-without-pred-2, .*, got 'scratch-2'"):
+        training_story(results, "scratch-2")
 
 
 def test_refuses_unknown_systems():

@@ -101,14 +101,36 @@ def test_refuses_before_anything_is_trained(scripts, options):
         scripts["run_ablation"].main(command_line(options | {"minutes": 0}))
 
 
+def test_what_was_trained_otherwise_is_not_reported_as_this(scripts, options):
+    module = scripts["run_ablation"]
+    line = command_line(options | {"minutes": 0})
+    with pytest.raises(TimeoutError):
+        module.main(line)
+    with pytest.raises(ValueError, match=r"`--steps` must be 4, with which .*ablation was begun, got 6: .* another"):
+        module.main(command_line(options | {"minutes": 0, "steps": 6}))
+    with pytest.raises(TimeoutError):  # what does not change the trainings may change
+        module.main(command_line(options | {"minutes": 0, "eval_windows": 3}))
+
+
+def test_codes_of_another_model_are_refused_before_anything_is_trained(scripts, options, tiny_config):
+    FastJukeboxModel(tiny_config).save_pretrained(options["model"])
+    with pytest.raises(ValueError, match="codes of another VQ-VAE"):
+        scripts["run_ablation"].main(command_line(options | {"minutes": 0}))
+    assert not options["output_dir"].exists()
+
+
 @pytest.mark.slow
 def test_the_whole_ablation_runs_and_is_kept(scripts, options, tmp_path):
+    (tmp_path / "training.json").write_text('{"prior-0": {"steps": 7}}')
+    options["training"] = tmp_path / "training.json"
     line = [*command_line(options), "--student_layers", "3", "--plain_layers", "3"]
     results = scripts["run_ablation"].main(line)
     report = (tmp_path / "report.md").read_text()
     assert "3 (student) w/o Pred" in report and (tmp_path / "images" / "report.png").exists()
     for level in results["levels"].values():
         assert [step for step, _ in level["curves"]["student-without-pred-3"]] == [2, 4]
+    story = json.loads((tmp_path / "ablation" / "training" / "student-plain-3.json").read_text())
+    assert story["prior-0"]["steps"] == 7 and story["student-2"]["steps"] == 4
     student = FastJukeboxModel.from_pretrained(tmp_path / "ablation" / "models" / "student-3")
     assert student.generate(duration=0.2, seed=0).audio.isfinite().all()
     shutil.rmtree(tmp_path / "codes" / ".cache")

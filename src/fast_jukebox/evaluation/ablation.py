@@ -72,6 +72,42 @@ def training_cost(results: Mapping[str, Any], system: str, level: str) -> float:
     return first * seconds["intermediate"] + rest * seconds["plain" if "without-pred" in system else "prediction"]
 
 
+def training_story(results: Mapping[str, Any], system: str, model: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a card tells of a student's training, as [`~fast_jukebox.evaluation.report.training_markdown`] takes it.
+
+    Args:
+        results: what `examples/run_ablation.py` measured. Times are steps times the measured seconds of one, so that an
+            interruption does not count.
+        system: a student.
+        model: what is known of the training of the model that VQ-VAE and sizes are of.
+    """
+    settings, teacher = results["settings"], next(iter(results["systems"]))
+    if system not in results["systems"] or not system.startswith("student"):
+        students = [name for name in results["systems"] if name.startswith("student")]
+        raise ValueError(f"`system` must be one of {', '.join(students)}, got {system!r}")
+    story = dict(model or {})
+    if not settings["grow_teacher"]:  # then nothing is left of the model's own priors
+        story = {name: facts for name, facts in story.items() if not name.startswith("prior-")}
+    for part, own, steps in (("teacher", teacher, settings["teacher_steps"]), ("student", system, settings["steps"])):
+        for level in sorted(results["levels"], key=int):
+            story[f"{part}-{level}"] = {
+                "steps": steps,
+                "batch_size": settings["batch_sizes"][int(level)],
+                "seconds": round(training_cost(results, own, level)),
+            }
+    first = settings["intermediate_steps"]
+    begun = "weights of their own" if "plain" in system else "the teachers' layers that the layer map gives"
+    then = "the data's codes" if "without-pred" in system else "the teachers' predictions (Eq. 3)"
+    grown = "the priors above, made deeper and trained on" if settings["grow_teacher"] else "trained from scratch"
+    depth = results["systems"][teacher]
+    story["distillation"] = (
+        f'"{system_title(system)}" of an ablation: the teachers of {depth} layers are {grown}; the students began with '
+        f"{begun}, and learnt the teachers' hidden states and attention for {first} steps (Eq. 4), then {then} for "
+        f"{settings['steps'] - first}; on {results['machine']}, times being steps times the seconds of one"
+    )
+    return story
+
+
 def speed_up(results: Mapping[str, Any], system: str, level: str) -> float:
     """How many times faster than the teacher a system samples a code."""
     seconds = results["levels"][level]["sampling_seconds"]
@@ -231,4 +267,12 @@ def _cost_table(results: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-__all__ = ["ablation_markdown", "plot_curves", "speed_up", "system_title", "training_cost", "write_ablation"]
+__all__ = [
+    "ablation_markdown",
+    "plot_curves",
+    "speed_up",
+    "system_title",
+    "training_cost",
+    "training_story",
+    "write_ablation",
+]
