@@ -48,6 +48,15 @@ def test_memory_is_that_of_real_tensors(tiny_model, dtype):
     assert made.device_memory == 0
 
 
+def test_parts_may_be_of_different_dtypes(tiny_model):
+    tiny_model.to(torch.bfloat16).vqvae.float()
+    made = tiny_model.estimate(duration=0.5, calibrate=False)
+    assert [level.weights for level in made.levels] == [weight_bytes(prior) for prior in tiny_model.priors]
+    assert made.vqvae_weights == weight_bytes(tiny_model.vqvae)
+    with pytest.raises(ValueError, match="`dtype` must be .* got torch.float64"):
+        tiny_model.double().estimate(duration=0.5, calibrate=False)
+
+
 def test_a_gpu_holds_what_the_cpu_would(tiny_config):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device"):

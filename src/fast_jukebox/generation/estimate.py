@@ -257,12 +257,16 @@ def _level_seconds(
 
 def _shadow(model: Any, dtype: torch.dtype | str | None) -> Any:
     """The model without weights, its priors in another dtype where one is named."""
-    chosen = model.dtype if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     with torch.device("meta"):
-        shadow = type(model)(copy.deepcopy(model.config)).to(model.vqvae.dtype)
-    shadow.priors.to(chosen)
+        shadow: Any = type(model)(copy.deepcopy(model.config))
+    shadow.vqvae.to(model.vqvae.dtype)
+    for part, own in zip(shadow.priors, model.priors, strict=True):
+        chosen = own.dtype if dtype is None else named
+        if chosen not in (torch.float32, torch.bfloat16, torch.float16):
+            got = chosen if dtype is None else dtype
+            raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {got!r}")
+        part.to(chosen)
     return shadow
 
 
