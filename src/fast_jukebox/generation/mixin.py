@@ -113,7 +113,8 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
                 labels stand the characters of the whole song. Each window is told its own offset, counted from the one
                 given, its own part of the lyrics, and where the total length is 0 that of the result.
             seed: integer in [0, 2**63); `None` draws one and reports it in the output. Song i of a seed is the same
-                whatever the batch. A list gives each song its own seed, of which it is song 0.
+                whatever the batch, on a GPU up to the rounding of its kernels, which may tip a code. A list gives each
+                song its own seed, of which it is song 0.
             schedule: `"parallel"` samples the windows of a level below the top at once and joins them, `"sequential"`
                 one after the other, as Jukebox does.
             window_fractions: how much of its context a parallel window spans, in (0, 1].
@@ -166,8 +167,8 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             play(chunk[0], model.config.sampling_rate)
         ```
 
-        Joined, the chunks are what `generate` gives with the same arguments, and a stream without end begins like it.
-        Memory does not grow with what has been heard.
+        Joined, the chunks are what `generate` gives with the same arguments, on a GPU up to the rounding of other
+        batches, and a stream without end begins like it. Memory does not grow with what has been heard.
 
         Args:
             duration: seconds of the result, as in `generate`; `None` for songs without end, or where `start_level` is

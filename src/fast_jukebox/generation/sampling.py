@@ -1,8 +1,8 @@
 """Logits to codes: counter-based noise, and the draw.
 
-Noise is a pure function of (seed, song, level, position in the song). A result therefore depends neither on the batch
-that a song is sampled in, nor on the order of windows, nor on an interruption, nor on the device. One uniform number a
-code is enough: the code is found by inverting the cumulative distribution.
+Noise is a pure function of (seed, song, level, position in the song). Up to the rounding of logits a result therefore
+depends neither on the batch that a song is sampled in, nor on the order of windows, nor on an interruption, nor on the
+device. One uniform number a code is enough: the code is found by inverting the cumulative distribution.
 """
 
 from __future__ import annotations
