@@ -1,14 +1,18 @@
 import functools
 import gc
 import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fast_jukebox.generation.engine import EagerStep, ProgramStep, make_step, release_programs, sample_window
 from fast_jukebox.generation.sampling import SamplingSettings
+from fast_jukebox.models.prior import static
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.models.prior.static import GRAPH_LAYERS, StaticProgram, steps_in_a_row
 
@@ -124,7 +128,7 @@ def test_a_program_that_nobody_holds_gives_back_its_memory_at_once(make_prior, c
 
 def test_steps_of_any_number_of_sizes_can_be_compiled(make_prior, compile_at_once):
     prior = make_prior(num_hidden_layers=1)
-    for songs in (1, 2, 3):
+    for songs in (1, 2):
         program = StaticProgram(prior, songs, SETTINGS, compiled=True)
         assert program.costly
         program.load(prior.condition(songs, 24))
@@ -149,6 +153,82 @@ def test_a_step_stays_on_a_gpu(tiny_config, kind, monkeypatch, dtype, settings):
         with torch.no_grad():
             program.step()
     assert (program.logits.dtype, program.logits.device.type) == (dtype, "cuda")
+
+
+class Recording(TorchDispatchMode):
+    """Stands for a CUDA graph: the operations between entry and exit, done anew on the very same tensors by `replay`.
+
+    What the host decides on the way is decided once, and whatever it reads is what stood there while recording.
+    """
+
+    replays = 0
+
+    def __init__(self):
+        super().__init__()
+        self.tape = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self.tape.append((func, args, kwargs, result))
+        return result
+
+    def replay(self):
+        Recording.replays += 1
+        for func, args, kwargs, result in self.tape:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Makes a program on the CPU that has recorded its steps as if it were on a GPU."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {
+        "device": nullcontext,
+        "stream": nullcontext,
+        "current_stream": lambda device=None: stream,
+        "graph_pool_handle": lambda: None,
+        "CUDAGraph": Recording,
+        "graph": lambda graph, **options: graph,
+        "Event": lambda: SimpleNamespace(record=lambda stream: None, synchronize=lambda: None),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(static, "_side_stream", lambda device: stream)
+    monkeypatch.setattr(Recording, "replays", 0)
+
+    def make(prior, songs):
+        program = StaticProgram(prior, songs, SETTINGS)
+        with torch.inference_mode(False), torch.no_grad():
+            program._graphs = program._record()
+        return program
+
+    return make
+
+
+def test_a_replayed_row_is_the_plain_steps(make_prior, recorded):
+    prior = make_prior(upper_downs=2, **EVERY_PATTERN)
+    program = recorded(prior, 3)
+    for known in (0, 5, 20):  # one program, window after window
+        conditioning = prior.condition(3, 24, torch.randint(0, 13, (3, 6)))
+        prompt, uniform = torch.randint(0, 13, (3, known)), torch.rand(3, 24 - known)
+        wanted = sample_window(EagerStep(prior, conditioning, 3, SETTINGS), prompt, uniform)
+        Recording.replays = 0
+        with torch.inference_mode():
+            codes = sample_window(ProgramStep(prior, conditioning, program, SETTINGS), prompt, uniform)
+        assert torch.equal(codes, wanted)
+        rows, single = divmod(23 - known, program.grain)
+        assert Recording.replays == rows + single
+
+
+def test_a_recording_leaves_nothing_behind(make_prior, recorded):
+    program = recorded(make_prior(), 2)
+    assert (program.grain, sorted(program._graphs), program.costly) == (6, [1, 6], True)
+    assert not any(cache.storage.any() for cache in program.cache.layers)
+    assert not program.position.any() and not program.cursor.any()
 
 
 def test_a_recorded_row_is_bounded():
