@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, Any
         "dtype": args.dtype,
         "engine": args.engine,
         "duration": args.duration,
+        "window_fractions": args.window_fractions,
         "bandwidth GB/s": measured_bandwidth(args.device) / 1e9,
     }
     print(settings)
@@ -77,6 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=256, help="codes a measurement")
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of a song")
     parser.add_argument("--schedules", nargs="+", default=["parallel"], choices=SCHEDULES)
+    parser.add_argument("--window_fractions", type=float, default=None, help="of the songs, as in `generate`")
     parser.add_argument("--num_samples", type=int, default=1, help="songs at once")
     parser.add_argument("--published", action="store_true", help="measure the published loop as well")
     parser.add_argument("--musicgen", action="store_true", help="measure MusicGen-small's architecture as well")
@@ -228,8 +230,9 @@ def song_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def song_row(model: FastJukeboxModel, name: str, schedule: str, args: argparse.Namespace) -> dict[str, Any]:
     """One model's whole songs."""
-    expected = model.estimate(args.duration, num_samples=args.num_samples, schedule=schedule, engine=args.engine)
-    options = {"schedule": schedule, "num_samples": args.num_samples, "engine": args.engine, "seed": 0}
+    asked = {name: getattr(args, name) for name in ("num_samples", "engine", "window_fractions")}
+    expected = model.estimate(args.duration, schedule=schedule, **asked)
+    options = {"schedule": schedule, "seed": 0, **asked}
     model.generate(duration=min(1.0, args.duration), **options)
     reset_peak_memory(args.device)
     wait(args.device)

@@ -40,6 +40,20 @@ def test_songs_have_a_row_for_each_schedule_and_yardstick(tiny_config, tmp_path)
     assert all(row["first sound s"] > 0 and row["expected s"] > 0 for row in rows[:2])
 
 
+def test_songs_are_made_in_the_windows_asked_for(tiny_presets, monkeypatch):
+    asked = []
+    for name in ("estimate", "generate", "stream"):
+        method = getattr(FastJukeboxModel, name)
+
+        def noting(self, *args, method=method, **kwargs):
+            asked.append(kwargs["window_fractions"])
+            return method(self, *args, **kwargs)
+
+        monkeypatch.setattr(FastJukeboxModel, name, noting)
+    generation.main(["--models", "--songs", "fastjukebox-tiny", "--duration", "0.1", "--window_fractions", "0.5"])
+    assert asked == [0.5] * 4
+
+
 def test_windows_of_a_song_are_those_that_generation_samples(tiny_config):
     for level, prior in enumerate(tiny_config.prior_configs):
         for schedule in ("parallel", "sequential"):
