@@ -114,7 +114,11 @@ def test_bad_input_is_one_line(run, embedded):
         (("extend", "song", "--duration", "long"), 2, "--duration"),
         (("sesion",), 2, "sesion"),
         (("resume", "song", "--model", "./nowhere"), 1, "nowhere"),
-        (("branch", "song", "--seconds", 1, "--artist", "Nobody"), 2, "metadata"),
+        (
+            ("branch", "song", "--seconds", 1, "--artist", "Nobody"),
+            2,
+            "told of the song (`--artist` and the like) must be left out",
+        ),
     ):
         result = run(*arguments)
         assert result.exit_code == code, (arguments, result.output)

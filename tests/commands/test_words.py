@@ -63,3 +63,22 @@ def test_a_command_refuses_unknown_names(run, words_dir):
     assert result.exit_code == 2
     assert "nearest" in result.stderr and "ann_lee" in result.stderr
     assert run("generate", "--model", words_dir, "--artist", "An Lea", "--unknown").exit_code == 0
+
+
+def test_a_command_that_is_told_nothing_makes_a_song_of_nobody_known(run, words_dir, words_model):
+    result = run("generate", "--model", words_dir, "--seed", 1, "--quiet")
+    assert result.exit_code == 0, result.output
+    audio, _ = soundfile.read(run.folder / "song.wav", dtype="float32")
+    expected = words_model.generate(seed=1, metadata={}).audio[0].clamp(-1, 1).numpy()
+    assert abs(audio - expected).max() < 1 / 16000
+    result = run("session", "new", "song", "--model", words_dir, "--draft", "--seed", 1, "--quiet")
+    assert result.exit_code == 0, result.output
+
+
+def test_names_without_vocabularies_are_one_line(run, words_model, tmp_path):
+    words_model.processor = None
+    words_model.save_pretrained(tmp_path / "nameless")
+    result = run("generate", "--model", tmp_path / "nameless", "--duration", 0.05, "--artist", "Ann Lee", "--quiet")
+    assert result.exit_code == 2 and "(`--artist` and the like) must name no artist" in result.stderr
+    result = run("generate", "--model", tmp_path / "nameless", "--duration", 0.05, "--lyrics", "Slowly", "--quiet")
+    assert result.exit_code == 0, result.output

@@ -75,13 +75,25 @@ def test_vectors_and_words_are_the_same_song(words_model):
 
 
 def test_words_that_nobody_can_read_are_refused(words_model, tiny_model):
-    with pytest.raises(ValueError, match="`metadata` must be None where no prior has labels"):
+    with pytest.raises(ValueError, match="`metadata` must be left out where no prior has labels"):
         tiny_model.generate(duration=0.1, metadata=SONG)
     with pytest.raises(ValueError, match="nearest"):
         words_model.generate(duration=0.1, metadata={"artist": "Nobody"})
+
+
+def test_without_vocabularies_there_are_lyrics_and_lengths_but_no_names(words_model):
+    told = {"lyrics": SONG["lyrics"] + " ♪", "total_duration": 10}
+    known = words_model.generate(duration=0.1, seed=2, metadata=told)
     words_model.processor = None
-    with pytest.raises(ValueError, match=r"label vectors .* no vocabularies"):
-        words_model.generate(duration=0.1, metadata=[SONG])
+    for metadata in (told, {**told, "artist": "Nobody", "unknown": True}):
+        made = words_model.generate(duration=0.1, seed=2, metadata=metadata)
+        assert made.dropped_lyrics == ["♪"] and words_model.processor is None
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(made.codes, known.codes, strict=True))
+    for song in ({"artist": "Ann Lee"}, [{}, {"genre": ["classic", "pop"]}]):
+        with pytest.raises(
+            ValueError, match=r"`metadata` must name no artist .* no vocabularies .* got .*(Ann Lee|classic)"
+        ):
+            words_model.generate(duration=0.1, metadata=song)
 
 
 def test_vectors_pass_untouched(words_model):

@@ -120,6 +120,18 @@ def test_published_lists_that_do_not_fit_are_left_alone(words_model, words_files
     assert "cannot be used: `artists` must hold a list of at most 4 ids" in caplog.text
 
 
+def test_a_processor_without_names_tells_of_lyrics_and_lengths(words_config, processor):
+    nameless = FastJukeboxProcessor.without_names(words_config)
+    nameless.check(words_config)
+    told = {"lyrics": "Lo, là", "total_duration": 10, "offset": 2.5}
+    for ours, theirs in zip(nameless(told).metadata, processor(told).metadata, strict=True):
+        assert torch.equal(ours, theirs)
+    assert nameless({**SONG, "unknown": True}).metadata[0].tolist() == [[16000, 4000, 0, 0, 0, 0, -1]]
+    words_config.prior_configs[2].lyric_vocab_size = 10  # of characters that nobody knows
+    labels = FastJukeboxProcessor.without_names(words_config)(told)
+    assert labels.metadata[2].tolist() == [[16000, 4000, 0, 0, 0]] and labels.dropped == ["Lo, là"]
+
+
 def test_models_without_labels_have_none(tiny_model, tmp_path, processor):
     tiny_model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")

@@ -10,7 +10,7 @@ from typing import Any
 from fast_jukebox import audio
 from fast_jukebox.audio_writer import AudioWriter
 from fast_jukebox.commands.model import chosen_device, load_model
-from fast_jukebox.commands.words import dropped_note
+from fast_jukebox.commands.words import dropped_note, words_for
 from fast_jukebox.generation import FastJukeboxGenerationConfig, ProgressBars
 from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.engine import check_engine
@@ -68,7 +68,7 @@ def generate(
         check_duration("prompt_duration", prompt_duration)
     loaded = load_model(model, where, offload)
     rate = loaded.vqvae.config.sampling_rate
-    request = {**settings, **arguments, "seed": seed}
+    request = {**settings, **arguments, "seed": seed, "metadata": words_for(loaded, arguments["metadata"])}
     if prompt is not None:
         wanted = None if prompt_duration is None else prompt_duration + _CONTEXT_SECONDS
         request["prompt"] = audio.load_audio(prompt, sampling_rate=rate, duration=wanted)

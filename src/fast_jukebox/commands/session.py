@@ -10,6 +10,7 @@ from typing import Any
 from fast_jukebox import audio
 from fast_jukebox.commands.model import chosen_device, load_model, model_name
 from fast_jukebox.commands.rescue import all_codes, top_codes
+from fast_jukebox.commands.words import words_for
 from fast_jukebox.generation.engine import check_engine
 from fast_jukebox.generation.progress import ProgressBars, level_name
 from fast_jukebox.generation.sampling import check_seed
@@ -122,6 +123,7 @@ def _begun(
         lower: list[Any] = [None] * (len(model.priors) - 1)
         arguments["codes"] = [*lower, top_codes(codes, model)] if top_only else all_codes(codes, model)
     arguments.setdefault("stop_level", _lowest(model, draft))
+    arguments["metadata"] = words_for(model, arguments.get("metadata"))
     name = _EMBEDDED if machine.model is None else model_name(machine.model)
     return Session.create(folder, model, model_name=name, **_said(arguments))
 

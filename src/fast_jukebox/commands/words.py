@@ -48,6 +48,12 @@ def song_words(
     return check_song(words) or None
 
 
+def words_for(model: Any, words: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a new song is told: where nothing is said and the model is told of songs, that nothing is known of it."""
+    labelled = any(prior.config.metadata_length for prior in model.priors)
+    return {} if words is None and labelled else words
+
+
 def dropped_note(dropped: str) -> str:
     """What to say of characters of lyrics that a model cannot spell; there is at least one."""
     were = "1 character of the lyrics was" if len(dropped) == 1 else f"{len(dropped)} characters of the lyrics were"
@@ -65,4 +71,4 @@ def _read(path: Path) -> str:
         raise ValueError(f"`--lyrics-file` must be UTF-8 text, got {str(path)!r}: {error}") from error
 
 
-__all__ = ["dropped_note", "song_words"]
+__all__ = ["dropped_note", "song_words", "words_for"]

@@ -142,7 +142,7 @@ def convert_checkpoint(
         processor = FastJukeboxProcessor.find(checkpoint.name, config, **download)
         if processor is not None:
             processor.save_pretrained(unfinished)
-        _write_card(unfinished, output.name, checkpoint.name, config, names_known=processor is not None)
+        _write_card(unfinished, output.name, checkpoint.name, config)
         if output.is_dir():
             output.rmdir()
         unfinished.replace(output)
@@ -252,22 +252,9 @@ model = FastJukeboxModel.from_pretrained("{name}")
 metadata = dict(total_duration=180, lyrics="Where the wind blows, there I go.")
 song = model.generate(duration=20, metadata=metadata, seed=0)
 song.audio, song.sampling_rate"""
-_USAGE_WITHOUT_NAMES = """\
-import torch
-from fast_jukebox import FastJukeboxModel
-
-model = FastJukeboxModel.from_pretrained("{name}")
-metadata = []
-for prior in model.priors:  # bottom first; artist 0 and genre 0 are the unknown ones
-    labels = torch.zeros(1, prior.config.metadata_length, dtype=torch.int64)
-    labels[:, 0] = 180 * model.config.sampling_rate  # the song that this is the beginning of lasts so long
-    labels[:, 5 : prior.config.label_length] = -1  # no further genres
-    metadata.append(labels)
-song = model.generate(duration=20, metadata=metadata, seed=0)
-song.audio, song.sampling_rate"""
 
 
-def _write_card(folder: Path, name: str, source: str, config: FastJukeboxConfig, names_known: bool) -> None:
+def _write_card(folder: Path, name: str, source: str, config: FastJukeboxConfig) -> None:
     sizes = "; ".join(
         f"{level_name(prior.level, config.num_levels)}: {prior.num_hidden_layers} layers, width {prior.hidden_size}, "
         f"context {prior.n_ctx}" + (f", {prior.lyric_length} characters of lyrics" if prior.has_lyrics else "")
@@ -292,7 +279,7 @@ def _write_card(folder: Path, name: str, source: str, config: FastJukeboxConfig,
             "read them. The code of fast-jukebox is under Apache-2.0, which does not extend to the weights."
         ),
         tags=["jukebox", "non-commercial"],
-        usage=(_USAGE if names_known else _USAGE_WITHOUT_NAMES).format(name=name) if labelled else None,
+        usage=_USAGE.format(name=name) if labelled else None,
     )
 
 

@@ -43,7 +43,7 @@ def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
         if width and entry is None:
             raise ValueError(
                 f"`{name}` must be given: the {level_name(level, len(priors))} prior is conditioned on artist, genre "
-                "or timing; got None"
+                "or timing, of which `{}` tells nothing; got None"
             )
         taken = None if not width or entry is None else entry if own < width else entry[:, :width]
         labels.append(taken)

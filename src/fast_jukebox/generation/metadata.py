@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.lyrics import window_lyrics
 
 
@@ -14,7 +15,7 @@ def encode_metadata(model: Any, metadata: Any) -> tuple[Any, list[str] | None]:
     """Label vectors of what is written of one song or of several; label vectors are left as they are.
 
     Args:
-        model: its `processor` knows the names.
+        model: its `processor` knows the names; without one a model is told no names, but lyrics and lengths.
         metadata: a dictionary or a list of them, see [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]; or
             label vectors.
 
@@ -22,22 +23,34 @@ def encode_metadata(model: Any, metadata: Any) -> tuple[Any, list[str] | None]:
         What [`level_metadata`] takes, and of dictionaries what was dropped of each song's lyrics.
 
     Raises:
-        ValueError: the model has no labels or no processor, or what the processor refuses.
+        ValueError: the model has no labels, or names are told that it has no vocabularies for, or what the processor
+            refuses.
     """
     several = isinstance(metadata, list | tuple) and any(isinstance(song, Mapping) for song in metadata)
     if not isinstance(metadata, Mapping) and not several:
         return metadata, None
     processor = getattr(model, "processor", None)
     if not any(prior.config.metadata_length for prior in model.priors):
-        raise ValueError("`metadata` must be None where no prior has labels, got what is written of songs")
+        raise ValueError("`metadata` must be left out where no prior has labels, got what is written of songs")
     if processor is None:
-        raise ValueError(
-            "`metadata` must be label vectors where the model has no vocabularies of artists and genres; give it some "
-            "(`model.processor = FastJukeboxProcessor...`), got what is written of songs"
-        )
+        for song in [metadata] if isinstance(metadata, Mapping) else metadata:
+            _check_no_names(song)
+        processor = FastJukeboxProcessor.without_names(model.config)
     processor.check(model.config)
     labels = processor(metadata)
     return labels.metadata, labels.dropped
+
+
+def _check_no_names(song: Any) -> None:
+    """Raise a `ValueError` where a song tells names, and does not take them as unknown ones."""
+    told = {} if not isinstance(song, Mapping) or song.get("unknown") else song
+    names = [str(told[kind]) for kind in ("artist", "genre") if told.get(kind)]
+    if names:
+        raise ValueError(
+            "`metadata` must name no artist and no genre where the model has no vocabularies of them: give it some "
+            "(`model.processor = FastJukeboxProcessor.from_vocabulary_files(...)`), or take names as unknown ones with "
+            f"`unknown`; got {', '.join(names)}"
+        )
 
 
 def lyric_length_of(config: Any) -> int:

@@ -238,12 +238,16 @@ class FastJukeboxProcessor:
         pairs = []
         for prior in _prior_configs(config):
             ids = {name: fitting_names(name, own, prior) for name, own in lists.items()} if prior.num_artists else {}
-            characters = characters_of(prior) if prior.lyric_length else LYRIC_CHARACTERS[80]
-            vocabulary = LabelVocabulary(
-                ids.get("num_artists", {}), ids.get("num_genres", {}), prior.max_genres > 1, characters
-            )
-            pairs.append((prior, vocabulary))
+            pairs.append((prior, _vocabulary(ids.get("num_artists", {}), ids.get("num_genres", {}), prior)))
         return cls._of(pairs)
+
+    @classmethod
+    def without_names(cls, config: Any) -> FastJukeboxProcessor:
+        """A processor that knows no artist and no genre, for models whose lists are not at hand: of lyrics, of lengths,
+        and of names that are taken as unknown ones. Lyrics are dropped where a prior's characters are not the published
+        ones.
+        """
+        return cls._of([(prior, _vocabulary({}, {}, prior, _unspelt(prior))) for prior in _prior_configs(config)])
 
     @classmethod
     def join(cls, processors: Sequence[FastJukeboxProcessor | None]) -> FastJukeboxProcessor:
@@ -384,6 +388,22 @@ def _check_whole(name: str, value: Any, fewest: int, most: int | None = None) ->
 def _prior_configs(config: Any) -> list[Any]:
     """The configurations of the priors of a model's, or the prior's own."""
     return list(getattr(config, "prior_configs", None) or [config])
+
+
+def _vocabulary(
+    artists: dict[str, int], genres: dict[str, int], config: Any, characters: str | None = None
+) -> LabelVocabulary:
+    """The vocabulary of a prior with such names, and the published characters unless others are given."""
+    if characters is None:
+        characters = characters_of(config) if config.lyric_length else LYRIC_CHARACTERS[80]
+    return LabelVocabulary(artists, genres, config.max_genres > 1, characters)
+
+
+def _unspelt(config: Any) -> str | None:
+    """As many characters, of private use, as a prior has that are not the published ones."""
+    if not config.lyric_length or config.lyric_vocab_size in LYRIC_CHARACTERS:
+        return None
+    return "".join(map(chr, range(0xF0000, 0xF0000 + config.lyric_vocab_size - 1)))
 
 
 def _check_fit(own: LevelLabels, vocabulary: LabelVocabulary, config: Any) -> None:
