@@ -215,7 +215,7 @@ def write_card(
 ) -> None:
     """Write the student's card from what each level left behind."""
     is_local = os.path.isdir(model_args.teacher)
-    teacher_name = args.teacher_name or (None if is_local else model_args.teacher)
+    teacher_name = args.teacher_name or args.hub_base_model or (None if is_local else model_args.teacher)
     named = [f"{level_name(level, len(depths))}: {depth} layers" for level, depth in enumerate(depths)]
     taught = "; ".join(f"{name} from one of {result['teacher_layers']}" for name, result in results.items())
     description = (

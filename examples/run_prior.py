@@ -41,7 +41,7 @@ from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.processing import LabelVocabulary
-from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.growth import deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
@@ -97,6 +97,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         (ModelArguments, DataArguments, FastJukeboxTrainingArguments), arguments
     )
     set_seed(args.seed)
+    name_base_model(args, model_args.model_name_or_path)
 
     with args.main_process_first(desc="encoding"):
         codes = prepare_codes(data_args)

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from transformers import set_seed
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig
+from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import SoundWindows, stack_items
-from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments, measure_bandwidth
 
 
@@ -55,8 +56,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     groups = (ModelArguments, DataArguments, VQVAETrainingArguments)
     model_args, data_args, args = parse_arguments(groups, arguments)
     set_seed(args.seed)
+    name_base_model(args, model_args.model_name_or_path)
 
-    songs = load_songs(data_args.songs, test_share=data_args.test_share)
+    songs = require_splits(load_songs(data_args.songs, test_share=data_args.test_share), f"`--songs` {data_args.songs}")
     if model_args.model_name_or_path:
         model = FastJukeboxVQVAE.from_pretrained(model_args.model_name_or_path)
     elif model_args.config_name:

@@ -75,9 +75,10 @@ def test_a_teacher_and_songs_on_the_hub_become_a_student_there(hub, scripts, opt
     push_songs(load_songs(options["songs"], test_share=0.3), "ann/songs", license="mit")
     del options["teacher_name"]
     options |= {"teacher": "ann/teacher", "songs": "ann/songs", "push_to_hub": True, "hub_model_id": "ann/student"}
-    options |= {"level": 2}  # the others stay the teacher's
+    options |= {"hub_private_repo": True, "level": 2}  # the others stay the teacher's
     (tmp_path / "options.json").write_text(json.dumps(options | {"hub_datasets": ["ann/songs"]}))
     scripts["run_distill"].main([str(tmp_path / "options.json")])
+    assert hub.repository("ann/student").private
     student = FastJukeboxModel.from_pretrained("ann/student")
     theirs = FastJukeboxModel.from_pretrained(tmp_path / "student").state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in student.state_dict().items())
@@ -89,6 +90,28 @@ def test_a_teacher_and_songs_on_the_hub_become_a_student_there(hub, scripts, opt
     assert set(hub.files("ann/student")) == {
         ".gitattributes", "README.md", "config.json", "generation_config.json", "model.safetensors",
     }  # fmt: skip
+
+
+def test_what_is_asked_of_the_push_and_of_the_windows_is_passed_on(scripts, options, tmp_path, monkeypatch):
+    script, pushed, windows = scripts["run_distill"], {}, []
+    options |= {"push_to_hub": True, "hub_model_id": "ann/student", "hub_private_repo": True, "hub_token": "token"}
+    options |= {"hub_revision": "draft", "label_dropout": 0.25, "max_eval_windows": 3, "level": 2}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    monkeypatch.setattr(script, "push_folder", lambda *names, **more: pushed.update(more, names=names))
+    monkeypatch.setattr(script, "write_student", lambda *_: {})
+    with monkeypatch.context() as context:
+        context.setattr(script, "distil_level", lambda *_: None)
+        script.main([str(tmp_path / "options.json")])
+    assert pushed == {
+        "names": (options["output_dir"], "ann/student"), "private": True, "token": "token", "revision": "draft",
+    }  # fmt: skip
+    monkeypatch.setattr(script, "CodeWindows", lambda *_, **more: windows.append(more))
+    monkeypatch.setattr(script, "DistillationTrainer", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        script.main([str(tmp_path / "options.json")])
+    train, test = windows
+    assert train["label_dropout"] == 0.25 and "max_windows" not in train
+    assert test["max_windows"] == 3 and "label_dropout" not in test
 
 
 def test_a_teacher_that_is_told_words_has_such_a_student(scripts, options, words_model, songs, tmp_path):

@@ -4,8 +4,11 @@ import copy
 import json
 
 import pytest
+from huggingface_hub import ModelCard
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox.data.codes import encode_songs
+from fast_jukebox.data.songs import load_songs
 
 
 def test_songs_become_a_model_that_sounds(scripts, songs, tiny_config, tmp_path, training_options):
@@ -87,6 +90,34 @@ def test_priors_are_told_what_the_songs_tell(scripts, songs, tiny_config, tmp_pa
     assert song.audio.isfinite().all()
     with pytest.raises(ValueError, match="`--labels` must be true where"):
         script.main([*named, "--lyric_length", "8", "--output_dir", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(("script", "kind"), [("run_prior", "priors"), ("run_vqvae", "vqvae")])
+def test_a_model_of_the_hub_that_is_trained_further_is_named(
+    hub, scripts, songs, tiny_model, tmp_path, training_options, script, kind
+):
+    part = tiny_model.vqvae if kind == "vqvae" else tiny_model.priors[2]
+    part.push_to_hub("ann/first", license="cc-by-nc-4.0")
+    arguments = ["--songs", str(songs), "--test_share", "0.3", "--output_dir", str(tmp_path / "more")]
+    if kind == "vqvae":
+        arguments += ["--window", "640"]
+    else:
+        encode_songs(load_songs(songs, test_share=0.3), tiny_model.vqvae, tmp_path / "codes")
+        arguments = ["--codes", str(tmp_path / "codes"), *arguments[4:]]
+    arguments += ["--max_steps", "1", "--push_to_hub", "true", "--hub_model_id", "ann/more", *training_options]
+    scripts[script].main([*arguments, "--hub_license", "cc-by-nc-4.0", "--model_name_or_path", "ann/first"])
+    card = ModelCard.load("ann/more")
+    assert card.data.base_model == "ann/first" and "derive from `ann/first`, whose terms hold" in card.text
+
+
+def test_songs_of_which_none_are_held_out_are_refused(scripts, songs, tiny_config, tmp_path, training_options):
+    FastJukeboxVQVAE(tiny_config.vqvae_config).save_pretrained(tmp_path / "vqvae")
+    shared = ["--songs", str(songs), "--test_share", "0", "--output_dir", str(tmp_path / "out"), *training_options]
+    with pytest.raises(ValueError, match="got the splits train"):
+        scripts["run_vqvae"].main([*shared, "--model_name_or_path", str(tmp_path / "vqvae")])
+    with pytest.raises(ValueError, match="got the splits train"):
+        scripts["run_prior"].main([*shared, "--vqvae", str(tmp_path / "vqvae"), "--codes", str(tmp_path / "codes")])
+    assert not (tmp_path / "codes").exists()
 
 
 def test_what_cannot_be_trained_is_said_first(scripts, tiny_config, tmp_path):

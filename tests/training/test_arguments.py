@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 from transformers import TrainingArguments
 
-from fast_jukebox.training.arguments import checkpoint_to_resume, parse_arguments
+from fast_jukebox.training.arguments import checkpoint_to_resume, name_base_model, parse_arguments
+from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 
 
 @dataclass
@@ -40,3 +41,14 @@ def test_the_checkpoint_to_resume(tmp_path, wanted, found):
 def test_a_first_run_has_nothing_to_resume(tmp_path):
     args = TrainingArguments(output_dir=str(tmp_path), resume_from_checkpoint="true", use_cpu=True)
     assert checkpoint_to_resume(args) is None
+
+
+def test_a_base_model_is_named_where_it_has_a_name_on_the_hub(tmp_path):
+    def named(source, given=None):
+        args = FastJukeboxTrainingArguments(output_dir=str(tmp_path), use_cpu=True, hub_base_model=given)
+        name_base_model(args, source)
+        return args.hub_base_model
+
+    assert named("ann/first") == "ann/first"
+    assert named(None) is None and named(str(tmp_path)) is None
+    assert named(str(tmp_path), "ann/first") == named("ann/second", "ann/first") == "ann/first"

@@ -288,7 +288,7 @@ class DistillationTrainer(FastJukeboxTrainer):
 
     def base_model(self) -> str | None:
         """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.base_model`]: the teacher."""
-        return self.args.teacher_name
+        return self.args.teacher_name or super().base_model()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -34,4 +35,15 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     return get_last_checkpoint(args.output_dir) if str(wanted).lower() == "true" else wanted
 
 
-__all__ = ["checkpoint_to_resume", "parse_arguments"]
+def name_base_model(args: Any, source: str | None) -> None:
+    """Let the card name the model that is trained further, where it came from the Hub and no other is named.
+
+    Args:
+        args: [`~fast_jukebox.training.trainer.FastJukeboxTrainingArguments`]; their `hub_base_model` is set.
+        source: folder or Hub name of that model, `None` for a training from nothing.
+    """
+    if args.hub_base_model is None and source is not None and not os.path.isdir(source):
+        args.hub_base_model = source
+
+
+__all__ = ["checkpoint_to_resume", "name_base_model", "parse_arguments"]

@@ -23,6 +23,7 @@ class FastJukeboxTrainingArguments(TrainingArguments):
     Args:
         hub_license: license of the weights by the Hub's identifier; needed where `push_to_hub` is set.
         hub_datasets: the Hub's names of the data trained on.
+        hub_base_model: the Hub's name of the model that this one goes on from, whose terms its weights are under too.
         hub_strategy: `"end"` by default, so that only finished models are pushed; `"every_save"` pushes the model of
             each checkpoint. Whole checkpoints, which hold pickles, are not pushed.
         remove_unused_columns: `False` by default, as data sets here hold nothing that a model does not use.
@@ -36,6 +37,9 @@ class FastJukeboxTrainingArguments(TrainingArguments):
     )
     hub_datasets: list[str] = field(
         default_factory=list, metadata={"help": "The Hub's names of the data trained on, for the card."}
+    )
+    hub_base_model: str | None = field(
+        default=None, metadata={"help": "The Hub's name of the model that is trained further, for the card."}
     )
     hub_strategy: str = field(default="end", metadata={"help": "When to push: by default the finished model."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Drop columns no model takes."})
@@ -61,7 +65,7 @@ class FastJukeboxTrainer(Trainer):
 
     def base_model(self) -> str | None:
         """The Hub's name of the model that this one was made from, for the card; `None` where there is none."""
-        return None
+        return getattr(self.args, "hub_base_model", None)
 
     def train_and_save(self) -> dict[str, float]:
         """What a training script does once all is set up: train, from the checkpoint that the arguments name, save the
