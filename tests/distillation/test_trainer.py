@@ -105,6 +105,28 @@ def test_the_step_says_which_stage_it_is(distil):
     assert [entry["learning_rate"] for entry in logs] == pytest.approx(rates)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_stage_has_its_own_temperature(distil, temperature):
+    stages = [{"loss": "prediction", "steps": 1, "temperature": temperature}]
+    run = distil(stages=stages, size=4, save_strategy="no", initialize_from_teacher=False)
+    batch = stack_items([run.train_dataset[index] for index in range(4)])
+    with torch.no_grad():
+        expected = run.objective(**batch, weights={"prediction": 1.0}, temperature=temperature).loss
+    run.train()
+    assert logs_of(run)[0]["prediction"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_stage_has_its_own_temperature(distil, temperature):
+    stages = [{"loss": "prediction", "steps": 1, "temperature": temperature}]
+    run = distil(stages=stages, size=4, save_strategy="no", initialize_from_teacher=False)
+    batch = stack_items([run.train_dataset[index] for index in range(4)])
+    with torch.no_grad():
+        expected = run.objective(**batch, weights={"prediction": 1.0}, temperature=temperature).loss
+    run.train()
+    assert logs_of(run)[0]["prediction"] == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_a_second_stage_is_a_training_of_its_own(distil):
     """The first stage's optimizer leaves nothing behind but the student."""
     both = distil("both", stages=[STAGES[0], {"loss": "prediction", "steps": 4}], save_strategy="no")
