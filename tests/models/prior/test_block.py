@@ -44,7 +44,7 @@ def test_steps_equal_forward(tiny_config, residual_scale, layer, songs, on_devic
         for position in range(24):
             given = torch.zeros(step.rows, 32)
             given[:songs] = hidden[:, position]
-            at = torch.tensor([position]) if on_device else position
+            at = cache.place(torch.tensor([position])) if on_device else position
             torch.testing.assert_close(step(given, at)[:songs], whole[:, position], atol=1e-5, rtol=1e-5)
 
 

@@ -121,17 +121,16 @@ def test_positions_on_the_device_are_found_as_numbers_are(word, positions):
     cache, twin = new_cache(word), new_cache(word)
     key_values = torch.randn(N_CTX, 2, 2, HEADS, HEAD_DIM)
     for position in positions:
-        at = torch.tensor([position])
+        place = twin.place(torch.tensor([position]))
         cache.write(key_values[position], position)
-        twin.write_at(key_values[position], at)
+        twin.write_at(key_values[position], place)
         assert torch.equal(twin.storage, cache.storage)
-        entries, present = twin.read_at(at)
-        read = cache.read(position)
-        assert entries.shape[3] == cache.reach == len(present)
+        entries, read = twin.read_at(place), cache.read(position)
+        assert entries.shape[3] == cache.reach == len(place.present)
         if read is None:
-            assert not present.any()
+            assert not place.present.any()
         else:
-            assert torch.equal(entries[:, :, :, present], read)
+            assert torch.equal(entries[:, :, :, place.present], read)
 
 
 @settings(max_examples=50)

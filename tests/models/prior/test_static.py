@@ -48,6 +48,19 @@ def test_a_step_is_the_same_operations_at_every_position_and_looks_at_nothing(ma
     assert not {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.is_nonzero.default"} & names
 
 
+def test_a_step_finds_its_place_once_for_all_layers_of_a_pattern(make_prior):
+    counts = []
+    for layers in (3, 9):
+        program = StaticProgram(make_prior(num_hidden_layers=layers), 2, SETTINGS)
+        with torch.no_grad(), Watch() as watch:
+            program.step()
+        names = [name for name, _ in watch.operations]
+        counts.append(
+            [names.count(f"aten.{name}") for name in ("remainder.Scalar", "floor_divide.default", "lt.Tensor")]
+        )
+    assert counts[0] == counts[1] and all(counts[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_of_half_precision_are_those_of_the_plain_step_to_rounding(make_prior, make_inputs, kind, dtype):
     prior = make_prior(**kind)

@@ -21,6 +21,7 @@ from fast_jukebox.models.prior.cache import (
     ColumnCache,
     DenseCache,
     LayerCache,
+    Place,
     PreviousRowCache,
     RowCache,
 )
@@ -77,34 +78,34 @@ class Pattern(ABC):
         storage = torch.zeros(batch_size, *self.cache_shape(heads, head_dim), dtype=dtype, device=device)
         return self.cache_class(storage, self.n_ctx, self.block_ctx)
 
-    def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int | Tensor, out: Tensor) -> None:
+    def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int | Place, out: Tensor) -> None:
         """Attend from one position and keep its keys and values.
 
         Args:
             query: (N, H, D).
             key_value: keys and values of the position, (N, 2, H, D).
             cache: a cache of this pattern that has seen positions 0..position-1.
-            position: in [0, n_ctx); as an int64 tensor (1,) on the device it is neither looked at by the host nor
+            position: in [0, n_ctx); as the cache's place of one on the device it is neither looked at by the host nor
                 checked, and every shape is the same at all positions.
             out: (N, H, D), receives what `whole` gives for the position.
 
         Raises:
             ValueError: `position` is a number beyond the cache's capacity.
         """
-        if isinstance(position, Tensor):
+        if isinstance(position, Place):
             cache.write_at(key_value, position)
-            seen, present = cache.read_at(position)
-            attended = attend_from_present(query, seen.select(1, 0), seen.select(1, 1), present, cache.scale)
+            seen = cache.read_at(position)
+            attended = attend_from_present(query, seen.select(1, 0), seen.select(1, 1), position.present, cache.scale)
             if cache.sees_nothing:
-                attended = attended.masked_fill(~present[:1], 0.0)
+                attended = attended.masked_fill(~position.present[:1], 0.0)
             out.copy_(attended)
             return
         cache.write(key_value, position)
-        seen = cache.read(position)
-        if seen is None:
+        present = cache.read(position)
+        if present is None:
             out.zero_()
         else:
-            attend_from_one(query, seen.select(1, 0), seen.select(1, 1), cache.scale, out)
+            attend_from_one(query, present.select(1, 0), present.select(1, 1), cache.scale, out)
 
 
 class DensePattern(Pattern):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.cache import LayerCache
+from fast_jukebox.models.prior.cache import LayerCache, Place
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.prior.lyric_attention import make_attention
 
@@ -143,7 +143,7 @@ class BlockStep:
         self.attended = cache.storage.new_zeros(self.rows, heads * head_dim)
         self.attended_of_songs = self.attended[: self.songs].view(self.songs, heads, head_dim)
 
-    def __call__(self, hidden: Tensor, position: int | Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, position: int | Place) -> Tensor:
         """(rows, W), of which the first rows are songs -> (rows, W); a position as [`Pattern.step`] takes it."""
         norm_1, norm_1_bias, qkv, qkv_bias, out, out_bias, norm_2, norm_2_bias, *mlp = self.weights
         normed = torch.layer_norm(hidden, self.width, norm_1, norm_1_bias, LAYER_NORM_EPS)

@@ -20,13 +20,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 Position = TypeVar("Position", int, Tensor)
 """A position or an int64 tensor of them."""
+
+
+class Place(NamedTuple):
+    """Where a position on the device is kept and what it reads, in shapes that do not depend on it. The same for all
+    layers of a pattern, so that a step finds it once for them.
+    """
+
+    slot: Tensor
+    """int64 (1,), where the position is kept"""
+    slots: Tensor | None
+    """int64 (`reach`,), the slots that it reads; None for the first ones"""
+    present: Tensor
+    """bool (`reach`,), which of them there are; none for a row of zeros"""
 
 
 class LayerCache(ABC):
@@ -62,7 +75,9 @@ class LayerCache(ABC):
 
     @abstractmethod
     def seen(self, position: Position) -> tuple[Position | int, Position | int]:
-        """The first slot that a position, written last, reads and how many, 0..`reach`."""
+        """The first slot that a position, written last, reads (as a number 0 where it is the first one for all) and how
+        many, 0..`reach`.
+        """
 
     @abstractmethod
     def write_whole(self, key: Tensor, value: Tensor) -> None:
@@ -86,22 +101,23 @@ class LayerCache(ABC):
         start, count = self.seen(position)
         return self.slots.narrow(3, start, count) if count else None
 
-    def write_at(self, key_value: Tensor, position: Tensor) -> None:
-        """`write` for a position (1,) on the device, which nobody checks."""
-        self.slots.index_copy_(3, self.slot(position), key_value.unsqueeze(3))
-
-    def read_at(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """What a position (1,) on the device, written last, attends to, in shapes that do not depend on it.
-
-        Returns:
-            (N, 2, H, `reach`, D), and bool (`reach`,), which of them there are; none for a row of zeros.
-        """
+    def place(self, position: Tensor) -> Place:
+        """The place of a position (1,) on the device, which nobody checks."""
         start, count = self.seen(position)
-        if isinstance(start, int):
-            entries = self.slots.narrow(3, start, self.reach)
-        else:
-            entries = self.slots.index_select(3, self.order + start)
-        return entries, self.order < count
+        slots = None if isinstance(start, int) else self.order + start
+        return Place(self.slot(position), slots, self.order < count)
+
+    def write_at(self, key_value: Tensor, place: Place) -> None:
+        """`write` for a position on the device."""
+        self.slots.index_copy_(3, place.slot, key_value.unsqueeze(3))
+
+    def read_at(self, place: Place) -> Tensor:
+        """(N, 2, H, `reach`, D), what a position on the device, written last, attends to where `place` says that it is
+        present.
+        """
+        if place.slots is None:
+            return self.slots.narrow(3, 0, self.reach)
+        return self.slots.index_select(3, place.slots)
 
     def songs(self, start: int, count: int) -> LayerCache:
         """A cache of `count` of the songs that shares this one's storage."""
@@ -231,7 +247,7 @@ class PriorCache:
         layers: Sequence[LayerCache],
         batch_size: int,
         length: int = 0,
-        steps: Sequence[Callable[[Tensor, int | Tensor], Tensor]] = (),
+        steps: Sequence[Callable[[Tensor, int | Place], Tensor]] = (),
     ) -> None:
         self.layers = list(layers)
         self.batch_size = batch_size
@@ -259,4 +275,4 @@ class PriorCache:
         return self.layers[0].storage.device
 
 
-__all__ = ["ColumnCache", "DenseCache", "LayerCache", "Position", "PreviousRowCache", "PriorCache", "RowCache"]
+__all__ = ["ColumnCache", "DenseCache", "LayerCache", "Place", "Position", "PreviousRowCache", "PriorCache", "RowCache"]

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from fast_jukebox.generation.sampling import SamplingSettings, draw_codes
 from fast_jukebox.models.prior.block import rows_for
+from fast_jukebox.models.prior.cache import Place
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.conditioning import PriorConditioning
@@ -59,6 +60,8 @@ class StaticProgram:
         # Ordinary tensors, whether or not they are made in inference mode: they are written to in both.
         with torch.inference_mode(False), torch.no_grad():
             self.cache = prior.new_cache(batch_size)
+            patterns = [block.attention.pattern for block in prior.blocks]
+            self._first_alike = [patterns.index(pattern) for pattern in patterns]  # the first layer of each's pattern
             self.embedding = prior.drawn_rows(prior.code_embedding.weight.detach())
             output = prior.code_embedding.weight if prior.output is None else prior.output.weight
             self.output = prior.drawn_rows(output.detach())
@@ -129,8 +132,10 @@ class StaticProgram:
         told = self.told.index_select(0, self.cursor).squeeze(0) if self.conditioned else None
         if told is not None:
             hidden = hidden + told
-        for block_step in self.cache.steps:
-            hidden = block_step(hidden, self.position)
+        places: list[Place] = []
+        for layer, (block_step, first) in enumerate(zip(self.cache.steps, self._first_alike, strict=True)):
+            places.append(self.cache.layers[layer].place(self.position) if first == layer else places[first])
+            hidden = block_step(hidden, places[layer])
         if told is not None and self.add_after:
             hidden = hidden + told
         logits = F.linear(hidden, self.output)[:songs]
