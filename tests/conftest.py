@@ -137,6 +137,25 @@ def words_model(words_config, words_files):
     return model
 
 
+class _OnGpu(torch.Tensor):
+    def _refuse(self, *args, **kwargs):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    numpy = __array__ = _refuse
+
+    def to(self, *args, **kwargs):
+        return super().to(*args, **kwargs).as_subclass(torch.Tensor)
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+@pytest.fixture
+def as_on_gpu():
+    """Makes a tensor that has to be brought to the CPU before numpy may see it."""
+    return lambda tensor: tensor.as_subclass(_OnGpu)
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A server in the Hub's place, with an empty cache, on which Ann is logged in; she writes to `ann` and `band`."""

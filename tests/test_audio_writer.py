@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from fast_jukebox.audio import save_audio
 from fast_jukebox.audio_writer import AudioWriter
@@ -88,3 +89,9 @@ def test_other_formats_are_refused(tmp_path):
         AudioWriter(io.BytesIO(), RATE, kind="flac")
     with pytest.raises(OSError, match="missing"):
         AudioWriter(tmp_path / "missing" / "song.wav", RATE)
+
+
+def test_a_tensor_on_a_gpu_is_brought_over(as_on_gpu):
+    pipe, samples = io.BytesIO(), torch.tensor([0.5, -0.5, 2.0])
+    AudioWriter(pipe, 8000, "raw").write(as_on_gpu(samples))
+    assert np.frombuffer(pipe.getvalue(), "<i2").tolist() == [16384, -16384, 32767]

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
+import torch
+from torch import Tensor
 
 FORMATS = {".wav": "wav", ".flac": "flac"}
 """Formats of files by their suffix; a pipe takes `"wav"` or `"raw"`."""
@@ -64,12 +66,15 @@ class AudioWriter:
             self._file.write(_wav_header(sampling_rate, 0 if self._owned else None))
 
     def write(self, audio: Any) -> None:
-        """Append float samples (T,), in [-1, 1] or clipped to it, and hand them on to whoever reads.
+        """Append float samples (T,), an array or a tensor on any device, in [-1, 1] or clipped to it, and hand them on
+        to whoever reads.
 
         Raises:
             BrokenPipeError: nobody reads the pipe any more.
             OSError: the disk is full, or the file cannot be written.
         """
+        if isinstance(audio, Tensor):
+            audio = audio.detach().to(device="cpu", dtype=torch.float32).numpy()
         samples = np.clip(np.asarray(audio, dtype=np.float32), -1.0, 1.0)
         if self._encoder is not None:
             self._encoder.write(samples)

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 import fast_jukebox
+from fast_jukebox import FastJukeboxModel
 from fast_jukebox.commands import generate as module
 from fast_jukebox.generation import decoding
 
@@ -106,3 +107,19 @@ def test_recordings_with_samples_that_are_no_numbers_are_refused(run, model_dir)
     result = run("generate", "--model", model_dir, "--prompt", "in.wav", "--duration", 2)
     assert result.exit_code == 2
     assert "NaN" in result.stderr or "finite" in result.stderr
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_songs_made_on_a_gpu_are_written(run, model_dir, monkeypatch, as_on_gpu, stream):
+    generate, make_stream = FastJukeboxModel.generate, FastJukeboxModel.stream
+
+    def made(self, **arguments):
+        output = generate(self, **arguments)
+        output.audio = as_on_gpu(output.audio)
+        return output
+
+    monkeypatch.setattr(FastJukeboxModel, "generate", made)
+    monkeypatch.setattr(FastJukeboxModel, "stream", lambda self, **given: map(as_on_gpu, make_stream(self, **given)))
+    result = run("generate", "--model", model_dir, "--duration", 0.2, "--output", "song.wav", *stream)
+    assert result.exit_code == 0, result.output
+    assert soundfile.info(run.folder / "song.wav").frames == 320

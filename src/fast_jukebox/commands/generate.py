@@ -80,9 +80,8 @@ def generate(
         else:
             made: Any = loaded.generate(**request, progress=bars)
             dropped = "".join(made.dropped_lyrics or [])
-            song = made.audio[0].float().numpy()
-            audio.save_audio(output, song, rate)
-            seconds = len(song) / rate
+            audio.save_audio(output, made.audio[0], rate)
+            seconds = made.audio.shape[1] / rate
     told = f"{seconds:g} seconds, seed {seed}"
     return f"{told}; {dropped_note(dropped)}" if dropped else told
 
