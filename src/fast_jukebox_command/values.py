@@ -76,12 +76,12 @@ def with_options(message: str, command: Callable[..., Any]) -> str:
     options = {name for name, hint in hints.items() if _is_option(hint)}
 
     def named(found: re.Match[str]) -> str:
-        if found[1] == "metadata" and "artist" in options:
-            return "what is told of the song (`--artist` and the like)"
         name = found[1] if found[1] in options else _OTHER_NAMES.get(found[1], "")
         return f"`--{name.replace('_', '-')}`" if name in options else found[0]
 
-    return re.sub(r"`(\w+)`", named, message)
+    if "artist" in options:
+        message = message.replace("`metadata` must", "what is told of the song (`--artist` and the like) must")
+    return re.sub(r"`(\w+)(?:=True)?`", named, message)
 
 
 def _is_option(hint: Any) -> bool:

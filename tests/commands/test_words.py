@@ -82,3 +82,16 @@ def test_names_without_vocabularies_are_one_line(run, words_model, tmp_path):
     assert result.exit_code == 2 and "(`--artist` and the like) must name no artist" in result.stderr
     result = run("generate", "--model", tmp_path / "nameless", "--duration", 0.05, "--lyrics", "Slowly", "--quiet")
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (["--artist", "Annn"], "`--unknown` takes the unknown one"),
+        (["--offset", 3, "--total-duration", 2], "`--offset` must be below `--total-duration`, 2 seconds, got 3"),
+        (["--duration", 2, "--total-duration", 1], "(`--artist` and the like) must name a total length"),
+    ],
+)
+def test_what_is_wrong_with_words_is_told_in_options(run, words_dir, told, message):
+    result = run("generate", "--model", words_dir, "--quiet", *told)
+    assert result.exit_code == 2 and message in result.stderr, result.stderr

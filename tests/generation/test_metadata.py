@@ -48,6 +48,12 @@ def test_a_part_of_a_longer_song(words_model, heard):
     assert SONG["lyrics"].index(told_text(words_model, row)) > 10
 
 
+def test_a_song_that_goes_on_beyond_its_end_is_refused(words_model):
+    words_model.generate(duration=0.3, seed=0, stop_level=2, metadata={"total_duration": 0.2})  # within one window
+    with pytest.raises(ValueError, match=r"`total_duration` in words.* got 1 seconds for 1.2 seconds from 0.5 on"):
+        words_model.generate(duration=1.2, seed=0, metadata={"total_duration": 1, "offset": 0.5})
+
+
 def test_songs_of_their_own_words_are_those_made_alone(words_model):
     other = {"genre": "hymn", "lyrics": "Amen"}
     both = words_model.generate(duration=0.1, seed=3, metadata=[SONG, other])

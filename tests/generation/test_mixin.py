@@ -124,7 +124,7 @@ class TestModel:
         assert model.generate(duration=0.5, metadata=labels, progress=calls.append).audio.shape == (1, 800)
         assert calls
         calls.clear()
-        with pytest.raises(ValueError, match=r"metadata.*offset.*800"):
+        with pytest.raises(ValueError, match=r"metadata.*total length.*0.5 seconds for 1 seconds"):
             model.generate(duration=1.0, metadata=labels, progress=calls.append)
         assert not calls
 

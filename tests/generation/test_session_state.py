@@ -105,3 +105,34 @@ def test_a_session_sees_what_another_process_did(session):
     other.branch(2, 0.5)
     session.keep(2)
     assert len(session.takes) == 3
+
+
+def test_what_cannot_be_made_is_not_noted(words_model, tmp_path):
+    """Or it would be in the way of whatever is asked for next."""
+    session = words_model.new_session(
+        tmp_path / "song", duration=0.2, metadata={"total_duration": 0.3}, seed=1, stop_level=2
+    )
+    session.run()
+    before = session._store.read_manifest()
+    for ask in (lambda: session.branch(2, 1.0), lambda: session.extend(2.0), lambda: session.extend(700.0)):
+        with pytest.raises(ValueError, match="total length"):
+            ask()
+    own, words_model.priors[0].config.num_artists = words_model.priors[0].config.num_artists, 1
+    with pytest.raises(ValueError, match="must have the session's bottom prior"):
+        session.request([1])
+    words_model.priors[0].config.num_artists = own
+    assert session._store.read_manifest() == before
+    session.branch(1, 0.1)
+    session.run()
+
+
+def test_dropped_lyrics_are_told_when_they_are_given(words_model, tmp_path, caplog):
+    session = words_model.new_session(tmp_path / "song", duration=0.1, metadata={"lyrics": "la ♪"}, seed=1)
+    session.run()
+    assert caplog.text.count("cannot be spelt") == 1
+    session.branch(1, 0.1)
+    session.run()
+    assert caplog.text.count("cannot be spelt") == 1
+    session.branch(1, 0.1, metadata={"lyrics": "♫ la"})
+    session.run()
+    assert caplog.text.count("cannot be spelt") == 2 and "♫" in caplog.text

@@ -22,6 +22,7 @@ def test_what_is_written_of_a_song():
         ({"total_duration": -1}, "`total_duration` must be seconds from 0"),
         ({"offset": float("nan")}, "`offset` must be seconds"),
         ({"offset": True}, "`offset` must be seconds"),
+        ({"offset": 5, "total_duration": 5}, "`offset` must be below `total_duration`, 5 seconds, got 5"),
     ],
 )
 def test_what_cannot_be_written(song, match):

@@ -62,7 +62,7 @@ def check_labels(
 
     Raises:
         ValueError: the prior refuses an artist, a genre or a length; or the song has no end, the prior is told of time,
-            and the labels name no total length.
+            and the labels name no total length; or what is made goes on for a window beyond the one that they name.
     """
     for level, (prior, own, layout, hop) in enumerate(zip(priors, labels, layouts, hops, strict=True)):
         if own is None or layout is None:
@@ -76,10 +76,23 @@ def check_labels(
         device, ratio = device_of(prior), prior.config.upper_ratio
         upper = torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device) if prior.config.upper_downs else None
         windows = list(islice(layout.windows(), 1 if samples is None else None))
+        if prior.config.use_timing and samples is not None and windows:
+            _check_end(own, windows[-1].start * hop, samples, prior.config)
         for window in [*windows[:1], *windows[1:][-1:]]:
             seen = window_metadata(own.to(device), window, prior.config.n_ctx, hop, samples)
             seen = with_window_lyrics(seen, prior.config)
             prior.condition(own.shape[0], ratio, upper_codes=upper, metadata=seen)
+
+
+def _check_end(labels: Tensor, last: int, samples: int, config: Any) -> None:
+    """Raise a `ValueError` where the last window, so many samples into what is made, begins after the song's end."""
+    for total, offset in labels[:, :2].tolist():
+        if total and offset + last >= total > offset:
+            whole, made, before = (f"{each / config.sampling_rate:g}" for each in (total, samples, offset))
+            raise ValueError(
+                "`metadata` must name a total length (`total_duration` in words) that holds what is made, got "
+                f"{whole} seconds for {made} seconds from {before} on"
+            )
 
 
 def window_metadata(

@@ -11,13 +11,14 @@ from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.lyrics import window_lyrics
 
 
-def encode_metadata(model: Any, metadata: Any) -> tuple[Any, list[str] | None]:
+def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any, list[str] | None]:
     """Label vectors of what is written of one song or of several; label vectors are left as they are.
 
     Args:
         model: its `processor` knows the names; without one a model is told no names, but lyrics and lengths.
         metadata: a dictionary or a list of them, see [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]; or
             label vectors.
+        quiet: no warning of what is dropped of lyrics.
 
     Returns:
         What [`level_metadata`] takes, and of dictionaries what was dropped of each song's lyrics.
@@ -37,7 +38,7 @@ def encode_metadata(model: Any, metadata: Any) -> tuple[Any, list[str] | None]:
             _check_no_names(song)
         processor = FastJukeboxProcessor.without_names(model.config)
     processor.check(model.config)
-    labels = processor(metadata)
+    labels = processor.encode(metadata) if quiet else processor(metadata)
     return labels.metadata, labels.dropped
 
 

@@ -180,7 +180,8 @@ class Session(SessionState):
             settings: of sampling that differ from the take's, such as `temperature`.
 
         Raises:
-            ValueError: an argument is not as asked, or the take's top level is not made yet.
+            ValueError: an argument is not as asked, the take's top level is not made yet, or the model that the session
+                has refuses what it is told.
         """
         check_count("count", count)
         with self._changing():
@@ -288,7 +289,7 @@ class Session(SessionState):
         """Note what the next `run` is to make; see `upsample`. By default of all takes.
 
         Raises:
-            ValueError: there is no such take, level or part.
+            ValueError: there is no such take, level or part; or the model that the session has cannot make it.
         """
         check_count("stop_level", stop_level, 0, len(self.facts.n_ctx) - 1)
         with self._changing():
@@ -297,6 +298,7 @@ class Session(SessionState):
             first, last = self._samples_of(start, end, shortest)
             job = Job(tuple(take.number for take in found), stop_level, first, None if end is None else last)
             if job not in self.jobs:
+                self._check_can_be_made(found, stop_level)
                 self.jobs.append(job)
                 self._write()
 

@@ -15,6 +15,7 @@ from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.decoding import decoder_reach
 from fast_jukebox.generation.engine import sampling_mode
 from fast_jukebox.generation.fingerprint import ModelFacts
+from fast_jukebox.generation.metadata import encode_metadata
 from fast_jukebox.generation.plan import SongPlan, level_layout, level_settings, resolve_generation_config
 from fast_jukebox.generation.progress import ProgressCallback
 from fast_jukebox.generation.session_sampler import Known, SessionSampler
@@ -111,11 +112,10 @@ def samplers_of(
         "engine": engine,
         "max_batch_size": max_batch_size,
     }
+    # What is dropped of lyrics was told when they were first given.
+    told = [encode_metadata(model, metadata_argument(stretch.metadata), quiet=True)[0] for stretch in first.stretches]
     with sampling_mode(model):
-        samplers = [
-            model._sampler({**arguments, "metadata": metadata_argument(stretch.metadata)})
-            for stretch in first.stretches
-        ]
+        samplers = [model._sampler({**arguments, "metadata": metadata}) for metadata in told]
     plan = samplers[-1].plan
     if plan.samples != first.samples or plan.layouts[stop_level:] != list(first.layouts[stop_level:]):
         raise SessionError(

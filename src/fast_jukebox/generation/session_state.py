@@ -10,8 +10,9 @@ from typing import Any
 from fast_jukebox.generation.checks import check_count
 from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.fingerprint import ModelFacts
+from fast_jukebox.generation.metadata import encode_metadata
 from fast_jukebox.generation.sampling import check_seed
-from fast_jukebox.generation.session_run import Job, samplers_of, take_layouts
+from fast_jukebox.generation.session_run import Job, alike, samplers_of, take_layouts
 from fast_jukebox.generation.session_store import SessionError, SessionStore
 from fast_jukebox.generation.take_codes import TakeCodes
 from fast_jukebox.generation.takes import Stretch, Take, check_whole, checked_settings, metadata_record, told_anew
@@ -172,8 +173,10 @@ class SessionState:
             )
             for index, (seed, song) in enumerate(noises)
         ]
-        if self.model is not None and (metadata is not None or settings):
-            samplers_of(self.model, self._codes, children, lowest, "auto", None)  # refuses what the model does not know
+        if self.model is not None and metadata is not None:
+            encode_metadata(self.model, metadata)  # tells what is dropped of new lyrics
+        if origin != "cut":
+            self._check_can_be_made(children, lowest)
         self.takes.update({child.number: child for child in children})
         if origin != "cut":
             self.jobs.append(Job(tuple(child.number for child in children), lowest))
@@ -181,6 +184,16 @@ class SessionState:
             self._kept = children[0].number
         self._write()
         return children
+
+    def _check_can_be_made(self, takes: Sequence[Take], stop_level: int) -> None:
+        """Refuse what `run` would, where there is a model to ask, before it is noted: it would be in the way of all
+        that is asked for later.
+        """
+        if self.model is None:
+            return
+        self.facts.check(self.model, range(stop_level, len(self.facts.n_ctx)))
+        for batch in alike(self._codes, takes):
+            samplers_of(self.model, self._codes, batch, stop_level, "auto", None)
 
 
 class _Changing:

@@ -111,10 +111,26 @@ class FastJukeboxProcessor:
                 left out is unknown, and lyrics empty.
             unknown: take names that are not known as the unknown one; a song's own `unknown` goes before it.
 
+        What is dropped of lyrics is told in a warning.
+
         Raises:
             ValueError: a name is not known (names the five nearest), there are more genre words than slots, or
                 something else is not as above.
         """
+        labels = self.encode(metadata, unknown)
+        for index, characters in enumerate(labels.dropped):
+            if characters:
+                shown = "".join(dict.fromkeys(characters))
+                logger.warning(
+                    "of the lyrics of song %d, %d characters cannot be spelt and were dropped: %s",
+                    index, len(characters), shown if len(shown) <= 40 else f"{shown[:40]}...",
+                )  # fmt: skip
+        return labels
+
+    def encode(
+        self, metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]], unknown: bool = False
+    ) -> FastJukeboxLabels:
+        """As `__call__`, without its warning."""
         songs = [metadata] if isinstance(metadata, Mapping) else list(metadata)
         if not songs:
             raise ValueError("`metadata` must tell of at least one song, got none")
@@ -134,13 +150,6 @@ class FastJukeboxProcessor:
                     dropped[index] = max(dropped[index], clean.dropped, key=len)
                 texts.append(text)
             columns.append(torch.cat([torch.tensor(rows, dtype=torch.int64), join_texts(texts)], dim=1))
-        for index, characters in enumerate(dropped):
-            if characters:
-                shown = "".join(dict.fromkeys(characters))
-                logger.warning(
-                    "of the lyrics of song %d, %d characters cannot be spelt and were dropped: %s",
-                    index, len(characters), shown if len(shown) <= 40 else f"{shown[:40]}...",
-                )  # fmt: skip
         return FastJukeboxLabels(columns, dropped)
 
     def for_prior(self, config: Any) -> tuple[LevelLabels, LabelVocabulary]:

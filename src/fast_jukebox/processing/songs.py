@@ -35,7 +35,12 @@ def check_song(song: Any) -> dict[str, Any]:
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not 0 <= value <= 86400:
                 raise ValueError(f"`{name}` must be seconds from 0 to 86400, got {value!r}")
-    return {name: value for name, value in song.items() if value is not None}
+    told = {name: value for name, value in song.items() if value is not None}
+    if told.get("total_duration") and told.get("offset", 0) >= told["total_duration"]:
+        raise ValueError(
+            f"`offset` must be below `total_duration`, {told['total_duration']:g} seconds, got {told['offset']:g}"
+        )
+    return told
 
 
 def _is_list_of_texts(value: Any) -> bool:

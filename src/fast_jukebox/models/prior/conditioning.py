@@ -223,7 +223,10 @@ def _check_labels(row: list[int], config: FastJukeboxPriorConfig) -> None:
         return
     shortest, longest = (seconds * config.sampling_rate for seconds in (config.min_duration, config.max_duration))
     if not shortest <= total < longest:
-        raise ValueError(f"`metadata` total length must be in [{shortest:g}, {longest:g}) samples, got {total}")
+        raise ValueError(
+            f"`metadata` total length must be in [{shortest:g}, {longest:g}) samples ({config.min_duration:g} to "
+            f"{config.max_duration:g} seconds), got {total}"
+        )
     if not 0 <= offset < total:
         raise ValueError(f"`metadata` offset must be in [0, {total}) samples, the total length, got {offset}")
     if not 0 <= window <= longest - offset:
