@@ -91,6 +91,8 @@ class TestWaysToPlay:
         for arguments in ({"duration": -1.0}, {"stop_level": 3}, {"seed": -1}, {"engine": "eager"}, {"temperature": 0}):
             with pytest.raises(ValueError, match=next(iter(arguments))):
                 stub_model.new_session(tmp_path / "song", **arguments)
+        with pytest.raises(TypeError, match="got 'duratoin'"):
+            stub_model.new_session(tmp_path / "song", duratoin=1.0)
         assert not (tmp_path / "song").exists()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "letter").touch()
