@@ -116,17 +116,6 @@ def test_a_stage_has_its_own_temperature(distil, temperature):
     assert logs_of(run)[0]["prediction"] == pytest.approx(expected.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_a_stage_has_its_own_temperature(distil, temperature):
-    stages = [{"loss": "prediction", "steps": 1, "temperature": temperature}]
-    run = distil(stages=stages, size=4, save_strategy="no", initialize_from_teacher=False)
-    batch = stack_items([run.train_dataset[index] for index in range(4)])
-    with torch.no_grad():
-        expected = run.objective(**batch, weights={"prediction": 1.0}, temperature=temperature).loss
-    run.train()
-    assert logs_of(run)[0]["prediction"] == pytest.approx(expected.item(), rel=1e-4)
-
-
 def test_a_second_stage_is_a_training_of_its_own(distil):
     """The first stage's optimizer leaves nothing behind but the student."""
     both = distil("both", stages=[STAGES[0], {"loss": "prediction", "steps": 4}], save_strategy="no")
@@ -189,6 +178,24 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(distil):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         for name in {"attentions", "prediction"} & theirs.keys():
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3)
+
+
+def test_epochs_are_counted_in_steps_of_the_optimizer(distil):
+    stages = [{"loss": "intermediate", "epochs": 2}, {"loss": "prediction", "epochs": 1.5}]
+    assert distil(stages=stages).plan().lengths == [8, 6]
+    assert distil(stages=stages, gradient_accumulation_steps=2).plan().lengths == [4, 3]
+    assert distil(stages=stages, gradient_accumulation_steps=3).plan().lengths == [4, 3]
+
+
+def test_labels_that_are_ignored_are_in_no_figure(distil):
+    run = distil(level=2, save_strategy="no")
+    items = [run.eval_dataset[index] for index in range(4)]
+    with torch.no_grad():
+        guesses = run.student.eval()(stack_items(items)["codes"]).logits.argmax(-1)
+    for item, guess in zip(items, guesses, strict=True):
+        item["labels"] = guess.clone()
+        item["labels"][::2] = -100
+    assert run.evaluate(items)["eval_accuracy"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("teacher_dtype", [None, "bfloat16"])
@@ -340,10 +347,11 @@ teacher, student = (FastJukeboxPrior.from_pretrained({folder!r} + "/" + name) fo
 args = DistillationArguments(
     output_dir={folder!r} + "/run", stages=STAGES, save_steps=6, logging_steps=1, learning_rate=1e-2,
     per_device_train_batch_size=2, use_cpu=True, disable_tqdm=True, lr_scheduler_type="constant", seed=0,
-    report_to="none", initialize_from_teacher=False, ddp_backend="gloo", optim="sgd", **{options!r},
+    report_to="none", initialize_from_teacher=False, ddp_backend="gloo", optim="sgd", per_device_eval_batch_size=2,
+    **{options!r},
 )
-data = Scales(student.config)
-run = DistillationTrainer(student, teacher, args, train_dataset=data, eval_dataset=data, data_collator=stack_items)
+data, held_out = Scales(student.config), Scales(student.config, 5)  # the last of four windows a step would come twice
+run = DistillationTrainer(student, teacher, args, train_dataset=data, eval_dataset=held_out, data_collator=stack_items)
 assert run.args.world_size == 2
 if student.config.hidden_size != teacher.config.hidden_size:
     torch.nn.init.constant_(run.objective.projection.weight, 0.1)
@@ -395,8 +403,8 @@ def test_two_processes_equal_one(distil, tmp_path, in_two_processes, width, opti
     for ours, theirs in zip(logs, logs_of(one), strict=True):
         for name in {"loss", "hidden_states", "prediction", "stage"} & theirs.keys():
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3)
-    expected = one.evaluate()
-    for name in ("eval_kl_to_teacher", "eval_bits_per_code", "eval_hidden_states"):
+    expected = one.evaluate(Scales(one.student.config, 5))
+    for name in ("eval_kl_to_teacher", "eval_bits_per_code", "eval_hidden_states", "eval_agreement", "eval_loss"):
         assert figures[name] == pytest.approx(expected[name], rel=1e-3)
 
 

@@ -5,6 +5,7 @@ from torch.utils.data import Dataset
 
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.data.windows import stack_items
+from fast_jukebox.training import trainer as trainer_module
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 
@@ -75,6 +76,18 @@ def test_a_push_sends_the_saved_model_with_its_card(hub, run, tmp_path):
         assert same(FastJukeboxPrior.from_pretrained(source), trained.model)
     trained.push_to_hub(revision="louder", token="token-of-ann")
     assert same(FastJukeboxPrior.from_pretrained("band/my-prior", revision="louder"), trained.model)
+
+
+def test_a_push_goes_where_and_as_whom_the_arguments_say(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trainer_module, "push_folder", lambda folder, name, **more: asked.append((name, more)))
+    trained = run(hub_license="mit", hub_model_id="ann/prior", hub_revision="draft", hub_token="secret")
+    trained.push_to_hub(commit_message="Finished")
+    trained.push_to_hub(revision="main", token="other")
+    first, second = asked
+    expected = {"private": None, "token": "secret", "revision": "draft", "commit_message": "Finished"}
+    assert first == ("ann/prior", expected)
+    assert (second[1]["token"], second[1]["revision"]) == ("other", "main")
 
 
 @pytest.mark.parametrize("strategy", ["end", "every_save"])

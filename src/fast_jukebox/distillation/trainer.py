@@ -232,7 +232,7 @@ class DistillationTrainer(FastJukeboxTrainer):
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
         """See [`~transformers.Trainer.prediction_step`]: adds figures up instead of keeping every logit."""
-        inputs = self._prepare_inputs(inputs)
+        inputs, own = self.own_windows(self._prepare_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
             _, outputs = self.compute_loss(model, inputs, return_outputs=True)
         nats = outputs.terms["data"]
@@ -248,7 +248,7 @@ class DistillationTrainer(FastJukeboxTrainer):
                 ((ours == labels) & kept).sum() / kept.sum().clamp(min=1),
                 *(outputs.terms[name] for name in self._evaluated if name != "data"),
             ]
-            songs = torch.tensor(float(len(labels)), device=nats.device)
+            songs = torch.tensor(float(own), device=nats.device)
             self._figures += torch.stack([songs, *(figure.float() * songs for figure in figures)])
         return nats, None, None
 

@@ -79,10 +79,10 @@ class PriorTrainer(FastJukeboxTrainer):
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
         """See [`~transformers.Trainer.prediction_step`]: counts hits instead of keeping every logit."""
-        inputs = self._prepare_inputs(inputs)
+        inputs, own = self.own_windows(self._prepare_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if self._hits is not None:
+        if self._hits is not None and own:
             labels = inputs["labels"]
             kept = labels != -100
             hits = (outputs.logits.argmax(-1) == labels) & kept

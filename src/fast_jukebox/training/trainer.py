@@ -85,6 +85,18 @@ class FastJukeboxTrainer(Trainer):
             self.push_to_hub()
         return figures
 
+    def own_windows(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """An evaluation's batch without the windows that come twice, and how many windows that leaves.
+
+        Where the last batch of several processes is short, accelerate fills it up with the first windows. Where nothing
+        else is left for this process, one is kept, as all must take part in a forward pass; it counts for 0.
+        """
+        size, state = len(next(iter(inputs.values()))), self.accelerator.gradient_state
+        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return inputs, size
+        own = min(max(state.remainder - self.accelerator.process_index * size, 0), size)
+        return {name: value[: max(own, 1)] for name, value in inputs.items()}, own
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the card into `output_dir`: what was trained, with which settings, and the last evaluation.
 

@@ -93,10 +93,10 @@ class VQVAETrainer(FastJukeboxTrainer):
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
         """See [`~transformers.Trainer.prediction_step`]: keeps figures instead of every reconstruction."""
-        inputs = self._prepare_inputs(inputs)
+        inputs, own = self.own_windows(self._prepare_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if self._report is not None:
+        if self._report is not None and own:
             self._report.add(inputs["audio"], outputs.reconstructions, outputs.codes)
         return loss.detach(), None, None
 
