@@ -136,6 +136,17 @@ def test_large_models_make_a_minute_on_small_cards(name, dtype, card):
     assert weight_bytes(model) > card - SPARE - GIB  # all at once they leave no room
 
 
+def test_steps_of_who_leaves_are_let_go(tiny_model, monkeypatch):
+    """They hold the weights that they were recorded with."""
+    left = []
+    tiny_model.set_offload("cpu")
+    monkeypatch.setattr("fast_jukebox.generation.offload.release_programs", lambda: left.append(visits._guest))
+    visits = tiny_model._visits
+    for prior in (2, 2, 1, 0):
+        visits.bring(tiny_model.priors[prior])
+    assert left == [None, None]  # after the top and the middle have gone
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("engine", ["eager", "graph"])
 def test_priors_visit_a_gpu(tiny_model, engine):

@@ -2,6 +2,7 @@ import torch
 
 from fast_jukebox.generation.session_sampler import SessionSampler
 from fast_jukebox.generation.takes import window_key
+from fast_jukebox.generation.windows import Window
 
 
 def test_windows_that_are_known_are_not_sampled(stub_model):
@@ -41,3 +42,20 @@ def test_windows_that_are_known_are_not_sampled(stub_model):
     for own, other in zip(second.final_codes(), first.final_codes(), strict=True):
         assert torch.equal(own, other)
     assert told[-1].codes_done == told[-1].codes_total == 2 * plan.windows[0][1].new_length
+
+
+def test_a_window_is_told_what_holds_at_its_middle(stub_model):
+    """At the top, whose past is never sampled, what holds last."""
+    whole = stub_model._sampler({"duration": 2.0, "seed": 3})
+    told = [None, None, None]
+
+    def stretches(*starts):
+        own = [(start, told) for start in starts]
+        sampler = SessionSampler(whole.plan, whole.priors, whole.hop_lengths, "auto", None, [{}] * 3, own, print)
+        return lambda level, start, length: sampler._stretch(level, Window(level, start, 0, length))
+
+    # Of 4 bottom codes or 2 middle codes a top code is made.
+    stretch = stretches(0, 10, 20)
+    assert [stretch(0, start, 16) for start in (0, 31, 32, 71, 72)] == [0, 0, 1, 1, 2]
+    assert [stretch(1, start, 8) for start in (0, 15, 16, 35, 36)] == [0, 0, 1, 1, 2]
+    assert stretch(2, 0, 16) == 2

@@ -1,10 +1,11 @@
 import doctest
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from fast_jukebox.processing import vocabulary as module
-from fast_jukebox.processing.vocabulary import LabelVocabulary, names_in, read_names
+from fast_jukebox.processing.vocabulary import LabelVocabulary, NameList, fitting_names, names_in, read_names
 
 
 @pytest.fixture
@@ -117,3 +118,23 @@ def test_damaged_lists_are_refused(tmp_path, name, content, match):
 def test_what_cannot_be_a_vocabulary(fields):
     with pytest.raises(ValueError, match=f"`{next(iter(fields))}`"):
         LabelVocabulary(**fields)
+
+
+def test_a_prior_gets_the_list_that_it_was_trained_with():
+    """That of as many ids as it has; else of its kind, where the file tells; else the longest that fits."""
+
+    def chosen(rows, max_genres, *lists):
+        config = SimpleNamespace(num_artists=rows, max_genres=max_genres, level=0)
+        found = fitting_names("num_artists", lists, config)
+        return next(index for index, own in enumerate(lists) if own.ids is found)
+
+    def names(size, genre_words):
+        return NameList({str(number): number for number in range(size)}, genre_words)
+
+    words, whole, longest = names(4, True), names(5, False), names(9, True)
+    assert [chosen(6, most, words, whole, longest) for most in (3, 1)] == [0, 1]
+    assert [chosen(rows, 3, words, whole, longest) for rows in (4, 5, 9)] == [0, 1, 2]
+    assert chosen(4, 1, words, whole) == 0
+    assert chosen(6, 3, names(3, None), names(4, None)) == 1
+    with pytest.raises(ValueError, match=r"`artists` must hold a list of at most 3 ids .* got 4, 5, 9"):
+        chosen(3, 1, words, whole, longest)
