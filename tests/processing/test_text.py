@@ -80,3 +80,8 @@ def test_what_cannot_be_spelt_is_told():
     assert clean_lyrics("a\r\nb\rc\\d", LYRIC_CHARACTERS[79]) == ("a\nb\nc\nd", "")
     assert clean_lyrics("♪ 漢 ♪", LYRIC_CHARACTERS[79]).dropped == "♪漢♪"
     assert clean_lyrics("e\u0301\u200b", LYRIC_CHARACTERS[79]) == ("e", "")
+
+
+def test_a_character_that_is_spelt_in_part_is_told_as_dropped():
+    assert clean_lyrics("жa", "ha") == ("ha", "ж")
+    assert clean_lyrics("жa", "zha") == ("zha", "")
