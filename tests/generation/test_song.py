@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fast_jukebox.generation import engine
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.progress import GenerationCancelled
-from fast_jukebox.generation.song import SongSampler, usual_rows
+from fast_jukebox.generation.song import SongSampler
 
 
 def same(first, second):
@@ -174,22 +174,3 @@ def test_engines_have_names(stub_model):
     with pytest.raises(ValueError, match="engine"):
         stub_model.generate(duration=0.3, engine="steam")
     assert not stub_model.priors[2].calls
-
-
-def test_gpus_sample_few_sizes():
-    assert [usual_rows(count) for count in (1, 2, 3, 5, 8, 9, 13, 17, 33, 46, 185)] == [
-        1,
-        2,
-        4,
-        8,
-        8,
-        10,
-        14,
-        20,
-        40,
-        48,
-        192,
-    ]
-    sizes = {usual_rows(count) for count in range(1, 257)}
-    assert len(sizes) == 4 + 5 * 4
-    assert all(count <= usual_rows(count) < 2 * count for count in range(1, 2000))

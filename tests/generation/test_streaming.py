@@ -82,18 +82,68 @@ def test_a_labelled_song_without_end(tiny_config):
             break
 
 
-def test_the_first_sound_needs_no_more_than_the_windows_over_it(stub_model):
+def codes_of(prior):
+    """Codes that a stub prior has drawn."""
+    return sum((call.steps + 1) * call.batch_size for call in prior.calls)
+
+
+def test_the_first_sound_needs_no_more_than_the_codes_that_it_hears(stub_model):
     stream = stub_model.stream(duration=60.0, seed=1)
     assert next(stream).shape[1] == 6
-    steps = [sum(call.steps for call in prior.calls) for prior in stub_model.priors]
-    top_codes = sum(call.steps + 1 for call in stub_model.priors[2].calls)
-    assert top_codes == 10  # what the first middle window spans, in whole stretches
-    assert steps[1] == 19
-    assert steps[0] == 23
+    bottom, middle, top = stub_model.priors
+    assert codes_of(bottom) == 3 + stub_model.vqvae.REACH  # the piece, and what reaches into it
+    assert codes_of(middle) == 12  # what the first bottom window spans
+    assert codes_of(top) == 10  # what the first middle window spans
     assert [len(prior.calls) for prior in stub_model.priors] == [1, 1, 5]
-    calls = len(stub_model.priors[0].calls)
     next(stream)
-    assert len(stub_model.priors[0].calls) == calls  # already there
+    assert codes_of(bottom) == 3 + 6 + stub_model.vqvae.REACH  # the same window goes on
+    assert [len(prior.calls) for prior in stub_model.priors] == [1, 1, 5]
+
+
+@pytest.mark.parametrize("schedule", ["parallel", "sequential"])
+def test_no_window_is_sampled_twice(stub_model, schedule):
+    stub_model.generate(duration=2.0, seed=1, schedule=schedule)
+    once = [codes_of(prior) for prior in stub_model.priors]
+    for prior in stub_model.priors:
+        prior.calls.clear()
+    joined(stub_model.stream(duration=2.0, seed=1, schedule=schedule, round_duration=0.1))
+    assert [codes_of(prior) for prior in stub_model.priors] == once
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph", "native"])
+@pytest.mark.parametrize("schedule", ["parallel", "sequential"])
+def test_windows_rest_in_every_engine(tiny_model, engine, schedule):
+    arguments = {"seed": 3, "duration": 0.5, "schedule": schedule, "num_samples": 2, "engine": engine}
+    same(joined(tiny_model.stream(**arguments, round_duration=0.02)), tiny_model.generate(**arguments).audio)
+
+
+@pytest.mark.parametrize("position", [0, 5])
+def test_a_window_that_rests_makes_way_where_memory_ends(stub_model, position):
+    expected = stub_model.generate(duration=2.0, seed=1, num_samples=2).audio
+    prior = stub_model.priors[0]
+    step, full = prior.step, []
+
+    def step_while_there_is_room(code, place, conditioning, cache):
+        if place > position and len(code) == 2 and not full:
+            full.append(place)
+            raise torch.OutOfMemoryError("full")
+        return step(code, place, conditioning, cache)
+
+    prior.step = step_while_there_is_room
+    same(joined(stub_model.stream(duration=2.0, seed=1, num_samples=2)), expected)
+    assert full
+
+
+def test_priors_that_visit_a_device_do_whole_windows(tiny_model):
+    expected = tiny_model.generate(duration=0.3, seed=1).audio
+    tiny_model.set_offload("cpu", "cpu")
+    stream = tiny_model.stream(duration=0.3, seed=1)
+    sampler = stream.gi_frame.f_locals["stream"].sampler
+    pieces = []
+    for piece in stream:
+        pieces.append(piece)
+        assert not sampler._begun
+    same(torch.cat(pieces, dim=1), expected)
 
 
 def test_later_rounds_sample_many_windows_at_once(stub_model):

@@ -270,47 +270,65 @@ def _weights_of(prior: Any) -> tuple[tuple[int, int], ...]:
     return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in prior.parameters())
 
 
+class WindowRun:
+    """The sampling of one window, which may rest between its codes.
+
+    Args:
+        step: the prior, set up for this window. If it has `run` and `grain` (see [`ProgramStep`]), codes come in rows.
+        prompt: int64 (N, P), the codes that are known, P >= 0.
+        uniform: float32 (N, M), one number for each code to sample, M >= 1.
+
+    Attributes:
+        codes: int64 (N, P + M), the prompt first, on its device; what is not sampled yet holds any numbers.
+        done: how many codes are sampled.
+    """
+
+    def __init__(self, step: Step, prompt: Tensor, uniform: Tensor) -> None:
+        self.step, self.prompt, self.uniform = step, prompt, uniform
+        self.known, self.new = prompt.shape[1], uniform.shape[1]
+        self.codes = prompt.new_empty((len(prompt), self.known + self.new))
+        self.codes[:, : self.known] = prompt
+        self.done = 0
+        self._last = prompt.new_empty(0)
+
+    def go_on(self) -> int:
+        """Sample the next code or row of codes; returns how many are done."""
+        place, run = self.known + self.done, getattr(self.step, "run", None)
+        if self.done == 0:
+            drawn = self.step.first(self.prompt, self.uniform[:, 0]).unsqueeze(1)
+        elif run is None:
+            drawn = self.step.next(self._last, place, self.uniform[:, self.done]).unsqueeze(1)
+        else:
+            count = min(getattr(self.step, "grain", 1), self.new - self.done)
+            drawn = run(self._last, place, self.uniform[:, self.done : self.done + count])
+        self.codes[:, place : place + drawn.shape[1]] = drawn
+        self._last = drawn[:, -1]
+        self.done += drawn.shape[1]
+        return self.done
+
+
 def sample_window(
     step: Step, prompt: Tensor, uniform: Tensor, after_code: Callable[[int], None] | None = None
 ) -> Tensor:
     """Sample one window.
 
     Args:
-        step: the prior, set up for this window. If it has `run` and `grain` (see [`ProgramStep`]), codes come in rows.
-        prompt: int64 (N, P), the codes that are known, P >= 0.
-        uniform: float32 (N, M), one number for each code to sample, M >= 1.
+        step: as in [`WindowRun`], like `prompt` and `uniform`.
+        prompt: int64 (N, P).
+        uniform: float32 (N, M).
         after_code: called after each code or row of codes with how many are done, for progress; what it raises ends the
             sampling.
 
     Returns:
         int64 (N, P + M), the prompt first, on its device.
     """
-    songs, known = prompt.shape
-    new = uniform.shape[1]
-    codes = prompt.new_empty((songs, known + new))
-    codes[:, :known] = prompt
-    grain, run = getattr(step, "grain", 1), getattr(step, "run", None)
-    columns = uniform.unbind(dim=1)
-    code = step.first(prompt, columns[0])
-    codes[:, known] = code
-    done = 1
-    if after_code is not None:
-        after_code(done)
-    while done < new:
-        if run is None:
-            count = 1
-            code = step.next(code, known + done, columns[done])
-            codes[:, known + done] = code
-        else:
-            count = min(grain, new - done)
-            drawn = run(code, known + done, uniform[:, done : done + count])
-            codes[:, known + done : known + done + count] = drawn
-            code = drawn[:, -1]
-        done += count
+    run = WindowRun(step, prompt, uniform)
+    while run.done < run.new:
+        done = run.go_on()
         if after_code is not None:
             after_code(done)
     step.finish()
-    return codes
+    return run.codes
 
 
 @contextmanager
@@ -336,6 +354,7 @@ __all__ = [
     "Program",
     "ProgramStep",
     "Step",
+    "WindowRun",
     "check_engine",
     "check_logits",
     "make_step",

@@ -99,6 +99,18 @@ class LevelCodes:
             self._waiting.popleft()
             self.final = max(self.final, window.final)
 
+    def place_part(self, window: Window, codes: Tensor) -> None:
+        """Take in the first codes of the next window of all songs, one that no window before it runs into.
+
+        Args:
+            window: the next one.
+            codes: int64 (N, known), the prompt included.
+        """
+        end = window.start + codes.shape[1]
+        self._make_room(end)
+        self.codes[:, window.start - self.offset : end - self.offset] = codes
+        self.final = max(self.final, min(end, window.final))
+
     def forget(self, before: int) -> None:
         """Let go of the codes before a position, where that frees at least half of them."""
         drop = min(before, self.final) - self.offset

@@ -24,7 +24,7 @@ from fast_jukebox.generation.offload import set_offload
 from fast_jukebox.generation.plan import plan_song, resolve_generation_config
 from fast_jukebox.generation.progress import GenerationCancelled, ProgressCallback
 from fast_jukebox.generation.song import SongSampler
-from fast_jukebox.generation.streaming import SongStream
+from fast_jukebox.generation.streaming import SongStream, StreamSampler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,7 +191,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         if unknown:
             raise TypeError(f"stream() takes the arguments of generate(), got {unknown[0]!r}")
         with sampling_mode(self):
-            sampler = self._sampler({**arguments, "duration": duration}, endless=True)
+            sampler = StreamSampler(*self._sampling({**arguments, "duration": duration}, endless=True))
         return self._pieces(SongStream(sampler, self.vqvae, round_duration))  # type: ignore[attr-defined]
 
     def new_session(self, folder: str | os.PathLike[str], **arguments: Any) -> Session:
@@ -275,14 +275,18 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
                 with sampling_mode(self):  # not while the caller has the turn
                     piece = stream.next_piece()
             except GenerationCancelled as cancelled:
-                cancelled.codes = []  # what is still kept has no beginning
+                cancelled.codes, cancelled.seed = [], stream.plan.seed  # what is still kept has no beginning
                 raise
             if piece is None:
                 return
             yield piece.clone()
 
-    def _sampler(self, arguments: dict[str, Any], endless: bool = False) -> SongSampler:
+    def _sampler(self, arguments: dict[str, Any]) -> SongSampler:
         """What samples the songs that the arguments of `generate` ask for; they are checked."""
+        return SongSampler(*self._sampling(arguments))
+
+    def _sampling(self, arguments: dict[str, Any], endless: bool = False) -> tuple[Any, ...]:
+        """What a [`SongSampler`] takes for the arguments of `generate`, which are checked."""
         given = {**_DEFAULTS, **arguments}
         engine, progress = check_engine(given.pop("engine")), given.pop("progress")
         settings = {name: given.pop(name) for name in _SETTINGS}
@@ -291,7 +295,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         vqvae, priors = self.vqvae, self.priors  # type: ignore[attr-defined]
         given["metadata"] = encode_metadata(self, given["metadata"])[0]
         plan = plan_song(vqvae, priors, config, endless=endless, **given)
-        return SongSampler(plan, priors, vqvae.config.hop_lengths, engine, progress)
+        return plan, priors, vqvae.config.hop_lengths, engine, progress
 
 
 _SETTINGS = ("schedule", "window_fractions", "hop_fractions", "temperature", "top_k", "top_p", "do_sample")

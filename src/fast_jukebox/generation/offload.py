@@ -125,6 +125,11 @@ class _Visit:
         return type(self.prior).condition(self.prior, *args, **kwargs)
 
 
+def visits(prior: Any) -> bool:
+    """Whether a prior is on its device only while its windows are sampled."""
+    return isinstance(getattr(prior, "condition", None), _Visit)
+
+
 def set_offload(
     model: Any,
     home: str | None,
@@ -223,4 +228,4 @@ def _copied(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, copy=True)
 
 
-__all__ = ["HOMES", "Visits", "check_home", "offloaded_bytes", "set_offload"]
+__all__ = ["HOMES", "Visits", "check_home", "offloaded_bytes", "set_offload", "visits"]

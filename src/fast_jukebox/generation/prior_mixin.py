@@ -20,7 +20,7 @@ from fast_jukebox.generation.checks import (
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
 from fast_jukebox.generation.engine import check_engine, sampling_mode
 from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
-from fast_jukebox.generation.song import sample_codes
+from fast_jukebox.generation.window_sampling import WindowSampling
 
 
 class PriorGenerationMixin(GenerationConfigLoading):
@@ -91,7 +91,7 @@ class PriorGenerationMixin(GenerationConfigLoading):
         noise = uniform_noise(seeds, songs, config.level, known.shape[1], new, device)
         above, labels = rows(upper_codes, batch, device), rows(metadata, batch, device)
         with sampling_mode(self):
-            codes = sample_codes(self, length, known, above, labels, settings, noise, engine)
+            codes = WindowSampling(self, length, known, above, labels, settings, noise, engine).sample()
         return codes.clone()  # outside inference mode, so that it may be trained on
 
 

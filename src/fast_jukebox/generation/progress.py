@@ -151,17 +151,16 @@ class ProgressClock:
             known: codes of a row's prompt.
             length: codes of a row that are conditioned on the level above.
         """
-        self._window = window
-        return BatchClock(self, level, rows, known, length, self._finished[level])
+        return BatchClock(self, level, window, rows, known, length, self._finished[level])
 
     def finish(self, level: int) -> None:
         """The batch is done: count it and call the callback."""
         self._finished[level] = self.spent[level]
         self._tell(level)
 
-    def now_at(self, level: int, spent: _Spent) -> None:
-        """Note what a level has had, and call the callback where it is time."""
-        self.spent[level] = spent
+    def now_at(self, level: int, window: int, spent: _Spent) -> None:
+        """Note what a level has had, on its way to a window, and call the callback where it is time."""
+        self.spent[level], self._window = spent, window
         now = time.monotonic()
         if now - self._last_call >= _INTERVAL:
             self._last_call = now
@@ -214,12 +213,22 @@ class ProgressClock:
 
 
 class BatchClock:
-    """The clock of one batch; made by [`ProgressClock.batch`]."""
+    """The clock of one batch, which runs from the start; made by [`ProgressClock.batch`]."""
 
-    def __init__(self, clock: ProgressClock, level: int, rows: int, known: int, length: int, finished: _Spent) -> None:
-        self._clock, self._level, self._rows, self._finished = clock, level, rows, finished
+    def __init__(
+        self, clock: ProgressClock, level: int, window: int, rows: int, known: int, length: int, finished: _Spent
+    ) -> None:
+        self._clock, self._level, self._window, self._rows, self._finished = clock, level, window, rows, finished
         self._known, self._length = known, length
-        self._started = time.monotonic()
+        self._started, self._worked = time.monotonic(), 0.0
+
+    def rest(self) -> None:
+        """Nothing is done for the batch from now on."""
+        self._worked = time.monotonic() - self._started
+
+    def go_on(self) -> None:
+        """Go on where the clock was when it came to rest."""
+        self._started = time.monotonic() - self._worked
 
     def conditioned(self, rows: int) -> None:
         """So many of the rows are conditioned."""
@@ -237,7 +246,7 @@ class BatchClock:
             settings=before.settings + settings,
             seconds=before.seconds + time.monotonic() - self._started,
         )
-        clock.now_at(self._level, spent)
+        clock.now_at(self._level, self._window, spent)
 
 
 class ProgressBars:

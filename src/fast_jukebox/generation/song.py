@@ -12,14 +12,14 @@ from torch import Tensor
 
 from fast_jukebox.generation.batching import even_parts, is_out_of_memory, rows_that_fit
 from fast_jukebox.generation.checks import device_of, rows
-from fast_jukebox.generation.engine import make_step, release_programs, sample_window
+from fast_jukebox.generation.engine import release_programs
 from fast_jukebox.generation.labels import window_metadata
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import with_window_lyrics
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.progress import BatchClock, GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
-from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
-from fast_jukebox.generation.threads import suited_threads
+from fast_jukebox.generation.sampling import uniform_noise
+from fast_jukebox.generation.window_sampling import WindowSampling
 from fast_jukebox.generation.windows import Window, sampled_codes
 
 Batch = tuple[list[Window], slice]
@@ -103,23 +103,6 @@ class SongSampler:
             while windows := self.ready(level):
                 self.sample(level, windows)
 
-    def advance(self, level: int, position: int) -> None:
-        """Sample as little as it takes until the codes of a level are final up to a position, and whatever of its
-        parallel windows is ready then, as those cost little beside each other.
-
-        Raises:
-            GenerationCancelled: as `sample` does.
-        """
-        own = self[level]
-        while own.final < position:
-            wanted = 1
-            while (ahead := own.ahead(wanted))[-1].final < position and len(ahead) == wanted:
-                wanted += 1
-            if level + 1 < len(self.levels):
-                window = ahead[-1] if own.parallel else ahead[0]
-                self.advance(level + 1, -(-window.end // self.plan.ratios[level]))
-            self.sample(level, self.ready(level))
-
     def _sample_alike(self, level: int, windows: list[Window]) -> None:
         every, most = slice(0, self.plan.num_samples), self.plan.num_samples * len(windows)
         batches = deque(self._batches(windows, every, self._rows_at_once(level, windows[0].length, most)))
@@ -186,9 +169,13 @@ class SongSampler:
 
     def _sample_batch(self, level: int, windows: list[Window], songs: slice) -> Tensor:
         """Codes int64 (songs, windows, length) of windows of the same shape, prompts included."""
+        codes = self._begin_batch(level, windows, songs).sample()
+        return codes.unflatten(0, (songs.stop - songs.start, len(windows)))
+
+    def _begin_batch(self, level: int, windows: list[Window], songs: slice) -> WindowSampling:
+        """The sampling of windows of the same shape, a song's next to each other."""
         plan, prior, own = self.plan, self.priors[level], self[level]
         device, first = own.codes.device, windows[0]
-        count = songs.stop - songs.start
 
         def gathered(parts: list[Tensor]) -> Tensor:
             return torch.stack(parts, dim=1).flatten(0, 1).to(device)  # a song's windows next to each other
@@ -208,59 +195,9 @@ class SongSampler:
         noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
         noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])
         clock = self._batch_clock(level, windows, songs)
-        settings = plan.settings[level]
-        codes = sample_codes(prior, first.length, prompt, upper, labels, settings, noise, self.engine, clock)
-        return codes.unflatten(0, (count, len(windows)))
-
-
-def sample_codes(
-    prior: Any,
-    length: int,
-    prompt: Tensor,
-    upper_codes: Tensor | None,
-    metadata: Tensor | None,
-    settings: SamplingSettings,
-    noise: Tensor,
-    engine: str = "auto",
-    clock: BatchClock | None = None,
-) -> Tensor:
-    """Windows of one shape, int64 (N, length), the prompts included.
-
-    Args:
-        prior: the level's prior.
-        length: codes of a window.
-        prompt: int64 (N, P), P from 0 to `length` - 1.
-        upper_codes: int64 (N, `length` / upper ratio) codes of the level above, or `None`.
-        metadata: int64 (N, width), or `None`.
-        settings: how codes are drawn.
-        noise: float32 (N, `length` - P).
-        engine: see [`make_step`].
-        clock: is told of each row that is conditioned and of each code; what it raises ends the sampling.
-    """
-    count = len(prompt)
-    spare = usual_rows(count) - count if prompt.device.type == "cuda" else 0
-    if spare:
-        prompt, upper_codes, metadata, noise = (
-            None if each is None else torch.cat([each, each[-1:].expand(spare, *each.shape[1:])])
-            for each in (prompt, upper_codes, metadata, noise)
+        return WindowSampling(
+            prior, first.length, prompt, upper, labels, plan.settings[level], noise, self.engine, clock
         )
-    after_row, after_code = (None, None) if clock is None else (clock.conditioned, clock.sampled)
-    with suited_threads(prior):
-        conditioning = prior.condition(
-            len(prompt), length, upper_codes=upper_codes, metadata=metadata, after_song=after_row
-        )
-        step = make_step(prior, conditioning, len(prompt), settings, engine)
-        codes = sample_window(step, prompt, noise, after_code)[:count]
-    # Where lyrics share the codes' vocabulary a character may be drawn, which as published stands for code 0.
-    return codes.masked_fill(codes >= prior.config.codebook_size, 0)
 
 
-def usual_rows(count: int) -> int:
-    """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
-    two above it. So programs that are costly to make are made for few sizes; the spare rows repeat the last one.
-    """
-    grain = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
-    return -(-count // grain) * grain
-
-
-__all__ = ["SongSampler", "sample_codes", "usual_rows"]
+__all__ = ["SongSampler"]

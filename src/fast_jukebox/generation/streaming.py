@@ -7,8 +7,83 @@ from typing import Any
 from torch import Tensor
 
 from fast_jukebox.generation import decoding
+from fast_jukebox.generation.batching import is_out_of_memory
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
+from fast_jukebox.generation.engine import release_programs
+from fast_jukebox.generation.offload import visits
 from fast_jukebox.generation.song import SongSampler
+from fast_jukebox.generation.window_sampling import WindowSampling
+from fast_jukebox.generation.windows import Window
+
+
+class StreamSampler(SongSampler):
+    """Samples as little as it takes for the next codes of a level; see [`SongSampler`].
+
+    A window that no window before it runs into, as all sequential ones and the first parallel one, is begun and rests
+    when it has gone as far as is asked: sound can be heard long before the window is done.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begun: dict[int, WindowSampling] = {}
+        self._whole = {level for level, prior in enumerate(self.priors) if visits(prior)}
+
+    def advance(self, level: int, position: int) -> None:
+        """Sample until the codes of a level are final up to a position: of a window that can rest as little as it
+        takes, else whatever of its parallel windows is ready then, as those cost little beside each other.
+
+        Raises:
+            GenerationCancelled: as `sample` does.
+        """
+        own = self[level]
+        while own.final < position:
+            wanted = 1
+            while (ahead := own.ahead(wanted))[-1].final < position and len(ahead) == wanted:
+                wanted += 1
+            first = ahead[0]
+            if level in self._begun or (position <= first.final and self._can_rest(level, first)):
+                self._go_on(level, first, min(position, first.final))
+                continue
+            self._advance_above(level, ahead[-1] if own.parallel else first)
+            self.sample(level, self.ready(level))
+
+    def _advance_above(self, level: int, window: Window) -> None:
+        """Let the level above be final as far as a window is conditioned on it."""
+        if level + 1 < len(self.levels):
+            self.advance(level + 1, -(-window.end // self.plan.ratios[level]))
+
+    def _can_rest(self, level: int, window: Window) -> bool:
+        songs = self.plan.num_samples
+        return (
+            level not in self._whole
+            and not window.seam_end
+            and self._rows_at_once(level, window.length, songs) == songs
+        )
+
+    def _go_on(self, level: int, window: Window, position: int) -> None:
+        """Sample the next window of a level up to a position; where it ends there, it is done."""
+        own, songs = self[level], slice(0, self.plan.num_samples)
+        try:
+            begun = self._begun.pop(level, None)  # gone if anything fails
+            if begun is None:
+                self._advance_above(level, window)
+                begun = self._begin_batch(level, [window], songs)
+            codes = begun.sample(None if position == window.final else position - window.start)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            codes = None
+        if codes is None:  # outside the handler, whose error keeps alive what filled the memory
+            self._whole.add(level)
+            begun = None
+            release_programs()
+        elif codes.shape[1] < window.length:
+            self._begun[level] = begun
+            own.place_part(window, codes)
+        else:
+            own.place(window, codes, songs)
+            if self._clock is not None:
+                self._clock.finish(level)
 
 
 class SongStream:
@@ -23,7 +98,7 @@ class SongStream:
         round_seconds: audio that a round makes at most.
     """
 
-    def __init__(self, sampler: SongSampler, vqvae: Any, round_seconds: float) -> None:
+    def __init__(self, sampler: StreamSampler, vqvae: Any, round_seconds: float) -> None:
         self.sampler, self.vqvae, self.plan = sampler, vqvae, sampler.plan
         self.level = self.plan.stop_level
         self.hop = vqvae.config.hop_lengths[self.level]
@@ -63,4 +138,4 @@ class SongStream:
             below = ahead[0].start // self.plan.ratios[level] if ahead else None
 
 
-__all__ = ["SongStream"]
+__all__ = ["SongStream", "StreamSampler"]
