@@ -78,7 +78,9 @@ class AblationArguments:
     batch_sizes: list[int] = field(default_factory=lambda: [4, 4, 4], metadata={"help": "Windows, bottom first."})
     teacher_learning_rate: float = field(default=3e-4, metadata={"help": "Peak of its cosine schedule."})
     learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak from scratch."})
-    student_learning_rate: float = field(default=6e-4, metadata={"help": "Peak of each of a student's stages."})
+    student_learning_rate: float = field(
+        default=6e-4, metadata={"help": "Peak of each stage of students that begin with the teacher's layers."}
+    )
     warmup_steps: int = field(default=50, metadata={"help": "Of the teacher and from scratch; a fifth in a stage."})
     eval_steps: int = field(default=250, metadata={"help": "Steps between points of the curves; divides the steps."})
     curve_windows: int = field(default=24, metadata={"help": "Held-out windows of the curves."})
@@ -224,7 +226,8 @@ class Ablation:
             "student_layers": self.systems[system],
             "stages": json.dumps(stages),
             "initialize_from_teacher": str("plain" not in system).lower(),
-            "learning_rate": args.student_learning_rate,
+            # From random weights on, half a rate leaves a student behind its twin from scratch.
+            "learning_rate": args.learning_rate if "plain" in system else args.student_learning_rate,
             "warmup_steps": args.warmup_steps // 5,
             # The checkpoint between the stages is where "without Pred" turns off.
             "save_steps": args.intermediate_steps,

@@ -51,8 +51,11 @@ def test_commands_differ_in_what_the_ablation_is_about(ablation):
     assert option("scratch-3", "max_steps") == "4"
     assert (option("teacher-6", "layers"), option("scratch-3", "layers")) == ("6", "3")
     assert option("student-3", "student_layers") == "3"
-    rates = {system: option(system, "learning_rate") for system in ("teacher-6", "scratch-3", "student-3")}
-    assert rates == {"teacher-6": "0.0003", "scratch-3": "0.0012", "student-3": "0.0006"}
+    rates = {system: option(system, "learning_rate") for system in ablation.systems}
+    assert rates == {
+        "teacher-6": "0.0003", "scratch-3": "0.0012", "student-plain-3": "0.0012",
+        "student-without-pred-3": "0.0006", "student-3": "0.0006",
+    }  # fmt: skip
     for system, last, begins in (
         ("student-3", "prediction", "true"),
         ("student-without-pred-3", "data", "true"),
