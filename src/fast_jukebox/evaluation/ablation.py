@@ -167,10 +167,11 @@ The teacher {beginning} and was trained for {settings["teacher_steps"]} steps a 
 Each of the others had {settings["steps"]} steps a level, on the same windows; a student spends the first
 {settings["intermediate_steps"]} on Eq. 4 and the others on Eq. 3, or without Pred on the data's codes. Batches are of
 {batches} windows, bottom to top. Students begin with the teacher's mapped layers and embeddings, but for the one with a
-plain beginning, which begins like a prior from scratch and has its learning rate. Figures are means over held-out songs;
-the lower the bits, perplexity and KL divergence, and the higher the agreement (share of positions where both find the
-same code the likeliest), the better. Speed and cost were measured side by side in one run on {settings["threads"]}
-thread(s), each the fastest of three; one song is sampled, by the engine that is the machine's default."""
+plain beginning, which begins like a prior from scratch and has its learning rate. Figures are means over held-out
+songs; the lower the bits, perplexity and KL divergence, and the higher the agreement (share of positions where both
+find the same code the likeliest), the better. Speed and cost were measured side by side in one run on
+{settings["threads"]} thread(s), each the fastest of three; one song is sampled, by the engine that is the machine's
+default."""
 
 
 def _command(settings: Mapping[str, Any]) -> str:
