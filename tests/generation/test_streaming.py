@@ -9,6 +9,7 @@ import torch
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import decoding
 from fast_jukebox.generation.progress import GenerationCancelled
+from fast_jukebox.models.prior.static import StaticProgram
 
 CASES = {
     "from nothing": {},
@@ -144,6 +145,79 @@ def test_priors_that_visit_a_device_do_whole_windows(tiny_model):
         pieces.append(piece)
         assert not sampler._begun
     same(torch.cat(pieces, dim=1), expected)
+
+
+def test_priors_that_begin_to_visit_do_whole_windows_from_then_on(tiny_model):
+    expected = tiny_model.generate(duration=0.3, seed=1, engine="eager").audio
+    stream = tiny_model.stream(duration=0.3, seed=1, engine="eager")
+    pieces, sampler = [next(stream)], stream.gi_frame.f_locals["stream"].sampler
+    assert set(sampler._begun) == {0, 1, 2}
+    tiny_model.set_offload("cpu", "cpu")
+    for piece in stream:
+        pieces.append(piece)
+        assert 0 not in sampler._begun
+    assert not sampler._begun
+    same(torch.cat(pieces, dim=1), expected)
+
+
+@pytest.mark.parametrize("bottom", ["sequential", "parallel"])
+def test_windows_that_rest_make_way_for_one_that_has_no_memory(stub_model, bottom):
+    arguments = {"duration": 2.0, "seed": 1, "schedule": [bottom, "sequential", "sequential"]}
+    expected = stub_model.generate(**arguments).audio
+    prior, full = stub_model.priors[0], []
+    prior.calls.clear()
+    stream = stub_model.stream(**arguments, round_duration=0.1)
+    sampler, step = stream.gi_frame.f_locals["stream"].sampler, prior.step
+
+    def step_while_there_is_room(*given):
+        if len(prior.calls) > 1 and sampler._begun:
+            full.extend(sampler._begun)
+            raise torch.OutOfMemoryError("full")
+        return step(*given)
+
+    prior.step = step_while_there_is_room
+    same(joined(stream), expected)
+    assert full
+    assert len(full) == len(set(full))  # no window of those levels rests again
+
+
+def test_memory_that_a_level_lacks_is_not_sought_at_the_levels_below(stub_model):
+    tries = []
+
+    def condition(*given, **named):
+        tries.append(given)
+        raise torch.OutOfMemoryError("full")
+
+    stub_model.priors[1].condition = condition
+    stream = stub_model.stream(seed=1)
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        next(stream)
+    assert len(tries) == 2  # beside windows that rest, and alone
+
+
+def test_programs_of_windows_that_rest_outlive_a_closed_stream(tiny_model, monkeypatch):
+    monkeypatch.setattr(StaticProgram, "costly", True)
+    made, begin = [], StaticProgram.__init__
+
+    def begin_and_note(program, prior, *given, **named):
+        made.append(prior.config.level)
+        begin(program, prior, *given, **named)
+
+    monkeypatch.setattr(StaticProgram, "__init__", begin_and_note)
+    expected = tiny_model.generate(duration=0.1, seed=1, engine="eager").audio
+    for _ in range(3):
+        stream = tiny_model.stream(seed=1, engine="graph")
+        first = next(stream)
+        same(first, expected[:, : first.shape[1]])
+        stream.close()
+    assert sorted(made) == [0, 1, 2]
+
+
+def test_a_piece_that_begins_beyond_the_end_is_not_heard(stub_model):
+    expected = stub_model.generate(duration=1.37, seed=1).audio  # a piece begins at sample 138, and codes end at 144
+    chunks = list(stub_model.stream(duration=1.37, seed=1))
+    assert all(chunk.shape[1] for chunk in chunks)
+    same(torch.cat(chunks, dim=1), expected)
 
 
 def test_later_rounds_sample_many_windows_at_once(stub_model):

@@ -52,6 +52,9 @@ class Step(Protocol):
             FloatingPointError: the prior's numbers were none, so the codes mean nothing.
         """
 
+    def leave(self) -> None:
+        """Called once in place of `finish` where the window is not sampled to its end, though nothing went wrong."""
+
 
 class Program(Protocol):
     """What a prior makes for its device: many steps in one call. Made by the prior's `new_program`."""
@@ -107,6 +110,9 @@ class EagerStep:
         """See [`Step`]."""
         check_logits(self.logits, self.prior.config.level)
 
+    def leave(self) -> None:
+        """See [`Step`]."""
+
 
 class ProgramStep:
     """Many codes a call, by a program of the prior.
@@ -114,9 +120,9 @@ class ProgramStep:
     Args:
         prior: has the sampling protocol of [`FastJukeboxPrior`].
         conditioning: what the prior's `condition` returned for the window.
-        program: made by the prior's `new_program`; nothing else may use it until `finish`.
+        program: made by the prior's `new_program`; nothing else may use it until `finish` or `leave`.
         settings: how a code is drawn.
-        give_back: called with the program when the window is done and nothing went wrong.
+        give_back: called with the program when the window is done or left and nothing went wrong.
     """
 
     def __init__(
@@ -155,6 +161,10 @@ class ProgramStep:
     def finish(self) -> None:
         """See [`Step`]."""
         check_logits(self.logits, self.prior.config.level)
+        self.leave()
+
+    def leave(self) -> None:
+        """See [`Step`]."""
         self.program.unload()
         if self.give_back is not None:
             self.give_back(self.program)

@@ -270,16 +270,19 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         return model.estimate(*args, **kwargs)
 
     def _pieces(self, stream: SongStream) -> Iterator[Tensor]:
-        while True:
-            try:
+        try:
+            while True:
                 with sampling_mode(self):  # not while the caller has the turn
                     piece = stream.next_piece()
-            except GenerationCancelled as cancelled:
-                cancelled.codes, cancelled.seed = [], stream.plan.seed  # what is still kept has no beginning
-                raise
-            if piece is None:
-                return
-            yield piece.clone()
+                if piece is None:
+                    return
+                if piece.shape[1]:
+                    yield piece.clone()
+        except GenerationCancelled as cancelled:
+            cancelled.codes, cancelled.seed = [], stream.plan.seed  # what is still kept has no beginning
+            raise
+        finally:
+            stream.close()
 
     def _sampler(self, arguments: dict[str, Any]) -> SongSampler:
         """What samples the songs that the arguments of `generate` ask for; they are checked."""

@@ -112,11 +112,16 @@ class SongSampler:
             try:
                 codes = self._sample_batch(level, own, songs)
             except (RuntimeError, MemoryError) as error:
-                if tried == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
+                    raise
+                freed = self._free_memory()
+                if tried == 1 and not freed:
                     raise
                 codes = None
             if codes is None:  # outside the handler, whose error keeps alive what filled the memory
                 release_programs()  # recorded steps hold memory too
+                if freed:
+                    continue
                 self._most[level] = tried // 2
                 left = list(batches)
                 batches = deque(part for one in left for part in self._batches(*one, tried // 2))
@@ -126,6 +131,12 @@ class SongSampler:
                 self[level].place(window, codes[:, index], songs)
             if self._clock is not None:
                 self._clock.finish(level)
+
+    def _free_memory(self) -> bool:
+        """Let go of what is held beside the batch at hand, if there is any, so that it can be sampled anew; returns
+        whether there was.
+        """
+        return False
 
     def _rows_at_once(self, level: int, length: int, most: int) -> int:
         most = min(most, self._most.get(level, most))

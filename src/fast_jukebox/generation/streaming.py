@@ -26,26 +26,36 @@ class StreamSampler(SongSampler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._begun: dict[int, WindowSampling] = {}
-        self._whole = {level for level, prior in enumerate(self.priors) if visits(prior)}
+        self._whole: set[int] = set()  # levels that have no memory for a window of all songs
 
     def advance(self, level: int, position: int) -> None:
         """Sample until the codes of a level are final up to a position: of a window that can rest as little as it
         takes, else whatever of its parallel windows is ready then, as those cost little beside each other.
 
         Raises:
-            GenerationCancelled: as `sample` does.
+            GenerationCancelled: the progress callback said so.
         """
         own = self[level]
         while own.final < position:
+            if visits(self.priors[level]):
+                self._begun.pop(level, None)  # of before the visits: what it was begun with may have left the device
             wanted = 1
             while (ahead := own.ahead(wanted))[-1].final < position and len(ahead) == wanted:
                 wanted += 1
             first = ahead[0]
-            if level in self._begun or (position <= first.final and self._can_rest(level, first)):
+            if level in self._begun:
                 self._go_on(level, first, min(position, first.final))
-                continue
-            self._advance_above(level, ahead[-1] if own.parallel else first)
-            self.sample(level, self.ready(level))
+            elif position <= first.final and self._can_rest(level, first):
+                self._advance_above(level, first)
+                self._go_on(level, first, position)
+            else:
+                self._advance_above(level, ahead[-1] if own.parallel else first)
+                self.sample(level, self.ready(level))
+
+    def close(self) -> None:
+        """Let go of the windows that rest, whose programs serve the next song."""
+        while self._begun:
+            self._begun.popitem()[1].leave()
 
     def _advance_above(self, level: int, window: Window) -> None:
         """Let the level above be final as far as a window is conditioned on it."""
@@ -56,6 +66,7 @@ class StreamSampler(SongSampler):
         songs = self.plan.num_samples
         return (
             level not in self._whole
+            and not visits(self.priors[level])
             and not window.seam_end
             and self._rows_at_once(level, window.length, songs) == songs
         )
@@ -66,7 +77,6 @@ class StreamSampler(SongSampler):
         try:
             begun = self._begun.pop(level, None)  # gone if anything fails
             if begun is None:
-                self._advance_above(level, window)
                 begun = self._begin_batch(level, [window], songs)
             codes = begun.sample(None if position == window.final else position - window.start)
         except (RuntimeError, MemoryError) as error:
@@ -74,8 +84,9 @@ class StreamSampler(SongSampler):
                 raise
             codes = None
         if codes is None:  # outside the handler, whose error keeps alive what filled the memory
-            self._whole.add(level)
             begun = None
+            self._whole.add(level)
+            self._free_memory()
             release_programs()
         elif codes.shape[1] < window.length:
             self._begun[level] = begun
@@ -84,6 +95,13 @@ class StreamSampler(SongSampler):
             own.place(window, codes, songs)
             if self._clock is not None:
                 self._clock.finish(level)
+
+    def _free_memory(self) -> bool:
+        """Give up the windows that rest; they are sampled whole when more is asked of their levels."""
+        given_up = bool(self._begun)
+        self._whole.update(self._begun)
+        self._begun.clear()
+        return given_up
 
 
 class SongStream:
@@ -109,7 +127,9 @@ class SongStream:
         self._piece = next(self._pieces, None)
 
     def next_piece(self) -> Tensor | None:
-        """Audio float32 (N, samples) of the next piece, made now if it is not there yet; `None` after the last."""
+        """Audio float32 (N, samples) of the next piece, made now if it is not there yet; `None` after the last. None
+        of its samples is beyond the song's end, which may leave none.
+        """
         if self._piece is None:
             return None
         own, (start, stop) = self.sampler[self.level], self._piece
@@ -121,7 +141,11 @@ class SongStream:
         audio = decode_piece(self.vqvae, own.read(first, last), self.level, first, start, stop)
         self._piece = next(self._pieces, None)
         self._forget()
-        return audio if self.plan.samples is None else audio[:, : self.plan.samples - start * self.hop]
+        return audio if self.plan.samples is None else audio[:, : max(self.plan.samples - start * self.hop, 0)]
+
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+        self.sampler.close()
 
     def _within(self, position: int) -> int:
         return position if self.length is None else min(position, self.length)

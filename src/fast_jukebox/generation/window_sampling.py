@@ -97,6 +97,10 @@ class WindowSampling:
             self.clock.rest()
         return self.codes
 
+    def leave(self) -> None:
+        """End before the last code: what the sampling was done with serves other windows. Nothing can go on."""
+        self._run.step.leave()
+
 
 def usual_rows(count: int) -> int:
     """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
