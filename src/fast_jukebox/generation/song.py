@@ -114,7 +114,7 @@ class SongSampler:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                freed = self._free_memory()
+                freed = self._make_way()
                 if tried == 1 and not freed:
                     raise
                 codes = None
@@ -132,7 +132,7 @@ class SongSampler:
             if self._clock is not None:
                 self._clock.finish(level)
 
-    def _free_memory(self) -> bool:
+    def _make_way(self) -> bool:
         """Let go of what is held beside the batch at hand, if there is any, so that it can be sampled anew; returns
         whether there was.
         """

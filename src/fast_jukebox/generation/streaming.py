@@ -86,7 +86,7 @@ class StreamSampler(SongSampler):
         if codes is None:  # outside the handler, whose error keeps alive what filled the memory
             begun = None
             self._whole.add(level)
-            self._free_memory()
+            self._make_way()
             release_programs()
         elif codes.shape[1] < window.length:
             self._begun[level] = begun
@@ -96,7 +96,7 @@ class StreamSampler(SongSampler):
             if self._clock is not None:
                 self._clock.finish(level)
 
-    def _free_memory(self) -> bool:
+    def _make_way(self) -> bool:
         """Give up the windows that rest; they are sampled whole when more is asked of their levels."""
         given_up = bool(self._begun)
         self._whole.update(self._begun)
