@@ -128,7 +128,8 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             song_ids: which song of the seed each row is, by default 0, 1, 2 ...; so a song of a batch can be made
                 alone.
             max_batch_size: how many windows, of all songs together, to sample at once; by default as many as free
-                memory holds, and half of them where it does not. The codes do not depend on it.
+                memory holds, and half of them where it does not. The codes do not depend on it. GPUs take it up to the
+                next size that steps are recorded for: 5 as 8, 20 as 20, 46 as 48.
             engine: what runs a step, one of [`~fast_jukebox.generation.engine.ENGINES`].
             generation_config: used for this call in place of the model's own.
 
