@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,37 +92,36 @@ def new(
     **arguments: Any,
 ) -> list[Path]:
     """Begin a session and make its first takes; the sound files written."""
-    session = _begun(folder, machine, prompt, codes, top_only=False, draft=draft, **arguments)
-    return machine.run(session)
+    if prompt is not None and codes is not None:
+        raise ValueError("`--prompt` must not be given with `--codes`, got both")
+
+    def given(model: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {"stop_level": _lowest(model, draft)}
+        if prompt is not None:
+            found["prompt"] = audio.load_audio(prompt, sampling_rate=model.vqvae.config.sampling_rate)
+        if codes is not None:
+            found["codes"] = all_codes(codes, model)
+        return found
+
+    return machine.run(_begun(folder, machine, given, **arguments))
 
 
 def rescue(folder: Path, machine: Machine, file: Path, stop_level: int = 0, **arguments: Any) -> list[Path]:
     """Begin a session with the top codes of a file and make the lower levels; the sound files written."""
-    session = _begun(folder, machine, None, file, top_only=True, stop_level=stop_level, **arguments)
-    return machine.run(session)
+
+    def given(model: Any) -> dict[str, Any]:
+        return {"codes": [*[None] * (len(model.priors) - 1), top_codes(file, model)], "stop_level": stop_level}
+
+    return machine.run(_begun(folder, machine, given, **arguments))
 
 
-def _begun(
-    folder: Path,
-    machine: Machine,
-    prompt: Path | None,
-    codes: Path | None,
-    top_only: bool,
-    draft: bool = False,
-    **arguments: Any,
-) -> Session:
-    if prompt is not None and codes is not None:
-        raise ValueError("`--prompt` must not be given with `--codes`, got both")
+def _begun(folder: Path, machine: Machine, given: Callable[[Any], dict[str, Any]], **arguments: Any) -> Session:
+    """A new session, told what it is `given` too, which is found with the model's help."""
     if arguments.get("seed") is not None:
         check_seed(arguments["seed"])
     SessionStore(folder).check_new()  # before the model is loaded
     model = machine.load(machine.model)
-    if prompt is not None:
-        arguments["prompt"] = audio.load_audio(prompt, sampling_rate=model.vqvae.config.sampling_rate)
-    if codes is not None:
-        lower: list[Any] = [None] * (len(model.priors) - 1)
-        arguments["codes"] = [*lower, top_codes(codes, model)] if top_only else all_codes(codes, model)
-    arguments.setdefault("stop_level", _lowest(model, draft))
+    arguments.update(given(model))
     arguments["metadata"] = words_for(model, arguments.get("metadata"))
     name = _EMBEDDED if machine.model is None else model_name(machine.model)
     return Session.create(folder, model, model_name=name, **_said(arguments))

@@ -301,8 +301,21 @@ class WindowRun:
         self.done = 0
         self._last = prompt.new_empty(0)
 
-    def go_on(self) -> int:
-        """Sample the next code or row of codes; returns how many are done."""
+    def go_on(self, count: int, after_code: Callable[[int], None] | None = None) -> None:
+        """Sample until so many codes are done, or a few more where they come in rows; at most all of them.
+
+        Args:
+            count: from 0 to M.
+            after_code: called after each code or row of codes with how many are done, for progress; what it raises ends
+                the sampling.
+        """
+        while self.done < count:
+            self._draw()
+            if after_code is not None:
+                after_code(self.done)
+
+    def _draw(self) -> None:
+        """The next code or row of codes."""
         place, run = self.known + self.done, getattr(self.step, "run", None)
         if self.done == 0:
             drawn = self.step.first(self.prompt, self.uniform[:, 0]).unsqueeze(1)
@@ -314,7 +327,6 @@ class WindowRun:
         self.codes[:, place : place + drawn.shape[1]] = drawn
         self._last = drawn[:, -1]
         self.done += drawn.shape[1]
-        return self.done
 
 
 def sample_window(
@@ -326,17 +338,13 @@ def sample_window(
         step: as in [`WindowRun`], like `prompt` and `uniform`.
         prompt: int64 (N, P).
         uniform: float32 (N, M).
-        after_code: called after each code or row of codes with how many are done, for progress; what it raises ends the
-            sampling.
+        after_code: as in [`WindowRun.go_on`].
 
     Returns:
         int64 (N, P + M), the prompt first, on its device.
     """
     run = WindowRun(step, prompt, uniform)
-    while run.done < run.new:
-        done = run.go_on()
-        if after_code is not None:
-            after_code(done)
+    run.go_on(run.new, after_code)
     step.finish()
     return run.codes
 

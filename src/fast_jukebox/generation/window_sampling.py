@@ -85,10 +85,7 @@ class WindowSampling:
         if self.clock is not None:
             self.clock.go_on()
         with suited_threads(self.prior):
-            while self.known < end:
-                done = run.go_on()
-                if self.clock is not None:
-                    self.clock.sampled(done)
+            run.go_on(end - run.known, None if self.clock is None else self.clock.sampled)
             if self.known == self.length:
                 run.step.finish()
             else:
