@@ -106,7 +106,7 @@ def test_every_prompt_length(make_prior, make_inputs, prompt):
 
 
 @pytest.mark.parametrize("prompt", [0, 1, 7])
-@pytest.mark.parametrize("width", [32, 36, 180])
+@pytest.mark.parametrize("width", [32, 36, 90, 180, 384])
 def test_a_songs_logits_do_not_depend_on_the_batch(make_prior, make_inputs, prompt, width):
     prior = make_prior(upper_downs=2, hidden_size=width, num_attention_heads=1, num_hidden_layers=4)
     inputs = make_inputs(prior.config, songs=13)

@@ -23,6 +23,14 @@ _GATE_TENSOR = torch.tensor(_GATE, device="cpu")
 # another order. With a multiple of 4 rows a song's logits are the same bit for bit in any batch.
 _CPU_ROWS = 4
 
+# Elementwise kernels on a CPU take whole vectors of a contiguous run of numbers, 32 at once with AVX-512 and 16 with
+# AVX2, and the last few one by one, with another exponential. Rows that lie apart are runs of their own, so what
+# becomes of a row does not depend on the number of rows.
+_CPU_RUN = 32
+
+# From so many numbers on torch shares an elementwise kernel out among its threads, which cuts runs anywhere.
+_CPU_SHARED = 32768
+
 
 def rows_for(songs: int, device: torch.device) -> int:
     """Rows that a step computes with for a number of songs; those beyond the songs are spare."""
@@ -142,6 +150,7 @@ class BlockStep:
         # What was attended to; the spare rows stay zero.
         self.attended = cache.storage.new_zeros(self.rows, heads * head_dim)
         self.attended_of_songs = self.attended[: self.songs].view(self.songs, heads, head_dim)
+        self.gated = gate_rows(self.attended, mlp.expand.out_features)
 
     def __call__(self, hidden: Tensor, position: int | Place) -> Tensor:
         """(rows, W), of which the first rows are songs -> (rows, W); a position as [`Pattern.step`] takes it."""
@@ -158,10 +167,34 @@ class BlockStep:
         expand, expand_bias, contract, contract_bias = mlp
         normed = torch.layer_norm(residual, self.width, norm_2, norm_2_bias, LAYER_NORM_EPS)
         inner = F.linear(normed, expand, expand_bias)
-        branch = F.linear(torch.sigmoid(inner * _GATE_TENSOR).mul_(inner), contract, contract_bias)
+        branch = F.linear(gate(inner, self.gated), contract, contract_bias)
         if self.residual_scale == 1.0:
             return residual.add_(branch)
         return attended.add_(branch).mul_(self.residual_scale).add_(hidden)
 
 
-__all__ = ["LAYER_NORM_EPS", "BlockOutput", "BlockStep", "PriorBlock", "PriorMLP", "rows_for"]
+def gate_rows(like: Tensor, width: int) -> Tensor | None:
+    """Memory (rows, `width`) for `gate` where a row's numbers would depend on the number of rows without it.
+
+    Args:
+        like: (rows, any), whose dtype and device it gets.
+        width: numbers of a row.
+    """
+    whole = width % _CPU_RUN == 0 and like.shape[0] * width < _CPU_SHARED
+    if like.device.type != "cpu" or whole:
+        return None
+    apart = -(-(width + 1) // 16) * 16  # more than the width, and whole vectors for the product that reads it
+    return like.new_zeros(like.shape[0], apart)[:, :width]
+
+
+def gate(inner: Tensor, rows: Tensor | None) -> Tensor:
+    """The MLP's x * sigmoid(1.702 x) of (rows, width), computed in `rows` (see `gate_rows`) where they are given."""
+    if rows is None:
+        return torch.sigmoid(inner * _GATE_TENSOR).mul_(inner)
+    torch.mul(inner, _GATE_TENSOR, out=rows)
+    for part in rows.split(max(1, (_CPU_SHARED - 1) // rows.shape[1])):
+        part.sigmoid_()
+    return rows.mul_(inner)
+
+
+__all__ = ["LAYER_NORM_EPS", "BlockOutput", "BlockStep", "PriorBlock", "PriorMLP", "gate", "gate_rows", "rows_for"]
