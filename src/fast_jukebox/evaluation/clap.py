@@ -1,0 +1,148 @@
+"""CLAP (Wu et al. 2023): how well sound fits a text, and an embedding of sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fast_jukebox.evaluation.distance import Estimate, bootstrap
+from fast_jukebox.evaluation.embeddings import Sound, model_slug, read_sound, weights_digest
+from fast_jukebox.hub import clear_hub_errors
+
+if TYPE_CHECKING:
+    from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
+
+_BATCH_WINDOWS = 8
+
+
+class Clap:
+    """A `ClapModel` of transformers: an [`~fast_jukebox.evaluation.embeddings.AudioEmbedding`] that embeds texts too.
+
+    Windows of the length that the model was trained on (10 s mostly) lie side by side. Sound that is shorter is
+    repeated by the feature extractor, as in training; of longer sound the rest at the end is left out.
+
+    Args:
+        model: the network.
+        feature_extractor: of its sound.
+        tokenizer: of its texts.
+        name: of the numbers made with it.
+        device: where it computes.
+    """
+
+    def __init__(
+        self,
+        model: ClapModel,
+        feature_extractor: ClapFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name, self.device = name, torch.device(device)
+        self.model = model.eval().requires_grad_(False).to(self.device)
+        self.feature_extractor, self.tokenizer = feature_extractor, tokenizer
+        self.version = weights_digest(model)
+        self.sampling_rate = int(feature_extractor.sampling_rate)
+        self.dimensions = int(model.config.projection_dim)
+        self.longest_samples = int(feature_extractor.nb_max_samples)
+        self.window_samples = min(self.sampling_rate, self.longest_samples)
+
+    @classmethod
+    def from_pretrained(cls, source: str, device: str | torch.device = "cpu") -> Clap:
+        """Load a model by its folder or Hub name, such as `laion/larger_clap_music`.
+
+        Raises:
+            ValueError: it is no CLAP model.
+            OSError: it is not there and cannot be fetched.
+        """
+        from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+        with clear_hub_errors(source):
+            model, report = ClapModel.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
+            if report["missing_keys"]:
+                raise ValueError(
+                    f"{source} must be a CLAP model, but {len(report['missing_keys'])} tensors are missing, such as "
+                    f"{sorted(report['missing_keys'])[0]}"
+                )
+            parts = ClapFeatureExtractor.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+        return cls(model, *parts, model_slug("clap", source), device)
+
+    @torch.no_grad()
+    def __call__(self, audio: Tensor) -> Tensor:
+        """Vectors (N, windows, D) of length 1 of sound (N, T) at the model's rate.
+
+        Raises:
+            ValueError: another shape, or sound shorter than a second.
+        """
+        if audio.dim() != 2 or audio.shape[1] < self.window_samples:
+            raise ValueError(
+                f"`audio` must have the shape (N, T) with at least {self.window_samples} samples, "
+                f"got {tuple(audio.shape)}"
+            )
+        size = min(self.longest_samples, audio.shape[1])
+        windows = audio[:, : audio.shape[1] // size * size].float().unflatten(1, (-1, size))
+        found = [self._embed_windows(batch) for batch in windows.flatten(0, 1).split(_BATCH_WINDOWS)]
+        return torch.cat(found).unflatten(0, windows.shape[:2])
+
+    def _embed_windows(self, windows: Tensor) -> Tensor:
+        inputs = self.feature_extractor(
+            list(windows.cpu().numpy()), sampling_rate=self.sampling_rate, return_tensors="pt"
+        )
+        # Models with fusion would have one window of each batch, drawn at random, taken for a longer one.
+        longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=self.device)
+        features = inputs["input_features"].to(self.device)
+        return self.model.get_audio_features(features, is_longer=longer).pooler_output.cpu()
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Vectors (N, D) of length 1 of texts."""
+        inputs = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        inputs = {name: inputs[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        return F.normalize(self.model.get_text_features(**inputs).pooler_output, dim=-1).cpu()
+
+
+def clap_score(
+    clap: Clap,
+    sounds: Sequence[Sound],
+    texts: Sequence[str] | str,
+    *,
+    sampling_rate: int | None = None,
+    duration: float | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Estimate:
+    """Mean cosine of the embeddings of sounds and of their texts, from -1 to 1, with an interval over the songs.
+
+    Args:
+        clap: the model; state its name with every score.
+        sounds: files, or samples (T,) at `sampling_rate`. A song of several windows counts once,
+            with their mean cosine.
+        texts: one for each sound, or one for all.
+        sampling_rate: of samples, in Hz.
+        duration: seconds from the start of each song.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: no sounds, another number of texts, an empty text, or sound that cannot be used.
+    """
+    if isinstance(texts, str):
+        texts = [texts] * len(sounds)
+    if not len(sounds) or len(texts) != len(sounds):
+        raise ValueError(f"`texts` must be one for each of the sounds, got {len(texts)} for {len(sounds)}")
+    if any(not text.strip() for text in texts):
+        raise ValueError("`texts` must not be empty, got one of no words")
+    wanted = clap.embed_texts(texts)
+    cosines = np.empty(len(sounds))
+    for index, sound in enumerate(sounds):
+        audio = read_sound(sound, clap.sampling_rate, sampling_rate, duration)
+        cosines[index] = float((clap(audio[None])[0] @ wanted[index]).mean())
+    values = torch.from_numpy(cosines)
+    return bootstrap(lambda weights: float(weights @ values / weights.sum()), range(len(sounds)), resamples, seed)
+
+
+__all__ = ["Clap", "clap_score"]

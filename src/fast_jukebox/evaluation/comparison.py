@@ -1,0 +1,116 @@
+"""Two sets of songs compared by everything that their embeddings allow, with intervals and floors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fast_jukebox.evaluation.distance import (
+    Estimate,
+    Floor,
+    Statistic,
+    bootstrap,
+    frechet_distance,
+    frechet_statistic,
+    kernel_distance,
+    kernel_statistic,
+    real_floor,
+    tag_divergence,
+    tag_statistic,
+)
+from fast_jukebox.evaluation.embeddings import EmbeddingSet
+
+FEW_SONGS = 50
+"""Below so many songs distances depend much on which they are: the report says so."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number of a set of songs.
+
+    Attributes:
+        estimate: the number and its interval.
+        floor: the number that as many real songs get.
+    """
+
+    estimate: Estimate
+    floor: Floor
+
+
+def compare_sets(
+    samples: EmbeddingSet,
+    reference: EmbeddingSet,
+    *,
+    measures: tuple[str, ...] = ("frechet_distance", "kernel_distance", "tag_divergence"),
+    resamples: int = 200,
+    floor_draws: int = 10,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Distances of a set of songs from a reference, named after the embedding: `kernel_distance_musicnn_mtt`.
+
+    Where windows are not more than the embedding's dimensions, the Frechet distance is one with shrunk covariances and
+    is called `frechet_distance_shrunk_...`: the two are not comparable. Tags are compared where both sets have them.
+
+    Args:
+        samples: songs that are judged.
+        reference: songs that they are held against.
+        measures: which numbers.
+        resamples: of the bootstrap over the samples' songs; the reference is held fixed.
+        floor_draws: how often as many songs of the reference are judged against its others.
+        seed: of the bootstrap and of the draws.
+
+    Raises:
+        ValueError: sets of two embeddings, or too few windows.
+    """
+    samples.require_alike(reference)
+    found = {}
+    for measure in measures:
+        own, others = samples.windows.double(), reference.windows.double()
+        name, statistic, plain = f"{measure}_{samples.embedding}", None, None
+        if measure == "frechet_distance":
+            shrinkage = min(len(own), len(others)) <= own.shape[1]
+            name = f"frechet_distance{'_shrunk' if shrinkage else ''}_{samples.embedding}"
+            statistic, plain = frechet_statistic(own, others, shrinkage), _frechet(shrinkage)
+        elif measure == "kernel_distance":
+            statistic, plain = kernel_statistic(own, others), _kernel
+        elif measure != "tag_divergence":
+            raise ValueError(f"`measures` must be frechet_distance, kernel_distance or tag_divergence, got {measure!r}")
+        elif samples.tags is not None and reference.tags is not None:
+            own, others = samples.tags.double(), reference.tags.double()
+            statistic, plain = tag_statistic(own, others), tag_divergence
+        if statistic is not None and plain is not None:
+            found[name] = _compare(statistic, plain, samples, others, reference, resamples, floor_draws, seed)
+    return found
+
+
+def _compare(
+    statistic: Statistic,
+    plain: Callable[[Tensor, Tensor], float],
+    samples: EmbeddingSet,
+    others: Tensor,
+    reference: EmbeddingSet,
+    resamples: int,
+    floor_draws: int,
+    seed: int,
+) -> Comparison:
+    floor = real_floor(plain, others, reference.songs, samples.num_songs, floor_draws, seed)
+    return Comparison(bootstrap(statistic, samples.songs, resamples, seed), floor)
+
+
+def _frechet(shrinkage: bool) -> Callable[[Tensor, Tensor], float]:
+    def distance(samples: Tensor, reference: Tensor) -> float:
+        if not shrinkage and min(len(samples), len(reference)) <= samples.shape[1]:
+            return math.nan  # the reference is large enough, but not its two parts
+        return frechet_distance(samples, reference, shrinkage=shrinkage)
+
+    return distance
+
+
+def _kernel(samples: Tensor, reference: Tensor) -> float:
+    return kernel_distance(samples, reference) if min(len(samples), len(reference)) > 1 else math.nan
+
+
+__all__ = ["FEW_SONGS", "Comparison", "compare_sets"]

@@ -1,0 +1,269 @@
+"""Embeddings of songs: what a network hears in each window, for distances between sets of songs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fast_jukebox.audio import load_audio, write_atomically
+
+Sound: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor"
+"""A file, or samples (T,)."""
+
+EMBEDDINGS = {
+    "musicnn_mtt": "musicnn trained on MagnaTagATune; comes with the package",
+    "musicnn_msd": "musicnn trained on the Million Song Dataset; comes with the package",
+    "clap:MODEL": "a ClapModel by its folder or Hub name, such as clap:laion/larger_clap_music",
+    "encodec:MODEL": "an EncodecModel, such as encodec:facebook/encodec_24khz",
+    "dac:MODEL": "a DacModel, such as dac:descript/dac_44khz",
+    "mert:MODEL": "MERT, a HubertModel, such as mert:m-a-p/MERT-v1-95M",
+    "vggish:FILE": "VGGish from a file of its weights in torch's layout (torchvggish's names)",
+}
+"""What [`load_embedding`] takes."""
+
+
+@runtime_checkable
+class AudioEmbedding(Protocol):
+    """Anything that turns sound into one vector a window.
+
+    Attributes:
+        name: with letters, digits and `_`; part of the name of every number that is made with it.
+        version: of its weights: numbers of two versions are not compared.
+        sampling_rate: that it hears, in Hz.
+        dimensions: D, of a vector.
+        window_samples: samples of the shortest sound that it takes.
+    """
+
+    name: str
+    version: str
+    sampling_rate: int
+    dimensions: int
+    window_samples: int
+
+    def __call__(self, audio: Tensor) -> Tensor:
+        """Vectors (N, windows, D), float32 on the CPU, of sound (N, T)."""
+        ...
+
+
+@runtime_checkable
+class AudioTagger(AudioEmbedding, Protocol):
+    """An embedding that names what it hears too.
+
+    Attributes:
+        tags: names of the K tags.
+    """
+
+    tags: tuple[str, ...]
+
+    def embed_and_tag(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (N, windows, D) and probabilities of tags (N, windows, K) of sound (N, T)."""
+        ...
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """Embeddings of a set of songs, window by window.
+
+    Attributes:
+        embedding: name of the embedding.
+        version: of its weights.
+        windows: float32 (n, D).
+        songs: int64 (n,) number of the song that each window is of.
+        tags: float32 (n, K) probabilities of the embedding's tags; None where it has none.
+    """
+
+    embedding: str
+    version: str
+    windows: Tensor
+    songs: Tensor
+    tags: Tensor | None = None
+
+    @property
+    def num_songs(self) -> int:
+        """How many songs have a window."""
+        return len(self.songs.unique())
+
+    def require_alike(self, other: EmbeddingSet) -> None:
+        """Refuse to be compared with embeddings of another network or of other weights.
+
+        Raises:
+            ValueError: naming both.
+        """
+        own, others = (f"{each.embedding} {each.version}" for each in (self, other))
+        if own != others:
+            raise ValueError(f"`reference` must be made with the embedding {own}, got one made with {others}")
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write to a safetensors file, whole or not at all; returns its path."""
+        tensors = {"windows": self.windows.contiguous(), "songs": self.songs.contiguous()}
+        if self.tags is not None:
+            tensors["tags"] = self.tags.contiguous()
+        encoded = save(tensors, {"embedding": self.embedding, "version": self.version})
+        write_atomically(path, lambda file: file.write(encoded))
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EmbeddingSet:
+        """Read what [`EmbeddingSet.save`] wrote.
+
+        Raises:
+            ValueError: the file is not one.
+            FileNotFoundError: there is none.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                facts, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = cls(facts["embedding"], facts["version"], tensors["windows"], tensors["songs"], tensors.get("tags"))
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} must be a file of embeddings as EmbeddingSet.save writes: {error}") from error
+        if found.windows.dim() != 2 or found.songs.shape != found.windows.shape[:1]:
+            raise ValueError(f"{path} must hold windows (n, D) and songs (n,), got {tuple(found.windows.shape)}")
+        return found
+
+
+def embed_songs(
+    embedding: AudioEmbedding,
+    sounds: Iterable[Sound],
+    *,
+    sampling_rate: int | None = None,
+    duration: float | None = None,
+    progress: bool = False,
+) -> EmbeddingSet:
+    """Embed songs one after the other; memory holds one song at a time.
+
+    Args:
+        embedding: the network.
+        sounds: files, or samples (T,) at `sampling_rate`; resampled and mixed to mono as the embedding asks.
+        sampling_rate: of samples, in Hz; files know their own.
+        duration: seconds from the start of each song; all of it by default.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: no sounds, one that is shorter than a window, not finite or no sound at all; its name is said.
+    """
+    windows, tags, songs = [], [], []
+    sounds = list(sounds)
+    if not sounds:
+        raise ValueError("`sounds` must hold at least one song, got none")
+    for number, sound in enumerate(tqdm(sounds, desc=embedding.name, unit="song", disable=not progress)):
+        audio = read_sound(sound, embedding.sampling_rate, sampling_rate, duration)
+        name = f"song {number}" if isinstance(sound, np.ndarray | Tensor) else os.fspath(sound)
+        if len(audio) < embedding.window_samples:
+            raise ValueError(
+                f"{name} must last at least {embedding.window_samples / embedding.sampling_rate:.3g} s, the window of "
+                f"{embedding.name}, got {len(audio) / embedding.sampling_rate:.3g} s"
+            )
+        if isinstance(embedding, AudioTagger):
+            found, own_tags = embedding.embed_and_tag(audio[None])
+            tags.append(own_tags[0])
+        else:
+            found = embedding(audio[None])
+        windows.append(found[0])
+        songs += [number] * found.shape[1]
+    return EmbeddingSet(
+        embedding.name,
+        embedding.version,
+        torch.cat(windows),
+        torch.tensor(songs),
+        torch.cat(tags) if tags else None,
+    )
+
+
+def read_sound(
+    sound: Sound, target_rate: int, sampling_rate: int | None = None, duration: float | None = None
+) -> Tensor:
+    """Float32 samples (T,) at `target_rate`, mono, of a file or of samples (T,) at `sampling_rate`.
+
+    Raises:
+        ValueError: samples without a rate or that are not finite, or a file that is no sound.
+    """
+    is_array = isinstance(sound, np.ndarray | Tensor)
+    if is_array and sampling_rate is None:
+        raise ValueError("`sampling_rate` must be given with samples, got None")
+    return load_audio(sound, target_rate, duration=duration, source_rate=sampling_rate if is_array else None)
+
+
+def load_embedding(name: str, device: str | torch.device = "cpu") -> AudioEmbedding:
+    """The embedding of a name.
+
+    Args:
+        name: one of [`EMBEDDINGS`]; `-` is read as `_`.
+        device: where it computes.
+
+    Raises:
+        ValueError: another name, or weights that do not fit.
+        OSError: the model that is named is not there and cannot be fetched.
+    """
+    kind, _, source = name.partition(":")
+    kind = kind.replace("-", "_").lower()
+    if kind in ("musicnn_mtt", "musicnn_msd") and not source:
+        from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
+
+        return MusicnnEmbedding(kind, device)
+    if kind == "vggish" and source:
+        from fast_jukebox.evaluation.vggish import VGGishEmbedding
+
+        return VGGishEmbedding(source, device)
+    if kind == "clap" and source:
+        from fast_jukebox.evaluation.clap import Clap
+
+        return Clap.from_pretrained(source, device)
+    if kind in ("encodec", "dac", "mert") and source:
+        from fast_jukebox.evaluation.encoders import EncoderEmbedding
+
+        return EncoderEmbedding.from_pretrained(kind, source, device)
+    raise ValueError(f"`embedding` must be one of {', '.join(EMBEDDINGS)}, got {name!r}")
+
+
+def weights_digest(module: nn.Module) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of a network's tensors: the version of weights that have none."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def model_slug(kind: str, source: str) -> str:
+    """Name of an embedding that is loaded by name or folder: `clap_larger_clap_music` of `laion/larger_clap_music`."""
+    last = Path(source).name.lower() or "model"
+    return f"{kind}_{''.join(letter if letter.isalnum() else '_' for letter in last)}"
+
+
+def cut_windows(audio: Tensor, samples: int) -> Tensor:
+    """Windows (N, windows, samples) side by side of sound (N, T); the rest at the end is left out.
+
+    Raises:
+        ValueError: another shape, or sound shorter than a window.
+    """
+    if audio.dim() != 2 or audio.shape[1] < samples:
+        raise ValueError(
+            f"`audio` must have the shape (N, T) with at least {samples} samples, got {tuple(audio.shape)}"
+        )
+    return audio[:, : audio.shape[1] // samples * samples].unflatten(1, (-1, samples))
+
+
+__all__ = [
+    "EMBEDDINGS",
+    "AudioEmbedding",
+    "AudioTagger",
+    "EmbeddingSet",
+    "Sound",
+    "cut_windows",
+    "embed_songs",
+    "load_embedding",
+    "model_slug",
+    "read_sound",
+    "weights_digest",
+]

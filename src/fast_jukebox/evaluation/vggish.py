@@ -1,0 +1,115 @@
+"""VGGish (Hershey et al. 2017), the embedding of the first Frechet audio distance, from a file that the user has."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fast_jukebox.evaluation.embeddings import weights_digest
+
+SAMPLING_RATE = 16000
+_FRAMES = 96
+_HOP, _WINDOW, _FFT = 160, 400, 512
+_BATCH_WINDOWS = 32
+
+
+class VGGish(nn.Module):
+    """The network, with the names of its weights in torch's published layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for width, convolutions in ((64, 1), (128, 1), (256, 2), (512, 2)):
+            for _ in range(convolutions):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.embeddings = nn.Sequential(
+            *(nn.Linear(512 * 4 * 6, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 128))
+        )
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """(N, 128), before the last activation, of log-mel frames (N, 96, 64)."""
+        hidden = self.features(mels[:, None])  # (N, 512, 6, 4)
+        return self.embeddings(hidden.permute(0, 2, 3, 1).flatten(1))
+
+
+class VGGishEmbedding:
+    """VGGish as an embedding: windows of 0.96 s, 128 dimensions, without its later projection and quantisation.
+
+    Args:
+        weights: a safetensors file, or a state dict that torch wrote, with the names `features.N` and `embeddings.N`.
+            It is read as tensors alone; nothing is fetched.
+        device: where it computes.
+
+    Raises:
+        ValueError: other weights.
+        FileNotFoundError: no such file.
+    """
+
+    name = "vggish"
+    sampling_rate = SAMPLING_RATE
+    dimensions = 128
+    window_samples = (_FRAMES - 1) * _HOP + _WINDOW
+
+    def __init__(self, weights: str | os.PathLike[str], device: str | torch.device = "cpu") -> None:
+        path = os.fspath(weights)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"VGGish's weights must be a file, got {path!r}; it is not fetched by itself")
+        is_safe = path.endswith(".safetensors")
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        with torch.device("meta"):
+            self.network = VGGish()
+        try:
+            kept = {name: value for name, value in state.items() if not name.startswith("pproc.")}
+            self.network.load_state_dict(kept, assign=True)
+        except (RuntimeError, AttributeError) as error:
+            raise ValueError(f"{path} must hold VGGish's weights: {error}") from error
+        self.device = torch.device(device)
+        self.network.eval().requires_grad_(False).float().to(self.device)
+        self.version = weights_digest(self.network)
+        self._filters = mel_matrix().to(self.device)
+        self._window = torch.hann_window(_WINDOW, device=self.device)
+
+    def mel_windows(self, audio: Tensor) -> Tensor:
+        """Log-mel frames (N, windows, 96, 64) of sound (N, T)."""
+        frames = audio.to(self.device, torch.float32).unfold(1, _WINDOW, _HOP) * self._window
+        magnitudes = torch.fft.rfft(frames, _FFT).abs()  # (N, frames, 257)
+        mels = torch.log(magnitudes @ self._filters + 0.01)
+        windows = mels.shape[1] // _FRAMES
+        return mels[:, : windows * _FRAMES].unflatten(1, (windows, _FRAMES))
+
+    @torch.no_grad()
+    def __call__(self, audio: Tensor) -> Tensor:
+        if audio.dim() != 2 or audio.shape[1] < self.window_samples:
+            raise ValueError(
+                f"`audio` must have the shape (N, T) with at least {self.window_samples} samples, "
+                f"got {tuple(audio.shape)}"
+            )
+        mels = self.mel_windows(audio)
+        found = torch.cat([self.network(batch).cpu() for batch in mels.flatten(0, 1).split(_BATCH_WINDOWS)])
+        return found.unflatten(0, mels.shape[:2])
+
+
+def mel_matrix(bands: int = 64, lowest: float = 125.0, highest: float = 7500.0) -> Tensor:
+    """Weights (257, bands): triangles that are straight on the mel scale, 1127 ln(1 + f / 700), not in Hz."""
+
+    def mel(hertz: Tensor) -> Tensor:
+        return 1127 * torch.log1p(hertz / 700)
+
+    bins = mel(torch.linspace(0, SAMPLING_RATE / 2, _FFT // 2 + 1, dtype=torch.float64))[:, None]
+    ends = mel(torch.tensor([lowest, highest], dtype=torch.float64))
+    edges = torch.linspace(float(ends[0]), float(ends[1]), bands + 2, dtype=torch.float64)
+    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    weights = torch.minimum(rise, fall).clamp_min(0)
+    weights[0] = 0  # the constant part counts for no band
+    return weights.float()
+
+
+__all__ = ["VGGish", "VGGishEmbedding", "mel_matrix"]

@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+
+from fast_jukebox.evaluation.comparison import compare_sets
+from fast_jukebox.evaluation.distance import frechet_distance, kernel_distance, tag_divergence
+from fast_jukebox.evaluation.embeddings import EmbeddingSet
+
+
+def some_set(songs: int, shift: float = 0.0, seed: int = 0, tags: bool = True, version: str = "1") -> EmbeddingSet:
+    generator = torch.Generator().manual_seed(seed)
+    windows = torch.randn(songs * 4, 3, generator=generator) + shift
+    probabilities = torch.sigmoid(windows[:, :2] - 2)
+    return EmbeddingSet(
+        "ears", version, windows, torch.arange(songs).repeat_interleave(4), probabilities if tags else None
+    )
+
+
+def test_all_numbers_are_named_after_the_embedding_and_are_those_of_the_plain_functions():
+    samples, reference = some_set(10, 1.0), some_set(30, seed=1)
+    found = compare_sets(samples, reference)
+    assert set(found) == {"frechet_distance_ears", "kernel_distance_ears", "tag_divergence_ears"}
+    values = [each.estimate.value for each in found.values()]
+    assert values == pytest.approx(
+        [
+            frechet_distance(samples.windows, reference.windows),
+            kernel_distance(samples.windows, reference.windows),
+            tag_divergence(samples.tags, reference.tags),
+        ]
+    )
+    for each in found.values():
+        assert each.estimate.low < each.estimate.value < each.estimate.high
+        assert each.floor.songs == 10
+        assert each.floor.value < each.estimate.low
+
+
+def test_few_windows_have_a_distance_of_another_name():
+    found = compare_sets(EmbeddingSet("ears", "1", torch.randn(2, 3), torch.tensor([0, 1])), some_set(30))
+    assert set(found) == {"frechet_distance_shrunk_ears", "kernel_distance_ears"}
+    assert math.isfinite(found["frechet_distance_shrunk_ears"].estimate.value)
+
+
+def test_two_songs_have_a_number_but_a_small_reference_no_floor():
+    found = compare_sets(some_set(2), some_set(3, seed=1))
+    assert all(math.isfinite(each.estimate.value) for each in found.values())
+    assert all(math.isnan(each.floor.value) for each in found.values())
+
+
+def test_unlike_embeddings_and_unknown_measures_are_refused():
+    with pytest.raises(ValueError, match="the embedding ears 1, got one made with ears 2"):
+        compare_sets(some_set(3), some_set(3, version="2"))
+    with pytest.raises(ValueError, match="`measures` must be .*, got 'loudness'"):
+        compare_sets(some_set(3), some_set(3), measures=("loudness",))
