@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -86,6 +86,20 @@ def compare_sets(
     return found
 
 
+def comparison_numbers(found: Mapping[str, Comparison]) -> dict[str, float]:
+    """Flat numbers: each name, with `_low`, `_high` (the interval), `_floor` and `_floor_deviation` after it."""
+    numbers = {}
+    for name, each in found.items():
+        numbers |= estimate_numbers(name, each.estimate)
+        numbers |= {f"{name}_floor": each.floor.value, f"{name}_floor_deviation": each.floor.deviation}
+    return numbers
+
+
+def estimate_numbers(name: str, estimate: Estimate) -> dict[str, float]:
+    """Flat numbers of one estimate: its name, and with `_low` and `_high` after it the interval."""
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
 def _compare(
     statistic: Statistic,
     plain: Callable[[Tensor, Tensor], float],
@@ -113,4 +127,4 @@ def _kernel(samples: Tensor, reference: Tensor) -> float:
     return kernel_distance(samples, reference) if min(len(samples), len(reference)) > 1 else math.nan
 
 
-__all__ = ["FEW_SONGS", "Comparison", "compare_sets"]
+__all__ = ["FEW_SONGS", "Comparison", "compare_sets", "comparison_numbers", "estimate_numbers"]

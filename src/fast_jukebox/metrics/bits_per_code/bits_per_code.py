@@ -1,0 +1,67 @@
+"""Bits per code of a model's priors on recordings, as a module for the library `evaluate`."""
+
+import datasets
+import evaluate
+import torch
+
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox.evaluation.comparison import estimate_numbers
+from fast_jukebox.evaluation.song_likelihood import song_bits
+
+_DESCRIPTION = """Mean of -log2 of the probability that each prior of a model gives to the codes of recordings."""
+
+_CITATION = """@article{fastjukebox2023,
+  title  = {Fast Jukebox: Accelerating Music Generation with Knowledge Distillation},
+  author = {Pezzat-Morales, Michel and Perez-Meana, Hector and Nakashika, Toru},
+  journal = {Applied Sciences}, volume = {13}, number = {9}, pages = {5630}, year = {2023}
+}"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: paths of recordings that are predicted, which the model was not trained on.
+    model: folder or Hub name of a whole model.
+    duration: seconds from the start of each recording; all of it by default.
+    max_windows: windows of a context for each prior, spread evenly over the recordings; None for all.
+    device: where the model computes.
+    resamples, seed: of the bootstrap over the recordings.
+
+Returns:
+    `bits_per_code_LEVEL` for each level, 0 the bottom, with `_low` and `_high` (the interval of 95 %) after it.
+
+Examples:
+
+    >>> import fast_jukebox.metrics
+    >>> metric = fast_jukebox.metrics.load("bits_per_code")
+    >>> metric.compute(predictions=["held-out.flac"], model="runs/model")  # doctest: +SKIP
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class BitsPerCode(evaluate.Metric):
+    """Bits per code."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+        )
+
+    def _compute(
+        self,
+        predictions: list[str],
+        model: str | None = None,
+        duration: float | None = None,
+        max_windows: int | None = 64,
+        device: str = "cpu",
+        resamples: int = 200,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        if model is None:
+            raise ValueError("`model` must be the folder or Hub name of a whole model, got None")
+        whole = FastJukeboxModel.from_pretrained(model, dtype=torch.float32).eval().to(device)
+        numbers: dict[str, float] = {}
+        for level, found in enumerate(song_bits(whole, predictions, duration=duration, max_windows=max_windows)):
+            numbers |= estimate_numbers(f"bits_per_code_{level}", found.estimate(resamples, seed))
+        return numbers

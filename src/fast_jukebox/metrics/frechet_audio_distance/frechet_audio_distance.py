@@ -1,0 +1,37 @@
+"""The Frechet distance between two sets of songs as a module for the library `evaluate`."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from fast_jukebox.metrics.loading import SET_ARGUMENTS, ReferencesByKeyword, set_distance
+
+_DESCRIPTION = """Frechet distance between Gaussians fitted to embeddings of two sets of songs. The number is named
+after its embedding, since those of two embeddings cannot be compared."""
+
+_CITATION = """@inproceedings{kilgour2019frechet,
+  title  = {Fr\\'echet Audio Distance: A Reference-Free Metric for Evaluating Music Enhancement Algorithms},
+  author = {Kilgour, Kevin and Zuluaga, Mauricio and Roblek, Dominik and Sharifi, Matthew},
+  booktitle = {Interspeech}, year = {2019}
+}"""
+
+_KWARGS_DESCRIPTION = SET_ARGUMENTS.format(metric="frechet_audio_distance", number="frechet_distance")
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class FrechetAudioDistance(ReferencesByKeyword, evaluate.Metric):
+    """The Frechet distance between two sets of songs."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+        )
+
+    def _compute(
+        self, predictions: list[str], held_against: list[str] | str | None = None, **options: Any
+    ) -> dict[str, float]:
+        return set_distance("frechet_distance", predictions, held_against, **options)

@@ -1,0 +1,124 @@
+"""The package's metrics as modules of the library `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from fast_jukebox.evaluation.comparison import compare_sets, comparison_numbers
+from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs, load_embedding
+
+if TYPE_CHECKING:
+    from evaluate import EvaluationModule
+
+FOLDER = Path(__file__).parent
+
+METRICS = ("frechet_audio_distance", "kernel_audio_distance", "tag_divergence", "clap_score", "bits_per_code")
+"""What [`load`] takes: the names of the folders beside this file."""
+
+Numbers = dict[str, float]
+
+SET_ARGUMENTS = """
+Args:
+    predictions: paths of sound files that are judged.
+    references: paths of sound files that they are held against, of any number; or the path of a file that
+        `fast_jukebox.evaluation.embeddings.EmbeddingSet.save` wrote.
+    embedding: `musicnn_mtt` by default; see `fast_jukebox.evaluation.embeddings.EMBEDDINGS`.
+    duration: seconds from the start of each file; all of it by default.
+    device: where the embedding computes.
+    resamples, seed: of the bootstrap over the predictions.
+
+Returns:
+    `{number}_EMBEDDING`, with `_low` and `_high` (the interval of 95 %), `_floor` (what as many of the references get)
+    and `_floor_deviation` after it.
+
+Examples:
+
+    >>> import fast_jukebox.metrics
+    >>> metric = fast_jukebox.metrics.load("{metric}")
+    >>> metric.compute(predictions=["sample.wav"], references=["song-1.flac", "song-2.flac"])  # doctest: +SKIP
+"""
+"""What the metrics of two sets take and return, for their docstrings."""
+
+
+def load(name: str, **options: object) -> EvaluationModule:
+    """`evaluate.load` of one of the package's metrics, which needs no network.
+
+    Args:
+        name: one of [`METRICS`].
+        options: of `evaluate.load`, such as `experiment_id`, `cache_dir` or `keep_in_memory`.
+
+    Returns:
+        A metric. Its `compute` takes `predictions`, paths of sound files, and by keyword what its docstring says.
+
+    Raises:
+        ValueError: another name.
+    """
+    import evaluate
+
+    if name not in METRICS:
+        raise ValueError(f"`name` must be one of {', '.join(METRICS)}, got {name!r}")
+    return evaluate.load(str(FOLDER / name), module_type="metric", **options)
+
+
+class _Computes(Protocol):
+    def compute(self, *, predictions: Sequence[str] | None = None, **kwargs: object) -> Numbers | None: ...
+
+
+class ReferencesByKeyword:
+    """Lets `compute` take references of another number than the predictions, which `evaluate` itself refuses."""
+
+    def compute(
+        self: _Computes,
+        *,
+        predictions: Sequence[str] | None = None,
+        references: Sequence[str] | str | None = None,
+        **kwargs: object,
+    ) -> Numbers | None:
+        """Numbers by name; `None` on other processes than the first."""
+        return super().compute(  # type: ignore[misc, safe-super]  # of evaluate.Metric
+            predictions=predictions, held_against=references, **kwargs
+        )
+
+
+def set_distance(
+    measure: str,
+    predictions: Sequence[str],
+    references: Sequence[str] | str | None,
+    embedding: str = "musicnn_mtt",
+    duration: float | None = None,
+    device: str = "cpu",
+    resamples: int = 200,
+    seed: int = 0,
+) -> Numbers:
+    """One measure of [`~fast_jukebox.evaluation.comparison.compare_sets`] between sets of files.
+
+    Args:
+        measure: its name there.
+        predictions: files that are judged.
+        references: files that they are held against, or one file that `EmbeddingSet.save` wrote.
+        embedding: as [`~fast_jukebox.evaluation.embeddings.load_embedding`] takes it.
+        duration: seconds from the start of each file.
+        device: where the embedding computes.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: no references, or what `embed_songs` and `compare_sets` refuse.
+    """
+    if references is None or len(references) == 0:
+        raise ValueError("`references` must be paths of sound files, or one .safetensors file of embeddings, got none")
+    network = load_embedding(embedding, device)
+    if isinstance(references, str):
+        reference = EmbeddingSet.load(references)
+    else:
+        reference = embed_songs(network, references, duration=duration)
+    samples = embed_songs(network, predictions, duration=duration)
+    found = compare_sets(samples, reference, measures=(measure,), resamples=resamples, seed=seed)
+    if not found:
+        raise ValueError(f"`embedding` must be one that has tags, such as musicnn_mtt, got {embedding!r}")
+    return comparison_numbers(found)
+
+
+__all__ = ["METRICS", "SET_ARGUMENTS", "ReferencesByKeyword", "load", "set_distance"]
