@@ -88,7 +88,7 @@ def compare_sets(
 
 def comparison_numbers(found: Mapping[str, Comparison]) -> dict[str, float]:
     """Flat numbers: each name, with `_low`, `_high` (the interval), `_floor` and `_floor_deviation` after it."""
-    numbers = {}
+    numbers: dict[str, float] = {}
     for name, each in found.items():
         numbers |= estimate_numbers(name, each.estimate)
         numbers |= {f"{name}_floor": each.floor.value, f"{name}_floor_deviation": each.floor.deviation}

@@ -50,7 +50,16 @@ class ClapScore(ReferencesByKeyword, evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Value("string")}),
         )
 
-    def _compute(self, predictions, held_against=None, model=None, duration=None, device="cpu", resamples=200, seed=0):
+    def _compute(
+        self,
+        predictions: list[str],
+        held_against: list[str] | str | None = None,
+        model: str | None = None,
+        duration: float | None = None,
+        device: str = "cpu",
+        resamples: int = 200,
+        seed: int = 0,
+    ) -> dict[str, float]:
         if model is None:
             raise ValueError("`model` must be the folder or Hub name of a ClapModel, such as laion/larger_clap_music")
         if held_against is None:

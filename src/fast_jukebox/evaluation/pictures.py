@@ -1,0 +1,195 @@
+"""The paper's pictures of songs and models side by side: waveforms (Fig. 5), levels (Fig. 6)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.audio import write_atomically
+from fast_jukebox.evaluation.plots import decibels, mel_power
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg")
+"""Suffixes of pictures."""
+
+_COLUMNS = 1200
+"""Columns of an envelope: more than a printed line has."""
+
+Clips = Mapping[str, Tensor]
+"""Sound (T,) by title."""
+
+
+def picture_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a picture can be written to.
+
+    Raises:
+        ValueError: another suffix than [`FORMATS`].
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"a picture's file must end in {' or '.join(FORMATS)}, got {str(path)!r}")
+    return path
+
+
+def envelope(audio: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """Smallest and largest sample in each of at most `columns` equal parts of sound (T,).
+
+    A waveform drawn from them shows every peak, unlike one of every n-th sample.
+
+    Returns:
+        Two tensors (columns,), or (T,) for sound of fewer samples.
+    """
+    columns = min(columns, len(audio))
+    edges = [index * len(audio) // columns for index in range(columns + 1)]
+    parts = audio.split([end - start for start, end in pairwise(edges)])
+    return torch.stack([part.min() for part in parts]), torch.stack([part.max() for part in parts])
+
+
+def plot_waveforms(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, seconds: float = 5.0) -> Path:
+    """Draw waveforms below each other, each brought to [-1, 1] by its own peak, as the paper's Fig. 5.
+
+    Args:
+        path: of the picture, `.png` or `.svg`.
+        clips: sound (T,) by title; silence is a flat line.
+        sampling_rate: in Hz.
+        seconds: from the start of each clip.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: no clips, an empty one or one that is not finite, or another suffix.
+    """
+    path = picture_path(path)
+    clips = _checked(clips)
+    figure = _figure(9, 1.3 * len(clips) + 0.4)
+    rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    for axes, (title, audio) in zip(rows, clips.items(), strict=True):
+        audio = audio[: max(round(seconds * sampling_rate), 1)]
+        low, high = envelope(audio / audio.abs().max().clamp_min(1e-12), _COLUMNS)
+        times = (torch.arange(len(low)) + 0.5) * len(audio) / len(low) / sampling_rate
+        axes.fill_between(times.numpy(), low.numpy(), high.numpy(), linewidth=0.4, color="#1f4e79")
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.tick_params(labelsize=7)
+        axes.set_yticks([-1, 0, 1])
+    rows[-1].set_xlim(0, seconds)
+    rows[-1].set_ylim(-1.05, 1.05)
+    rows[-1].set_xlabel("seconds", fontsize=8)
+    return _save(figure, path)
+
+
+def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], sampling_rate: int) -> Path:
+    """Draw mel spectrograms in a grid, a row a system, a column a kind of its sound, as the paper's Fig. 6.
+
+    All panels have one colour scale: decibels below the loudest cell of them all, so that loudness can be compared.
+
+    Args:
+        path: of the picture, `.png` or `.svg`.
+        systems: by name, sound (T,) by column, such as `{"teacher": {"top level alone": a, "upsampled": b}}`. A cell
+            that a system lacks stays empty.
+        sampling_rate: in Hz.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: no clips, an empty one or one that is not finite, or another suffix.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    path = picture_path(path)
+    _checked({f"{name}, {column}": audio for name, clips in systems.items() for column, audio in clips.items()})
+    columns = list(dict.fromkeys(column for clips in systems.values() for column in clips))
+    powers = {
+        (name, column): mel_power(audio.detach().float().cpu(), sampling_rate)
+        for name, clips in systems.items()
+        for column, audio in clips.items()
+    }
+    loudest = max(float(power.max()) for power in powers.values())
+    longest = max(len(audio) for clips in systems.values() for audio in clips.values()) / sampling_rate
+    highest = _mel(sampling_rate / 2)
+    ticks = [hertz for hertz in (250, 1000, 4000, 16000) if hertz < sampling_rate / 2]
+    figure = _figure(4.5 * len(columns) + 1, 1.8 * len(systems) + 0.4)
+    grid = figure.subplots(len(systems), len(columns), squeeze=False, sharex=True, sharey=True)
+    for row, (name, clips) in enumerate(systems.items()):
+        for column, title in enumerate(columns):
+            axes = grid[row, column]
+            if title not in clips:
+                axes.set_axis_off()
+                continue
+            extent = (0, len(clips[title]) / sampling_rate, 0, highest)
+            values = decibels(powers[name, title], loudest).numpy()
+            axes.imshow(values, origin="lower", aspect="auto", vmin=-80, vmax=0, extent=extent, cmap="magma")
+            axes.set_title(f"{name}: {title}" if title else name, fontsize=9, loc="left")
+            axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz} Hz" for hertz in ticks])
+            axes.set_xlim(0, longest)
+            axes.tick_params(labelsize=7)
+    grid[-1, 0].set_xlabel("seconds", fontsize=8)
+    scale = ScalarMappable(Normalize(-80, 0), "magma")
+    figure.colorbar(scale, ax=grid.ravel().tolist(), shrink=0.8, label="dB below the loudest of all")
+    return _save(figure, path)
+
+
+def _mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+def _checked(clips: Clips) -> dict[str, Tensor]:
+    """Clips in float32 on the CPU.
+
+    Raises:
+        ValueError: no clips, or one that cannot be drawn.
+    """
+    if not clips:
+        raise ValueError("`clips` must hold at least one clip, got none")
+    for title, audio in clips.items():
+        if audio.dim() != 1 or len(audio) == 0 or not bool(audio.isfinite().all()):
+            raise ValueError(f"{title!r} must be finite sound (T,), got shape {tuple(audio.shape)}")
+    return {title: audio.detach().float().cpu() for title, audio in clips.items()}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    """Write the picture, the same bytes for the same sound."""
+    import matplotlib
+
+    kind = path.suffix.lower()[1:]
+    metadata: dict[str, str | None] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+    with matplotlib.rc_context({"svg.hashsalt": "fast-jukebox"}):
+        write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=110, metadata=metadata))
+    return path
+
+
+def require_matplotlib(names: Sequence[str] = ()) -> None:
+    """Fail before long work where pictures are wanted and cannot be drawn.
+
+    Args:
+        names: of pictures; their suffixes are looked at too.
+
+    Raises:
+        ImportError: matplotlib is not there; the message says how to install it.
+        ValueError: a name with another suffix than [`FORMATS`].
+    """
+    for name in names:
+        picture_path(name)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "fast-jukebox[plots]"') from error
+
+
+__all__ = ["FORMATS", "envelope", "picture_path", "plot_levels", "plot_waveforms", "require_matplotlib"]
