@@ -1,16 +1,23 @@
+import contextlib
 import json
 import math
+import resource
+import time
+from dataclasses import fields
 
 import pytest
 from transformers import AutoConfig
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAEConfig
 from fast_jukebox.models.configuration_utils import (
+    MOST_ENTRIES,
     FastJukeboxBaseConfig,
     check_bool,
+    check_dilations,
     check_float,
     check_int,
     check_int_list,
+    shown,
 )
 
 
@@ -138,3 +145,104 @@ def test_another_configuration_is_refused_and_a_part_of_a_whole_one_found(tmp_pa
         FastJukeboxConfig.from_pretrained(tmp_path)
     with pytest.raises(OSError, match=f"`{tmp_path / 'other'}`: there is no such folder here"):
         FastJukeboxConfig.from_pretrained(tmp_path / "other")
+
+
+# A configuration of a few bytes must not fill the memory or take hours, whatever its numbers.
+
+HUGE = [10**9, 10**18, 10**40, 10**5000]
+EVERYTHING = {
+    "level": 0,
+    "upper_downs": 2,
+    "num_artists": 2,
+    "num_genres": 2,
+    "lyric_length": 64,
+    "lyric_encoder_layers": 1,
+    "attention_patterns": ["row", "lyric_cross"],
+    "alignment_layer": 1,
+    "alignment_head": 0,
+}
+
+
+def numbers_of(kind, made):
+    """The fields of a configuration that hold numbers or lists of them."""
+    for field in fields(kind):
+        value = getattr(made, field.name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if field.name in kind.__annotations__ and (number or field.name.startswith(("downs", "strides", "multi"))):
+            yield field.name, value
+
+
+PRIOR_FIELDS = list(numbers_of(FastJukeboxPriorConfig, FastJukeboxPriorConfig(**EVERYTHING)))
+VQVAE_FIELDS = list(numbers_of(FastJukeboxVQVAEConfig, FastJukeboxVQVAEConfig()))
+
+
+def memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "name", "value"),
+    [pytest.param(FastJukeboxPriorConfig, EVERYTHING, *each, id=each[0]) for each in PRIOR_FIELDS]
+    + [pytest.param(FastJukeboxVQVAEConfig, {}, *each, id=f"vqvae.{each[0]}") for each in VQVAE_FIELDS],
+)
+def test_no_number_fills_the_memory(kind, given, name, value):
+    for huge in HUGE:
+        before, start = memory(), time.process_time()
+        entry = [huge, *value[1:]] if isinstance(value, list | tuple) else huge
+        wanted = (
+            contextlib.suppress(ValueError) if isinstance(value, float) else pytest.raises(ValueError, match="must")
+        )
+        with wanted as caught:
+            kind(**{**given, name: entry})
+        assert len(str(caught and caught.value)) < 1000
+        assert time.process_time() - start < 1
+        assert memory() - before < 2**16  # KiB
+
+
+@pytest.mark.parametrize("field", ["downs", "strides", "multipliers", "multispectral_n_fft"])
+def test_no_list_is_longer_than_levels_can_be(field):
+    with pytest.raises(ValueError, match=field):
+        FastJukeboxVQVAEConfig(**{"downs": [1], "strides": [2], "multipliers": [1], field: [2] * 100_000})
+
+
+def test_an_encoder_has_no_more_blocks_than_can_be_built():
+    with pytest.raises(ValueError, match=r"at most 4096 residual blocks"):
+        FastJukeboxVQVAEConfig(depth=64, multipliers=[64, 1, 1], dilation_cycle=2)
+    with pytest.raises(ValueError, match=r"`strides` \*\* `downs`"):
+        FastJukeboxVQVAEConfig(downs=[16, 16, 16])
+
+
+def test_dilations_stay_within_what_a_tensor_can_be_padded_with():
+    check_dilations("rate", 3, 8, 16)
+    check_dilations("rate", 1, None, 10**9)
+    for rate, cycle, depth in ((3, None, 17), (1024, 8, 16), (2, 26, 256)):
+        with pytest.raises(ValueError, match=f"`rate` must give dilations.*{rate} "):
+            check_dilations("rate", rate, cycle, depth)
+
+
+def test_a_stack_as_deep_as_published_ones_passes():
+    for name in ("fastjukebox-72", "fastjukebox-mini-9"):
+        FastJukeboxConfig.preset(name).validate()
+    FastJukeboxPriorConfig(n_ctx=8192, blocks=128, hidden_size=4800, num_attention_heads=8, num_hidden_layers=79)
+
+
+def test_a_model_has_no_more_priors_than_levels_can_be():
+    with pytest.raises(ValueError, match=f"`prior_configs` must list at most {MOST_ENTRIES}"):
+        FastJukeboxConfig(prior_configs=[{"level": 0}] * 100_000)
+
+
+@pytest.mark.parametrize("change", [{"num_labels": 10**9}, {"num_hidden_layers": 3 * 10**8}, {"lyric_length": 400_000}])
+def test_a_file_is_refused_as_fast(tmp_path, change):
+    config = FastJukeboxPriorConfig(num_artists=2, num_genres=2).to_dict() | change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    before = memory()
+    with pytest.raises(ValueError, match=f"`{next(iter(change))}`"):
+        AutoConfig.from_pretrained(tmp_path)
+    assert memory() - before < 2**16
+
+
+def test_what_errors_quote_is_short():
+    assert shown([1, 2]) == "[1, 2]"
+    assert shown("\x1b[31m") == repr("\x1b[31m")
+    assert len(shown("a" * 10_000)) < 250
+    assert shown(10**5000) == "an integer of too many digits"

@@ -32,6 +32,15 @@ _TRANSFORMERS_KEYS = frozenset(
         "quantization_config",
     }
 )
+MOST = 2**24
+"""Largest whole number of a field that has no bound of its own. A stranger's configuration of a few bytes must not fill
+the memory or take hours, so every number is bounded before anything is built by it; nobody's model comes near.
+"""
+MOST_ENTRIES = 16
+"""Most entries of a list of whole numbers, and most levels."""
+MOST_FACTOR = 1024.0
+"""Largest factor on a width."""
+
 # What transformers hands to `from_dict` on its own account, and no configuration has or needs.
 _LOADING_KEYS = frozenset({"_commit_hash", "_configuration_file", "gguf_file", "torch_dtype", "dtype"})
 
@@ -55,7 +64,9 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
             _check_dtype(key, value)
         for key in ("id2label", "label2id"):
             if not isinstance(getattr(self, key), dict | None):
-                raise ValueError(f"`{key}` must be a dict or None, got {getattr(self, key)!r}")
+                raise ValueError(f"`{key}` must be a dict or None, got {shown(getattr(self, key))}")
+        if kwargs.get("num_labels") is not None:  # transformers makes a dict of so many names
+            check_int("num_labels", kwargs["num_labels"], minimum=0, maximum=MOST_ENTRIES)
         super().__post_init__(**kwargs)
         self.validate()
 
@@ -170,38 +181,77 @@ def _check_dtype(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a dtype of floating-point numbers such as 'float32', got {value!r}")
 
 
-def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> None:
+def shown(value: Any) -> str:
+    """A value as it stands in an error: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "an integer of too many digits"
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
+
+
+def check_int(name: str, value: Any, minimum: int = 1, maximum: int = MOST) -> None:
     """Raise a `ValueError` unless `value` is an `int` in `[minimum, maximum]`."""
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    if not good or (maximum is not None and value > maximum):
-        limit = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise ValueError(f"`{name}` must be an integer {limit}, got {value!r}")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not minimum <= value <= maximum:
+        small = maximum == MOST and not (whole and value > MOST)  # that there is a largest one need not be said
+        limit = f"at least {minimum}" if small else f"from {minimum} to {maximum}"
+        raise ValueError(f"`{name}` must be an integer {limit}, got {shown(value)}")
 
 
 def check_float(
     name: str, value: Any, minimum: float, maximum: float = math.inf, *, open_minimum: bool = False
 ) -> None:
     """Raise a `ValueError` unless `value` is a finite number in `[minimum, maximum]` (`(minimum, ...` when open)."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and -1e308 <= value <= 1e308  # no NaN either
     if not good or value > maximum or value < minimum or (open_minimum and value == minimum):
         bracket = "(" if open_minimum else "["
-        raise ValueError(f"`{name}` must be a finite number in {bracket}{minimum}, {maximum}], got {value!r}")
+        raise ValueError(f"`{name}` must be a finite number in {bracket}{minimum}, {maximum}], got {shown(value)}")
 
 
 def check_bool(name: str, value: Any) -> None:
     """Raise a `ValueError` unless `value` is `True` or `False`."""
     if not isinstance(value, bool):
-        raise ValueError(f"`{name}` must be True or False, got {value!r}")
+        raise ValueError(f"`{name}` must be True or False, got {shown(value)}")
 
 
-def check_int_list(name: str, value: Any, minimum: int = 1, length: int | None = None) -> None:
-    """Raise a `ValueError` unless `value` is a non-empty list of integers of at least `minimum` (of that `length`)."""
-    wanted = f"a list of {'one or more' if length is None else length} integers of at least {minimum}"
-    if not isinstance(value, list | tuple) or not value or (length is not None and len(value) != length):
-        raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
+def check_int_list(name: str, value: Any, minimum: int = 1, length: int | None = None, maximum: int = MOST) -> None:
+    """Raise a `ValueError` unless `value` is a list of 1 to `MOST_ENTRIES` integers in `[minimum, maximum]` (of that
+    `length`).
+    """
+    limit = f"of at least {minimum}" if maximum == MOST else f"from {minimum} to {maximum}"
+    wanted = f"a list of {'one or more' if length is None else length} integers {limit}"
+    good = isinstance(value, list | tuple) and len(value) > 0
+    if not good or (length is not None and len(value) != length):
+        raise ValueError(f"`{name}` must be {wanted}, got {shown(value)}")
+    if len(value) > MOST_ENTRIES:
+        raise ValueError(f"`{name}` must be a list of at most {MOST_ENTRIES} integers, got {len(value)}")
     for entry in value:
-        if not isinstance(entry, int) or isinstance(entry, bool) or entry < minimum:
-            raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
+        if not isinstance(entry, int) or isinstance(entry, bool) or not minimum <= entry <= maximum:
+            raise ValueError(f"`{name}` must be {wanted}, got {shown(value)}")
 
 
-__all__ = ["FastJukeboxBaseConfig", "check_bool", "check_float", "check_int", "check_int_list", "written_config"]
+def check_dilations(name: str, rate: int, cycle: int | None, depth: int) -> None:
+    """Raise a `ValueError` where the largest dilation of a residual stack, `rate ** (min(depth, cycle) - 1)`, is beyond
+    `MOST`.
+    """
+    power = min(depth, depth if cycle is None else cycle) - 1
+    if power * math.log2(rate) > math.log2(MOST):
+        raise ValueError(
+            f"`{name}` must give dilations of at most {MOST}, got {rate} ** {power} for a stack of {depth} blocks"
+        )
+
+
+__all__ = [
+    "MOST",
+    "MOST_ENTRIES",
+    "MOST_FACTOR",
+    "FastJukeboxBaseConfig",
+    "check_bool",
+    "check_dilations",
+    "check_float",
+    "check_int",
+    "check_int_list",
+    "shown",
+    "written_config",
+]

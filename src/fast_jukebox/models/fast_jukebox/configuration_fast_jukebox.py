@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from fast_jukebox.models.configuration_utils import FastJukeboxBaseConfig
+from fast_jukebox.models.configuration_utils import MOST_ENTRIES, FastJukeboxBaseConfig
 from fast_jukebox.models.loading import level_name
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
@@ -48,6 +48,10 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
             raise ValueError(
                 "`prior_configs` must be a list of FastJukeboxPriorConfig or dicts of their fields, bottom first, got "
                 f"{type(self.prior_configs).__name__}"
+            )
+        if len(self.prior_configs) > MOST_ENTRIES:
+            raise ValueError(
+                f"`prior_configs` must list at most {MOST_ENTRIES} priors, one a level, got {len(self.prior_configs)}"
             )
         if not isinstance(self.vqvae_config, FastJukeboxVQVAEConfig | dict | None):
             raise ValueError(

@@ -4,10 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fast_jukebox.models.configuration_utils import FastJukeboxBaseConfig, check_bool, check_float, check_int
+from fast_jukebox.models.configuration_utils import (
+    MOST,
+    MOST_ENTRIES,
+    MOST_FACTOR,
+    FastJukeboxBaseConfig,
+    check_bool,
+    check_dilations,
+    check_float,
+    check_int,
+    shown,
+)
 
 # The attention patterns that `attention_patterns` may name.
 PATTERN_NAMES = ("dense", "row", "column", "previous_row", "lyric_cross", "lyric_prefix")
+
+# The largest values of fields, see `MOST`; sizes that are products of fields are bounded too.
+_LARGEST = {
+    "codebook_size": 2**20,
+    "n_ctx": 2**20,
+    "blocks": 2**20,
+    "hidden_size": 2**16,
+    "num_hidden_layers": 1024,
+    "num_attention_heads": 1024,
+    "max_genres": 1024,
+    "timing_bins": 2**16,
+    "sampling_rate": 2**20,
+    "lyric_length": 2**16,
+    "lyric_vocab_size": 2**20,
+    "upper_downs": 16,
+    "upper_stride": 64,
+    "upper_codebook_size": 2**20,
+    "conditioner_width": 2**14,
+    "conditioner_depth": 256,
+    "conditioner_dilation_growth_rate": 1024,
+    "conditioner_dilation_cycle": 256,
+}
 
 
 class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
@@ -216,18 +248,21 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
 
     def validate(self) -> None:
         """See [`FastJukeboxBaseConfig.validate`]."""
-        check_int("level", self.level, minimum=0)
+        check_int("level", self.level, minimum=0, maximum=MOST_ENTRIES - 1)
         sizes = ("codebook_size", "n_ctx", "blocks", "hidden_size", "num_hidden_layers", "num_attention_heads")
         for name in (*sizes, "max_genres", "timing_bins", "sampling_rate", "hop_length"):
-            check_int(name, getattr(self, name))
+            self._check_size(name)
         for name in ("attention_ratio", "mlp_ratio", "initializer_range"):
-            check_float(name, getattr(self, name), 0.0, open_minimum=True)
+            check_float(name, getattr(self, name), 0.0, MOST_FACTOR, open_minimum=True)
         for name in ("residual_scale", "tie_output", "add_conditioning_after", "use_timing"):
             check_bool(name, getattr(self, name))
         self._validate_labels()
         self._validate_lyrics()
         self._validate_attention()
         self._validate_upper()
+
+    def _check_size(self, name: str, minimum: int = 1) -> None:
+        check_int(name, getattr(self, name), minimum, _LARGEST.get(name, MOST))
 
     def _validate_attention(self) -> None:
         if self.sequence_length % self.blocks:
@@ -242,10 +277,15 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             raise ValueError(f"`mlp_ratio` * hidden_size must be at least 1, got {self.mlp_ratio} * {self.hidden_size}")
         patterns, allowed = self.attention_patterns, ", ".join(PATTERN_NAMES)
         if not isinstance(patterns, Sequence) or isinstance(patterns, str) or not patterns:
-            raise ValueError(f"`attention_patterns` must be a list of words of {allowed}, got {patterns!r}")
+            raise ValueError(f"`attention_patterns` must be a list of words of {allowed}, got {shown(patterns)}")
+        if len(patterns) > _LARGEST["num_hidden_layers"]:
+            raise ValueError(
+                f"`attention_patterns` must be a cycle of at most {_LARGEST['num_hidden_layers']} words, got "
+                f"{len(patterns)}"
+            )
         for word in patterns:
             if word not in PATTERN_NAMES:
-                raise ValueError(f"`attention_patterns` must be words of {allowed}, got {word!r}")
+                raise ValueError(f"`attention_patterns` must be words of {allowed}, got {shown(word)}")
         for word, has_it, what in (
             ("lyric_cross", self.has_lyric_encoder, "`lyric_encoder_layers`"),
             ("lyric_prefix", self.lyric_prefix_length > 0, "`lyric_length` and no `lyric_encoder_layers`"),
@@ -261,8 +301,8 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     def _validate_upper(self) -> None:
         if self.upper_downs is None:
             return
-        check_int("upper_downs", self.upper_downs)
-        check_int("upper_stride", self.upper_stride, minimum=2)
+        self._check_size("upper_downs")
+        self._check_size("upper_stride", minimum=2)
         if self.upper_stride % 2:
             raise ValueError(f"`upper_stride` must be even, so that lengths divide exactly, got {self.upper_stride}")
         if self.n_ctx % self.upper_ratio:
@@ -270,12 +310,20 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
                 f"`n_ctx` must be a multiple of upper_stride ** upper_downs = {self.upper_ratio}, got {self.n_ctx}"
             )
         if self.upper_codebook_size is not None:
-            check_int("upper_codebook_size", self.upper_codebook_size)
+            self._check_size("upper_codebook_size")
         for name in ("conditioner_width", "conditioner_depth", "conditioner_dilation_growth_rate"):
-            check_int(name, getattr(self, name))
+            self._check_size(name)
         if self.conditioner_dilation_cycle is not None:
-            check_int("conditioner_dilation_cycle", self.conditioner_dilation_cycle)
-        check_float("conditioner_conv_multiplier", self.conditioner_conv_multiplier, 0.0, open_minimum=True)
+            self._check_size("conditioner_dilation_cycle")
+        check_dilations(
+            "conditioner_dilation_growth_rate",
+            self.conditioner_dilation_growth_rate,
+            self.conditioner_dilation_cycle,
+            self.conditioner_depth,
+        )
+        check_float(
+            "conditioner_conv_multiplier", self.conditioner_conv_multiplier, 0.0, MOST_FACTOR, open_minimum=True
+        )
         check_bool("conditioner_residual_scale", self.conditioner_residual_scale)
 
     def _validate_labels(self) -> None:
@@ -292,9 +340,9 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         check_float("max_duration", self.max_duration, self.min_duration, open_minimum=True)
 
     def _validate_lyrics(self) -> None:
-        check_int("lyric_length", self.lyric_length, minimum=0)
+        self._check_size("lyric_length", minimum=0)
         check_float("lyric_loss_weight", self.lyric_loss_weight, 0.0)
-        check_int("lyric_vocab_size", self.lyric_vocab_size)
+        self._check_size("lyric_vocab_size")
         for name in ("alignment_layer", "alignment_head"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), minimum=0)

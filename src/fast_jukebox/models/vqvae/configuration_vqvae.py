@@ -6,12 +6,20 @@ import itertools
 import operator
 
 from fast_jukebox.models.configuration_utils import (
+    MOST,
+    MOST_FACTOR,
     FastJukeboxBaseConfig,
     check_bool,
+    check_dilations,
     check_float,
     check_int,
     check_int_list,
+    shown,
 )
+
+# The largest values of fields, see `MOST`; sizes that are products of fields are bounded too.
+_LARGEST = {"sampling_rate": 2**20, "embed_dim": 2**14, "codebook_size": 2**20, "width": 2**14, "depth": 64}
+_MOST_BLOCKS = 4096
 
 
 class FastJukeboxVQVAEConfig(FastJukeboxBaseConfig):
@@ -89,27 +97,44 @@ class FastJukeboxVQVAEConfig(FastJukeboxBaseConfig):
     def validate(self) -> None:
         """See [`FastJukeboxBaseConfig.validate`]."""
         for name in ("sampling_rate", "embed_dim", "codebook_size", "width", "depth", "dilation_growth_rate", "linf_k"):
-            check_int(name, getattr(self, name))
-        check_int_list("downs", self.downs)
-        check_int_list("strides", self.strides, minimum=2, length=len(self.downs))
+            check_int(name, getattr(self, name), maximum=_LARGEST.get(name, MOST))
+        check_int_list("downs", self.downs, maximum=16)
+        check_int_list("strides", self.strides, minimum=2, length=len(self.downs), maximum=64)
         for stride in self.strides:
             if stride % 2:
                 raise ValueError(f"`strides` must be even, so that lengths divide exactly, got {self.strides!r}")
-        check_int_list("multipliers", self.multipliers, length=len(self.downs))
+        check_int_list("multipliers", self.multipliers, length=len(self.downs), maximum=64)
         if self.dilation_cycle is not None:
             check_int("dilation_cycle", self.dilation_cycle)
+        self._validate_sizes()
         check_bool("reverse_decoder_dilation", self.reverse_decoder_dilation)
-        check_float("conv_multiplier", self.conv_multiplier, 0.0, open_minimum=True)
+        check_float("conv_multiplier", self.conv_multiplier, 0.0, MOST_FACTOR, open_minimum=True)
         check_float("codebook_decay", self.codebook_decay, 0.0, 1.0)
         for name in ("revival_threshold", "commit_weight", "l1_weight", "l2_weight", "linf_weight"):
             check_float(name, getattr(self, name), 0.0)
         check_float("multispectral_weight", self.multispectral_weight, 0.0)
-        check_int_list("multispectral_n_fft", self.multispectral_n_fft)
+        check_int_list("multispectral_n_fft", self.multispectral_n_fft, maximum=2**20)
         resolutions = len(self.multispectral_n_fft)
         check_int_list("multispectral_hop_length", self.multispectral_hop_length, length=resolutions)
         check_int_list("multispectral_win_length", self.multispectral_win_length, length=resolutions)
         for name in ("bandwidth_l1", "bandwidth_l2", "bandwidth_spectral", "initializer_range"):
             check_float(name, getattr(self, name), 0.0, open_minimum=True)
+
+    def _validate_sizes(self) -> None:
+        """What several fields make together."""
+        hop = self.hop_lengths[-1]
+        if hop > MOST:
+            raise ValueError(f"`strides` ** `downs` must multiply to at most {MOST} samples a code, got {shown(hop)}")
+        deepest = self.depth * max(self.multipliers)
+        check_dilations("dilation_growth_rate", self.dilation_growth_rate, self.dilation_cycle, deepest)
+        # A level has a stack for each halving up to it, so many blocks long.
+        halvings = itertools.accumulate(self.downs)
+        blocks = sum(down * self.depth * factor for down, factor in zip(halvings, self.multipliers, strict=True))
+        if blocks > _MOST_BLOCKS:
+            raise ValueError(
+                f"`downs`, `depth` and `multipliers` must give an encoder at most {_MOST_BLOCKS} residual blocks, got "
+                f"{blocks}"
+            )
 
 
 __all__ = ["FastJukeboxVQVAEConfig"]
