@@ -33,11 +33,11 @@ from benchmarks.musicgen import measure_musicgen
 from benchmarks.published import PublishedLoop
 from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_peak_memory, timed, wait, write_report
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
-from fast_jukebox.generation.engine import ENGINES, make_step, sample_window, sampling_mode
-from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
-from fast_jukebox.generation.threads import suited_threads
 from fast_jukebox.generation.windows import SCHEDULES, parallel_windows, sequential_windows
 from fast_jukebox.pipelines import default_model_path
+from fast_jukebox.sampling.engine import ENGINES, make_step, sample_window, sampling_mode
+from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
+from fast_jukebox.sampling.threads import suited_threads
 
 PUBLISHED_HOPS = (0.5, 0.5, 0.125)
 OVERLAP = 0.125  # of a parallel window, the default of generation

@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.generation import model_of
 from benchmarks.report import machine, wait, write_report
 from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
-from fast_jukebox.generation.engine import (
+from fast_jukebox.sampling.engine import (
     ENGINES,
     EagerStep,
     ProgramStep,
@@ -34,8 +34,8 @@ from fast_jukebox.generation.engine import (
     sample_window,
     sampling_mode,
 )
-from fast_jukebox.generation.sampling import SamplingSettings, uniform_noise
-from fast_jukebox.generation.threads import suited_threads
+from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
+from fast_jukebox.sampling.threads import suited_threads
 
 PARTS = {
     "conditioning": (FastJukeboxPrior, "condition"),

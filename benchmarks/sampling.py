@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.report import machine, timed, write_report
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.generation.engine import ENGINES, EagerStep, make_step
-from fast_jukebox.generation.sampling import SamplingSettings
+from fast_jukebox.sampling.engine import ENGINES, EagerStep, make_step
+from fast_jukebox.sampling.filtering import SamplingSettings
 
 SONG_SECONDS = 60.0
 EARLY = 100

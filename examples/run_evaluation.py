@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fast_jukebox import FastJukeboxModel
-from fast_jukebox.audio import load_audio, save_audio
+from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.songs import SongLimits, load_songs
 from fast_jukebox.evaluation.controls import random_notes, white_noise
@@ -57,8 +57,8 @@ from fast_jukebox.evaluation.report import (
     level_names,
     training_markdown,
 )
-from fast_jukebox.generation.progress import ProgressBars
 from fast_jukebox.hub import renew_model_card, require_license, stated_figures, write_model_card
+from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 
 PICTURE = "spectrograms.png"

@@ -6,8 +6,8 @@ Importing this package makes its models known to `AutoConfig` and `AutoModel` an
 from typing import TYPE_CHECKING, Any
 
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
-from fast_jukebox.generation.mixin import FastJukeboxGenerationOutput
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxOutput
+from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationOutput
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxPriorOutput
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig, FastJukeboxVQVAEOutput
 from fast_jukebox.processing import FastJukeboxProcessor

@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from fast_jukebox.audio import load_audio
-from fast_jukebox.generation.checks import check_count, check_device
+from fast_jukebox.audio.io import load_audio
 from fast_jukebox.generation.configuration import check_duration
-from fast_jukebox.generation.progress import ProgressBars
-from fast_jukebox.generation.sampling import fresh_seed
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
+from fast_jukebox.sampling.checks import check_count, check_device
+from fast_jukebox.sampling.filtering import fresh_seed
+from fast_jukebox.sampling.progress import ProgressBars
 
 TASK = "fast-jukebox"
 """Name of the task."""
@@ -259,12 +259,3 @@ def register_pipeline() -> None:
 
 
 register_pipeline()
-
-__all__ = [
-    "TASK",
-    "FastJukeboxPipeline",
-    "FastJukeboxPipelineOutput",
-    "check_device",
-    "default_model_path",
-    "register_pipeline",
-]

@@ -85,6 +85,3 @@ def _register_processor() -> None:
 def _register_pipeline() -> None:
     # The module registers its task at its end, also where it is what imported transformers' pipelines just now.
     importlib.import_module("fast_jukebox.pipelines")
-
-
-__all__ = ["register_models", "register_task"]

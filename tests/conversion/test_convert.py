@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
-from fast_jukebox.cli import app
 from fast_jukebox.conversion import convert, transformers4
 from fast_jukebox.conversion.convert import convert_checkpoint
 from fast_jukebox.hub import HubError, require_license
+from fast_jukebox_cli.app import app
 
 
 def same(one, other):

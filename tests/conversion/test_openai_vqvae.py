@@ -4,8 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fast_jukebox.conversion.openai import convert_vqvae
-from fast_jukebox.conversion.openai_vqvae import key_map, vqvae_config
+from fast_jukebox.conversion.openai_vqvae import convert_vqvae, key_map, vqvae_config
 
 HPARAMS = {
     "downs_t": [2, 1],

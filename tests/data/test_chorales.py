@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.audio import load_audio
+from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data import chorales
 from fast_jukebox.data.chorales import (
     GENERAL_MIDI_PROGRAMS,
@@ -23,7 +23,7 @@ from fast_jukebox.data.chorales import (
     sounding_notes,
     write_midi,
 )
-from fast_jukebox.data.listening import check_notes, check_sound
+from fast_jukebox.data.scanning import check_notes, check_sound
 from fast_jukebox.data.scores import Chorale, NoChoraleError, ScoreNote
 
 

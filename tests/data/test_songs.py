@@ -11,7 +11,7 @@ from datasets import Audio, Dataset, DatasetDict, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.audio import load_audio, save_audio
+from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.songs import SongLimits, _assign_splits, load_songs, save_songs, scan_songs
 
 RATE = 8000

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fast_jukebox.audio import save_audio
+from fast_jukebox.audio.io import save_audio
 from fast_jukebox.evaluation.embeddings import (
     AudioEmbedding,
     AudioTagger,

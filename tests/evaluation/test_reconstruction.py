@@ -4,7 +4,7 @@ import torch
 from fast_jukebox import FastJukeboxVQVAE
 from fast_jukebox.evaluation import reconstruction
 from fast_jukebox.evaluation.reconstruction import reconstruction_figures, whole_codes
-from fast_jukebox.models.vqvae.figures import ReconstructionReport
+from fast_jukebox.models.vqvae.metrics import ReconstructionReport
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.cli import app
 from fast_jukebox.data.chorales import RenderReport
 from fast_jukebox.evaluation.controls import random_notes
 from fast_jukebox.evaluation.pitch import SCALES
+from fast_jukebox_cli.app import app
 
 RATE = 8000
 TRAINING = ["--use_cpu", "true", "--disable_tqdm", "true"]

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from fast_jukebox import FastJukeboxModel, FastJukeboxVQVAE
 from fast_jukebox.data.codes import encode_songs
-from fast_jukebox.data.hub_data import push_songs
+from fast_jukebox.data.push import push_songs
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.distillation import DistillationArguments, DistillationStage
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.generation import FastJukeboxGenerationConfig, batching, estimate
+from fast_jukebox.generation import FastJukeboxGenerationConfig, estimate
 from fast_jukebox.generation.estimate import estimate_generation, level_batches, weight_bytes
 from fast_jukebox.generation.windows import Layout
+from fast_jukebox.sampling import memory as batching
 
 
 def parts(model):

@@ -8,8 +8,8 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import decoding
-from fast_jukebox.generation.progress import GenerationCancelled
-from fast_jukebox.models.prior.static import StaticProgram
+from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
+from fast_jukebox.sampling.progress import GenerationCancelled
 
 CASES = {
     "from nothing": {},

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fast_jukebox.metrics
-from fast_jukebox.audio import save_audio
+from fast_jukebox.audio.io import save_audio
 from fast_jukebox.evaluation.embeddings import embed_songs, load_embedding
 from fast_jukebox.metrics.loading import FOLDER, METRICS
 

@@ -19,8 +19,8 @@ from fast_jukebox import (
     FastJukeboxVQVAE,
     FastJukeboxVQVAEConfig,
 )
+from fast_jukebox.hub.errors import HubError
 from fast_jukebox.models.loading import (
-    HubError,
     check_weights,
     download_arguments,
     find_weights,

@@ -246,7 +246,7 @@ def test_the_page_runs_as_written(words_model, words_files, tmp_path, monkeypatc
     """Each snippet of docs/metadata.md, on a tiny model and in tiny durations."""
     from typer.testing import CliRunner
 
-    from fast_jukebox import cli
+    from fast_jukebox_cli import app as cli
 
     page = (repository_root / "docs" / "metadata.md").read_text(encoding="utf-8")
     page = re.sub(r"(\bduration[= ])20\b", r"\g<1>0.05", page)

@@ -20,7 +20,7 @@ from fast_jukebox.hub import write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.loading import level_name, read_config
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.unfinished import clear_unfinished, unfinished_path
+from fast_jukebox.utils.files import clear_unfinished, unfinished_path
 
 LICENSE_NAME = "jukebox-noncommercial"
 LICENSE_LINK = "https://github.com/openai/jukebox/blob/master/LICENSE"
@@ -281,6 +281,3 @@ def _write_card(folder: Path, name: str, source: str, config: FastJukeboxConfig)
         tags=["jukebox", "non-commercial"],
         usage=_USAGE.format(name=name) if labelled else None,
     )
-
-
-__all__ = ["DTYPES", "Checkpoint", "Progress", "Transformers4Checkpoint", "convert_checkpoint"]

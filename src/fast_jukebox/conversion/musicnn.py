@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from fast_jukebox.audio import write_atomically
+from fast_jukebox.audio.io import write_atomically
 
 CHECKPOINTS = {"musicnn_mtt": "MTT_musicnn", "musicnn_msd": "MSD_musicnn"}
 """Folder in the wheel of each network."""

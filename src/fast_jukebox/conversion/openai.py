@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fast_jukebox.conversion.openai_prior import convert_prior, prior_config, prior_tensors
-from fast_jukebox.conversion.openai_vqvae import convert_vqvae, vqvae_config
+from fast_jukebox.conversion.openai_prior import prior_config, prior_tensors
+from fast_jukebox.conversion.openai_vqvae import vqvae_config
 from fast_jukebox.conversion.parts import Part, prior_part, vqvae_part
 from fast_jukebox.conversion.pickles import read_state_dict
 from fast_jukebox.conversion.published import MODELS, check_hyperparameters, published_model
@@ -143,6 +143,3 @@ def _find(names: Mapping[str, str], source: Path, model: str | None) -> dict[str
         where = " or ".join(f"`{folder}`" for folder in folders)
         raise FileNotFoundError(f"{where} lacks {', '.join(missing)}; wanted are {', '.join(names.values())}")
     return found
-
-
-__all__ = ["OpenAICheckpoint", "convert_prior", "convert_vqvae", "detect_model", "is_openai_folder"]

@@ -285,6 +285,3 @@ def _check_supported(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any
         raise ValueError(f"`attn_order` must be one of {sorted(_PATTERN_CYCLES)}, got {order!r}")
     if hparams.get("use_tokens", False) and hparams.get("prime_attn_order", 2) != 2:
         raise ValueError(f"`prime_attn_order` must be 2, got {hparams['prime_attn_order']!r}")
-
-
-__all__ = ["convert_prior", "drop_tied_output", "key_map", "prior_config", "prior_tensors", "transposed_keys"]

@@ -114,6 +114,3 @@ def _stack(ours: str, theirs: str, depth: int) -> dict[str, str]:
         names[f"{ours}.blocks.{block}.conv_in"] = f"{theirs}.model.{block}.model.1"
         names[f"{ours}.blocks.{block}.conv_out"] = f"{theirs}.model.{block}.model.3"
     return names
-
-
-__all__ = ["convert_vqvae", "key_map", "vqvae_config"]

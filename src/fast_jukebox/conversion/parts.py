@@ -100,6 +100,3 @@ def _without_weights(kind: type[Any], config: Any) -> Any:
             return kind(config)
     except (RuntimeError, OverflowError, MemoryError) as error:
         raise ValueError(f"no {kind.__name__} can be made of these hyperparameters: {error}") from error
-
-
-__all__ = ["Part", "Rename", "prior_part", "vqvae_part"]

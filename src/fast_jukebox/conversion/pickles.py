@@ -73,6 +73,3 @@ def _explained(error: Exception) -> str:
     first = reason[1] if reason else next(iter(str(error).splitlines()), "")
     first = "" if first.startswith("Weights only load failed") else f": {first}"
     return f"is no checkpoint that can be read; it may be damaged or cut short ({type(error).__name__}{first})"
-
-
-__all__ = ["read_pickle", "read_state_dict"]

@@ -189,6 +189,3 @@ def _wanted_kind(key: Any, value: Any) -> str | None:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-__all__ = ["MODELS", "VQVAE", "check_hyperparameters", "published_model"]

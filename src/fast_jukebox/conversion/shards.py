@@ -107,6 +107,3 @@ def _ready(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _is_finite(tensor: Tensor) -> bool:
     """Whether all numbers are; by the least and the greatest, which NaN is if it is anywhere: no mask is made."""
     return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
-
-
-__all__ = ["parse_size", "plan_shards", "size_in", "write_shards"]

@@ -141,6 +141,3 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 def _listing(what: str, names: list[str]) -> str:
     return f"{len(names)} {what}: {', '.join(names)}" if names else ""
-
-
-__all__ = ["Shape", "Source", "check_key_map", "check_tensors", "convert_state_dict", "strip_prefix", "taken"]

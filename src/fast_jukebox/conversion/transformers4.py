@@ -409,17 +409,3 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except SafetensorError as error:
         raise ValueError(f"`{path}` is damaged or cut short: {error}") from error
-
-
-__all__ = [
-    "MODEL_TYPE",
-    "check_prefixes",
-    "checked_tensors",
-    "hyperparameters",
-    "parts_of",
-    "prefix_of",
-    "prior_name",
-    "read_model",
-    "read_tensors",
-    "vqvae_name",
-]

@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio import save_audio, write_atomically
-from fast_jukebox.data.listening import check_notes, check_sound
+from fast_jukebox.audio.io import save_audio, write_atomically
+from fast_jukebox.data.scanning import check_notes, check_sound
 from fast_jukebox.data.scores import Chorale, NoChoraleError, chorale_paths, natural_order, read_chorale, require
 
 GENERAL_MIDI_PROGRAMS = {
@@ -344,21 +344,3 @@ def _finished_rows(folder: Path, recipe: ChoraleRecipe) -> list[dict[str, Any]]:
 def _write_rows(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
     lines = [json.dumps(rows[name], ensure_ascii=False) + "\n" for name in sorted(rows, key=natural_order)]
     write_atomically(folder / METADATA_FILE, lambda file: file.write("".join(lines).encode("utf-8")))
-
-
-__all__ = [
-    "GENERAL_MIDI_PROGRAMS",
-    "METADATA_FILE",
-    "TONICS",
-    "ChoraleRecipe",
-    "Performance",
-    "RenderReport",
-    "choose_performance",
-    "choose_split",
-    "play_midi",
-    "render_chorale",
-    "render_chorales",
-    "soundfont_path",
-    "sounding_notes",
-    "write_midi",
-]

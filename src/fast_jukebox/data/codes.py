@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from fast_jukebox.audio import load_audio
+from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.windows import WindowSampler
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
@@ -88,7 +88,7 @@ def load_codes(
     """Codes that [`encode_songs`] made.
 
     Args:
-        folder: where they are, or the name of a data set that [`~fast_jukebox.data.hub_data.push_codes`] made.
+        folder: where they are, or the name of a data set that [`~fast_jukebox.data.push.push_codes`] made.
         vqvae: whose codes they must be; `None` takes any.
         revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
 
@@ -99,7 +99,7 @@ def load_codes(
     """
     from datasets import load_dataset
 
-    from fast_jukebox.data.hub_data import check_codes, find_dataset
+    from fast_jukebox.data.push import check_codes, find_dataset
 
     path = find_dataset(folder, revision=revision, token=token, local_files_only=local_files_only)
     shards = sorted(path.glob("*-*.parquet"))
@@ -320,6 +320,3 @@ def _values(table: Any, column: str) -> np.ndarray:
 
 def _slice(table: Any, column: str, start: int, length: int) -> Tensor:
     return torch.from_numpy(_values(table, column)[start : start + length].astype(np.int64))
-
-
-__all__ = ["CodeWindows", "encode_songs", "load_codes", "require_splits", "vqvae_fingerprint"]

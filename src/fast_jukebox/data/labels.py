@@ -149,6 +149,3 @@ def _encoded(
     named = sum(artist > 0 for artist, _ in ids), sum(genres[0] > 0 for _, genres in ids), sum(map(bool, texts))
     logger.info("of %d songs, %d have a known artist, %d a known genre, %d lyrics", len(ids), *named)
     return ids, texts
-
-
-__all__ = ["WindowLabels", "labelled_config"]

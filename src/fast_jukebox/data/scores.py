@@ -131,6 +131,3 @@ def _title(name: str) -> str:
     """The title of a chorale, or of the version (`bwv112.5-sc`) that it is one of, or its number."""
     titles = _titles()
     return titles.get(name) or titles.get(name.partition("-")[0]) or "Chorale BWV " + name.removeprefix("bwv")
-
-
-__all__ = ["Chorale", "NoChoraleError", "ScoreNote", "chorale_paths", "natural_order", "read_chorale", "require"]

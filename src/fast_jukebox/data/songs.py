@@ -2,7 +2,7 @@
 
 What cannot be used is reported by name with the reason and left out. Nothing here needs torchcodec, which datasets asks
 for when it decodes sound or builds an AudioFolder: rows hold `{"path", "bytes"}`, and
-[`load_audio`][fast_jukebox.audio.load_audio] reads those.
+[`load_audio`][fast_jukebox.audio.io.load_audio] reads those.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio import MAX_DURATION, audio_info, stream_audio, write_atomically
+from fast_jukebox.audio.io import MAX_DURATION, audio_info, stream_audio, write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -107,7 +107,7 @@ def load_songs(
     """
     from datasets import Dataset, DatasetDict
 
-    from fast_jukebox.data.hub_data import find_dataset, scan_fetched_songs
+    from fast_jukebox.data.push import find_dataset, scan_fetched_songs
 
     if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
         raise ValueError(f"`test_share` must be in [0, 1), got {test_share!r}")
@@ -396,6 +396,3 @@ def _with_bytes(rows: Dataset) -> Any:
     column = pyarrow.array(sounds, type=Audio().pa_type)
     table = table.set_column(table.column_names.index("audio"), "audio", column)
     return table.replace_schema_metadata(schema.arrow_schema.metadata)
-
-
-__all__ = ["AUDIO_SUFFIXES", "METADATA_FILE", "SongLimits", "SongScan", "load_songs", "save_songs", "scan_songs"]

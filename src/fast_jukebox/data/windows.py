@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from fast_jukebox.audio import load_audio
+from fast_jukebox.audio.io import load_audio
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,6 +125,3 @@ def stack_items(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     {'codes': (3, 8)}
     """
     return {name: torch.stack([item[name] for item in items]) for name in items[0]}
-
-
-__all__ = ["SoundWindows", "WindowSampler", "stack_items"]

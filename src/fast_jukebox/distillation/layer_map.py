@@ -143,6 +143,3 @@ class LayerMap:
 
 def _layers_of(pattern: str, patterns: Sequence[str]) -> list[int]:
     return [layer for layer, word in enumerate(patterns) if word == pattern]
-
-
-__all__ = ["LayerMap"]

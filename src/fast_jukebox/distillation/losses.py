@@ -141,16 +141,3 @@ def data_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:
     if student.shape != teacher.shape:
         raise ValueError(f"`student` must have the teacher's shape {tuple(teacher.shape)}, got {tuple(student.shape)}")
-
-
-__all__ = [
-    "INTERMEDIATE_TERMS",
-    "LOSSES",
-    "TERMS",
-    "attention_mse",
-    "check_weights",
-    "data_cross_entropy",
-    "hidden_state_mse",
-    "kl_divergence",
-    "prediction_cross_entropy",
-]

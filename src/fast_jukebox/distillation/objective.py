@@ -231,6 +231,3 @@ class _TeacherWalk:
                 self.waiting[self.done] = output
             self.hidden = output.hidden_states
             self.done += 1
-
-
-__all__ = ["DistillationObjective", "DistillationOutput"]

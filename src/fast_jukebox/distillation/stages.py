@@ -176,6 +176,3 @@ def _shape(schedule: str, step: int, warmup: int, length: int) -> float:
     if schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
     return 1.0
-
-
-__all__ = ["PAPER_STAGES", "SCHEDULES", "DistillationStage", "StageSchedule", "parse_stages"]

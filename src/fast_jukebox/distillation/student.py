@@ -141,6 +141,3 @@ def _value(config: FastJukeboxPriorConfig, name: str) -> Any:
     if name == "upper_codebook_size" and config.has_upper_level:
         return config.upper_codebook_size or config.codebook_size
     return getattr(config, name)
-
-
-__all__ = ["check_student", "initialize_student", "student_config", "student_patterns"]

@@ -351,6 +351,3 @@ def _read_json(text: str) -> Any:
         return json.loads(source)
     except json.JSONDecodeError as error:
         raise ValueError(f"`stages` must be JSON, got {source!r}: {error}") from error
-
-
-__all__ = ["DistillationArguments", "DistillationTrainer"]

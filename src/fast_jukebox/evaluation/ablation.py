@@ -268,14 +268,3 @@ def _cost_table(results: Mapping[str, Any]) -> str:
             rate = 1 / found["sampling_seconds"][depth]
             rows.append(f"| {_title(results, level)} | {depth} | {' | '.join(cells)} | {rate:,.0f} |")
     return "\n".join(rows)
-
-
-__all__ = [
-    "ablation_markdown",
-    "plot_curves",
-    "speed_up",
-    "system_title",
-    "training_cost",
-    "training_story",
-    "write_ablation",
-]

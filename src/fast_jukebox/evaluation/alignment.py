@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast_jukebox.audio import write_atomically
+from fast_jukebox.audio.io import write_atomically
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.lyrics import window_lyrics
@@ -274,6 +274,3 @@ def _pieces(text: str, unit: str) -> Iterator[tuple[int, int]]:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
-
-
-__all__ = ["UNITS", "AlignedText", "LyricsAlignment", "lyrics_alignment", "monotone_path"]

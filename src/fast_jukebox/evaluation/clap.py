@@ -143,6 +143,3 @@ def clap_score(
         cosines[index] = float((clap(audio[None])[0] @ wanted[index]).mean())
     values = torch.from_numpy(cosines)
     return bootstrap(lambda weights: float(weights @ values / weights.sum()), range(len(sounds)), resamples, seed)
-
-
-__all__ = ["Clap", "clap_score"]

@@ -125,6 +125,3 @@ def _frechet(shrinkage: bool) -> Callable[[Tensor, Tensor], float]:
 
 def _kernel(samples: Tensor, reference: Tensor) -> float:
     return kernel_distance(samples, reference) if min(len(samples), len(reference)) > 1 else math.nan
-
-
-__all__ = ["FEW_SONGS", "Comparison", "compare_sets", "comparison_numbers", "estimate_numbers"]

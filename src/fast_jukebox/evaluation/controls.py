@@ -58,6 +58,3 @@ def chord(pitches: Sequence[int], samples: int, sampling_rate: int, partials: in
                 total += torch.sin(2 * torch.pi * partial * frequency * time + partial**2) / partial
     fade = (torch.minimum(time, time.flip(0)) / 0.01).clamp_max(1.0)
     return (total * fade / (3.0 * len(pitches))).float()
-
-
-__all__ = ["chord", "random_notes", "white_noise"]

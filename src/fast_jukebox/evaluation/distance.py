@@ -304,19 +304,3 @@ def _ledoit_wolf(windows: Tensor) -> float:
     squares = float(centred.square().sum(dim=1).square().mean() / dimensions)
     variance = (squares - float(covariance.square().sum()) / dimensions) / count
     return min(max(variance / distance, 0.0), 1.0) if distance > 0 else 1.0
-
-
-__all__ = [
-    "Estimate",
-    "Floor",
-    "bootstrap",
-    "estimate",
-    "frechet_distance",
-    "frechet_statistic",
-    "kernel_distance",
-    "kernel_statistic",
-    "median_distance",
-    "real_floor",
-    "tag_divergence",
-    "tag_statistic",
-]

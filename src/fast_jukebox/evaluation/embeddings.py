@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio import load_audio, write_atomically
+from fast_jukebox.audio.io import load_audio, write_atomically
 
 Sound: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor"
 """A file, or samples (T,)."""
@@ -252,18 +252,3 @@ def cut_windows(audio: Tensor, samples: int) -> Tensor:
             f"`audio` must have the shape (N, T) with at least {samples} samples, got {tuple(audio.shape)}"
         )
     return audio[:, : audio.shape[1] // samples * samples].unflatten(1, (-1, samples))
-
-
-__all__ = [
-    "EMBEDDINGS",
-    "AudioEmbedding",
-    "AudioTagger",
-    "EmbeddingSet",
-    "Sound",
-    "cut_windows",
-    "embed_songs",
-    "load_embedding",
-    "model_slug",
-    "read_sound",
-    "weights_digest",
-]

@@ -87,6 +87,3 @@ class EncoderEmbedding:
         batches = windows.flatten(0, 1).split(_BATCH_WINDOWS)
         found = torch.cat([self._frames(batch.to(self.device)).mean(dim=2).cpu() for batch in batches])
         return found.unflatten(0, windows.shape[:2])
-
-
-__all__ = ["WINDOW_SECONDS", "EncoderEmbedding"]

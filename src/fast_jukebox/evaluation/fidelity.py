@@ -107,6 +107,3 @@ def _fidelity(sums: Tensor, codes: int) -> TeacherFidelity:
         accuracy=hits,
         codes=codes,
     )
-
-
-__all__ = ["TeacherFidelity", "compare_with_teacher"]

@@ -213,13 +213,3 @@ def _checked(codes: Tensor, codebook_size: int) -> Tensor:
             + (f"from {int(codes.min())} to {int(codes.max())}" if len(codes) else "")
         )
     return codes
-
-
-__all__ = [
-    "BigramModel",
-    "CodeLikelihood",
-    "UnigramModel",
-    "count_likelihood",
-    "prior_likelihood",
-    "stacked_windows",
-]

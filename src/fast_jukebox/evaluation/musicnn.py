@@ -166,6 +166,3 @@ class MusicnnEmbedding:
 
     def __call__(self, audio: Tensor) -> Tensor:
         return self.embed_and_tag(audio)[0]
-
-
-__all__ = ["MSD_TAGS", "MTT_TAGS", "TAGS", "Musicnn", "MusicnnEmbedding"]

@@ -200,6 +200,3 @@ def _assign_notes(peaks: Tensor) -> Tensor:
         rest = rest.scatter(1, chosen, left)
         strength = strength.scatter_add(1, pitch[:, None], torch.where(taken, best, 0.0)[:, None])
     return strength
-
-
-__all__ = ["HIGHEST_PITCH", "LOWEST_PITCH", "NoteFrames", "find_notes", "shortest_clip"]

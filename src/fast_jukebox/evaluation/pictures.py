@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fast_jukebox.audio import write_atomically
+from fast_jukebox.audio.io import write_atomically
 from fast_jukebox.evaluation.plots import decibels, mel_power
 
 if TYPE_CHECKING:
@@ -190,6 +190,3 @@ def require_matplotlib(names: Sequence[str] = ()) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError('pictures need matplotlib: pip install "fast-jukebox[plots]"') from error
-
-
-__all__ = ["FORMATS", "envelope", "picture_path", "plot_levels", "plot_waveforms", "require_matplotlib"]

@@ -264,23 +264,3 @@ def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> fl
     weights = [1.0] * len(values) if weights is None else weights
     total = math.fsum(weights)
     return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total if total > 0 else math.nan
-
-
-__all__ = [
-    "CLIP_SECONDS",
-    "KEYS",
-    "PITCH_CLASSES",
-    "SCALES",
-    "ClipPitch",
-    "Key",
-    "PitchSummary",
-    "analyse_clip",
-    "analyse_song",
-    "best_key",
-    "distance_within",
-    "jensen_shannon",
-    "mean_profile",
-    "pitch_class_seconds",
-    "profile_distance",
-    "summarise_pitch",
-]

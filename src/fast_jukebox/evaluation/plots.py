@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.audio import write_atomically
+from fast_jukebox.audio.io import write_atomically
 
 if TYPE_CHECKING:
     from fast_jukebox.evaluation.alignment import LyricsAlignment
@@ -150,6 +150,3 @@ def plot_alignment(path: str | os.PathLike[str], alignment: LyricsAlignment) -> 
     path = Path(path)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=75, metadata={"Software": None}))
     return path
-
-
-__all__ = ["mel_filters", "mel_spectrogram", "plot_alignment", "plot_spectrograms"]

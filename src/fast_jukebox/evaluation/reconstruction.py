@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from fast_jukebox.models.vqvae.figures import ReconstructionReport
+from fast_jukebox.models.vqvae.metrics import ReconstructionReport
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
 
 _PIECE_SAMPLES = 2**20
@@ -71,6 +71,3 @@ def _add(
 def whole_codes(recording: Tensor, hop_length: int) -> Tensor:
     """A recording (T,) cut to a multiple of a hop length."""
     return recording[: len(recording) // hop_length * hop_length]
-
-
-__all__ = ["reconstruction_figures", "whole_codes"]

@@ -195,17 +195,3 @@ def _cell(value: Any) -> str:
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-__all__ = [
-    "CLIP_SETS",
-    "FIGURES_NOTE",
-    "LEVEL_FIGURES",
-    "PITCH_FIGURES",
-    "TEACHER_FIGURES",
-    "TEACHER_NOTE",
-    "card_figures",
-    "figures_markdown",
-    "level_names",
-    "training_markdown",
-]

@@ -98,6 +98,3 @@ def _compare(curves: list[Tensor], positions: list[list[int]]) -> tuple[float, f
         ranks.append(smaller.mean(dim=1))
     mean = torch.cat(elsewhere).mean().clamp(min=1e-12)
     return float(torch.cat(at_seams).mean() / mean), float(torch.cat(ranks).mean())
-
-
-__all__ = ["SeamFigures", "seam_figures"]

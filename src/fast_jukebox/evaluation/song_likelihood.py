@@ -89,6 +89,3 @@ def song_bits(
         codes = [float(score.codes) for score in scores]
         found.append(SongBits(torch.tensor(bits, dtype=torch.float64), torch.tensor(codes, dtype=torch.float64)))
     return found
-
-
-__all__ = ["SongBits", "song_bits"]

@@ -110,6 +110,3 @@ def mel_matrix(bands: int = 64, lowest: float = 125.0, highest: float = 7500.0) 
     weights = torch.minimum(rise, fall).clamp_min(0)
     weights[0] = 0  # the constant part counts for no band
     return weights.float()
-
-
-__all__ = ["VGGish", "VGGishEmbedding", "mel_matrix"]

@@ -15,9 +15,9 @@ import torch
 from transformers.initialization import no_init_weights
 
 from fast_jukebox.generation.decoding import decoder_reach, pieces
-from fast_jukebox.generation.engine import make_step, sample_window, sampling_mode
-from fast_jukebox.generation.sampling import SamplingSettings
-from fast_jukebox.generation.threads import NARROW, granted_threads, share_out, single_threads, suited_threads
+from fast_jukebox.sampling.engine import make_step, sample_window, sampling_mode
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.threads import NARROW, granted_threads, share_out, single_threads, suited_threads
 
 _SECONDS = 0.5
 """What the steps of one timing may take, as far as a few steps allow."""
@@ -61,7 +61,7 @@ def measure_pace(
         length: codes of a window.
         settings: how codes are drawn.
         device: where to time.
-        engine: see [`~fast_jukebox.generation.engine.make_step`].
+        engine: see [`~fast_jukebox.sampling.engine.make_step`].
     """
     timed = min(rows, _CPU_ROWS) if device.type == "cpu" else rows
     cycle = _cycle(prior.config)
@@ -219,6 +219,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-__all__ = ["Pace", "measure_decoding", "measure_pace"]

@@ -39,6 +39,3 @@ class GenerationConfigLoading:
             if found is not None:
                 folder, name = os.path.split(found)
                 self.generation_config = self.generation_config_class.from_pretrained(folder, config_file_name=name)
-
-
-__all__ = ["GenerationConfigLoading"]

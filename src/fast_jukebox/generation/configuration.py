@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from fast_jukebox.generation.sampling import SamplingSettings
 from fast_jukebox.generation.windows import SCHEDULES
+from fast_jukebox.sampling.filtering import SamplingSettings
 
 DEFAULT_DURATION = 20.0
 """Seconds of a song where nothing says otherwise."""
@@ -149,15 +149,3 @@ def check_schedule(value: Any) -> None:
             "`schedule` must end with 'sequential': windows of the top level, which nothing conditions, cannot be "
             f"sampled apart; got {value!r}"
         )
-
-
-__all__ = [
-    "DEFAULT_DURATION",
-    "MAX_DURATION_SECONDS",
-    "FastJukeboxGenerationConfig",
-    "check_duration",
-    "check_fraction",
-    "check_schedule",
-    "default_hop_fraction",
-    "per_level",
-]

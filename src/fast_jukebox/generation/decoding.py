@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.checks import device_of
-from fast_jukebox.generation.threads import share_out, single_threads
+from fast_jukebox.sampling.checks import device_of
+from fast_jukebox.sampling.threads import share_out, single_threads
 
 FIRST_SAMPLES = 8192
 """Audio samples of the first piece, 0.2 s at 44.1 kHz, so that it is heard soon; each piece is twice as long as the one
@@ -80,6 +80,3 @@ def decode_song(vqvae: Any, codes: Tensor, level: int) -> Tensor:
 
 def _threads_of(device: torch.device) -> AbstractContextManager[None]:
     return single_threads() if device.type == "cpu" else nullcontext()
-
-
-__all__ = ["FIRST_SAMPLES", "LAST_SAMPLES", "decode_piece", "decode_song", "decoder_reach", "pieces"]

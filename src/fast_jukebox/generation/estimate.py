@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from fast_jukebox.generation.batching import MEMORY_SHARE, even_parts, free_memory, row_bytes
 from fast_jukebox.generation.calibration import measure_decoding, measure_pace
-from fast_jukebox.generation.checks import check_count, check_device, check_levels, device_of
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
-from fast_jukebox.generation.engine import check_engine
 from fast_jukebox.generation.plan import level_layout, level_settings, song_lengths
-from fast_jukebox.generation.progress import duration_text, level_name
-from fast_jukebox.generation.sampling import SamplingSettings
 from fast_jukebox.generation.windows import Layout
+from fast_jukebox.sampling.checks import check_count, check_device, check_levels, device_of
+from fast_jukebox.sampling.engine import check_engine
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.memory import MEMORY_SHARE, even_parts, free_memory, row_bytes
+from fast_jukebox.sampling.progress import duration_text, level_name
 
 _ANY = 2**31
 """Rows at once where nothing limits them."""
@@ -291,6 +291,3 @@ def _bytes(count: int) -> str:
         size /= 1000
         units.pop(0)
     return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"
-
-
-__all__ = ["Batch", "GenerationEstimate", "LevelEstimate", "estimate_generation", "level_batches", "weight_bytes"]

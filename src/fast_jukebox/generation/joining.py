@@ -34,6 +34,3 @@ def _middle_of_longest_run(agreed: list[int]) -> int:
         elif position + 1 - start > best:
             best_start, best = start, position + 1 - start
     return best_start + best // 2 if best else len(agreed) // 2
-
-
-__all__ = ["seam_positions"]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.checks import check_metadata, device_of
 from fast_jukebox.generation.metadata import check_song_lyrics, lyric_length_of, with_window_lyrics
-from fast_jukebox.generation.progress import level_name
 from fast_jukebox.generation.windows import Layout, Window
+from fast_jukebox.sampling.checks import check_metadata, device_of
+from fast_jukebox.sampling.progress import level_name
 
 
 def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
@@ -115,6 +115,3 @@ def window_metadata(
         labels[:, 1] += offset
     labels[:, 2] = length
     return labels
-
-
-__all__ = ["check_labels", "level_metadata", "window_metadata"]

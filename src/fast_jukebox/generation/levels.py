@@ -123,6 +123,3 @@ class LevelCodes:
         missing = end - self.offset - self.codes.shape[1]
         if missing > 0:
             self.codes = torch.cat([self.codes, self.codes.new_zeros((len(self.done), missing))], dim=1)
-
-
-__all__ = ["LevelCodes"]

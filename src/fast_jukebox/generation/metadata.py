@@ -85,6 +85,3 @@ def check_song_lyrics(name: str, labels: Tensor, config: Any) -> None:
         )
     if bool(((text[:, 1:] >= 0) & (text[:, :-1] < 0)).any()):
         raise ValueError(f"`{name}` lyrics must have -1 after their end only, got it before a character")
-
-
-__all__ = ["check_song_lyrics", "encode_metadata", "lyric_length_of", "with_window_lyrics"]

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fast_jukebox.generation.batching import row_bytes
-from fast_jukebox.generation.checks import check_device
-from fast_jukebox.generation.engine import release_programs
+from fast_jukebox.sampling.checks import check_device
+from fast_jukebox.sampling.engine import release_programs
+from fast_jukebox.sampling.memory import row_bytes
 
 HOMES = ("cpu", "disk")
 """Where the priors can live while they do not sample."""
@@ -226,6 +226,3 @@ def _unlinked(path: Path) -> bool:
 def _copied(tensor: Tensor, device: torch.device) -> Tensor:
     """On a device, and no part of a mapped file."""
     return tensor.to(device, copy=True)
-
-
-__all__ = ["HOMES", "Visits", "check_home", "offloaded_bytes", "set_offload", "visits"]

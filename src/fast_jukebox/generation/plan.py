@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.checks import (
+from fast_jukebox.generation.configuration import (
+    FastJukeboxGenerationConfig,
+    check_duration,
+    default_hop_fraction,
+    per_level,
+)
+from fast_jukebox.generation.labels import check_labels, level_metadata
+from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
+from fast_jukebox.sampling.checks import (
     check_codes_by_level,
     check_count,
     check_levels,
@@ -20,16 +28,8 @@ from fast_jukebox.generation.checks import (
     device_of,
     resolve_seeds,
 )
-from fast_jukebox.generation.configuration import (
-    FastJukeboxGenerationConfig,
-    check_duration,
-    default_hop_fraction,
-    per_level,
-)
-from fast_jukebox.generation.labels import check_labels, level_metadata
-from fast_jukebox.generation.progress import level_name
-from fast_jukebox.generation.sampling import SamplingSettings
-from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.progress import level_name
 
 _SETTINGS = ("do_sample", "temperature", "top_k", "top_p")
 _SHAPES = ("schedule", "window_fractions", "hop_fractions")
@@ -304,15 +304,3 @@ def check_given(
             raise ValueError(
                 f"`{name}` must hold all {length} codes {where}, above `start_level` {start_level}; got {count}"
             )
-
-
-__all__ = [
-    "SongPlan",
-    "WindowShape",
-    "encode_prompt",
-    "level_layout",
-    "level_settings",
-    "plan_song",
-    "resolve_generation_config",
-    "song_lengths",
-]

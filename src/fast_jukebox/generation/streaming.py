@@ -7,13 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from fast_jukebox.generation import decoding
-from fast_jukebox.generation.batching import is_out_of_memory
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
-from fast_jukebox.generation.engine import release_programs
 from fast_jukebox.generation.offload import visits
-from fast_jukebox.generation.song import SongSampler
-from fast_jukebox.generation.window_sampling import WindowSampling
+from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Window
+from fast_jukebox.sampling.engine import release_programs
+from fast_jukebox.sampling.memory import is_out_of_memory
+from fast_jukebox.sampling.window import WindowSampling
 
 
 class StreamSampler(SongSampler):
@@ -160,6 +160,3 @@ class SongStream:
             if starts:
                 own.forget(min(starts))
             below = ahead[0].start // self.plan.ratios[level] if ahead else None
-
-
-__all__ = ["SongStream", "StreamSampler"]

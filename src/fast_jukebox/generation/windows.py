@@ -259,16 +259,3 @@ def parallel_windows(
 def sampled_codes(windows: Sequence[Window]) -> int:
     """How many codes a song's `windows` sample in all."""
     return sum(window.new_length for window in windows)
-
-
-__all__ = [
-    "SCHEDULES",
-    "Layout",
-    "Window",
-    "check_length",
-    "hop_of",
-    "parallel_windows",
-    "sampled_codes",
-    "sequential_windows",
-    "size_of",
-]

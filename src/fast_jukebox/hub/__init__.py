@@ -10,7 +10,7 @@ from fast_jukebox.hub.cards import (
 )
 from fast_jukebox.hub.errors import HubError, clear_hub_errors
 from fast_jukebox.hub.push import push_files, push_folder, push_model
-from fast_jukebox.hub.renewal import renew_model_card, stated_figures
+from fast_jukebox.hub.update_card import renew_model_card, stated_figures
 
 __all__ = [
     "LIBRARY_NAME",

@@ -312,18 +312,3 @@ def _formatted(value: float | str) -> str:
 
 def _cell(text: str) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
-
-
-__all__ = [
-    "LIBRARY_NAME",
-    "PICTURE",
-    "PIPELINE_TAG",
-    "TAGS",
-    "dataset_card",
-    "eval_results",
-    "model_card",
-    "place_picture",
-    "require_license",
-    "save_card",
-    "write_model_card",
-]

@@ -144,6 +144,3 @@ def _is_transport(error: BaseException) -> bool:
 
 def _path(name: str, kind: str) -> str:
     return f"datasets/{name}" if kind == "dataset" else name
-
-
-__all__ = ["HubError", "clear_hub_errors"]

@@ -195,6 +195,3 @@ def _is_sent(name: str) -> bool:
     if name == CARD or name.upper().startswith("LICENSE"):
         return True
     return name.endswith(_SENT_SUFFIXES) and not name.startswith(".") and not _LOGS.fullmatch(name)
-
-
-__all__ = ["push_files", "push_folder", "push_model"]

@@ -119,6 +119,3 @@ def set_distance(
     if not found:
         raise ValueError(f"`embedding` must be one that has tags, such as musicnn_mtt, got {embedding!r}")
     return comparison_numbers(found)
-
-
-__all__ = ["METRICS", "SET_ARGUMENTS", "ReferencesByKeyword", "load", "set_distance"]

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors
-from fast_jukebox.models.push import HubPushMixin
+from fast_jukebox.hub.push_mixin import HubPushMixin
 
 # Keys that transformers itself writes to or passes through a configuration without declaring a field for them.
 _TRANSFORMERS_KEYS = frozenset(
@@ -240,18 +240,3 @@ def check_dilations(name: str, rate: int, cycle: int | None, depth: int) -> None
         raise ValueError(
             f"`{name}` must give dilations of at most {MOST}, got {rate} ** {power} for a stack of {depth} blocks"
         )
-
-
-__all__ = [
-    "MOST",
-    "MOST_ENTRIES",
-    "MOST_FACTOR",
-    "FastJukeboxBaseConfig",
-    "check_bool",
-    "check_dilations",
-    "check_float",
-    "check_int",
-    "check_int_list",
-    "shown",
-    "written_config",
-]

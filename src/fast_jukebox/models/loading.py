@@ -15,9 +15,9 @@ from transformers import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import resolve_revision
 
-from fast_jukebox.hub import HubError, clear_hub_errors
+from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.configuration_utils import written_config
-from fast_jukebox.models.push import HubPushMixin
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
@@ -349,21 +349,3 @@ def _with_variant(filename: str, variant: str | None) -> str:
         return filename
     stem, extension = filename.rsplit(".", 1)
     return f"{stem}.{variant}.{extension}"
-
-
-__all__ = [
-    "COMPOSITE_MODEL_TYPE",
-    "HubError",
-    "SubmodelLoadingMixin",
-    "check_weights",
-    "default_model_path",
-    "download_arguments",
-    "find_weights",
-    "level_name",
-    "load_foreign",
-    "parts_of",
-    "pin_revision",
-    "read_config",
-    "read_weights",
-    "register_layout",
-]

@@ -114,6 +114,3 @@ def _listing(wrong: Mapping[str, Shape], wanted: Mapping[str, Shape], prefix: st
         f"{prefix}{names[0]}{f' and {len(names) - 1} like it' if len(names) > 1 else ''} {shape}, wanted {right}"
         for (_, shape, right), names in alike.items()
     )
-
-
-__all__ = ["clear_shape_errors", "clear_weight_errors", "file_shapes", "open_weights"]

@@ -61,14 +61,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
-
-
-__all__ = [
-    "CONFIG_NAME",
-    "PUBLISHED_NAMES",
-    "VOCABULARY_NAME",
-    "find_file",
-    "published_lists",
-    "read_json",
-    "write_json",
-]

@@ -40,6 +40,3 @@ def join_texts(texts: list[list[int]]) -> Tensor:
     longest = max(map(len, texts), default=0)
     rows = [text + [-1] * (longest - len(text)) for text in texts]
     return torch.tensor(rows, dtype=torch.int64).reshape(len(texts), longest)
-
-
-__all__ = ["join_texts", "window_lyrics"]

@@ -434,6 +434,3 @@ def _number(vocabulary: LabelVocabulary, known: list[LabelVocabulary]) -> int:
     if vocabulary not in known:
         known.append(vocabulary)
     return known.index(vocabulary)
-
-
-__all__ = ["FastJukeboxLabels", "FastJukeboxProcessor", "LevelLabels"]

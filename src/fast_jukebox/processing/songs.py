@@ -45,6 +45,3 @@ def check_song(song: Any) -> dict[str, Any]:
 
 def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
-
-
-__all__ = ["FIELDS", "check_song"]

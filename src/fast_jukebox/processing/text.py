@@ -104,6 +104,3 @@ def clean_lyrics(text: str, characters: str) -> CleanLyrics:
 def _is_silent(character: str) -> bool:
     """Accents and marks of direction, and the letters that the romanisation leaves out, are no loss."""
     return unicodedata.category(character) in ("Mn", "Cf") or character.lower() in "ъь"
-
-
-__all__ = ["LYRIC_CHARACTERS", "CleanLyrics", "clean_lyrics", "lower_name", "plain_name", "transliterate"]

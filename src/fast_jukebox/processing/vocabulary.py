@@ -244,15 +244,3 @@ def _checked_names(what: str, names: Any) -> dict[str, int]:
         if not isinstance(name, str) or not whole or not 0 <= number < _MOST_NAMES:
             raise ValueError(f"`{what}` must be texts with ids from 0 to {_MOST_NAMES - 1}, got {name!r}: {number!r}")
     return {UNKNOWN: 0, **names}
-
-
-__all__ = [
-    "UNKNOWN",
-    "LabelVocabulary",
-    "NameList",
-    "characters_of",
-    "fitting_names",
-    "names_in",
-    "read_lists",
-    "read_names",
-]

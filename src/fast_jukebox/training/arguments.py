@@ -44,6 +44,3 @@ def name_base_model(args: Any, source: str | None) -> None:
     """
     if args.hub_base_model is None and source is not None and not os.path.isdir(source):
         args.hub_base_model = source
-
-
-__all__ = ["checkpoint_to_resume", "name_base_model", "parse_arguments"]

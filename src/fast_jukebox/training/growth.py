@@ -64,6 +64,3 @@ def deep_layer(layer: int, depth: int, deep: int, cycle: int) -> int:
     """Where layer `layer` of `depth` stands among `deep` layers whose patterns go round in `cycle`."""
     index, pattern = divmod(layer, cycle)
     return ((index + 1) * (deep // cycle) // (depth // cycle) - 1) * cycle + pattern
-
-
-__all__ = ["deep_layer", "deepen"]

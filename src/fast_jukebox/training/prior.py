@@ -92,6 +92,3 @@ class PriorTrainer(FastJukeboxTrainer):
                 figures[2:] = [outputs.code_loss * kept.sum(), songs, outputs.lyric_loss * songs]
             self._hits += torch.stack([figure.float() for figure in figures])
         return loss.detach(), None, None
-
-
-__all__ = ["PriorTrainer"]

@@ -199,6 +199,3 @@ class FastJukeboxTrainer(Trainer):
                     if name.startswith("eval_") and name.removeprefix("eval_") not in _TIMINGS
                 }
         return {}
-
-
-__all__ = ["FastJukeboxTrainer", "FastJukeboxTrainingArguments"]

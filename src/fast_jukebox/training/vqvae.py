@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fast_jukebox.data.windows import SoundWindows
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
-from fast_jukebox.models.vqvae.figures import ReconstructionReport
 from fast_jukebox.models.vqvae.losses import magnitude_spectrogram
+from fast_jukebox.models.vqvae.metrics import ReconstructionReport
 from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
 
 
@@ -161,11 +161,3 @@ def merge_levels(models: Sequence[FastJukeboxVQVAE]) -> FastJukeboxVQVAE:
     for level, model in enumerate(models):
         merged.levels[level].load_state_dict(model.levels[level].state_dict())
     return merged
-
-
-__all__ = [
-    "VQVAETrainer",
-    "VQVAETrainingArguments",
-    "measure_bandwidth",
-    "merge_levels",
-]

@@ -277,5 +277,3 @@ PRESETS = {
     "fastjukebox-mini-12": (_mini, 12),
     "fastjukebox-mini-9": (_mini, 9),
 }
-
-__all__ = ["PRESETS", "FastJukeboxConfig"]

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from fast_jukebox.generation.mixin import FastJukeboxGenerationMixin
 from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
+from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationMixin
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
     check_weights,
@@ -27,7 +28,6 @@ from fast_jukebox.models.loading import (
     read_config,
 )
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
-from fast_jukebox.models.push import HubPushMixin
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes
 from fast_jukebox.processing import FastJukeboxProcessor
@@ -262,6 +262,3 @@ def _check_levels(source: str | os.PathLike[str], found: Sequence[str], num_leve
             f"`{source}` lacks the weights of {' and '.join(f'{names[part]} (`{part}`)' for part in missing)}; "
             f"it holds those of {', '.join(f'`{part}`' for part in found)}"
         )
-
-
-__all__ = ["FastJukeboxModel", "FastJukeboxOutput"]

@@ -353,18 +353,3 @@ class FactoredAttention(nn.Module):
         eager = self.config._attn_implementation == "eager"
         output, weights = self.pattern.whole(query, key, value, need_weights=need_weights or eager)
         return self.projection(output.flatten(2)), weights if need_weights else None
-
-
-__all__ = [
-    "PATTERNS",
-    "Attended",
-    "ColumnPattern",
-    "DensePattern",
-    "FactoredAttention",
-    "Pattern",
-    "PreviousRowPattern",
-    "RowPattern",
-    "attend",
-    "attend_from_one",
-    "attend_from_present",
-]

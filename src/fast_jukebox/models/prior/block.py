@@ -195,6 +195,3 @@ def gate(inner: Tensor, rows: Tensor | None) -> Tensor:
     for part in rows.split(max(1, (_CPU_SHARED - 1) // rows.shape[1])):
         part.sigmoid_()
     return rows.mul_(inner)
-
-
-__all__ = ["LAYER_NORM_EPS", "BlockOutput", "BlockStep", "PriorBlock", "PriorMLP", "gate", "gate_rows", "rows_for"]

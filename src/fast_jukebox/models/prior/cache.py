@@ -273,6 +273,3 @@ class PriorCache:
     def device(self) -> torch.device:
         """Device of the storage."""
         return self.layers[0].storage.device
-
-
-__all__ = ["ColumnCache", "DenseCache", "LayerCache", "Place", "Position", "PreviousRowCache", "PriorCache", "RowCache"]

@@ -231,13 +231,3 @@ def _check_labels(row: list[int], config: FastJukeboxPriorConfig) -> None:
         raise ValueError(f"`metadata` offset must be in [0, {total}) samples, the total length, got {offset}")
     if not 0 <= window <= longest - offset:
         raise ValueError(f"`metadata` window length must be in [0, {longest - offset:g}] samples, got {window}")
-
-
-__all__ = [
-    "LabelConditioner",
-    "PriorConditioning",
-    "UpperConditioner",
-    "check_codes",
-    "check_metadata",
-    "check_upper_codes",
-]

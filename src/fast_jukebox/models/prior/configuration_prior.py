@@ -365,6 +365,3 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             _ = self.lyric_encoder_config
         except ValueError as error:
             raise ValueError(f"the fields `lyric_encoder_...` must describe a prior of their own: {error}") from error
-
-
-__all__ = ["PATTERN_NAMES", "FastJukeboxPriorConfig"]

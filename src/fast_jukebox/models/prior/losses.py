@@ -53,6 +53,3 @@ def share_of_batch(labels: Tensor, num_items_in_batch: Tensor | int | None) -> T
 def shifted(labels: Tensor, offset: int) -> Tensor:
     """Labels as ids of a vocabulary in which the codes begin at `offset`; what is not counted stays so."""
     return labels if offset == 0 else torch.where(labels == IGNORED_LABEL, labels, labels + offset)
-
-
-__all__ = ["IGNORED_LABEL", "cross_entropy", "join_losses", "share_of_batch", "shifted"]

@@ -186,13 +186,3 @@ def make_attention(config: FastJukeboxPriorConfig, layer_index: int) -> Factored
 
 def _at_most(position: Position, limit: int) -> Position:
     return position.clamp(max=limit) if isinstance(position, Tensor) else min(position, limit)
-
-
-__all__ = [
-    "LyricCrossAttention",
-    "LyricCrossCache",
-    "LyricCrossPattern",
-    "LyricPrefixCache",
-    "LyricPrefixPattern",
-    "make_attention",
-]

@@ -44,6 +44,3 @@ class LyricEncoder(nn.Module):
     def logits(self, states: Tensor) -> Tensor:
         """Logits of each character: (N, lyric_length, W) -> (N, lyric_length, lyric_vocab_size)."""
         return F.linear(states, self.output.weight)
-
-
-__all__ = ["LyricEncoder"]

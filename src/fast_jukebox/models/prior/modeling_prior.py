@@ -11,10 +11,6 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from fast_jukebox.generation.engine import Program
-from fast_jukebox.generation.prior_mixin import PriorGenerationMixin
-from fast_jukebox.generation.sampling import SamplingSettings
-from fast_jukebox.generation.threads import share_out
 from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.prior.block import BlockStep, PriorBlock, rows_for
 from fast_jukebox.models.prior.cache import PriorCache
@@ -27,10 +23,14 @@ from fast_jukebox.models.prior.conditioning import (
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.models.prior.engines.selection import new_program
+from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
 from fast_jukebox.models.prior.lyrics import LyricEncoder
 from fast_jukebox.models.prior.outputs import FastJukeboxPriorOutput
-from fast_jukebox.models.prior.programs import new_program
+from fast_jukebox.sampling.engine import Program
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.threads import share_out
 
 
 class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
@@ -219,7 +219,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
     def new_program(
         self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
     ) -> Program | None:
-        """See [`~fast_jukebox.models.prior.programs.new_program`]."""
+        """See [`~fast_jukebox.models.prior.engines.selection.new_program`]."""
         return new_program(self, batch_size, settings, engine, threads)
 
     @torch.no_grad()
@@ -457,10 +457,3 @@ def sinusoids(length: int, width: int) -> Tensor:
     periods = torch.logspace(math.log2(2 * math.pi), math.log2(max(length, 8)), pairs, base=2.0)
     angles = 2 * math.pi * torch.arange(length, dtype=torch.float32)[:, None] / periods
     return math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
-
-
-__all__ = [
-    "FastJukeboxPrior",
-    "FastJukeboxPriorOutput",
-    "FastJukeboxPriorPreTrainedModel",
-]

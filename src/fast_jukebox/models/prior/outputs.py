@@ -39,6 +39,3 @@ class FastJukeboxPriorOutput(ModelOutput):
     code_loss: Tensor | None = None
     lyric_loss: Tensor | None = None
     lyric_logits: Tensor | None = None
-
-
-__all__ = ["FastJukeboxPriorOutput"]

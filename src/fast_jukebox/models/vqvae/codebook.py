@@ -127,6 +127,3 @@ class Codebook(nn.Module):
         self.vectors.copy_(torch.where(alive[:, None], sums / counts.clamp_min(1e-8)[:, None], random_rows))
         # A revived code starts with just enough count to have a few batches to find its latents.
         self.counts.copy_(torch.where(alive, counts, counts.clamp_min(self.revival_threshold)))
-
-
-__all__ = ["Codebook", "Quantised"]

@@ -135,6 +135,3 @@ class FastJukeboxVQVAEConfig(FastJukeboxBaseConfig):
                 f"`downs`, `depth` and `multipliers` must give an encoder at most {_MOST_BLOCKS} residual blocks, got "
                 f"{blocks}"
             )
-
-
-__all__ = ["FastJukeboxVQVAEConfig"]

@@ -59,6 +59,3 @@ def spectral_convergence(
     target = magnitude_spectrogram(audio, n_fft, hop_length, win_length)
     error = target - magnitude_spectrogram(reconstruction, n_fft, hop_length, win_length)
     return error.norm() / target.norm().clamp_min(1e-8)
-
-
-__all__ = ["linf_loss", "magnitude_spectrogram", "multispectral_loss", "spectral_convergence"]

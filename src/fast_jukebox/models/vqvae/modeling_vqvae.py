@@ -337,12 +337,3 @@ def _in_chunks(signal: Tensor, chunk: int, margin: int, ratio: float, work: Call
         offset = round((start - left) * ratio)
         parts.append(result[:, offset : offset + round((stop - start) * ratio)])
     return parts
-
-
-__all__ = [
-    "CHUNK_SAMPLES",
-    "FastJukeboxVQVAE",
-    "FastJukeboxVQVAEOutput",
-    "FastJukeboxVQVAEPreTrainedModel",
-    "VQVAELevel",
-]

@@ -136,6 +136,3 @@ class DecoderStage(nn.Module):
         for stack, upsampler in zip(self.stacks, self.upsamplers, strict=True):
             hidden = upsampler(stack(hidden))
         return hidden
-
-
-__all__ = ["DecoderStage", "EncoderStage", "ResidualBlock", "ResidualStack"]

@@ -1,0 +1,372 @@
+"""The one door for sound: read any common file as mono at one rate, in bounded memory, and write it safely.
+
+Sound inside the package is a float32 tensor (samples,), mono, nominally in [-1, 1]. Files are read and written by
+soundfile (WAV, FLAC, OGG, MP3 and what else libsndfile knows).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from fast_jukebox.audio.resample import MAX_RATE, check_rate, resample_blocks
+
+DEFAULT_SAMPLING_RATE = 44100
+"""Samples a second of the published models and of the presets."""
+
+MAX_DURATION = 2 * 3600.0
+"""Seconds of sound that `load_audio` reads into memory at most, unless told otherwise."""
+
+_CONTAINERS = {".wav": "WAV", ".flac": "FLAC"}
+_SUBTYPES = {"WAV": ("PCM_16", "PCM_24", "FLOAT"), "FLAC": ("PCM_16", "PCM_24")}
+_BLOCK_VALUES = 2**18
+# libsndfile says this where a stream does not tell its length.
+_UNKNOWN_FRAMES = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file says of itself.
+
+    Attributes:
+        sampling_rate: samples a second.
+        channels: number of channels.
+        frames: samples in each channel, or None where the file does not tell.
+        container: such as `"WAV"`, or `"array"`.
+        subtype: how a sample is stored, such as `"PCM_16"` or numpy's name of a type.
+    """
+
+    sampling_rate: int
+    channels: int
+    frames: int | None
+    container: str
+    subtype: str
+
+    @property
+    def duration(self) -> float | None:
+        """Length in seconds, or None where the file does not tell."""
+        return None if self.frames is None else self.frames / self.sampling_rate
+
+
+def audio_info(source: Any, *, source_rate: int | None = None) -> AudioInfo:
+    """Facts of a sound, read from its header; the arguments are those of `load_audio`, and so are the errors."""
+    with _open(source, source_rate) as reader:
+        return reader.info
+
+
+def load_audio(
+    source: Any,
+    sampling_rate: int = DEFAULT_SAMPLING_RATE,
+    *,
+    offset: float = 0.0,
+    duration: float | None = None,
+    source_rate: int | None = None,
+    max_duration: float = MAX_DURATION,
+) -> Tensor:
+    """Read sound as mono at `sampling_rate`. Channels are averaged; nothing is normalised or clipped.
+
+    Args:
+        source: a path; the bytes of a file; an open binary file that can seek; a dictionary as datasets makes it,
+            `{"path", "bytes"}` or `{"array", "sampling_rate"}`; a torchcodec `AudioDecoder`; or an array or tensor
+            (samples,) or (channels, samples), float or signed integer over its whole range, with `source_rate`.
+        sampling_rate: of the result.
+        offset: seconds to skip, at least 0.
+        duration: seconds to read at most; None reads to the end.
+        source_rate: samples a second of an array; files know their own.
+        max_duration: seconds that may be read; a longer sound is refused before it is read.
+
+    Returns:
+        float32 (samples,), `ceil(seconds * sampling_rate)` of them.
+
+    Raises:
+        ValueError: naming the file that is no sound, or the argument that is wrong.
+        OSError: when the file cannot be opened.
+    """
+    blocks = list(
+        stream_audio(
+            source,
+            sampling_rate,
+            offset=offset,
+            duration=duration,
+            source_rate=source_rate,
+            max_duration=max_duration,
+        )
+    )
+    return torch.cat(blocks) if blocks else torch.zeros(0)
+
+
+def stream_audio(
+    source: Any,
+    sampling_rate: int = DEFAULT_SAMPLING_RATE,
+    *,
+    offset: float = 0.0,
+    duration: float | None = None,
+    source_rate: int | None = None,
+    max_duration: float = 24 * 3600.0,
+) -> Iterator[Tensor]:
+    """Read sound as `load_audio` does, block by block, in memory that does not grow with the length.
+
+    The blocks, concatenated, are what `load_audio` returns. Arguments and errors are those of `load_audio`; those that
+    can be known from the header are raised by the call, others (a broken file, samples that are not finite) on the way.
+    """
+    check_rate("sampling_rate", sampling_rate)
+    _check_seconds("offset", offset, 0.0)
+    if duration is not None:
+        _check_seconds("duration", duration, 0.0, open_minimum=True)
+    _check_seconds("max_duration", max_duration, 0.0, open_minimum=True)
+    reader = _open(source, source_rate)
+    try:
+        info = reader.info
+        start = round(offset * info.sampling_rate)
+        wanted = None if duration is None else max(1, round(duration * info.sampling_rate))
+        if info.frames is not None:
+            if start and start >= info.frames:
+                raise ValueError(f"`offset` must be less than the {info.duration:g} s of {reader.name}, got {offset!r}")
+            left = info.frames - start
+            wanted = left if wanted is None else min(left, wanted)
+        limit = int(max_duration * info.sampling_rate)
+        if wanted is not None and wanted > limit:
+            raise ValueError(
+                f"{reader.name} has {wanted / info.sampling_rate:g} s to read, more than `max_duration` "
+                f"({max_duration:g} s); raise the limit, or set `duration`"
+            )
+        reader.seek(start)
+    except BaseException:
+        reader.close()
+        raise
+    return resample_blocks(_mono_blocks(reader, wanted, limit), info.sampling_rate, sampling_rate)
+
+
+def save_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int, *, subtype: str = "PCM_16") -> Path:
+    """Write mono sound to a WAV or FLAC file (by the suffix), whole or not at all.
+
+    The sound goes to a temporary file in the same folder, which is then renamed, so a full disk or Ctrl-C
+    leaves the file that was there before. Samples beyond [-1, 1] are clipped, with a warning, unless the subtype is
+    `"FLOAT"`, which keeps them.
+
+    Args:
+        path: ends in `.wav` or `.flac`; its folder must exist.
+        audio: float array or tensor (samples,) or (1, samples), finite, nominally in [-1, 1].
+        sampling_rate: samples a second, an integer of at least 1.
+        subtype: `"PCM_16"` (default), `"PCM_24"`, or for WAV `"FLOAT"` (32 bit).
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: naming the argument that is wrong.
+        OSError: when the file cannot be written.
+    """
+    path = Path(path)
+    container = _CONTAINERS.get(path.suffix.lower())
+    if container is None:
+        raise ValueError(f"`path` must end in {' or '.join(_CONTAINERS)}, got {str(path)!r}")
+    if subtype not in _SUBTYPES[container]:
+        raise ValueError(f"`subtype` must be one of {_SUBTYPES[container]} for {container}, got {subtype!r}")
+    check_rate("sampling_rate", sampling_rate)
+    samples = _checked_samples(audio, keep_range=subtype == "FLOAT")
+
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, sampling_rate, format=container, subtype=subtype)
+    write_atomically(path, lambda file: file.write(encoded.getbuffer()))
+    return path
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
+    """Call `write` with a temporary binary file beside `path`, then rename it to `path`.
+
+    Whatever `write` raises, Ctrl-C included, removes the temporary file and leaves what stood at `path`.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _checked_samples(audio: Any, keep_range: bool) -> np.ndarray:
+    """`audio` as a finite float32 array (samples,), clipped to [-1, 1] unless `keep_range`."""
+    if isinstance(audio, Tensor):
+        audio = audio.detach().to(device="cpu", dtype=torch.float32).numpy()
+    samples = np.asarray(audio)
+    if samples.dtype.kind != "f":
+        raise ValueError(f"`audio` must hold floating-point samples, got {samples.dtype}")
+    if samples.ndim == 2 and samples.shape[0] == 1:
+        samples = samples[0]
+    if samples.ndim != 1 or samples.size == 0:
+        raise ValueError(f"`audio` must have the shape (samples,) or (1, samples), not empty, got {samples.shape}")
+    samples = samples.astype(np.float32)
+    if not np.isfinite(samples).all():
+        raise ValueError(f"`audio` must be finite, got {int((~np.isfinite(samples)).sum())} infinite or NaN samples")
+    peak = float(np.abs(samples).max())
+    if peak > 1.0 and not keep_range:
+        warnings.warn(f"`audio` reaches {peak:.3f}; samples beyond [-1, 1] are clipped", stacklevel=3)
+        samples = samples.clip(-1.0, 1.0)
+    return samples
+
+
+class _Reader(Protocol):
+    name: str
+    info: AudioInfo
+
+    def seek(self, frame: int) -> None: ...
+    def read(self, frames: int) -> np.ndarray: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> _Reader: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+class _ArrayReader:
+    """Frames of an array that is in memory already."""
+
+    def __init__(self, array: Any, rate: Any, name: str = "the array"):
+        if rate is None:
+            raise ValueError("`source_rate` must be given with an array, got None")
+        check_rate("source_rate", rate)
+        array = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+        if array.ndim not in (1, 2) or array.dtype.kind not in "fi":
+            raise ValueError(
+                f"an array of audio must be float or signed integer, (samples,) or (channels, samples), "
+                f"got {array.dtype} {array.shape}"
+            )
+        self.name, self.position = name, 0
+        self.array = np.atleast_2d(array)
+        channels, frames = self.array.shape
+        self.info = AudioInfo(rate, channels, frames, "array", str(array.dtype))
+
+    def seek(self, frame: int) -> None:
+        self.position = frame
+
+    def read(self, frames: int) -> np.ndarray:
+        block = self.array[:, self.position : self.position + frames].T
+        self.position += len(block)
+        scale = 1.0 if block.dtype.kind == "f" else -1.0 / np.iinfo(block.dtype).min
+        return block.astype(np.float32) * np.float32(scale)
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> _ArrayReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _FileReader:
+    """Frames of a file, by soundfile."""
+
+    def __init__(self, file: Any, name: str):
+        self.name = name
+        try:
+            self.file = soundfile.SoundFile(file)
+        except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{name} is no sound that can be read: {error}") from error
+        rate, frames = self.file.samplerate, self.file.frames
+        if not 1 <= rate <= MAX_RATE:
+            self.file.close()
+            raise ValueError(f"{name} has {rate} samples a second; from 1 to {MAX_RATE} can be read")
+        known = None if frames >= _UNKNOWN_FRAMES or frames < 0 else frames
+        self.info = AudioInfo(rate, self.file.channels, known, self.file.format, self.file.subtype)
+
+    def seek(self, frame: int) -> None:
+        if frame:
+            self._try(lambda: self.file.seek(frame))
+
+    def read(self, frames: int) -> np.ndarray:
+        return self._try(lambda: self.file.read(frames, dtype="float32", always_2d=True))
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise ValueError(f"{self.name} is broken: {error}") from error
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> _FileReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _open(source: Any, source_rate: int | None) -> _Reader:
+    if isinstance(source, dict):
+        if source.get("array") is not None:
+            return _ArrayReader(source["array"], source.get("sampling_rate", source_rate))
+        name = str(source["path"]) if source.get("path") else None
+        if source.get("bytes") is not None:
+            return _FileReader(io.BytesIO(source["bytes"]), name or "the given bytes")
+        source = name
+    if hasattr(source, "get_all_samples"):
+        samples = source.get_all_samples()
+        return _ArrayReader(samples.data, int(samples.sample_rate), "the decoder")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _FileReader(io.BytesIO(source), "the given bytes")
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        with path.open("rb"):
+            pass
+        return _FileReader(str(path), str(path))
+    if isinstance(source, Tensor | np.ndarray | list | tuple):
+        return _ArrayReader(source, source_rate)
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        return _FileReader(source, str(getattr(source, "name", "the given file")))
+    raise ValueError(
+        f"`source` must be a path, bytes, a binary file, an array, or a dictionary of one, got {type(source)}"
+    )
+
+
+def _mono_blocks(reader: _Reader, wanted: int | None, limit: int) -> Iterator[Tensor]:
+    """Blocks (samples,) of the reader's frames, channels averaged: as many as wanted, or all up to the limit."""
+    block = max(1, _BLOCK_VALUES // reader.info.channels)
+    done = 0
+    with reader:
+        while wanted is None or done < wanted:
+            frames = reader.read(block if wanted is None else min(block, wanted - done))
+            if len(frames) == 0:
+                return
+            done += len(frames)
+            if done > limit:
+                raise ValueError(
+                    f"{reader.name} goes on beyond `max_duration` ({limit / reader.info.sampling_rate:g} s)"
+                )
+            mono = frames.mean(axis=1, dtype=np.float32)
+            if not np.isfinite(mono).all():
+                raise ValueError(f"{reader.name} holds samples that are infinite or not numbers")
+            yield torch.from_numpy(mono)
+
+
+def _check_seconds(name: str, value: Any, minimum: float, *, open_minimum: bool = False) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or value < minimum or (open_minimum and value == minimum):
+        raise ValueError(
+            f"`{name}` must be {'over' if open_minimum else 'at least'} {minimum:g} seconds, got {value!r}"
+        )

@@ -1,0 +1,316 @@
+"""Songs and codes on the Hub: pushed in one commit with a card that states a licence, found by name.
+
+Songs go there as files beside a `metadata.jsonl` a split (the layout of an AudioFolder) or inside Parquet files, codes
+as [`encode_songs`][fast_jukebox.data.codes.encode_songs] wrote them. All is fetched before any of it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from huggingface_hub import snapshot_download
+
+from fast_jukebox.audio.io import audio_info
+from fast_jukebox.data import songs as folders
+from fast_jukebox.data.songs import AUDIO_SUFFIXES, METADATA_FILE, SongLimits, SongScan
+from fast_jukebox.hub import clear_hub_errors, dataset_card, push_files
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+CODES_FILE = re.compile(r"\w+(\.\w+)*-\d{5}\.parquet|codes\.json")
+_SOUND = rf"[^/]+({'|'.join(map(re.escape, AUDIO_SUFFIXES))})"
+SONGS_FILE = re.compile(rf"data/[^/]+\.parquet|\w+(\.\w+)*/(.*/)?({re.escape(METADATA_FILE)}|{_SOUND})")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_dataset(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """A folder as it is, or the folder that a data set of the Hub was fetched to.
+
+    Args:
+        source: a folder, or `"organisation/name"`.
+        revision: branch, tag or commit hash.
+        token: of the Hub; the one logged in with by default.
+        local_files_only: take it from the cache.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and it cannot be a name.
+        HubError: there is no such data set or revision, no right to read it, no connection, or, offline, it is not
+            wholly in the cache.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if not isinstance(source, str) or not _REPOSITORY.fullmatch(source):
+        raise FileNotFoundError(f"there is no folder {str(source)!r}")
+    with clear_hub_errors(source, revision, kind="dataset"):
+        return Path(
+            snapshot_download(
+                source, repo_type="dataset", revision=revision, token=token, local_files_only=local_files_only
+            )
+        )
+
+
+def scan_fetched_songs(folder: Path, limits: SongLimits, progress: bool = False) -> SongScan | None:
+    """Songs of a folder with a `metadata.jsonl` a split (`train/` and others), or of one that came from the Hub.
+
+    Returns:
+        As [`scan_songs`][fast_jukebox.data.songs.scan_songs], each row with its split where there are splits; None for
+        every other folder.
+    """
+    from tqdm.auto import tqdm
+
+    splits = {path.name: path for path in sorted(folder.iterdir()) if (path / METADATA_FILE).is_file()}
+    store = folder.parent.parent / "blobs"  # where the links of a folder in the client's cache lead to
+    fetched = folder.parent.name == "snapshots" and store.is_dir()
+    if (folder / METADATA_FILE).is_file() or not (fetched or "train" in splits):
+        splits = {}
+    if not splits and not fetched:
+        return None
+    scan = SongScan()
+    rows: list[tuple[Path, str, dict[str, Any]]] = []
+    for split, root in splits.items() or [("", folder)]:
+        facts = folders._read_metadata(root / METADATA_FILE)
+        names = {path.relative_to(root).as_posix() for path in folders._audio_files(root)}
+        given = {"split": split} if split else {}
+        rows += [(root, name, given | facts.get(name, {})) for name in sorted(names | set(facts))]
+    columns = sorted({key for _, _, facts in rows for key in facts} - set(folders._MEASURED))
+    for root, name, facts in tqdm(rows, desc="looking at songs", unit="song", disable=not progress):
+        try:
+            path = _inside(root, name, store.resolve() if fetched else root.resolve())
+            seconds, rate = folders._check_song(path, limits)
+        except (ValueError, OSError) as error:
+            scan.skipped[(root / name).relative_to(folder).as_posix()] = str(error)
+            continue
+        row = {"audio": str(path), "file_name": name, "duration": seconds, "sampling_rate": rate}
+        scan.songs.append(row | {column: facts.get(column) for column in columns})
+    return scan
+
+
+def push_songs(
+    songs: DatasetDict | str | os.PathLike[str],
+    repo_id: str,
+    *,
+    license: str,
+    description: str = "",
+    layout: Literal["audiofolder", "parquet"] = "audiofolder",
+    license_name: str | None = None,
+    license_link: str | None = None,
+    tags: tuple[str, ...] = (),
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload songs",
+    create_pr: bool = False,
+) -> str:
+    """Push songs as a data set; `load_songs(repo_id)` gives them back.
+
+    Songs that an earlier push left there and that are not among these are deleted in the same commit.
+
+    Args:
+        songs: what [`load_songs`][fast_jukebox.data.songs.load_songs] returns, or what it takes.
+        repo_id: `"organisation/name"`; made where it does not exist.
+        license: of the recordings and what is in them, by the Hub's identifier.
+        description: what the songs are, Markdown, for the card.
+        layout: the songs' own files beside a `metadata.jsonl` a split, or the same inside Parquet files, which is
+            the better choice for thousands of songs.
+        license_name: of a license that is `"other"`.
+        license_link: to it.
+        tags: for the card, in addition to the package's own.
+        private: whether a new repository is private.
+        token: of the Hub; the one logged in with by default.
+        revision: branch to push to, made where it does not exist.
+        commit_message: of the commit.
+        create_pr: propose the commit as a pull request instead.
+
+    Returns:
+        Address of the commit, or of the pull request.
+
+    Raises:
+        ValueError: no license, another layout, or what `load_songs` refuses.
+        HubError: no connection, no right to write.
+    """
+    if layout not in ("audiofolder", "parquet"):
+        raise ValueError(f"`layout` must be 'audiofolder' or 'parquet', got {layout!r}")
+    if isinstance(songs, str | os.PathLike):
+        songs = folders.load_songs(songs)
+    patterns = {split: f"{split}/**" if layout == "audiofolder" else f"data/{split}-*.parquet" for split in songs}
+    count = ", ".join(f"{split}: {len(rows)}" for split, rows in songs.items())
+    hours = sum(sum(rows["duration"]) for rows in songs.values()) / 3600
+    card = dataset_card(
+        name=repo_id,
+        description=description or "Songs to train fast-jukebox on.",
+        license=license,
+        license_name=license_name,
+        license_link=license_link,
+        splits={split: [pattern] for split, pattern in patterns.items()},
+        usage=f'from fast_jukebox.data.songs import load_songs\n\nsongs = load_songs("{repo_id}")',
+        facts={"songs": count, "hours": round(hours, 3)},
+        tags=tags,
+    )
+    options: dict[str, Any] = {
+        "kind": "dataset",
+        "replaces": SONGS_FILE,
+        "private": private,
+        "token": token,
+        "revision": revision,
+        "commit_message": commit_message,
+        "create_pr": create_pr,
+    }
+    files: dict[str, Path | bytes] = {"README.md": str(card).encode()}
+    if layout == "audiofolder":
+        return push_files(files | dict(_audio_folder(songs)), repo_id, **options)
+    with TemporaryDirectory() as directory:
+        written = folders.save_songs(songs, directory)
+        return push_files(files | {f"data/{path.name}": path for path in written}, repo_id, **options)
+
+
+def push_codes(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    license: str,
+    description: str = "",
+    vqvae: str | None = None,
+    license_name: str | None = None,
+    license_link: str | None = None,
+    tags: tuple[str, ...] = (),
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload codes",
+    create_pr: bool = False,
+) -> str:
+    """Push codes as a data set; `load_codes(repo_id)` gives them back.
+
+    Args:
+        folder: as [`encode_songs`][fast_jukebox.data.codes.encode_songs] left it.
+        repo_id: `"organisation/name"`; made where it does not exist.
+        license: of the songs, which can be heard again from their codes, by the Hub's identifier.
+        description: of the songs, Markdown, for the card.
+        vqvae: name of the VQ-VAE that the codes are of, for the card.
+        license_name: of a license that is `"other"`.
+        license_link: to it.
+        tags: for the card, in addition to the package's own.
+        private: whether a new repository is private.
+        token: of the Hub; the one logged in with by default.
+        revision: branch to push to, made where it does not exist.
+        commit_message: of the commit.
+        create_pr: propose the commit as a pull request instead.
+
+    Returns:
+        Address of the commit, or of the pull request.
+
+    Raises:
+        ValueError: no license, or the folder does not hold all codes that its manifest states.
+        HubError: no connection, no right to write.
+    """
+    folder = Path(folder)
+    manifest = check_codes(folder)
+    shards = sorted(folder.glob("*-*.parquet"))
+    made_with = f"`{vqvae}`" if vqvae else "a VQ-VAE of fast-jukebox"
+    hops = ", ".join(map(str, manifest["hop_lengths"]))
+    card = dataset_card(
+        name=repo_id,
+        description=f"{description or 'Songs.'}\n\nAs codes of {made_with}, one for every {hops} samples (bottom level "
+        "first): a row is a song, with a column of codes a level and what is known of the song.",
+        license=license,
+        license_name=license_name,
+        license_link=license_link,
+        splits={split: [f"{split}-*.parquet"] for split in manifest["splits"]},
+        usage=f'from fast_jukebox.data.codes import load_codes\n\ncodes = load_codes("{repo_id}")',
+        facts={
+            "songs": ", ".join(f"{split}: {count}" for split, count in manifest["splits"].items()),
+            "codes in a codebook": manifest["codebook_size"],
+            "sampling rate": f"{manifest['sampling_rate']} Hz",
+            "SHA-256 of the VQ-VAE's weights": manifest["vqvae"],
+        },
+        tags=tags,
+    )
+    files: dict[str, Path | bytes] = {path.name: path for path in [*shards, folder / "codes.json"]}
+    return push_files(
+        files | {"README.md": str(card).encode()},
+        repo_id,
+        kind="dataset",
+        replaces=CODES_FILE,
+        private=private,
+        token=token,
+        revision=revision,
+        commit_message=commit_message,
+        create_pr=create_pr,
+    )
+
+
+def check_codes(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of codes, when all songs that it states are there.
+
+    Raises:
+        ValueError: there is no manifest, or songs are missing.
+    """
+    import pyarrow.parquet
+
+    path = folder / "codes.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no codes.json, which `encode_songs` writes beside the codes")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for split, count in manifest["splits"].items():
+        shards = folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].parquet")
+        there = sum(pyarrow.parquet.read_metadata(shard).num_rows for shard in shards)
+        if there != count:
+            raise ValueError(
+                f"{folder} holds the codes of {there} songs of {split}, and its codes.json states {count}: let "
+                "`encode_songs` finish it, or fetch it again"
+            )
+    return manifest
+
+
+def _audio_folder(songs: Mapping[str, Any]) -> Iterator[tuple[str, Path | bytes]]:
+    """Files by name: the songs, and a `metadata.jsonl` a split whose rows name them and state all that is known."""
+    for split, rows in songs.items():
+        lines, taken = [], set()
+        for index, row in enumerate(rows):
+            sound = row["audio"]
+            data: Path | bytes = Path(sound["path"]) if sound.get("bytes") is None else sound["bytes"]
+            name = _plain_name(row.get("file_name"), index, data)
+            if name in taken:
+                raise ValueError(f"`songs` must have a `file_name` for each song of {split}, got {name!r} twice")
+            taken.add(name)
+            facts = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
+            lines.append(json.dumps({"file_name": name, **facts}, ensure_ascii=False, default=str))
+            yield f"{split}/{name}", data
+        yield f"{split}/{METADATA_FILE}", ("\n".join(lines) + "\n").encode()
+
+
+def _plain_name(name: str | None, index: int, data: Path | bytes) -> str:
+    """A name below the split's folder with the suffix of a sound file: the song's own where it is one."""
+    path = PurePosixPath((name or "").replace("\\", "/"))
+    plain = name and not path.is_absolute() and ".." not in path.parts and ":" not in str(path)
+    stem = str(path) if plain and not any(part.startswith(".") for part in path.parts) else f"{index:05d}"
+    if stem.lower().endswith(AUDIO_SUFFIXES):
+        return stem
+    suffix = data.suffix if isinstance(data, Path) else f".{audio_info(data).container.lower()}"
+    return f"{stem}{suffix}"
+
+
+def _inside(root: Path, name: str, store: Path) -> Path:
+    """The path of a song, which must lie in the folder, or where the links of the client's cache lead."""
+    path = root.absolute() / name
+    target = path.resolve()
+    if ".." in PurePosixPath(name).parts or not (target.is_relative_to(root.resolve()) or target.is_relative_to(store)):
+        raise ValueError("leads out of the folder")
+    if not target.is_file():
+        raise ValueError("is named in the metadata but is not there")
+    if target.stat().st_size == 0:
+        raise ValueError("is empty")
+    return path

@@ -1,0 +1,211 @@
+"""The sampling of songs: windows that are ready, in batches, until a plan is done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.generation.labels import window_metadata
+from fast_jukebox.generation.levels import LevelCodes
+from fast_jukebox.generation.metadata import with_window_lyrics
+from fast_jukebox.generation.plan import SongPlan
+from fast_jukebox.generation.windows import Window, sampled_codes
+from fast_jukebox.sampling.checks import device_of, rows
+from fast_jukebox.sampling.engine import release_programs
+from fast_jukebox.sampling.filtering import uniform_noise
+from fast_jukebox.sampling.memory import even_parts, is_out_of_memory, rows_that_fit
+from fast_jukebox.sampling.progress import BatchClock, GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
+from fast_jukebox.sampling.window import WindowSampling
+
+Batch = tuple[list[Window], slice]
+"""Windows of one level and shape, and the songs of which they are sampled at once."""
+
+
+class SongSampler:
+    """Samples what a plan says, window by window; which of the ready windows is sampled next is the caller's choice
+    and does not change a code.
+
+    Args:
+        plan: what to sample.
+        priors: one a level, bottom first.
+        hop_lengths: audio samples a code stands for, likewise.
+        engine: see [`make_step`].
+        progress: see [`ProgressCallback`].
+
+    Attributes:
+        levels: what is known of each level, bottom first; `None` for levels below `plan.stop_level`.
+    """
+
+    def __init__(
+        self,
+        plan: SongPlan,
+        priors: Sequence[Any],
+        hop_lengths: Sequence[int],
+        engine: str = "auto",
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.plan, self.priors, self.hop_lengths, self.engine = plan, priors, hop_lengths, engine
+        self.levels: list[LevelCodes | None] = [
+            None
+            if level < plan.stop_level
+            else LevelCodes(plan.num_samples, plan.given[level], plan.layouts[level], device_of(prior))
+            for level, prior in enumerate(priors)
+        ]
+        self.labels = [
+            rows(own, plan.num_samples, device_of(prior)) for own, prior in zip(plan.metadata, priors, strict=True)
+        ]
+        # Rows that a level can sample at once at most, as far as it is known.
+        self._most = {} if plan.max_batch_size is None else dict.fromkeys(range(len(priors)), plan.max_batch_size)
+        self._clock = None if progress is None else ProgressClock(progress, self._work(), device_of(priors[-1]).type)
+
+    def ready(self, level: int, limit: int | None = None) -> list[Window]:
+        """Windows of a level that can be sampled now, at most `limit`."""
+        upper = self.levels[level + 1] if level + 1 < len(self.levels) else None
+        return self[level].ready(upper, self.plan.ratios[level], limit)
+
+    def __getitem__(self, level: int) -> LevelCodes:
+        own = self.levels[level]
+        if own is None:
+            raise ValueError(f"`level` must be from {self.plan.stop_level} up, got {level}")
+        return own
+
+    def sample(self, level: int, windows: Sequence[Window]) -> None:
+        """Sample windows that are ready, in as few batches as memory and `max_batch_size` allow.
+
+        Where memory ends, the batch is halved and sampled anew; what is done stays done.
+
+        Raises:
+            GenerationCancelled: the progress callback said so; carries the codes that are final.
+        """
+        try:
+            for _, alike in groupby(windows, key=lambda window: (window.prompt_length, window.length)):
+                self._sample_alike(level, list(alike))
+        except GenerationCancelled as cancelled:
+            cancelled.codes, cancelled.seed = self.final_codes(), self.plan.seed
+            raise
+
+    def final_codes(self) -> list[Tensor | None]:
+        """Codes of each level up to where they are final; `None` for levels that are not made."""
+        return [None if own is None else own.read(own.offset, own.final).clone() for own in self.levels]
+
+    def sample_all(self) -> None:
+        """Sample every window of a song that ends, level by level from the top down.
+
+        Raises:
+            GenerationCancelled: as `sample` does.
+        """
+        for level in reversed(range(self.plan.stop_level, self.plan.start_level + 1)):
+            while windows := self.ready(level):
+                self.sample(level, windows)
+
+    def _sample_alike(self, level: int, windows: list[Window]) -> None:
+        every, most = slice(0, self.plan.num_samples), self.plan.num_samples * len(windows)
+        batches = deque(self._batches(windows, every, self._rows_at_once(level, windows[0].length, most)))
+        while batches:
+            own, songs = batches[0]
+            tried = len(own) * (songs.stop - songs.start)
+            try:
+                codes = self._sample_batch(level, own, songs)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                freed = self._make_way()
+                if tried == 1 and not freed:
+                    raise
+                codes = None
+            if codes is None:  # outside the handler, whose error keeps alive what filled the memory
+                release_programs()  # recorded steps hold memory too
+                if freed:
+                    continue
+                self._most[level] = tried // 2
+                left = list(batches)
+                batches = deque(part for one in left for part in self._batches(*one, tried // 2))
+                continue
+            batches.popleft()
+            for index, window in enumerate(own):
+                self[level].place(window, codes[:, index], songs)
+            if self._clock is not None:
+                self._clock.finish(level)
+
+    def _make_way(self) -> bool:
+        """Let go of what is held beside the batch at hand, if there is any, so that it can be sampled anew; returns
+        whether there was.
+        """
+        return False
+
+    def _rows_at_once(self, level: int, length: int, most: int) -> int:
+        most = min(most, self._most.get(level, most))
+        return rows_that_fit(self.priors[level], length, most)
+
+    def _work(self) -> list[LevelWork]:
+        """What the clock needs to know of each level."""
+        songs, work = self.plan.num_samples, []
+        for level, (layout, prior) in enumerate(zip(self.plan.layouts, self.priors, strict=True)):
+            weight = float(getattr(prior.config, "num_hidden_layers", 1))
+            if layout is None:
+                work.append(LevelWork(0, 0, 1, weight))
+                continue
+            windows = None if layout.length is None else self.plan.windows[level]
+            count = 1 if not layout.parallel else 1 if windows is None else max(len(windows), 1)
+            rows_at_once = self._rows_at_once(level, layout.size, songs * count)
+            if windows is None:
+                work.append(LevelWork(None, None, rows_at_once, weight))
+                continue
+            whole = songs * sum(window.length for window in windows)
+            codes = songs * sampled_codes(windows)
+            conditioned = 0 if prior.config.upper_downs is None else whole
+            work.append(LevelWork(codes, len(windows), rows_at_once, weight, whole - codes, conditioned))
+        return work
+
+    def _batch_clock(self, level: int, windows: list[Window], songs: slice) -> BatchClock | None:
+        if self._clock is None:
+            return None
+        last, rows_at_once = self[level].done[songs.start] + len(windows), len(windows) * (songs.stop - songs.start)
+        length = 0 if self.priors[level].config.upper_downs is None else windows[0].length
+        return self._clock.batch(level, last, rows_at_once, windows[0].prompt_length, length)
+
+    @staticmethod
+    def _batches(windows: list[Window], songs: slice, most: int) -> list[Batch]:
+        """Batches of at most `most` rows, such that a song's windows follow one another."""
+        numbers = list(range(songs.start, songs.stop))
+        if len(numbers) <= most:
+            return [(part, songs) for part in even_parts(windows, most // len(numbers))]
+        parts = even_parts(numbers, most)
+        return [([window], slice(part[0], part[-1] + 1)) for window in windows for part in parts]
+
+    def _sample_batch(self, level: int, windows: list[Window], songs: slice) -> Tensor:
+        """Codes int64 (songs, windows, length) of windows of the same shape, prompts included."""
+        codes = self._begin_batch(level, windows, songs).sample()
+        return codes.unflatten(0, (songs.stop - songs.start, len(windows)))
+
+    def _begin_batch(self, level: int, windows: list[Window], songs: slice) -> WindowSampling:
+        """The sampling of windows of the same shape, a song's next to each other."""
+        plan, prior, own = self.plan, self.priors[level], self[level]
+        device, first = own.codes.device, windows[0]
+
+        def gathered(parts: list[Tensor]) -> Tensor:
+            return torch.stack(parts, dim=1).flatten(0, 1).to(device)  # a song's windows next to each other
+
+        prompt = gathered([own.read(window.start, window.new_start)[songs] for window in windows])
+        upper = None
+        if level + 1 < len(self.levels):
+            above, ratio = self[level + 1], plan.ratios[level]
+            upper = gathered([above.read(window.start // ratio, window.end // ratio)[songs] for window in windows])
+        labels = self.labels[level]
+        if labels is not None:
+            n_ctx, hop = prior.config.n_ctx, self.hop_lengths[level]
+            told = [window_metadata(labels[songs], window, n_ctx, hop, plan.samples) for window in windows]
+            told = [with_window_lyrics(each, prior.config) for each in told]
+            labels = gathered([each for each in told if each is not None])
+        begin, end = windows[0].new_start, windows[-1].end
+        noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
+        noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])
+        clock = self._batch_clock(level, windows, songs)
+        return WindowSampling(
+            prior, first.length, prompt, upper, labels, plan.settings[level], noise, self.engine, clock
+        )

@@ -1,0 +1,217 @@
+"""Steps of a prior that stay on the device: from the last code to the next without a word to the host.
+
+Positions are tensors, shapes never change and every tensor that a step reads or writes is allocated once. So on a GPU a
+row of steps, the draws included, is recorded once as a CUDA graph and replayed; elsewhere the same steps run one after
+the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import FunctionType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fast_jukebox.models.prior.block import rows_for
+from fast_jukebox.models.prior.cache import Place
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+
+if TYPE_CHECKING:
+    from fast_jukebox.models.prior.conditioning import PriorConditioning
+    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+
+GRAPH_LAYERS = 4096
+"""Layers that a recorded row of steps goes through at most, all steps counted: recording takes time and memory."""
+
+_WARM_UPS = 3
+
+_RECORDING = threading.Lock()
+
+
+class StaticProgram:
+    """A prior made ready to sample windows on its device.
+
+    It holds the weights themselves and no module, so it follows training but not a replacement of the weights.
+
+    Args:
+        prior: on any device, in any floating type.
+        batch_size: songs, N.
+        settings: how a code is drawn.
+        compiled: fuse the step's operations by torch.compile, in one graph of fixed shapes; takes a minute or so at the
+            first step.
+    """
+
+    def __init__(
+        self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, compiled: bool = False
+    ) -> None:
+        config = prior.config
+        self.batch_size = batch_size
+        self.settings = settings
+        self.prefix = config.lyric_prefix_length
+        self.n_ctx = config.n_ctx
+        self.conditioned = config.has_upper_level or config.use_timing
+        self.add_after = config.add_conditioning_after
+        self.grain = steps_in_a_row(config.block_ctx, config.num_hidden_layers)
+        # Ordinary tensors, whether or not they are made in inference mode: they are written to in both.
+        with torch.inference_mode(False), torch.no_grad():
+            self.cache = prior.new_cache(batch_size)
+            patterns = [block.attention.pattern for block in prior.blocks]
+            self._first_alike = [patterns.index(pattern) for pattern in patterns]  # the first layer of each's pattern
+            self.embedding = prior.drawn_rows(prior.code_embedding.weight.detach())
+            output = prior.code_embedding.weight if prior.output is None else prior.output.weight
+            self.output = prior.drawn_rows(output.detach())
+            self.positions = prior.position_embedding.detach()
+            device, dtype = self.positions.device, self.positions.dtype
+            self.rows = rows_for(batch_size, device)
+            self.position = torch.zeros(1, dtype=torch.int64, device=device)
+            self.cursor = torch.zeros(1, dtype=torch.int64, device=device)  # the step's place in what follows
+            self.code = torch.zeros(batch_size, dtype=torch.int64, device=device)
+            self.codes = torch.zeros(self.grain, batch_size, dtype=torch.int64, device=device)
+            self.uniform = torch.zeros(self.grain, batch_size, device=device)
+            self.told = torch.zeros(self.grain, self.rows, config.hidden_size, dtype=dtype, device=device)
+            self.logits = torch.zeros(batch_size, config.vocabulary_size, dtype=dtype, device=device)
+            # No bound method: a program that nobody holds must give back its memory at once, not when garbage is next
+            # collected.
+            self._step: Callable[[StaticProgram], None] = _compiled_step() if compiled else StaticProgram.step
+            self._graphs = self._record() if device.type == "cuda" else {}
+            self._replayed: list[torch.cuda.Event] = []
+        self.unload()
+
+    @property
+    def costly(self) -> bool:
+        """Whether making it took so long that it is better kept for the next window."""
+        return bool(self._graphs) or self._step is not StaticProgram.step
+
+    def load(self, conditioning: PriorConditioning) -> None:
+        """Take in what conditions the next window."""
+        self._conditioning = conditioning.positions
+        self._length = conditioning.length
+
+    def unload(self) -> None:
+        """Let go of it, after the window: no codes can be drawn until the next `load`."""
+        self._conditioning = None
+        self._length = 0
+
+    def run(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
+        """Draw codes from `position` on: int64 (N,) before it and float32 (N, count) -> int64 (N, count).
+
+        `count` is at most `grain`. On a GPU the host runs ahead of the device by two rows of steps at most.
+
+        Raises:
+            ValueError: the positions go beyond the window.
+        """
+        count = uniform.shape[1]
+        if not (0 < position <= self._length - count and 0 < count <= self.grain):
+            raise ValueError(
+                f"`position` must be from 1 and, with 1 to {self.grain} codes, within the window of {self._length}; "
+                f"got {position} and {count} codes"
+            )
+        with torch.inference_mode(False), torch.no_grad():
+            self.code.copy_(code)
+            self.position.fill_(self.prefix + position)
+            self.cursor.zero_()
+            self.uniform[:count].copy_(uniform.t())
+            if self._conditioning is not None:
+                start = self.prefix + position
+                self.told[:count, : self.batch_size].copy_(self._conditioning[:, start : start + count].transpose(0, 1))
+            self._replay(count)
+            self.cache.length = position + count
+            return self.codes[:count].t().clone()
+
+    def step(self) -> None:
+        """One step: every input and output is a tensor of this object, and none of them is looked at."""
+        songs = self.batch_size
+        hidden = F.embedding(self.code, self.embedding) + self.positions.index_select(0, self.position)
+        if self.rows != songs:
+            hidden = F.pad(hidden, (0, 0, 0, self.rows - songs))
+        told = self.told.index_select(0, self.cursor).squeeze(0) if self.conditioned else None
+        if told is not None:
+            hidden = hidden + told
+        places: list[Place] = []
+        for layer, (block_step, first) in enumerate(zip(self.cache.steps, self._first_alike, strict=True)):
+            places.append(self.cache.layers[layer].place(self.position) if first == layer else places[first])
+            hidden = block_step(hidden, places[layer])
+        if told is not None and self.add_after:
+            hidden = hidden + told
+        logits = F.linear(hidden, self.output)[:songs]
+        uniform = self.uniform.index_select(0, self.cursor).squeeze(0)
+        code = draw_codes(logits, uniform, self.settings)
+        self.logits.copy_(logits)
+        self.code.copy_(code)
+        self.codes.index_copy_(0, self.cursor, code.unsqueeze(0))
+        self.position.add_(1)
+        self.cursor.add_(1)
+
+    def _replay(self, count: int) -> None:
+        if not self._graphs:
+            for _ in range(count):
+                self._step(self)
+            return
+        if len(self._replayed) == 2:
+            self._replayed.pop(0).synchronize()  # progress is told of work that is all but done
+        if count in self._graphs:
+            self._graphs[count].replay()
+        else:
+            for _ in range(count):
+                self._graphs[1].replay()
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.positions.device))
+        self._replayed.append(event)
+
+    def _record(self) -> dict[int, torch.cuda.CUDAGraph]:
+        """CUDA graphs of one step and of a row of them, by their number of steps."""
+        device = self.positions.device
+        with _RECORDING, torch.cuda.device(device):
+            side = _side_stream(device)
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):  # kernels are chosen and compiled, workspaces allocated
+                    self._rewind()
+                    self._step(self)
+            torch.cuda.current_stream().wait_stream(side)
+            graphs: dict[int, torch.cuda.CUDAGraph] = {}
+            pool = torch.cuda.graph_pool_handle()
+            for count in sorted({1, self.grain}):
+                self._rewind()
+                graph = torch.cuda.CUDAGraph()
+                # What other threads do on the device meanwhile is no part of it and must not fail.
+                with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                    for _ in range(count):
+                        self._step(self)
+                graphs[count] = graph
+            self._rewind()
+            self.cache.reset()
+        return graphs
+
+    def _rewind(self) -> None:
+        self.position.zero_()
+        self.cursor.zero_()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream that programs of a device are recorded on: one, as cuBLAS keeps a workspace for each."""
+    return torch.cuda.Stream(device)
+
+
+def _compiled_step() -> Callable[[StaticProgram], None]:
+    """`StaticProgram.step` after torch.compile, for one program: as a code object of its own, since torch.compile gives
+    up on code that it has compiled for eight sizes.
+    """
+    step = StaticProgram.step
+    own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
+    return torch.compile(own, fullgraph=True, dynamic=False)
+
+
+def steps_in_a_row(block_ctx: int, layers: int) -> int:
+    """The most steps that divide a row and go through `GRAPH_LAYERS` layers at most; 1 at least."""
+    return max(steps for steps in range(1, block_ctx + 1) if block_ctx % steps == 0 and _fits(steps, layers))
+
+
+def _fits(steps: int, layers: int) -> bool:
+    return steps == 1 or steps * layers <= GRAPH_LAYERS

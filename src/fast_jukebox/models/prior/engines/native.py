@@ -1,0 +1,336 @@
+"""Steps of a prior in C on a CPU: built by the machine's own compiler where it has one.
+
+A step of a narrow prior is a few hundred operations of microseconds each, which take longer to call one by one than to
+do. `native.c` does a whole row of steps, the draw included, in one call. It is compiled once a machine (about a second)
+into the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fast_jukebox.models.prior.attention import ColumnPattern, DensePattern, PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern, LyricPrefixPattern
+from fast_jukebox.sampling.filtering import SamplingSettings
+
+if TYPE_CHECKING:
+    from fast_jukebox.models.prior.conditioning import PriorConditioning
+    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno")
+NATIVE_FLAG = "-march=native"
+
+# Outputs of a weight lie side by side in panels of so many; as in the source.
+LANES = 16
+
+# Songs that one call takes through a row of steps: what they work with stays in the nearest caches.
+CHUNK = 24
+
+# As counted in the source.
+_PATTERNS = (DensePattern, RowPattern, ColumnPattern, PreviousRowPattern, LyricPrefixPattern, LyricCrossPattern)
+
+_WEIGHTS = (
+    *("norm_1", "norm_1_bias", "qkv", "qkv_bias", "out", "out_bias"),
+    *("norm_2", "norm_2_bias", "expand", "expand_bias", "contract", "contract_bias"),
+)
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("pattern", "reach", "slots")),
+        *((name, ctypes.c_void_p) for name in _WEIGHTS),
+        ("cache", ctypes.c_void_p),
+    )
+
+
+_INTEGERS = (
+    *("songs", "layers", "width", "heads", "head_dim", "inner", "codes", "n_ctx", "block_ctx", "length"),
+    *("add_after", "do_sample", "top_k"),
+)
+
+
+class _Prior(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in _INTEGERS),
+        *((name, ctypes.c_double) for name in ("residual_scale", "temperature", "top_p")),
+        *((name, ctypes.c_void_p) for name in ("embedding", "positions", "conditioning", "head")),
+        ("layer", ctypes.POINTER(_Layer)),
+        ("logits", ctypes.c_void_p),
+    )
+
+
+class NativeUnavailable(RuntimeError):
+    """There is no compiler, or it failed; says which."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled source, built if it was not.
+
+    Raises:
+        NativeUnavailable: it could not be built.
+    """
+    compiler = _compiler()
+    flags = (*FLAGS, NATIVE_FLAG) if _run(compiler, NATIVE_FLAG, "-dM", "-E", "-x", "c", os.devnull)[0] else FLAGS
+    # What the compiler knows of the machine is part of the name: a folder may be shared by different ones.
+    macros = _run(compiler, *flags, "-dM", "-E", "-x", "c", os.devnull)[1]
+    name = hashlib.sha256("\0".join([SOURCE.read_text(encoding="utf-8"), *flags, macros]).encode()).hexdigest()[:16]
+    folder = _cache_folder()
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return _load(_build(compiler, flags, Path(temporary) / f"{name}.so"))
+    path = folder / f"{name}.so"
+    return _load(path if path.is_file() else _build(compiler, flags, path))
+
+
+def _compiler() -> str:
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    for name in names:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise NativeUnavailable(f"no C compiler was found (looked for {', '.join(names)})")
+
+
+def _run(*command: str) -> tuple[bool, str]:
+    """Whether a command succeeded, and what it said."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout if done.returncode == 0 else done.stderr
+
+
+def _cache_folder() -> Path | None:
+    """The user's own folder for what was built, or None where it cannot be written to."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(root) / "fast_jukebox"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _build(compiler: str, flags: tuple[str, ...], path: Path) -> Path:
+    """Compile to `path`, which other processes see only when it is whole."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        built = Path(temporary) / path.name
+        good, said = _run(compiler, *flags, str(SOURCE), "-o", str(built), "-lm")
+        if not good:
+            raise NativeUnavailable(f"{compiler} could not compile {SOURCE.name}: {said.strip()[-500:]}")
+        os.replace(built, path)
+    return path
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeUnavailable(f"{path} could not be loaded: {error}") from error
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    loaded.run.argtypes = (
+        ctypes.POINTER(_Prior),
+        *(number, number, number, number),
+        *(pointer, pointer, pointer, number, pointer),
+    )
+    loaded.run.restype = None
+    loaded.scratch_floats.argtypes = (ctypes.POINTER(_Prior), number)
+    loaded.scratch_floats.restype = number
+    return loaded
+
+
+def unsupported(prior: FastJukeboxPrior) -> str | None:
+    """Why a prior cannot be stepped by the compiled source, or None if it can."""
+    weight = prior.position_embedding
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return f"it computes in float32 on a CPU, and the prior is in {weight.dtype} on {weight.device}"
+    others = {type(block.attention.pattern) for block in prior.blocks}.difference(_PATTERNS)
+    if others:
+        return f"it does not know {', '.join(sorted(other.__name__ for other in others))}"
+    return None
+
+
+class NativeProgram:
+    """A prior made ready to sample windows with `native.c`.
+
+    Args:
+        prior: float32, on a CPU.
+        batch_size: songs, N.
+        settings: how a code is drawn.
+        threads: at most so many work at once; the codes do not depend on it.
+
+    Raises:
+        NativeUnavailable: the source could not be built.
+        ValueError: the prior is not one that it can step.
+    """
+
+    def __init__(self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, threads: int = 1) -> None:
+        reason = unsupported(prior)
+        if reason is not None:
+            raise ValueError(f"`engine` 'native' cannot sample this prior: {reason}")
+        config = prior.config
+        self.library = library()
+        self.batch_size = batch_size
+        self.grain = config.block_ctx
+        self.cache = prior.new_cache(batch_size)
+        self.logits = torch.zeros(batch_size, config.vocabulary_size)
+        self._kept: list[Tensor] = []
+        output = prior.code_embedding.weight if prior.output is None else prior.output.weight
+        self.prefix = config.lyric_prefix_length
+        self.vocabulary_size = config.vocabulary_size
+        layers = (_Layer * len(prior.blocks))(
+            *(self._layer(block, cache) for block, cache in zip(prior.blocks, self.cache.layers, strict=True))
+        )
+        attention = prior.blocks[0].attention
+        self._prior = _Prior(
+            songs=batch_size,
+            layers=len(prior.blocks),
+            width=config.hidden_size,
+            heads=attention.num_heads,
+            head_dim=attention.head_dim,
+            inner=config.mlp_size,
+            codes=config.vocabulary_size,
+            n_ctx=config.sequence_length,
+            block_ctx=config.block_ctx,
+            add_after=config.add_conditioning_after,
+            do_sample=settings.do_sample,
+            top_k=settings.top_k,
+            residual_scale=prior.blocks[0].residual_scale,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            embedding=self._keep(prior.drawn_rows(prior.code_embedding.weight)),
+            positions=self._keep(prior.position_embedding),
+            head=self._keep(packed(prior.drawn_rows(output))),
+            layer=layers,
+            logits=self.logits.data_ptr(),
+        )
+        self._chunks = chunks(batch_size, threads)
+        largest = max(size for _, size in self._chunks)
+        floats = self.library.scratch_floats(ctypes.byref(self._prior), largest)
+        self._threads = min(threads, len(self._chunks))
+        self._scratch = torch.empty(len(self._chunks), floats)
+        self.unload()
+
+    costly = False
+    """Making it takes milliseconds, so it is not kept for the next window."""
+
+    def load(self, conditioning: PriorConditioning) -> None:
+        """Take in what conditions the next window.
+
+        Raises:
+            ValueError: it is of other sizes than the prior's.
+        """
+        positions = conditioning.positions
+        shape = (self.batch_size, self.prefix + conditioning.length, self._prior.width)
+        if positions is not None and (positions.shape != shape or positions.dtype != torch.float32):
+            raise ValueError(f"`conditioning` must be float32 {shape}, got {positions.dtype} {tuple(positions.shape)}")
+        self._conditioning = None if positions is None else positions.contiguous()
+        self._prior.conditioning = None if positions is None else self._conditioning.data_ptr()
+        self._prior.length = self.prefix + conditioning.length
+        self._length = conditioning.length
+
+    def unload(self) -> None:
+        """Let go of it, after the window: no codes can be drawn until the next `load`."""
+        self._conditioning = None
+        self._length = 0
+        self._prior.conditioning = None
+
+    def run(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
+        """Draw codes from `position` on: int64 (N,) before it and float32 (N, count) -> int64 (N, count).
+
+        Raises:
+            ValueError: an input is of another shape or type, or goes beyond the window or the codebook.
+        """
+        count = uniform.shape[1]
+        self._check(code, position, uniform)
+        code, uniform = code.contiguous(), uniform.contiguous()
+        out = torch.empty((self.batch_size, count), dtype=torch.int64)
+
+        def chunk(index: int) -> None:
+            first, songs = self._chunks[index]
+            self.library.run(
+                ctypes.byref(self._prior),
+                *(first, songs, self.prefix + position, count),
+                *(code.data_ptr(), uniform.data_ptr(), out.data_ptr(), count, self._scratch[index].data_ptr()),
+            )
+
+        if self._threads == 1:
+            for index in range(len(self._chunks)):
+                chunk(index)
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:  # ctypes lets go of the interpreter's lock
+                list(pool.map(chunk, range(len(self._chunks))))
+        self.cache.length = position + count
+        return out
+
+    def _check(self, code: Tensor, position: int, uniform: Tensor) -> None:
+        """Everything that decides which memory the source touches."""
+        songs, count = self.batch_size, uniform.shape[1]
+        if not 0 < position <= self._length - count:
+            raise ValueError(
+                f"`position` must be from 1 and, with the codes to draw, within the window of {self._length}; got "
+                f"{position} and {count} codes"
+            )
+        if code.shape != (songs,) or code.dtype != torch.int64 or code.min() < 0 or code.max() >= self.vocabulary_size:
+            raise ValueError(
+                f"`code` must be int64 ({songs},) in [0, {self.vocabulary_size}), got {code.dtype} {tuple(code.shape)}"
+            )
+        if uniform.shape != (songs, count) or uniform.dtype != torch.float32:
+            raise ValueError(f"`uniform` must be float32 ({songs}, count), got {uniform.dtype} {tuple(uniform.shape)}")
+
+    def _layer(self, block: Any, cache: Any) -> _Layer:
+        attention, mlp = block.attention, block.mlp
+        fields: dict[str, int] = {}
+        for name, norm in (("norm_1", block.attention_norm), ("norm_2", block.mlp_norm)):
+            fields[name], fields[f"{name}_bias"] = self._keep(norm.weight), self._keep(norm.bias)
+        linears = (
+            ("qkv", attention.qkv),
+            ("out", attention.projection),
+            ("expand", mlp.expand),
+            ("contract", mlp.contract),
+        )
+        for name, linear in linears:
+            fields[name] = self._keep(packed(linear.weight))
+            fields[f"{name}_bias"] = self._keep(F.pad(linear.bias.detach(), (0, -linear.bias.numel() % LANES)))
+        return _Layer(
+            pattern=_PATTERNS.index(type(attention.pattern)),
+            reach=cache.reach,
+            slots=cache.slots.shape[3],
+            cache=cache.storage.data_ptr(),
+            **fields,
+        )
+
+    def _keep(self, tensor: Tensor) -> int:
+        """The address of a tensor's numbers, which stay there as long as the program."""
+        tensor = tensor.detach().contiguous()
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+def packed(weight: Tensor) -> Tensor:
+    """(outputs, inputs) -> (panels, inputs, `LANES`), zeros where outputs end."""
+    weight = F.pad(weight.detach(), (0, 0, 0, -weight.shape[0] % LANES))
+    return weight.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
+
+
+def chunks(songs: int, threads: int) -> list[tuple[int, int]]:
+    """(first, count) of the songs that each call takes: at most `CHUNK`, and as even as can be."""
+    number = -(-songs // CHUNK)
+    if threads > 1 and songs >= 2 * (CHUNK // 4):
+        number = -(-number // threads) * threads
+    number = min(number, songs)
+    edges = [songs * index // number for index in range(number + 1)]
+    return [(start, stop - start) for start, stop in itertools.pairwise(edges)]

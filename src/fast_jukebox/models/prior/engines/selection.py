@@ -1,0 +1,66 @@
+"""Which way of stepping suits a prior: one call of the model a code, steps that stay on the device, or compiled C."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
+from fast_jukebox.models.prior.engines.native import NativeProgram, NativeUnavailable, library, unsupported
+from fast_jukebox.sampling.engine import Program
+from fast_jukebox.sampling.filtering import SamplingSettings
+
+if TYPE_CHECKING:
+    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+
+logger = logging.getLogger(__name__)
+
+NATIVE_WIDEST = 1024
+"""Widest prior that `"auto"` steps in C: that shares out songs between threads, where one song of a wider prior is
+quicker with all threads at work on each product.
+"""
+
+_told: set[str] = set()
+
+
+def choose_engine(prior: FastJukeboxPrior) -> str:
+    """What `engine="auto"` means for a prior: `"graph"` on a GPU, `"native"` on a CPU with a C compiler for priors
+    in float32 up to `NATIVE_WIDEST`, else `"eager"`. The batch has no say, so that the codes do not depend on it.
+    """
+    device = prior.position_embedding.device.type
+    if device == "cuda":
+        return "graph"
+    if device != "cpu" or prior.config.hidden_size > NATIVE_WIDEST or unsupported(prior) is not None:
+        return "eager"
+    try:
+        library()
+    except NativeUnavailable as error:
+        if str(error) not in _told:
+            _told.add(str(error))
+            logger.warning("sampling falls back to the slower `engine='eager'`: %s", error)
+        return "eager"
+    return "native"
+
+
+def new_program(
+    prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
+) -> Program | None:
+    """A program that samples windows of the prior, or None where the plain step is meant.
+
+    Args:
+        prior: the prior.
+        batch_size: songs.
+        settings: how a code is drawn.
+        engine: one of [`~fast_jukebox.sampling.engine.ENGINES`].
+        threads: that `"native"` may use.
+
+    Raises:
+        NativeUnavailable: `"native"` was asked for and could not be built.
+        ValueError: `"native"` was asked for and does not know the prior.
+    """
+    engine = choose_engine(prior) if engine == "auto" else engine
+    if engine == "native":
+        return NativeProgram(prior, batch_size, settings, threads)
+    if engine in ("graph", "compiled"):
+        return StaticProgram(prior, batch_size, settings, compiled=engine == "compiled")
+    return None

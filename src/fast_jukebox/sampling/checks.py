@@ -1,0 +1,225 @@
+"""What bad input gets: a `ValueError` naming the field, the value and what is allowed, before anything is sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.sampling.filtering import check_seed, fresh_seed
+
+_LOUDEST = 8.0
+"""Peak above which samples cannot be meant to lie in [-1, 1]."""
+
+
+def check_count(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    """`value` itself.
+
+    Raises:
+        ValueError: it is no integer from `minimum` to `maximum`.
+    """
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    if not good or (maximum is not None and value > maximum):
+        allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ValueError(f"`{name}` must be an integer {allowed}, got {value!r}")
+    return value
+
+
+def check_codes(name: str, codes: Any, codebook_size: int) -> Tensor:
+    """`codes` itself.
+
+    Raises:
+        ValueError: it is no int64 tensor (N, L), or holds something that is no code.
+    """
+    if not isinstance(codes, Tensor):
+        raise ValueError(f"`{name}` must be an int64 tensor of shape (songs, length), got {type(codes).__name__}")
+    if codes.dtype != torch.int64 or codes.dim() != 2 or codes.shape[0] == 0:
+        raise ValueError(
+            f"`{name}` must be an int64 tensor of shape (songs, length), got {codes.dtype} {tuple(codes.shape)}"
+        )
+    if codes.numel():
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= codebook_size:
+            raise ValueError(f"`{name}` must hold codes from 0 to {codebook_size - 1}, got {low} to {high}")
+    return codes
+
+
+def check_metadata(name: str, metadata: Any, width: int, fewest: int | None = None) -> Tensor:
+    """`metadata` itself.
+
+    Raises:
+        ValueError: it is no int64 tensor (N, `width`), or with `fewest` of at least so many columns; or `width` is 0,
+            which stands for a prior without labels.
+    """
+    if width == 0:
+        raise ValueError(f"`{name}` must be None where no prior has labels, got {type(metadata).__name__}")
+    shape = f"(songs, {width})" if fewest is None else f"(songs, {fewest} or more)"
+    if not isinstance(metadata, Tensor):
+        raise ValueError(f"`{name}` must be an int64 tensor of shape {shape}, got {type(metadata).__name__}")
+    fits = metadata.dim() == 2 and metadata.shape[0] > 0
+    fits = fits and (metadata.shape[1] == width if fewest is None else metadata.shape[1] >= fewest)
+    if metadata.dtype != torch.int64 or not fits:
+        raise ValueError(
+            f"`{name}` must be an int64 tensor of shape {shape}, got {metadata.dtype} {tuple(metadata.shape)}"
+        )
+    return metadata
+
+
+def check_prompt_audio(prompt: Any) -> Tensor:
+    """A recording as a floating-point tensor (N, T).
+
+    Raises:
+        ValueError: it has another rank or type, is empty, or holds samples that are not finite or far outside [-1, 1].
+    """
+    try:
+        audio = prompt if isinstance(prompt, Tensor) else torch.as_tensor(prompt)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            "`prompt` must be floating-point audio of shape (samples,) or (songs, samples), got "
+            f"{type(prompt).__name__}"
+        ) from error
+    if not audio.is_floating_point() or audio.dim() not in (1, 2) or audio.numel() == 0:
+        raise ValueError(
+            "`prompt` must be floating-point audio of shape (samples,) or (songs, samples), not empty, got "
+            f"{audio.dtype} {tuple(audio.shape)}"
+        )
+    peak = float(audio.abs().max())
+    if not math.isfinite(peak):
+        raise ValueError("`prompt` must be finite, got audio with NaN or infinite samples")
+    if peak > _LOUDEST:
+        raise ValueError(f"`prompt` must be audio in [-1, 1], got samples of up to {peak:g}")
+    return audio.unsqueeze(0) if audio.dim() == 1 else audio
+
+
+def common_batch(sizes: dict[str, int]) -> int:
+    """The number of songs that inputs of these batch sizes make: 1 goes with any.
+
+    Raises:
+        ValueError: two sizes above 1 differ.
+    """
+    batch = max(sizes.values())
+    for name, size in sizes.items():
+        if size not in (1, batch):
+            others = ", ".join(f"`{other}` {count}" for other, count in sizes.items() if other != name)
+            raise ValueError(f"`{name}` has {size} songs, which must be 1 or that of the others: {others}")
+    return batch
+
+
+def resolve_seeds(seed: Any, songs: Any, batch: int) -> tuple[int | list[int], list[int], list[int]]:
+    """Which noise each song of a batch gets.
+
+    Args:
+        seed: one seed; or one a song, each of which then stands for the first song of its seed; or `None`, drawn
+            afresh.
+        songs: which song of its seed each one is; `None` counts from 0.
+        batch: number of songs.
+
+    Returns:
+        The seed (or seeds) to report, then for each song its seed and its number.
+
+    Raises:
+        ValueError: a seed or a song number is out of its range, or there are more or fewer than songs.
+    """
+    if isinstance(seed, list | tuple):
+        if len(seed) != batch:
+            raise ValueError(f"`seed` must be one seed or one for each of {batch} songs, got {len(seed)}")
+        seeds, numbers = [check_seed(each) for each in seed], [0] * batch
+        reported: int | list[int] = list(seeds)
+    else:
+        reported = fresh_seed() if seed is None else check_seed(seed)
+        seeds, numbers = [reported] * batch, list(range(batch))
+    if songs is not None:
+        if not isinstance(songs, list | tuple | range) or len(songs) != batch:
+            raise ValueError(f"`song_ids` must be a list of one number for each of {batch} songs, got {songs!r}")
+        numbers = [check_count("song_ids", number, 0, 2**32 - 1) for number in songs]
+    return reported, seeds, numbers
+
+
+def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
+    """`tensor` (1 or N, ...) on a device, one row for each of `batch` songs."""
+    if tensor is None:
+        return None
+    return tensor.to(device).expand(batch, *tensor.shape[1:])
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where a module's parameters are, or come when it samples: see [`~fast_jukebox.generation.offload.Visits`]."""
+    visits = getattr(module, "sampling_device", None)
+    return next(module.parameters()).device if visits is None else visits
+
+
+def check_device(device: Any) -> torch.device | None:
+    """`device` as [`~transformers.Pipeline`] takes it: a name, a `torch.device`, the number of an accelerator or -1 for
+    the CPU; `None` for `None` and `"auto"`.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    if device is None or device == "auto":
+        return None
+    allowed = "auto, cpu, cuda, cuda:1, mps and so on"
+    if isinstance(device, bool):
+        raise ValueError(f"`device` must be {allowed}, got {device!r}")
+    if isinstance(device, int):
+        name = "cpu" if device == -1 else f"cuda:{device}" if torch.cuda.is_available() else f"mps:{device}"
+    else:
+        name = device
+    try:
+        found = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"`device` must be {allowed}, got {device!r}") from error
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= there.get(found.type, math.inf):
+        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
+    return found
+
+
+def check_levels(start_level: Any, stop_level: Any, num_levels: int) -> tuple[int, int]:
+    """The highest and the lowest level to sample; `None` for the first is the top.
+
+    Raises:
+        ValueError: a level does not exist, or they are in the wrong order.
+    """
+    top = num_levels - 1
+    start_level = check_count("start_level", top if start_level is None else start_level, 0, top)
+    stop_level = check_count("stop_level", stop_level, 0, top)
+    if stop_level > start_level:
+        raise ValueError(
+            "`stop_level` must be at most `start_level`, as levels are made from the top down; got stop_level "
+            f"{stop_level} and start_level {start_level}"
+        )
+    return start_level, stop_level
+
+
+def check_codes_by_level(codes: Any, codebook_size: int, hop_lengths: Sequence[int]) -> list[Tensor | None]:
+    """A list of codes that ends at the top level, as one with an entry for each level, bottom first.
+
+    Raises:
+        ValueError: too many or no entries, no codes at the top, entries that are no codes, or a level that is given for
+            a longer time than the level above it.
+    """
+    num_levels = len(hop_lengths)
+    if not isinstance(codes, list | tuple) or not 1 <= len(codes) <= num_levels:
+        got = f"{len(codes)} entries" if isinstance(codes, list | tuple) else type(codes).__name__
+        raise ValueError(f"`codes` must be a list of 1 to {num_levels} levels that ends at the top one, got {got}")
+    levels: list[Tensor | None] = [None] * (num_levels - len(codes)) + list(codes)
+    if levels[-1] is None:
+        raise ValueError("`codes` must end with codes of the top level, got None there")
+    span = None
+    for level in reversed(range(num_levels)):
+        own = levels[level]
+        if own is None:
+            span = 0
+            continue
+        own_span = check_codes(f"codes[{level - num_levels}]", own, codebook_size).shape[1] * hop_lengths[level]
+        if span is not None and own_span > span:
+            raise ValueError(
+                f"`codes[{level - num_levels}]` (level {level}) must not reach further than the level above it, which "
+                f"is given for {span} audio samples; got {own.shape[1]} codes, which are {own_span}"
+            )
+        span = own_span
+    return levels

@@ -1,0 +1,107 @@
+"""Windows of one shape on their way from a prompt to codes: conditioned, stepped through, and paused where asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.sampling.engine import WindowRun, check_logits, make_step
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.progress import BatchClock
+from fast_jukebox.sampling.threads import suited_threads
+
+
+class WindowSampling:
+    """The sampling of windows of one shape, N of them at once, which may rest after any code or row of codes.
+
+    How often it rests changes no code. While it rests, it holds its caches.
+
+    Args:
+        prior: the level's prior.
+        length: codes of a window.
+        prompt: int64 (N, P), P from 0 to `length` - 1.
+        upper_codes: int64 (N, `length` / upper ratio) codes of the level above, or `None`.
+        metadata: int64 (N, width), or `None`.
+        settings: how codes are drawn.
+        noise: float32 (N, `length` - P).
+        engine: see [`~fast_jukebox.sampling.engine.make_step`].
+        clock: is told of each row that is conditioned and of each code; what it raises ends the sampling.
+    """
+
+    def __init__(
+        self,
+        prior: Any,
+        length: int,
+        prompt: Tensor,
+        upper_codes: Tensor | None,
+        metadata: Tensor | None,
+        settings: SamplingSettings,
+        noise: Tensor,
+        engine: str = "auto",
+        clock: BatchClock | None = None,
+    ) -> None:
+        self.prior, self.length, self.count, self.clock = prior, length, len(prompt), clock
+        spare = usual_rows(self.count) - self.count if prompt.device.type == "cuda" else 0
+        if spare:
+            prompt, upper_codes, metadata, noise = (
+                None if each is None else torch.cat([each, each[-1:].expand(spare, *each.shape[1:])])
+                for each in (prompt, upper_codes, metadata, noise)
+            )
+        with suited_threads(prior):
+            conditioning = prior.condition(
+                len(prompt),
+                length,
+                upper_codes=upper_codes,
+                metadata=metadata,
+                after_song=None if clock is None else clock.conditioned,
+            )
+            self._run = WindowRun(make_step(prior, conditioning, len(prompt), settings, engine), prompt, noise)
+        if clock is not None:
+            clock.rest()
+
+    @property
+    def known(self) -> int:
+        """Codes of each window that are there, the prompt included."""
+        return self._run.known + self._run.done
+
+    @property
+    def codes(self) -> Tensor:
+        """int64 (N, known)."""
+        codes = self._run.codes[: self.count, : self.known]
+        # Where lyrics share the codes' vocabulary a character may be drawn, which as published stands for code 0.
+        return codes.masked_fill(codes >= self.prior.config.codebook_size, 0)
+
+    def sample(self, known: int | None = None) -> Tensor:
+        """Go on until so many codes of each window are there, or a few more; by default to the end. Returns `codes`.
+
+        Raises:
+            FloatingPointError: the prior's numbers were none, so the codes mean nothing.
+        """
+        run, end = self._run, self.length if known is None else min(known, self.length)
+        if self.known >= end:
+            return self.codes
+        if self.clock is not None:
+            self.clock.go_on()
+        with suited_threads(self.prior):
+            run.go_on(end - run.known, None if self.clock is None else self.clock.sampled)
+            if self.known == self.length:
+                run.step.finish()
+            else:
+                check_logits(run.step.logits, self.prior.config.level)
+        if self.clock is not None:
+            self.clock.rest()
+        return self.codes
+
+    def leave(self) -> None:
+        """End before the last code: what the sampling was done with serves other windows. Nothing can go on."""
+        self._run.step.leave()
+
+
+def usual_rows(count: int) -> int:
+    """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
+    two above it. So programs that are costly to make are made for few sizes; the spare rows repeat the last one.
+    """
+    grain = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
+    return -(-count // grain) * grain

@@ -1,0 +1,340 @@
+"""The folder of a session: written whole or not at all, read with suspicion, used by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from fast_jukebox.utils.files import clear_unfinished, unfinished_path
+
+FORMAT = "fast-jukebox-session"
+VERSION = 1
+"""Of the folder's layout; a folder of another version is refused."""
+
+MANIFEST = "session.json"
+_LOCK = "lock"
+_CODES = "codes"
+_LEFT_MANIFEST, _LEFT_CODES = ".session.*.tmp.json", ".*.tmp.safetensors"
+"""What the two kinds of files are called before they are finished, see [`unfinished_path`]."""
+_LOCKED_BYTE = 4096
+"""Which byte of the lock file is locked where whole files cannot be, so that the others can be read."""
+
+_RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes anew"
+"""What to do where nothing is known of a session but its codes."""
+
+
+class SessionError(RuntimeError):
+    """A session cannot be read, written or used; says why, and what stands. What was saved before is kept."""
+
+
+class SessionStore:
+    """Reads and writes one session's folder.
+
+    ```
+    session.json      the manifest: the model, the takes, what was asked for; with its own checksum
+    codes/            safetensors: what takes begin with, and what was sampled of each level of each take
+    lock              held by the process that writes
+    ```
+
+    Every file is written beside its place, brought to the disk and renamed, so that a reader finds the old one or the
+    new one, whenever the power goes.
+
+    Args:
+        folder: may not exist yet.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self._lock: FileIO | None = None
+        self._holders = 0
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else writes meanwhile. May be entered again by who is in it. A lock ends with its process, however
+        that ends, so a dead one's is never in the way.
+
+        Raises:
+            SessionError: another process has the session, or the folder cannot be written to.
+        """
+        if self._holders == 0:
+            self._lock = self._take_lock()
+        self._holders += 1
+        try:
+            if self._holders == 1:
+                self._clear_leftovers()
+            yield
+        finally:
+            self._holders -= 1
+            if self._holders == 0 and self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    def check_new(self) -> None:
+        """Refuse a folder that a new session cannot have.
+
+        Raises:
+            ValueError: there is something in it.
+            SessionError: it cannot be looked into.
+        """
+        try:
+            # What a process left that was killed before it had written the manifest is no session yet.
+            names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        except OSError as error:
+            raise SessionError(f"cannot look into {str(self.folder)!r}: {_reason(error)}") from error
+        if not all(name in (_LOCK, _CODES) or fnmatch(name, _LEFT_MANIFEST) for name in names):
+            raise ValueError(f"`folder` must be new or empty, but there is something in {str(self.folder)!r}")
+
+    def make_folder(self) -> None:
+        """Make the folder of a new session.
+
+        Raises:
+            ValueError: there is something in it.
+            SessionError: it cannot be made.
+        """
+        self.check_new()
+        try:
+            (self.folder / _CODES).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SessionError(f"cannot make the session's folder {str(self.folder)!r}: {_reason(error)}") from error
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest, whose checksum and version are right.
+
+        Raises:
+            SessionError: there is none, it is damaged or of another version.
+        """
+        path = self.folder / MANIFEST
+        try:
+            written = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise SessionError(f"there is no session in {str(self.folder)!r}: it has no {MANIFEST}") from error
+        except OSError as error:
+            raise SessionError(f"cannot read {str(path)!r}: {_reason(error)}") from error
+        except (ValueError, RecursionError) as error:
+            raise SessionError(f"{str(path)!r} is damaged: it is no JSON; {_RESCUE}") from error
+        if not isinstance(written, dict) or written.get("format") != FORMAT:
+            raise SessionError(f"{str(path)!r} is damaged, or no session of this package; {_RESCUE}")
+        if written.get("version") != VERSION:
+            raise SessionError(
+                f"{str(path)!r} is of version {written.get('version')!r}; this package reads version {VERSION}"
+            )
+        body = {name: value for name, value in written.items() if name != "checksum"}
+        if written.get("checksum") != _checksum(body):
+            raise SessionError(f"{str(path)!r} is damaged: its checksum is not that of what it says; {_RESCUE}")
+        return body
+
+    def write_manifest(self, body: Mapping[str, Any]) -> None:
+        """Replace the manifest.
+
+        Raises:
+            SessionError: it cannot be written; the one before stands.
+        """
+        whole = {"format": FORMAT, "version": VERSION, **body}
+        whole["checksum"] = _checksum(whole)
+        self._write(self.folder / MANIFEST, json.dumps(whole, indent=1, ensure_ascii=False).encode())
+
+    def write_codes(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Replace a file of codes.
+
+        Args:
+            name: without suffix.
+            tensors: integers, on any device.
+            facts: small things to know of them, as JSON holds them.
+
+        Raises:
+            SessionError: it cannot be written; the one before stands.
+        """
+        whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        told = json.dumps(dict(facts), sort_keys=True)
+        metadata = {"format": FORMAT, "version": str(VERSION), "facts": told, "digest": _digest(whole, told)}
+        self._write(self._codes_path(name), save_safetensors(whole, metadata))
+
+    def read_codes(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """A file of codes: its tensors and facts; `None` where there is none.
+
+        Raises:
+            SessionError: it cannot be read or is damaged.
+        """
+        path = self._codes_path(name)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SessionError(f"cannot read {str(path)!r}: {_reason(error)}") from error
+        try:
+            tensors, facts = _parse(content)
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+            raise SessionError(f"{str(path)!r} is damaged; {_remedy(name)}") from error
+        return tensors, facts
+
+    def has_codes(self, name: str) -> bool:
+        """Whether there is a file of codes of that name."""
+        return self._codes_path(name).is_file()
+
+    def _codes_path(self, name: str) -> Path:
+        return self.folder / _CODES / f"{name}.safetensors"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}") from error
+        write_whole(path, content)
+
+    def _take_lock(self) -> FileIO:
+        path = self.folder / _LOCK
+        if not self.folder.is_dir():
+            raise SessionError(f"there is no session in {str(self.folder)!r}: there is no such folder")
+        try:
+            # Unbuffered, or what a full disk does not take would be written again, and fail again, when it is closed.
+            file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed when the lock is given back)
+        except OSError as error:
+            raise SessionError(f"cannot write into {str(self.folder)!r}: {_reason(error)}") from error
+        try:
+            _lock_file(file)
+        except OSError as error:
+            holder = _holder(file)
+            file.close()
+            if isinstance(error, BlockingIOError | PermissionError):
+                raise SessionError(
+                    f"the session {str(self.folder)!r} is in use by another process{holder}; wait until it ends"
+                ) from error
+            raise SessionError(f"cannot lock {str(path)!r}: {_reason(error)}") from error
+        with contextlib.suppress(OSError):  # who holds it is told for people, the lock does not depend on it
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
+        return file
+
+    def _clear_leftovers(self) -> None:
+        """Files that a process was writing when it was killed. Of the session's own the lock says that nobody is; what
+        is exported into the folder is written without it.
+        """
+        for path in [*self.folder.glob(_LEFT_MANIFEST), *(self.folder / _CODES).glob(_LEFT_CODES)]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        clear_unfinished(self.folder)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place, bring it to the disk and rename it.
+
+    Raises:
+        SessionError: it cannot be written; what stood there before stands.
+    """
+    temporary = unfinished_path(path)
+    try:
+        write_through(temporary, content)
+        put_in_place(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}; what was saved before stands") from error
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Write a file, which is not yet brought to the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Bring a file that is written to the disk, and give it its name.
+
+    Raises:
+        OSError: that cannot be done; what stood there before stands.
+    """
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock_file(file: FileIO) -> None:
+    """Lock an open file or raise at once."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _holder(file: FileIO) -> str:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        file.seek(0)
+        told = file.read(200).decode()
+        return f" ({told})" if told else ""
+    return ""
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    found = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def _parse(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a file of codes; raises almost anything where it is damaged."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header["__metadata__"]
+    tensors = load_safetensors(content)
+    if metadata["format"] != FORMAT or metadata["version"] != str(VERSION):
+        raise ValueError("another format")
+    if any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors.values()):
+        raise ValueError("not integers")
+    if metadata["digest"] != _digest(tensors, metadata["facts"]):
+        raise ValueError("another digest")
+    facts = json.loads(metadata["facts"])
+    if not isinstance(facts, dict):
+        raise ValueError("no facts")
+    return tensors, facts
+
+
+def _remedy(name: str) -> str:
+    if name.startswith("take-"):
+        return "delete it and resume, and the same codes are sampled again"
+    return "takes begin with what it held, so bring it back from a copy"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def codes_dtype(codebook_size: int) -> torch.dtype:
+    """The smallest type that a file keeps codes in."""
+    return torch.int16 if codebook_size <= 2**15 else torch.int32

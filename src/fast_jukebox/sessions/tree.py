@@ -1,0 +1,53 @@
+"""The tree of a session's takes, drawn as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fast_jukebox.sampling.progress import level_name
+from fast_jukebox.sessions.takes import Take
+
+
+def tree_lines(takes: Sequence[Take], kept: int | None, shares: Mapping[int, Sequence[float]], rate: int) -> list[str]:
+    """The tree of takes as text, a take a line.
+
+    Args:
+        takes: all of them.
+        kept: number of the one that is kept, or `None`.
+        shares: how much of each level of each take is made, in [0, 1], bottom first.
+        rate: audio samples a second.
+    """
+    children: dict[int | None, list[Take]] = {}
+    for take in takes:
+        children.setdefault(take.parent, []).append(take)
+    lines: list[str] = []
+    waiting = [(take, "", "") for take in reversed(children.get(None, []))]
+    while waiting:  # a chain of takes may be longer than calls can be deep
+        take, lead, below = waiting.pop()
+        lines.append(f"{lead}{_line(take, kept, shares[take.number], rate)}")
+        own = children.get(take.number, [])
+        for child in reversed(own):
+            last = child is own[-1]
+            waiting.append((child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
+    return lines
+
+
+def _line(take: Take, kept: int | None, shares: Sequence[float], rate: int) -> str:
+    levels = [
+        f"{level_name(level, len(shares))} {'done' if share >= 1 else f'{int(100 * share)} %'}"
+        for level, share in reversed(list(enumerate(shares)))
+        if share > 0
+    ]
+    mark = "  <- kept" if take.number == kept else ""
+    made = ", ".join(levels) or "nothing made yet"
+    facts = [take.origin, f"{take.samples / rate:g} s", f"seed {take.seed}", *_told(take.metadata)]
+    return f"take {take.number}: {', '.join(facts)}; {made}{mark}"
+
+
+def _told(metadata: Any) -> list[str]:
+    """What a take is told in words, for one line."""
+    words = metadata["words"] if isinstance(metadata, dict) and "words" in metadata else {}
+    genre = words.get("genre")
+    names = [words.get("artist"), *(genre if isinstance(genre, list) else [genre])]
+    return [*[str(name) for name in names if name], *(["sung"] if words.get("lyrics") else [])]

@@ -1,0 +1,1 @@
+"""Files: atomic writes, temporary names, and paths that stay inside their folder."""

@@ -1,0 +1,308 @@
+"""The command `fast-jukebox`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fast_jukebox_cli.sessions import Offload
+from fast_jukebox_cli.sessions import register as register_sessions
+from fast_jukebox_cli.values import choices, file, numbers, output_file, with_options
+
+# Whatever is slow to import is imported by the command that needs it, so that `--help` is quick.
+
+
+class _Commands(TyperGroup):
+    """Says in one line what is wrong with the words of a command, too."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except typer.Abort:
+            code = _tell("interrupted; nothing was written", _INTERRUPTED)
+        except _UsageError as error:
+            if error.format_message().startswith("Usage:"):  # a group of commands without one shows its help
+                error.show()
+                code = error.exit_code
+            else:
+                way = "fast-jukebox" if error.ctx is None else error.ctx.command_path
+                code = _tell(f"{error.format_message().rstrip('.')}; `{way} --help` tells more", error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Make music as raw audio with Fast Jukebox models.",
+)
+
+_SUFFIXES = (".wav", ".flac")
+_FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+_UsageError: Any = typer.BadParameter.__base__  # of click, or of typer's own copy of it
+
+
+def _clean_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """One line on stderr instead of a traceback: exit code 2 for bad input, 1 for what failed, 130 for Ctrl-C."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(_tell(str(interrupt) or "interrupted; nothing was written", _INTERRUPTED)) from None
+        except ValueError as error:
+            raise typer.Exit(_tell(with_options(str(error), command), _MISUSED)) from error
+        except (OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as error:
+            raise typer.Exit(_tell(error, _FAILED)) from error
+
+    return wrapped
+
+
+def _tell(error: BaseException | str, code: int) -> int:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    typer.echo(f"fast-jukebox: {' '.join(lines) or type(error).__name__}", err=True)
+    return code
+
+
+def _checked_output(output: Path, raw: bool) -> Path | None:
+    """`output` as an absolute path that can be written, `None` for standard output, or a `ValueError`: found out
+    before the work, not after.
+    """
+    if str(output) == "-":
+        if sys.stdout.isatty():
+            raise ValueError("`--output -` must be led into a file or a program, got a terminal")
+        return None
+    if raw:
+        raise ValueError(f"`--raw` must go with `--output -`, got {str(output)!r}")
+    return output_file("output", output, _SUFFIXES, ", or be -")
+
+
+def _show_version(show: bool) -> None:
+    if show:
+        from fast_jukebox import __version__
+
+        typer.echo(f"fast-jukebox {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Make music as raw audio with Fast Jukebox models."""
+
+
+@app.command()
+@_clean_errors
+def generate(
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds of the song, the prompt included. By default what the model says, mostly 20; with --stream, "
+            "without end."
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="The file to write: .wav or .flac; or - for standard output, to a player.")
+    ] = Path("song.wav"),
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write the song while it is made; Ctrl-C leaves what there is.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="On standard output, 16-bit samples and no WAV header.")] = False,
+    prompt: Annotated[Path | None, typer.Option(help="A recording with which the song begins.")] = None,
+    prompt_duration: Annotated[
+        float | None, typer.Option(help="Seconds of the recording to keep, by default all.")
+    ] = None,
+    artist: Annotated[str | None, typer.Option(help="Who is to be heard; for models that know artists.")] = None,
+    genre: Annotated[str | None, typer.Option(help="A genre, for models that know genres.")] = None,
+    lyrics: Annotated[str | None, typer.Option(help="The whole song's words, for models that sing.")] = None,
+    lyrics_file: Annotated[Path | None, typer.Option(help="A text file with them.")] = None,
+    total_duration: Annotated[
+        float | None, typer.Option(help="Seconds of the whole song of which this is a part; by default the part.")
+    ] = None,
+    offset: Annotated[float | None, typer.Option(help="Seconds of that song that come before this part.")] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Take a name that the model does not know as somebody unknown.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same song; by default a fresh one.")] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(help="Below 1 is safer, above 1 wilder. One number, or one a level, bottom first: 1,1,0.98."),
+    ] = None,
+    top_k: Annotated[
+        str | None,
+        typer.Option(help="Choose among so many of the likeliest codes only; 0 is all. One, or one a level."),
+    ] = None,
+    top_p: Annotated[
+        str | None,
+        typer.Option(help="Choose among the likeliest codes of this total probability. One, or one a level."),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="parallel samples the windows of a level at once, sequential one by one. One, or one a level."
+        ),
+    ] = None,
+    window_fractions: Annotated[
+        str | None,
+        typer.Option(help="How much of its context a parallel window spans; less is quicker. One, or one a level."),
+    ] = None,
+    hop_fractions: Annotated[
+        str | None,
+        typer.Option(
+            help="How far each window moves on, as a share of its length. Smaller remembers more. One, or one a level."
+        ),
+    ] = None,
+    stop_level: Annotated[
+        int, typer.Option(help="The lowest level to make: 0 is full quality; higher is a quick, rough draft.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    engine: Annotated[str, typer.Option(help="What runs the steps: auto chooses, eager is the plain one.")] = "auto",
+    offload: Offload = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Make a song and write it to a file. The last line printed is the file's path."""
+    target = _checked_output(output, raw)
+    recording = file("prompt", prompt)
+    settings = {
+        "duration": duration,
+        "schedule": choices(schedule),
+        "window_fractions": numbers("window-fractions", window_fractions, float),
+        "hop_fractions": numbers("hop-fractions", hop_fractions, float),
+        "temperature": numbers("temperature", temperature, float),
+        "top_k": numbers("top-k", top_k, int),
+        "top_p": numbers("top-p", top_p, float),
+    }
+
+    from fast_jukebox_cli.generate import generate as run
+    from fast_jukebox_cli.words import song_words
+
+    metadata = song_words(artist, genre, lyrics, lyrics_file, total_duration, offset, unknown)
+    made = run(
+        output=target,
+        kind="raw" if raw else "wav",
+        prompt=recording,
+        prompt_duration=prompt_duration,
+        model=model,
+        device=device,
+        offload=offload,
+        quiet=quiet,
+        stream=stream,
+        settings=settings,
+        arguments={"seed": seed, "stop_level": stop_level, "engine": engine, "metadata": metadata},
+    )
+    typer.echo(made, err=True)
+    if target is not None:
+        typer.echo(str(target))
+
+
+@app.command()
+@_clean_errors
+def estimate(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A folder, Hub repository or preset such as fastjukebox-18; by default the model inside the package.",
+        ),
+    ] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds of a song.")] = None,
+    num_samples: Annotated[int, typer.Option(help="Songs.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default the file's.")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="parallel or sequential. One, or one a level.")] = None,
+    window_fractions: Annotated[
+        str | None, typer.Option(help="How much of its context a parallel window spans. One, or one a level.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What runs the steps.")] = "auto",
+) -> None:
+    """Tell what a song would take here: time, memory, disk. The weights are not read."""
+    fractions = numbers("window-fractions", window_fractions, float)
+
+    from fast_jukebox_cli.estimate import estimate as run
+
+    settings = {"schedule": choices(schedule), "window_fractions": fractions, "engine": engine}
+    typer.echo(str(run(model, device, duration=duration, num_samples=num_samples, dtype=dtype, **settings)))
+
+
+@app.command()
+@_clean_errors
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="A folder or Hub repository; by default the model inside the package."),
+    ] = None,
+) -> None:
+    """Show what a model is: levels, sizes and its card. The weights are not read."""
+    from rich.console import Console
+
+    from fast_jukebox_cli.info import description
+    from fast_jukebox_cli.model import model_name
+
+    console = Console(soft_wrap=False)
+    for part in description(model_name(model)):
+        console.print(part)
+
+
+@app.command()
+@_clean_errors
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of OpenAI's .pth.tar files, or a folder or repository of Jukebox as transformers 4 kept it.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="A new or empty folder for the model.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of .pth.tar files: 1b_lyrics, 5b or 5b_lyrics; by default found out from the files."),
+    ] = None,
+    hyperparameters: Annotated[
+        Path | None,
+        typer.Option(help="Of a Jukebox of your own in .pth.tar files: a JSON file of its hyperparameters."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default the files'.")
+    ] = None,
+    max_shard_size: Annotated[str, typer.Option(help="The largest file to write.")] = "1GB",
+    revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Make a published Jukebox a model that everything here plays. The last line printed is its folder."""
+    from fast_jukebox_cli.convert import convert as run
+
+    download = {} if revision is None else {"revision": revision}
+    settings = {"model": model, "hyperparameters": hyperparameters, "dtype": dtype, "max_shard_size": max_shard_size}
+    typer.echo(str(run(source, output, quiet=quiet, **settings, **download)))
+
+
+register_sessions(app, _clean_errors)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What `fast-jukebox info` shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError
+from rich.table import Table
+from transformers import AutoConfig, AutoModel
+
+from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
+from fast_jukebox.models.prior import FastJukeboxPriorConfig
+from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
+from fast_jukebox.sampling.progress import level_name
+
+
+def description(name: str) -> list[Any]:
+    """What is known of a model without its weights, as things that rich can print.
+
+    Raises:
+        ValueError: it is no model of this package.
+    """
+    config = AutoConfig.from_pretrained(name)
+    known = (FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAEConfig)
+    if not isinstance(config, known):
+        types = ", ".join(kind.model_type for kind in known)
+        raise ValueError(f"`model_type` of {name} must be one of {types}, got {config.model_type!r}")
+    with torch.device("meta"):  # counts parameters, holds none
+        model = AutoModel.from_config(config)
+
+    vqvae, priors = None, []
+    if isinstance(config, FastJukeboxConfig):
+        vqvae, priors = model.vqvae, list(model.priors)
+    elif isinstance(config, FastJukeboxPriorConfig):
+        priors = [model]
+    else:
+        vqvae = model
+    parts: list[Any] = [f"{name}\n{type(model).__name__}, {_parameters(model)} parameters, {_dtype(config)}"]
+    if vqvae is not None:
+        parts.append(_vqvae_table(vqvae))
+    if priors:
+        parts.append(_prior_table(priors))
+    return parts + _card_summary(name)
+
+
+def _parameters(module: Any) -> str:
+    return f"{sum(parameter.numel() for parameter in module.parameters()):,}"
+
+
+def _dtype(config: Any) -> str:
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
+def _columns_table(title: str, columns: list[str], rows: dict[str, list[str]]) -> Any:
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    for label, values in rows.items():
+        table.add_row(label, *values)
+    return table
+
+
+def _vqvae_table(vqvae: Any) -> Any:
+
+    config, count = vqvae.config, vqvae.config.num_levels
+    rows = {
+        "hop length": [f"{hop} samples" for hop in config.hop_lengths],
+        "codes a second": [f"{config.sampling_rate / hop:,.1f}" for hop in config.hop_lengths],
+        "codebook": [f"{config.codebook_size} x {config.embed_dim}"] * count,
+        "parameters": [_parameters(level) for level in vqvae.levels],
+    }
+    title = f"VQ-VAE: {count} levels at {config.sampling_rate} Hz, {_parameters(vqvae)} parameters"
+    return _columns_table(title, [level_name(level, count) for level in range(count)], rows)
+
+
+def _prior_table(priors: list[Any]) -> Any:
+
+    configs = [prior.config for prior in priors]
+    names = [
+        level_name(config.level, len(configs)) if len(configs) > 1 else f"level {config.level}" for config in configs
+    ]
+    rows = {
+        "layers": [str(config.num_hidden_layers) for config in configs],
+        "width": [str(config.hidden_size) for config in configs],
+        "heads": [str(config.num_attention_heads) for config in configs],
+        "context": [f"{config.n_ctx} codes" for config in configs],
+        "": [f"{config.n_ctx * config.hop_length / config.sampling_rate:.2f} s" for config in configs],
+        "rows x columns": [f"{config.blocks} x {config.block_ctx}" for config in configs],
+        "patterns": ["\n".join(config.attention_patterns) for config in configs],
+        "level above": [f"1 for {config.upper_ratio}" if config.has_upper_level else "-" for config in configs],
+        "labels": [
+            f"{config.num_artists} artists\n{config.num_genres} genres" if config.has_labels else "-"
+            for config in configs
+        ],
+        "parameters": [_parameters(prior) for prior in priors],
+    }
+    return _columns_table("Priors" if len(priors) > 1 else "Prior", names, rows)
+
+
+def _card_summary(name: str) -> list[str]:
+    """The licence, the data and the first paragraph of a model's card; nothing where there is no card."""
+    path = Path(name)
+    if path.is_dir() and not (path / "README.md").is_file():
+        return ["no model card"]
+    try:
+        card = ModelCard.load(str(path / "README.md") if path.is_dir() else name, ignore_metadata_errors=True)
+    except EntryNotFoundError:
+        return ["no model card"]
+    facts = [
+        f"{key}: {getattr(card.data, key)}"
+        for key in ("license", "datasets", "base_model")
+        if getattr(card.data, key, None)
+    ]
+    blocks = [block.strip() for block in card.text.split("\n\n")]
+    prose = [" ".join(block.split()) for block in blocks if block and block[0] not in "#<|`!-["]
+    return [*facts, *prose[:1]]

@@ -1,0 +1,71 @@
+"""What a command is told of a song in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fast_jukebox.processing.songs import check_song
+
+_LONGEST = 2**20
+"""Bytes of a file of lyrics."""
+
+
+def song_words(
+    artist: str | None,
+    genre: str | None,
+    lyrics: str | None,
+    lyrics_file: Path | None,
+    total_duration: float | None,
+    offset: float | None,
+    unknown: bool,
+) -> dict[str, Any] | None:
+    r"""`metadata` of `generate` from a command's options; `None` where none of them is given.
+
+    Args:
+        artist: a name.
+        genre: a name.
+        lyrics: the whole song's; `\n` written out is a line break.
+        lyrics_file: a file of UTF-8 text with them.
+        total_duration: seconds of the whole song.
+        offset: seconds into it.
+        unknown: take names that the model does not know as the unknown one.
+
+    Raises:
+        ValueError: lyrics twice, or a file that is no text or too long; names the option.
+        FileNotFoundError: there is no such file.
+    """
+    if lyrics is not None and lyrics_file is not None:
+        raise ValueError("`--lyrics` must not be given with `--lyrics-file`, got both")
+    if lyrics is not None:
+        lyrics = lyrics.replace("\\n", "\n")
+    if lyrics_file is not None:
+        lyrics = _read(lyrics_file.expanduser())
+    words = {
+        "artist": artist, "genre": genre, "lyrics": lyrics, "total_duration": total_duration, "offset": offset,
+        "unknown": unknown or None,
+    }  # fmt: skip
+    return check_song(words) or None
+
+
+def words_for(model: Any, words: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a new song is told: where nothing is said and the model is told of songs, that nothing is known of it."""
+    labelled = any(prior.config.metadata_length for prior in model.priors)
+    return {} if words is None and labelled else words
+
+
+def dropped_note(dropped: str) -> str:
+    """What to say of characters of lyrics that a model cannot spell; there is at least one."""
+    were = "1 character of the lyrics was" if len(dropped) == 1 else f"{len(dropped)} characters of the lyrics were"
+    return f"{were} dropped: {''.join(dict.fromkeys(dropped))}"
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"`--lyrics-file` must be a file, got {str(path)!r}")
+    if path.stat().st_size > _LONGEST:
+        raise ValueError(f"`--lyrics-file` must have at most {_LONGEST} bytes, got {path.stat().st_size}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`--lyrics-file` must be UTF-8 text, got {str(path)!r}: {error}") from error

@@ -1,0 +1,278 @@
+"""Songs and codes go to the Hub and come back as they were; what is not all there is not used."""
+
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Audio, Dataset, DatasetDict, load_dataset
+from huggingface_hub import DatasetCard, HfApi
+
+from fast_jukebox import FastJukeboxPriorConfig, FastJukeboxVQVAE
+from fast_jukebox.audio.io import load_audio
+from fast_jukebox.data import codes as codes_module
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.push import check_codes, find_dataset, push_codes, push_songs, scan_fetched_songs
+from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.hub import HubError
+
+RATE = 1600
+
+
+def sound(index, container="WAV"):
+    file = io.BytesIO()
+    tone = 0.5 * np.sin(2 * np.pi * (110 + 20 * index) * np.arange(1700) / RATE)
+    soundfile.write(file, tone.astype(np.float32), RATE, format=container)
+    return file.getvalue()
+
+
+@pytest.fixture
+def songs(tmp_path):
+    """Five songs at two depths, with facts, one of them in Icelandic, and a split."""
+    folder = tmp_path / "songs"
+    (folder / "deeper").mkdir(parents=True)
+    rows = []
+    for index in range(5):
+        name = f"{'deeper/' if index > 2 else ''}{index}.{'flac' if index % 2 else 'wav'}"
+        (folder / name).write_bytes(sound(index, "FLAC" if index % 2 else "WAV"))
+        title = f"Lag {index}: þögn" if index else None
+        rows.append({"file_name": name, "title": title, "split": "test" if index == 4 else "train"})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return load_songs(folder)
+
+
+@pytest.fixture
+def vqvae(tiny_config):
+    return FastJukeboxVQVAE(tiny_config.vqvae_config).eval()
+
+
+@pytest.fixture
+def codes(songs, vqvae, tmp_path, monkeypatch):
+    """A folder of codes, in three shards."""
+    monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 2)
+    encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
+    return tmp_path / "codes"
+
+
+def facts(songs):
+    return {
+        split: [{key: value for key, value in row.items() if key != "audio"} for row in rows]
+        for split, rows in songs.items()
+    }
+
+
+def samples(songs):
+    return [load_audio(row["audio"], RATE) for split in sorted(songs) for row in songs[split]]
+
+
+@pytest.mark.parametrize("layout", ["audiofolder", "parquet"])
+def test_songs_come_back_as_they_were(hub, songs, layout):
+    address = push_songs(songs, "ann/songs", license="cc-by-4.0", description="My band.", layout=layout, tags=("rock",))
+    assert address.startswith(f"{hub.url}/datasets/ann/songs/commit/")
+    again = load_songs("ann/songs")
+    assert facts(again) == facts(songs)
+    assert again["train"].features["audio"] == Audio(decode=False)
+    assert all(torch.equal(first, second) for first, second in zip(samples(again), samples(songs), strict=True))
+    card = DatasetCard(hub.files("ann/songs", kind="dataset")["README.md"].decode())
+    assert card.data.license == "cc-by-4.0" and "rock" in card.data.tags
+    assert "My band." in card.text and "| songs | train: 4, test: 1 |" in card.text
+    namespace = {}
+    exec(card.text.split("```python\n")[1].split("```")[0], namespace)
+    assert facts(namespace["songs"]) == facts(songs)
+
+
+def test_the_files_are_those_of_an_audio_folder(hub, songs):
+    push_songs(songs, "ann/songs", license="cc-by-4.0")
+    files = hub.files("ann/songs", kind="dataset")
+    assert sorted(files) == [
+        ".gitattributes", "README.md", "test/deeper/4.wav", "test/metadata.jsonl", "train/0.wav", "train/1.flac",
+        "train/2.wav", "train/deeper/3.flac", "train/metadata.jsonl",
+    ]  # fmt: skip
+    assert files["train/1.flac"] == sound(1, "FLAC")
+    row = json.loads(files["train/metadata.jsonl"].decode().splitlines()[1])
+    assert (row["file_name"], row["title"]) == ("1.flac", "Lag 1: þögn")
+
+
+def test_songs_are_encoded_from_the_hub_as_from_the_disk(hub, songs, vqvae, codes, tmp_path):
+    push_songs(songs, "ann/songs", license="cc-by-4.0")
+    encoded = encode_songs(load_songs("ann/songs"), vqvae, tmp_path / "again", progress=False)
+    for split, rows in load_codes(codes).items():
+        assert encoded[split].to_list() == rows.to_list()
+
+
+def test_parquet_is_read_by_datasets_alone(hub, songs, codes):
+    push_songs(songs, "ann/songs", license="cc-by-4.0", layout="parquet")
+    read = load_dataset("ann/songs")
+    assert {split: len(rows) for split, rows in read.items()} == {"train": 4, "test": 1}
+    assert facts(load_songs(read.cast_column("audio", Audio(decode=False)))) == facts(songs)
+    push_codes(codes, "ann/codes", license="cc-by-4.0")
+    assert load_dataset("ann/codes")["test"].to_list() == load_codes(codes)["test"].to_list()
+
+
+def test_codes_come_back_as_they_were(hub, codes, vqvae):
+    push_codes(codes, "ann/codes", license="cc-by-4.0", vqvae="ann/vqvae", description="My band.")
+    files = hub.files("ann/codes", kind="dataset")
+    assert sorted(files) == [
+        ".gitattributes", "README.md", "codes.json", "test-00000.parquet", "train-00000.parquet", "train-00001.parquet",
+    ]  # fmt: skip
+    again = load_codes("ann/codes")
+    expected = load_codes(codes)
+    assert again["train"].features == expected["train"].features
+    assert {split: rows.to_list() for split, rows in again.items()} == {
+        split: rows.to_list() for split, rows in expected.items()
+    }
+    config = FastJukeboxPriorConfig(
+        level=2, hop_length=16, n_ctx=24, blocks=4, codebook_size=16, num_hidden_layers=3, hidden_size=16
+    )
+    theirs, ours = CodeWindows(again["train"], config, seed=1), CodeWindows(expected["train"], config, seed=1)
+    assert all(torch.equal(theirs[index]["codes"], ours[index]["codes"]) for index in range(len(ours)))
+    text = files["README.md"].decode()
+    manifest = json.loads((codes / "codes.json").read_text())
+    assert "codes of `ann/vqvae`" in text and manifest["vqvae"] in text and "one for every 4, 8, 16 samples" in text
+
+
+def test_what_an_earlier_push_left_is_replaced(hub, songs, codes):
+    hub.put("ann/songs", {"train/old.ogg": b"old", "data/train-0-of-1.parquet": b"", "notes.txt": b""}, kind="dataset")
+    push_songs(DatasetDict(train=songs["train"].select([0])), "ann/songs", license="mit")
+    assert sorted(hub.files("ann/songs", kind="dataset")) == [
+        ".gitattributes", "README.md", "notes.txt", "train/0.wav", "train/metadata.jsonl",
+    ]  # fmt: skip
+    hub.put("ann/codes", {"train-00007.parquet": b"old", "extra.parquet": b""}, kind="dataset")
+    push_codes(codes, "ann/codes", license="mit")
+    found = hub.files("ann/codes", kind="dataset")
+    assert "train-00007.parquet" not in found and "extra.parquet" in found
+    load_codes("ann/codes")
+
+
+def test_nothing_is_pushed_without_a_licence(hub, songs, codes):
+    for push, what in ((push_songs, songs), (push_codes, codes)):
+        with pytest.raises(ValueError, match="`license`"):
+            push(what, "ann/data", license="")
+    with pytest.raises(ValueError, match="`layout` must be 'audiofolder' or 'parquet', got 'zip'"):
+        push_songs(songs, "ann/data", license="mit", layout="zip")
+    assert not hub.requests
+
+
+def test_codes_that_are_not_all_there_are_not_pushed_and_not_used(hub, codes):
+    push_codes(codes, "ann/codes", license="mit")
+    HfApi().delete_file("train-00001.parquet", "ann/codes", repo_type="dataset")
+    with pytest.raises(ValueError, match="holds the codes of 2 songs of train, and its codes.json states 4"):
+        load_codes("ann/codes")
+    (codes / "test-00000.parquet").unlink()
+    with pytest.raises(
+        ValueError, match="codes of 0 songs of test, and its codes.json states 1: let `encode_songs` fin"
+    ):
+        push_codes(codes, "ann/codes", license="mit")
+    (codes / "codes.json").unlink()
+    with pytest.raises(ValueError, match="holds no codes.json"):
+        check_codes(codes)
+
+
+def test_revisions_private_data_and_offline(hub, songs, codes, monkeypatch):
+    push_songs(songs, "band/songs", license="mit", private=True)
+    first = HfApi().repo_info("band/songs", repo_type="dataset").sha
+    push_songs(DatasetDict(train=songs["train"]), "band/songs", license="mit", revision="short")
+    push_codes(codes, "band/codes", license="mit", private=True)
+    for revision, count in ((None, 5), (first, 5), ("short", 4)):
+        assert sum(map(len, load_songs("band/songs", revision=revision).values())) == count
+    with pytest.raises(HubError, match="the dataset `band/songs`: it has no revision 'v9'"):
+        load_songs("band/songs", revision="v9")
+    load_codes("band/codes")
+    monkeypatch.setenv("HF_TOKEN", "token-of-bob")
+    for load, name in ((load_songs, "band/songs"), (load_codes, "band/codes")):
+        with pytest.raises(HubError, match=f"the dataset `{name}`: .*no such dataset .*`token=`"):
+            load(name, revision="main2")
+        load(name, token="token-of-ann")
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert facts(load_songs("band/songs")) == facts(songs)
+    assert len(load_codes("band/codes", local_files_only=True)["train"]) == 4
+    for load in (load_songs, load_codes):
+        with pytest.raises(HubError, match="the dataset `ann/other`: it is not, or not wholly, in the cache"):
+            load("ann/other")
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("kind", ["songs", "codes"])
+def test_a_download_that_breaks_leaves_nothing_half_loaded(hub, songs, codes, kind, monkeypatch):
+    push, load, what = {"songs": (push_songs, load_songs, songs), "codes": (push_codes, load_codes, codes)}[kind]
+    push(what, "ann/data", license="mit")
+    hub.fail("GET", "/store/", times=1, break_after=100)
+    hub.fail("GET", "/store/", times=99, break_after=0)
+    with pytest.raises(HubError, match="Cannot load the dataset `ann/data`: the connection .* failed"):
+        load("ann/data")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="the dataset `ann/data`: it is not, or not wholly, in the cache"):
+        load("ann/data")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    hub.faults.clear()
+    assert {split: len(rows) for split, rows in load("ann/data").items()} == {"train": 4, "test": 1}
+
+
+def test_folders_are_themselves_and_other_names_are_refused(tmp_path):
+    assert find_dataset(tmp_path) == tmp_path
+    for name in ("songs", "a/b/c", str(tmp_path / "songs"), tmp_path / "songs"):
+        for load in (load_songs, load_codes):
+            with pytest.raises(FileNotFoundError, match="there is no folder"):
+                load(name)
+
+
+def test_a_dataset_of_no_songs_and_no_codes_is_refused(hub):
+    hub.put("ann/text", {"README.md": b"# Text", "a.txt": b"text"}, kind="dataset")
+    with pytest.raises(ValueError, match="ann/text holds no song that can be used"):
+        load_songs("ann/text")
+    with pytest.raises(ValueError, match="ann/text holds no codes: expected shards such as train-00000.parquet"):
+        load_codes("ann/text")
+
+
+def test_other_peoples_audio_folders_are_read(hub, caplog):
+    rows = [{"file_name": "a.wav", "title": "A"}, {"file_name": "../../../blobs/x.wav"}, {"file_name": "lost.wav"}]
+    metadata = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    files = {"metadata.jsonl": metadata, "a.wav": sound(1), "b/c.flac": sound(2, "FLAC"), "d.wav": b""}
+    hub.put("ann/songs", files, kind="dataset")
+    with caplog.at_level(logging.WARNING):
+        songs = load_songs("ann/songs", test_share=0)
+    assert [(row["file_name"], row["title"]) for row in songs["train"]] == [("a.wav", "A"), ("b/c.flac", None)]
+    for reason in ("lost.wav: is named in the metadata", "x.wav: leads out of the folder", "d.wav: is empty"):
+        assert reason in caplog.text
+
+
+def test_a_local_folder_of_splits_is_read_and_links_out_of_it_are_not_followed(songs, tmp_path):
+    root = tmp_path / "splits"
+    for split, rows in songs.items():
+        (root / split).mkdir(parents=True)
+        lines = []
+        for index, row in enumerate(rows):
+            (root / split / f"{index}.wav").write_bytes(sound(index))
+            lines.append(json.dumps({"file_name": f"{index}.wav", "title": row["title"]}))
+        (root / split / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    again = load_songs(root)
+    assert {split: rows["title"] for split, rows in again.items()} == {
+        split: rows["title"] for split, rows in songs.items()
+    }
+    (tmp_path / "secret.wav").write_bytes(sound(9))
+    (root / "train" / "link.wav").symlink_to(tmp_path / "secret.wav")
+    assert scan_fetched_songs(root, SongLimits()).skipped == {"train/link.wav": "leads out of the folder"}
+    (root / "metadata.jsonl").write_text("", encoding="utf-8")
+    assert scan_fetched_songs(root, SongLimits()) is None  # one compilation with facts of its own
+    assert scan_fetched_songs(tmp_path / "songs", SongLimits()) is None
+
+
+def test_songs_without_proper_names_get_some(hub):
+    rows = [
+        {"audio": {"bytes": sound(0), "path": None}, "file_name": name, "duration": 1.0}
+        for name in (None, "../up.wav", "/abs.wav", "no suffix", ".hidden/a.wav", "good/a.wav")
+    ]
+    push_songs(DatasetDict(train=Dataset.from_list(rows)), "ann/songs", license="mit")
+    names = [
+        json.loads(line)["file_name"]
+        for line in hub.files("ann/songs", kind="dataset")["train/metadata.jsonl"].splitlines()
+    ]
+    assert names == ["00000.wav", "00001.wav", "00002.wav", "no suffix.wav", "00004.wav", "good/a.wav"]
+    with pytest.raises(
+        ValueError, match="`songs` must have a `file_name` for each song of train, got 'good/a.wav' twice"
+    ):
+        push_songs(DatasetDict(train=Dataset.from_list([rows[-1]] * 2)), "ann/songs", license="mit")

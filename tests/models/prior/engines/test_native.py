@@ -1,0 +1,236 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fast_jukebox.models.prior.engines import native
+from fast_jukebox.models.prior.engines.native import (
+    CHUNK,
+    LANES,
+    NativeProgram,
+    NativeUnavailable,
+    chunks,
+    library,
+    packed,
+    unsupported,
+)
+from fast_jukebox.sampling.engine import ProgramStep, sample_window
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes, uniform_noise
+
+SETTINGS = SamplingSettings(temperature=0.9)
+
+
+@pytest.fixture
+def built():
+    try:
+        return library()
+    except NativeUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Nothing is built yet as far as this process knows, and building is quick."""
+    monkeypatch.setattr(native, "FLAGS", ("-O0", "-std=gnu11", "-shared", "-fPIC"))
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+def sampled(prior, upper_codes, uniform, threads=1, prompt=0):
+    songs = len(uniform)
+    conditioning = prior.condition(songs, prompt + uniform.shape[1], upper_codes)
+    step = ProgramStep(prior, conditioning, NativeProgram(prior, songs, SETTINGS, threads), SETTINGS)
+    codes = sample_window(step, torch.zeros(songs, prompt, dtype=torch.int64), uniform)
+    return codes, step.logits
+
+
+@pytest.mark.parametrize("fields", [{"hidden_size": 180, "num_attention_heads": 1}, {"hidden_size": 40}])
+def test_a_song_is_the_same_in_any_batch_and_on_any_threads(built, make_prior, fields):
+    prior = make_prior(upper_downs=2, num_hidden_layers=4, **fields)
+    songs = 2 * CHUNK + 5
+    upper, uniform = torch.randint(0, 13, (songs, 6)), torch.rand(songs, 24)
+    codes, logits = sampled(prior, upper, uniform)
+    for fewer in (1, 2, 3, 4, 5, 6, 7, 13, CHUNK, CHUNK + 1):
+        for threads in (1, 2, 3):
+            some, some_logits = sampled(prior, upper[:fewer], uniform[:fewer], threads)
+            assert torch.equal(some, codes[:fewer])
+            assert torch.equal(some_logits, logits[:fewer])
+    assert torch.equal(sampled(prior, upper, uniform, threads=2)[1], logits)
+
+
+def test_a_window_cut_into_calls_of_any_length_is_the_same(built, make_prior):
+    prior = make_prior()
+    conditioning, uniform = prior.condition(2, 24), torch.rand(2, 24)
+    whole = NativeProgram(prior, 2, SETTINGS)
+    first = draw_codes(
+        prior.prefill(torch.zeros(2, 0, dtype=torch.int64), conditioning, whole.cache), uniform[:, 0], SETTINGS
+    )
+    whole.load(conditioning)
+    wanted = whole.run(first, 1, uniform[:, 1:])
+    for pieces in ([1] * 23, [5, 1, 17], [22, 1]):
+        program = NativeProgram(prior, 2, SETTINGS)
+        prior.prefill(torch.zeros(2, 0, dtype=torch.int64), conditioning, program.cache)
+        program.load(conditioning)
+        code, position, drawn = first, 1, []
+        for count in pieces:
+            drawn.append(program.run(code, position, uniform[:, position : position + count]))
+            code, position = drawn[-1][:, -1], position + count
+        assert torch.equal(torch.cat(drawn, 1), wanted)
+        assert program.cache.length == 24
+
+
+def test_sigmoids_and_norms_of_large_numbers_are_right(built, make_prior):
+    prior = make_prior(num_hidden_layers=1)
+    with torch.no_grad():
+        prior.blocks[0].mlp.expand.weight.mul_(300.0)  # gates far beyond what exp can hold
+        prior.position_embedding.add_(50.0)
+        prior.code_embedding.weight[3] = -1e4  # a logit far below all others
+    program = NativeProgram(prior, 3, SETTINGS)
+    conditioning, cache = prior.condition(3, 24), prior.new_cache(3)
+    prompt, code = torch.zeros(3, 0, dtype=torch.int64), torch.tensor([1, 2, 4])
+    for own in (cache, program.cache):
+        prior.prefill(prompt, conditioning, own)
+    program.load(conditioning)
+    program.run(code, 1, torch.rand(3, 1))
+    torch.testing.assert_close(program.logits, prior.step(code, 1, conditioning, cache), rtol=1e-4, atol=1e-3)
+
+
+def test_the_largest_and_smallest_noise_stay_in_the_codebook(built, make_prior):
+    prior = make_prior()
+    uniform = torch.tensor([[0.0], [1.0 - 2.0**-24]]).expand(2, 24)
+    codes, _ = sampled(prior, None, uniform)
+    assert codes.min() >= 0
+    assert codes.max() < 13
+
+
+@pytest.mark.parametrize(
+    ("code", "uniform", "message"),
+    [
+        (torch.tensor([0, 13]), torch.rand(2, 1), "`code` must be int64"),
+        (torch.tensor([0, -1]), torch.rand(2, 1), "`code` must be int64"),
+        (torch.tensor([0.0, 1.0]), torch.rand(2, 1), "`code` must be int64"),
+        (torch.tensor([0]), torch.rand(2, 1), "`code` must be int64"),
+        (torch.tensor([0, 1]), torch.rand(1, 1), "`uniform` must be float32"),
+        (torch.tensor([0, 1]), torch.rand(2, 1).double(), "`uniform` must be float32"),
+    ],
+)
+def test_what_would_touch_foreign_memory_is_refused(built, make_prior, code, uniform, message):
+    prior = make_prior()
+    program = NativeProgram(prior, 2, SETTINGS)
+    program.load(prior.condition(2, 24))
+    with pytest.raises(ValueError, match=message):
+        program.run(code, 1, uniform)
+
+
+def test_conditioning_of_another_batch_is_refused(built, make_prior):
+    prior = make_prior(upper_downs=2)
+    program = NativeProgram(prior, 2, SETTINGS)
+    with pytest.raises(ValueError, match=r"`conditioning` must be float32 \(2, 24, 32\), got.*\(3, 24, 32\)"):
+        program.load(prior.condition(3, 24, torch.zeros(3, 6, dtype=torch.int64)))
+
+
+def test_priors_that_it_cannot_step_are_named(make_prior):
+    assert unsupported(make_prior()) is None
+    prior = make_prior().to(torch.bfloat16)
+    assert "torch.bfloat16" in unsupported(prior)
+    with pytest.raises(ValueError, match="`engine` 'native'.*bfloat16"):
+        NativeProgram(prior, 1, SETTINGS)
+
+
+@given(st.integers(1, 300), st.integers(1, 9))
+def test_chunks_cover_all_songs_once_and_evenly(songs, threads):
+    made = chunks(songs, threads)
+    assert [song for first, count in made for song in range(first, first + count)] == list(range(songs))
+    sizes = [count for _, count in made]
+    assert max(sizes) <= CHUNK
+    assert max(sizes) - min(sizes) <= 1
+    if songs >= CHUNK * threads:
+        assert len(made) % threads == 0
+
+
+@given(st.integers(1, 70), st.integers(1, 20))
+def test_packing_puts_outputs_side_by_side(outputs, inputs):
+    weight = torch.randn(outputs, inputs)
+    panels = packed(weight)
+    assert panels.shape == (-(-outputs // LANES), inputs, LANES)
+    assert torch.equal(panels.transpose(1, 2).flatten(0, 1)[:outputs], weight)
+    assert not panels.transpose(1, 2).flatten(0, 1)[outputs:].any()
+
+
+def test_it_is_built_once_into_the_users_cache(built, fresh, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library()
+    (path,) = (tmp_path / "fast_jukebox").iterdir()
+    assert os.stat(tmp_path / "fast_jukebox").st_mode & 0o777 == 0o700
+    made = path.stat().st_mtime_ns
+    library.cache_clear()
+    library()
+    assert path.stat().st_mtime_ns == made
+
+
+def test_a_folder_that_cannot_be_written_to_is_gone_without(built, fresh, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert library().run is not None
+
+
+def test_a_compiler_that_fails_is_quoted(built, fresh, tmp_path, monkeypatch):
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho out of patience >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(NativeUnavailable, match="out of patience"):
+        library()
+
+
+def test_a_file_that_is_no_library_is_named(tmp_path):
+    path = tmp_path / "broken.so"
+    path.write_text("no library")
+    with pytest.raises(NativeUnavailable, match="broken.so"):
+        native._load(path)
+
+
+@pytest.mark.slow
+def test_it_touches_no_memory_but_its_own(built, tmp_path):
+    """The source, built with the compiler's own checks, over odd sizes in a process of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\n"
+        "from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig\n"
+        "from fast_jukebox.sampling.engine import ProgramStep, sample_window\n"
+        "from fast_jukebox.sampling.filtering import SamplingSettings\n"
+        "from fast_jukebox.models.prior.engines import native\n"
+        "native.FLAGS = ('-O1', '-g', '-std=gnu11', '-shared', '-fPIC', '-fsanitize=undefined,bounds',\n"
+        "                '-fno-sanitize-recover=all')\n"
+        "for width, heads, songs in ((28, 1, 1), (36, 3, 7), (180, 1, 25)):\n"
+        "    prior = FastJukeboxPrior(FastJukeboxPriorConfig(codebook_size=13, n_ctx=24, blocks=4, hidden_size=width,\n"
+        "        num_hidden_layers=4, num_attention_heads=heads)).eval()\n"
+        "    for settings in (SamplingSettings(top_k=3, top_p=0.5), SamplingSettings()):\n"
+        "        program = native.NativeProgram(prior, songs, settings, 2)\n"
+        "        step = ProgramStep(prior, prior.condition(songs, 24), program, settings)\n"
+        "        sample_window(step, torch.zeros(songs, 0, dtype=torch.int64), torch.rand(songs, 24))\n"
+        "print('done')\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "done", done.stderr
+
+
+@pytest.mark.slow
+def test_a_long_window_of_a_real_size_draws_the_codes_of_the_plain_step(built):
+    from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior
+    from fast_jukebox.sampling.engine import EagerStep
+
+    prior = FastJukeboxPrior(FastJukeboxConfig.preset("fastjukebox-mini-9").prior_configs[2]).eval()
+    songs, length = 4, prior.config.n_ctx
+    uniform = uniform_noise(5, range(songs), 2, 0, length)
+    conditioning, prompt = prior.condition(songs, length), torch.zeros(songs, 0, dtype=torch.int64)
+    wanted = sample_window(EagerStep(prior, conditioning, songs, SETTINGS), prompt, uniform)
+    codes, _ = sampled(prior, None, uniform)
+    assert torch.equal(codes, wanted)

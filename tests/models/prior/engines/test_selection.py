@@ -1,0 +1,151 @@
+import logging
+
+import pytest
+import torch
+
+from fast_jukebox.models.prior.engines import selection as programs
+from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
+from fast_jukebox.models.prior.engines.native import NativeProgram, NativeUnavailable, library
+from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_program
+from fast_jukebox.sampling.engine import EagerStep, ProgramStep, make_step, sample_window
+from fast_jukebox.sampling.filtering import SamplingSettings
+
+PLAIN = SamplingSettings(temperature=0.8)
+SETTINGS = [PLAIN, SamplingSettings(top_k=5, top_p=0.7), SamplingSettings(top_p=0.5), SamplingSettings(do_sample=False)]
+LYRICS = {"num_artists": 5, "num_genres": 4, "lyric_length": 8, "lyric_vocab_size": 6}
+LYRIC_ENCODER = {"lyric_encoder_layers": 1, "lyric_encoder_hidden_size": 16, "lyric_encoder_heads": 1}
+LYRIC_KINDS = [
+    {**LYRICS, "attention_patterns": ["row", "lyric_prefix", "previous_row", "column"], "num_hidden_layers": 4},
+    {**LYRICS, **LYRIC_ENCODER, "lyric_encoder_blocks": 2, "attention_patterns": ["row", "lyric_cross", "column"]},
+]
+
+
+@pytest.fixture(params=["native", "graph"])
+def engine(request):
+    if request.param == "native":
+        try:
+            library()
+        except NativeUnavailable as error:
+            pytest.skip(str(error))
+    return request.param
+
+
+def conditions(make_inputs, config, songs, length):
+    inputs = make_inputs(config, songs, length)
+    labels = inputs.get("metadata")
+    if labels is not None and labels.shape[1] < config.metadata_length:
+        lyrics = torch.randint(0, config.lyric_vocab_size, (songs, config.lyric_length))
+        inputs["metadata"] = torch.cat([labels, lyrics], dim=1)
+    return inputs.pop("codes"), inputs
+
+
+def window(prior, engine, prompt, told, uniform, settings):
+    """Codes, and the logits of the last of them."""
+    songs, length = len(prompt), prompt.shape[1] + uniform.shape[1]
+    step = make_step(prior, prior.condition(songs, length, **told), songs, settings, engine)
+    assert isinstance(step, EagerStep if engine == "eager" else ProgramStep)
+    return sample_window(step, prompt, uniform), step.logits
+
+
+def assert_engines_agree(prior, make_inputs, engine, songs, known, length, settings):
+    codes, told = conditions(make_inputs, prior.config, songs, length)
+    uniform = torch.rand(songs, length - known)
+    wanted, wanted_logits = window(prior, "eager", codes[:, :known], told, uniform, settings)
+    got, logits = window(prior, engine, codes[:, :known], told, uniform, settings)
+    assert torch.equal(got, wanted)
+    torch.testing.assert_close(logits, wanted_logits, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("songs", "known", "length"), [(1, 0, 24), (3, 7, 24), (6, 1, 20), (2, 19, 20)])
+def test_every_engine_draws_the_codes_of_the_plain_step(make_prior, make_inputs, kind, engine, songs, known, length):
+    assert_engines_agree(make_prior(**kind), make_inputs, engine, songs, known, length, PLAIN)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_every_engine_draws_by_the_settings(make_prior, make_inputs, engine, settings):
+    assert_engines_agree(make_prior(upper_downs=2), make_inputs, engine, 5, 2, 24, settings)
+
+
+@pytest.mark.parametrize("fields", LYRIC_KINDS, ids=["prefix", "encoder"])
+@pytest.mark.parametrize("known", [0, 5])
+def test_every_engine_knows_lyrics(make_prior, make_inputs, engine, fields, known):
+    assert_engines_agree(make_prior(**fields), make_inputs, engine, 3, known, 24, PLAIN)
+
+
+def test_every_engine_steps_one_by_one_too(make_prior, engine):
+    prior = make_prior()
+    conditioning, prompt, uniform = prior.condition(2, 24), torch.randint(0, 13, (2, 3)), torch.rand(2, 21)
+    whole = sample_window(make_step(prior, conditioning, 2, PLAIN, engine), prompt, uniform)
+    step = make_step(prior, conditioning, 2, PLAIN, engine)
+    code = step.first(prompt, uniform[:, 0])
+    for index in range(1, 21):
+        assert torch.equal(code, whole[:, 2 + index])
+        code = step.next(code, 3 + index, uniform[:, index])
+    step.finish()
+    assert torch.equal(code, whole[:, -1])
+
+
+def test_every_engine_can_be_used_for_one_window_after_another(make_prior, engine):
+    prior = make_prior(upper_downs=2)
+    program = new_program(prior, 2, PLAIN, engine)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        told, prompt, uniform = torch.randint(0, 13, (2, 6)), torch.randint(0, 13, (2, 9 * seed)), torch.rand(2, 15)
+        conditioning = prior.condition(2, 24, told)
+        wanted = sample_window(EagerStep(prior, conditioning, 2, PLAIN), prompt, uniform)
+        assert torch.equal(sample_window(ProgramStep(prior, conditioning, program, PLAIN), prompt, uniform), wanted)
+
+
+@pytest.mark.parametrize(("position", "count"), [(0, 1), (19, 2), (-1, 1)])
+def test_positions_beyond_the_window_are_refused(make_prior, engine, position, count):
+    prior = make_prior()
+    step = make_step(prior, prior.condition(1, 20), 1, PLAIN, engine)
+    code = step.first(torch.zeros(1, 0, dtype=torch.int64), torch.rand(1))
+    with pytest.raises(ValueError, match=f"`position`.*window of 20; got {position} and {count} codes"):
+        step.run(code, position, torch.rand(1, count))
+
+
+def test_numbers_that_are_none_are_an_error(make_prior, engine):
+    prior = make_prior()
+    with torch.no_grad():
+        prior.blocks[0].mlp.expand.weight[0, 0] = float("nan")
+    step = make_step(prior, prior.condition(1, 24), 1, PLAIN, engine)
+    with pytest.raises(FloatingPointError, match="level 2"):
+        sample_window(step, torch.zeros(1, 0, dtype=torch.int64), torch.rand(1, 24))
+
+
+def test_the_weights_are_followed(make_prior, engine):
+    prior = make_prior()
+    prompt, uniform = torch.zeros(1, 0, dtype=torch.int64), torch.rand(1, 24)
+    before, _ = window(prior, engine, prompt, {}, uniform, PLAIN)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.mul_(-1.5)
+    after, _ = window(prior, engine, prompt, {}, uniform, PLAIN)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, window(prior, "eager", prompt, {}, uniform, PLAIN)[0])
+
+
+def test_auto_goes_by_the_prior_and_the_machine(make_prior):
+    narrow, wide = make_prior(), make_prior(hidden_size=NATIVE_WIDEST + 8, num_hidden_layers=1)
+    assert choose_engine(wide) == choose_engine(make_prior().to(torch.bfloat16)) == "eager"
+    assert new_program(wide, 1, PLAIN) is None
+    assert choose_engine(narrow) in ("native", "eager")
+    for engine, kind in (("native", NativeProgram), ("graph", StaticProgram)):
+        if engine == "graph" or choose_engine(narrow) == "native":
+            assert isinstance(new_program(narrow, 2, PLAIN, engine), kind)
+
+
+def test_without_a_compiler_auto_says_so_once_and_goes_on(make_prior, monkeypatch, caplog):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(programs, "_told", set())
+    library.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert [choose_engine(make_prior()) for _ in range(2)] == ["eager"] * 2
+        assert len(caplog.records) == 1
+        assert "no-such-compiler" in caplog.text
+        with pytest.raises(NativeUnavailable, match="no-such-compiler"):
+            new_program(make_prior(), 1, PLAIN, "native")
+    finally:
+        library.cache_clear()

@@ -1,0 +1,71 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fast_jukebox.sampling import memory as batching
+from fast_jukebox.sampling.memory import available_ram, even_parts, free_memory, is_out_of_memory, rows_that_fit
+
+CPU = torch.device("cpu")
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=50), st.integers(1, 60))
+def test_even_parts(items, most):
+    parts = even_parts(items, most)
+    assert [item for part in parts for item in part] == items
+    sizes = [len(part) for part in parts]
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert len(parts) == -(-len(items) // most)
+
+
+def test_rows_follow_the_free_memory(tiny_model, monkeypatch):
+    prior = tiny_model.priors[0]
+    row = batching.row_bytes(prior, 32)
+    assert row > prior.new_cache(1).nbytes + 32 * 16 * 4
+    monkeypatch.setattr(batching, "free_memory", lambda device: 10 * row)
+    assert rows_that_fit(prior, 32, 100) == 5  # half of it
+    assert rows_that_fit(prior, 32, 3) == 3
+    monkeypatch.setattr(batching, "free_memory", lambda device: 0)
+    assert rows_that_fit(prior, 32, 100) == 1
+    monkeypatch.setattr(batching, "free_memory", lambda device: None)
+    assert rows_that_fit(prior, 32, 100) == 100
+
+
+def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch):
+    table = tmp_path / "meminfo"
+    table.write_text("MemTotal: 9 kB\nMemAvailable:   4 kB\n")
+    monkeypatch.setattr(batching, "Path", lambda name: table)
+    assert free_memory(CPU) == available_ram() == 4096
+    table.unlink()
+    assert available_ram() is None
+    assert free_memory(SimpleNamespace(type="mps")) is None
+
+
+@pytest.mark.gpu
+def test_free_memory_of_a_gpu():
+    before = free_memory(torch.device("cuda"))
+    held = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    assert before - free_memory(held.device) >= 2**27
+
+
+def test_what_counts_as_out_of_memory():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(KeyError("out of memory"))
+
+
+def test_a_recording_that_ended_without_memory_counts_too():
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            raise torch.OutOfMemoryError("full")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    assert is_out_of_memory(caught.value)
