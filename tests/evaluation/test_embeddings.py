@@ -9,7 +9,6 @@ from fast_jukebox.evaluation.embeddings import (
     EmbeddingSet,
     cut_windows,
     embed_songs,
-    load_embedding,
     model_slug,
     read_sound,
     weights_digest,
@@ -106,13 +105,6 @@ def test_a_file_that_is_no_set_is_refused(tmp_path):
             EmbeddingSet.load(tmp_path / f"{name}.safetensors")
     with pytest.raises(ValueError, match="must hold windows"):
         EmbeddingSet.load(tmp_path / "unlike.safetensors")
-
-
-def test_embeddings_are_found_by_name():
-    assert load_embedding("musicnn-MTT").name == "musicnn_mtt"
-    for name in ("vggish", "clap", "nothing", "musicnn_mtt:x"):
-        with pytest.raises(ValueError, match="`embedding` must be one of musicnn_mtt"):
-            load_embedding(name)
 
 
 def test_a_digest_changes_with_the_weights():

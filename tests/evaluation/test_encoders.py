@@ -12,7 +12,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from fast_jukebox.evaluation.embeddings import load_embedding
+from fast_jukebox.evaluation.embedding_loading import load_embedding
 from fast_jukebox.evaluation.encoders import EncoderEmbedding
 
 RATE = 8000

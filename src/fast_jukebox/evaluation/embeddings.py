@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,19 +18,8 @@ from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import load_audio, write_atomically
 
-Sound: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor"
-"""A file, or samples (T,)."""
-
-EMBEDDINGS = {
-    "musicnn_mtt": "musicnn trained on MagnaTagATune; comes with the package",
-    "musicnn_msd": "musicnn trained on the Million Song Dataset; comes with the package",
-    "clap:MODEL": "a ClapModel by its folder or Hub name, such as clap:laion/larger_clap_music",
-    "encodec:MODEL": "an EncodecModel, such as encodec:facebook/encodec_24khz",
-    "dac:MODEL": "a DacModel, such as dac:descript/dac_44khz",
-    "mert:MODEL": "MERT, a HubertModel, such as mert:m-a-p/MERT-v1-95M",
-    "vggish:FILE": "VGGish from a file of its weights in torch's layout (torchvggish's names)",
-}
-"""What [`load_embedding`] takes."""
+Sound: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | np.ndarray | Tensor"
+"""A file, by its path or as `{"path", "bytes"}` of datasets, or samples (T,)."""
 
 
 @runtime_checkable
@@ -158,11 +147,11 @@ def embed_songs(
         raise ValueError("`sounds` must hold at least one song, got none")
     for number, sound in enumerate(tqdm(sounds, desc=embedding.name, unit="song", disable=not progress)):
         audio = read_sound(sound, embedding.sampling_rate, sampling_rate, duration)
-        name = f"song {number}" if isinstance(sound, np.ndarray | Tensor) else os.fspath(sound)
         if len(audio) < embedding.window_samples:
+            shortest, seconds = (count / embedding.sampling_rate for count in (embedding.window_samples, len(audio)))
             raise ValueError(
-                f"{name} must last at least {embedding.window_samples / embedding.sampling_rate:.3g} s, the window of "
-                f"{embedding.name}, got {len(audio) / embedding.sampling_rate:.3g} s"
+                f"{sound_name(sound, number)} must last at least {shortest:.3g} s, the window of {embedding.name}, got "
+                f"{seconds:.3g} s"
             )
         if isinstance(embedding, AudioTagger):
             found, own_tags = embedding.embed_and_tag(audio[None])
@@ -180,6 +169,12 @@ def embed_songs(
     )
 
 
+def sound_name(sound: Sound, number: int) -> str:
+    """What an error calls a sound: its path, or its number in the set."""
+    path = sound.get("path") if isinstance(sound, Mapping) else sound
+    return os.fspath(path) if isinstance(path, str | os.PathLike) else f"song {number}"
+
+
 def read_sound(
     sound: Sound, target_rate: int, sampling_rate: int | None = None, duration: float | None = None
 ) -> Tensor:
@@ -192,38 +187,6 @@ def read_sound(
     if is_array and sampling_rate is None:
         raise ValueError("`sampling_rate` must be given with samples, got None")
     return load_audio(sound, target_rate, duration=duration, source_rate=sampling_rate if is_array else None)
-
-
-def load_embedding(name: str, device: str | torch.device = "cpu") -> AudioEmbedding:
-    """The embedding of a name.
-
-    Args:
-        name: one of [`EMBEDDINGS`]; `-` is read as `_`.
-        device: where it computes.
-
-    Raises:
-        ValueError: another name, or weights that do not fit.
-        OSError: the model that is named is not there and cannot be fetched.
-    """
-    kind, _, source = name.partition(":")
-    kind = kind.replace("-", "_").lower()
-    if kind in ("musicnn_mtt", "musicnn_msd") and not source:
-        from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
-
-        return MusicnnEmbedding(kind, device)
-    if kind == "vggish" and source:
-        from fast_jukebox.evaluation.vggish import VGGishEmbedding
-
-        return VGGishEmbedding(source, device)
-    if kind == "clap" and source:
-        from fast_jukebox.evaluation.clap import Clap
-
-        return Clap.from_pretrained(source, device)
-    if kind in ("encodec", "dac", "mert") and source:
-        from fast_jukebox.evaluation.encoders import EncoderEmbedding
-
-        return EncoderEmbedding.from_pretrained(kind, source, device)
-    raise ValueError(f"`embedding` must be one of {', '.join(EMBEDDINGS)}, got {name!r}")
 
 
 def weights_digest(module: nn.Module) -> str:

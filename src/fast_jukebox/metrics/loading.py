@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fast_jukebox.evaluation.comparison import compare_sets, comparison_numbers
-from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs, load_embedding
+from fast_jukebox.evaluation.embedding_loading import load_embedding
+from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -24,7 +25,7 @@ Args:
     predictions: paths of sound files that are judged.
     references: paths of sound files that they are held against, of any number; or the path of a file that
         `fast_jukebox.evaluation.embeddings.EmbeddingSet.save` wrote.
-    embedding: `musicnn_mtt` by default; see `fast_jukebox.evaluation.embeddings.EMBEDDINGS`.
+    embedding: `musicnn_mtt` by default; see `fast_jukebox.evaluation.embedding_loading.EMBEDDINGS`.
     duration: seconds from the start of each file; all of it by default.
     device: where the embedding computes.
     resamples, seed: of the bootstrap over the predictions.
