@@ -11,6 +11,9 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+if not torch.cuda.is_available():  # before anything imports Triton: its interpreter then runs kernels on the CPU
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationMixin
 from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox_cli import app as cli

@@ -19,14 +19,15 @@ from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.sampling.threads import granted_threads
 
-ENGINES = ("auto", "eager", "native", "graph", "compiled")
+ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 """What [`make_step`] can be asked for:
 
 - `"auto"`: what suits the machine;
 - `"eager"`: one call of the prior a code, anywhere;
 - `"native"`: C, built by the machine's compiler; on a CPU in float32;
 - `"graph"`: steps that stay on the device, recorded as CUDA graphs on a GPU;
-- `"compiled"`: the same after torch.compile, which takes a minute or more before the first code.
+- `"compiled"`: the same after torch.compile, which takes a minute or more before the first code;
+- `"fused"`: recorded steps of a few fused Triton kernels a layer, on a CUDA device.
 """
 
 PROGRAMS_KEPT = 2

@@ -1,1 +1,1 @@
-"""Engines that run the steps of a prior: recorded CUDA graphs, compiled C, and the choice among them."""
+"""Engines that run the steps of a prior: CUDA graphs, fused Triton kernels, compiled C, and the choice among them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING
@@ -33,8 +34,8 @@ _WARM_UPS = 3
 _RECORDING = threading.Lock()
 
 
-class StaticProgram:
-    """A prior made ready to sample windows on its device.
+class DeviceProgram(ABC):
+    """A prior made ready to sample windows on its device: what the kinds of steps have in common.
 
     It holds the weights themselves and no module, so it follows training but not a replacement of the weights.
 
@@ -42,13 +43,14 @@ class StaticProgram:
         prior: on any device, in any floating type.
         batch_size: songs, N.
         settings: how a code is drawn.
-        compiled: fuse the step's operations by torch.compile, in one graph of fixed shapes; takes a minute or so at the
-            first step.
     """
 
-    def __init__(
-        self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, compiled: bool = False
-    ) -> None:
+    position: Tensor
+    """int64 (1,), of the next step, in the sequence"""
+    cursor: Tensor
+    """int64 (1,), its index into `uniform`, `told` and `codes`"""
+
+    def __init__(self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings) -> None:
         config = prior.config
         self.batch_size = batch_size
         self.settings = settings
@@ -67,25 +69,33 @@ class StaticProgram:
             self.output = prior.drawn_rows(output.detach())
             self.positions = prior.position_embedding.detach()
             device, dtype = self.positions.device, self.positions.dtype
-            self.rows = rows_for(batch_size, device)
-            self.position = torch.zeros(1, dtype=torch.int64, device=device)
-            self.cursor = torch.zeros(1, dtype=torch.int64, device=device)  # the step's place in what follows
+            self.rows = self._rows(device)
             self.code = torch.zeros(batch_size, dtype=torch.int64, device=device)
             self.codes = torch.zeros(self.grain, batch_size, dtype=torch.int64, device=device)
             self.uniform = torch.zeros(self.grain, batch_size, device=device)
             self.told = torch.zeros(self.grain, self.rows, config.hidden_size, dtype=dtype, device=device)
             self.logits = torch.zeros(batch_size, config.vocabulary_size, dtype=dtype, device=device)
-            # No bound method: a program that nobody holds must give back its memory at once, not when garbage is next
-            # collected.
-            self._step: Callable[[StaticProgram], None] = _compiled_step() if compiled else StaticProgram.step
+            self._setup(prior)
             self._graphs = self._record() if device.type == "cuda" else {}
             self._replayed: list[torch.cuda.Event] = []
         self.unload()
 
+    @abstractmethod
+    def _rows(self, device: torch.device) -> int:
+        """Rows that a step computes with, those of the songs first."""
+
+    @abstractmethod
+    def _setup(self, prior: FastJukeboxPrior) -> None:
+        """Make what the steps need, `position` and `cursor` with it; called once, after everything else is there."""
+
+    @abstractmethod
+    def _steps(self, count: int) -> None:
+        """So many steps from `position` and `cursor` on, which are moved behind them; nothing is read by the host."""
+
     @property
     def costly(self) -> bool:
         """Whether making it took so long that it is better kept for the next window."""
-        return bool(self._graphs) or self._step is not StaticProgram.step
+        return bool(self._graphs)
 
     def load(self, conditioning: PriorConditioning) -> None:
         """Take in what conditions the next window."""
@@ -123,6 +133,82 @@ class StaticProgram:
             self.cache.length = position + count
             return self.codes[:count].t().clone()
 
+    def _replay(self, count: int) -> None:
+        if not self._graphs:
+            self._steps(count)
+            return
+        if len(self._replayed) == 2:
+            self._replayed.pop(0).synchronize()  # progress is told of work that is all but done
+        if count in self._graphs:
+            self._graphs[count].replay()
+        else:
+            for _ in range(count):
+                self._graphs[1].replay()
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.positions.device))
+        self._replayed.append(event)
+
+    def _record(self) -> dict[int, torch.cuda.CUDAGraph]:
+        """CUDA graphs of one step and of a row of them, by their number of steps."""
+        device = self.positions.device
+        with _RECORDING, torch.cuda.device(device):
+            side = _side_stream(device)
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):  # kernels are chosen and compiled, workspaces allocated
+                    self._rewind()
+                    self._steps(1)
+            torch.cuda.current_stream().wait_stream(side)
+            graphs: dict[int, torch.cuda.CUDAGraph] = {}
+            pool = torch.cuda.graph_pool_handle()
+            for count in sorted({1, self.grain}):
+                self._rewind()
+                graph = torch.cuda.CUDAGraph()
+                # What other threads do on the device meanwhile is no part of it and must not fail.
+                with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                    self._steps(count)
+                graphs[count] = graph
+            self._rewind()
+            self.cache.reset()
+        return graphs
+
+    def _rewind(self) -> None:
+        self.position.zero_()
+        self.cursor.zero_()
+
+
+class StaticProgram(DeviceProgram):
+    """Steps made of torch's operations.
+
+    Args:
+        prior: as in [`DeviceProgram`], like `batch_size` and `settings`.
+        compiled: fuse the step's operations by torch.compile, in one graph of fixed shapes; takes a minute or so at the
+            first step.
+    """
+
+    def __init__(
+        self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, compiled: bool = False
+    ) -> None:
+        # No bound method: a program that nobody holds must give back its memory at once, not when garbage is next
+        # collected.
+        self._step: Callable[[StaticProgram], None] = _compiled_step() if compiled else StaticProgram.step
+        super().__init__(prior, batch_size, settings)
+
+    @property
+    def costly(self) -> bool:
+        return super().costly or self._step is not StaticProgram.step
+
+    def _rows(self, device: torch.device) -> int:
+        return rows_for(self.batch_size, device)
+
+    def _setup(self, prior: FastJukeboxPrior) -> None:
+        self.position = torch.zeros(1, dtype=torch.int64, device=self.positions.device)
+        self.cursor = torch.zeros_like(self.position)
+
+    def _steps(self, count: int) -> None:
+        for _ in range(count):
+            self._step(self)
+
     def step(self) -> None:
         """One step: every input and output is a tensor of this object, and none of them is looked at."""
         songs = self.batch_size
@@ -146,51 +232,6 @@ class StaticProgram:
         self.codes.index_copy_(0, self.cursor, code.unsqueeze(0))
         self.position.add_(1)
         self.cursor.add_(1)
-
-    def _replay(self, count: int) -> None:
-        if not self._graphs:
-            for _ in range(count):
-                self._step(self)
-            return
-        if len(self._replayed) == 2:
-            self._replayed.pop(0).synchronize()  # progress is told of work that is all but done
-        if count in self._graphs:
-            self._graphs[count].replay()
-        else:
-            for _ in range(count):
-                self._graphs[1].replay()
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self.positions.device))
-        self._replayed.append(event)
-
-    def _record(self) -> dict[int, torch.cuda.CUDAGraph]:
-        """CUDA graphs of one step and of a row of them, by their number of steps."""
-        device = self.positions.device
-        with _RECORDING, torch.cuda.device(device):
-            side = _side_stream(device)
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(_WARM_UPS):  # kernels are chosen and compiled, workspaces allocated
-                    self._rewind()
-                    self._step(self)
-            torch.cuda.current_stream().wait_stream(side)
-            graphs: dict[int, torch.cuda.CUDAGraph] = {}
-            pool = torch.cuda.graph_pool_handle()
-            for count in sorted({1, self.grain}):
-                self._rewind()
-                graph = torch.cuda.CUDAGraph()
-                # What other threads do on the device meanwhile is no part of it and must not fail.
-                with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-                    for _ in range(count):
-                        self._step(self)
-                graphs[count] = graph
-            self._rewind()
-            self.cache.reset()
-        return graphs
-
-    def _rewind(self) -> None:
-        self.position.zero_()
-        self.cursor.zero_()
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
+from fast_jukebox.models.prior.engines.fused import FusedProgram
 from fast_jukebox.models.prior.engines.native import NativeProgram, NativeUnavailable, library, unsupported
 from fast_jukebox.sampling.engine import Program
 from fast_jukebox.sampling.filtering import SamplingSettings
@@ -63,4 +64,6 @@ def new_program(
         return NativeProgram(prior, batch_size, settings, threads)
     if engine in ("graph", "compiled"):
         return StaticProgram(prior, batch_size, settings, compiled=engine == "compiled")
+    if engine == "fused":
+        return FusedProgram(prior, batch_size, settings)
     return None

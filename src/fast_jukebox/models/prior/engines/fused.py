@@ -1,0 +1,368 @@
+"""Steps of a prior on a GPU in five kernels a layer, written in Triton (see `fused_kernels`).
+
+LayerNorm, the product for queries, keys and values and the write into the cache; attention over the pattern's own
+slots; the projection and its residual; LayerNorm, the MLP's first product and its gate; its second product and the
+residuals. For more than a few songs, whose products go through the tensor cores, the LayerNorms are separate kernels.
+The draw and the next embedding are one kernel more. Nothing is gathered, masked, filled or copied in between,
+and weights are read once a step.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fast_jukebox.models.prior.block import LAYER_NORM_EPS
+from fast_jukebox.models.prior.cache import LayerCache
+from fast_jukebox.models.prior.engines.cuda_graph import DeviceProgram
+from fast_jukebox.sampling.filtering import SamplingSettings
+
+if TYPE_CHECKING:
+    from fast_jukebox.models.prior.block import PriorBlock
+    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+
+FEW_ROWS = 4
+"""Up to so many songs each weight is multiplied with every row as it is read; more go through the tensor cores."""
+
+WIDEST_OF_FEW = 16384
+"""Inputs of a linear layer that a program of the kernel for few rows can hold at once."""
+
+_SPLITS = 4
+"""Into how many parts attention splits the slots where there are few rows, and so few programs."""
+
+_PROGRAMS = 256
+"""Programs that a kernel should have at least, about two for each multiprocessor of a large GPU."""
+
+
+class Launch(NamedTuple):
+    """A kernel with all it is launched with, but for the step."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    num_warps: int = 4
+    num_stages: int = 3
+
+    def __call__(self, **step: int) -> None:
+        options: dict[str, Any] = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        if self.arguments.get("PDL"):
+            options["launch_pdl"] = True
+        self.kernel[self.grid](**self.arguments, **step, **options)
+
+
+class PatternTables(NamedTuple):
+    """Where each position of a sequence is kept and what it reads, int32 (sequence length,)."""
+
+    slot: Tensor
+    first: Tensor
+    count: Tensor
+
+    @classmethod
+    def of_cache(cls, cache: LayerCache, length: int) -> PatternTables:
+        """The tables of a layer's cache for positions 0..`length` - 1."""
+        positions = torch.arange(length, device=cache.storage.device)
+        first, count = cache.seen(positions)
+        first, count = (torch.as_tensor(x, device=positions.device).expand(length) for x in (first, count))
+        return cls(*(x.to(torch.int32).contiguous() for x in (cache.slot(positions), first, count)))
+
+
+@functools.cache
+def kernels() -> Any:
+    """The module of kernels, imported where it is first used: it needs Triton, which only comes with torch on Linux."""
+    from fast_jukebox.models.prior.engines import fused_kernels
+
+    return fused_kernels
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter stands for a GPU, as in tests (TRITON_INTERPRET=1)."""
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def unsupported(prior: FastJukeboxPrior) -> str | None:
+    """Why a prior cannot be stepped by these kernels, or None if it can."""
+    weight = prior.position_embedding
+    if importlib.util.find_spec("triton") is None:
+        return "it needs the package triton, which is not installed"
+    if weight.device.type not in ("cuda", "meta") and not interpreted():
+        return f"it needs a prior on a CUDA device, and this one is on {weight.device}"
+    if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"it knows float32, bfloat16 and float16, and the prior is in {weight.dtype}"
+    if not all(parameter.is_contiguous() and parameter.dtype == weight.dtype for parameter in prior.parameters()):
+        return "it needs contiguous weights of one dtype"
+    return None
+
+
+class FusedProgram(DeviceProgram):
+    """A prior made ready to sample windows by fused kernels.
+
+    Args:
+        prior: on a CUDA device, in float32, bfloat16 or float16.
+        batch_size: songs, N.
+        settings: how a code is drawn.
+        splits: into how many parts attention splits the slots that it reads; 0 for none, None for what suits.
+        overlap: let a kernel begin while the one before it ends (Hopper and later); None for what suits.
+
+    Raises:
+        ValueError: the prior is not one that the kernels can step.
+    """
+
+    def __init__(
+        self,
+        prior: FastJukeboxPrior,
+        batch_size: int,
+        settings: SamplingSettings,
+        splits: int | None = None,
+        overlap: bool | None = None,
+    ) -> None:
+        reason = unsupported(prior)
+        if reason is not None:
+            raise ValueError(f"`engine` must not be 'fused' for this prior: {reason}")
+        self._splits, self._overlap = splits, overlap
+        super().__init__(prior, batch_size, settings)
+
+    def _rows(self, device: torch.device) -> int:
+        return self.batch_size
+
+    def _setup(self, prior: FastJukeboxPrior) -> None:
+        config, songs = prior.config, self.batch_size
+        like = self.positions
+        self._pdl = _can_overlap(like.device) if self._overlap is None else self._overlap
+        heads, dim = config.num_attention_heads, config.attention_size // config.num_attention_heads
+        self.heads, self.head_dim = heads, dim
+        self.at = torch.zeros(2, dtype=torch.int64, device=like.device)
+        self.position, self.cursor = self.at[:1], self.at[1:]
+        # A step's intermediates: the input of a layer, that after attention, queries, what was attended to, the MLP's.
+        self.hidden = like.new_zeros(songs, config.hidden_size)
+        self.residual = like.new_zeros(songs, config.hidden_size)
+        self.normed = like.new_zeros(songs, config.hidden_size)
+        self.query = like.new_zeros(songs, heads * dim)
+        self.inner = like.new_zeros(songs, config.mlp_size)
+        splits = (_SPLITS if songs <= FEW_ROWS else 0) if self._splits is None else self._splits
+        self.splits = splits
+        dtype = torch.float32 if splits else like.dtype
+        self.attended = torch.zeros(max(1, splits), songs, heads * dim, dtype=dtype, device=like.device)
+        self.stats = torch.zeros(max(1, splits), songs, heads, 2, device=like.device)
+        self._tables = [
+            PatternTables.of_cache(self.cache.layers[first], config.sequence_length) for first in self._first_alike
+        ]
+        last = len(prior.blocks) - 1
+        self._layers = [
+            launch for index, block in enumerate(prior.blocks) for launch in self._block(block, index, index == last)
+        ]
+        self._layers += self._linear(self.hidden, self.output, self.logits, "plain")
+        self._embed = self._embedding_launch()
+        self._draw = self._draw_launch()
+
+    def _steps(self, count: int) -> None:
+        self._embed(step=0)
+        for step in range(count):
+            for launch in self._layers:
+                launch(step=step)
+            self._draw(step=step, more=int(step + 1 < count))
+        self.at.add_(count)
+
+    def _block(self, block: PriorBlock, index: int, last: bool) -> list[Launch]:
+        cache, tables = self.cache.layers[index], self._tables[index]
+        attention, mlp = block.attention, block.mlp
+        again = last and self.conditioned and self.add_after
+        return [
+            *self._linear(
+                self.hidden, attention.qkv, self.query, "qkv", norm=block.attention_norm, cache=cache, slot=tables.slot
+            ),
+            self._attention(cache, tables),
+            *self._linear(
+                self.attended, attention.projection, self.residual, "residual", base=self.hidden, splits=self.splits
+            ),
+            *self._linear(self.residual, mlp.expand, self.inner, "gate", norm=block.mlp_norm),
+            *self._linear(
+                self.inner,
+                mlp.contract,
+                self.hidden,
+                "residual",
+                base=self.residual,
+                scale=block.residual_scale,
+                added=again,
+            ),
+        ]
+
+    def _linear(
+        self,
+        hidden: Tensor,
+        layer: nn.Linear | Tensor,
+        out: Tensor,
+        epilogue: str,
+        norm: nn.LayerNorm | None = None,
+        base: Tensor | None = None,
+        scale: float = 1.0,
+        cache: LayerCache | None = None,
+        slot: Tensor | None = None,
+        splits: int = 0,
+        added: bool = False,
+    ) -> list[Launch]:
+        """One linear layer, or a matrix without bias, with what stands before and after it (see `_store_output`)."""
+        weight, bias = (layer, None) if isinstance(layer, Tensor) else (layer.weight.detach(), layer.bias)
+        outputs, width = weight.shape
+        rows = self.batch_size
+        spare = self.hidden  # stands where a kernel reads nothing
+        arguments: dict[str, Any] = {
+            "hidden_ptr": hidden,
+            "stats_ptr": self.stats,
+            "weight_ptr": weight,
+            "bias_ptr": spare if bias is None else bias.detach(),
+            "base_ptr": spare if base is None else base,
+            "start_ptr": self.hidden,
+            "added_ptr": self.told,
+            "out_ptr": out,
+            "cache_ptr": spare if cache is None else cache.storage,
+            "slot_ptr": self.at if slot is None else slot,
+            "at_ptr": self.at,
+            "residual_scale": float(scale),
+            "WIDTH": width,
+            "OUTPUTS": outputs,
+            "HEADS": self.heads,
+            "HEAD_DIM": self.head_dim,
+            "SLOTS": 1 if cache is None else cache.slots.shape[3],
+            "SPLITS": splits,
+            "BIAS": bias is not None,
+            "EPILOGUE": epilogue,
+            "SCALED": scale != 1.0,
+            "ADDED": added,
+            "PDL": self._pdl,
+        }
+        normalising = {
+            "norm_ptr": spare if norm is None else norm.weight.detach(),
+            "norm_bias_ptr": spare if norm is None else norm.bias.detach(),
+            "EPS": LAYER_NORM_EPS,
+        }
+        if rows <= FEW_ROWS and width <= WIDEST_OF_FEW:
+            return [_linear_of_few({**arguments, **normalising, "NORM": norm is not None}, rows)]
+        if norm is None:
+            return [_linear_of_many(arguments, rows)]
+        before = {
+            **normalising,
+            "hidden_ptr": hidden,
+            "out_ptr": self.normed,
+            "WIDTH": width,
+            "BLOCK_IN": _block(width),
+            "PDL": self._pdl,
+        }
+        launch = Launch(kernels().normalise, (rows,), before)
+        return [launch, _linear_of_many({**arguments, "hidden_ptr": self.normed}, rows)]
+
+    def _attention(self, cache: LayerCache, tables: PatternTables) -> Launch:
+        block_dim = _block(self.head_dim)
+        reach = -(-cache.reach // max(1, self.splits))
+        entries = 16384 if self.splits or self.batch_size * self.heads > _PROGRAMS // 2 else 32768
+        block_slots = max(16, min(_block(reach), entries // block_dim))
+        arguments = {
+            "query_ptr": self.query,
+            "cache_ptr": cache.storage,
+            "first_ptr": tables.first,
+            "count_ptr": tables.count,
+            "at_ptr": self.at,
+            "out_ptr": self.attended,
+            "stats_ptr": self.stats,
+            "rows": self.batch_size,
+            "scale": math.log2(math.e) / math.sqrt(self.head_dim),
+            "HEADS": self.heads,
+            "HEAD_DIM": self.head_dim,
+            "SLOTS": cache.slots.shape[3],
+            "SPLITS": self.splits,
+            "BLOCK_DIM": block_dim,
+            "BLOCK_SLOTS": block_slots,
+            "PDL": self._pdl,
+        }
+        grid = (self.batch_size, self.heads, max(1, self.splits))
+        warps = max(4, min(16, block_slots * block_dim // 2048))
+        return Launch(kernels().attention, grid, arguments, num_warps=warps)
+
+    def _embedding_arguments(self) -> dict[str, Any]:
+        width = self.positions.shape[1]
+        return {
+            "code_ptr": self.code,
+            "embedding_ptr": self.embedding,
+            "positions_ptr": self.positions,
+            "added_ptr": self.told,
+            "out_ptr": self.hidden,
+            "at_ptr": self.at,
+            "rows": self.batch_size,
+            "WIDTH": width,
+            "BLOCK_IN": _block(width),
+            "ADDED": self.conditioned,
+        }
+
+    def _embedding_launch(self) -> Launch:
+        return Launch(kernels().embed, (self.batch_size,), self._embedding_arguments())
+
+    def _draw_launch(self) -> Launch:
+        settings, codes = self.settings, self.logits.shape[1]
+        arguments = {
+            **self._embedding_arguments(),
+            "logits_ptr": self.logits,
+            "uniform_ptr": self.uniform,
+            "codes_ptr": self.codes,
+            "temperature": float(settings.temperature),
+            "top_k": settings.top_k,
+            "top_p": float(settings.top_p),
+            "CODES": codes,
+            "BLOCK_CODES": _block(codes),
+            "SAMPLE": settings.do_sample,
+            "TOP_K": 0 < settings.top_k < codes,
+            "TOP_P": settings.top_p < 1.0,
+            "PDL": self._pdl,
+        }
+        return Launch(kernels().draw, (self.batch_size,), arguments, num_warps=8)
+
+
+def _linear_of_few(arguments: dict[str, Any], rows: int) -> Launch:
+    width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
+    block_in = _block(width)
+    # 64 numbers of the weight a thread: all that a program reads is under way at once.
+    block_out = max(2, min(8192 // block_in, _power_below(outputs / _PROGRAMS)))
+    arguments = {**arguments, "ROWS": rows, "BLOCK_OUT": block_out, "BLOCK_IN": block_in}
+    warps = 8 if block_in * block_out > 8192 else 4
+    return Launch(kernels().linear_of_few, (-(-outputs // block_out),), arguments, num_warps=warps)
+
+
+def _linear_of_many(arguments: dict[str, Any], rows: int) -> Launch:
+    width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
+    block_rows = max(16, min(64, _block(rows)))
+    block_out = 16 if rows <= 16 else 32 if rows <= 64 else 64
+    block_in = 256 if block_rows * block_out <= 512 else 128
+    if arguments["weight_ptr"].dtype == torch.float32:
+        block_in //= 4
+    if arguments["SPLITS"]:
+        block_in //= 4  # each number is merged from several
+    block_in = max(16, min(block_in, _block(width)))
+    arguments = {
+        **arguments,
+        "rows": rows,
+        "BLOCK_ROWS": block_rows,
+        "BLOCK_OUT": block_out,
+        "BLOCK_IN": block_in,
+        "BLOCK_LINES": _block(width * arguments["weight_ptr"].element_size() // 128),
+    }
+    grid = (-(-rows // block_rows), -(-outputs // block_out))
+    return Launch(kernels().linear_of_many, grid, arguments, num_warps=4, num_stages=4)
+
+
+def _block(count: int) -> int:
+    """The power of two, 16 at least, that holds so many."""
+    return max(16, 1 << (count - 1).bit_length())
+
+
+def _power_below(count: float) -> int:
+    """The largest power of two up to `count`, 1 at least."""
+    return 1 << max(0, int(count).bit_length() - 1)
+
+
+def _can_overlap(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

@@ -1,0 +1,151 @@
+"""The fused kernels, run by Triton's interpreter on the CPU, against the plain step."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.models.prior.cache import Place
+from fast_jukebox.models.prior.engines import fused
+from fast_jukebox.models.prior.engines.fused import FEW_ROWS, FusedProgram, PatternTables, unsupported
+from fast_jukebox.sampling.engine import EagerStep, ProgramStep, sample_window
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+
+pytestmark = pytest.mark.usefixtures("interpreted")
+
+PLAIN = SamplingSettings(temperature=0.9)
+PATTERNS = ["row", "column", "previous_row", "dense"]
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+def assert_a_step_agrees(prior, make_inputs, songs, position, splits=None, settings=PLAIN):
+    """Logits of `position` and what the caches keep of it, after a prompt of the codes before it."""
+    dtype = prior.position_embedding.dtype
+    inputs = make_inputs(prior.config, songs)
+    codes = inputs.pop("codes")
+    conditioning, cache = prior.condition(songs, prior.config.n_ctx, **inputs), prior.new_cache(songs)
+    program = FusedProgram(prior, songs, settings, splits)
+    for own in (cache, program.cache):
+        prior.prefill(codes[:, : position - 1], conditioning, own)
+    wanted = prior.step(codes[:, position - 1], position, conditioning, cache)
+    uniform = torch.rand(songs, 1)
+    program.load(conditioning)
+    drawn = program.run(codes[:, position - 1], position, uniform)
+    error = (program.logits.float() - wanted.float()).abs().max()
+    assert error <= TOLERANCE[dtype] * max(1.0, wanted.float().abs().max())
+    for layer, other in zip(program.cache.layers, cache.layers, strict=True):
+        kept = min(layer.slots.shape[3], layer.reach)  # a spare slot keeps what nothing reads
+        torch.testing.assert_close(
+            layer.slots[:, :, :, :kept].float(),
+            other.slots[:, :, :, :kept].float(),
+            atol=TOLERANCE[dtype] * 4,
+            rtol=TOLERANCE[dtype],
+        )
+    assert torch.equal(drawn[:, 0], draw_codes(program.logits, uniform[:, 0], settings))
+
+
+@pytest.mark.parametrize("songs", [1, 3, FEW_ROWS + 1])
+@pytest.mark.parametrize("position", [1, 5, 6, 7, 11, 12, 13, 22, 23])
+def test_a_step_agrees_with_the_plain_one_at_every_edge_of_rows_and_windows(make_prior, make_inputs, songs, position):
+    prior = make_prior(attention_patterns=PATTERNS, num_hidden_layers=4, upper_downs=2)
+    assert_a_step_agrees(prior, make_inputs, songs, position)
+
+
+@pytest.mark.parametrize("songs", [1, 2, 4, 5, 16, 17, 33, 64, 65, 70])
+def test_a_step_agrees_for_any_number_of_rows(make_prior, make_inputs, songs):
+    prior = make_prior(num_hidden_layers=1, hidden_size=16, codebook_size=13)
+    assert_a_step_agrees(prior, make_inputs, songs, 9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("songs", [2, 6])
+def test_a_step_agrees_in_every_dtype(make_prior, make_inputs, kind, dtype, songs):
+    assert_a_step_agrees(make_prior(**kind).to(dtype), make_inputs, songs, 13)
+
+
+@pytest.mark.parametrize("splits", [0, 2, 4])
+@pytest.mark.parametrize("songs", [1, 5])
+def test_attention_may_be_split(make_prior, make_inputs, splits, songs):
+    prior = make_prior(attention_patterns=PATTERNS, num_hidden_layers=4)
+    assert_a_step_agrees(prior, make_inputs, songs, 14, splits)
+    assert_a_step_agrees(prior, make_inputs, songs, 1, splits)
+
+
+@pytest.mark.parametrize("songs", [1, 5])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_size": 45, "attention_ratio": 0.2, "num_attention_heads": 3, "mlp_ratio": 0.7},
+        {"hidden_size": 20, "attention_ratio": 0.25, "num_attention_heads": 1, "codebook_size": 33},
+        {"hidden_size": 33, "attention_ratio": 1.0, "num_attention_heads": 1, "mlp_ratio": 2.1},
+    ],
+)
+def test_odd_widths(make_prior, make_inputs, songs, fields):
+    assert_a_step_agrees(make_prior(**fields), make_inputs, songs, 13)
+
+
+@pytest.mark.parametrize("position", [1, 10, 23])
+def test_lyrics(make_prior, make_inputs, lyric_kind, position):
+    assert_a_step_agrees(make_prior(**lyric_kind), make_inputs, 2, position)
+    assert_a_step_agrees(make_prior(**lyric_kind), make_inputs, 6, position)
+
+
+def test_whole_windows_draw_the_codes_of_the_plain_step(make_prior):
+    prior = make_prior(upper_downs=2, n_ctx=12, attention_patterns=["previous_row", "column"], num_hidden_layers=2)
+    settings = SamplingSettings(temperature=0.9, top_k=9, top_p=0.9)
+    program = FusedProgram(prior, 2, settings)
+    for known in (0, 5):  # one program, window after window; rows that begin anywhere
+        conditioning = prior.condition(2, 12, torch.randint(0, 13, (2, 3)))
+        prompt, uniform = torch.randint(0, 13, (2, known)), torch.rand(2, 12 - known)
+        plain = EagerStep(prior, conditioning, 2, settings)
+        wanted = sample_window(plain, prompt, uniform)
+        step = ProgramStep(prior, conditioning, program, settings)
+        assert torch.equal(sample_window(step, prompt, uniform), wanted)
+        torch.testing.assert_close(step.logits, plain.logits, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [2048, 1920])
+@pytest.mark.parametrize("songs", [1, 6])
+def test_one_layer_of_the_published_sizes(make_inputs, monkeypatch, width, songs):
+    monkeypatch.setattr(fused, "_PROGRAMS", 256 if songs == 1 else 2)
+    fields = {"hidden_size": width, "num_attention_heads": 2 if width == 2048 else 1}
+    context = {"n_ctx": 6144, "blocks": 64} if width == 2048 else {"n_ctx": 8192, "blocks": 128}
+    prior = FastJukeboxPrior(
+        FastJukeboxPriorConfig(
+            num_hidden_layers=1, attention_patterns=["column"], codebook_size=64, **fields, **context
+        )
+    ).eval()
+    assert_a_step_agrees(prior.to(torch.bfloat16), make_inputs, songs, 6001)
+
+
+@pytest.mark.parametrize("kind_of_layer", ["row", "column", "previous_row", "dense", "lyric_prefix", "lyric_cross"])
+def test_tables_say_what_the_cache_does(make_prior, kind_of_layer):
+    labels = {"num_artists": 5, "num_genres": 4, "lyric_length": 8, "lyric_vocab_size": 6}
+    encoder = {"lyric_encoder_layers": 1, "lyric_encoder_hidden_size": 16, "lyric_encoder_heads": 1}
+    fields = {"lyric_prefix": labels, "lyric_cross": {**labels, **encoder, "lyric_encoder_blocks": 2}}
+    prior = make_prior(attention_patterns=[kind_of_layer], num_hidden_layers=1, **fields.get(kind_of_layer, {}))
+    cache, length = prior.new_cache(1).layers[0], prior.config.sequence_length
+    tables = PatternTables.of_cache(cache, length)
+    for position in range(length):
+        place: Place = cache.place(torch.tensor([position]))
+        slots = cache.order if place.slots is None else place.slots
+        first, count = int(tables.first[position]), int(tables.count[position])
+        assert int(tables.slot[position]) == int(place.slot)
+        assert slots[place.present].tolist() == list(range(first, first + count))
+
+
+def test_what_the_kernels_cannot_step_is_refused(make_prior):
+    prior = make_prior()
+    assert unsupported(prior) is None
+    prior.blocks[0].mlp.expand.weight.data = prior.blocks[0].mlp.expand.weight.data.t().contiguous().t()
+    assert "contiguous" in unsupported(prior)
+    with pytest.raises(ValueError, match="`engine` must not be 'fused'.*contiguous"):
+        FusedProgram(prior, 1, PLAIN)
+    assert "float64" in unsupported(make_prior().to(torch.float64))
+
+
+def test_without_triton_there_is_no_fused_step(make_prior, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "triton" in unsupported(make_prior())

@@ -1,0 +1,83 @@
+"""What can be said of single kernels; see test_fused.py for their work together."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fast_jukebox.models.prior.engines.fused import FusedProgram
+from fast_jukebox.sampling.engine import EagerStep, make_step, release_programs, sample_window
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(do_sample=False),
+        SamplingSettings(top_k=1),
+        SamplingSettings(top_k=5, temperature=1.7),
+        SamplingSettings(top_p=0.5),
+        SamplingSettings(top_k=9, top_p=0.8),
+        SamplingSettings(top_k=400, top_p=0.999),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("codes", [13, 300])
+def test_a_code_is_drawn_as_by_the_plain_draw(interpreted, make_prior, settings, codes):
+    prior, songs = make_prior(num_hidden_layers=1, codebook_size=codes), 40
+    program = FusedProgram(prior, songs, settings)
+    program.load(prior.condition(songs, 24))
+    for dtype_scale in (0.1, 3.0):
+        logits = torch.randn(songs, codes) * dtype_scale
+        logits[:8] = (logits[:8] * 9).round() / 9  # ties
+        program.logits.copy_(logits)
+        program.uniform.copy_(torch.rand(program.grain, songs))
+        program.uniform[0, :4] = torch.tensor([0.0, 1 - 2**-24, 0.5017, 0.2613])
+        program._draw(step=0, more=0)
+        assert torch.equal(program.code, draw_codes(logits, program.uniform[0], settings))
+        assert torch.equal(program.codes[0], program.code)
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_hopper_without_spills(repository_root):
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "benchmarks.fused_compile", "--json", "--rows", "1", "4", "12", "46", "184"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository_root, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["kernel"].split()[0] for row in rows} == {
+        "attention", "draw", "embed", "linear_of_few", "linear_of_many", "normalise",
+    }  # fmt: skip
+    for row in rows:
+        assert row["stack"] == 0 and row["shared"] <= 227 * 1024 and row["registers"] <= 255, row
+
+
+# ---- on a GPU ----
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("songs", [1, 3, 5, 17, 70])
+def test_fused_steps_on_a_gpu(make_prior, dtype, songs):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    settings, every = SamplingSettings(temperature=0.9), ["row", "column", "previous_row", "dense"]
+    prior = make_prior(attention_patterns=every, num_hidden_layers=4, upper_downs=2).to("cuda", dtype)
+    conditioning = prior.condition(songs, 24, torch.randint(0, 13, (songs, 6), device="cuda"))
+    prompt, uniform = torch.randint(0, 13, (songs, 5), device="cuda"), torch.rand(songs, 19, device="cuda")
+    for _ in range(2):
+        step = make_step(prior, conditioning, songs, settings, "fused")
+        codes = sample_window(step, prompt, uniform)
+    wanted = prior.prefill(codes[:, :-1], conditioning, prior.new_cache(songs))
+    tolerance = {torch.float32: 4e-5, torch.bfloat16: 0.2, torch.float16: 0.04}[dtype]
+    error = (step.logits.float() - wanted.float()).abs().max()
+    assert error <= tolerance * max(1.0, wanted.float().abs().max())
+    if dtype == torch.float32:
+        assert torch.equal(codes, sample_window(EagerStep(prior, conditioning, songs, settings), prompt, uniform))
+    release_programs()
