@@ -33,6 +33,16 @@ print(json.dumps([name for name in {OPTIONAL!r} if name in sys.modules]))
     assert json.loads(run(code)) == []
 
 
+def test_import_loads_neither_torch_nor_transformers():
+    code = """
+import sys
+import fast_jukebox
+assert "FastJukeboxModel" in dir(fast_jukebox)
+print([name for name in ("torch", "transformers") if name in sys.modules])
+"""
+    assert run(code).strip() == "[]"
+
+
 ABSENT = f"""
 import sys
 

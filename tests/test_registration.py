@@ -29,9 +29,8 @@ def test_the_task_is_known():
 
 def test_registering_again_is_harmless(caplog):
     finders = len(sys.meta_path)
-    registration.register_models()
-    registration.register_task()
-    registration.register_task()
+    registration.register()
+    registration.register()
     assert len(sys.meta_path) == finders
     assert not caplog.records
 

@@ -9,40 +9,24 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from transformers import AutoConfig, AutoModel
-
-from fast_jukebox.models.fast_jukebox import FastJukeboxModel
-from fast_jukebox.models.loading import register_layout
-from fast_jukebox.models.prior import FastJukeboxPrior
-from fast_jukebox.models.vqvae import FastJukeboxVQVAE
-from fast_jukebox.processing import FastJukeboxProcessor
-
-PIPELINES = "transformers.pipelines"
-PROCESSORS = "transformers.models.auto.processing_auto"
+_AUTO = "transformers.models.auto"
+_AUTO_MODULES = ("configuration_auto", "modeling_auto", "processing_auto")
+_MODELS = tuple(f"fast_jukebox.models.{name}" for name in ("vqvae", "prior", "fast_jukebox"))
+_NEEDED = ("transformers.modeling_utils", *_MODELS)
+_CLASSES = ("FastJukeboxVQVAE", "FastJukeboxPrior", "FastJukeboxModel")
 
 
-def register_models() -> None:
-    """Make the package's `model_type`s known to `AutoConfig`, `AutoModel` and `AutoProcessor`, and transformers 4's
-    layout of Jukebox to `from_pretrained` of ours. Calling it again is harmless.
+def register() -> None:
+    """Make the package's `model_type`s known to `AutoConfig`, `AutoModel` and `AutoProcessor`, its task to `pipeline`,
+    and transformers 4's layout of Jukebox to `from_pretrained` of ours. Calling it again is harmless.
+
+    Each is registered now where the module that keeps it is imported, or else as soon as it is. transformers' pipelines
+    import torchaudio where it is installed and fail where it is broken: who only uses the models needs neither.
     """
-    for model in (FastJukeboxVQVAE, FastJukeboxPrior, FastJukeboxModel):
-        AutoConfig.register(model.config_class.model_type, model.config_class, exist_ok=True)
-        AutoModel.register(model.config_class, model, exist_ok=True)
-    register_layout("jukebox", _read_jukebox)
-    _once_imported(PROCESSORS, _register_processor)
-
-
-def _read_jukebox(*args: Any, **kwargs: Any) -> Any:
-    return importlib.import_module("fast_jukebox.conversion.transformers4").read_model(*args, **kwargs)
-
-
-def register_task() -> None:
-    """Make `pipeline("fast-jukebox")` known, now or as soon as transformers' pipelines are imported.
-
-    They import torchaudio where it is installed, and fail where it is broken; who only uses the models needs neither.
-    Calling it again is harmless.
-    """
-    _once_imported(PIPELINES, _register_pipeline)
+    for module in (*(f"{_AUTO}.{name}" for name in _AUTO_MODULES), *_NEEDED):
+        _once_imported(module, _register_models)
+    _once_imported("transformers.pipelines", _register_pipeline)
+    _once_imported("fast_jukebox.models.loading", _register_layout)
 
 
 def _once_imported(module: str, register: Callable[[], None]) -> None:
@@ -71,17 +55,49 @@ class _Finder:
             execute(module)  # where this fails, the next attempt comes here again
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
+            _finished.add(module.__name__)
             self.register()
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
-def _register_processor() -> None:
-    auto = importlib.import_module(PROCESSORS).AutoProcessor
-    auto.register(FastJukeboxModel.config_class, FastJukeboxProcessor, exist_ok=True)
+def _is_whole(module: str) -> bool:
+    """Whether a module is imported to its end, or up to what was to happen at its end."""
+    found = sys.modules.get(module)
+    return found is not None and not (getattr(found.__spec__, "_initializing", False) and module not in _finished)
+
+
+_finished: set[str] = set()
+"""Modules that have run to their end, though their import may be under way still."""
+
+
+def _register_models() -> None:
+    """Register what can be: importing the models imports transformers, which imports its auto classes on the way."""
+    if any(module in sys.modules and not _is_whole(module) for module in _NEEDED):
+        return  # the last of them calls this again
+    auto = {name: sys.modules[f"{_AUTO}.{name}"] for name in _AUTO_MODULES if _is_whole(f"{_AUTO}.{name}")}
+    models = [getattr(importlib.import_module(module), name) for module, name in zip(_MODELS, _CLASSES, strict=True)]
+    for model in models:
+        if "configuration_auto" in auto:
+            auto["configuration_auto"].AutoConfig.register(
+                model.config_class.model_type, model.config_class, exist_ok=True
+            )
+        if "modeling_auto" in auto:
+            auto["modeling_auto"].AutoModel.register(model.config_class, model, exist_ok=True)
+    if "processing_auto" in auto:
+        processor = importlib.import_module("fast_jukebox.processing").FastJukeboxProcessor
+        auto["processing_auto"].AutoProcessor.register(models[-1].config_class, processor, exist_ok=True)
 
 
 def _register_pipeline() -> None:
     # The module registers its task at its end, also where it is what imported transformers' pipelines just now.
     importlib.import_module("fast_jukebox.pipelines")
+
+
+def _register_layout() -> None:
+    sys.modules["fast_jukebox.models.loading"].register_layout("jukebox", _read_jukebox)
+
+
+def _read_jukebox(*args: Any, **kwargs: Any) -> Any:
+    return importlib.import_module("fast_jukebox.conversion.transformers4").read_model(*args, **kwargs)
