@@ -329,6 +329,14 @@ typedef struct {
     float *hidden, *residual, *normed, *branch, *qkv, *attended, *inner, *logits, *weights, *drawing;
 } room_t;
 
+/* Attention weights of one query: as many as any layer's cache is read from, which with lyrics may be more than n_ctx. */
+static int64_t most_weights(const prior_t *prior) {
+    int64_t most = 0;
+    for (int64_t l = 0; l < prior->layers; l++)
+        if (prior->layer[l].reach > most) most = prior->layer[l].reach;
+    return padded(most);
+}
+
 static room_t rooms(const prior_t *prior, int64_t songs, float *scratch) {
     const int64_t width = songs * padded(prior->width), size = prior->heads * prior->head_dim;
     room_t room;
@@ -341,7 +349,7 @@ static room_t rooms(const prior_t *prior, int64_t songs, float *scratch) {
     room.inner = room.attended + songs * padded(size);
     room.logits = room.inner + songs * padded(prior->inner);
     room.weights = room.logits + songs * padded(prior->codes);
-    room.drawing = room.weights + padded(prior->n_ctx);
+    room.drawing = room.weights + most_weights(prior);
     return room;
 }
 
@@ -383,7 +391,7 @@ static void block(const prior_t *prior, const layer_t *layer, int64_t first, int
 int64_t scratch_floats(const prior_t *prior, int64_t songs) {
     const int64_t size = prior->heads * prior->head_dim;
     const int64_t song = 4 * padded(prior->width) + padded(3 * size) + padded(size) + padded(prior->inner);
-    return songs * (song + padded(prior->codes)) + padded(prior->n_ctx) + 4 * padded(prior->codes);
+    return songs * (song + padded(prior->codes)) + most_weights(prior) + 4 * padded(prior->codes);
 }
 
 /* `count` steps of `songs` songs from `first` on, the first of them for `position`: the code before it from `last`
