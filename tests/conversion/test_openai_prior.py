@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from fast_jukebox.conversion.openai_prior import convert_prior, key_map, prior_config, transposed_keys
 from fast_jukebox.models.prior import FastJukeboxPrior
-from fast_jukebox.models.prior.engines.native import NativeUnavailable, library
+from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 
 CASES = [
     "top_unconditional",

@@ -1,23 +1,10 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.models.prior.engines import native
-from fast_jukebox.models.prior.engines.native import (
-    CHUNK,
-    LANES,
-    NativeProgram,
-    NativeUnavailable,
-    chunks,
-    library,
-    packed,
-    unsupported,
-)
+from fast_jukebox.models.prior.engines.native import CHUNK, LANES, NativeProgram, chunks, packed, unsupported
+from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.engine import ProgramStep, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes, uniform_noise
 
@@ -30,15 +17,6 @@ def built():
         return library()
     except NativeUnavailable as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture
-def fresh(monkeypatch):
-    """Nothing is built yet as far as this process knows, and building is quick."""
-    monkeypatch.setattr(native, "FLAGS", ("-O0", "-std=gnu11", "-shared", "-fPIC"))
-    library.cache_clear()
-    yield
-    library.cache_clear()
 
 
 def sampled(prior, upper_codes, uniform, threads=1, prompt=0):
@@ -160,66 +138,6 @@ def test_packing_puts_outputs_side_by_side(outputs, inputs):
     assert panels.shape == (-(-outputs // LANES), inputs, LANES)
     assert torch.equal(panels.transpose(1, 2).flatten(0, 1)[:outputs], weight)
     assert not panels.transpose(1, 2).flatten(0, 1)[outputs:].any()
-
-
-def test_it_is_built_once_into_the_users_cache(built, fresh, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library()
-    (path,) = (tmp_path / "fast_jukebox").iterdir()
-    assert os.stat(tmp_path / "fast_jukebox").st_mode & 0o777 == 0o700
-    made = path.stat().st_mtime_ns
-    library.cache_clear()
-    library()
-    assert path.stat().st_mtime_ns == made
-
-
-def test_a_folder_that_cannot_be_written_to_is_gone_without(built, fresh, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert library().run is not None
-
-
-def test_a_compiler_that_fails_is_quoted(built, fresh, tmp_path, monkeypatch):
-    broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\necho out of patience >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CC", str(broken))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(NativeUnavailable, match="out of patience"):
-        library()
-
-
-def test_a_file_that_is_no_library_is_named(tmp_path):
-    path = tmp_path / "broken.so"
-    path.write_text("no library")
-    with pytest.raises(NativeUnavailable, match="broken.so"):
-        native._load(path)
-
-
-@pytest.mark.slow
-def test_it_touches_no_memory_but_its_own(built, tmp_path):
-    """The source, built with the compiler's own checks, over odd sizes in a process of its own."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import torch\n"
-        "from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig\n"
-        "from fast_jukebox.sampling.engine import ProgramStep, sample_window\n"
-        "from fast_jukebox.sampling.filtering import SamplingSettings\n"
-        "from fast_jukebox.models.prior.engines import native\n"
-        "native.FLAGS = ('-O1', '-g', '-std=gnu11', '-shared', '-fPIC', '-fsanitize=undefined,bounds',\n"
-        "                '-fno-sanitize-recover=all')\n"
-        "for width, heads, songs in ((28, 1, 1), (36, 3, 7), (180, 1, 25)):\n"
-        "    prior = FastJukeboxPrior(FastJukeboxPriorConfig(codebook_size=13, n_ctx=24, blocks=4, hidden_size=width,\n"
-        "        num_hidden_layers=4, num_attention_heads=heads)).eval()\n"
-        "    for settings in (SamplingSettings(top_k=3, top_p=0.5), SamplingSettings()):\n"
-        "        program = native.NativeProgram(prior, songs, settings, 2)\n"
-        "        step = ProgramStep(prior, prior.condition(songs, 24), program, settings)\n"
-        "        sample_window(step, torch.zeros(songs, 0, dtype=torch.int64), torch.rand(songs, 24))\n"
-        "print('done')\n"
-    )
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "done", done.stderr
 
 
 @pytest.mark.slow

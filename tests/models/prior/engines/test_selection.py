@@ -5,7 +5,8 @@ import torch
 
 from fast_jukebox.models.prior.engines import selection as programs
 from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
-from fast_jukebox.models.prior.engines.native import NativeProgram, NativeUnavailable, library
+from fast_jukebox.models.prior.engines.native import NativeProgram
+from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_program
 from fast_jukebox.sampling.engine import EagerStep, ProgramStep, make_step, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings

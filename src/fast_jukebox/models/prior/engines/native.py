@@ -1,22 +1,15 @@
 """Steps of a prior in C on a CPU: built by the machine's own compiler where it has one.
 
 A step of a narrow prior is a few hundred operations of microseconds each, which take longer to call one by one than to
-do. `native.c` does a whole row of steps, the draw included, in one call. It is compiled once a machine (about a second)
-into the user's cache folder.
+do. `native.c` does a whole row of steps, the draw included, in one call; see
+[`~fast_jukebox.models.prior.engines.native_library`] for how it is built.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
 import itertools
-import os
-import shutil
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,16 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.attention import ColumnPattern, DensePattern, PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
 from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern, LyricPrefixPattern
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.conditioning import PriorConditioning
     from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
-
-SOURCE = Path(__file__).with_name("native.c")
-FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno")
-NATIVE_FLAG = "-march=native"
 
 # Outputs of a weight lie side by side in panels of so many; as in the source.
 LANES = 16
@@ -43,113 +33,6 @@ CHUNK = 24
 
 # As counted in the source.
 _PATTERNS = (DensePattern, RowPattern, ColumnPattern, PreviousRowPattern, LyricPrefixPattern, LyricCrossPattern)
-
-_WEIGHTS = (
-    *("norm_1", "norm_1_bias", "qkv", "qkv_bias", "out", "out_bias"),
-    *("norm_2", "norm_2_bias", "expand", "expand_bias", "contract", "contract_bias"),
-)
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("pattern", "reach", "slots")),
-        *((name, ctypes.c_void_p) for name in _WEIGHTS),
-        ("cache", ctypes.c_void_p),
-    )
-
-
-_INTEGERS = (
-    *("songs", "layers", "width", "heads", "head_dim", "inner", "codes", "n_ctx", "block_ctx", "length"),
-    *("add_after", "do_sample", "top_k"),
-)
-
-
-class _Prior(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _INTEGERS),
-        *((name, ctypes.c_double) for name in ("residual_scale", "temperature", "top_p")),
-        *((name, ctypes.c_void_p) for name in ("embedding", "positions", "conditioning", "head")),
-        ("layer", ctypes.POINTER(_Layer)),
-        ("logits", ctypes.c_void_p),
-    )
-
-
-class NativeUnavailable(RuntimeError):
-    """There is no compiler, or it failed; says which."""
-
-
-@functools.cache
-def library() -> ctypes.CDLL:
-    """The compiled source, built if it was not.
-
-    Raises:
-        NativeUnavailable: it could not be built.
-    """
-    compiler = _compiler()
-    flags = (*FLAGS, NATIVE_FLAG) if _run(compiler, NATIVE_FLAG, "-dM", "-E", "-x", "c", os.devnull)[0] else FLAGS
-    # What the compiler knows of the machine is part of the name: a folder may be shared by different ones.
-    macros = _run(compiler, *flags, "-dM", "-E", "-x", "c", os.devnull)[1]
-    name = hashlib.sha256("\0".join([SOURCE.read_text(encoding="utf-8"), *flags, macros]).encode()).hexdigest()[:16]
-    folder = _cache_folder()
-    if folder is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            return _load(_build(compiler, flags, Path(temporary) / f"{name}.so"))
-    path = folder / f"{name}.so"
-    return _load(path if path.is_file() else _build(compiler, flags, path))
-
-
-def _compiler() -> str:
-    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    for name in names:
-        found = shutil.which(name)
-        if found:
-            return found
-    raise NativeUnavailable(f"no C compiler was found (looked for {', '.join(names)})")
-
-
-def _run(*command: str) -> tuple[bool, str]:
-    """Whether a command succeeded, and what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode == 0, done.stdout if done.returncode == 0 else done.stderr
-
-
-def _cache_folder() -> Path | None:
-    """The user's own folder for what was built, or None where it cannot be written to."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(root) / "fast_jukebox"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def _build(compiler: str, flags: tuple[str, ...], path: Path) -> Path:
-    """Compile to `path`, which other processes see only when it is whole."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-        built = Path(temporary) / path.name
-        good, said = _run(compiler, *flags, str(SOURCE), "-o", str(built), "-lm")
-        if not good:
-            raise NativeUnavailable(f"{compiler} could not compile {SOURCE.name}: {said.strip()[-500:]}")
-        os.replace(built, path)
-    return path
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    try:
-        loaded = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise NativeUnavailable(f"{path} could not be loaded: {error}") from error
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    loaded.run.argtypes = (
-        ctypes.POINTER(_Prior),
-        *(number, number, number, number),
-        *(pointer, pointer, pointer, number, pointer),
-    )
-    loaded.run.restype = None
-    loaded.scratch_floats.argtypes = (ctypes.POINTER(_Prior), number)
-    loaded.scratch_floats.restype = number
-    return loaded
 
 
 def unsupported(prior: FastJukeboxPrior) -> str | None:
@@ -191,11 +74,11 @@ class NativeProgram:
         output = prior.code_embedding.weight if prior.output is None else prior.output.weight
         self.prefix = config.lyric_prefix_length
         self.vocabulary_size = config.vocabulary_size
-        layers = (_Layer * len(prior.blocks))(
+        layers = (Layer * len(prior.blocks))(
             *(self._layer(block, cache) for block, cache in zip(prior.blocks, self.cache.layers, strict=True))
         )
         attention = prior.blocks[0].attention
-        self._prior = _Prior(
+        self._prior = Prior(
             songs=batch_size,
             layers=len(prior.blocks),
             width=config.hidden_size,
@@ -291,7 +174,7 @@ class NativeProgram:
         if uniform.shape != (songs, count) or uniform.dtype != torch.float32:
             raise ValueError(f"`uniform` must be float32 ({songs}, count), got {uniform.dtype} {tuple(uniform.shape)}")
 
-    def _layer(self, block: Any, cache: Any) -> _Layer:
+    def _layer(self, block: Any, cache: Any) -> Layer:
         attention, mlp = block.attention, block.mlp
         fields: dict[str, int] = {}
         for name, norm in (("norm_1", block.attention_norm), ("norm_2", block.mlp_norm)):
@@ -305,7 +188,7 @@ class NativeProgram:
         for name, linear in linears:
             fields[name] = self._keep(packed(linear.weight))
             fields[f"{name}_bias"] = self._keep(F.pad(linear.bias.detach(), (0, -linear.bias.numel() % LANES)))
-        return _Layer(
+        return Layer(
             pattern=_PATTERNS.index(type(attention.pattern)),
             reach=cache.reach,
             slots=cache.slots.shape[3],

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
 from fast_jukebox.models.prior.engines.fused import FusedProgram
-from fast_jukebox.models.prior.engines.native import NativeProgram, NativeUnavailable, library, unsupported
+from fast_jukebox.models.prior.engines.native import NativeProgram, unsupported
+from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.engine import Program
 from fast_jukebox.sampling.filtering import SamplingSettings
 

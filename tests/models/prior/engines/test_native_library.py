@@ -1,0 +1,361 @@
+import hashlib
+import logging
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fast_jukebox.models.prior.engines import native_library
+from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library, load, unsafe
+
+posix = pytest.mark.skipif(os.name != "posix", reason="owners and permissions are others there")
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    try:
+        return library()
+    except NativeUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def cache(compiler, tmp_path, monkeypatch):
+    """An own, empty cache; nothing is built yet as far as this process knows, and building is quick."""
+    monkeypatch.setattr(native_library, "FLAGS", ("-O0", "-std=gnu11", "-shared", "-fPIC"))
+    root = tmp_path / "cache"
+    root.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root))
+    library.cache_clear()
+    yield root / "fast_jukebox"
+    library.cache_clear()
+
+
+@pytest.fixture
+def other_library(tmp_path):
+    """Makes a library that is not ours, which writes a file as it is loaded."""
+    source, target = tmp_path / "other.c", tmp_path / "other.so"
+    loaded = tmp_path / "loaded"
+    source.write_text(
+        f'#include <stdio.h>\n__attribute__((constructor)) static void f(void) {{ fclose(fopen("{loaded}", "w")); }}\n'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(target)], check=True)
+    return target.read_bytes(), loaded
+
+
+def built_again():
+    library.cache_clear()
+    return library()
+
+
+def kept(cache):
+    (path,) = cache.glob("*.so")
+    return path
+
+
+def test_it_is_built_once_into_the_users_cache(cache):
+    library()
+    path = kept(cache)
+    assert {each.name for each in cache.iterdir()} == {path.name, f"{path.stem}.sha256"}
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    assert path.with_suffix(".sha256").read_text().strip() == hashlib.sha256(path.read_bytes()).hexdigest()
+    made = path.stat().st_mtime_ns
+    built_again()
+    assert path.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("size", [0, 1000, 4096, "half"])
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_damaged_one_is_never_loaded_and_is_built_again(cache, size, filled):
+    library()
+    path = kept(cache)
+    whole = path.read_bytes()
+    size = len(whole) // 2 if size == "half" else size
+    path.unlink()  # the one that is loaded must stay as it is
+    path.write_bytes(whole[:size] + (bytes(len(whole) - size) if filled else b""))
+    path.chmod(0o700)
+    assert not native_library._is_sound(path)
+    assert built_again().run is not None
+    assert native_library._is_sound(path)
+
+
+def test_one_without_its_digest_or_with_another_is_built_again(cache, other_library):
+    content, loaded = other_library
+    library()
+    path = kept(cache)
+    for digest in (None, "", "0" * 64, "\xff"):
+        path.unlink()
+        path.write_bytes(content)
+        path.chmod(0o700)
+        path.with_suffix(".sha256").unlink()
+        if digest is not None:
+            path.with_suffix(".sha256").write_text(digest, encoding="latin-1")
+        built_again()
+        assert native_library._is_sound(path)
+    assert not loaded.exists()
+
+
+def test_another_library_with_its_digest_is_built_again(cache, tmp_path):
+    library()
+    path, source = kept(cache), tmp_path / "empty.c"
+    source.write_text("int nothing;\n")
+    path.unlink()
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(path)], check=True)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert built_again().run is not None
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(cache, other_library, caplog, mode, monkeypatch):
+    content, loaded = other_library
+    monkeypatch.setattr(native_library, "_is_own_group", lambda group: False)
+    library()
+    path = kept(cache)
+    path.unlink()
+    path.write_bytes(content)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    path.chmod(0o755)
+    cache.chmod(mode)
+    with caplog.at_level(logging.WARNING):
+        assert built_again().run is not None
+    assert not loaded.exists()
+    assert path.read_bytes() == content, "nothing is written there either"
+    (record,) = caplog.records
+    assert "for this process alone" in record.getMessage() and str(cache) in record.getMessage()
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_file_that_others_can_write_is_not_loaded(cache, other_library, mode):
+    content, loaded = other_library
+    library()
+    path = kept(cache)
+    path.unlink()
+    path.write_bytes(content)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    path.chmod(mode)
+    built_again()
+    assert not loaded.exists()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@posix
+@pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="only root can give files away")
+def test_a_file_or_folder_of_another_user_is_not_used(cache, other_library):
+    content, loaded = other_library
+    library()
+    path = kept(cache)
+    path.unlink()
+    path.write_bytes(content)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    path.chmod(0o700)
+    os.chown(path, 65534, 65534)
+    built_again()
+    assert not loaded.exists()
+    os.chown(cache, 65534, 65534)
+    assert "another user" in unsafe(cache)
+    assert built_again().run is not None
+
+
+@posix
+def test_a_link_is_not_followed(cache, other_library, tmp_path):
+    content, loaded = other_library
+    library()
+    path = kept(cache)
+    path.unlink()
+    (tmp_path / "elsewhere.so").write_bytes(content)
+    path.symlink_to(tmp_path / "elsewhere.so")
+    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    built_again()
+    assert not loaded.exists()
+    assert not path.is_symlink()
+
+
+@posix
+def test_folders_are_judged_as_ssh_judges_them(tmp_path, monkeypatch):
+    folder = tmp_path / "home" / "cache"
+    folder.mkdir(parents=True, mode=0o700)
+    folder.parent.chmod(0o700)
+    assert unsafe(folder) is None
+    folder.parent.chmod(0o1777)  # as /tmp
+    assert unsafe(folder) is None
+    monkeypatch.setattr(native_library, "_is_own_group", lambda group: False)
+    for place, mode in ((folder.parent, 0o777), (folder.parent, 0o770), (folder, 0o1777), (folder, 0o720)):
+        folder.parent.chmod(0o700)
+        folder.chmod(0o700)
+        place.chmod(mode)
+        assert f"others can write into {str(place)!r}" in unsafe(folder)
+    folder.chmod(0o700)
+    folder.parent.chmod(0o770)
+    monkeypatch.setattr(native_library, "_is_own_group", lambda group: True)
+    assert unsafe(folder) is None
+    tmp_path.chmod(0o777)
+    assert unsafe(folder) is not None
+    monkeypatch.setenv("HOME", str(folder.parent))  # above it no one else's folders matter
+    assert unsafe(folder) is None
+    tmp_path.chmod(0o700)
+
+
+def test_a_cache_folder_that_is_not_absolute_is_ignored(cache, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir(mode=0o700)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.chdir(tmp_path)
+    library()
+    assert not (tmp_path / "here").exists()
+    assert list((tmp_path / "home" / ".cache" / "fast_jukebox").glob("*.so"))
+
+
+def test_a_folder_that_cannot_be_written_to_is_gone_without(cache, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert library().run is not None
+
+
+def test_a_full_disk_of_the_cache_is_gone_without(cache, monkeypatch):
+    def full(path, content, mode=None):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native_library, "write_file", full)
+    assert library().run is not None
+    assert not list(cache.glob("*"))
+
+
+def test_where_there_is_no_room_to_build_it_is_told(cache, monkeypatch):
+    def full(**place):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native_library.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(NativeUnavailable, match="no room.*No space left"):
+        library()
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@posix
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("echo out of patience >&2\nexit 1", "out of patience"),
+        ("exit 0", "made nothing"),
+        ("sleep 20", "did not end within 0.2 seconds"),
+    ],
+)
+def test_a_compiler_that_fails_is_quoted(cache, tmp_path, monkeypatch, text, message):
+    monkeypatch.setenv("CC", script(tmp_path / "cc", text))
+    monkeypatch.setattr(native_library, "PATIENCE", 0.2 if "sleep" in text else 60)
+    with pytest.raises(NativeUnavailable, match=message):
+        library()
+
+
+@pytest.mark.parametrize("command", ["nowhere-to-be-found", '"unfinished'])
+def test_a_compiler_that_is_not_there_is_named(cache, monkeypatch, command):
+    monkeypatch.setenv("CC", command)
+    with pytest.raises(NativeUnavailable, match=command):
+        library()
+
+
+def test_a_compiler_may_have_options(cache, monkeypatch):
+    monkeypatch.setenv("CC", "cc -g")
+    assert library().run is not None
+
+
+def test_a_file_that_is_no_library_is_named(tmp_path):
+    path = tmp_path / "broken.so"
+    path.write_text("no library")
+    with pytest.raises(NativeUnavailable, match="broken.so"):
+        load(path)
+
+
+WINDOWS = """
+import random, sys
+import torch
+from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.models.prior.engines import native, native_library
+from fast_jukebox.sampling.engine import ProgramStep, sample_window
+from fast_jukebox.sampling.filtering import SamplingSettings
+
+checked = native_library.load(sys.argv[1])
+native.library = lambda: checked
+
+
+def drawn_config(rng):
+    # Any configuration that is accepted: odd widths, every pattern, lyrics shorter and far longer than the window.
+    while True:
+        blocks, patterns = rng.choice([1, 2, 3, 4, 8]), ["dense", "row", "column", "previous_row"]
+        fields = dict(
+            level=0, blocks=blocks, n_ctx=blocks * rng.choice([1, 2, 3, 4, 9]),
+            codebook_size=rng.choice([1, 2, 15, 16, 17, 50]), hidden_size=rng.choice([1, 3, 12, 16, 17, 33, 100]),
+            num_hidden_layers=rng.choice([1, 2, 4]), num_attention_heads=rng.choice([1, 1, 2, 3]),
+            attention_ratio=rng.choice([0.25, 1.0, 1.5]), mlp_ratio=rng.choice([0.1, 1.0, 2.3]),
+            residual_scale=rng.random() < 0.3, tie_output=rng.random() < 0.5,
+        )
+        kind = rng.choice(["none", "prefix", "encoder"])
+        if kind != "none":
+            fields |= dict(num_artists=3, num_genres=2, lyric_vocab_size=rng.choice([1, 5, 20]))
+        if kind == "prefix":
+            fields["lyric_length"] = blocks * rng.choice([1, 2, 7])
+            patterns.append("lyric_prefix")
+        if kind == "encoder":
+            fields |= dict(lyric_length=4 * rng.choice([1, 3, 20, 500]), lyric_encoder_layers=1,
+                           lyric_encoder_hidden_size=8, lyric_encoder_heads=1, lyric_encoder_blocks=4)
+        fields["attention_patterns"] = [rng.choice(patterns) for _ in range(rng.choice([1, 2, 3]))]
+        if kind == "encoder":
+            fields["attention_patterns"][0] = "lyric_cross"
+        try:
+            return FastJukeboxPriorConfig(**fields)
+        except ValueError:
+            continue
+
+
+for seed in range(int(sys.argv[2])):
+    rng = random.Random(seed)
+    config = drawn_config(rng)
+    print(seed, config.to_diff_dict(), flush=True)
+    torch.manual_seed(seed)
+    prior, songs = FastJukeboxPrior(config).eval(), rng.choice([1, 2, 3, 5, 6, 7, 25])
+    settings = SamplingSettings(top_k=rng.choice([0, 1, 3]), top_p=rng.choice([1.0, 0.5]), do_sample=rng.random() < 0.8)
+    metadata = None
+    if config.has_labels:
+        metadata = torch.zeros(songs, config.metadata_length, dtype=torch.int64)
+        metadata[:, 0], metadata[:, 2] = 100, 10
+    known = rng.randrange(config.n_ctx)
+    with torch.inference_mode():
+        program = native.NativeProgram(prior, songs, settings, threads=rng.choice([1, 2]))
+        step = ProgramStep(prior, prior.condition(songs, config.n_ctx, metadata=metadata), program, settings)
+        prompt = torch.randint(0, config.codebook_size, (songs, known))
+        codes = sample_window(step, prompt, torch.rand(songs, config.n_ctx - known))
+    assert 0 <= codes.min() and codes.max() < config.vocabulary_size  # characters may be drawn
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_it_touches_no_memory_but_its_own(compiler, tmp_path):
+    """The source, built with the compiler's checks of addresses and of undefined behaviour, in a process of its own."""
+    (tmp_path / "windows.py").write_text(WINDOWS)
+    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
+    if runtime.returncode or not Path(runtime.stdout.strip()).is_absolute():
+        pytest.skip("gcc has no address sanitizer here")
+    checked = tmp_path / "checked.so"
+    flags = [flag for flag in native_library.FLAGS if flag != "-O3"]
+    checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    build = ["gcc", *flags, *checks, str(native_library.SOURCE), "-o", str(checked), "-lm"]
+    subprocess.run(build, check=True)
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": runtime.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(tmp_path / "windows.py"), str(checked), "150"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("done\n"), done.stdout.splitlines()[-1:] + done.stderr.splitlines()[:40]
