@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.audio.io import audio_info, load_audio, save_audio, stream_audio, write_atomically
+from fast_jukebox.audio.io import audio_info, load_audio, save_audio, stream_audio
 from fast_jukebox.audio.resample import resample_audio
 
 
@@ -171,22 +171,6 @@ def test_saving_refuses_by_name(tmp_path, field, change):
     with pytest.raises(ValueError, match=f"`{field}`"):
         save_audio(tmp_path / call.pop("path"), **call)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, error):
-    path = tmp_path / "sound.wav"
-    save_audio(path, torch.zeros(100), 8000)
-    before = path.read_bytes()
-
-    def write(file):
-        file.write(b"half")
-        raise error
-
-    with pytest.raises(type(error)):
-        write_atomically(path, write)
-    assert path.read_bytes() == before
-    assert [entry.name for entry in tmp_path.iterdir()] == ["sound.wav"]
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])

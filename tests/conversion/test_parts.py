@@ -56,5 +56,5 @@ def test_other_names_are_asked_for(hyperparameters):
 def test_a_model_that_cannot_be_made_is_refused(hyperparameters):
     # Dilations of astronomical size.
     hyperparameters["vqvae"] |= {"depth": 64, "hvqvae_multipliers": [1, 1, 1], "dilation_growth_rate": 2**24}
-    with pytest.raises(ValueError, match="FastJukeboxVQVAE"):
+    with pytest.raises(ValueError, match="`dilation_growth_rate` must give dilations"):
         vqvae_part(openai_vqvae.vqvae_config(hyperparameters["vqvae"]))

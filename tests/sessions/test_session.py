@@ -342,8 +342,8 @@ KILLED = """
     import json, os, random, signal, sys, time
     import torch
     from fast_jukebox import FastJukeboxModel
-    from fast_jukebox.sessions import store as session_store
     from fast_jukebox.sessions.session import Session
+    from fast_jukebox.utils import files
 
     torch.set_num_threads(1)
     root = sys.argv[1]
@@ -358,14 +358,14 @@ KILLED = """
 
     def deadly(moment, number):
         # Dies in the number-th write: with half of it on the disk, before it has its name, or just after.
-        write, rename, count = session_store.write_through, os.replace, [0]
+        write, rename, count = files._write, os.replace, [0]
 
-        def written(path, content):
+        def written(file, content):
             count[0] += 1
             if count[0] == number and moment == "half":
-                write(path, content[: len(content) // 2])
+                write(file, content[: len(content) // 2])
                 die()
-            write(path, content)
+            write(file, content)
 
         def renamed(old, new):
             if count[0] == number and moment == "before":
@@ -374,7 +374,7 @@ KILLED = """
             if count[0] == number and moment == "after":
                 die()
 
-        session_store.write_through, os.replace = written, renamed
+        files._write, os.replace = written, renamed
 
     def killed(prepare, delay=None):
         child = os.fork()

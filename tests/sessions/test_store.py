@@ -7,11 +7,10 @@ import sys
 import pytest
 import torch
 
-from fast_jukebox.sessions import export as session_audio
-from fast_jukebox.sessions import store as session_store
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import MANIFEST, SessionError, SessionStore, codes_dtype
-from fast_jukebox.utils.files import unfinished_path
+from fast_jukebox.utils import files
+from fast_jukebox.utils.files import temporary_path
 
 
 @pytest.fixture
@@ -80,8 +79,8 @@ def test_the_lock_of_a_dead_process_is_taken_over(store):
     (store.folder / "lock").write_text("999999 on somewhere")
     before = set(store.folder.rglob("*"))
     for name in ("session.json", "codes/take.safetensors"):
-        unfinished_path(store.folder / name).touch()
-    exported = unfinished_path(store.folder / "take-1-top.wav")  # by this process, which has no need of the lock
+        temporary_path(store.folder / name).touch()
+    exported = temporary_path(store.folder / "take-1-top.wav")  # by this process, which has no need of the lock
     exported.touch()
     with store.locked():
         assert (store.folder / "lock").read_text().startswith(str(os.getpid()))
@@ -94,7 +93,7 @@ def test_a_sound_that_a_killed_process_left_is_cleared(stub_model, tmp_path, mon
     child = os.fork()
     if child == 0:
         session = Session.open(tmp_path / "song", stub_model)
-        monkeypatch.setattr(session_audio, "put_in_place", lambda *paths: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(files, "_place", lambda *paths: os.kill(os.getpid(), signal.SIGKILL))
         session.export(tmp_path / "song" / "take-1-top.wav")
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -111,18 +110,18 @@ def test_a_sound_that_a_killed_process_left_is_cleared(stub_model, tmp_path, mon
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
 def test_what_was_saved_stands_when_the_disk_is_full(stub_model, tmp_path, monkeypatch, code):
     whole = stub_model.generate(duration=3.0, seed=5)
-    write, count = session_store.write_through, 0
+    write, count = files._write, 0
 
-    def full(path, content):
+    def full(file, content):
         nonlocal count
         count += 1
         if count > 6:
-            path.write_bytes(content[:9])
+            write(file, content[:9])
             raise OSError(code, os.strerror(code))
-        write(path, content)
+        write(file, content)
 
     session = stub_model.new_session(tmp_path / "song", duration=3.0, seed=5)
-    monkeypatch.setattr(session_store, "write_through", full)
+    monkeypatch.setattr(files, "_write", full)
     with pytest.raises(SessionError, match=f"{os.strerror(code)}.*saved before stands"):
         session.run(max_batch_size=1)
     monkeypatch.undo()
@@ -159,7 +158,7 @@ def test_a_folder_that_cannot_be_written(store, monkeypatch):
 def test_a_session_that_was_killed_at_its_birth_is_begun_again(store):
     with store.locked():
         store.write_codes("given-1", {"level_0": torch.zeros(3, dtype=torch.int16)}, {})
-    unfinished_path(store.folder / "session.json").touch()
+    temporary_path(store.folder / "session.json").touch()
     SessionStore(store.folder).make_folder()
 
 

@@ -1,11 +1,26 @@
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fast_jukebox.utils import files as unfinished
-from fast_jukebox.utils.files import clear_unfinished, unfinished_path
+from fast_jukebox.utils import files
+from fast_jukebox.utils.files import (
+    clear_temporary,
+    path_within,
+    read_file,
+    replacing,
+    sync_folder,
+    temporary_path,
+    write_file,
+    writing,
+)
+
+posix = pytest.mark.skipif(os.name != "posix", reason="links and signals are others there")
 
 
 @pytest.fixture
@@ -17,28 +32,168 @@ def dead():
 
 
 def test_a_name_is_hidden_beside_its_place_and_of_the_same_kind(tmp_path):
-    path = unfinished_path(tmp_path / "my.song.wav")
+    path = temporary_path(tmp_path / "my.song.wav")
     assert path.parent == tmp_path and path.suffix == ".wav" and path.name.startswith(".my.song.")
-    assert unfinished_path(tmp_path / "model").suffix == ".tmp"
+    assert temporary_path(tmp_path / "model").suffix == ".tmp"
+    assert path != temporary_path(tmp_path / "my.song.wav")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="nothing is cleared there")
+@pytest.mark.parametrize("name", ["a" * 250 + ".wav", "ä" * 120 + ".flac", "a." + "b" * 250])
+def test_a_long_name_is_written_too(tmp_path, name):
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    write_file(tmp_path / name, b"sound")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"sound"
+
+
+@posix
 def test_what_the_dead_left_is_cleared_and_nothing_else(tmp_path, monkeypatch, dead):
-    own = [unfinished_path(tmp_path / name) for name in ("song.wav", "model")]
+    own = [temporary_path(tmp_path / name) for name in ("song.wav", "model")]
     monkeypatch.setattr(os, "getpid", lambda: dead)
-    left = [unfinished_path(tmp_path / name) for name in ("song.wav", "my.codes.safetensors")]
-    folder = unfinished_path(tmp_path / "model")
-    monkeypatch.setattr(unfinished.socket, "gethostname", lambda: "another-machine")
-    elsewhere = unfinished_path(tmp_path / "song.wav")
+    left = [temporary_path(tmp_path / name) for name in ("song.wav", "my.codes.safetensors", "a" * 250)]
+    folder, link = temporary_path(tmp_path / "model"), temporary_path(tmp_path / "link")
+    monkeypatch.setattr(files.socket, "gethostname", lambda: "another-machine")
+    elsewhere = temporary_path(tmp_path / "song.wav")
     monkeypatch.undo()
     others = [tmp_path / name for name in ("song.wav", ".hidden", f".song.{dead}.tmp", f".song.{dead}-0.tmp.wav")]
     for path in (*own, *left, elsewhere, *others):
         path.touch()
     folder.mkdir()
     (folder / "model.safetensors").touch()
-    clear_unfinished(tmp_path)
-    assert set(tmp_path.iterdir()) == {*own, elsewhere, *others}
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    link.symlink_to(kept)
+    clear_temporary(tmp_path)
+    assert set(tmp_path.iterdir()) == {*own, elsewhere, *others, kept}
+    assert (kept / "file").exists()
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_clear(tmp_path):
-    clear_unfinished(tmp_path / "nowhere")
+    clear_temporary(tmp_path / "nowhere")
+
+
+@given(st.one_of(st.binary(max_size=5000), st.text(max_size=500).filter(lambda text: text.isprintable())))
+def test_what_is_written_is_read_again(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("files") / "a"
+    write_file(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    write_file(path, memoryview(b"another"))
+    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError()])
+@pytest.mark.parametrize("open_file", [writing, replacing])
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, error, open_file):
+    path = tmp_path / "sound.wav"
+    path.write_bytes(b"before")
+    with pytest.raises(type(error)), open_file(path) as file:
+        file.write_bytes(b"half") if isinstance(file, Path) else file.write(b"half")
+        raise error
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            write_file(path, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@posix
+def test_permissions_are_those_of_any_new_file_or_as_asked(tmp_path):
+    (tmp_path / "plain").touch()
+    write_file(tmp_path / "written", b"")
+    write_file(tmp_path / "own", b"", mode=0o700)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("plain", "written", "own")]
+    assert modes[0] == modes[1] and modes[2] == 0o700
+
+
+@posix
+def test_nothing_is_written_through_a_link(tmp_path, monkeypatch):
+    victim, path = tmp_path / "victim", tmp_path / "song"
+    victim.write_text("precious")
+    trap = tmp_path / ".trap"
+    trap.symlink_to(victim)
+    monkeypatch.setattr(files, "temporary_path", lambda path: trap)
+    with pytest.raises(FileExistsError):
+        write_file(path, b"sound")
+    assert victim.read_text() == "precious"
+    monkeypatch.undo()
+    path.symlink_to(victim)
+    write_file(path, b"sound")
+    assert victim.read_text() == "precious" and path.read_bytes() == b"sound" and not path.is_symlink()
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES])
+def test_a_file_system_that_cannot_sync_is_written_to_all_the_same(tmp_path, monkeypatch, code):
+    def refuse(handle):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_file(tmp_path / "a", b"sound")
+    assert (tmp_path / "a").read_bytes() == b"sound"
+    sync_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_is_told(tmp_path, monkeypatch, code):
+    def refuse(handle):
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / "a").write_bytes(b"before")
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        write_file(tmp_path / "a", b"sound")
+    assert (tmp_path / "a").read_bytes() == b"before"
+
+
+@posix
+def test_paths_stay_in_their_folder(tmp_path):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "below", outside):
+        folder.mkdir(parents=True)
+    (root / "inner").symlink_to(root / "below")
+    (root / "outer").symlink_to(outside)
+    (root / "circle").symlink_to(root / "circle")
+    for name in ("a", "below/a", "inner/a", "ä b", "a..b"):
+        assert path_within(root, name) == root / name
+    for name in ("../a", "below/../../outside/a", str(outside / "a"), "outer/a", "..\\a", "below/../a"):
+        with pytest.raises(ValueError, match="leads out of the folder"):
+            path_within(root, name)
+    assert path_within(root, "outer/a", also=(outside,)) == root / "outer/a"
+    for name in ("circle/a", "a\0b"):
+        with pytest.raises(ValueError, match="cannot be the name of a file|leads out"):
+            path_within(root, name)
+
+
+@given(st.text(max_size=40))
+def test_no_text_leads_out_of_its_folder(tmp_path_factory, name):
+    root = tmp_path_factory.getbasetemp() / "root"
+    root.mkdir(exist_ok=True)
+    try:
+        path = path_within(root, name)
+    except ValueError:
+        return
+    assert path.resolve().is_relative_to(root.resolve())
+
+
+def test_a_file_larger_than_it_can_be_is_not_read(tmp_path):
+    path = tmp_path / "card"
+    path.write_bytes(bytes(100))
+    assert read_file(path, 100) == bytes(100)
+    with pytest.raises(ValueError, match="card.*more than 99 bytes"):
+        read_file(path, 99)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import io
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.audio.resample import MAX_RATE, check_rate, resample_blocks
+from fast_jukebox.utils.files import write_file
 
 DEFAULT_SAMPLING_RATE = 44100
 """Samples a second of the published models and of the presets."""
@@ -180,33 +180,8 @@ def save_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int, *, 
 
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, sampling_rate, format=container, subtype=subtype)
-    write_atomically(path, lambda file: file.write(encoded.getbuffer()))
+    write_file(path, encoded.getbuffer())
     return path
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
-    """Call `write` with a temporary binary file beside `path`, then rename it to `path`.
-
-    Whatever `write` raises, Ctrl-C included, removes the temporary file and leaves what stood at `path`.
-    """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _checked_samples(audio: Any, keep_range: bool) -> np.ndarray:

@@ -20,7 +20,7 @@ from fast_jukebox.hub import write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.loading import level_name, read_config
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.utils.files import clear_unfinished, unfinished_path
+from fast_jukebox.utils.files import clear_temporary, temporary_path
 
 LICENSE_NAME = "jukebox-noncommercial"
 LICENSE_LINK = "https://github.com/openai/jukebox/blob/master/LICENSE"
@@ -127,27 +127,27 @@ def convert_checkpoint(
             dtypes[f"{part.name}.{name}"] = dtype = _dtype_of(part, name, wanted)
             sizes[f"{part.name}.{name}"] = size_in(shape, dtype)
     total = sum(sizes.values())
-    clear_unfinished(output.parent)
+    clear_temporary(output.parent)
     _check_space(output.parent, total)
-    unfinished = unfinished_path(output)
-    shutil.rmtree(unfinished, ignore_errors=True)  # of an earlier process of this number
-    unfinished.mkdir()
+    temporary = temporary_path(output)
+    shutil.rmtree(temporary, ignore_errors=True)  # of an earlier process of this number
+    temporary.mkdir()
     try:
         stream = _Stream(checkpoint, first, progress, total)
         del first
-        write_shards(unfinished, sizes, stream, dtypes, limit, stream.wrote)
+        write_shards(temporary, sizes, stream, dtypes, limit, stream.wrote)
         config.dtype = wanted
         config.architectures = [FastJukeboxModel.__name__]
-        config.save_pretrained(unfinished)
+        config.save_pretrained(temporary)
         processor = FastJukeboxProcessor.find(checkpoint.name, config, **download)
         if processor is not None:
-            processor.save_pretrained(unfinished)
-        _write_card(unfinished, output.name, checkpoint.name, config)
+            processor.save_pretrained(temporary)
+        _write_card(temporary, output.name, checkpoint.name, config)
         if output.is_dir():
             output.rmdir()
-        unfinished.replace(output)
+        temporary.replace(output)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return output
 
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from fast_jukebox.audio.io import write_atomically
+from fast_jukebox.utils.files import write_file
 
 CHECKPOINTS = {"musicnn_mtt": "MTT_musicnn", "musicnn_msd": "MSD_musicnn"}
 """Folder in the wheel of each network."""
@@ -134,7 +134,7 @@ def convert_wheel(wheel: Path, output_dir: Path) -> list[Path]:
             encoded = save({key: value.half() if value.dim() > 1 else value for key, value in state.items()})
             path = output_dir / f"{name}.safetensors"
             output_dir.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda file, encoded=encoded: file.write(encoded))
+            write_file(path, encoded)
             written.append(path)
     return written
 

@@ -20,9 +20,10 @@ import numpy as np
 import soundfile
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio.io import save_audio, write_atomically
+from fast_jukebox.audio.io import save_audio
 from fast_jukebox.data.scanning import check_notes, check_sound
 from fast_jukebox.data.scores import Chorale, NoChoraleError, chorale_paths, natural_order, read_chorale, require
+from fast_jukebox.utils.files import write_file
 
 GENERAL_MIDI_PROGRAMS = {
     "piano": 0,
@@ -343,4 +344,4 @@ def _finished_rows(folder: Path, recipe: ChoraleRecipe) -> list[dict[str, Any]]:
 
 def _write_rows(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
     lines = [json.dumps(rows[name], ensure_ascii=False) + "\n" for name in sorted(rows, key=natural_order)]
-    write_atomically(folder / METADATA_FILE, lambda file: file.write("".join(lines).encode("utf-8")))
+    write_file(folder / METADATA_FILE, "".join(lines))

@@ -24,6 +24,7 @@ from fast_jukebox.data.windows import WindowSampler
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.utils.files import replacing, write_file
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -66,11 +67,10 @@ def encode_songs(
                 rows = range(first, min(first + _SONGS_IN_A_SHARD, len(split)))
                 shard = folder / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
                 if not shard.exists():
-                    temporary = shard.with_suffix(".partial")
                     encoded = [_encode_song(split[row], vqvae) for row in rows]
                     columns = {column: [song.get(column) for song in encoded] for column in features}
-                    Dataset.from_dict(columns, features=features).to_parquet(str(temporary))
-                    temporary.replace(shard)
+                    with replacing(shard) as temporary:
+                        Dataset.from_dict(columns, features=features).to_parquet(str(temporary))
                 else:
                     _refresh_facts(shard, split.select(rows), features)
                 bar.update(len(rows))
@@ -250,9 +250,8 @@ def _refresh_facts(shard: Path, songs: Dataset, features: Features) -> None:
     table = Dataset.from_dict(wanted, features=Features({name: features[name] for name in facts})).data.table
     for column in codes.column_names:
         table = table.append_column(codes.schema.field(column), codes[column])
-    temporary = shard.with_suffix(".partial")
-    pyarrow.parquet.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), temporary)
-    temporary.replace(shard)
+    with replacing(shard) as temporary:
+        pyarrow.parquet.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), temporary)
 
 
 def _features(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> Features:
@@ -308,9 +307,7 @@ def _claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
                     "name another folder or empty this one"
                 )
         return
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, json.dumps(manifest, indent=2))
 
 
 def _values(table: Any, column: str) -> np.ndarray:

@@ -12,14 +12,15 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio.io import MAX_DURATION, audio_info, stream_audio, write_atomically
+from fast_jukebox.audio.io import MAX_DURATION, audio_info, stream_audio
+from fast_jukebox.utils.files import writing
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -193,13 +194,10 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
             path = data / f"{split}-{number:05d}-of-{len(groups):05d}.parquet"
             table = _with_bytes(rows.select(range(start, stop)))
             # Small row groups, so that a reader need not hold a whole file's sound in memory.
-            write_atomically(path, _table_writer(pyarrow.parquet.write_table, table))
+            with writing(path) as file:
+                pyarrow.parquet.write_table(table, file, row_group_size=8)
             written.append(path)
     return written
-
-
-def _table_writer(write_table: Callable[..., None], table: Any) -> Callable[[Any], None]:
-    return lambda file: write_table(table, file, row_group_size=8)
 
 
 def _audio_files(folder: Path) -> Iterator[Path]:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast_jukebox.audio.io import write_atomically
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.lyrics import window_lyrics
+from fast_jukebox.utils.files import write_file
 
 UNITS = ("character", "word", "line")
 _SHOWN = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "|": "\\|"})
@@ -81,7 +81,7 @@ class LyricsAlignment:
         writer = csv.writer(text)
         writer.writerow(AlignedText._fields)
         writer.writerows([row.text, *map(_number, row[1:])] for row in self.rows(unit))
-        write_atomically(Path(path), lambda file: file.write(text.getvalue().encode("utf-8")))
+        write_file(path, text.getvalue())
         return Path(path)
 
     def to_markdown(self, unit: str = "word") -> str:

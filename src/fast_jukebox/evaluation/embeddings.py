@@ -16,7 +16,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio.io import load_audio, write_atomically
+from fast_jukebox.audio.io import load_audio
+from fast_jukebox.utils.files import write_file
 
 Sound: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | np.ndarray | Tensor"
 """A file, by its path or as `{"path", "bytes"}` of datasets, or samples (T,)."""
@@ -99,7 +100,7 @@ class EmbeddingSet:
         if self.tags is not None:
             tensors["tags"] = self.tags.contiguous()
         encoded = save(tensors, {"embedding": self.embedding, "version": self.version})
-        write_atomically(path, lambda file: file.write(encoded))
+        write_file(path, encoded)
         return Path(path)
 
     @classmethod

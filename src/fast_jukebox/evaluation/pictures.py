@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fast_jukebox.audio.io import write_atomically
 from fast_jukebox.evaluation.plots import decibels, mel_power
+from fast_jukebox.utils.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,8 +169,8 @@ def _save(figure: Figure, path: Path) -> Path:
 
     kind = path.suffix.lower()[1:]
     metadata: dict[str, str | None] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    with matplotlib.rc_context({"svg.hashsalt": "fast-jukebox"}):
-        write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=110, metadata=metadata))
+    with matplotlib.rc_context({"svg.hashsalt": "fast-jukebox"}), writing(path) as file:
+        figure.savefig(file, format=kind, dpi=110, metadata=metadata)
     return path
 
 

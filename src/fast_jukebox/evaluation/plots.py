@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.audio.io import write_atomically
+from fast_jukebox.utils.files import writing
 
 if TYPE_CHECKING:
     from fast_jukebox.evaluation.alignment import LyricsAlignment
@@ -106,7 +106,8 @@ def plot_spectrograms(path: str | os.PathLike[str], clips: Mapping[str, Tensor],
     rows[-1].set_xlabel("seconds", fontsize=8)
     figure.colorbar(image, ax=list(rows), shrink=0.8, label="dB below the loudest")
     path = Path(path)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=75, metadata={"Software": None}))
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=75, metadata={"Software": None})
     return path
 
 
@@ -148,5 +149,6 @@ def plot_alignment(path: str | os.PathLike[str], alignment: LyricsAlignment) -> 
     axes.tick_params(labelsize=7)
     axes.set_xlabel("seconds", fontsize=8)
     path = Path(path)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=75, metadata={"Software": None}))
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=75, metadata={"Software": None})
     return path

@@ -13,6 +13,8 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
+from fast_jukebox.utils.files import write_file
+
 LIBRARY_NAME = "fast-jukebox"
 PIPELINE_TAG = "text-to-audio"
 TAGS = ("fast-jukebox", "music", "music-generation", "raw-audio", "vq-vae", "sparse-transformer")
@@ -175,9 +177,7 @@ def place_picture(directory: Path, picture: str | os.PathLike[str]) -> str:
 
 def save_card(card: RepoCard, path: Path) -> Path:
     """Write a card, whole or not at all; returns its path."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(str(card), encoding="utf-8")
-    unfinished.replace(path)
+    write_file(path, str(card))
     return path
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.utils.files import write_file
 
 CONFIG_NAME = "processor_config.json"
 VOCABULARY_NAME = "vocabulary.json"
@@ -58,6 +59,4 @@ def read_json(path: str) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file of JSON whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

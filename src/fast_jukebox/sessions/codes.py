@@ -14,7 +14,7 @@ from fast_jukebox.sampling.progress import level_name
 from fast_jukebox.sessions.fingerprint import ModelFacts
 from fast_jukebox.sessions.store import SessionError, SessionStore, codes_dtype, write_whole
 from fast_jukebox.sessions.takes import Pieces, Take, made_from_start, read_span
-from fast_jukebox.utils.files import clear_unfinished
+from fast_jukebox.utils.files import clear_temporary
 
 
 class TakeCodes:
@@ -150,7 +150,7 @@ class TakeCodes:
         tensors = {f"level_{level}": own for level, own in enumerate(codes) if own is not None}
         if not tensors:
             raise ValueError(f"take {take.number} has no level that is made whole; `run` makes it")
-        clear_unfinished(path.parent)
+        clear_temporary(path.parent)
         write_whole(path, save_safetensors(tensors, {"vqvae": self.facts.vqvae}))
         return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sessions.store import SessionError, put_in_place
-from fast_jukebox.utils.files import clear_unfinished, unfinished_path
+from fast_jukebox.sessions.store import SessionError
+from fast_jukebox.utils.files import clear_temporary, replacing
 
 
 def decode_stretch(
@@ -64,16 +63,11 @@ def write_stretch(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Pa
 
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"`path` must end in {', '.join(FORMATS)} or .safetensors, got {str(path)!r}")
-    clear_unfinished(path.parent)
-    temporary = unfinished_path(path)
+    clear_temporary(path.parent)
     try:
-        with AudioWriter(temporary, sampling_rate) as writer:
+        with replacing(path) as temporary, AudioWriter(temporary, sampling_rate) as writer:
             for piece in sound:
                 writer.write(piece)
-        put_in_place(temporary, path)
     except OSError as error:
         raise SessionError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return path

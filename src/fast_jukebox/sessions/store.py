@@ -19,7 +19,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from fast_jukebox.utils.files import clear_unfinished, unfinished_path
+from fast_jukebox.utils.files import clear_temporary, write_file
 
 FORMAT = "fast-jukebox-session"
 VERSION = 1
@@ -29,7 +29,7 @@ MANIFEST = "session.json"
 _LOCK = "lock"
 _CODES = "codes"
 _LEFT_MANIFEST, _LEFT_CODES = ".session.*.tmp.json", ".*.tmp.safetensors"
-"""What the two kinds of files are called before they are finished, see [`unfinished_path`]."""
+"""What the two kinds of files are called before they are finished, see [`~fast_jukebox.utils.files.temporary_path`]."""
 _LOCKED_BYTE = 4096
 """Which byte of the lock file is locked where whole files cannot be, so that the others can be read."""
 
@@ -227,51 +227,19 @@ class SessionStore:
         for path in [*self.folder.glob(_LEFT_MANIFEST), *(self.folder / _CODES).glob(_LEFT_CODES)]:
             with contextlib.suppress(OSError):
                 path.unlink()
-        clear_unfinished(self.folder)
+        clear_temporary(self.folder)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place, bring it to the disk and rename it.
+    """Write a file whole or not at all.
 
     Raises:
         SessionError: it cannot be written; what stood there before stands.
     """
-    temporary = unfinished_path(path)
     try:
-        write_through(temporary, content)
-        put_in_place(temporary, path)
+        write_file(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}; what was saved before stands") from error
-
-
-def write_through(path: Path, content: bytes) -> None:
-    """Write a file, which is not yet brought to the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
-
-
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Bring a file that is written to the disk, and give it its name.
-
-    Raises:
-        OSError: that cannot be done; what stood there before stands.
-    """
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _lock_file(file: FileIO) -> None:

@@ -1,24 +1,47 @@
-"""Names for what is being written, which tell by whom, so that what a killed process left can be told and cleared."""
+"""Files of the package: written whole or not at all, under temporary names that tell by whom, and paths that stay in
+their folder.
+
+Every file that may be somebody's only copy, or that another process may read meanwhile, is written by [`write_file`],
+[`writing`] or [`replacing`]: beside its place, brought to the disk and renamed, so that a reader finds the old file or
+the new one, whenever the process or the power goes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import os
 import re
 import shutil
 import socket
-from pathlib import Path
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
-_NAME = re.compile(r"\..*\.(\d+)-([0-9a-f]{8})\.tmp(\..*)?")
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_NAME = re.compile(r"\..*\.(\d+)-([0-9a-f]{8})-\d+\.tmp(\..*)?", re.DOTALL)
+_count = itertools.count()
+
+_LONGEST = 150
+"""Bytes of a name that a temporary one holds whole; file systems take 255, and the rest needs up to 60."""
+
+# What a full or broken disk answers; others mean that a file system cannot do what is asked, and no more can be had.
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC)
 
 
-def unfinished_path(path: Path) -> Path:
-    """Where to write what shall become `path`: beside it, hidden, with the same suffix."""
-    return path.with_name(f".{path.stem}.{os.getpid()}-{_machine()}.tmp{path.suffix}")
+def temporary_path(path: Path) -> Path:
+    """Where to write what shall become `path`: beside it, hidden, with the same suffix, a new name at each call."""
+    stem, suffix = path.stem, path.suffix
+    if len(os.fsencode(path.name)) > _LONGEST:
+        stem, suffix = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16], suffix if len(suffix) < 16 else ""
+    return path.with_name(f".{stem}.{os.getpid()}-{_machine()}-{next(_count)}.tmp{suffix}")
 
 
-def clear_unfinished(folder: Path) -> None:
+def clear_temporary(folder: Path) -> None:
     """Delete what processes of this machine were writing into a folder when they were killed.
 
     What live processes write is left, and what other machines do; on systems other than POSIX, all. Nothing is raised.
@@ -28,11 +51,142 @@ def clear_unfinished(folder: Path) -> None:
             found = _NAME.fullmatch(path.name)
             if found is None or found[2] != _machine() or _may_live(int(found[1])):
                 continue
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[Path]:
+    """A temporary path beside `path`, where a file is written that takes its place when the block ends.
+
+    Whatever is raised within, Ctrl-C included, removes the temporary file and leaves what stood at `path`.
+
+    Args:
+        path: of the file.
+        mode: its permissions; as of any new file by default.
+
+    Raises:
+        OSError: the file cannot be brought to the disk or renamed; what stood at `path` stands.
+    """
+    path = Path(path)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        if mode is not None:
+            os.chmod(temporary, mode)
+        _place(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[FileIO]:
+    """A new binary file that takes the place of `path` when the block ends, see [`replacing`].
+
+    It has no buffer: what a full disk does not take would be written again, and fail again, as the file is closed. Of a
+    link that somebody put where it is written nothing is followed.
+    """
+    with replacing(path, mode) as temporary, open(temporary, "x+b", buffering=0) as file:
+        yield file
+
+
+def write_file(path: str | os.PathLike[str], content: Buffer | str, mode: int | None = None) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: of the file.
+        content: text is written as UTF-8, its line ends as they are.
+        mode: its permissions; as of any new file by default.
+
+    Raises:
+        OSError: it cannot be written; what stood at `path` stands.
+    """
+    with writing(path, mode) as file:
+        _write(file, memoryview(content.encode() if isinstance(content, str) else content))
+
+
+def _write(file: FileIO, content: memoryview) -> None:
+    while content:
+        content = content[file.write(content) :]
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Bring a file that is written to the disk, and give it its name."""
+    with open(temporary, "rb+") as file:
+        _sync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system and the file system can.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # it may be written to, but not be read
+        return
+    try:
+        _sync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in _LOST:
+            raise
+
+
+def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
+    """The absolute path of a file that is named in data, which must lie in a folder when every link is followed.
+
+    Args:
+        folder: that the name is relative to.
+        name: any text.
+        also: absolute folders that links may lead into too.
+
+    Raises:
+        ValueError: it leads out of the folder, or cannot be a name.
+    """
+    path = folder.absolute() / name
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, or a null byte
+        raise ValueError(f"cannot be the name of a file: {error}") from error
+    inside = any(target.is_relative_to(each) for each in (folder.resolve(), *also))
+    if not inside or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        raise ValueError("leads out of the folder")
+    return path
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> bytes:
+    """The content of a file that somebody else may have made.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: it has more.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{os.fspath(path)!r} has more than {most} bytes, which is more than such a file can have")
+    return content
 
 
 def _machine() -> str:
