@@ -108,3 +108,23 @@ def test_bits_per_code_are_measured_of_a_model(model_dir, tmp_path):
     assert 0 < found["bits_per_code_1"] < 12
     with pytest.raises(ValueError, match="`model` must be"):
         metric.compute(predictions=paths)
+
+
+def test_emotional_valence_needs_a_classifier_that_states_what_it_is_worth(songs, tmp_path):
+    from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel
+
+    config = ValenceConfig(
+        num_slices=1, slice_frames=32, depth_multiplier=0.1, hidden_size=8, num_attention_heads=2, intermediate_size=8
+    )
+    ValenceModel(config).save_pretrained(tmp_path / "valence")
+    ValenceFeatureExtractor(num_frames=32).save_pretrained(tmp_path / "valence")
+    metric = fast_jukebox.metrics.load("emotional_valence")
+    with pytest.raises(ValueError, match="must state roc_auc"):
+        metric.compute(predictions=songs[:2], model=str(tmp_path / "valence"))
+    config.held_out = {name: 0.6 for name in ("roc_auc", "pr_auc", "accuracy", "pleasantness_auc", "activation_auc")}
+    config.held_out |= {"held_out_by": "artist", "songs": 9}
+    config.save_pretrained(tmp_path / "valence")
+    metric = fast_jukebox.metrics.load("emotional_valence")
+    found = metric.compute(predictions=songs, model=str(tmp_path / "valence"))
+    assert {"AP", "DP_low", "AU_high", "DU"} <= set(found)
+    assert 0 < found["AP"] < 1

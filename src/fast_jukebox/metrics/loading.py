@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 
-METRICS = ("frechet_audio_distance", "kernel_audio_distance", "tag_divergence", "clap_score", "bits_per_code")
+METRICS = (
+    *("frechet_audio_distance", "kernel_audio_distance", "tag_divergence"),
+    *("clap_score", "emotional_valence", "bits_per_code"),
+)
 """What [`load`] takes: the names of the folders beside this file."""
 
 Numbers = dict[str, float]

@@ -1,0 +1,125 @@
+# /// script
+# dependencies = ["fast-jukebox[songs]"]
+# ///
+"""Make clips that are labelled with an emotional valence by how they are played; no listener is asked.
+
+Each chorale's melody and voices are played in four manners, by each instrument: activated (fast, detached, loud) or
+deactivated (slow, held, soft), pleasant (major) or unpleasant (minor, the same notes with other degrees). These are
+cues that performers use and listeners mostly agree on (Juslin 2001; Bresin and Friberg 2011); a classifier of them is
+one of this recipe.
+
+    pip install "fast-jukebox[songs]"
+    pip install --no-deps tinysoundfont
+    python examples/prepare_valence_songs.py --output_dir songs/valence --scores 24
+
+Run again, it keeps what is finished and goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import HfArgumentParser
+
+from fast_jukebox.audio import save_audio
+from fast_jukebox.data.chorales import GENERAL_MIDI_PROGRAMS, Performance, play_midi, write_midi
+from fast_jukebox.data.scores import Chorale, NoChoraleError, ScoreNote, chorale_paths, read_chorale
+from fast_jukebox.models.valence import QUADRANTS
+
+# Quarter notes a minute, and how much of a note's length sounds.
+ACTIVATED, DEACTIVATED = (140, 0.5), (58, 1.0)
+LOUD_DECIBELS, SOFT_DECIBELS = -3.0, -15.0
+# Semitones above the tonic: degrees that differ between major and (harmonic) minor.
+TO_MINOR, TO_MAJOR = {4: 3, 9: 8}, {3: 4, 8: 9, 10: 11}
+
+
+@dataclass
+class ClipArguments:
+    """What to play, and how much of it."""
+
+    output_dir: str = field(metadata={"help": "Folder for the FLAC files and metadata.jsonl; made where missing."})
+    scores: int = field(default=24, metadata={"help": "Chorales, from the first of the corpus on."})
+    instruments: list[str] = field(
+        default_factory=lambda: ["piano", "church organ", "reed organ", "strings", "choir"],
+        metadata={"help": f"Each plays every score. Among: {', '.join(GENERAL_MIDI_PROGRAMS)}."},
+    )
+    seconds: float = field(default=17.0, metadata={"help": "Of each clip, at most."})
+    sampling_rate: int = field(default=16000, metadata={"help": "Samples a second."})
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
+    """Play the clips; returns their rows of metadata.jsonl."""
+    (args,) = HfArgumentParser(ClipArguments).parse_args_into_dataclasses(arguments)
+    unknown = set(args.instruments) - set(GENERAL_MIDI_PROGRAMS)
+    if unknown or args.scores < 1 or not args.seconds > 1:
+        raise ValueError(
+            f"`--instruments` must be known, `--scores` at least 1 and `--seconds` over 1, got {sorted(unknown)}, "
+            f"{args.scores} and {args.seconds}"
+        )
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    total = args.scores * len(args.instruments) * len(QUADRANTS)
+    with tqdm(total=total, desc="clips", unit="clip") as bar:
+        for chorale in chorales(args.scores):
+            for instrument in args.instruments:
+                for quadrant in QUADRANTS:
+                    name = f"{chorale.name}-{instrument.replace(' ', '-')}-{quadrant}.flac"
+                    path = folder / name
+                    if not path.is_file():
+                        clip = play(chorale, instrument, quadrant, args.seconds, args.sampling_rate)
+                        save_audio(path, clip, args.sampling_rate)
+                    facts = {"score": chorale.name, "license": "composition: public domain"}
+                    rows.append({"file_name": name, "valence": quadrant, "instruments": [instrument], **facts})
+                    bar.update()
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    return rows
+
+
+def chorales(count: int) -> list[Chorale]:
+    """The first so many scores of the corpus that are chorales in major or minor."""
+    found: list[Chorale] = []
+    for path in chorale_paths():
+        if len(found) == count:
+            break
+        try:
+            found.append(read_chorale(path))
+        except NoChoraleError:
+            continue
+    return found
+
+
+def in_manner(chorale: Chorale, quadrant: str, seconds: float) -> tuple[Chorale, Performance]:
+    """A chorale's first seconds with the notes and lengths of a quadrant, and its tempo."""
+    bpm, sounding = ACTIVATED if quadrant[0] == "A" else DEACTIVATED
+    wanted = "major" if quadrant[1] == "P" else "minor"
+    degrees = {} if chorale.mode == wanted else TO_MAJOR if wanted == "major" else TO_MINOR
+    last = seconds * bpm / 60
+
+    def played(note: ScoreNote) -> ScoreNote:
+        degree = (note.pitch - chorale.tonic) % 12
+        return replace(note, pitch=note.pitch + degrees.get(degree, degree) - degree, duration=note.duration * sounding)
+
+    notes = tuple(played(note) for note in chorale.notes if note.onset < last)
+    return replace(chorale, notes=notes, mode=wanted), Performance("piano", 0, bpm)
+
+
+def play(chorale: Chorale, instrument: str, quadrant: str, seconds: float, sampling_rate: int) -> np.ndarray:
+    """A clip, float32 (samples,)."""
+    changed, performance = in_manner(chorale, quadrant, seconds)
+    audio = play_midi(write_midi(changed, replace(performance, instrument=instrument)), sampling_rate)
+    audio = audio[: round(seconds * sampling_rate)]
+    decibels = LOUD_DECIBELS if quadrant[0] == "A" else SOFT_DECIBELS
+    peak = float(np.abs(audio).max())
+    if not peak > 1e-4:
+        raise ValueError(f"{chorale.name} by {instrument} is silent")
+    return audio * np.float32(10 ** (decibels / 20) / peak)
+
+
+if __name__ == "__main__":
+    main()

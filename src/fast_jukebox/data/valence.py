@@ -1,0 +1,249 @@
+"""Songs with labels of emotional valence, in MTG-Jamendo's layout or by a column of metadata.jsonl."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from fast_jukebox.audio.io import load_audio
+from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.models.valence import QUADRANTS, ValenceFeatureExtractor
+from fast_jukebox.models.valence.feature_extraction_valence import fit_frames
+
+TAG_MAP = Path(__file__).parent / "valence_tags.yaml"
+"""The package's own map from tags to quadrants; its head says what it is worth."""
+
+SPLITS = ("train", "validation", "test")
+_MAX_TABLE_BYTES = 2**28
+_MAX_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class ValenceSong:
+    """A song and what it is said to feel like.
+
+    Attributes:
+        source: a file, or `{"path", "bytes"}`.
+        quadrant: index into `QUADRANTS`.
+        group: what songs are kept apart by: an artist, instruments.
+        split: one of `SPLITS`.
+    """
+
+    source: Any
+    quadrant: int
+    group: str
+    split: str
+
+    @property
+    def labels(self) -> Tensor:
+        """Float (4,), 1 at the song's quadrant."""
+        return F.one_hot(torch.tensor(self.quadrant), len(QUADRANTS)).float()
+
+
+def load_tag_map(path: str | os.PathLike[str] | None = None) -> dict[str, int]:
+    """Index into `QUADRANTS` of each tag of a YAML file.
+
+    Args:
+        path: `{AP: [tags], DP: [...], AU: [...], DU: [...]}`; the package's own by default.
+
+    Raises:
+        ValueError: other keys, or a tag that stands twice.
+    """
+    import yaml
+
+    path = Path(path or TAG_MAP)
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or set(found) != set(QUADRANTS):
+        raise ValueError(f"{path} must have the keys {', '.join(QUADRANTS)}, got {found if not found else list(found)}")
+    tags: dict[str, int] = {}
+    for index, quadrant in enumerate(QUADRANTS):
+        for tag in found[quadrant] or []:
+            if not isinstance(tag, str) or tag in tags:
+                raise ValueError(f"{path} must name each tag once, as text, got {tag!r} under {quadrant}")
+            tags[tag] = index
+    return tags
+
+
+def load_valence_songs(
+    folder: str | os.PathLike[str],
+    *,
+    tag_map: str | os.PathLike[str] | None = None,
+    group_by: str = "artist",
+    test_groups: Sequence[str] = (),
+) -> list[ValenceSong]:
+    """Songs of a folder with their quadrants.
+
+    In MTG-Jamendo's layout there are `autotagging_moodtheme-train.tsv`, `-validation.tsv` and `-test.tsv` and the files
+    that they name (`.low.mp3` is tried too); songs whose file is missing are left out. Otherwise `metadata.jsonl` has a
+    column `valence` of AP, DP, AU or DU and the column `group_by`, and the songs of some groups are held out.
+
+    Args:
+        folder: of songs.
+        tag_map: see [`load_tag_map`].
+        group_by: column of metadata.jsonl that songs are kept apart by, such as `artist` or `instruments`.
+        test_groups: groups held out; by default about a fifth, chosen by their names. A tenth of the other songs is for
+            validation, chosen by name too.
+
+    Raises:
+        ValueError: no songs with labels, a column that is missing, or a group that does not occur.
+    """
+    root = Path(folder)
+    tables = {split: root / f"autotagging_moodtheme-{split}.tsv" for split in SPLITS}
+    if tables["train"].is_file():
+        songs = [song for split, table in tables.items() for song in _read_jamendo(table, split, tag_map)]
+    else:
+        songs = _read_metadata_songs(root, group_by, test_groups)
+    counts = Counter(song.split for song in songs)
+    if not all(counts[split] for split in ("train", "test")):
+        raise ValueError(f"{folder} must hold songs with a valence to train on and to hold out, got {dict(counts)}")
+    return songs
+
+
+def shared_groups(songs: Sequence[ValenceSong]) -> set[str]:
+    """Groups that stand both among the held-out songs and among others: where there are any, held out means little."""
+    held_out = {song.group for song in songs if song.split == "test"}
+    return held_out & {song.group for song in songs if song.split != "test"}
+
+
+def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | None) -> list[ValenceSong]:
+    if not table.is_file():
+        raise ValueError(f"{table} is missing: MTG-Jamendo's three splits belong together")
+    if table.stat().st_size > _MAX_TABLE_BYTES:
+        raise ValueError(f"{table} must hold at most {_MAX_TABLE_BYTES} bytes")
+    quadrants, root, songs = load_tag_map(tag_map), table.parent.resolve(), []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines()):
+        columns = line.rstrip("\n").split("\t")
+        if number == 0 or not line.strip():
+            continue
+        if len(columns) < 6:
+            raise ValueError(f"{table}, line {number + 1}: must have at least 6 columns, got {len(columns)}")
+        tags = {tag.partition("---")[2] for tag in columns[5:]}
+        found = {quadrants[tag] for tag in tags if tag in quadrants}
+        if len(found) != 1:
+            continue
+        path = (root / columns[3]).resolve()
+        if not path.is_relative_to(root):
+            raise ValueError(f"{table}, line {number + 1}: {columns[3]!r} leads out of the folder")
+        files = [path, path.with_suffix(".low.mp3")]
+        there = next((file for file in files if file.is_file()), None)
+        if there is not None:
+            songs.append(ValenceSong(there, found.pop(), columns[1], split))
+    return songs
+
+
+def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str]) -> list[ValenceSong]:
+    songs = []
+    for split in load_songs(root, limits=SongLimits(whole=False)).values():
+        for column in ("valence", group_by):
+            if column not in split.column_names:
+                raise ValueError(f"metadata.jsonl of {root} must have the column `{column}`, got {split.column_names}")
+        for row in split:
+            if row["valence"] is None:
+                continue
+            if row["valence"] not in QUADRANTS:
+                raise ValueError(f"`valence` must be one of {', '.join(QUADRANTS)}, got {row['valence']!r}")
+            group = row[group_by]
+            name = ", ".join(map(str, group)) if isinstance(group, list) else str(group)
+            audio = row["audio"]
+            source = audio["path"] if audio.get("bytes") is None else audio
+            songs.append(ValenceSong(source, QUADRANTS.index(row["valence"]), name, "train"))
+    groups = sorted({song.group for song in songs}, key=_hash)
+    unknown = set(test_groups) - set(groups)
+    if unknown:
+        raise ValueError(f"`test_groups` must be among {', '.join(sorted(groups))}, got {', '.join(sorted(unknown))}")
+    held_out = set(test_groups) or set(groups[: max(1, round(len(groups) / 5))])
+    return [
+        replace(song, split="test" if song.group in held_out else "validation" if number % 10 == 0 else "train")
+        for number, song in enumerate(sorted(songs, key=lambda song: _hash(str(song.source))))
+    ]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ValenceClips(Dataset):
+    """Clips of songs as `{"input_features": (bands, frames), "labels": (4,)}`, for training or evaluation.
+
+    For training, each epoch takes another part of each song and hides some of it (SpecAugment, in half of the clips).
+    For evaluation the middle is taken and nothing is changed.
+
+    Args:
+        songs: of one split.
+        extractor: makes the frames.
+        seed: of what training takes and hides; `None` for evaluation.
+        cache_bytes: frames are kept in memory up to so many bytes, and made again for the rest.
+    """
+
+    def __init__(
+        self,
+        songs: Sequence[ValenceSong],
+        extractor: ValenceFeatureExtractor,
+        seed: int | None = None,
+        cache_bytes: int = 2**31,
+    ) -> None:
+        if not songs:
+            raise ValueError("`songs` must hold at least one song, got none")
+        self.songs, self.extractor, self.seed, self.epoch = list(songs), extractor, seed, 0
+        self._cache: dict[int, Tensor] = {}
+        self._left = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.songs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader."""
+        self.epoch = epoch
+
+    def frames(self, index: int) -> Tensor:
+        """All frames (bands, frames) of a song, float16, of its first 10 minutes."""
+        if index in self._cache:
+            return self._cache[index]
+        audio = load_audio(self.songs[index].source, self.extractor.sampling_rate, duration=_MAX_SECONDS)
+        frames = self.extractor.frames(audio).half()
+        if frames.nbytes <= self._left:
+            self._left -= frames.nbytes
+            self._cache[index] = frames
+        return frames
+
+    def __getitem__(self, index: int) -> Mapping[str, Tensor]:
+        frames, count = self.frames(index), self.extractor.num_frames
+        if self.seed is None:
+            clip = fit_frames(frames, count).float()
+        else:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
+            room = max(frames.shape[1] - count, 0)
+            start = int(torch.randint(room + 1, (), generator=generator))
+            clip = hide(fit_frames(frames, count, start).float(), generator)
+        return {"input_features": clip, "labels": self.songs[index].labels}
+
+
+def hide(clip: Tensor, generator: torch.Generator) -> Tensor:
+    """SpecAugment (Park et al. 2019), in half of the clips: up to two masks of 15 % of the bands and 20 % of the time.
+
+    Args:
+        clip: (bands, frames).
+        generator: of what is hidden.
+
+    Returns:
+        The clip, or one where each masked cell has the clip's mean.
+    """
+    if float(torch.rand((), generator=generator)) < 0.5:
+        return clip
+    clip, mean = clip.clone(), clip.mean()
+    for _ in range(int(torch.randint(1, 3, (), generator=generator))):
+        for axis, fraction in ((0, 0.15), (1, 0.2)):
+            size = int(torch.randint(max(1, int(clip.shape[axis] * fraction)) + 1, (), generator=generator))
+            start = int(torch.randint(clip.shape[axis] - size + 1, (), generator=generator))
+            clip.narrow(axis, start, size).fill_(mean)
+    return clip

@@ -1,0 +1,205 @@
+"""Emotional valence of songs: the paper's Table 2, and what is known of the classifier that gives it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.audio.io import load_audio
+from fast_jukebox.evaluation.distance import Estimate, bootstrap
+from fast_jukebox.evaluation.embeddings import Sound, read_sound
+from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.models.valence import QUADRANTS, ValenceConfig, ValenceFeatureExtractor, ValenceModel
+from fast_jukebox.models.valence.classification import confusion
+
+SILENCE = 1e-4
+"""A song whose loudest sample stays below this, of a full scale of 1, has no valence."""
+
+_BATCH_CLIPS = 8
+
+
+class ValenceJudge:
+    """A classifier of emotional valence with its feature extractor.
+
+    Args:
+        model: the classifier.
+        extractor: of its features.
+        device: where it computes.
+    """
+
+    def __init__(
+        self, model: ValenceModel, extractor: ValenceFeatureExtractor, device: str | torch.device = "cpu"
+    ) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.extractor = extractor
+        if extractor.num_frames % model.config.slice_frames:
+            raise ValueError(
+                f"`num_frames` of the extractor must be a multiple of the model's `slice_frames` "
+                f"{model.config.slice_frames}, got {extractor.num_frames}"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str, device: str | torch.device = "cpu", *, require_held_out: bool = True
+    ) -> ValenceJudge:
+        """Load a classifier by its folder or Hub name.
+
+        Args:
+            source: as `save_pretrained` of model and extractor wrote it.
+            device: where it computes.
+            require_held_out: refuse a classifier whose configuration does not state its figures on held-out songs.
+
+        Raises:
+            ValueError: such a classifier, or it is another kind of model.
+            OSError: it is not there and cannot be fetched.
+        """
+        with clear_hub_errors(source):
+            config: Any = ValenceConfig.from_pretrained(source)
+            if require_held_out:
+                config.require_held_out()
+            model, report = ValenceModel.from_pretrained(source, output_loading_info=True)
+            if report["missing_keys"]:
+                raise ValueError(f"{source} must be a classifier of emotional valence: weights are missing")
+            return cls(model, ValenceFeatureExtractor.from_pretrained(source), device)
+
+    @torch.no_grad()
+    def probabilities(self, audio: Tensor) -> Tensor:
+        """Four probabilities (4,), in the order of `QUADRANTS`, of sound (T,) at the extractor's rate.
+
+        Sound that is longer than a clip is cut into clips side by side, whose probabilities are averaged; a rest counts
+        where it is at least half a clip. Shorter sound is repeated to fill a clip.
+
+        Raises:
+            ValueError: the sound is silent, not finite, or of another shape.
+        """
+        frames, count = self.extractor.frames(audio), self.extractor.num_frames
+        if not float(audio.abs().max()) >= SILENCE:
+            raise ValueError(f"`audio` is silent (its peak is below {SILENCE:g}): it has no emotional valence")
+        parts = list(frames.split(count, dim=1))
+        if len(parts) > 1 and parts[-1].shape[1] < count / 2:
+            parts.pop()
+        clips = [part.repeat(1, -(-count // part.shape[1]))[:, :count] for part in parts]
+        device = self.model.device
+        found = [
+            self.model(torch.stack(clips[first : first + _BATCH_CLIPS]).to(device)).probabilities.cpu()
+            for first in range(0, len(clips), _BATCH_CLIPS)
+        ]
+        return torch.cat(found).mean(dim=0)
+
+    def score(self, sound: Sound, sampling_rate: int | None = None, duration: float | None = None) -> Tensor:
+        """[`ValenceJudge.probabilities`] of a file or of samples (T,) at `sampling_rate`."""
+        return self.probabilities(read_sound(sound, self.extractor.sampling_rate, sampling_rate, duration))
+
+    def __call__(self, sound: Sound) -> dict[str, float]:
+        """`valence_AP` and so on of a file; NaN for one that is silent."""
+        audio = load_audio(sound, self.extractor.sampling_rate)
+        is_silent = not float(audio.abs().max()) >= SILENCE
+        values = [math.nan] * len(QUADRANTS) if is_silent else self.probabilities(audio).tolist()
+        return {f"valence_{name}": value for name, value in zip(QUADRANTS, values, strict=True)}
+
+
+def valence_estimates(probabilities: Tensor, resamples: int = 200, seed: int = 0) -> dict[str, Estimate]:
+    """Mean of each of four probabilities (n, 4) over songs, with intervals: a row of the paper's Table 2.
+
+    Raises:
+        ValueError: no songs, or another shape.
+    """
+    if probabilities.dim() != 2 or probabilities.shape[1] != len(QUADRANTS) or not len(probabilities):
+        raise ValueError(f"`probabilities` must be (songs, {len(QUADRANTS)}), got {tuple(probabilities.shape)}")
+    values = probabilities.double()
+
+    def mean(column: int) -> Estimate:
+        own = values[:, column]
+        return bootstrap(lambda weights: float(weights @ own / weights.sum()), range(len(own)), resamples, seed)
+
+    return {name: mean(column) for column, name in enumerate(QUADRANTS)}
+
+
+def valence_table(config: ValenceConfig, systems: Mapping[str, Tensor], resamples: int = 200, seed: int = 0) -> str:
+    """The paper's Table 2 as Markdown: means of the four probabilities by system, with intervals of 95 % over songs.
+
+    Args:
+        config: the classifier's; its figures on held-out songs stand below the table.
+        systems: probabilities (n, 4) by name.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: the configuration does not state figures on held-out songs.
+    """
+    config.require_held_out()
+    rows = [f"| samples | songs | {' | '.join(QUADRANTS)} |", "|---" * (len(QUADRANTS) + 2) + "|"]
+    for name, probabilities in systems.items():
+        cells = [
+            f"{found.value:.4f}" + ("" if math.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})")
+            for found in valence_estimates(probabilities, resamples, seed).values()
+        ]
+        rows.append(f"| {name} | {len(probabilities)} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n\n" + held_out_sentence(config)
+
+
+def held_out_sentence(config: ValenceConfig) -> str:
+    """What a reader must know of the classifier before believing its numbers.
+
+    Raises:
+        ValueError: the configuration does not state it.
+    """
+    config.require_held_out()
+    stated = config.held_out or {}
+    weak = [axis for axis in ("pleasantness", "activation") if stated[f"{axis}_auc"] < 0.7]
+    warning = f" It does not tell {' or '.join(weak)} reliably: differences there say little." if weak else ""
+    labels = f" Labels: {config.labels_from}." if config.labels_from else ""
+    return (
+        f"The classifier on {stated['songs']} held-out songs (apart by {stated['held_out_by']}): PR-AUC "
+        f"{stated['pr_auc']:.4f}, ROC-AUC {stated['roc_auc']:.4f}, accuracy {stated['accuracy']:.3f}; ROC-AUC of "
+        f"pleasantness alone {stated['pleasantness_auc']:.3f}, of activation alone {stated['activation_auc']:.3f} (0.5 "
+        f"is chance).{labels}{warning}"
+    )
+
+
+def held_out_markdown(figures: Mapping[str, float], probabilities: Tensor, labels: Tensor) -> str:
+    """What the paper leaves out, as Markdown: each class, each axis, confusion and calibration on held-out songs.
+
+    Args:
+        figures: of [`~fast_jukebox.models.valence.classification.classification_figures`].
+        probabilities: (n, 4) of the held-out songs.
+        labels: (n, 4) theirs.
+    """
+    rows = ["| class | songs | PR-AUC | ROC-AUC |", "|---|---|---|---|"]
+    for index, name in enumerate(QUADRANTS):
+        count = int((labels[:, index] > 0.5).sum())
+        rows.append(f"| {name} | {count} | {_cell(figures[f'pr_auc_{name}'])} | {_cell(figures[f'roc_auc_{name}'])} |")
+    rows.append(f"| mean | {len(labels)} | {_cell(figures['pr_auc'])} | {_cell(figures['roc_auc'])} |")
+    axes = (
+        f"ROC-AUC of pleasantness alone {_cell(figures['pleasantness_auc'])}, of activation alone "
+        f"{_cell(figures['activation_auc'])}; accuracy {_cell(figures['accuracy'])}; calibration error "
+        f"{_cell(figures['calibration_error'])}."
+    )
+    table = confusion(probabilities, labels).tolist()
+    matrix = [f"| true \\ found | {' | '.join(QUADRANTS)} |", "|---" * (len(QUADRANTS) + 1) + "|"]
+    matrix += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(QUADRANTS, table, strict=True)]
+    return "\n\n".join(["\n".join(rows), axes, "\n".join(matrix)]) + "\n"
+
+
+def score_songs(judge: ValenceJudge, sounds: Iterable[Sound], sampling_rate: int | None = None) -> Tensor:
+    """Probabilities (n, 4) of songs, the silent ones left out.
+
+    Raises:
+        ValueError: all are silent, or a sound that cannot be used.
+    """
+    found: list[Sequence[float]] = []
+    for sound in sounds:
+        audio = read_sound(sound, judge.extractor.sampling_rate, sampling_rate)
+        if float(audio.abs().max()) >= SILENCE:
+            found.append(judge.probabilities(audio).tolist())
+    if not found:
+        raise ValueError("`sounds` must hold a song that is not silent, got none")
+    return torch.tensor(found)
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,63 @@
+"""Emotional valence of songs as a module for the library `evaluate`."""
+
+import datasets
+import evaluate
+
+from fast_jukebox.evaluation.comparison import estimate_numbers
+from fast_jukebox.evaluation.valence import ValenceJudge, score_songs, valence_estimates
+
+_DESCRIPTION = """Means over songs of the four probabilities of a classifier of emotional valence: activated or
+deactivated, pleasant or unpleasant (Table 2 of Fast Jukebox). A classifier whose configuration does not state its
+figures on held-out songs is refused."""
+
+_CITATION = """@article{fastjukebox2023,
+  title  = {Fast Jukebox: Accelerating Music Generation with Knowledge Distillation},
+  author = {Pezzat-Morales, Michel and Perez-Meana, Hector and Nakashika, Toru},
+  journal = {Applied Sciences}, volume = {13}, number = {9}, pages = {5630}, year = {2023}
+}"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: paths of sound files; silent ones are left out.
+    model: folder or Hub name of a classifier that `examples/run_valence.py` trained; none comes with the package.
+    device: where the model computes.
+    resamples, seed: of the bootstrap over the songs.
+
+Returns:
+    `AP`, `DP`, `AU` and `DU`, with `_low` and `_high` (the interval of 95 %) after each.
+
+Examples:
+
+    >>> import fast_jukebox.metrics
+    >>> metric = fast_jukebox.metrics.load("emotional_valence")
+    >>> metric.compute(predictions=["sample.wav"], model="runs/valence")  # doctest: +SKIP
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class EmotionalValence(evaluate.Metric):
+    """Emotional valence."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+        )
+
+    def _compute(
+        self,
+        predictions: list[str],
+        model: str | None = None,
+        device: str = "cpu",
+        resamples: int = 200,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        if model is None:
+            raise ValueError("`model` must be the folder or Hub name of a classifier of emotional valence, got None")
+        probabilities = score_songs(ValenceJudge.from_pretrained(model, device), predictions)
+        numbers: dict[str, float] = {}
+        for name, found in valence_estimates(probabilities, resamples, seed).items():
+            numbers |= estimate_numbers(name, found)
+        return numbers

@@ -1,0 +1,72 @@
+"""Training the classifier of emotional valence with Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EvalPrediction
+
+from fast_jukebox.models.valence import QUADRANTS
+from fast_jukebox.models.valence.classification import classification_figures
+from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
+
+
+@dataclass
+class ValenceTrainingArguments(FastJukeboxTrainingArguments):
+    """[`FastJukeboxTrainingArguments`] with what the classifier adds.
+
+    Args:
+        mixup_alpha: of mixup (Zhang et al. 2018): clips and labels of a batch are mixed in pairs by a weight drawn from
+            Beta(alpha, alpha); 0 for none. The published recipe has 1.
+    """
+
+    mixup_alpha: float = field(default=1.0, metadata={"help": "Of mixup's Beta distribution; 0 for no mixup."})
+
+
+class ValenceTrainer(FastJukeboxTrainer):
+    """A [`FastJukeboxTrainer`] with mixup; it evaluates ROC-AUC, PR-AUC, both axes and calibration."""
+
+    args: ValenceTrainingArguments
+    card_tags = ("music-emotion", "audio-classification")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("compute_metrics", valence_metrics)
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self.label_names = ["labels"]
+
+    def describe(self) -> str:
+        """See [`FastJukeboxTrainer.describe`]."""
+        labels = self.accelerator.unwrap_model(self.model).config.labels_from
+        source = f" Its labels: {labels}." if labels else ""
+        return (
+            "A classifier of emotional valence after Sukhavasi and Adapa (2019): activated or deactivated, pleasant or "
+            f"unpleasant ({', '.join(QUADRANTS)}).{source}"
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """See [`~transformers.Trainer.compute_loss`]: clips are mixed in training alone."""
+        if model.training and self.args.mixup_alpha > 0:
+            alpha = torch.tensor(self.args.mixup_alpha)
+            weight = float(torch.distributions.Beta(alpha, alpha).sample())
+            order = torch.randperm(len(inputs["labels"]), device=inputs["labels"].device)
+            inputs = {name: weight * value + (1 - weight) * value[order] for name, value in inputs.items()}
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def valence_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Figures of [`classification_figures`] from a Trainer's predictions."""
+    found = prediction.predictions
+    probabilities = found[0] if isinstance(found, tuple) else found
+    return classification_figures(torch.from_numpy(np.asarray(probabilities)), torch.from_numpy(prediction.label_ids))
