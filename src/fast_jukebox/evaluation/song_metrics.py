@@ -1,0 +1,222 @@
+"""Metrics of whole songs in which silence counts, and their means over a set of songs with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes, shortest_clip
+from fast_jukebox.evaluation.pitch import CLIP_SECONDS, best_key
+from fast_jukebox.evaluation.transcription import QUIET, find_onsets, note_events
+
+LONG_SILENCE_SECONDS = 2.0
+"""A song with a longer silence is counted as one with a hole."""
+
+_LEVEL_SECONDS = 0.05
+_PASSAGE_SECONDS = 2.0
+_SAME = 0.9
+
+
+@dataclass(frozen=True)
+class SongMetrics:
+    """Metrics of one song. Each is over the whole song, so that silence lowers or raises it and is never left out.
+
+    Attributes:
+        duration: seconds.
+        quiet_fraction: fraction of the time below -40 dBFS (root mean square of 50 ms, full scale 1.0).
+        longest_silence: seconds of the longest stretch of that.
+        notes_per_minute: notes heard, see [`note_events`].
+        onsets_per_minute: attacks heard, see [`find_onsets`].
+        noted_fraction: fraction of the time in which a note sounds.
+        in_key_fraction: fraction of the time in which a note of the key sounds; the key is the best one of each 10 s,
+            see [`best_key`]. At most `noted_fraction`; their ratio is the notes' own.
+        tonal_clarity: mean over the time of the fraction of the energy in stable spectral peaks; 0 in silence.
+        repetition: fraction of the passages of 2 s that were heard before in the song, see [`repeated_fraction`].
+    """
+
+    duration: float
+    quiet_fraction: float
+    longest_silence: float
+    notes_per_minute: float
+    onsets_per_minute: float
+    noted_fraction: float
+    in_key_fraction: float
+    tonal_clarity: float
+    repetition: float
+
+
+METRICS = tuple(entry.name for entry in fields(SongMetrics) if entry.name != "duration")
+"""Names of the metrics of a song."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean of a metric over songs and its bootstrap interval (95 %), `low` to `high`."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def measure_song(audio: Tensor, sampling_rate: int) -> SongMetrics:
+    """Metrics of a song, of any length down to a window of 0.37 s.
+
+    Args:
+        audio: float (samples,), mono, full scale 1.0; on any device.
+        sampling_rate: samples a second, at least 8000.
+
+    Raises:
+        ValueError: audio of another shape or type, with values that are not finite or shorter than a window, or a
+            sampling rate that is too low.
+    """
+    if audio.dim() == 1 and audio.is_floating_point() and not bool(audio.isfinite().all()):
+        raise ValueError("`audio` must be finite, got NaN or infinite samples")
+    notes = find_notes(audio, sampling_rate)
+    loud = notes.loudness >= QUIET  # (frames,)
+    duration = len(audio) / sampling_rate
+    quiet_fraction, longest_silence = silence(audio, sampling_rate)
+    clarity = torch.where(loud & notes.sounding, notes.stable_energy / notes.energy.clamp_min(1e-12), 0.0)
+    strength = notes.strength * loud[:, None]
+    return SongMetrics(
+        duration=duration,
+        quiet_fraction=quiet_fraction,
+        longest_silence=longest_silence,
+        notes_per_minute=60 * len(note_events(notes)) / duration,
+        onsets_per_minute=60 * len(find_onsets(audio, sampling_rate)) / duration,
+        noted_fraction=float((strength > 0).any(dim=1).float().mean()),
+        in_key_fraction=_in_key_fraction(strength, round(CLIP_SECONDS / notes.hop_seconds)),
+        tonal_clarity=float(clarity.mean()),
+        repetition=repeated_fraction(melody(notes), round(_PASSAGE_SECONDS / notes.hop_seconds)),
+    )
+
+
+def measure_songs(songs: Sequence[Tensor], sampling_rate: int) -> list[SongMetrics]:
+    """Metrics of each song that is long enough to have any."""
+    shortest = shortest_clip(sampling_rate)
+    return [measure_song(song, sampling_rate) for song in songs if len(song) >= shortest]
+
+
+def silence(audio: Tensor, sampling_rate: int) -> tuple[float, float]:
+    """Fraction of the time below -40 dBFS, and the longest stretch of it in seconds.
+
+    The level is the root mean square of 50 ms, side by side; a rest at the end counts as one if it is half as long.
+
+    Args:
+        audio: float (samples,), full scale 1.0.
+        sampling_rate: samples a second.
+
+    Raises:
+        ValueError: audio shorter than 50 ms.
+    """
+    size = round(_LEVEL_SECONDS * sampling_rate)
+    if len(audio) < size:
+        raise ValueError(f"`audio` must have at least {size} samples ({_LEVEL_SECONDS} s), got {len(audio)}")
+    windows = list(audio.float().split(size))
+    if len(windows[-1]) < size / 2:
+        windows.pop()
+    quiet = torch.stack([window.square().mean().sqrt() < QUIET for window in windows])
+    return float(quiet.float().mean()), longest_run(quiet) * size / sampling_rate
+
+
+def longest_run(flags: Tensor) -> int:
+    """Length of the longest run of true in bool (N,)."""
+    index = torch.arange(1, len(flags) + 1, device=flags.device)
+    return int((index - torch.where(flags, 0, index).cummax(0).values).max()) if len(flags) else 0
+
+
+def melody(notes: NoteFrames) -> Tensor:
+    """int64 (frames,): the MIDI pitch class of the strongest note of each frame, 0 to 11, or -1 for silence or none."""
+    strength = notes.strength * (notes.loudness >= QUIET)[:, None]
+    best, pitch = strength.max(dim=1)
+    return torch.where(best > 0, (pitch + LOWEST_PITCH) % 12, -1)
+
+
+def repeated_fraction(symbols: Tensor, passage: int, same: float = _SAME) -> float:
+    """Fraction of passages that occurred before, apart from those that begin within a passage of the start.
+
+    A passage occurred before where at least `same` of its symbols are those of one that ended before it began. Silence
+    and a held note repeat themselves: 1. Music lies in between, notes drawn at random near 0.
+
+    Args:
+        symbols: int64 (frames,), such as [`melody`].
+        passage: frames of a passage.
+        same: fraction of equal symbols that makes two passages the same.
+
+    Returns:
+        In [0, 1]; 0 where the song is shorter than two passages, of which none can be a repetition.
+    """
+    count = len(symbols) - 2 * passage + 1
+    if count < 1:
+        return 0.0
+    needed = math.ceil(same * passage - 1e-9)
+    repeated = torch.zeros(len(symbols) - passage + 1, dtype=torch.bool, device=symbols.device)
+    for lag in range(passage, len(symbols) - passage + 1):
+        equal = (symbols[lag:] == symbols[:-lag]).int().cumsum(0)  # of frame i and frame i + lag
+        within = equal[passage - 1 :].clone()
+        within[1:] -= equal[:-passage]
+        repeated[lag:] |= within >= needed
+    return float(repeated[passage:].float().mean())
+
+
+def bootstrap_interval(
+    values: Sequence[float], confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Interval of the mean by the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13).
+
+    Args:
+        values: one number for each song.
+        confidence: probability that the interval shall hold.
+        draws: samples with replacement.
+        seed: of the draws.
+
+    Returns:
+        Its ends; both NaN for fewer than two values, from which nothing can be said.
+
+    Raises:
+        ValueError: a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must be in (0, 1), got {confidence}")
+    if len(values) < 2:
+        return math.nan, math.nan
+    numbers = torch.tensor(values, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    means = numbers[torch.randint(len(numbers), (draws, len(numbers)), generator=generator)].mean(dim=1)
+    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+    low, high = means.quantile(tails).tolist()
+    return low, high
+
+
+def summarise_songs(songs: Sequence[SongMetrics]) -> dict[str, Estimate]:
+    """Mean and interval of each of [`METRICS`] over songs, and of `long_silence`, the fraction of songs with a silence
+    over 2 s. Each song counts the same.
+
+    Raises:
+        ValueError: no songs.
+    """
+    if not songs:
+        raise ValueError("`songs` must hold at least one song, got none")
+    rows = [asdict(song) for song in songs]
+    values = {name: [row[name] for row in rows] for name in METRICS}
+    values["long_silence"] = [float(song.longest_silence > LONG_SILENCE_SECONDS) for song in songs]
+    return {
+        name: Estimate(math.fsum(numbers) / len(numbers), *bootstrap_interval(numbers))
+        for name, numbers in values.items()
+    }
+
+
+def _in_key_fraction(strength: Tensor, clip_frames: int) -> float:
+    """Fraction of the frames of (frames, pitches) in which a note of the clip's key sounds, shared by strength."""
+    total = strength.sum(dim=1, keepdim=True)
+    shares = strength / total.clamp_min(1e-12)  # (frames, pitches), 0 in silence
+    classes = (torch.arange(strength.shape[1], device=strength.device) + LOWEST_PITCH) % 12
+    within = 0.0
+    for clip in shares.split(clip_frames):
+        profile = clip.new_zeros(12).index_add_(0, classes, clip.sum(dim=0)).cpu()
+        if float(profile.sum()) > 0:
+            within += best_key(profile)[1] * float(profile.sum())
+    return within / len(strength)

@@ -1,0 +1,114 @@
+"""Notes and onsets of a recording as events in time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes
+from fast_jukebox.evaluation.plots import mel_filters
+
+QUIET = 0.01
+"""Root mean square below which sound counts as silence: -40 dB of full scale (dBFS, where 0 dB is an RMS of 1.0)."""
+
+_FEWEST_FRAMES = 2
+_WEAKEST = 0.35
+_ONSET_WINDOW, _ONSET_HOP = 0.046, 0.01
+_ONSET_BANDS = 80
+_ONSET_LAG = 3
+_ONSET_FLOOR = 1e-3
+_ONSET_RISE = 1.0
+_ONSET_CONTEXT = 40
+_ONSET_SPACING = 6
+
+
+@dataclass(frozen=True)
+class NoteEvent:
+    """A note heard: `start` and `end` in seconds, MIDI `pitch`, and `strength`, its mean amplitude."""
+
+    start: float
+    end: float
+    pitch: int
+    strength: float
+
+
+def transcribe(audio: Tensor, sampling_rate: int) -> list[NoteEvent]:
+    """Notes of a recording, sorted by start and pitch; arguments and errors are those of [`find_notes`]."""
+    return note_events(find_notes(audio, sampling_rate))
+
+
+def note_events(notes: NoteFrames) -> list[NoteEvent]:
+    """Notes held over two frames or more, sorted by start and pitch.
+
+    Octaves of a pitch class are one note, of the strongest octave: stops of an organ sound several. A note counts where
+    its pitch class has over 0.35 times the amplitude of the strongest in the frame and the frame is not below
+    [`QUIET`]; a gap of one frame does not end it. A note struck again while it sounds is one event: attacks are counted
+    by [`find_onsets`].
+    """
+    octaves = F.pad(notes.strength, (0, -notes.strength.shape[1] % 12)).unflatten(1, (-1, 12))
+    strength = octaves.sum(dim=1)  # (frames, 12), from the class of `LOWEST_PITCH`
+    heard = (strength > 0) & (strength >= _WEAKEST * strength.amax(dim=1, keepdim=True))
+    heard &= (notes.loudness >= QUIET)[:, None]
+    heard[1:-1] |= heard[:-2] & heard[2:]
+    edges = F.pad(heard.to(torch.int8), (0, 0, 1, 1)).diff(dim=0)  # (frames + 1, 12): 1 at a start, -1 after an end
+    events = []
+    for pitch_class in range(12):
+        starts = (edges[:, pitch_class] == 1).nonzero()[:, 0].tolist()
+        ends = (edges[:, pitch_class] == -1).nonzero()[:, 0].tolist()
+        for start, end in zip(starts, ends, strict=True):
+            if end - start >= _FEWEST_FRAMES:
+                by_octave = octaves[start:end, :, pitch_class].mean(dim=0)
+                pitch = LOWEST_PITCH + pitch_class + 12 * int(by_octave.argmax())
+                events.append(NoteEvent(*_sounding_time(notes, start, end), pitch, float(by_octave.sum())))
+    return sorted(events, key=lambda event: (event.start, event.pitch))
+
+
+def _sounding_time(notes: NoteFrames, start: int, end: int) -> tuple[float, float]:
+    """Start and end in seconds of a note heard in the frames from `start` to `end`, without the latter.
+
+    A note shows in a window before it fills it: a quarter of the window at either end is taken away.
+    """
+    centre = notes.window_seconds / 2 + notes.hop_seconds * (start + end - 1) / 2
+    half = max(notes.hop_seconds * (end - start - 1) / 2 - notes.window_seconds / 4, notes.hop_seconds / 2)
+    return centre - half, centre + half
+
+
+def find_onsets(audio: Tensor, sampling_rate: int) -> Tensor:
+    """Times at which something begins to sound, found by the spectral flux.
+
+    The rise of each of 80 mel bands in decibels over 30 ms, averaged over the bands; an onset is a peak of it that
+    exceeds its mean over 0.8 s around by 1 dB, in sound above [`QUIET`], at least 60 ms after the one before.
+    (Method: Dixon, "Onset detection revisited", DAFx 2006; lag as in Böck and Widmer, DAFx 2013.)
+
+    Args:
+        audio: float (samples,), mono.
+        sampling_rate: samples a second.
+
+    Returns:
+        float32 (onsets,), seconds, ascending; empty for silence.
+
+    Raises:
+        ValueError: audio of another shape or type.
+    """
+    if audio.dim() != 1 or not audio.is_floating_point():
+        raise ValueError(f"`audio` must be floating point of shape (samples,), got {audio.dtype} {tuple(audio.shape)}")
+    n_fft = max(2 ** round(math.log2(_ONSET_WINDOW * sampling_rate)), 16)
+    hop = max(round(_ONSET_HOP * sampling_rate), 1)
+    audio = F.pad(audio.float(), (n_fft // 2, n_fft // 2))
+    window = torch.hann_window(n_fft, device=audio.device)
+    spectrum = torch.stft(audio, n_fft, hop, window=window, center=False, return_complex=True).abs() * (2 / window.sum())
+    # (bands, frames), in decibels; what is softer than the floor does not rise.
+    bands = mel_filters(_ONSET_BANDS, n_fft, sampling_rate).to(audio.device) @ spectrum.square()
+    decibels = 10 * bands.clamp_min(_ONSET_FLOOR**2).log10()
+    before = F.pad(decibels, (_ONSET_LAG, 0), value=20 * math.log10(_ONSET_FLOOR))[:, : decibels.shape[1]]
+    flux = (decibels - before).clamp_min(0).mean(dim=0)  # (frames,)
+    loudness = F.avg_pool1d(audio.square()[None], n_fft, hop)[0].sqrt()[: len(flux)]
+    loudest = F.max_pool1d(loudness[None], 2 * _ONSET_LAG + 1, 1, _ONSET_LAG)[0]
+    mean = F.avg_pool1d(flux[None], 2 * _ONSET_CONTEXT + 1, 1, _ONSET_CONTEXT, count_include_pad=False)[0]
+    peak = flux == F.max_pool1d(flux[None], 2 * _ONSET_SPACING + 1, 1, _ONSET_SPACING)[0]
+    frames = (peak & (flux > mean + _ONSET_RISE) & (loudest >= QUIET)).nonzero()[:, 0]
+    return frames.float() * hop / sampling_rate
