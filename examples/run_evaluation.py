@@ -5,10 +5,11 @@
         --output_dir runs/evaluation
 
 Writes `figures.json` and `figures.md` (docs/evaluation.md says what the keys mean), the samples (the first of the seed,
-not selected) as FLAC files, and `spectrograms.png`: a held-out song, what each level's codes keep of it, and a sample.
-Without `--codes` the songs are encoded first. `--max_songs`, `--song_seconds`, `--max_windows` and `--duration` bound
-the time. `--card model` puts the figures and the picture on the card in the model's folder and leaves the rest of it as
-it is: a student's still names its teacher and tells of its distillation. Where there is no card yet,
+not selected) as FLAC files, `notes.png` (what is heard in the first four, like a score) and `spectrograms.png`: a
+held-out song, what each level's codes keep of it, and a sample. Without `--codes` the songs are encoded first.
+`--max_songs`, `--song_seconds`, `--max_windows` and `--duration` bound the time; `--samples FOLDER` measures songs
+sampled before. `--card model` puts the figures and the picture on the card in the model's folder and leaves the rest of
+it as it is: a student's still names its teacher and tells of its distillation. Where there is no card yet,
 `--card model --card_license apache-2.0` writes one, with what `--training` (a JSON file) tells of the training.
 """
 
@@ -18,10 +19,12 @@ import json
 import math
 import os
 import platform
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +41,8 @@ from fast_jukebox.data.songs import SongLimits, load_songs
 from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
 from fast_jukebox.evaluation.notes import shortest_clip
+from fast_jukebox.evaluation.pictures import plot_notes
 from fast_jukebox.evaluation.pitch import (
-    CLIP_SECONDS,
     ClipPitch,
     analyse_song,
     distance_within,
@@ -55,8 +58,10 @@ from fast_jukebox.evaluation.report import (
     card_figures,
     figures_markdown,
     level_names,
+    song_table,
     training_markdown,
 )
+from fast_jukebox.evaluation.song_metrics import SongMetrics, measure_songs, summarise_songs
 from fast_jukebox.hub import renew_model_card, require_license, stated_figures, write_model_card
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
@@ -87,9 +92,13 @@ class EvaluationArguments:
     )
     max_windows: int = field(default=64, metadata={"help": "Held-out windows of codes that each prior predicts."})
     batch_size: int = field(default=4, metadata={"help": "Windows that a prior predicts at once."})
-    num_samples: int = field(default=4, metadata={"help": "Songs to sample."})
-    duration: float = field(default=10.0, metadata={"help": "Seconds of each of them."})
-    seed: int = field(default=0, metadata={"help": "Of the samples."})
+    samples: str | None = field(
+        default=None,
+        metadata={"help": "Folder of songs sampled before, in place of sampling; the first in name order."},
+    )
+    num_samples: int = field(default=24, metadata={"help": "Songs to sample."})
+    duration: float = field(default=20.0, metadata={"help": "Seconds of each of them."})
+    seed: int = field(default=1000, metadata={"help": "Of the samples."})
     device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
     card: Literal["none", "model", "embedded"] = field(
         default="none",
@@ -125,10 +134,13 @@ def main(arguments: list[str] | None = None) -> dict[str, float | str]:
     figures |= reconstruction_figures(model.vqvae, tqdm(recordings, desc="reconstructing", unit="song"))
     figures |= likelihood_figures(model, prepare_codes(args, songs, model), args)
     samples = draw_samples(model, args, output)
-    figures |= pitch_figures(model, recordings, samples)
+    figures |= song_figures(model, songs, samples, args)
     figures |= facts(args, device, arguments)
     figures = {key: value for key, value in figures.items() if not (isinstance(value, float) and math.isnan(value))}
     draw_picture(model, recordings[0], samples[0], output / PICTURE, level_names(figures))
+    if "samples_songs" in figures:
+        shown = {f"sample {index}": sample for index, sample in enumerate(samples[:4])}
+        plot_notes(output / "notes.png", shown, rate, args.duration)
     (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (output / "figures.md").write_text(figures_markdown(figures), encoding="utf-8")
     if args.card != "none":
@@ -147,6 +159,8 @@ def check_arguments(args: EvaluationArguments) -> None:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ValueError(f"`--{name}` must be over 0, got {value}")
+    if args.samples:
+        sample_files(args)
     if args.card != "none" and not Path(args.model).is_dir():
         raise ValueError(f"`--model` must be a folder where a card is asked for, got {args.model!r}")
     if is_renewed(args):
@@ -167,6 +181,22 @@ def check_arguments(args: EvaluationArguments) -> None:
 def is_renewed(args: EvaluationArguments) -> bool:
     """Whether a card stands in the model's folder that gets the new figures, in place of a card that is all new."""
     return args.card == "model" and (Path(args.model) / "README.md").is_file()
+
+
+def sample_files(args: EvaluationArguments) -> list[Path]:
+    """The first `--num_samples` sound files in the folder `--samples`, `sample-2` before `sample-10`.
+
+    Raises:
+        ValueError: it holds fewer.
+    """
+    files = [path for path in Path(str(args.samples)).glob("*") if path.suffix.lower() in (".flac", ".wav")]
+    files = sorted(files, key=lambda path: [(len(part), part) for part in re.split(r"(\d+)", path.stem)])
+    if len(files) < args.num_samples:
+        raise ValueError(
+            f"`--samples` must be a folder with at least {args.num_samples} FLAC or WAV files (`--num_samples`), got "
+            f"{args.samples!r} with {len(files)}"
+        )
+    return files[: args.num_samples]
 
 
 class Recordings:
@@ -230,7 +260,10 @@ def likelihood_figures(model: FastJukeboxModel, codes: DatasetDict, args: Evalua
 
 
 def draw_samples(model: FastJukeboxModel, args: EvaluationArguments, output: Path) -> list[Tensor]:
-    """Sample songs, (T,) each, and write them as `sample-0.flac` and so on."""
+    """Sample songs, (T,) each, and write them as `sample-0.flac` and so on, or read those of `--samples`."""
+    if args.samples:
+        rate = model.config.vqvae_config.sampling_rate
+        return [load_audio(path, rate, duration=args.duration) for path in sample_files(args)]
     with ProgressBars() as bars:
         made = model.generate(duration=args.duration, num_samples=args.num_samples, seed=args.seed, progress=bars)
     samples = list(made.audio.float().cpu())
@@ -239,45 +272,62 @@ def draw_samples(model: FastJukeboxModel, args: EvaluationArguments, output: Pat
     return samples
 
 
-def pitch_figures(model: FastJukeboxModel, recordings: Recordings, samples: list[Tensor]) -> dict[str, float]:
-    """Pitch content of samples, songs, reconstructions and controls; nothing for what is too short to have any."""
-    rate = recordings.sampling_rate
+def song_figures(
+    model: FastJukeboxModel, songs: DatasetDict, samples: list[Tensor], args: EvaluationArguments
+) -> dict[str, float]:
+    """Metrics and pitch content of samples, songs, reconstructions and controls; nothing for what is too short."""
+    rate = model.config.vqvae_config.sampling_rate
     if rate < 8000:
-        print(f"No pitch figures: they need a sampling rate of at least 8000, not {rate}.")
+        print(f"No metrics of songs: they need a sampling rate of at least 8000, not {rate}.")
         return {}
-    hop = model.config.vqvae_config.hop_lengths[-1]
-    songs, through_codes = [], []
-    for recording in tqdm(recordings, desc="listening", unit="song"):
-        recording = whole_codes(recording, hop)
-        songs.append(analyse_song(recording, rate))
-        codes = model.vqvae.encode(recording[None].to(model.device), levels=[0])
-        through_codes += analyse_song(model.vqvae.decode(codes)[0].cpu(), rate)
-    clips = {
-        "songs": [clip for song in songs for clip in song],
-        "reconstructions": through_codes,
-        "samples": [clip for sample in samples for clip in analyse_song(sample, rate)],
-        "chromatic": [clip for seed in range(4) for clip in analyse_song(random_notes(CLIP_SECONDS, rate, seed), rate)],
-        "noise": [clip for seed in range(4) for clip in analyse_song(white_noise(CLIP_SECONDS, rate, seed), rate)],
+    held_out, training = (Recordings(songs[split], rate, args.song_seconds) for split in ("test", "train"))
+    hop, count = model.config.vqvae_config.hop_lengths[-1], len(samples)
+    # All sets are compared at the samples' length: a short clip finds a key more easily than a long one.
+    size = max(round(min(args.duration, args.song_seconds) * rate), shortest_clip(rate))
+    sets: dict[str, Iterable[Tensor]] = {
+        "samples": samples,
+        "training_songs": islice(training, count),
+        "songs": held_out,
+        "reconstructions": (reconstruct(model, whole_codes(song, hop)) for song in held_out),
+        "chromatic": (random_notes(size / rate, rate, seed) for seed in range(count)),
+        "noise": (white_noise(size / rate, rate, seed) for seed in range(count)),
     }
     figures: dict[str, float] = {}
-    for name, own in clips.items():
-        if not own:
-            print(f"No pitch figures of the {name}: they are shorter than {shortest_clip(rate) / rate:.2g} s.")
+    clips: dict[str, list[list[ClipPitch]]] = {}
+    for name, audio in sets.items():
+        metrics, clips[name] = [], []
+        for sound in tqdm(audio, desc=f"listening to {name.replace('_', ' ')}", unit="song"):
+            metrics += measure_songs([sound[:size]], rate)
+            clips[name] += [found] if (found := analyse_song(sound, rate)) else []
+        if not metrics:
+            print(f"No metrics of the {name}: they are shorter than {shortest_clip(rate) / rate:.2g} s.")
             continue
-        figures |= summary_figures(name, own)
-        if name != "songs":
-            figures[f"{name}_distance"] = profile_distance(own, clips["songs"])
-    songs = [song for song in songs if song]
-    figures["songs_distance"] = distance_within(songs)
-    figures["songs_distance_same_size"] = distance_within(songs, count=len(clips["samples"]))
+        figures |= summary_figures(name, metrics, flat(clips[name]))
+    for name in set(clips) - {"songs"}:
+        figures[f"{name}_distance"] = profile_distance(flat(clips[name]), flat(clips["songs"]))
+    figures["songs_distance"] = distance_within(clips["songs"])
+    figures["songs_distance_same_size"] = distance_within(clips["songs"], count=len(flat(clips["samples"])))
     return figures
 
 
-def summary_figures(name: str, clips: list[ClipPitch]) -> dict[str, float]:
-    """The figures of one set of clips, keyed `NAME_FIGURE`."""
-    summary = summarise_pitch(clips)
-    keys = ("in_key_share", "in_key_error", "in_key_lowest", "pitch_classes", "tonal_clarity", "noted_share", "clips")
-    return {f"{name}_{key}": getattr(summary, key) for key in keys}
+def reconstruct(model: FastJukeboxModel, audio: Tensor) -> Tensor:
+    """Sound (T,) of the bottom level's codes of sound (T,)."""
+    return model.vqvae.decode(model.vqvae.encode(audio[None].to(model.device), levels=[0]))[0].cpu()
+
+
+def flat(songs: list[list[ClipPitch]]) -> list[ClipPitch]:
+    """The clips of all songs."""
+    return [clip for song in songs for clip in song]
+
+
+def summary_figures(name: str, metrics: list[SongMetrics], clips: list[ClipPitch]) -> dict[str, float]:
+    """Metrics of one set of songs, keyed `NAME_METRIC`, with the ends of their intervals and the number of songs."""
+    figures: dict[str, float] = {f"{name}_songs": len(metrics), f"{name}_clips": len(clips)}
+    for key, found in summarise_songs(metrics).items():
+        ends = {} if math.isnan(found.low) else {"_low": found.low, "_high": found.high}
+        figures |= {f"{name}_{key}{end}": value for end, value in {"": found.value, **ends}.items()}
+    figures[f"{name}_pitch_classes"] = summarise_pitch(clips).pitch_classes
+    return figures
 
 
 def facts(args: EvaluationArguments, device: str, arguments: list[str] | None) -> dict[str, float | str]:
@@ -317,7 +367,9 @@ def write_card(args: EvaluationArguments, figures: dict[str, float | str], pictu
     folder = Path(args.model)
     measured = {
         "figures": card_figures(figures),
-        "figures_note": f"{FIGURES_NOTE}\n\nMade by `{figures['command']}` with {figures['versions']}.",
+        "figures_note": "\n\n".join(
+            [song_table(figures), FIGURES_NOTE, f"Made by `{figures['command']}` with {figures['versions']}."]
+        ),
         "picture": picture.absolute(),
         "picture_caption": "mel spectrograms: a held-out song, what each level's codes keep of it, and a sample",
     }

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.evaluation.pictures import envelope, picture_path, plot_levels, plot_waveforms, require_matplotlib
+from fast_jukebox.evaluation.controls import chord
+from fast_jukebox.evaluation.pictures import (
+    envelope,
+    picture_path,
+    plot_levels,
+    plot_notes,
+    plot_waveforms,
+    require_matplotlib,
+)
 
 RATE = 8000
 pytest.importorskip("matplotlib")
@@ -97,3 +105,24 @@ def test_the_suffix_says_the_format(tmp_path):
         require_matplotlib(["a.jpg"])
     with pytest.raises(ValueError, match=r"must end in"):
         plot_waveforms(tmp_path / "a.gif", {"x": torch.zeros(5)}, RATE)
+
+
+def test_notes_are_drawn_at_their_pitch_and_silence_is_shaded(tmp_path):
+    low, high = chord([48], 2 * RATE, RATE), chord([72], 2 * RATE, RATE)
+    clips = {"up": torch.cat([low, torch.zeros(2 * RATE), high])}
+    picture = pixels(plot_notes(tmp_path / "notes.png", clips, RATE, seconds=6.0))
+    height, width, _ = picture.shape
+    blue = (picture - torch.tensor([31, 78, 121]) / 255).abs().amax(dim=2) < 0.12
+    gray = (picture - 0xDD / 255).abs().amax(dim=2) < 0.01
+    first, second = (
+        blue[:, half].nonzero()[:, 0].float().mean() for half in (slice(0, width // 2), slice(width // 2, None))
+    )
+    assert first - second > height / 4  # the second note stands higher
+    shaded = gray.any(dim=0).nonzero()[:, 0].float()
+    assert float(shaded.mean()) == pytest.approx(width / 2, rel=0.1)
+
+
+def test_a_clip_without_notes_is_drawn_and_a_short_one_is_refused(tmp_path):
+    assert plot_notes(tmp_path / "silence.svg", {"silence": torch.zeros(RATE)}, RATE).stat().st_size > 1000
+    with pytest.raises(ValueError, match="audio"):
+        plot_notes(tmp_path / "short.svg", {"short": torch.zeros(10)}, RATE)

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.data.codes import MANIFEST
-from fast_jukebox.evaluation.controls import random_notes
+from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.pitch import SCALES
 from fast_jukebox.evaluation.report import TEACHER_FIGURES
 from fast_jukebox.hub import write_model_card
@@ -75,13 +75,18 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
         assert figures[f"unigram_bits_per_code_{level}"] < 4.5
         assert figures[f"windows_{level}"] <= 3
         assert figures[f"spectral_convergence_{level}"] > 0
-    assert figures["songs_in_key_share"] > 0.97 > figures["chromatic_in_key_share"]
-    assert figures["samples_clips"] == 2
+    assert figures["songs_in_key_fraction"] > 0.97 > figures["chromatic_in_key_fraction"]
+    assert figures["training_songs_in_key_fraction"] > 0.97
+    assert (figures["songs_quiet_fraction"], figures["songs_long_silence"]) == (0, 0)
+    assert figures["noise_noted_fraction"] < 0.6 < 0.9 < figures["songs_noted_fraction"]
+    assert figures["samples_noted_fraction_low"] <= figures["samples_noted_fraction"]
+    assert (figures["samples_songs"], figures["samples_clips"]) == (2, 2)
     assert figures["songs_distance"] >= 0
     for value in figures.values():
         assert not isinstance(value, str) or str(tmp_path) not in value
     assert sum(line.startswith("| ") for line in (output / "figures.md").read_text().splitlines()) > 20
-    assert (output / "spectrograms.png").stat().st_size > 1000
+    for name in ("spectrograms.png", "notes.png"):
+        assert (output / name).stat().st_size > 1000
     for index in range(2):
         info = soundfile.info(output / f"sample-{index}.flac")
         assert (info.frames, info.samplerate) == (round(0.55 * RATE), RATE)
@@ -92,6 +97,7 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
     assert "TimGM6mb" in card.text
     assert "| prior, level 0 | 7 | 2 | 30 s |" in card.text
     assert "bits per code of the prior" in card.text
+    assert "| songs | samples of the model (2) | training songs (2) | held-out songs (2) |" in card.text
     assert (model_folder / "spectrograms.png").is_file()
 
 
@@ -159,6 +165,21 @@ def test_samples_and_figures_of_a_seed_come_again_and_codes_are_kept(script, mod
     assert second["train_songs"] == 2
 
 
+def test_songs_sampled_before_are_measured_in_the_order_of_their_numbers(script, model_folder, notes, tmp_path):
+    folder = tmp_path / "sampled"
+    folder.mkdir()
+    for index, name in enumerate(("sample-2", "sample-10", "sample-0")):
+        sound = random_notes(2.0, RATE, index, pitch_classes=SCALES["major"]) if index != 1 else white_noise(2.0, RATE)
+        soundfile.write(folder / f"{name}.wav", sound.numpy(), RATE)
+    more = ["--samples", str(folder), "--duration", "2"]
+    figures = script.main([*options(model_folder, notes, tmp_path / "out"), *more])
+    assert figures["samples_songs"] == 2
+    assert figures["samples_in_key_fraction"] > 0.97  # the noise is the third
+    assert not list((tmp_path / "out").glob("sample-*"))
+    with pytest.raises(ValueError, match="`--samples` must be a folder with at least 4 .* with 3"):
+        script.main([*options(model_folder, notes, tmp_path / "out"), *more, "--num_samples", "4"])
+
+
 def test_codes_of_another_model_are_refused(script, model_folder, notes, tmp_path):
     (tmp_path / "codes").mkdir()
     (tmp_path / "codes" / MANIFEST).write_text(json.dumps({"vqvae": "another"}), encoding="utf-8")
@@ -182,6 +203,6 @@ def test_what_cannot_work_is_said_first(script, tmp_path, wrong, name):
 
 def test_short_samples_and_low_rates_have_no_pitch_figures(script, model_folder, notes, tmp_path, capsys):
     figures = script.main([*options(model_folder, notes, tmp_path / "out"), "--duration", "0.1"])
-    assert "samples_in_key_share" not in figures
-    assert "songs_in_key_share" in figures
-    assert "No pitch figures of the samples" in capsys.readouterr().out
+    assert "samples_in_key_fraction" not in figures
+    assert "songs_in_key_fraction" in figures
+    assert "No metrics of the samples" in capsys.readouterr().out

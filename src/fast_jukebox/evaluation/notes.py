@@ -40,7 +40,7 @@ class NoteFrames:
     Attributes:
         strength: (frames, pitches) amplitude of each note from `LOWEST_PITCH` to `HIGHEST_PITCH`, 0 where it does not
             sound. Linear in the recording's amplitude.
-        loudness: (frames,) root mean square of the frame, linear, 1.0 is full scale.
+        loudness: (frames,) root mean square of the middle quarter of the frame, linear, 1.0 is full scale.
         sounding: bool (frames,), whether the frame is at most 40 dB below the loudest and above -60 dB of full scale.
         energy: (frames,) spectral energy.
         stable_energy: (frames,) the part of it in spectral peaks that the frame before or after has as well.
@@ -103,7 +103,7 @@ def find_notes(audio: Tensor, sampling_rate: int) -> NoteFrames:
     peaks, peak_energy, energy = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return NoteFrames(
         strength=_assign_notes(peaks) * sounding[:, None],
-        loudness=loudness,
+        loudness=frames[:, 3 * hop // 2 : 5 * hop // 2].square().mean(dim=1).sqrt(),
         sounding=sounding,
         energy=energy,
         stable_energy=_stable(peaks, peak_energy).clamp_max(energy),

@@ -1,4 +1,4 @@
-"""The paper's pictures of songs and models side by side: waveforms (Fig. 5), levels (Fig. 6)."""
+"""Pictures of songs and models side by side: waveforms and levels (the paper's Figs. 5 and 6), and the notes heard."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.evaluation.plots import decibels, mel_power
+from fast_jukebox.evaluation.song_metrics import quiet_stretches
+from fast_jukebox.evaluation.transcription import transcribe
 from fast_jukebox.utils.files import writing
 
 if TYPE_CHECKING:
@@ -133,6 +135,48 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
     grid[-1, 0].set_xlabel("seconds", fontsize=8)
     scale = ScalarMappable(Normalize(-80, 0), "magma")
     figure.colorbar(scale, ax=grid.ravel().tolist(), shrink=0.8, label="dB below the loudest of all")
+    return _save(figure, path)
+
+
+def plot_notes(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, seconds: float = 20.0) -> Path:
+    """Draw the notes heard in clips below each other like a score: pitch over time, and where nothing sounds.
+
+    Notes are those of [`transcribe`], darker where louder; stretches below -40 dBFS are shaded.
+
+    Args:
+        path: of the picture, `.png` or `.svg`.
+        clips: sound (T,) by title, each at least a window of 0.37 s.
+        sampling_rate: in Hz, at least 8000.
+        seconds: from the start of each clip.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: no clips, an empty one, one that is too short or not finite, or another suffix.
+    """
+    path = picture_path(path)
+    clips = {title: audio[: max(round(seconds * sampling_rate), 1)] for title, audio in _checked(clips).items()}
+    heard = {title: transcribe(audio, sampling_rate) for title, audio in clips.items()}
+    pitches = [event.pitch for events in heard.values() for event in events] or [60]
+    low, high = min(pitches) - 2, max(pitches) + 2
+    figure = _figure(9, 1.6 * len(clips) + 0.4)
+    rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    for axes, (title, events) in zip(rows, heard.items(), strict=True):
+        for start, end in quiet_stretches(clips[title], sampling_rate):
+            axes.axvspan(start, end, color="#dddddd", linewidth=0)
+        loudest = max((event.strength for event in events), default=1.0)
+        for event in events:
+            shade = 0.35 + 0.65 * event.strength / loudest
+            axes.broken_barh(
+                [(event.start, event.end - event.start)], (event.pitch - 0.4, 0.8), color="#1f4e79", alpha=shade
+            )
+        octaves = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+        axes.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
+        axes.grid(axis="y", linewidth=0.4, color="#bbbbbb")
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.tick_params(labelsize=7)
+    rows[-1].set_xlim(0, max(len(audio) for audio in clips.values()) / sampling_rate)
+    rows[-1].set_ylim(low, high)
+    rows[-1].set_xlabel("seconds", fontsize=8)
     return _save(figure, path)
 
 

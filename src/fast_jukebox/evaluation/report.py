@@ -22,13 +22,22 @@ LEVEL_FIGURES = {
 }
 """Figures of one level: `NAME_LEVEL` is their key, 0 the bottom."""
 
-PITCH_FIGURES = {
-    "in_key_share": "in one key",
-    "in_key_error": "± (standard error)",
-    "in_key_lowest": "worst clip",
-    "pitch_classes": "pitch classes used",
+SONG_METRICS = {
+    "quiet_fraction": "time below -40 dBFS",
+    "longest_silence": "longest silence, s",
+    "long_silence": "songs silent for over 2 s",
+    "noted_fraction": "time with notes",
+    "in_key_fraction": "time with notes of one key",
     "tonal_clarity": "tonal clarity",
-    "noted_share": "time with notes",
+    "notes_per_minute": "notes a minute",
+    "onsets_per_minute": "attacks a minute",
+    "repetition": "passages heard before",
+}
+"""Metrics of a set of songs, means over the songs: `SET_NAME` is their key, `SET_NAME_low` and `SET_NAME_high` the ends
+of their intervals."""
+
+PITCH_FIGURES = {
+    "pitch_classes": "pitch classes used",
     "distance": "distance to the songs (bits)",
     "clips": "clips",
 }
@@ -44,12 +53,13 @@ TEACHER_FIGURES = {
 
 CLIP_SETS = {
     "samples": "samples of the model",
+    "training_songs": "training songs",
     "songs": "held-out songs",
     "reconstructions": "the same through the bottom level's codes",
     "chromatic": "control: notes drawn from all twelve",
     "noise": "control: white noise",
 }
-"""Sets of clips that the pitch figures compare."""
+"""Sets of songs that the metrics compare."""
 
 TEACHER_NOTE = (
     "The first figures, of the student beside its teacher, were measured at the end of the distillation, on held-out "
@@ -60,11 +70,14 @@ FIGURES_NOTE = (
     "Held-out songs were in no training. Signal-to-noise ratio and spectral convergence compare a song with what its "
     "codes of one level decode to; convergence is 0 for a perfect copy and 1 for silence. Bits per code are of a prior "
     "that is given the codes before in the window and the level above; the unigram and bigram models are counts of the "
-    "training songs' codes, scored on the same windows. *In one key*: share of the notes' sounding time that lies "
-    "within the seven pitch classes of the best key of each clip; clips with hardly a note have none. "
-    "Samples are the first of the seed, not selected. "
-    "Tonal clarity is the share of the energy in held spectral peaks. The distance is the Jensen-Shannon divergence "
-    "between mean pitch-class profiles in a common key; that of the held-out songs is between random halves of them."
+    "training songs' codes, scored on the same windows. "
+    "Samples are the first of the seed, not selected; songs of every set are cut to their length. Silence counts "
+    "in every metric of the songs: below -40 dBFS no note is heard and nothing is clear. *Time with notes of one key*: "
+    "fraction of the whole time in which a note sounds that is among the seven pitch classes of the best key of each "
+    "10 s. Tonal clarity is the fraction of the energy in held spectral peaks, averaged over the time. Passages are of "
+    "2 s, heard before in the same song. In brackets: the interval that holds 95 % by a bootstrap over songs. The "
+    "distance is the Jensen-Shannon divergence between mean pitch-class profiles in a common key; that of the held-out "
+    "songs is between random halves of them."
 )
 
 
@@ -77,30 +90,50 @@ def level_names(figures: Figures) -> list[str]:
 
 
 def figures_markdown(figures: Figures) -> str:
-    """Three tables: levels, pitch content, and everything else that the figures tell."""
+    """Four tables: levels, songs, pitch content of clips, and everything else that the figures tell."""
     names = level_names(figures)
     rows = [
         [text, *(_cell(figures.get(f"{key}_{level}")) for level in range(len(names)))]
         for key, text in LEVEL_FIGURES.items()
     ]
     tables = [_table(["", *names], rows)]
+    tables.append(song_table(figures))
     rows = [
         [text, *(_cell(figures.get(f"{clips}_{key}")) for key in PITCH_FIGURES)]
         for clips, text in CLIP_SETS.items()
         if f"{clips}_clips" in figures
     ]
-    tables.append(_table(["clips", *PITCH_FIGURES.values()], rows))
+    tables.append(_table(["clips of 10 s", *PITCH_FIGURES.values()], rows))
     shown = {f"{key}_{level}" for key in LEVEL_FIGURES for level in range(len(names))}
     shown |= {f"{clips}_{key}" for key in PITCH_FIGURES for clips in CLIP_SETS}
+    shown |= {f"{clips}_{key}{end}" for key in SONG_METRICS for clips in CLIP_SETS for end in ("", "_low", "_high")}
     tables.append(_table(["", ""], [[key, _cell(value)] for key, value in figures.items() if key not in shown]))
     return "\n\n".join([*tables, FIGURES_NOTE]) + "\n"
+
+
+def song_table(figures: Figures) -> str:
+    """Markdown table of [`SONG_METRICS`], a row a metric and a column a set of songs, with intervals in brackets."""
+    sets = [name for name in CLIP_SETS if f"{name}_songs" in figures]
+    header = ["songs", *(f"{CLIP_SETS[name]} ({figures[f'{name}_songs']:g})" for name in sets)]
+    rows = [[text, *(_interval(figures, f"{name}_{key}") for name in sets)] for key, text in SONG_METRICS.items()]
+    return _table(header, rows)
+
+
+def _interval(figures: Figures, key: str) -> str:
+    value, low, high = (figures.get(f"{key}{end}") for end in ("", "_low", "_high"))
+    return f"{_rounded(value)} ({_rounded(low)} to {_rounded(high)})" if low is not None else _rounded(value)
+
+
+def _rounded(value: float | str | None) -> str:
+    """Two decimals below 10, none above."""
+    return f"{value:.2f}" if isinstance(value, float) and abs(value) < 9.995 else _cell(value and round(float(value)))
 
 
 def card_figures(figures: Figures) -> dict[str, dict[str, float | str]]:
     """The figures that a card states, grouped as [`fast_jukebox.hub.model_card`] takes them; missing ones left out.
 
     Those of the model are numbers. Those that it is compared with are text, so that they stand in the card's table, but
-    not among the model's results.
+    not among the model's results. Metrics of the other sets of songs are in [`song_table`].
     """
     groups: dict[str, dict[str, float | str]] = {}
     levels = list(enumerate(level_names(figures)))
@@ -110,10 +143,11 @@ def card_figures(figures: Figures) -> dict[str, dict[str, float | str]]:
     for key in ("bigram_bits_per_code", "unigram_bits_per_code"):
         groups[LEVEL_FIGURES[key]] = {name: _cell(figures.get(f"{key}_{i}")) for i, name in levels}
     others = {own: name for own, name in CLIP_SETS.items() if own != "samples"}
-    for key in ("in_key_share", "noted_share", "pitch_classes", "tonal_clarity", "distance"):
-        text = "notes' sounding time in one key" if key == "in_key_share" else PITCH_FIGURES[key]
+    for key, text in SONG_METRICS.items():
         groups[text] = {CLIP_SETS["samples"]: figures.get(f"samples_{key}", "")}
-        groups[text] |= {name: _cell(figures.get(f"{own}_{key}")) for own, name in others.items()}
+    for key in ("pitch_classes", "distance"):
+        groups[PITCH_FIGURES[key]] = {CLIP_SETS["samples"]: figures.get(f"samples_{key}", "")}
+        groups[PITCH_FIGURES[key]] |= {name: _cell(figures.get(f"{own}_{key}")) for own, name in others.items()}
     few = _cell(figures.get("songs_distance_same_size"))
     groups[PITCH_FIGURES["distance"]]["that of as few held-out clips, by chance"] = few
     kept = {group: {name: value for name, value in values.items() if value != ""} for group, values in groups.items()}

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from fast_jukebox.evaluation.distance import Estimate, Statistic, bootstrap
 from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes, shortest_clip
 from fast_jukebox.evaluation.pitch import CLIP_SECONDS, best_key
 from fast_jukebox.evaluation.transcription import QUIET, find_onsets, note_events
@@ -19,6 +21,7 @@ LONG_SILENCE_SECONDS = 2.0
 _LEVEL_SECONDS = 0.05
 _PASSAGE_SECONDS = 2.0
 _SAME = 0.9
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,6 @@ METRICS = tuple(entry.name for entry in fields(SongMetrics) if entry.name != "du
 """Names of the metrics of a song."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Mean of a metric over songs and its bootstrap interval (95 %), `low` to `high`."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def measure_song(audio: Tensor, sampling_rate: int) -> SongMetrics:
     """Metrics of a song, of any length down to a window of 0.37 s.
 
@@ -78,13 +72,13 @@ def measure_song(audio: Tensor, sampling_rate: int) -> SongMetrics:
     notes = find_notes(audio, sampling_rate)
     loud = notes.loudness >= QUIET  # (frames,)
     duration = len(audio) / sampling_rate
-    quiet_fraction, longest_silence = silence(audio, sampling_rate)
+    stretches = [end - start for start, end in quiet_stretches(audio, sampling_rate)]
     clarity = torch.where(loud & notes.sounding, notes.stable_energy / notes.energy.clamp_min(1e-12), 0.0)
     strength = notes.strength * loud[:, None]
     return SongMetrics(
         duration=duration,
-        quiet_fraction=quiet_fraction,
-        longest_silence=longest_silence,
+        quiet_fraction=math.fsum(stretches) / duration,
+        longest_silence=max(stretches, default=0.0),
         notes_per_minute=60 * len(note_events(notes)) / duration,
         onsets_per_minute=60 * len(find_onsets(audio, sampling_rate)) / duration,
         noted_fraction=float((strength > 0).any(dim=1).float().mean()),
@@ -100,32 +94,28 @@ def measure_songs(songs: Sequence[Tensor], sampling_rate: int) -> list[SongMetri
     return [measure_song(song, sampling_rate) for song in songs if len(song) >= shortest]
 
 
-def silence(audio: Tensor, sampling_rate: int) -> tuple[float, float]:
-    """Fraction of the time below -40 dBFS, and the longest stretch of it in seconds.
-
-    The level is the root mean square of 50 ms, side by side; a rest at the end counts as one if it is half as long.
-
-    Args:
-        audio: float (samples,), full scale 1.0.
-        sampling_rate: samples a second.
+def quiet_windows(audio: Tensor, sampling_rate: int) -> Tensor:
+    """Bool (windows,): whether each 50 ms of sound (samples,) are below -40 dBFS; a rest of half a window counts.
 
     Raises:
-        ValueError: audio shorter than 50 ms.
+        ValueError: audio shorter than half a window.
     """
     size = round(_LEVEL_SECONDS * sampling_rate)
-    if len(audio) < size:
-        raise ValueError(f"`audio` must have at least {size} samples ({_LEVEL_SECONDS} s), got {len(audio)}")
-    windows = list(audio.float().split(size))
-    if len(windows[-1]) < size / 2:
-        windows.pop()
-    quiet = torch.stack([window.square().mean().sqrt() < QUIET for window in windows])
-    return float(quiet.float().mean()), longest_run(quiet) * size / sampling_rate
+    windows = [window for window in audio.float().split(size) if len(window) >= size / 2]
+    if not windows:
+        raise ValueError(f"`audio` must have at least {size // 2} samples, got {len(audio)}")
+    return torch.stack([window.square().mean().sqrt() < QUIET for window in windows])
 
 
-def longest_run(flags: Tensor) -> int:
-    """Length of the longest run of true in bool (N,)."""
-    index = torch.arange(1, len(flags) + 1, device=flags.device)
-    return int((index - torch.where(flags, 0, index).cummax(0).values).max()) if len(flags) else 0
+def quiet_stretches(audio: Tensor, sampling_rate: int) -> list[tuple[float, float]]:
+    """Start and end in seconds of each stretch of [`quiet_windows`]."""
+    edges = F.pad(quiet_windows(audio, sampling_rate).to(torch.int8), (1, 1)).diff()
+    size = round(_LEVEL_SECONDS * sampling_rate)
+    ends = [(edges == sign).nonzero()[:, 0].tolist() for sign in (1, -1)]
+    return [
+        (start * size / sampling_rate, min(end * size, len(audio)) / sampling_rate)
+        for start, end in zip(*ends, strict=True)
+    ]
 
 
 def melody(notes: NoteFrames) -> Tensor:
@@ -162,38 +152,9 @@ def repeated_fraction(symbols: Tensor, passage: int, same: float = _SAME) -> flo
     return float(repeated[passage:].float().mean())
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Interval of the mean by the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13).
-
-    Args:
-        values: one number for each song.
-        confidence: probability that the interval shall hold.
-        draws: samples with replacement.
-        seed: of the draws.
-
-    Returns:
-        Its ends; both NaN for fewer than two values, from which nothing can be said.
-
-    Raises:
-        ValueError: a confidence outside (0, 1).
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must be in (0, 1), got {confidence}")
-    if len(values) < 2:
-        return math.nan, math.nan
-    numbers = torch.tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    means = numbers[torch.randint(len(numbers), (draws, len(numbers)), generator=generator)].mean(dim=1)
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = means.quantile(tails).tolist()
-    return low, high
-
-
 def summarise_songs(songs: Sequence[SongMetrics]) -> dict[str, Estimate]:
     """Mean and interval of each of [`METRICS`] over songs, and of `long_silence`, the fraction of songs with a silence
-    over 2 s. Each song counts the same.
+    over 2 s. Each song counts the same; the interval is a bootstrap over songs, see [`bootstrap`].
 
     Raises:
         ValueError: no songs.
@@ -201,12 +162,13 @@ def summarise_songs(songs: Sequence[SongMetrics]) -> dict[str, Estimate]:
     if not songs:
         raise ValueError("`songs` must hold at least one song, got none")
     rows = [asdict(song) for song in songs]
-    values = {name: [row[name] for row in rows] for name in METRICS}
-    values["long_silence"] = [float(song.longest_silence > LONG_SILENCE_SECONDS) for song in songs]
-    return {
-        name: Estimate(math.fsum(numbers) / len(numbers), *bootstrap_interval(numbers))
-        for name, numbers in values.items()
-    }
+    values = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in METRICS}
+    values["long_silence"] = (values["longest_silence"] > LONG_SILENCE_SECONDS).double()
+
+    def mean_of(numbers: Tensor) -> Statistic:
+        return lambda weights: float(weights @ numbers / weights.sum())
+
+    return {name: bootstrap(mean_of(numbers), range(len(songs)), _RESAMPLES) for name, numbers in values.items()}
 
 
 def _in_key_fraction(strength: Tensor, clip_frames: int) -> float:

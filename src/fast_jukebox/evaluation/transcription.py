@@ -70,19 +70,24 @@ def note_events(notes: NoteFrames) -> list[NoteEvent]:
 def _sounding_time(notes: NoteFrames, start: int, end: int) -> tuple[float, float]:
     """Start and end in seconds of a note heard in the frames from `start` to `end`, without the latter.
 
-    A note shows in a window before it fills it: a quarter of the window at either end is taken away.
+    A note beside another shows in a window before it fills it, by about a quarter of the window; beside silence and at
+    the ends of the recording it does not.
     """
-    centre = notes.window_seconds / 2 + notes.hop_seconds * (start + end - 1) / 2
-    half = max(notes.hop_seconds * (end - start - 1) / 2 - notes.window_seconds / 4, notes.hop_seconds / 2)
-    return centre - half, centre + half
+    quiet = notes.loudness < QUIET
+    half, quarter = notes.window_seconds / 2, notes.window_seconds / 4
+    first, last = start * notes.hop_seconds + half, (end - 1) * notes.hop_seconds + half  # centres of frames
+    begin = 0.0 if start == 0 else first - notes.hop_seconds / 2 if quiet[start - 1] else first + quarter
+    stop = last + half if end == len(quiet) else last + notes.hop_seconds / 2 if quiet[end] else last - quarter
+    return begin, max(stop, begin + notes.hop_seconds)
 
 
 def find_onsets(audio: Tensor, sampling_rate: int) -> Tensor:
     """Times at which something begins to sound, found by the spectral flux.
 
-    The rise of each of 80 mel bands in decibels over 30 ms, averaged over the bands; an onset is a peak of it that
-    exceeds its mean over 0.8 s around by 1 dB, in sound above [`QUIET`], at least 60 ms after the one before.
-    (Method: Dixon, "Onset detection revisited", DAFx 2006; lag as in Böck and Widmer, DAFx 2013.)
+    The rise of each of 80 mel bands in decibels over 30 ms, averaged over the bands. An onset is a peak of it that
+    exceeds its mean over 0.8 s around by 1 dB, at least 60 ms from the next, where the sound after it is above
+    [`QUIET`] and not much softer than before. (Method: Dixon, "Onset detection revisited", DAFx 2006; lag as in Böck
+    and Widmer, DAFx 2013.)
 
     Args:
         audio: float (samples,), mono.
@@ -100,15 +105,19 @@ def find_onsets(audio: Tensor, sampling_rate: int) -> Tensor:
     hop = max(round(_ONSET_HOP * sampling_rate), 1)
     audio = F.pad(audio.float(), (n_fft // 2, n_fft // 2))
     window = torch.hann_window(n_fft, device=audio.device)
-    spectrum = torch.stft(audio, n_fft, hop, window=window, center=False, return_complex=True).abs() * (2 / window.sum())
+    spectrum = torch.stft(audio, n_fft, hop, window=window, center=False, return_complex=True).abs() * (
+        2 / window.sum()
+    )
     # (bands, frames), in decibels; what is softer than the floor does not rise.
     bands = mel_filters(_ONSET_BANDS, n_fft, sampling_rate).to(audio.device) @ spectrum.square()
     decibels = 10 * bands.clamp_min(_ONSET_FLOOR**2).log10()
-    before = F.pad(decibels, (_ONSET_LAG, 0), value=20 * math.log10(_ONSET_FLOOR))[:, : decibels.shape[1]]
-    flux = (decibels - before).clamp_min(0).mean(dim=0)  # (frames,)
-    loudness = F.avg_pool1d(audio.square()[None], n_fft, hop)[0].sqrt()[: len(flux)]
-    loudest = F.max_pool1d(loudness[None], 2 * _ONSET_LAG + 1, 1, _ONSET_LAG)[0]
+    earlier = F.pad(decibels, (_ONSET_LAG, 0), value=20 * math.log10(_ONSET_FLOOR))[:, : decibels.shape[1]]
+    flux = (decibels - earlier).clamp_min(0).mean(dim=0)  # (frames,)
+    loudness = F.avg_pool1d(audio.square()[None], n_fft, hop)[0].sqrt()
+    padded = F.pad(loudness, (_ONSET_LAG, _ONSET_LAG))
+    before, after = padded[: -2 * _ONSET_LAG], padded[2 * _ONSET_LAG :]
+    begins = (after >= QUIET) & (after >= before / 2)  # the end of a note clicks as well
     mean = F.avg_pool1d(flux[None], 2 * _ONSET_CONTEXT + 1, 1, _ONSET_CONTEXT, count_include_pad=False)[0]
     peak = flux == F.max_pool1d(flux[None], 2 * _ONSET_SPACING + 1, 1, _ONSET_SPACING)[0]
-    frames = (peak & (flux > mean + _ONSET_RISE) & (loudest >= QUIET)).nonzero()[:, 0]
+    frames = (peak & (flux > mean + _ONSET_RISE) & begins).nonzero()[:, 0]
     return frames.float() * hop / sampling_rate
