@@ -1,6 +1,9 @@
-"""Compile every fused kernel ahead of time, with no GPU at hand: registers, spills and shared memory at real sizes.
+"""Compile every fused kernel ahead of time, at real sizes: registers, spills and shared memory of each.
 
-`python -m benchmarks.fused_compile --presets fastjukebox-18 --rows 1 12 46 184`
+`python -m benchmarks.fused_compile --rows 1 12 46 184 --processes 2`
+
+Without a GPU they are compiled for compute capability 9.0. On one they are compiled for it, into Triton's cache, from
+which processes that start later take them.
 """
 
 from __future__ import annotations
@@ -8,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import re
 import subprocess
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +53,16 @@ def launches(
 
 
 def compiled(launch: Launch) -> Any:
-    """The kernel built for compute capability 9.0."""
+    """The kernel built for the machine's GPU, or for compute capability 9.0 where there is none."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     kernel = launch.kernel
-    arguments = {**launch.arguments, "step": 5, "more": 1}
+    varying = {name: 0 for name in ("step", "more") if name in kernel.arg_names}
+    if torch.cuda.is_available():
+        return kernel.warmup(grid=launch.grid, **launch.arguments, **varying, **launch.options)
+    arguments = {**launch.arguments, **varying}
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], Any] = {}
@@ -68,10 +76,23 @@ def compiled(launch: Launch) -> Any:
         else:
             signature[name] = "fp32" if isinstance(value, float) else "i32"
     source = ASTSource(kernel, signature, constants, attributes)
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
-    if launch.arguments.get("PDL"):
-        options["launch_pdl"] = True
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch.options)
+
+
+def rows_of(
+    preset: str, level: int, dtype: str, windows: int, overlap: bool, settings: SamplingSettings, measured: bool
+) -> list[dict[str, Any]]:
+    """A row for each different kernel of a step."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, launch in launches(preset, level, windows, getattr(torch, dtype), settings, overlap).items():
+        constants = {key: value for key, value in launch.arguments.items() if key.isupper()}
+        kernel = compiled(launch)
+        found[f"{launch.kernel.fn.__name__} {sorted(constants.items())}"] = {
+            **{"model": preset, "level": level, "dtype": dtype, "windows": windows, "kernel": name},
+            **{"programs": math.prod(launch.grid), "warps": launch.num_warps},
+            **(resources(kernel) if measured else {}),
+        }
+    return list(found.values())
 
 
 def resources(kernel: Any) -> dict[str, int]:
@@ -102,20 +123,22 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16"])
     parser.add_argument("--json", action="store_true", help="a line of JSON a kernel")
     parser.add_argument("--no-overlap", action="store_true")
+    parser.add_argument("--only-compile", action="store_true", help="say nothing of resources")
+    parser.add_argument("--settings", default="{}", help="of the draw, as JSON")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    settings = SamplingSettings(top_k=100, top_p=0.9)
-    for preset in options.presets:
-        for level in options.levels:
-            for dtype in options.dtypes:
-                for rows in options.rows:
-                    every = launches(preset, level, rows, getattr(torch, dtype), settings, not options.no_overlap)
-                    for name, launch in every.items():
-                        row: dict[str, Any] = {
-                            **{"model": preset, "level": level, "dtype": dtype, "windows": rows, "kernel": name},
-                            **{"programs": math.prod(launch.grid), "warps": launch.num_warps},
-                            **resources(compiled(launch)),
-                        }
-                        print(json.dumps(row) if options.json else " | ".join(map(str, row.values())), flush=True)
+    settings = SamplingSettings(**json.loads(options.settings))
+    jobs = [
+        (preset, level, dtype, windows, not options.no_overlap, settings, not options.only_compile)
+        for windows in options.rows
+        for dtype in options.dtypes
+        for preset in options.presets
+        for level in options.levels
+    ]
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+        for rows in pool.map(rows_of, *zip(*jobs, strict=True)):
+            for row in rows:
+                print(json.dumps(row) if options.json else " | ".join(map(str, row.values())), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ FEW_ROWS = 4
 WIDEST_OF_FEW = 16384
 """Inputs of a linear layer that a program of the kernel for few rows can hold at once."""
 
+BLOCKS = ((16, 16, 16, 256, 4), (64, 64, 32, 128, 4), (1 << 30, 64, 64, 128, 4))
+"""For up to so many rows: rows, outputs and inputs of a block, and loads under way, of the kernel for many rows."""
+
 _SPLITS = 4
 """Into how many parts attention splits the slots where there are few rows, and so few programs."""
 
@@ -48,11 +51,16 @@ class Launch(NamedTuple):
     num_warps: int = 4
     num_stages: int = 3
 
-    def __call__(self, **step: int) -> None:
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it is compiled and launched."""
         options: dict[str, Any] = {"num_warps": self.num_warps, "num_stages": self.num_stages}
         if self.arguments.get("PDL"):
             options["launch_pdl"] = True
-        self.kernel[self.grid](**self.arguments, **step, **options)
+        return options
+
+    def __call__(self, **step: int) -> None:
+        self.kernel[self.grid](**self.arguments, **step, **self.options)
 
 
 class PatternTables(NamedTuple):
@@ -229,7 +237,7 @@ class FusedProgram(DeviceProgram):
             "OUTPUTS": outputs,
             "HEADS": self.heads,
             "HEAD_DIM": self.head_dim,
-            "SLOTS": 1 if cache is None else cache.slots.shape[3],
+            "slots": 1 if cache is None else cache.slots.shape[3],
             "SPLITS": splits,
             "BIAS": bias is not None,
             "EPILOGUE": epilogue,
@@ -274,7 +282,7 @@ class FusedProgram(DeviceProgram):
             "scale": math.log2(math.e) / math.sqrt(self.head_dim),
             "HEADS": self.heads,
             "HEAD_DIM": self.head_dim,
-            "SLOTS": cache.slots.shape[3],
+            "slots": cache.slots.shape[3],
             "SPLITS": self.splits,
             "BLOCK_DIM": block_dim,
             "BLOCK_SLOTS": block_slots,
@@ -334,9 +342,8 @@ def _linear_of_few(arguments: dict[str, Any], rows: int) -> Launch:
 
 def _linear_of_many(arguments: dict[str, Any], rows: int) -> Launch:
     width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
-    block_rows = max(16, min(64, _block(rows)))
-    block_out = 16 if rows <= 16 else 32 if rows <= 64 else 64
-    block_in = 256 if block_rows * block_out <= 512 else 128
+    most, block_out, block_in, stages = next(sizes for limit, *sizes in BLOCKS if rows <= limit)
+    block_rows = min(most, _block(rows))
     if arguments["weight_ptr"].dtype == torch.float32:
         block_in //= 4
     if arguments["SPLITS"]:
@@ -351,7 +358,7 @@ def _linear_of_many(arguments: dict[str, Any], rows: int) -> Launch:
         "BLOCK_LINES": _block(width * arguments["weight_ptr"].element_size() // 128),
     }
     grid = (-(-rows // block_rows), -(-outputs // block_out))
-    return Launch(kernels().linear_of_many, grid, arguments, num_warps=4, num_stages=4)
+    return Launch(kernels().linear_of_many, grid, arguments, num_warps=4, num_stages=stages)
 
 
 def _block(count: int) -> int:

@@ -95,22 +95,22 @@ def _store_output(
     out_ptr,
     cache_ptr,
     slot,
+    slots,
     OUTPUTS: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    SLOTS: tl.constexpr,
     EPILOGUE: tl.constexpr,
 ):
     """Store the output of a linear layer, float32: where EPILOGUE is "qkv" queries in `out` (N, A), keys and values in
-    the slot of the cache (N, 2, H, SLOTS, D); otherwise in `out` (N, OUTPUTS), for "gate" x * sigmoid(1.702 x) of it.
+    the slot of the cache (N, 2, H, slots, D); otherwise in `out` (N, OUTPUTS), for "gate" x * sigmoid(1.702 x) of it.
     """
     dtype = out_ptr.dtype.element_ty
     if EPILOGUE == "qkv":
         size: tl.constexpr = HEADS * HEAD_DIM
         tl.store(out_ptr + row * size + col, value.to(dtype), mask=mask & (col < size))
         inner = col - size
-        song = tl.cast(row, tl.int64) * (2 * HEADS * SLOTS * HEAD_DIM)
-        place = (inner // HEAD_DIM) * (SLOTS * HEAD_DIM) + inner % HEAD_DIM + slot * HEAD_DIM
+        song = tl.cast(row, tl.int64) * (2 * HEADS * slots * HEAD_DIM)
+        place = (inner // HEAD_DIM) * (slots * HEAD_DIM) + inner % HEAD_DIM + slot * HEAD_DIM
         tl.store(cache_ptr + (song + place), value.to(dtype), mask=mask & (col >= size))
     else:
         if EPILOGUE == "gate":
@@ -119,7 +119,7 @@ def _store_output(
         tl.store(out_ptr + row * OUTPUTS + col, value.to(dtype), mask=mask)
 
 
-@triton.jit(do_not_specialize=["step"])
+@triton.jit(do_not_specialize=["step", "slots"])
 def linear_of_few(
     hidden_ptr,
     stats_ptr,
@@ -135,13 +135,13 @@ def linear_of_few(
     slot_ptr,
     at_ptr,
     step,
+    slots,
     residual_scale,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     OUTPUTS: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    SLOTS: tl.constexpr,
     SPLITS: tl.constexpr,
     NORM: tl.constexpr,
     BIAS: tl.constexpr,
@@ -215,10 +215,10 @@ def linear_of_few(
             value += bias
         if EPILOGUE == "residual":
             value = base + residual_scale * value
-        _store_output(value, row, col, col_mask, out_ptr, cache_ptr, slot, OUTPUTS, HEADS, HEAD_DIM, SLOTS, EPILOGUE)
+        _store_output(value, row, col, col_mask, out_ptr, cache_ptr, slot, slots, OUTPUTS, HEADS, HEAD_DIM, EPILOGUE)
 
 
-@triton.jit(do_not_specialize=["step", "rows"])
+@triton.jit(do_not_specialize=["step", "slots", "rows"])
 def linear_of_many(
     hidden_ptr,
     stats_ptr,
@@ -232,13 +232,13 @@ def linear_of_many(
     slot_ptr,
     at_ptr,
     step,
+    slots,
     residual_scale,
     rows,
     WIDTH: tl.constexpr,
     OUTPUTS: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    SLOTS: tl.constexpr,
     SPLITS: tl.constexpr,
     BIAS: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -316,10 +316,10 @@ def linear_of_many(
         out_ptr,
         cache_ptr,
         slot,
+        slots,
         OUTPUTS,
         HEADS,
         HEAD_DIM,
-        SLOTS,
         EPILOGUE,
     )
 
@@ -352,7 +352,7 @@ def normalise(
     tl.store(out_ptr + row * WIDTH + k, x.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["step", "rows"])
+@triton.jit(do_not_specialize=["step", "slots", "rows"])
 def attention(
     query_ptr,
     cache_ptr,
@@ -362,11 +362,11 @@ def attention(
     out_ptr,
     stats_ptr,
     step,
+    slots,
     rows,
     scale,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    SLOTS: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
@@ -391,8 +391,8 @@ def attention(
     dim = tl.arange(0, BLOCK_DIM)
     dim_mask = dim < HEAD_DIM
     entry = song * HEADS + head
-    keys = cache_ptr + (tl.cast(song, tl.int64) * (2 * HEADS) + head) * (SLOTS * HEAD_DIM)
-    values = keys + HEADS * SLOTS * HEAD_DIM
+    keys = cache_ptr + (tl.cast(song, tl.int64) * (2 * HEADS) + head) * (slots * HEAD_DIM)
+    values = keys + HEADS * slots * HEAD_DIM
     if SPLITS > 1:
         per = (count + SPLITS - 1) // SPLITS
         begin = split * per

@@ -1,0 +1,575 @@
+"""What a GPU does with the full sizes, part by part: `benchmarks/gpu.sh MINUTES` runs the parts, most important first.
+
+    python -m benchmarks.gpu correctness steps --output runs/gpu
+    python -m benchmarks.gpu --list
+
+Each part appends its rows to `OUTPUT/results.jsonl` as they come; `python -m benchmarks.gpu_tables OUTPUT` makes tables
+of them. With `--toy` everything is tiny and runs on a CPU, fused kernels by Triton's interpreter, to try the script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_peak_memory, wait
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.sampling.engine import make_step, release_programs, sample_window, sampling_mode
+from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
+
+TOP, MIDDLE, BOTTOM = 2, 1, 0
+WINDOWS = {TOP: 1, MIDDLE: 12, BOTTOM: 46}
+"""Windows that a level of a minute has side by side."""
+
+
+class Bench:
+    """Where the parts run and write.
+
+    Args:
+        output: folder of `results.jsonl`.
+        toy: tiny sizes, on a CPU where there is no GPU.
+    """
+
+    def __init__(self, output: Path, toy: bool = False) -> None:
+        self.output, self.toy = output, toy
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cpu" and not toy:
+            raise SystemExit("there is no CUDA device; --toy tries the script on a CPU")
+        self.dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
+        self.part = ""
+
+    def emit(self, **row: Any) -> None:
+        """Print a row and append it to the results."""
+        line = json.dumps({"part": self.part, **row})
+        print(line, flush=True)
+        self.output.mkdir(parents=True, exist_ok=True)
+        with open(self.output / "results.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def config(self, name: str, level: int) -> FastJukeboxPriorConfig:
+        """A preset's prior, tiny where `toy`."""
+        config = FastJukeboxConfig.preset(name).prior_configs[level]
+        if self.toy:
+            config.hidden_size, config.n_ctx, config.blocks, config.codebook_size = 16, 64, 16, 16
+            config.num_hidden_layers = min(config.num_hidden_layers // 18, 2) + 1
+            if config.has_upper_level:
+                config.upper_codebook_size, config.conditioner_width, config.conditioner_depth = 16, 8, 1
+        return config
+
+    def prior(self, config: FastJukeboxPriorConfig, dtype: torch.dtype | None = None) -> FastJukeboxPrior:
+        """A prior of random weights on the device, made there."""
+        torch.manual_seed(0)
+        torch.set_default_dtype(dtype or self.dtype)
+        try:
+            with torch.device(self.device):
+                prior = FastJukeboxPrior(config)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        return prior.to(self.device).eval()
+
+    def model(self, name: str) -> FastJukeboxModel:
+        """A whole model of random weights on the device; where `toy` the embedded one."""
+        if self.toy:
+            from fast_jukebox.pipelines import default_model_path
+
+            return FastJukeboxModel.from_pretrained(default_model_path()).eval()
+        torch.manual_seed(0)
+        torch.set_default_dtype(self.dtype)
+        try:
+            with torch.device(self.device):
+                model = FastJukeboxModel(FastJukeboxConfig.preset(name))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        model.vqvae.float()
+        return model.to(self.device).eval()
+
+    def free(self) -> None:
+        """Give back what the last measurement held."""
+        release_programs()
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def window_inputs(bench: Bench, prior: FastJukeboxPrior, batch: int, steps: int) -> tuple[Any, torch.Tensor]:
+    """Conditioning and noise of windows of so many codes."""
+    config = prior.config
+    upper = None
+    if config.has_upper_level:
+        size = config.upper_codebook_size or config.codebook_size
+        upper = torch.randint(0, size, (batch, steps // config.upper_ratio), device=bench.device)
+    conditioning = prior.condition(batch, steps, upper)
+    return conditioning, uniform_noise(0, range(batch), config.level, 0, steps, bench.device)
+
+
+def correctness(bench: Bench) -> None:
+    """Fused and recorded logits against those of one pass in float32, at every pattern and published width."""
+    for level in (BOTTOM, TOP):
+        for dtype in (torch.float32,) if bench.toy else (torch.bfloat16, torch.float32, torch.float16):
+            rows = (1, 3, 12, 46, 70, 184) if dtype == torch.bfloat16 else (1, 12)
+            rows = (1, 6) if bench.toy else rows
+            config = bench.config("fastjukebox-18", level)
+            config.attention_patterns, config.num_hidden_layers = ["row", "column", "previous_row", "dense"], 4
+            prior = bench.prior(config, dtype)
+            with torch.no_grad():
+                for parameter in prior.parameters():  # so that biases and norms matter
+                    parameter.add_(torch.randn_like(parameter) * 0.02)
+            for batch in rows:
+                attempt(bench, correctness_row, prior, batch, "fused")
+            if dtype == torch.bfloat16:
+                attempt(bench, correctness_row, prior, 12, "graph")
+            del prior
+            bench.free()
+
+
+@torch.no_grad()
+def correctness_row(bench: Bench, prior: FastJukeboxPrior, batch: int, engine: str) -> None:
+    """Codes of a window by an engine; logits of its last position by it, the plain step and float32."""
+    config = prior.config
+    length = (3 * config.block_ctx + 12) // 4 * 4
+    with sampling_mode(prior):
+        conditioning, uniform = window_inputs(bench, prior, batch, length)
+        prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
+        begin = time.perf_counter()
+        step = make_step(prior, conditioning, batch, SamplingSettings(), engine)
+        codes = sample_window(step, prompt, uniform)
+        wait(bench.device)
+        seconds = time.perf_counter() - begin
+        plain = prior.prefill(codes[:, :-1], conditioning, prior.new_cache(batch)).float()
+        dtype, exact_prior = prior.position_embedding.dtype, prior.float()
+        positions = None if conditioning.positions is None else conditioning.positions.float()
+        exact_conditioning = dataclasses.replace(conditioning, start=conditioning.start.float(), positions=positions)
+        exact = exact_prior.prefill(codes[:, :-1], exact_conditioning, exact_prior.new_cache(batch))
+        prior.to(dtype)
+    scale = exact.abs().max()
+    error, plain_error = ((x.float() - exact).abs().max() / scale for x in (step.logits, plain))
+    bench.emit(
+        level=config.level,
+        windows=batch,
+        dtype=str(dtype).removeprefix("torch."),
+        engine=engine,
+        error=float(error),
+        plain_error=float(plain_error),
+        agrees=bool(error <= 2 * plain_error + 1e-5),
+        seconds=seconds,
+    )
+
+
+@torch.inference_mode()
+def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engine: str) -> None:
+    """Latency of a step of `batch` windows."""
+    config = prior.config
+    steps = 4 * config.block_ctx if not bench.toy else 8
+    reset_peak_memory(bench.device)
+    with sampling_mode(prior):
+        conditioning, uniform = window_inputs(bench, prior, batch, steps)
+        prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
+        seconds = []
+        for _ in range(4 if not bench.toy else 2):
+            begin = time.perf_counter()
+            sample_window(make_step(prior, conditioning, batch, SamplingSettings(), engine), prompt, uniform)
+            wait(bench.device)
+            seconds.append(time.perf_counter() - begin)
+    best = min(seconds[1:])
+    weights = sum(weight.nbytes for weight in prior.blocks.parameters()) + prior.code_embedding.weight.nbytes
+    bench.emit(
+        level=config.level,
+        model=name,
+        windows=batch,
+        engine=engine,
+        step_ms=1e3 * best / steps,
+        us_a_layer=1e6 * best / steps / config.num_hidden_layers,
+        first_call_s=seconds[0] - best,
+        weights_MB=weights / 1e6,
+        peak_MB=peak_memory(bench.device) / 1e6,
+    )
+
+
+def steps(bench: Bench) -> None:
+    """Steps of every size, level and number of windows, by the fused and the recorded engine."""
+    bandwidth = measured_bandwidth(bench.device)
+    bench.emit(machine=machine(bench.device), bandwidth_GB_s=bandwidth / 1e9)
+    plan = [("fastjukebox-18", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
+    plan += [("fastjukebox-72", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
+    plan += [("fastjukebox-24", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
+    plan += [("fastjukebox-18", TOP, (16,)), ("fastjukebox-18", MIDDLE, (1,)), ("fastjukebox-18", BOTTOM, (1, 184))]
+    if bench.toy:
+        plan = plan[:2]
+    for name, level, batches in plan:
+        prior = bench.prior(bench.config(name, level))
+        for batch in batches:
+            for engine in ("fused", "graph"):
+                attempt(bench, step_row, prior, name, 2 if bench.toy else batch, engine)
+                bench.free()
+        del prior
+        bench.free()
+
+
+def compiled(bench: Bench) -> None:
+    """Steps by torch.compile."""
+    for level in (TOP, BOTTOM):
+        prior = bench.prior(bench.config("fastjukebox-18", level))
+        attempt(bench, step_row, prior, "fastjukebox-18", 1 if bench.toy else WINDOWS[level], "compiled")
+        del prior
+        bench.free()
+
+
+def minute(bench: Bench) -> None:
+    """A minute of music in a fresh process, then once more."""
+    duration = 1.0 if bench.toy else 60.0
+    begin = time.perf_counter()
+    model = bench.model("fastjukebox-18")
+    wait(bench.device)
+    bench.emit(model="fastjukebox-18", what="made", s=time.perf_counter() - begin)
+    codes: list[Any] = []
+    for what in ("first", "again", "third"):
+        reset_peak_memory(bench.device)
+        begin = time.perf_counter()
+        output = model.generate(duration=duration, seed=0)
+        wait(bench.device)
+        seconds = time.perf_counter() - begin
+        bench.emit(
+            model="fastjukebox-18",
+            schedule="parallel",
+            what=what,
+            audio_s=duration,
+            s=seconds,
+            RTF=seconds / duration,
+            peak_MB=peak_memory(bench.device) / 1e6,
+            finite=bool(torch.isfinite(output.audio).all()),
+            same_codes=all(torch.equal(a, b) for a, b in zip(codes, output.codes, strict=True)) if codes else None,
+            engines=getattr(output, "engines", None),
+        )
+        codes = output.codes
+
+
+def minute_by_graph(bench: Bench) -> None:
+    """The same minute by the recorded engine."""
+    duration = 1.0 if bench.toy else 60.0
+    model = bench.model("fastjukebox-18")
+    model.generate(duration=1.0, seed=0, engine="graph")
+    begin = time.perf_counter()
+    model.generate(duration=duration, seed=0, engine="graph")
+    wait(bench.device)
+    seconds = time.perf_counter() - begin
+    bench.emit(model="fastjukebox-18", schedule="parallel", what="graph", audio_s=duration, s=seconds)
+
+
+def sequential(bench: Bench) -> None:
+    """A minute in sequence, counted up from a part of it."""
+    duration = 0.5 if bench.toy else 4.0
+    model = bench.model("fastjukebox-18")
+    model.generate(duration=0.2 if bench.toy else 1.0, seed=0, schedule="sequential")
+    begin = time.perf_counter()
+    model.generate(duration=duration, seed=0, schedule="sequential")
+    wait(bench.device)
+    seconds = time.perf_counter() - begin
+    bench.emit(
+        model="fastjukebox-18", schedule="sequential", audio_s=duration, s=seconds, s_a_minute=60 / duration * seconds
+    )
+
+
+def stream(bench: Bench) -> None:
+    """Seconds to the first sound and of compute a second of audio after it, in a process that has sampled before."""
+    duration = 1.0 if bench.toy else 20.0
+    model = bench.model("fastjukebox-18")
+    for what in ("first", "again"):
+        begin, first, heard = time.perf_counter(), 0.0, 0.0
+        for chunk in model.stream(duration=duration, seed=0):
+            chunk.cpu()
+            if first:
+                heard += chunk.shape[-1] / model.config.sampling_rate
+            else:
+                first = time.perf_counter() - begin
+        rest = time.perf_counter() - begin - first
+        bench.emit(model="fastjukebox-18", what=what, first_sound_s=first, RTF=rest / heard if heard else None)
+
+
+def songs(bench: Bench) -> None:
+    """Sixteen songs at once against one."""
+    duration, count = (0.5, 2) if bench.toy else (20.0, 16)
+    model = bench.model("fastjukebox-18")
+    model.generate(duration=0.2 if bench.toy else 1.0, seed=0)
+    for number in (1, count):
+        reset_peak_memory(bench.device)
+        seconds = []
+        for _ in range(2):
+            begin = time.perf_counter()
+            model.generate(duration=duration, num_samples=number, seed=0)
+            wait(bench.device)
+            seconds.append(time.perf_counter() - begin)
+        bench.emit(
+            model="fastjukebox-18",
+            songs=number,
+            audio_s=duration * number,
+            first_s=seconds[0],
+            s=seconds[1],
+            peak_MB=peak_memory(bench.device) / 1e6,
+        )
+
+
+def profile(bench: Bench) -> None:
+    """Kernels of a fused step: how many, how long each."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    if bench.device != "cuda":
+        bench.emit(skipped="there is no GPU")
+        return
+    for level in (TOP, BOTTOM, MIDDLE):
+        prior, batch = bench.prior(bench.config("fastjukebox-18", level)), WINDOWS[level]
+        count = 2 * prior.config.block_ctx
+        with sampling_mode(prior):
+            conditioning, uniform = window_inputs(bench, prior, batch, count)
+            prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
+            inputs = (prior, conditioning, batch, SamplingSettings(), "fused")
+            sample_window(make_step(*inputs), prompt, uniform)
+            wait(bench.device)
+            with profiler(activities=[ProfilerActivity.CUDA]) as seen:
+                sample_window(make_step(*inputs), prompt, uniform)
+                wait(bench.device)
+        averages = seen.key_averages()
+        total = sum(event.self_device_time_total for event in averages)
+        number = sum(event.count for event in averages if event.self_device_time_total > 0)
+        bench.emit(level=level, windows=batch, kernel="all", us_a_step=total / count, a_step=number / count)
+        for event in sorted(averages, key=lambda event: -event.self_device_time_total)[:12]:
+            bench.emit(
+                level=level,
+                windows=batch,
+                kernel=event.key[:80],
+                us_a_step=event.self_device_time_total / count,
+                a_step=event.count / count,
+                us_each=event.self_device_time_total / max(event.count, 1),
+            )
+        del prior, inputs
+        bench.free()
+
+
+def published(bench: Bench) -> None:
+    """The published loop's steps, early, midway and late in a window."""
+    from benchmarks.generation import published_seconds
+
+    for level in (TOP, BOTTOM):
+        prior = bench.prior(bench.config("fastjukebox-18", level))
+        for batch in sorted({1, WINDOWS[level]}) if not bench.toy else (1,):
+            seconds = published_seconds(prior, batch)
+            bench.emit(level=level, model="fastjukebox-18", windows=batch, ms=[1e3 * second for second in seconds])
+        del prior
+        bench.free()
+
+
+def musicgen(bench: Bench) -> None:
+    """Seconds of MusicGen-small's architecture."""
+    from benchmarks.musicgen import measure_musicgen
+
+    if bench.toy:
+        bench.emit(skipped="it has one size")
+        return
+    seconds, parameters = measure_musicgen(30.0, bench.device, bench.dtype)
+    bench.emit(model="MusicGen-small's architecture", audio_s=30.0, s=seconds, parameters=parameters)
+
+
+def training(bench: Bench) -> None:
+    """Codes a second of training steps in bfloat16 autocast, with and without torch.compile."""
+    plan = [
+        ("fastjukebox-mini-9", TOP, 64, False),
+        ("fastjukebox-mini-9", BOTTOM, 48, False),
+        ("fastjukebox-18", TOP, 8, False),
+        ("fastjukebox-18", BOTTOM, 4, False),
+        ("fastjukebox-72", TOP, 4, True),
+    ]
+    for name, level, batch, checkpointing in plan[: 1 if bench.toy else None]:
+        for compile_it in (False, True) if bench.device == "cuda" else (False,):
+            attempt(bench, training_row, name, level, 2 if bench.toy else batch, checkpointing, compile_it)
+            torch.compiler.reset()
+            bench.free()
+
+
+def training_row(bench: Bench, name: str, level: int, batch: int, checkpointing: bool, compile_it: bool) -> None:
+    """One row of `training`."""
+    prior = bench.prior(bench.config(name, level), torch.float32).train()
+    config = prior.config
+    if checkpointing:
+        prior.gradient_checkpointing_enable()
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-4, fused=bench.device == "cuda")
+    codes = torch.randint(0, config.codebook_size, (batch, config.n_ctx), device=bench.device)
+    upper = None
+    if config.has_upper_level:
+        size = config.upper_codebook_size or config.codebook_size
+        upper = torch.randint(0, size, (batch, config.n_ctx // config.upper_ratio), device=bench.device)
+    model: Callable[..., Any] = torch.compile(prior) if compile_it else prior
+    reset_peak_memory(bench.device)
+    seconds = []
+    for _ in range(8):
+        begin = time.perf_counter()
+        with torch.autocast(bench.device, dtype=torch.bfloat16, enabled=bench.device == "cuda"):
+            loss = model(codes, upper_codes=upper, labels=codes).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        wait(bench.device)
+        seconds.append(time.perf_counter() - begin)
+    step = sorted(seconds[3:])[2]
+    parameters = sum(parameter.numel() for parameter in prior.parameters())
+    bench.emit(
+        level=level,
+        model=name,
+        batch=batch,
+        checkpointing=checkpointing,
+        compiled=compile_it,
+        step_ms=1e3 * step,
+        first_s=seconds[0],
+        codes_a_second=codes.numel() / step,
+        TFLOP_s=6 * parameters * codes.numel() / step / 1e12,
+        peak_MB=peak_memory(bench.device) / 1e6,
+    )
+
+
+def tune(bench: Bench) -> None:
+    """Step times of the fused engine by its choices: overlap, splits, block sizes. Not part of a whole run."""
+    from fast_jukebox.models.prior.engines import fused
+
+    if bench.device != "cuda":
+        bench.emit(skipped="there is no GPU")
+        return
+    blocks = fused.BLOCKS
+    variants: dict[tuple[int, int], list[dict[str, Any]]] = {
+        (TOP, 1): [
+            {},
+            {"overlap": False},
+            {"splits": 0},
+            {"splits": 2},
+            {"_PROGRAMS": 512},
+            {"_PROGRAMS": 128},
+            {"FEW_ROWS": 0},
+        ],
+        (BOTTOM, 46): [
+            {},
+            {"overlap": False},
+            *(
+                {"BLOCKS": ((1 << 30, *block),)}
+                for block in ((64, 16, 128, 4), (64, 32, 64, 6), (64, 32, 128, 3), (64, 64, 128, 4), (16, 32, 256, 3))
+            ),
+        ],
+        (MIDDLE, 12): [
+            {},
+            {"overlap": False},
+            *({"BLOCKS": ((1 << 30, *block),)} for block in ((16, 16, 128, 6), (16, 32, 256, 4), (16, 16, 512, 3))),
+        ],
+        (BOTTOM, 184): [
+            {},
+            *({"BLOCKS": ((1 << 30, *block),)} for block in ((64, 32, 128, 4), (128, 32, 64, 4), (128, 64, 64, 4))),
+        ],
+    }
+    plain = {"_PROGRAMS": fused._PROGRAMS, "FEW_ROWS": fused.FEW_ROWS, "BLOCKS": blocks}
+    for (level, batch), choices in variants.items():
+        prior = bench.prior(bench.config("fastjukebox-18", level))
+        for choice in choices:
+            options = {key: value for key, value in choice.items() if key in ("overlap", "splits")}
+            for key, value in plain.items():
+                setattr(fused, key, choice.get(key, value))
+            attempt(bench, tune_row, prior, batch, options, choice)
+            bench.free()
+        del prior
+        bench.free()
+
+
+@torch.no_grad()
+def tune_row(
+    bench: Bench, prior: FastJukeboxPrior, batch: int, options: dict[str, Any], choice: dict[str, Any]
+) -> None:
+    """Latency of a step of a program with some choices."""
+    from fast_jukebox.models.prior.engines.fused import FusedProgram
+
+    program = FusedProgram(prior, batch, SamplingSettings(), **options)
+    length = 4 * program.grain // 4 * 4
+    conditioning, uniform = window_inputs(bench, prior, batch, length + 4)
+    program.load(conditioning)
+    code = torch.zeros(batch, dtype=torch.int64, device=bench.device)
+    best = float("inf")
+    for _ in range(4):
+        wait(bench.device)
+        begin = time.perf_counter()
+        for start in range(0, length, program.grain):
+            program.run(code, 1 + start, uniform[:, start : start + program.grain])
+        wait(bench.device)
+        best = min(best, time.perf_counter() - begin)
+    bench.emit(level=prior.config.level, windows=batch, choice=str(choice), step_ms=1e3 * best / length)
+
+
+PARTS: dict[str, tuple[Callable[[Bench], None], int]] = {
+    "correctness": (correctness, 150),
+    "steps": (steps, 150),
+    "minute": (minute, 120),
+    "profile": (profile, 60),
+    "stream": (stream, 60),
+    "songs": (songs, 120),
+    "training": (training, 240),
+    "compiled": (compiled, 150),
+    "sequential": (sequential, 90),
+    "published": (published, 60),
+    "musicgen": (musicgen, 90),
+    "minute_by_graph": (minute_by_graph, 100),
+    "tune": (tune, 240),
+}
+"""Each part and the seconds that it may take, in the order of a whole run; `tune` is run by hand."""
+
+
+def attempt(bench: Bench, work: Callable[..., None], *arguments: Any) -> None:
+    """Do one measurement; what it raises becomes a row."""
+    try:
+        work(bench, *arguments)
+    except Exception as error:
+        traceback.print_exc()
+        named = [argument for argument in arguments if isinstance(argument, str | int | dict)]
+        bench.emit(failed=work.__name__, arguments=named, error=f"{type(error).__name__}: {error}"[:400])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See the module; returns 1 where a part failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, also on a CPU")
+    parser.add_argument("--list", action="store_true", help="print the parts of a whole run with their seconds")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join(f"{name} {seconds}" for name, (_, seconds) in PARTS.items() if name != "tune"))
+        return 0
+    unknown = [name for name in options.parts if name not in PARTS]
+    if unknown or not options.parts:
+        parser.error(f"PART must be of {', '.join(PARTS)}; got {unknown or 'none'}")
+    if options.toy and not torch.cuda.is_available():
+        from benchmarks.triton_interpreter import repair
+        from fast_jukebox.models.prior.engines import fused
+
+        repair()
+        if not fused.interpreted():
+            parser.error("--toy needs TRITON_INTERPRET=1 in the environment where there is no GPU")
+        fused._PROGRAMS = 2  # each costs the interpreter milliseconds
+    bench, failed = Bench(options.output, options.toy), False
+    for name in options.parts:
+        bench.part, begin = name, time.perf_counter()
+        try:
+            PARTS[name][0](bench)
+        except Exception as error:
+            traceback.print_exc()
+            failed = True
+            bench.emit(failed=name, error=f"{type(error).__name__}: {error}"[:400])
+        bench.emit(took_s=time.perf_counter() - begin)
+        bench.free()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Tables of what `benchmarks/gpu.sh` measured.
+
+    python -m benchmarks.gpu_tables runs/gpu
+    python -m benchmarks.gpu_tables runs/gpu docs/performance.md
+
+With a page, what stands in it between `<!-- gpu tables -->` and `<!-- end of gpu tables -->` is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- gpu tables -->", "<!-- end of gpu tables -->"
+
+TITLES = {
+    "correctness": "Fused steps against one pass in float32: largest difference of logits, as a share of the largest",
+    "steps": "Steps",
+    "compiled": "Steps by torch.compile",
+    "minute": "A minute of music",
+    "minute_by_graph": "A minute by the recorded engine",
+    "sequential": "In sequence",
+    "stream": "Streaming",
+    "songs": "Songs at once",
+    "profile": "Kernels of a fused step",
+    "training": "Training steps, bfloat16 autocast",
+    "published": "The published loop: ms a step early, midway and late in a window",
+    "musicgen": "MusicGen-small's architecture",
+    "tune": "Choices of the fused engine",
+}
+"""Parts in the order of the page."""
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run.
+
+    Raises:
+        ValueError: there are none.
+    """
+    path = folder / "results.jsonl"
+    if not path.is_file():
+        raise ValueError(f"there must be a file results.jsonl, made by benchmarks/gpu.sh, in {folder}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown of all parts; rows of a part that have other columns make another table."""
+    lines: list[str] = []
+    facts = next((row for row in rows if "machine" in row), None)
+    if facts is not None:
+        about = facts["machine"]
+        lines += [
+            f"On one {about.get('gpu', about['cpu'])}, torch {about['torch']}, transformers {about['transformers']}; "
+            f"reading bandwidth measured in the same run: {facts['bandwidth_GB_s']:,.0f} GB/s.",
+            "",
+        ]
+    for part, title in TITLES.items():
+        mine = [row for row in rows if row["part"] == part and not {"machine", "took_s", "skipped"} & set(row)]
+        if not mine:
+            continue
+        lines += [f"### {title}", ""]
+        header: list[str] = []
+        for row in mine:
+            names = [name for name in row if name != "part"]
+            if names != header:
+                header = names
+                lines += [""] if lines[-1] else []
+                lines += [
+                    "| " + " | ".join(name.replace("_", " ") for name in header) + " |",
+                    "|" + "---|" * len(header),
+                ]
+            lines.append("| " + " | ".join(cell(row[name]) for name in header) + " |")
+        lines.append("")
+    return "\n".join(lines).strip() + "\n"
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, list):
+        return " / ".join(cell(item) for item in value)
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def update(page: Path, text: str) -> None:
+    """Replace the page's tables.
+
+    Raises:
+        ValueError: the page has no place for them.
+    """
+    content = page.read_text(encoding="utf-8")
+    begin, end = content.find(BEGIN), content.find(END)
+    if begin < 0 or end < begin:
+        raise ValueError(f"{page} must have a line {BEGIN!r} and, after it, a line {END!r}")
+    page.write_text(content[: begin + len(BEGIN)] + "\n" + text + content[end:], encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of a run of benchmarks/gpu.sh")
+    parser.add_argument("page", type=Path, nargs="?", help="Markdown page to write the tables into")
+    options = parser.parse_args(arguments)
+    text = tables(read(options.folder))
+    if options.page is None:
+        print(text)
+    else:
+        update(options.page, text)
+
+
+if __name__ == "__main__":
+    main()
