@@ -1,24 +1,19 @@
-# /// script
-# dependencies = ["fast-jukebox[songs]"]
-# ///
-"""Make a compilation of songs to train on: J. S. Bach's chorales, played by a software synthesiser.
+#!/usr/bin/env python
+"""Make songs to train on: dance tunes, airs and chorales in the public domain, played by a software synthesiser.
 
-The scores are in the public domain and come with music21, the sounds with pretty_midi. The synthesiser is installed
-without its dependencies, because its optional player needs portaudio to build:
+Forty songs of every kind, each by an instrument that suits it:
 
-    pip install "fast-jukebox[songs]"
-    pip install --no-deps tinysoundfont
+    python examples/prepare_songs.py --output_dir songs/tunes --songs 40
 
-All 400 chorales, 4.8 hours of sound (680 MB), made in 8 minutes on one core:
+All of J. S. Bach's chorales in four voices, 4.5 hours of sound:
 
-    python examples/prepare_songs.py --output_dir songs
+    python examples/prepare_songs.py --output_dir songs/chorales --collections chorales --voices 4 --songs 400 \
+        --instruments piano "church organ" "reed organ" strings choir
 
-Eight of them, by the church organ, in their own keys:
-
-    python examples/prepare_songs.py --output_dir songs-organ --limit 8 --instruments "church organ" \
-        --lowest_transposition 0 --highest_transposition 0
-
-Run again, it keeps what is finished and goes on.
+The scores come with music21 (`--collections oneill ryan chorales`; docs/songs.md tells of their terms), and are read
+once, into `scores.jsonl.gz` beside the songs. A row of metadata.jsonl names the song's kind (`genre`), instrument
+(`artist`), key, tempo, split and licences. `--soundfont` plays another soundfont than pretty_midi's. Run the same
+command again to go on after an interruption: what is finished is kept.
 """
 
 from __future__ import annotations
@@ -26,60 +21,99 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from transformers import HfArgumentParser
+from fast_jukebox.data.tunes.performing import INSTRUMENTS
+from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores, splits_of
+from fast_jukebox.data.tunes.rendering import render_songs
+from fast_jukebox.data.tunes.scores import GENRES, load_scores, save_scores
+from fast_jukebox.training.arguments import parse_arguments
 
-from fast_jukebox.data.chorales import GENERAL_MIDI_PROGRAMS, ChoraleRecipe, render_chorales
-
-_DEFAULT = ChoraleRecipe()
+_DEFAULT = SongRecipe()
 
 
 @dataclass
 class SongArguments:
-    """What to render, and how."""
+    """Which songs, and how they are played."""
 
-    output_dir: str = field(metadata={"help": "Folder for the FLAC files and metadata.jsonl; made where missing."})
-    limit: int | None = field(default=None, metadata={"help": "Render the first so many scores only."})
-    seed: int = field(default=_DEFAULT.seed, metadata={"help": "Of each song's instrument, key and tempo."})
+    output_dir: str = field(metadata={"help": "Folder of the songs and their metadata.jsonl."})
+    songs: int | None = field(default=None, metadata={"help": "How many; by default every score once."})
+    collections: list[str] = field(
+        default_factory=lambda: ["oneill", "ryan", "chorales"], metadata={"help": "Also: aird."}
+    )
+    scores: str | None = field(
+        default=None, metadata={"help": "File of scores; by default scores.jsonl.gz in the folder, made if missing."}
+    )
+    genres: list[str] = field(
+        default_factory=lambda: list(GENRES), metadata={"help": f"Kinds that are played. Among: {', '.join(GENRES)}."}
+    )
     instruments: list[str] = field(
-        default_factory=lambda: list(_DEFAULT.instruments),
-        metadata={"help": f"One of them plays each song. Among: {', '.join(GENERAL_MIDI_PROGRAMS)}."},
+        default_factory=lambda: list(_DEFAULT.instruments), metadata={"help": f"Among: {', '.join(INSTRUMENTS)}."}
     )
-    voices: int | None = field(
-        default=_DEFAULT.voices, metadata={"help": "Play the highest so many voices only; 1 is the melody alone."}
-    )
+    soundfont: str | None = field(default=None, metadata={"help": "An .sf2 or .sf3 file; pretty_midi's by default."})
+    voices: int | None = field(default=1, metadata={"help": "Play the highest so many voices only."})
+    balance: float = field(default=0.5, metadata={"help": "0 plays each score equally often, 1 each kind."})
+    seed: int = field(default=0, metadata={"help": "Of each song's instrument, key, tempo and unevenness."})
+    human: float = field(default=_DEFAULT.human, metadata={"help": "0 plays as written, 1 as unevenly as a person."})
     lowest_transposition: int = field(default=_DEFAULT.transpositions[0], metadata={"help": "In semitones."})
     highest_transposition: int = field(default=_DEFAULT.transpositions[1], metadata={"help": "In semitones."})
-    slowest_bpm: int = field(default=_DEFAULT.bpm[0], metadata={"help": "Quarter notes a minute."})
-    fastest_bpm: int = field(default=_DEFAULT.bpm[1], metadata={"help": "Quarter notes a minute."})
     sampling_rate: int = field(default=_DEFAULT.sampling_rate, metadata={"help": "Samples a second."})
+    longest: float = field(default=_DEFAULT.longest, metadata={"help": "Seconds of a song, at most."})
+    test_fraction: float = field(default=0.08, metadata={"help": "Of the tunes, that are held out."})
+    processes: int | None = field(default=None, metadata={"help": "That play; by default one a core."})
+    scores_only: bool = field(default=False, metadata={"help": "Read the scores into their file, and play nothing."})
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Render the songs and print what came of it."""
-    (args,) = HfArgumentParser(SongArguments).parse_args_into_dataclasses(arguments)
-    recipe = ChoraleRecipe(
+    (args,) = parse_arguments((SongArguments,), arguments)
+    recipe = SongRecipe(
         seed=args.seed,
+        genres=tuple(args.genres),
         instruments=tuple(args.instruments),
         voices=args.voices,
         transpositions=(args.lowest_transposition, args.highest_transposition),
-        bpm=(args.slowest_bpm, args.fastest_bpm),
+        human=args.human,
         sampling_rate=args.sampling_rate,
+        longest=args.longest,
     )
-    report = render_chorales(args.output_dir, recipe, limit=args.limit)
-    for word, reasons in (("Skipped", report.skipped), ("FAILED", report.failed)):
-        for name, reason in reasons.items():
-            print(f"{word} {name}: {reason}")
+    if args.songs is not None and args.songs < 1:
+        raise ValueError(f"`songs` must be at least 1, got {args.songs}")
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(args.scores) if args.scores else folder / "scores.jsonl.gz"
+    if not path.exists():
+        found, skipped = read_scores(args.collections)
+        save_scores(path, found)
+        for name, reason in skipped.items():
+            print(f"Left out {name}: {reason}")
+    scores = [score for score in load_scores(path) if score.genre in recipe.genres]
+    if not scores:
+        raise ValueError(f"{path} holds no score of the kinds {', '.join(recipe.genres)}")
+    if args.scores_only:
+        print(json.dumps({"scores": len(scores), "genres": Counter(score.genre for score in scores)}, indent=2))
+        return
+    if args.songs is None:
+        plan = [(score, 0) for score in scores]
+    else:
+        plan = plan_performances(scores, args.songs, seed=args.seed, balance=args.balance)
+    report = render_songs(
+        folder,
+        plan,
+        splits_of(scores, args.test_fraction),
+        recipe,
+        soundfont=args.soundfont,
+        processes=args.processes,
+    )
+    for name, reason in report.failed.items():
+        print(f"FAILED {name}: {reason}")
     summary = {
         "output_dir": args.output_dir,
         "songs": len(report.songs),
         "rendered_now": report.rendered,
-        "skipped": len(report.skipped),
         "failed": len(report.failed),
         "seconds": round(report.seconds, 3),
-        "split": Counter(song["split"] for song in report.songs),
-        "instruments": Counter(song["instruments"][0] for song in report.songs),
-        "mode": Counter(song["mode"] for song in report.songs),
+        **{name: Counter(song[name] for song in report.songs) for name in ("split", "genre", "artist", "mode")},
         "fewest_notes_heard": min((song["notes_heard"] for song in report.songs), default=None),
         "largest_jump": max((song["largest_jump"] for song in report.songs), default=None),
         "largest_click": max((song["click"] for song in report.songs), default=None),

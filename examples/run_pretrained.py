@@ -1,14 +1,20 @@
 #!/usr/bin/env python
-"""Make the embedded default model, from nothing to its card, in one command.
+"""Make the embedded default model in one command: songs, codes, priors, the whole model and its card.
 
-    python examples/run_pretrained.py --output_dir runs/pretrained
+    python examples/run_pretrained.py --output_dir runs/pretrained --max_minutes 120
 
-Renders the chorales, trains each level of the VQ-VAE on them, renders their melodies (the soprano alone), trains each
-prior on the melodies' codes (levels side by side, one process each), joins them, measures the result on held-out
-melodies and writes its card. Every stage that is done is kept and one that was interrupted goes on from its last
-checkpoint: run the same command again. `--install` puts the result in place of what `pipeline("fast-jukebox")` loads.
-Budgets are steps a level, bottom first; the defaults are those of two CPU cores in about two hours, for which four
-voices are too much. docs/pretrained.md tells why, and what to give a GPU.
+on the CPU, or on a rented GPU:
+
+    python examples/run_pretrained.py --device cuda --max_minutes 8 --output_dir runs/pretrained
+
+Plays dance tunes, airs and the melodies of chorales on all cores and encodes them meanwhile; the priors are trained
+side by side against the clock as soon as the first songs are encoded: the top one on labels (genre and instrument), the
+two below it, and with `--voices_fraction` a further top prior on chorales in four voices. `--start_from FOLDER` begins
+with the weights there (`top`, `middle`, `bottom`, `voices`, each `.safetensors`), which is what `--output_dir/weights`
+holds at the end. The VQ-VAE is the embedded one, another (`--vqvae`), or trained first (`--train_vqvae`).
+
+Run the same command again to go on: songs that are encoded are kept, and trainings begin at their last checkpoints.
+`--install` puts the result in place of what `pipeline("fast-jukebox")` loads. docs/pretrained.md tells more.
 """
 
 from __future__ import annotations
@@ -19,21 +25,38 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from threading import Event, Thread
 
-from fast_jukebox import FastJukeboxModel, FastJukeboxVQVAE
-from fast_jukebox.data.chorales import ChoraleRecipe, render_chorales
-from fast_jukebox.data.codes import encode_songs
-from fast_jukebox.data.songs import load_songs
+import torch
+from safetensors.torch import save_file
+
+from fast_jukebox import (
+    FastJukeboxConfig,
+    FastJukeboxModel,
+    FastJukeboxPrior,
+    FastJukeboxProcessor,
+    FastJukeboxVQVAE,
+)
+from fast_jukebox.data.labels import labelled_config
+from fast_jukebox.data.tunes.encoding import SongEncoder
+from fast_jukebox.data.tunes.performing import SUITED
+from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores, splits_of
+from fast_jukebox.data.tunes.rendering import render_songs
+from fast_jukebox.data.tunes.scores import Score, load_scores, save_scores
+from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side
 from fast_jukebox.training.vqvae import merge_levels
 
 EXAMPLES = Path(__file__).resolve().parent
-LEVELS = (0, 1, 2)
+EMBEDDED = Path(str(resources.files("fast_jukebox") / "pretrained"))
+LEVELS = {"bottom": 0, "middle": 1, "top": 2, "voices": 2}
+VOICES_INSTRUMENTS = ("piano",)
 
 
 @dataclass
@@ -41,37 +64,46 @@ class RecipeArguments:
     """What to spend, and where."""
 
     output_dir: str = field(metadata={"help": "Folder of all stages."})
-    songs: str | None = field(
-        default=None, metadata={"help": "Songs to train the VQ-VAE on, in place of the chorales."}
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda."})
+    max_minutes: float = field(default=120.0, metadata={"help": "Of the whole recipe, its evaluation apart."})
+    reserve_seconds: float = field(default=30.0, metadata={"help": "Of these, kept for saving at the end."})
+    scores: str | None = field(default=None, metadata={"help": "File of scores; made of music21's corpus if missing."})
+    collections: list[str] = field(
+        default_factory=lambda: ["oneill", "ryan", "chorales"], metadata={"help": "Scores that are read: see docs."}
     )
-    prior_songs: str | None = field(
-        default=None, metadata={"help": "Songs to train the priors on, in place of the melodies."}
-    )
-    limit: int | None = field(default=None, metadata={"help": "Render so many scores for the VQ-VAE only."})
-    prior_limit: int | None = field(default=125, metadata={"help": "Render so many scores for the priors only."})
-    prior_voices: int | None = field(default=1, metadata={"help": "Voices that the priors' songs have, from the top."})
-    prior_instruments: list[str] = field(
-        default_factory=lambda: ["piano", "church organ", "reed organ"], metadata={"help": "That play them."}
-    )
-    preset: str = field(default="fastjukebox-mini-9", metadata={"help": "Named size."})
-    vqvae_steps: list[int] = field(default_factory=lambda: [1500, 1900, 1500], metadata={"help": "Steps a level."})
-    vqvae_batch_size: int = field(default=4, metadata={"help": "Windows in a VQ-VAE step."})
-    vqvae_window: int = field(default=32768, metadata={"help": "Samples in a VQ-VAE window."})
-    vqvae_learning_rate: float = field(default=8e-4, metadata={"help": "Peak of the VQ-VAE's cosine schedule."})
-    prior_steps: list[int] = field(default_factory=lambda: [600, 1000, 1300], metadata={"help": "Steps a level."})
-    prior_batch_sizes: list[int] = field(default_factory=lambda: [2, 2, 4], metadata={"help": "Windows in a step."})
-    prior_learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak of the priors' cosine schedule."})
+    soundfont: str | None = field(default=None, metadata={"help": "An .sf2 or .sf3 file; pretty_midi's by default."})
+    voices_soundfont: str | None = field(default=None, metadata={"help": "Another one for four voices."})
+    songs: int = field(default=3300, metadata={"help": "Performances of tunes and melodies."})
+    voices_songs: int = field(default=1200, metadata={"help": "Performances of chorales in four voices."})
+    song_fraction: float = field(default=0.3, metadata={"help": "Of the time, after which no song is begun."})
+    longest: float = field(default=90.0, metadata={"help": "Seconds of a song, at most."})
+    processes: int | None = field(default=None, metadata={"help": "That play songs; by default one a core, less one."})
+    start_from: str | None = field(default=None, metadata={"help": "Folder of weights to begin with."})
+    vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name; the embedded model's by default."})
+    train_vqvae: bool = field(default=False, metadata={"help": "Train the VQ-VAE first, on half of the time."})
+    preset: str = field(default="fastjukebox-mini-9", metadata={"help": "Named size of all but the top priors."})
+    top_width: int = field(default=256, metadata={"help": "Width of the top prior."})
+    voices_width: int = field(default=384, metadata={"help": "Width of the four-voice top prior."})
+    top_layers: int = field(default=12, metadata={"help": "Layers of the top priors."})
+    top_fraction: float = field(default=0.45, metadata={"help": "Of the training, for the top prior."})
+    middle_fraction: float = field(default=0.15, metadata={"help": "Of the training, for the middle prior."})
+    bottom_fraction: float = field(default=0.15, metadata={"help": "Of the training, for the bottom prior."})
+    voices_fraction: float = field(default=0.0, metadata={"help": "Of the training, for the four-voice top prior."})
+    top_batch_size: int = field(default=4, metadata={"help": "Windows in a step of the top priors."})
+    batch_size: int = field(default=2, metadata={"help": "Windows in a step of the others."})
+    learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak of the priors' schedules."})
+    warmup_steps: int = field(default=100, metadata={"help": "Steps to the peak."})
+    label_dropout: float = field(default=0.1, metadata={"help": "How often the top prior is told no labels."})
+    compile_layers: bool = field(default=False, metadata={"help": "Compile the priors' layers; for GPUs."})
+    eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+    vqvae_songs: int = field(default=350, metadata={"help": "Chorales that the VQ-VAE is trained on."})
     temperatures: list[float] = field(
-        default_factory=lambda: [0.8, 0.85, 0.9],
-        metadata={"help": "Sampling temperature that the model is saved with."},
+        default_factory=lambda: [0.8, 0.85, 0.98], metadata={"help": "Sampling temperatures that the model gets."}
     )
-    processes: int = field(default=2, metadata={"help": "Trainings side by side."})
-    save_steps: int = field(default=250, metadata={"help": "Steps between checkpoints."})
-    eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation during training."})
+    evaluate: bool = field(default=True, metadata={"help": "Measure the model and write its card at the end."})
     evaluation_windows: int = field(default=64, metadata={"help": "Held-out windows that each prior predicts."})
-    evaluation_songs: int | None = field(default=None, metadata={"help": "Use the first so many held-out songs only."})
-    evaluation_samples: int = field(default=4, metadata={"help": "Songs to sample and listen to."})
-    evaluation_duration: float = field(default=10.0, metadata={"help": "Seconds of each of them."})
+    evaluation_samples: int = field(default=24, metadata={"help": "Songs to sample and listen to."})
+    evaluation_duration: float = field(default=20.0, metadata={"help": "Seconds of each of them."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
     install: bool = field(default=False, metadata={"help": "Make the result the package's embedded default."})
 
@@ -79,161 +111,351 @@ class RecipeArguments:
 def main(arguments: list[str] | None = None) -> Path:
     """Run every stage that is not done; returns the folder of the finished model."""
     (args,) = parse_arguments((RecipeArguments,), arguments)
+    began = time.time()
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    songs, prior_songs = make_songs(output, args)
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
+    end = began + 60 * args.max_minutes - args.reserve_seconds
+    scores = find_scores(output, args)
+    say(began, f"{len(scores)} scores; trains until {end - began:.0f} s on {machine(device)}")
+    if args.train_vqvae:
+        train_vqvae(output, scores, args, began + (end - began) / 2, device)
+    vqvae = find_vqvae(output, args)
+    prepare_configs(output, scores, args)
+    priors = [name for name in LEVELS if getattr(args, f"{name}_fraction") > 0]
+    begin = time.time()
+    jobs = prior_jobs(output, priors, args, begin, end, device)
+    weights = output / "weights"
+    weights.mkdir(exist_ok=True)
 
-    run_side_by_side([vqvae_command(output, songs, level, args) for level in LEVELS], args.processes)
-    vqvae = join_vqvae(output)
-    encode_songs(load_songs(prior_songs), vqvae, output / "codes")
-    # The top prior takes longest, so it starts first.
-    run_side_by_side([prior_command(output, level, args) for level in reversed(LEVELS)], args.processes)
+    def finish(job: TrainingJob) -> None:
+        name = job.folder.name.removeprefix("prior-")
+        save_weights(job.folder, weights / f"{name}.safetensors")
+        facts = json.loads((job.folder / "eval_results.json").read_text(encoding="utf-8"))
+        say(began, f"{name}: {facts['eval_bits_per_code']:.4f} bits a code held out")
 
-    model = FastJukeboxModel.from_levels(vqvae=output / "vqvae", priors=[output / f"prior-{level}" for level in LEVELS])
-    model.generation_config.temperature = args.temperatures
-    model.save_pretrained(output / "model")
-    (output / "training.json").write_text(json.dumps(training_facts(output, args), indent=2), encoding="utf-8")
-    subprocess.run(evaluation_command(output, prior_songs, args), check=True)
+    failures: list[BaseException] = []
+    stop = Event()
+
+    def train() -> None:
+        try:
+            run_side_by_side(jobs, len(jobs), finish, stop)
+        except RuntimeError as error:
+            failures.append(error)
+
+    trainings = Thread(target=train)
+    trainings.start()  # the priors are compiled while the first songs are played
+    try:
+        encode_songs(output, scores, vqvae.to(device), args, begin + args.song_fraction * (end - begin), began)
+        trainings.join()
+    except BaseException:
+        stop.set()
+        trainings.join()
+        raise
+    facts = training_facts(output, priors, args, device)
+    (output / "training.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    pack_logs(output, weights / "run.tar.gz")
+    model = join_model(output, vqvae.to("cpu"), args)
+    if failures:
+        raise failures[0]
+    say(began, f"the model is in {model}, its priors' weights in {weights}")
+    if args.evaluate:
+        subprocess.run(evaluation_command(output, args), check=True)
     if args.install:
-        install(output / "model")
-    return output / "model"
+        install(model)
+    return model
 
 
-def make_songs(output: Path, args: RecipeArguments) -> tuple[Path, Path]:
-    """The songs of the VQ-VAE and of the priors, rendered where they are neither named nor finished."""
-    melodies = ChoraleRecipe(
+def say(began: float, text: str) -> None:
+    """Print a line with the seconds since the start."""
+    print(f"[{time.time() - began:6.1f} s] {text}", flush=True)
+
+
+def find_scores(output: Path, args: RecipeArguments) -> list[Score]:
+    """The scores of the file that is named or was made before, else read and saved."""
+    path = Path(args.scores) if args.scores else output / "scores.jsonl.gz"
+    if not path.exists():
+        scores, _ = read_scores(args.collections)
+        save_scores(path, scores)
+    return load_scores(path)
+
+
+def recipes(args: RecipeArguments) -> dict[str, SongRecipe]:
+    """How the songs of each folder of codes are played."""
+    return {
+        "melodies": SongRecipe(seed=args.seed, longest=args.longest),
+        "voices": SongRecipe(
+            seed=args.seed,
+            genres=("chorale",),
+            instruments=VOICES_INSTRUMENTS,
+            voices=None,
+            human=0.25,
+            transpositions=(-5, 6),
+            longest=args.longest,
+        ),
+    }
+
+
+def encode_songs(
+    output: Path, scores: list[Score], vqvae: FastJukeboxVQVAE, args: RecipeArguments, stop_at: float, began: float
+) -> None:
+    """Play and encode what the priors are trained on: some of each kind first, then the rest until `stop_at`."""
+    splits = splits_of(scores)
+    plans = {"melodies": plan_both(scores, splits, args.songs, args.seed)}
+    chorales = [score for score in scores if score.genre == "chorale"]
+    if args.voices_fraction > 0 and chorales:
+        plans["voices"] = plan_both(chorales, splits, args.voices_songs, args.seed)
+    first = {name: beginning(plan, splits, 8 if name == "melodies" else 4) for name, plan in plans.items()}
+    own = recipes(args)
+    fonts = {"melodies": args.soundfont, "voices": args.voices_soundfont or args.soundfont}
+    with SongEncoder(vqvae, processes=args.processes, longest=args.longest) as encoder:
+        for part in (first, plans):
+            for name, plan in part.items():
+                # The four voices have a fifth of the songs: the melodies may use what is left of the time.
+                limit = stop_at - 0.2 * (stop_at - time.time()) if part is plans and len(plans) > 1 else stop_at
+                report = encoder.encode(
+                    plan,
+                    splits,
+                    own[name],
+                    output / "codes" / name,
+                    soundfont=fonts[name],
+                    stop_at=limit if name == "melodies" else stop_at,
+                    progress=False,
+                )
+                counts = ", ".join(f"{split}: {len(rows)}" for split, rows in report.songs.items())
+                say(began, f"{name}: {report.hours:.2f} h encoded ({counts}; {len(report.failed)} failed)")
+
+
+def plan_both(scores: list[Score], splits: dict[str, str], count: int, seed: int) -> list[tuple[Score, int]]:
+    """Performances to train on, and a twelfth as many held-out ones, but at least four."""
+    plan = []
+    for split, number in (("test", max(4, count // 12)), ("train", count - count // 12)):
+        own = [score for score in scores if splits[score.name] == split]
+        plan += plan_performances(own, number, seed=seed) if own else []
+    return plan
+
+
+def beginning(plan: list[tuple[Score, int]], splits: dict[str, str], batches: int) -> list[tuple[Score, int]]:
+    """The first held-out performances and the first others, enough to begin with."""
+    parts: dict[str, list[tuple[Score, int]]] = {"test": [], "train": []}
+    for score, take in plan:
+        parts[splits[score.name]].append((score, take))
+    return parts["test"][: 8 * batches] + parts["train"][: 16 * batches]
+
+
+def train_vqvae(output: Path, scores: list[Score], args: RecipeArguments, stop_at: float, device: torch.device) -> None:
+    """Train each level of a VQ-VAE on rendered chorales in four voices, and join them."""
+    folder = output / "vqvae"
+    if (folder / "config.json").exists():
+        return
+    chorales = [score for score in scores if score.genre == "chorale"]
+    recipe = SongRecipe(
         seed=args.seed,
-        voices=args.prior_voices,
-        instruments=tuple(args.prior_instruments or ChoraleRecipe().instruments),
+        genres=("chorale",),
+        voices=None,
+        instruments=("piano", "church organ", "reed organ", "strings", "choir"),
     )
-    folders = []
-    for named, name, recipe, limit in (
-        (args.songs, "chorales", ChoraleRecipe(seed=args.seed), args.limit),
-        (args.prior_songs, "melodies", melodies, args.prior_limit),
-    ):
-        if not named:
-            render_chorales(output / name, recipe, limit=limit)
-        folders.append(Path(named) if named else output / name)
-    return folders[0], folders[1]
-
-
-def vqvae_command(output: Path, songs: Path, level: int, args: RecipeArguments) -> tuple[Path, list[str]]:
-    """The folder and the command of one level of the VQ-VAE."""
-    folder = output / f"vqvae-{level}"
+    songs = output / "chorales"
+    render_songs(
+        songs, plan_both(chorales, splits_of(scores), args.vqvae_songs, args.seed), splits_of(scores), recipe,
+        soundfont=args.soundfont, processes=args.processes,
+    )  # fmt: skip
     options = {
-        "songs": songs,
-        "preset": args.preset,
-        "levels": level,
-        "window": args.vqvae_window,
-        "max_steps": args.vqvae_steps[level],
-        "per_device_train_batch_size": args.vqvae_batch_size,
-        "learning_rate": args.vqvae_learning_rate,
-        "warmup_steps": 50,
+        "songs": songs, "preset": args.preset, "window": 32768, "per_device_train_batch_size": 4,
+        "learning_rate": 8e-4, "warmup_steps": 50, "per_device_eval_batch_size": 4,
+    }  # fmt: skip
+    levels = {level: output / f"vqvae-{level}" for level in range(3)}
+    shared = shared_options(args, device) | options | {"stop_at": stop_at}
+    jobs = [
+        TrainingJob(path, command("run_vqvae.py", shared | {"output_dir": path, "levels": level}))
+        for level, path in levels.items()
+    ]
+    run_side_by_side(jobs, len(jobs))
+    merge_levels([FastJukeboxVQVAE.from_pretrained(path) for path in levels.values()]).save_pretrained(folder)
+
+
+def find_vqvae(output: Path, args: RecipeArguments) -> FastJukeboxVQVAE:
+    """The VQ-VAE that encodes."""
+    source = args.vqvae or (output / "vqvae" if args.train_vqvae else EMBEDDED)
+    return FastJukeboxVQVAE.from_pretrained(source, dtype=torch.float32)
+
+
+def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) -> None:
+    """Write the configuration of each prior, and what the labelled one needs to know of names, into `configs`."""
+    for name, level in LEVELS.items():
+        folder = output / "configs" / name
+        config = FastJukeboxConfig.preset(args.preset).prior_configs[level]
+        if level == 2:
+            config.hidden_size = args.top_width if name == "top" else args.voices_width
+            config.num_hidden_layers, config.num_attention_heads = args.top_layers, 4
+        if name == "top":
+            rows = label_rows(scores, recipes(args)["melodies"])
+            vocabulary = LabelVocabulary.from_metadata(rows)
+            config = labelled_config(config, vocabulary, longest=args.longest)
+            FastJukeboxProcessor.from_metadata(rows, config).save_pretrained(folder)
+        config.validate()
+        config.save_pretrained(folder)
+
+
+def label_rows(scores: list[Score], recipe: SongRecipe) -> list[dict[str, str]]:
+    """Every pair of genre and instrument that the recipe plays."""
+    genres = sorted({score.genre for score in scores} & set(recipe.genres))
+    return [
+        {"artist": artist, "genre": genre}
+        for genre in genres
+        for artist in [name for name in recipe.instruments if name in SUITED[genre]] or recipe.instruments
+    ]
+
+
+def prior_jobs(
+    output: Path, priors: list[str], args: RecipeArguments, begin: float, end: float, device: torch.device
+) -> list[TrainingJob]:
+    """The trainings of the priors, each of which ends when it has had its fraction of the device."""
+    folders = {name: output / f"prior-{name}" for name in priors}
+    open_ = {
+        name: getattr(args, f"{name}_fraction") for name in priors if not (folders[name] / "eval_results.json").exists()
     }
-    return folder, training_command("run_vqvae.py", folder, options, args)
+    times = finish_times(open_, begin, end) if open_ else {}
+    jobs = []
+    for name in priors:
+        top = LEVELS[name] == 2
+        size = args.top_batch_size if top else args.batch_size
+        options: dict[str, object] = {
+            "output_dir": folders[name],
+            "codes": output / "codes" / ("voices" if name == "voices" else "melodies"),
+            "config_name": output / "configs" / name,
+            "level": LEVELS[name],
+            "device_codes": "true",
+            "wait_minutes": args.max_minutes,
+            "per_device_train_batch_size": size,
+            "per_device_eval_batch_size": size,
+            "max_eval_windows": -(-args.eval_windows // size) * size,
+            "learning_rate": args.learning_rate,
+            "warmup_steps": args.warmup_steps,
+            "weight_decay": 0.05,
+            "adam_beta2": 0.95,
+            "optim": "adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
+            "compile_layers": args.compile_layers,
+            "stop_at": times.get(name, end),
+        }
+        if not top and args.voices_fraction > 0:
+            options["more_codes"] = output / "codes" / "voices"
+        if name == "top":
+            options["label_dropout"] = args.label_dropout
+        start = None if args.start_from is None else find_weights(Path(args.start_from), name)
+        if start is not None:
+            options["initial_weights"] = start
+        environment = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+        fallback = ["--compile_layers", "false"] if args.compile_layers else None
+        jobs.append(
+            TrainingJob(
+                folders[name], command("run_prior.py", shared_options(args, device) | options), fallback, environment
+            )
+        )
+    return jobs
 
 
-def prior_command(output: Path, level: int, args: RecipeArguments) -> tuple[Path, list[str]]:
-    """The folder and the command of one prior."""
-    folder = output / f"prior-{level}"
-    options = {
-        "codes": output / "codes",
-        "preset": args.preset,
-        "level": level,
-        "max_steps": args.prior_steps[level],
-        "per_device_train_batch_size": args.prior_batch_sizes[level],
-        "learning_rate": args.prior_learning_rate,
-        "warmup_steps": 100,
-        "weight_decay": 0.01,
-        "adam_beta2": 0.95,
-    }
-    return folder, training_command("run_prior.py", folder, options, args)
+def find_weights(folder: Path, name: str) -> Path | None:
+    """The file of weights that a prior begins with."""
+    names = {"top": ("top", "top-melody"), "voices": ("voices", "top-full")}.get(name, (name,))
+    return next((path for path in (folder / f"{own}.safetensors" for own in names) if path.exists()), None)
 
 
-def training_command(script: str, folder: Path, options: dict[str, object], args: RecipeArguments) -> list[str]:
-    """A training script's command line with what both have in common."""
-    shared = {
-        "output_dir": folder,
-        "lr_scheduler_type": "cosine",
-        "per_device_eval_batch_size": 4,
-        "max_eval_windows": args.eval_windows,
-        "eval_strategy": "steps",
-        "eval_steps": args.save_steps,
-        "save_steps": args.save_steps,
+def shared_options(args: RecipeArguments, device: torch.device) -> dict[str, object]:
+    """Options of every training script."""
+    return {
+        "clock_evaluations": 6,
         "save_total_limit": 1,
-        "logging_steps": max(1, args.save_steps // 10),
-        "disable_tqdm": True,
+        "logging_steps": 20,
+        "disable_tqdm": "true",
         "seed": args.seed,
         "resume_from_checkpoint": "true",
+        "bf16": "true" if device.type == "cuda" else "false",
+        "use_cpu": "true" if device.type == "cpu" else "false",
     }
-    pairs = [part for name, value in (options | shared).items() for part in (f"--{name}", str(value))]
+
+
+def command(script: str, options: dict[str, object]) -> list[str]:
+    """A training script's command line."""
+    pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return [sys.executable, str(EXAMPLES / script), *pairs]
 
 
-def run_side_by_side(jobs: list[tuple[Path, list[str]]], processes: int) -> None:
-    """Run the commands whose folder has no final evaluation yet, `processes` at a time, logs beside their folders."""
-
-    def run(job: tuple[Path, list[str]]) -> None:
-        folder, command = job
-        if (folder / "eval_results.json").exists():
-            return
-        print(f"{time.strftime('%H:%M:%S')} {folder.name}: training, log in {folder}.log", flush=True)
-        with open(f"{folder}.log", "a", encoding="utf-8") as log:
-            outcome = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
-        if outcome.returncode:
-            raise RuntimeError(f"{folder.name} ended with code {outcome.returncode}: see {folder}.log")
-
-    # Processes that share the cores out between them do not wait for each other's threads.
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-    with ThreadPoolExecutor(processes) as pool:
-        list(pool.map(run, jobs))
+def save_weights(folder: Path, path: Path) -> None:
+    """The weights of a trained prior in float16, as one file that `--start_from` takes."""
+    prior = FastJukeboxPrior.from_pretrained(folder, dtype=torch.float32)
+    tensors = {name: tensor.half().contiguous() for name, tensor in prior.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, temporary)
+    temporary.replace(path)
 
 
-def join_vqvae(output: Path) -> FastJukeboxVQVAE:
-    """The VQ-VAE of the levels that were trained apart, saved."""
-    folder = output / "vqvae"
-    if not (folder / "config.json").exists():
-        levels = [FastJukeboxVQVAE.from_pretrained(output / f"vqvae-{level}") for level in LEVELS]
-        merge_levels(levels).save_pretrained(folder)
-    return FastJukeboxVQVAE.from_pretrained(folder)
+def join_model(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Path:
+    """The whole model in float16, in files of at most 15 MB; with four voices, a second one beside it."""
+    for name in ("top", "voices"):
+        parts = [output / f"prior-{part}" for part in ("bottom", "middle", name)]
+        if not all((part / "eval_results.json").exists() for part in parts):
+            continue
+        model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=parts)
+        model.generation_config.temperature = args.temperatures
+        folder = output / ("model" if name == "top" else "model-voices")
+        model.half().save_pretrained(folder, max_shard_size="15MB")
+        vqvae.float()
+    return output / "model"
 
 
-def training_facts(output: Path, args: RecipeArguments) -> dict[str, object]:
-    """What the card tells of the training: budgets, time and final figures of each part, from the runs' own logs."""
-    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "machine": machine()}
-    if not args.songs and not args.prior_songs:
-        facts["songs"] = "chorales"
-        facts["prior_voices"] = args.prior_voices
-        facts["prior_instruments"] = args.prior_instruments
-    for part in ("vqvae", "prior"):
-        for level in LEVELS:
-            folder = output / f"{part}-{level}"
-            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            results = json.loads((folder / "train_results.json").read_text(encoding="utf-8"))
-            facts[f"{part}-{level}"] = {
-                "steps": state["global_step"],
-                "batch_size": state["train_batch_size"],
-                "seconds": round(results["train_runtime"]),
-            }
+def pack_logs(output: Path, path: Path) -> None:
+    """Everything small that tells of the run, in one archive: configurations, names, logs, metrics."""
+    with tarfile.open(path, "w:gz") as archive:
+        for file in sorted([*output.glob("*.log"), *output.glob("*.json"), *output.glob("configs/*/*")]):
+            archive.add(file, file.relative_to(output))
+        for file in sorted(output.glob("prior-*/*.json")):
+            archive.add(file, file.relative_to(output))
+
+
+def training_facts(output: Path, priors: list[str], args: RecipeArguments, device: torch.device) -> dict[str, object]:
+    """What the card tells of the training: settings, time and final metrics of each part, from the runs' own logs."""
+    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "machine": machine(device)}
+    if args.start_from:
+        facts["start"] = "weights of an earlier training"
+    for name in priors:
+        folder = output / f"prior-{name}"
+        if not (folder / "eval_results.json").exists():
+            continue
+        state, results, metrics = (
+            json.loads((folder / file).read_text(encoding="utf-8"))
+            for file in ("trainer_state.json", "train_results.json", "eval_results.json")
+        )
+        key = "prior-voices" if name == "voices" else f"prior-{LEVELS[name]}"
+        facts[key] = {
+            "steps": state["global_step"],
+            "batch_size": args.top_batch_size if LEVELS[name] == 2 else args.batch_size,
+            "seconds": round(results["train_runtime"]),
+            "bits_per_code": round(metrics["eval_bits_per_code"], 4),
+        }
     return facts
 
 
-def machine() -> str:
+def machine(device: torch.device) -> str:
     """What trains here, in words."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def evaluation_command(output: Path, songs: Path, args: RecipeArguments) -> list[str]:
-    """The command that measures the model and writes its card."""
+def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
+    """The command that measures the model on held-out songs and writes its card."""
+    songs = output / "held-out"
+    scores = find_scores(output, args)
+    splits = splits_of(scores)
+    plan = beginning(plan_both(scores, splits, args.songs, args.seed), splits, 4)
+    render_songs(
+        songs, plan, splits, recipes(args)["melodies"],
+        soundfont=args.soundfont, processes=args.processes,
+    )  # fmt: skip
     options = {
         "model": output / "model",
         "songs": songs,
-        "codes": output / "codes",
         "output_dir": output / "evaluation",
         "max_windows": args.evaluation_windows,
         "num_samples": args.evaluation_samples,
@@ -242,19 +464,18 @@ def evaluation_command(output: Path, songs: Path, args: RecipeArguments) -> list
         "card_license": "apache-2.0",
         "training": output / "training.json",
     }
-    if args.evaluation_songs:
-        options["max_songs"] = args.evaluation_songs
     pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return [sys.executable, str(EXAMPLES / "run_evaluation.py"), *pairs]
 
 
 def install(model: Path) -> None:
     """Make `model` what `pipeline("fast-jukebox")` loads."""
-    target = Path(str(resources.files("fast_jukebox") / "pretrained"))
-    target.mkdir(exist_ok=True)
+    EMBEDDED.mkdir(exist_ok=True)
+    for file in EMBEDDED.glob("*.safetensors*"):
+        file.unlink()
     for file in model.iterdir():
         if file.suffix in {".json", ".safetensors", ".md", ".png"}:
-            shutil.copy2(file, target / file.name)
+            shutil.copy2(file, EMBEDDED / file.name)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 from datasets import DatasetDict
+from safetensors.torch import load_file
 from transformers import AutoConfig, set_seed
 
 from fast_jukebox import (
@@ -37,11 +38,13 @@ from fast_jukebox import (
     FastJukeboxVQVAE,
 )
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
+from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
+from fast_jukebox.training.compilation import compile_blocks
 from fast_jukebox.training.growth import deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
@@ -72,6 +75,13 @@ class ModelArguments:
         default=0,
         metadata={"help": "With --labels: so many words of a genre's name at most, in place of whole genres."},
     )
+    initial_weights: str | None = field(
+        default=None,
+        metadata={"help": "A .safetensors file whose tensors replace those of equal name and shape at the start."},
+    )
+    compile_layers: bool = field(
+        default=False, metadata={"help": "Compile the layers with torch.compile, where it can; for GPUs."}
+    )
     lyric_length: int = field(
         default=0, metadata={"help": "With --labels: characters of `lyrics` that the top prior is told in a window."}
     )
@@ -85,6 +95,17 @@ class DataArguments:
     songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
     vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name of the VQ-VAE that encodes them."})
     test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    device_codes: bool = field(
+        default=False,
+        metadata={"help": "Keep the codes in the device's memory and draw windows there; one process, no lyrics."},
+    )
+    more_codes: list[str] = field(
+        default_factory=list, metadata={"help": "With --device_codes: further folders of codes to train on."}
+    )
+    wait_minutes: float = field(
+        default=0.0,
+        metadata={"help": "With --device_codes: wait so long for the first codes, and load what comes later too."},
+    )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
     label_dropout: float = field(
         default=0.0, metadata={"help": "How often a window is told of no artist and genre, and of no lyrics."}
@@ -99,8 +120,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     set_seed(args.seed)
     name_base_model(args, model_args.model_name_or_path)
 
+    growing = data_args.device_codes and data_args.wait_minutes > 0
     with args.main_process_first(desc="encoding"):
-        codes = prepare_codes(data_args)
+        codes = DatasetDict() if growing else prepare_codes(data_args)
     if model_args.model_name_or_path:
         model = named_prior(model_args)
     else:
@@ -108,13 +130,86 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     processor = processor_of(model.config, model_args, codes)
     if processor is not None and args.should_save:
         processor.save_pretrained(args.output_dir)
-    train = CodeWindows(
-        codes["train"], model.config, args.seed, processor=processor, label_dropout=data_args.label_dropout
-    )
-    test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows, processor=processor)
+    if model_args.initial_weights:
+        take_weights(model, model_args.initial_weights)
+    if data_args.device_codes:
+        train, test = device_windows(model, processor, model_args, data_args, args)
+    else:
+        if model_args.compile_layers:
+            raise ValueError("`--compile_layers` needs `--device_codes true`, whose batches are all of one size")
+        train = CodeWindows(
+            codes["train"], model.config, args.seed, processor=processor, label_dropout=data_args.label_dropout
+        )
+        test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows, processor=processor)
 
     trainer = PriorTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
     return trainer.train_and_save()
+
+
+def device_windows(
+    model: FastJukeboxPrior,
+    processor: FastJukeboxProcessor | None,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: FastJukeboxTrainingArguments,
+) -> tuple[DeviceCodeBatches, list[dict[str, torch.Tensor]]]:
+    """Batches to train on, drawn on the device, and held-out windows. The layers are compiled before any codes come."""
+    if args.world_size > 1:
+        raise ValueError(f"`--device_codes` is for one process, got {args.world_size}")
+    batch_size = args.per_device_train_batch_size
+    model.to(args.device)
+    if model_args.compile_layers:
+        compile_blocks(model.train(), random_batch(model, batch_size), torch.bfloat16 if args.bf16 else None)
+    folders = [data_args.codes, *data_args.more_codes]
+    shared = {"seed": args.seed, "processor": processor, "wait_seconds": 60 * data_args.wait_minutes}
+    train = DeviceCodeBatches(
+        folders,
+        model.config,
+        batch_size,
+        args.device,
+        label_dropout=data_args.label_dropout,
+        refresh_steps=50 if data_args.wait_minutes else 0,
+        **shared,
+    )
+    test = DeviceCodeBatches(folders, model.config, data_args.max_eval_windows, "cpu", split="test", **shared)
+    return train, test.windows(data_args.max_eval_windows)
+
+
+def random_batch(model: FastJukeboxPrior, batch_size: int) -> dict[str, torch.Tensor]:
+    """Random inputs of the size that is trained on."""
+    config = model.config
+    codes = torch.randint(config.codebook_size, (batch_size, config.n_ctx), device=model.device)
+    batch = {"codes": codes, "labels": codes}
+    if config.has_upper_level:
+        batch["upper_codes"] = codes[:, :: config.upper_ratio] % (config.upper_codebook_size or config.codebook_size)
+    if config.has_labels:
+        window = config.n_ctx * config.hop_length
+        total = round(config.min_duration * config.sampling_rate) + window
+        labels = torch.tensor([total, 0, window, 0] + [0] * config.max_genres, device=model.device)
+        batch["metadata"] = labels.expand(batch_size, -1).contiguous()
+    return batch
+
+
+def take_weights(model: FastJukeboxPrior, path: str) -> None:
+    """Copy the tensors of a file into those of the model with the same name and shape.
+
+    Raises:
+        ValueError: there is no such tensor.
+    """
+    found, own = load_file(path), model.state_dict()
+    fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise ValueError(f"`--initial_weights` {path} has no tensor with the name and shape of one of the model's")
+    model.load_state_dict({name: tensor.float() for name, tensor in fitting.items()}, strict=False)
+    labels = model.label_conditioner
+    if labels is not None and "start_token" in found and not any(name.startswith("label_cond") for name in fitting):
+        # Weights of a prior without labels: all artists begin as what stood in their place, the rest says nothing.
+        with torch.no_grad():
+            for embedding in labels.children():
+                embedding.weight.zero_()
+            labels.artist_embedding.weight.add_(found["start_token"].float())
+    drawn = sorted(own.keys() - fitting.keys())
+    print(f"{len(fitting)} tensors from {path}; drawn at random: {', '.join(drawn) or 'none'}", flush=True)
 
 
 def prepare_codes(data_args: DataArguments) -> DatasetDict:
@@ -161,6 +256,8 @@ def with_labels(
         return config
     if config.has_labels:
         raise ValueError(f"`--labels` must be left out: {model_args.config_name} has labels of its own")
+    if not codes:
+        raise ValueError("`--labels` needs all codes at the start: name a labelled prior's `--config_name` to wait")
     vocabulary = LabelVocabulary.from_metadata(codes["train"], genre_words=model_args.genre_words > 1)
     longest = max(max(split["duration"], default=0.0) for split in codes.values())
     return labelled_config(
@@ -178,7 +275,7 @@ def processor_of(
     """The named model's processor, or one of the compilation's names; `None` where there are no names."""
     source = model_args.model_name_or_path or model_args.config_name
     processor = None if source is None else FastJukeboxProcessor.find(source, config)
-    named = {"artist", "genre", "lyrics"} & set(codes["train"].column_names)
+    named = {"artist", "genre", "lyrics"} & set(codes["train"].column_names) if codes else set()
     if processor is None and config.has_labels and named:
         processor = FastJukeboxProcessor.from_metadata(codes["train"], config)
     return processor

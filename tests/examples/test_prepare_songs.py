@@ -18,23 +18,32 @@ def main(repository_root, monkeypatch):
     return module.main
 
 
-def test_two_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys):
+def test_three_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys):
     for module in ("music21", "pretty_midi", "tinysoundfont"):
         pytest.importorskip(module)
     folder = tmp_path / "songs"
-    arguments = ["--output_dir", str(folder), "--limit", "2", "--instruments", "church organ", "piano"]
-    arguments += ["--lowest_transposition", "1", "--highest_transposition", "1", "--sampling_rate", "16000"]
+    arguments = ["--output_dir", str(folder), "--songs", "3", "--instruments", "fiddle", "piano", "--processes", "1"]
+    arguments += ["--collections", "ryan", "--genres", "strathspey", "slip jig", "--longest", "20", "--balance", "1"]
+    arguments += ["--lowest_transposition", "1", "--highest_transposition", "1", "--sampling_rate", "22050"]
     main(arguments)
     printed = capsys.readouterr().out
     summary = json.loads(printed[printed.index("{") :])
-    assert (summary["songs"], summary["rendered_now"], summary["failed"]) == (2, 2, 0)
+    assert (summary["songs"], summary["rendered_now"], summary["failed"]) == (4, 4, 0)  # two of each kind
     assert summary["fewest_notes_heard"] > 0.8
     rows = [row for split in load_songs(folder).values() for row in split]
-    assert {row["title"] for row in rows} == {"Chorale BWV 1.6", "Ach Gott, vom Himmel sieh' darein"}
-    assert all(row["transposition"] == 1 and row["sampling_rate"] == 16000 for row in rows)
+    assert {row["genre"] for row in rows} == {"strathspey", "slip jig"}
+    assert {row["artist"] for row in rows} <= {"fiddle", "piano"}
+    assert {row["collection"] for row in rows} == {"Ryan's Mammoth Collection (1883)"}
+    assert all(row["transposition"] % 12 == 1 and row["sampling_rate"] == 22050 for row in rows)
+    assert all("TimGM6mb.sf2 (GPL-2.0-only)" in row["license"] for row in rows)
     assert sum(row["duration"] for row in rows) == pytest.approx(summary["seconds"], abs=0.01)
+    main(arguments)
+    printed = capsys.readouterr().out
+    assert json.loads(printed[printed.index("{") :])["rendered_now"] == 0
 
 
 def test_a_bad_argument_is_named(main, tmp_path):
     with pytest.raises(ValueError, match="`instruments`"):
         main(["--output_dir", str(tmp_path), "--instruments", "kazoo"])
+    with pytest.raises(ValueError, match="`songs`"):
+        main(["--output_dir", str(tmp_path), "--songs", "0"])

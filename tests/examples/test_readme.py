@@ -13,12 +13,14 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.data.chorales import RenderReport
+from fast_jukebox.data.tunes.rendering import RenderReport
+from fast_jukebox.data.tunes.scores import Score, ScoreNote
 from fast_jukebox.evaluation.controls import random_notes
 from fast_jukebox.evaluation.pitch import SCALES
 from fast_jukebox_cli.app import app
 
 RATE = 8000
+SCORE = Score("tune", "A Tune", "jig", "A book", 7, "major", (6, 8), (ScoreNote(0.0, 1.0, 67),))
 TRAINING = ["--use_cpu", "true", "--disable_tqdm", "true"]
 MORE = {
     "run_vqvae": [*TRAINING, "--window", "640"],
@@ -44,9 +46,9 @@ def said_to_the_shell(block, folder):
     return [line.split("\0")[:-1] for line in told.read_text().splitlines()]
 
 
-def notes(folder, recipe, limit=None):
+def notes(folder, plan, splits, recipe, **options):
     """In the synthesiser's place: six songs of notes in C major, two of them held out."""
-    os.makedirs(folder)
+    os.makedirs(folder, exist_ok=True)
     rows = []
     for index in range(6):
         song = random_notes(2.0, RATE, index, pitch_classes=SCALES["major"])
@@ -78,7 +80,8 @@ def presets(tiny_config, monkeypatch):
 def test_the_way_from_songs_to_a_student_on_the_hub(scripts, hub, presets, repository_root, tmp_path, monkeypatch):
     hub.users["token-of-you"] = ["you"]
     monkeypatch.setenv("HF_TOKEN", "token-of-you")
-    monkeypatch.setattr(scripts["prepare_songs"], "render_chorales", notes)
+    monkeypatch.setattr(scripts["prepare_songs"], "render_songs", notes)
+    monkeypatch.setattr(scripts["prepare_songs"], "read_scores", lambda collections: ([SCORE], {}))
     monkeypatch.chdir(tmp_path)
     page = (repository_root / "examples" / "README.md").read_text(encoding="utf-8")
     assert {path.name for path in (repository_root / "examples").glob("*.py")} == set(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -269,8 +270,29 @@ def _features(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> Features:
 
 
 def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
-    durations = {name: [round(duration, 3) for duration in split["duration"]] for name, split in songs.items()}
-    names = {name: list(split["file_name"]) for name, split in songs.items() if "file_name" in split.column_names}
+    columns = {
+        name: [{"duration": duration} for duration in split["duration"]]
+        if "file_name" not in split.column_names
+        else [
+            {"duration": duration, "file_name": file_name}
+            for duration, file_name in zip(split["duration"], split["file_name"], strict=True)
+        ]
+        for name, split in songs.items()
+    }
+    return songs_manifest(columns, vqvae)
+
+
+def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+    """What a folder of codes says of itself: whose codes they are, and of which songs.
+
+    Args:
+        songs: rows with `duration` and, where they are known, `file_name`, by split.
+        vqvae: that encoded them.
+    """
+    durations = {name: [round(row["duration"], 3) for row in split] for name, split in songs.items()}
+    names = {
+        name: [row["file_name"] for row in split] for name, split in songs.items() if split and "file_name" in split[0]
+    }
     return {
         "vqvae": vqvae_fingerprint(vqvae),
         "songs": _digest(durations),

@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 
+from fast_jukebox.data.device_codes import DeviceCodeBatches
+from fast_jukebox.models.prior.conditioning import values_checked
 from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 
@@ -22,7 +26,13 @@ class PriorTrainer(FastJukeboxTrainer):
     card_kind = "prior"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        data = kwargs.get("train_dataset")
+        if isinstance(data, DeviceCodeBatches):
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), _BatchNumber(data)]
         super().__init__(*args, **kwargs)
+        if isinstance(data, DeviceCodeBatches):
+            # It counts its batches itself, and nothing is read on the host at every step.
+            self.args.ignore_data_skip, self.args.logging_nan_inf_filter = True, False
         self._hits: Tensor | None = None
         self._nats: Tensor | None = None
 
@@ -45,6 +55,19 @@ class PriorTrainer(FastJukeboxTrainer):
                 self._nats = None
             logs["bits_per_code"] = round(nats / math.log(2), 5)
         super().log(logs, *args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """See [`~transformers.Trainer.get_train_dataloader`]; whole batches on the device go past accelerate."""
+        if isinstance(self.train_dataset, DeviceCodeBatches):
+            return DataLoader(self.train_dataset, batch_size=None)
+        return super().get_train_dataloader()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """See [`~transformers.Trainer.training_step`]; codes that were checked when they were loaded are not again."""
+        if isinstance(self.train_dataset, DeviceCodeBatches):
+            with values_checked():
+                return super().training_step(*args, **kwargs)
+        return super().training_step(*args, **kwargs)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -92,3 +115,15 @@ class PriorTrainer(FastJukeboxTrainer):
                 figures[2:] = [outputs.code_loss * kept.sum(), songs, outputs.lyric_loss * songs]
             self._hits += torch.stack([figure.float() for figure in figures])
         return loss.detach(), None, None
+
+
+class _BatchNumber(TrainerCallback):
+    """Lets a resumed training go on with the batch after the last one of its checkpoint."""
+
+    def __init__(self, data: DeviceCodeBatches) -> None:
+        self.data = data
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the number of the next batch."""
+        self.data.position = state.global_step * args.gradient_accumulation_steps
+

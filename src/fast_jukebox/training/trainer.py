@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from transformers import Trainer, TrainingArguments
 
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.training.arguments import checkpoint_to_resume
+from fast_jukebox.training.clock import TrainingClock
 
+_NO_END = 10**9
 # What an evaluation reports that says nothing of the model.
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
 
@@ -27,9 +30,13 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         hub_strategy: `"end"` by default, so that only finished models are pushed; `"every_save"` pushes the model of
             each checkpoint. Whole checkpoints, which hold pickles, are not pushed.
         remove_unused_columns: `False` by default, as data sets here hold nothing that a model does not use.
+        max_minutes: train so long, in place of so many steps: the learning rate falls to zero by the clock, and a
+            resumed training has what its checkpoint left. See [`~fast_jukebox.training.clock.TrainingClock`].
+        stop_at: Unix time at which training ends, likewise.
+        clock_evaluations: how often a training against the clock evaluates and saves on the way.
 
     Raises:
-        ValueError: `push_to_hub` without `hub_license`, or with another `hub_strategy`.
+        ValueError: `push_to_hub` without `hub_license`, or with another `hub_strategy`; a limit that is not positive.
     """
 
     hub_license: str | None = field(
@@ -44,7 +51,17 @@ class FastJukeboxTrainingArguments(TrainingArguments):
     hub_strategy: str = field(default="end", metadata={"help": "When to push: by default the finished model."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Drop columns no model takes."})
 
+    max_minutes: float | None = field(
+        default=None, metadata={"help": "Train so many minutes in place of so many steps, the schedule included."}
+    )
+    stop_at: float | None = field(default=None, metadata={"help": "Unix time at which training ends, likewise."})
+    clock_evaluations: int = field(
+        default=4, metadata={"help": "With a time limit: evaluate and save so often on the way."}
+    )
+
     def __post_init__(self) -> None:
+        if (self.max_minutes is not None or self.stop_at is not None) and self.max_steps <= 0:
+            self.max_steps = _NO_END
         super().__post_init__()
         if self.push_to_hub and not self.hub_license:
             raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")
@@ -58,6 +75,27 @@ class FastJukeboxTrainer(Trainer):
 
     card_kind: ClassVar[str] = "model"
     card_tags: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        settings = kwargs.get("args", args[1] if len(args) > 1 else None)
+        max_minutes, stop_at = getattr(settings, "max_minutes", None), getattr(settings, "stop_at", None)
+        self.clock: TrainingClock | None = None
+        if settings is not None and (max_minutes is not None or stop_at is not None):
+            self.clock = TrainingClock(max_minutes, stop_at, settings.clock_evaluations)
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), self.clock]
+        super().__init__(*args, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """See [`~transformers.Trainer.create_scheduler`]; against the clock, its schedule in place of one by steps."""
+        clock = self.clock
+        if clock is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            warmup = int(self.args.warmup_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: clock.rate(step, warmup)
+            )
+        return self.lr_scheduler
 
     def describe(self) -> str:
         """What the card says of the model, Markdown."""
@@ -175,6 +213,8 @@ class FastJukeboxTrainer(Trainer):
         args, state = self.args, self.state
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        if self.clock is not None:
+            schedule = f"cosine over {self.clock.seconds / 60:.1f} minutes"
         settings = {
             "steps": state.global_step,
             "epochs": round(state.epoch or 0.0, 3),

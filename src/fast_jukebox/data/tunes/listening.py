@@ -109,3 +109,6 @@ def _amplitude(spectrum: np.ndarray, sampling_rate: int, pitch: int) -> float:
         low, high = int(centre * 2 ** (-0.4 / 12)), int(centre * 2 ** (0.4 / 12)) + 1
         total += float(spectrum[low : high + 1].max(initial=0.0))
     return total
+
+
+__all__ = ["NoteCheck", "SoundCheck", "check_notes", "check_sound"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fast_jukebox.data.scanning import check_notes, check_sound
+from fast_jukebox.data.tunes.listening import check_notes, check_sound
 
 RATE = 16000
 

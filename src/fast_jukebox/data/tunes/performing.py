@@ -1,0 +1,205 @@
+"""A score to sounding notes in seconds: who plays it, how fast, how loud, and as unevenly as people do."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from fast_jukebox.data.tunes.scores import Score
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A sound of a General MIDI soundfont: its program, counted from 0, and the MIDI pitches it is played at."""
+
+    program: int
+    lowest: int
+    highest: int
+
+
+INSTRUMENTS = {
+    "piano": Instrument(0, 36, 96),
+    "harpsichord": Instrument(6, 36, 89),
+    "church organ": Instrument(19, 36, 91),
+    "reed organ": Instrument(20, 36, 91),
+    "accordion": Instrument(21, 53, 91),
+    "guitar": Instrument(25, 40, 84),
+    "fiddle": Instrument(40, 55, 96),
+    "harp": Instrument(46, 40, 96),
+    "strings": Instrument(48, 36, 96),
+    "slow strings": Instrument(49, 36, 96),
+    "choir": Instrument(52, 40, 84),
+    "voice": Instrument(53, 40, 84),
+    "oboe": Instrument(68, 58, 91),
+    "flute": Instrument(73, 60, 96),
+    "recorder": Instrument(74, 62, 98),
+}
+"""Instruments that a recipe may name."""
+
+_DANCES = ("fiddle", "flute", "recorder", "accordion", "guitar", "harp", "piano")
+SUITED = {
+    "air": ("fiddle", "flute", "recorder", "oboe", "harp", "guitar", "piano", "reed organ"),
+    "chorale": ("piano", "church organ", "reed organ", "oboe", "flute", "strings", "choir"),
+    "march": ("fiddle", "flute", "recorder", "oboe", "accordion", "piano"),
+    **dict.fromkeys(("hornpipe", "jig", "reel", "slip jig", "strathspey"), _DANCES),
+}
+"""Instruments that play each kind of music, where a recipe names them."""
+
+TEMPI = {
+    "air": (66, 92),
+    "chorale": (66, 96),
+    "hornpipe": (72, 88),
+    "jig": (104, 120),
+    "march": (88, 108),
+    "reel": (92, 110),
+    "slip jig": (104, 120),
+    "strathspey": (58, 70),
+}
+"""Slowest and fastest tempo of each kind, in beats a minute."""
+
+_ACCENTS = {"chorale": 4.0, "air": 6.0}
+_LEGATO = {"chorale": 0.98, "air": 0.96, "march": 0.85, "strathspey": 0.88}
+# How a beat's even parts are played: (written, played) points of a unit of so many beats, straight lines between them.
+_GROOVES: dict[str, tuple[float, tuple[tuple[float, float], ...]]] = {
+    "hornpipe": (0.5, ((0.0, 0.0), (0.5, 0.58), (1.0, 1.0))),
+    "reel": (0.5, ((0.0, 0.0), (0.5, 0.525), (1.0, 1.0))),
+    "jig": (1.0, ((0.0, 0.0), (1 / 3, 0.36), (2 / 3, 0.67), (1.0, 1.0))),
+    "slip jig": (1.0, ((0.0, 0.0), (1 / 3, 0.36), (2 / 3, 0.67), (1.0, 1.0))),
+}
+_VOICE_LOUDNESS = (8, -4, -4, 2)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How a score is played.
+
+    Attributes:
+        instrument: a name in `INSTRUMENTS`.
+        transposition: semitones up.
+        tempo: beats a minute; see `beat_quarters`.
+        human: 0 plays exactly as written and all notes equally loud, 1 as unevenly as a person.
+        seed: of the unevenness.
+    """
+
+    instrument: str
+    transposition: int
+    tempo: float
+    human: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SoundingNote:
+    """A note of a recording: start and end in seconds, MIDI pitch, velocity from 1 to 127, and MIDI channel."""
+
+    start: float
+    end: float
+    pitch: int
+    velocity: int
+    channel: int = 0
+
+
+def beat_quarters(score: Score) -> float:
+    """Quarter notes in a beat: 1.5 in 6/8, 9/8 and 12/8, 2 in 2/2 and in the common time of dances, else the unit."""
+    beats, unit = score.metre
+    if unit == 8 and beats % 3 == 0:
+        return 1.5
+    if (beats, unit) == (4, 4) and score.genre in ("reel", "hornpipe", "strathspey"):
+        return 2.0
+    return 4.0 / unit
+
+
+def choose_performance(
+    score: Score,
+    instruments: Sequence[str],
+    *,
+    seed: int = 0,
+    take: int = 0,
+    transpositions: tuple[int, int] = (-3, 3),
+    human: float = 1.0,
+) -> Performance:
+    """Instrument, key and tempo: a function of the arguments and the score's name alone.
+
+    Args:
+        score: to be played.
+        instruments: among them are drawn those that suit the kind of music, or all where none does.
+        seed: of the draws.
+        take: number of the performance; each has its own draws.
+        transpositions: lowest and highest in semitones; octaves are added where the instrument lacks the pitches.
+        human: see [`Performance`].
+    """
+    digest = hashlib.sha256(f"{seed}/{take}/{score.name}".encode()).digest()
+    draw = random.Random(int.from_bytes(digest, "big"))
+    suited = [name for name in instruments if name in SUITED[score.genre]] or list(instruments)
+    instrument = draw.choice(suited)
+    transposition = draw.randint(*transpositions)
+    low = min(note.pitch for note in score.notes) + transposition
+    high = max(note.pitch for note in score.notes) + transposition
+    played = INSTRUMENTS[instrument]
+    while low < played.lowest and high + 12 <= played.highest:
+        low, high, transposition = low + 12, high + 12, transposition + 12
+    while high > played.highest and low - 12 >= played.lowest:
+        low, high, transposition = low - 12, high - 12, transposition - 12
+    return Performance(instrument, transposition, draw.randint(*TEMPI[score.genre]), human, draw.getrandbits(32))
+
+
+def perform(score: Score, performance: Performance) -> list[SoundingNote]:
+    """The score's notes as they sound, sorted by start; the first begins at 0 or a few milliseconds after it.
+
+    Where `human` is above 0: the tempo drifts by up to 1.5 %, onsets scatter by 6 ms, even notes of dances swing, beats
+    are louder than what is between them, phrases of four bars rise and fall, and notes end a little early.
+    """
+    human, draw = performance.human, random.Random(performance.seed)
+    beat = beat_quarters(score)
+    seconds = 60.0 / performance.tempo / beat
+    period, phase = draw.uniform(24, 64), draw.uniform(0, 2 * math.pi)
+    drift = 0.015 * human * period / (2 * math.pi)
+    legato = 1 - human * (1 - _LEGATO.get(score.genre, 0.9))
+    unit, points = _GROOVES.get(score.genre, (1.0, ((0.0, 0.0), (1.0, 1.0))))
+
+    def when(quarters: float) -> float:
+        """Seconds at which a place of the score is played."""
+        place = quarters - score.upbeat
+        step = unit * beat
+        swung = place + human * (step * _along(points, place / step % 1.0) - place % step)
+        return seconds * (
+            swung + score.upbeat + drift * (math.cos(phase) - math.cos(2 * math.pi * place / period + phase))
+        )
+
+    start = when(0.0)
+    bar = 4.0 * score.metre[0] / score.metre[1]
+    sounding = []
+    for note in score.notes:
+        onset = max(when(note.onset) - start + human * max(-0.015, min(0.015, draw.gauss(0, 0.006))), 0.0)
+        end = when(note.onset + note.duration) - start
+        loudness = 84 + _VOICE_LOUDNESS[min(note.voice, 3)] * (len(_voices(score)) > 1)
+        loudness += human * (_accent(score, note.onset - score.upbeat, beat, bar) + draw.gauss(0, 2.5))
+        loudness += human * 5 * math.sin(math.pi * ((note.onset - score.upbeat) / (4 * bar) % 1.0))
+        end = max(onset + (end - onset) * legato, onset + 0.03)
+        velocity = round(max(30.0, min(120.0, loudness)))
+        sounding.append(SoundingNote(onset, end, note.pitch + performance.transposition, velocity, note.voice))
+    return sorted(sounding, key=lambda note: (note.start, note.channel, note.pitch))
+
+
+def _voices(score: Score) -> set[int]:
+    return {note.voice for note in score.notes}
+
+
+def _accent(score: Score, place: float, beat: float, bar: float) -> float:
+    """Velocity added at a place of the bar: most on its first beat, less on the others, none between them."""
+    size = _ACCENTS.get(score.genre, 9.0)
+    if abs(place / bar - round(place / bar)) < 1e-4:
+        return size
+    return 0.6 * size if abs(place / beat - round(place / beat)) < 1e-4 else 0.0
+
+
+def _along(points: Sequence[tuple[float, float]], x: float) -> float:
+    """Straight lines between points with rising first coordinates, from 0 to 1."""
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]

@@ -1,0 +1,245 @@
+"""What is played and how: the recipe of a dataset of songs, its scores, and one song of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast_jukebox.data.tunes.chorales import chorale_paths, read_chorale
+from fast_jukebox.data.tunes.folk import COLLECTIONS, read_folk_tunes
+from fast_jukebox.data.tunes.listening import check_notes, check_sound
+from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, choose_performance, perform
+from fast_jukebox.data.tunes.scores import GENRES, TONICS, Score, ScoreError, choose_splits, natural_order
+from fast_jukebox.data.tunes.synthesis import Player, soundfont_license
+
+_RECIPE_VERSION = 2
+
+
+@dataclass(frozen=True)
+class SongRecipe:
+    """All that decides how the songs sound.
+
+    Attributes:
+        seed: of each song's instrument, key, tempo and unevenness, which depend on it and the song's name alone.
+        genres: kinds of music that are played, among [`~fast_jukebox.data.tunes.scores.GENRES`].
+        instruments: names in [`~fast_jukebox.data.tunes.performing.INSTRUMENTS`]; each song is played by one that suits
+            its kind.
+        voices: how many voices are played, from the highest down; 1 is the melody alone, `None` is all of them.
+        transpositions: lowest and highest transposition in semitones.
+        human: from 0, exactly as written, to 1, as unevenly as a person.
+        sampling_rate: samples a second.
+        peak_decibels: the loudest sample of each song, relative to full scale.
+        tail: seconds that the last note rings on; it fades to zero over their second half.
+        longest: seconds after which a song is cut off.
+    """
+
+    seed: int = 0
+    genres: tuple[str, ...] = GENRES
+    instruments: tuple[str, ...] = (
+        "piano",
+        "church organ",
+        "reed organ",
+        "accordion",
+        "guitar",
+        "fiddle",
+        "harp",
+        "oboe",
+        "flute",
+        "recorder",
+    )
+    voices: int | None = 1
+    transpositions: tuple[int, int] = (-3, 3)
+    human: float = 1.0
+    sampling_rate: int = 44100
+    peak_decibels: float = -3.0
+    tail: float = 0.8
+    longest: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be played, naming the field."""
+        if not self.genres or not set(self.genres) <= set(GENRES):
+            raise ValueError(f"`genres` must be among {list(GENRES)}, got {self.genres!r}")
+        if not self.instruments or not set(self.instruments) <= set(INSTRUMENTS):
+            raise ValueError(f"`instruments` must be among {list(INSTRUMENTS)}, got {self.instruments!r}")
+        if self.voices is not None and not 1 <= self.voices <= 4:
+            raise ValueError(f"`voices` must be from 1 to 4, or None for all, got {self.voices!r}")
+        if not -12 <= self.transpositions[0] <= self.transpositions[1] <= 12:
+            raise ValueError(f"`transpositions` must be lowest and highest in [-12, 12], got {self.transpositions!r}")
+        if not 0 <= self.human <= 1:
+            raise ValueError(f"`human` must be from 0 to 1, got {self.human!r}")
+        if not 8000 <= self.sampling_rate <= 192_000:
+            raise ValueError(f"`sampling_rate` must be from 8000 to 192000, got {self.sampling_rate!r}")
+        if not -60 <= self.peak_decibels <= 0:
+            raise ValueError(f"`peak_decibels` must be in [-60, 0], got {self.peak_decibels!r}")
+        if not 0 <= self.tail <= 30:
+            raise ValueError(f"`tail` must be in [0, 30] seconds, got {self.tail!r}")
+        if not 1 <= self.longest <= 600:
+            raise ValueError(f"`longest` must be in [1, 600] seconds, got {self.longest!r}")
+
+    def played(self, score: Score) -> Score:
+        """The score with those of its voices that the recipe plays."""
+        if self.voices is None:
+            return score
+        return replace(score, notes=tuple(note for note in score.notes if note.voice < (self.voices or 0)))
+
+    def performance(self, score: Score, take: int = 0) -> Performance:
+        """How a score is played the `take`-th time."""
+        return choose_performance(
+            score,
+            self.instruments,
+            seed=self.seed,
+            take=take,
+            transpositions=self.transpositions,
+            human=self.human,
+        )
+
+    def fingerprint(self) -> str:
+        """A short hash of the recipe and of this package's way of following it."""
+        text = json.dumps({"version": _RECIPE_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_scores(
+    collections: Sequence[str] = ("oneill", "ryan", "chorales"), paths: Iterable[Path] | None = None
+) -> tuple[list[Score], dict[str, str]]:
+    """Scores of music21's corpus: 2 ms a tune, half a second a chorale.
+
+    Args:
+        collections: among `oneill`, `ryan`, `aird` and `chorales`.
+        paths: of the chorales; by default all.
+
+    Returns:
+        The scores, and the reasons of those left out by name. A score with the notes of another is left out.
+
+    Raises:
+        ImportError: saying how to install what is missing.
+        ValueError: there is no such collection.
+    """
+    known = [*COLLECTIONS, "chorales"]
+    if not collections or not set(collections) <= set(known):
+        raise ValueError(f"`collections` must be among {known}, got {list(collections)!r}")
+    found, skipped = read_folk_tunes([name for name in collections if name != "chorales"])
+    if "chorales" in collections:
+        for path in chorale_paths() if paths is None else paths:
+            try:
+                found.append(read_chorale(path))
+            except ScoreError as error:
+                skipped[path.stem] = str(error)
+    scores: dict[str, Score] = {}
+    for score in found:
+        first = scores.setdefault(score.fingerprint(), score)
+        if first is not score:
+            skipped[score.name] = f"has the notes of {first.name}"
+    return sorted(scores.values(), key=lambda score: natural_order(score.name)), skipped
+
+
+def plan_performances(
+    scores: Sequence[Score], count: int, *, seed: int = 0, balance: float = 0.5
+) -> list[tuple[Score, int]]:
+    """`count` performances, rare kinds of music more often than their share of the scores.
+
+    Args:
+        scores: to choose from; each is played as often as every other of its kind, give or take one.
+        count: performances.
+        seed: of their order.
+        balance: a kind of n scores gets performances in proportion to n to the power `1 - balance`: 0 plays each score
+            equally often, 1 each kind.
+
+    Returns:
+        Scores with the number of the performance, shuffled.
+    """
+    draw = random.Random(seed)
+    kinds = Counter(score.genre for score in scores)
+    weights = {genre: number ** (1 - balance) for genre, number in kinds.items()}
+    total = sum(weights.values())
+    plan: list[tuple[Score, int]] = []
+    for genre in sorted(kinds):
+        own = [score for score in scores if score.genre == genre]
+        draw.shuffle(own)
+        share = round(count * weights[genre] / total)
+        plan += [(own[index % len(own)], index // len(own)) for index in range(share)]
+    draw.shuffle(plan)
+    return plan
+
+
+def render_song(
+    score: Score, recipe: SongRecipe, player: Player, *, take: int = 0, split: str = "train", check: bool = True
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Play one score, and with `check` listen to the result.
+
+    Returns:
+        The audio, float32 (samples,), and its row of metadata without `file_name`.
+
+    Raises:
+        ValueError: when what was rendered is silent, has jumps, or does not contain the score's notes.
+    """
+    score = recipe.played(score)
+    performance = recipe.performance(score, take)
+    notes = perform(score, performance)
+    programs = dict.fromkeys({note.channel for note in notes}, INSTRUMENTS[performance.instrument].program)
+    audio = player.play(notes, programs, recipe.tail, recipe.longest)
+    peak = float(np.abs(audio).max())
+    if not peak > 1e-4:
+        raise ValueError(f"{score.name} is silent: its peak is {peak:g}")
+    audio = audio * np.float32(10 ** (recipe.peak_decibels / 20) / peak)
+    row = {
+        "title": score.title,
+        "artist": performance.instrument,
+        "genre": score.genre,
+        "composer": score.composer or "traditional",
+        "catalogue": score.catalogue or "",
+        "collection": score.collection,
+        "key": TONICS[(score.tonic + performance.transposition) % 12],
+        "mode": score.mode,
+        "metre": f"{score.metre[0]}/{score.metre[1]}",
+        "bpm": performance.tempo,
+        "transposition": performance.transposition,
+        "duration": round(len(audio) / recipe.sampling_rate, 6),
+        "sampling_rate": recipe.sampling_rate,
+        "split": split,
+        "license": recording_license(player),
+        "score": score.fingerprint(),
+        "recipe": recipe.fingerprint(),
+    }
+    if check:
+        row |= _listen(score, audio, recipe, [(note.start, note.end, note.pitch) for note in notes])
+    return audio, row
+
+
+def recording_license(player: Player) -> str:
+    """What the rows say of the terms: the music's, the recording's, and the soundfont's."""
+    return (
+        f"composition: public domain; recording: CC0-1.0; soundfont: {player.path.name} "
+        f"({soundfont_license(player.path)})"
+    )
+
+
+def _listen(
+    score: Score, audio: np.ndarray, recipe: SongRecipe, notes: list[tuple[float, float, int]]
+) -> dict[str, float]:
+    notes = [note for note in notes if note[1] < len(audio) / recipe.sampling_rate]
+    sound, heard = check_sound(audio), check_notes(audio, recipe.sampling_rate, notes)
+    if sound.largest_jump > 0.7 or sound.click > 16:
+        raise ValueError(f"{score.name} jumps: {sound}")
+    if heard.count and (heard.heard < 0.5 or heard.heard < heard.heard_elsewhere + 0.3):
+        raise ValueError(f"{score.name} does not sound as written: {heard}")
+    return {
+        "rms": round(sound.rms, 4),
+        "largest_jump": round(sound.largest_jump, 4),
+        "click": round(sound.click, 2),
+        "notes_heard": round(heard.heard, 4),
+        "notes_heard_elsewhere": round(heard.heard_elsewhere, 4),
+    }
+
+
+def splits_of(scores: Sequence[Score], test_fraction: float = 0.08) -> dict[str, str]:
+    """`"train"` or `"test"` for each score's name; see [`~fast_jukebox.data.tunes.scores.choose_splits`]."""
+    return choose_splits(scores, test_fraction)

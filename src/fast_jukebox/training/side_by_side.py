@@ -1,0 +1,115 @@
+"""Several trainings side by side on one machine: who ends when, and their processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+
+def finish_times(fractions: Mapping[str, float], begin: float, end: float) -> dict[str, float]:
+    """When each of several trainings ends that share a device evenly, so that each gets its fraction of the device.
+
+    Trainings that run at the same time get equal parts. Whoever has had its fraction ends, and the others go on with
+    larger parts.
+
+    Args:
+        fractions: of the device's time by name, above 0; scaled to a sum of 1.
+        begin: when all begin, in seconds.
+        end: when the last ends.
+
+    >>> finish_times({"a": 0.25, "b": 0.75}, 0, 100)
+    {'a': 50.0, 'b': 100.0}
+    """
+    if not fractions or min(fractions.values()) <= 0:
+        raise ValueError(f"`fractions` must be numbers above 0, got {dict(fractions)!r}")
+    total, running = sum(fractions.values()), len(fractions)
+    spent = done = 0.0
+    times = {}
+    for name in sorted(fractions, key=fractions.__getitem__):
+        spent += (fractions[name] / total - done) * running
+        done = fractions[name] / total
+        running -= 1
+        times[name] = begin + spent * (end - begin)
+    return {name: times[name] for name in fractions}
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training's command.
+
+    Attributes:
+        folder: of its output; the log lies beside it, with the suffix `.log`. One with `eval_results.json` is done.
+        command: the program and its arguments.
+        fallback: arguments added where it fails, for a second try.
+        environment: variables beside those of this process.
+    """
+
+    folder: Path
+    command: Sequence[str]
+    fallback: Sequence[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended with its final evaluation."""
+        return (self.folder / "eval_results.json").exists()
+
+
+def run_side_by_side(
+    jobs: Sequence[TrainingJob],
+    processes: int,
+    after: Callable[[TrainingJob], None] | None = None,
+    stop: Event | None = None,
+) -> None:
+    """Run the jobs that are not done, `processes` at a time, and wait for all of them.
+
+    Args:
+        jobs: in the order in which they begin.
+        processes: at the same time, at least 1; the cores are shared out between them.
+        after: called in a thread with each job that is done, those that were done before included.
+        stop: once it is set, the processes are ended, and each counts as failed.
+
+    Raises:
+        RuntimeError: jobs failed, the others are done: names them and their logs.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    shared = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+
+    def run(job: TrainingJob) -> str | None:
+        log_path = Path(f"{job.folder}.log")
+        tries = [job.command] if job.fallback is None else [job.command, [*job.command, *job.fallback]]
+        for number, command in enumerate(tries):
+            if job.done:
+                break
+            print(f"{time.strftime('%H:%M:%S')} {job.folder.name}: training, log in {log_path}", flush=True)
+            with open(log_path, "a", encoding="utf-8") as log:
+                environment = {**shared, **job.environment}
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+                code = _wait(process, stop)
+            stopped = stop is not None and stop.is_set()
+            if code and (stopped or number + 1 == len(tries)):
+                return f"{job.folder.name} ended with code {code}, see {log_path}"
+        if after is not None:
+            after(job)
+        return None
+
+    with ThreadPoolExecutor(max(processes, 1)) as pool:
+        failures = [failure for failure in pool.map(run, jobs) if failure]
+    if failures:
+        raise RuntimeError("; ".join(failures))
+
+
+def _wait(process: subprocess.Popen[bytes], stop: Event | None) -> int:
+    """The exit code of a process, which is ended where `stop` is set."""
+    while True:
+        try:
+            return process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if stop is not None and stop.is_set():
+                process.terminate()

@@ -1,0 +1,83 @@
+"""Scores are performed in time, in range, and as unevenly as asked for."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fast_jukebox.data.tunes.performing import (
+    INSTRUMENTS,
+    SUITED,
+    TEMPI,
+    Performance,
+    beat_quarters,
+    choose_performance,
+    perform,
+)
+from fast_jukebox.data.tunes.scores import GENRES
+
+
+@pytest.mark.parametrize(
+    ("genre", "metre", "quarters"),
+    [("jig", (6, 8), 1.5), ("slip jig", (9, 8), 1.5), ("reel", (4, 4), 2), ("reel", (2, 2), 2), ("reel", (2, 4), 1),
+     ("air", (4, 4), 1), ("air", (3, 4), 1), ("air", (3, 8), 1.5), ("chorale", (3, 2), 2)],
+)  # fmt: skip
+def test_a_beat_is_what_the_foot_taps(score, genre, metre, quarters):
+    assert beat_quarters(score(genre=genre, metre=metre)) == quarters
+
+
+def test_as_written_every_note_is_where_the_tempo_puts_it(score):
+    jig = score(genre="jig")
+    sounding = perform(jig, Performance("fiddle", 2, 120, human=0.0))
+    assert [note.pitch for note in sounding] == [note.pitch + 2 for note in jig.notes]
+    for note, written in zip(sounding, jig.notes, strict=True):
+        assert note.start == pytest.approx(written.onset / 3)  # a beat of 1.5 quarters lasts half a second
+        assert note.end == pytest.approx((written.onset + written.duration) / 3)
+    assert {note.velocity for note in sounding} == {84}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(genre=st.sampled_from(GENRES), seed=st.integers(0, 10**6), human=st.floats(0.1, 1))
+def test_people_are_uneven_but_keep_time(score, genre, seed, human):
+    metre = {"jig": (6, 8), "slip jig": (9, 8)}.get(genre, (4, 4))
+    tune = score(genre=genre, metre=metre, pitches=[60 + n % 12 for n in range(96)])
+    exact = perform(tune, Performance("piano", 0, TEMPI[genre][0], human=0.0))
+    human_notes = perform(tune, Performance("piano", 0, TEMPI[genre][0], human, seed))
+    assert [note.pitch for note in human_notes] == [note.pitch for note in exact]
+    assert len({note.velocity for note in human_notes}) > 1
+    for note, other in zip(human_notes, exact, strict=True):
+        assert note.end > note.start >= 0
+        assert abs(note.start - other.start) < 0.02 * other.start + 0.35
+        assert 1 <= note.velocity <= 127
+
+
+def test_hornpipes_swing(score):
+    notes = perform(score(genre="hornpipe", metre=(4, 4), pitches=[60] * 64), Performance("fiddle", 0, 80, 1.0, 1))
+    steps = [after.start - before.start for before, after in pairwise(notes)]
+    assert sum(steps[::2]) / sum(steps[1::2]) == pytest.approx(0.58 / 0.42, abs=0.15)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text(max_size=8), seed=st.integers(0, 2**32), genre=st.sampled_from(GENRES))
+def test_choices_are_within_what_is_asked_for(score, name, seed, genre):
+    tune = score(name=name, genre=genre)
+    chosen = choose_performance(tune, tuple(INSTRUMENTS), seed=seed, transpositions=(-2, 3))
+    assert chosen == choose_performance(tune, tuple(INSTRUMENTS), seed=seed, transpositions=(-2, 3))
+    assert chosen.instrument in SUITED[genre]
+    assert -2 <= (chosen.transposition + 2) % 12 - 2 <= 3
+    assert TEMPI[genre][0] <= chosen.tempo <= TEMPI[genre][1]
+    played = INSTRUMENTS[chosen.instrument]
+    assert all(played.lowest <= note.pitch + chosen.transposition <= played.highest for note in tune.notes)
+
+
+def test_choices_vary_with_the_song_the_take_and_the_seed(score):
+    tunes = [score(f"tune-{number}") for number in range(100)]
+    chosen = [choose_performance(tune, ("fiddle", "flute", "piano")) for tune in tunes]
+    assert {performance.instrument for performance in chosen} == {"fiddle", "flute", "piano"}
+    assert chosen != [choose_performance(tune, ("fiddle", "flute", "piano"), seed=1) for tune in tunes]
+    assert chosen != [choose_performance(tune, ("fiddle", "flute", "piano"), take=1) for tune in tunes]
+
+
+def test_an_instrument_that_suits_nothing_plays_all(score):
+    assert choose_performance(score(genre="jig"), ("choir",)).instrument == "choir"

@@ -1,0 +1,49 @@
+"""Layers that cannot be compiled are left as they are."""
+
+import pytest
+import torch
+
+from fast_jukebox import FastJukeboxPrior
+from fast_jukebox.training.compilation import compile_blocks
+
+
+@pytest.fixture
+def prior(tiny_config):
+    torch.manual_seed(0)
+    return FastJukeboxPrior(tiny_config.prior_configs[2]).train()
+
+
+@pytest.fixture
+def batch(prior):
+    codes = torch.randint(prior.config.codebook_size, (2, prior.config.n_ctx))
+    return {"codes": codes, "labels": codes}
+
+
+def test_a_failing_compiler_leaves_eager_layers(prior, batch, monkeypatch):
+    before = prior(**batch).loss
+
+    def broken(self, *args, **kwargs):
+        def call(*inputs, **named):
+            raise RuntimeError("no compiler")
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    assert compile_blocks(prior, batch) is False
+    assert prior.training
+    assert torch.equal(prior(**batch).loss, before)
+    assert all(parameter.grad is None for parameter in prior.parameters())
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_loss_and_gradients(prior, batch):
+    prior(**batch).loss.backward()
+    before = {name: parameter.grad.clone() for name, parameter in prior.named_parameters() if parameter.grad is not None}
+    prior.zero_grad()
+    if not compile_blocks(prior, batch):
+        pytest.skip("this machine has no compiler")
+    prior(**batch).loss.backward()
+    for name, parameter in prior.named_parameters():
+        if name in before:
+            assert torch.allclose(parameter.grad, before[name], atol=1e-5), name
+    assert "blocks.0.mlp.expand.weight" in prior.state_dict()
