@@ -54,7 +54,9 @@ def test_all_places_are_equally_likely(folder, config):
     data = DeviceCodeBatches(folder, config, 500, "cpu")
     songs = (config.n_ctx // config.upper_ratio + 1, 2 * config.n_ctx // config.upper_ratio + 1)
     seen = Counter(int(code) for number in range(20) for code in data.batch(number)["upper_codes"][:, 0])
-    wanted = Counter((7 * song + place) % 16 for song, count in ((0, songs[0]), (2, songs[1])) for place in range(count))
+    wanted = Counter(
+        (7 * song + place) % 16 for song, count in ((0, songs[0]), (2, songs[1])) for place in range(count)
+    )
     total = sum(wanted.values())
     for code, count in wanted.items():
         assert seen[code] / 10000 == pytest.approx(count / total, abs=0.02)

@@ -38,7 +38,9 @@ def test_a_failing_compiler_leaves_eager_layers(prior, batch, monkeypatch):
 @pytest.mark.slow
 def test_compiled_layers_give_the_same_loss_and_gradients(prior, batch):
     prior(**batch).loss.backward()
-    before = {name: parameter.grad.clone() for name, parameter in prior.named_parameters() if parameter.grad is not None}
+    before = {
+        name: parameter.grad.clone() for name, parameter in prior.named_parameters() if parameter.grad is not None
+    }
     prior.zero_grad()
     if not compile_blocks(prior, batch):
         pytest.skip("this machine has no compiler")

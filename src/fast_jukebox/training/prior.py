@@ -126,4 +126,3 @@ class _BatchNumber(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the number of the next batch."""
         self.data.position = state.global_step * args.gradient_accumulation_steps
-

@@ -127,7 +127,8 @@ def read_abc(text: str, collection: str, name: str) -> Score:
     header = {key: value.strip() for key, value in reversed(re.findall(r"(?m)^([A-Z]):(.*)$", text))}
     if re.search(r"(?m)^V:|\[V:|\[K:|\[M:", text):
         raise ScoreError("it has several voices or changes its key or metre within a line")
-    handler = abc.ABCHandler()
+    # Since version 2 of the notation, music21 lets accidentals hold to the bar line, as the books mean them to.
+    handler = abc.ABCHandler(abcVersion=(2, 1, 0))
     try:
         handler.process(text)
         items, key, metre = _items(handler.tokens)
