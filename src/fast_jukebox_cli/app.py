@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from fast_jukebox_cli.sessions import Offload
+from fast_jukebox_cli.sessions import SESSION_COMMANDS, Offload
 from fast_jukebox_cli.sessions import register as register_sessions
-from fast_jukebox_cli.values import choices, file, numbers, output_file, with_options
+from fast_jukebox_cli.values import choices, file, free_path, numbered, numbers, output_file, waiting, with_options
 
 # Whatever is slow to import is imported by the command that needs it, so that `--help` is quick.
 
 
 class _Commands(TyperGroup):
-    """Says in one line what is wrong with the words of a command, too."""
+    """Commands in two sections of the help, and errors of usage in one line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        visible = [(name, command) for name, command in self.commands.items() if not command.hidden]
+        width = formatter.width - 6 - max(len(name) for name, _ in visible)
+        for title, in_session in (("Commands", False), ("Songs kept in a folder (sessions)", True)):
+            rows = [(n, c.get_short_help_str(width)) for n, c in visible if (n in SESSION_COMMANDS) == in_session]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs.pop("standalone_mode", True):
@@ -40,14 +48,14 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Make music as raw audio with Fast Jukebox models.",
 )
 
-_SUFFIXES = (".wav", ".flac")
+_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
 _UsageError: Any = typer.BadParameter.__base__  # of click, or of typer's own copy of it
 
@@ -75,22 +83,35 @@ def _tell(error: BaseException | str, code: int) -> int:
     return code
 
 
-def _checked_output(output: Path, raw: bool) -> Path | None:
-    """`output` as an absolute path that can be written, `None` for standard output, or a `ValueError`: found out
-    before the work, not after.
+def _checked_output(
+    output: Path | None, raw: bool, stream: bool, num_samples: int, force: bool, inputs: Sequence[Path | None]
+) -> list[Path] | None:
+    """Absolute paths that can be written, one a song, `None` for standard output.
+
+    Raises:
+        ValueError: one cannot be written, stands there already, or is an input; found out before the work.
     """
-    if str(output) == "-":
+    if output is not None and str(output) == "-":
         if sys.stdout.isatty():
             raise ValueError("`--output -` must be led into a file or a program, got a terminal")
+        if num_samples != 1:
+            raise ValueError(f"`--output -` writes one song, got `--num-samples {num_samples}`")
         return None
     if raw:
-        raise ValueError(f"`--raw` must go with `--output -`, got {str(output)!r}")
-    return output_file("output", output, _SUFFIXES, ", or be -")
+        raise ValueError(
+            f"`--raw` must go with `--output -`, got {'no `--output`' if output is None else str(output)!r}"
+        )
+    if stream and num_samples != 1:
+        raise ValueError(f"`--stream` writes one song, got `--num-samples {num_samples}`")
+    path = free_path(Path("song.wav"), num_samples) if output is None else output
+    suffixes = _SUFFIXES[:2] if stream else _SUFFIXES
+    others = ", or be -" + (" (with `--stream`)" if stream else "")
+    return [output_file("output", each, suffixes, others, force, inputs) for each in numbered(path, num_samples)]
 
 
 def _show_version(show: bool) -> None:
     if show:
-        from fast_jukebox import __version__
+        from fast_jukebox import __version__  # loads neither torch nor transformers
 
         typer.echo(f"fast-jukebox {__version__}")
         raise typer.Exit()
@@ -115,9 +136,20 @@ def generate(
             "without end."
         ),
     ] = None,
+    extend: Annotated[
+        float | None, typer.Option(help="Seconds to make beyond the prompt, in place of --duration.")
+    ] = None,
     output: Annotated[
-        Path, typer.Option(help="The file to write: .wav or .flac; or - for standard output, to a player.")
-    ] = Path("song.wav"),
+        Path | None,
+        typer.Option(
+            help="The file to write: .wav, .flac, .mp3 or .ogg; or - for standard output, to a player. By default "
+            "song.wav, or song-2.wav and so on where that exists."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output where it exists.")] = False,
+    num_samples: Annotated[
+        int, typer.Option(help="Songs to make; the files of several are numbered.", min=1, max=10_000)
+    ] = 1,
     stream: Annotated[
         bool, typer.Option("--stream", help="Write the song while it is made; Ctrl-C leaves what there is.")
     ] = False,
@@ -139,6 +171,13 @@ def generate(
     ] = False,
     model: Annotated[
         str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Access token of the Hub; by default that of `hf auth login`.", envvar="HF_TOKEN")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default what suits the device.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same song; by default a fresh one.")] = None,
     temperature: Annotated[
@@ -177,9 +216,11 @@ def generate(
     offload: Offload = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Make a song and write it to a file. The last line printed is the file's path."""
-    target = _checked_output(output, raw)
+    """Make a song, or several, and write them to files. The last lines printed are the files' paths."""
+    targets = _checked_output(output, raw, stream, num_samples, force, (prompt, lyrics_file))
     recording = file("prompt", prompt)
+    if extend is not None and (duration is not None or prompt is None):
+        raise ValueError("`--extend` must go with `--prompt` and without `--duration`")
     settings = {
         "duration": duration,
         "schedule": choices(schedule),
@@ -190,25 +231,34 @@ def generate(
         "top_p": numbers("top-p", top_p, float),
     }
 
-    from fast_jukebox_cli.generate import generate as run
-    from fast_jukebox_cli.words import song_words
+    with waiting("loading torch and the model", quiet):
+        from fast_jukebox_cli.generate import generate as run
+        from fast_jukebox_cli.model import ModelSource
+        from fast_jukebox_cli.words import song_words
 
     metadata = song_words(artist, genre, lyrics, lyrics_file, total_duration, offset, unknown)
     made = run(
-        output=target,
+        outputs=targets,
         kind="raw" if raw else "wav",
         prompt=recording,
         prompt_duration=prompt_duration,
-        model=model,
+        extend=extend,
+        model=ModelSource(model, revision, token, dtype),
         device=device,
         offload=offload,
         quiet=quiet,
         stream=stream,
         settings=settings,
-        arguments={"seed": seed, "stop_level": stop_level, "engine": engine, "metadata": metadata},
+        arguments={
+            "seed": seed,
+            "stop_level": stop_level,
+            "engine": engine,
+            "metadata": metadata,
+            "num_samples": num_samples,
+        },
     )
     typer.echo(made, err=True)
-    if target is not None:
+    for target in targets or ():
         typer.echo(str(target))
 
 

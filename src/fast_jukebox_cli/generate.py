@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from fast_jukebox import __version__
 from fast_jukebox.audio import io as audio
 from fast_jukebox.audio.writer import AudioWriter
 from fast_jukebox.generation import FastJukeboxGenerationConfig
@@ -14,7 +19,8 @@ from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.filtering import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
-from fast_jukebox_cli.model import chosen_device, load_model
+from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+from fast_jukebox_cli.values import waiting
 from fast_jukebox_cli.words import dropped_note, words_for
 
 _CONTEXT_SECONDS = 1.0
@@ -25,13 +31,18 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C while a stream was written; its text says what stands in the file."""
 
 
+class GenerationFailed(RuntimeError):
+    """A song could not be sampled or written; its text names the seed that makes it again."""
+
+
 def generate(
     *,
-    output: Path | None,
+    outputs: list[Path] | None,
     kind: str,
     prompt: Path | None,
     prompt_duration: float | None,
-    model: str | None,
+    extend: float | None,
+    model: ModelSource,
     device: str,
     offload: str | None,
     quiet: bool,
@@ -39,14 +50,15 @@ def generate(
     settings: dict[str, Any],
     arguments: dict[str, Any],
 ) -> str:
-    """Make a song and write it.
+    """Make songs and write them.
 
     Args:
-        output: the file; `None` for standard output, which is streamed.
+        outputs: a file for each song; `None` for standard output, which is streamed.
         kind: `"wav"` or `"raw"`, for standard output.
-        prompt: a recording with which the song begins.
+        prompt: a recording with which the songs begin.
         prompt_duration: seconds of it to keep.
-        model: a folder or repository; `None` for the embedded one.
+        extend: seconds to make beyond it, in place of `duration`.
+        model: which one.
         device: see [`chosen_device`].
         offload: where levels live that do not sample, see [`load_model`].
         quiet: no progress bars.
@@ -60,31 +72,89 @@ def generate(
     Raises:
         ValueError: an argument that cannot be, found before the model is loaded where that is possible.
         Interrupted: Ctrl-C while streaming; what was made so far stands in the file.
+        GenerationFailed: sampling or writing failed; names the seed, and where a song is kept that was made.
     """
     FastJukeboxGenerationConfig(**settings)
     where = chosen_device(device)
     check_engine(arguments["engine"])
     seed = fresh_seed() if arguments["seed"] is None else check_seed(arguments["seed"])
-    if prompt_duration is not None:
-        check_duration("prompt_duration", prompt_duration)
-    loaded = load_model(model, where, offload)
+    for name, seconds in (("prompt_duration", prompt_duration), ("extend", extend)):
+        if seconds is not None:
+            check_duration(name, seconds)
+    with waiting("loading the model", quiet):
+        loaded = load_model(model, where, offload)
     rate = loaded.vqvae.config.sampling_rate
     request = {**settings, **arguments, "seed": seed, "metadata": words_for(loaded, arguments["metadata"])}
     if prompt is not None:
-        wanted = None if prompt_duration is None else prompt_duration + _CONTEXT_SECONDS
-        request["prompt"] = audio.load_audio(prompt, sampling_rate=rate, duration=wanted)
-        request["prompt_duration"] = prompt_duration
+        request.update(_prompt(prompt, prompt_duration, extend, settings["duration"], rate))
     dropped = ""
-    with ProgressBars(False if quiet else None) as bars:
-        if stream or output is None:
-            seconds = _stream(loaded, output, kind, rate, {**request, "progress": bars})
-        else:
-            made: Any = loaded.generate(**request, progress=bars)
-            dropped = "".join(made.dropped_lyrics or [])
-            audio.save_audio(output, made.audio[0], rate)
-            seconds = made.audio.shape[1] / rate
-    told = f"{seconds:g} seconds, seed {seed}"
-    return f"{told}; {dropped_note(dropped)}" if dropped else told
+    try:
+        with ProgressBars(False if quiet else None) as bars:
+            if stream or outputs is None:
+                output = None if outputs is None else outputs[0]
+                del request["num_samples"]
+                seconds = _stream(loaded, output, kind, rate, {**request, "progress": bars})
+            else:
+                made: Any = loaded.generate(**request, progress=bars)
+                dropped = "".join(made.dropped_lyrics or [])
+                seconds = made.audio.shape[1] / rate
+                _write(outputs, made.audio, rate, model_name(model.name), seed)
+    except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, GenerationFailed):
+            raise
+        raise GenerationFailed(f"{error or type(error).__name__}; `--seed {seed}` makes the same song") from error
+    songs = "" if outputs is None or len(outputs) == 1 else f"{len(outputs)} songs of "
+    said = f"{songs}{seconds:g} seconds, seed {seed}"
+    return f"{said}; {dropped_note(dropped)}" if dropped else said
+
+
+def _prompt(path: Path, kept: float | None, extend: float | None, duration: float | None, rate: int) -> dict[str, Any]:
+    """`prompt`, `prompt_duration` and, for `extend`, `duration` of a song that begins with a recording."""
+    wanted = None if kept is None else kept + _CONTEXT_SECONDS
+    recording = audio.load_audio(path, sampling_rate=rate, duration=wanted)
+    seconds = min(recording.shape[-1] / rate, kept or math.inf)
+    found: dict[str, Any] = {"prompt": recording, "prompt_duration": kept}
+    if extend is not None:
+        found["duration"] = seconds + extend
+    elif duration is not None and duration <= seconds:
+        raise ValueError(
+            f"`duration` must be longer than the prompt, which it includes: got {duration:g} for {seconds:g} s of "
+            "the recording. Give a longer one, `--extend` with the seconds to make, or `--prompt-duration` with fewer "
+            "seconds of the recording"
+        )
+    return found
+
+
+def _write(outputs: list[Path], songs: Tensor, rate: int, model: str, seed: int) -> None:
+    """Write songs (N, samples), each to its file; one that cannot be written to a temporary folder.
+
+    Raises:
+        GenerationFailed: one could not; names where it is kept and the seed.
+    """
+    name = "the embedded model" if model == model_name(None) else model
+    for number, (path, song) in enumerate(zip(outputs, songs, strict=True), 1):
+        which = f"seed {seed}" + (f", song {number}" if len(outputs) > 1 else "")
+        tags = {
+            "title": f"Fast Jukebox, {which}",
+            "comment": f"generated audio, made by {name}, {which}",
+            "software": f"fast_jukebox {__version__}",
+        }
+        try:
+            audio.save_audio(path, song, rate, tags=tags)
+        except (OSError, ValueError, UnicodeError) as error:
+            kept = _keep(songs[number - 1 :], rate)
+            raise GenerationFailed(f"{str(path)!r} cannot be written: {error}. {kept}, seed {seed}") from error
+
+
+def _keep(songs: Tensor, rate: int) -> str:
+    """Write songs where there is room for temporary files; says where."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="fast-jukebox-"))
+        for number, song in enumerate(songs, 1):
+            audio.save_audio(folder / f"song-{number}.wav", song, rate)
+    except OSError:
+        return "The sound is lost, but the same seed makes it again"
+    return f"The sound is kept in {folder}"
 
 
 def _stream(loaded: Any, output: Path | None, kind: str, rate: int, request: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from fast_jukebox.generation.offload import check_home, set_offload
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_device
+
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def model_name(model: str | None) -> str:
@@ -48,27 +51,45 @@ def chosen_device(device: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def load_model(
-    model: str | None, device: torch.device, offload: str | None = None, revision: str | None = None
-) -> FastJukeboxModel:
-    """A whole model with its weights, as its file has them, without bars, ready to sample.
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model a command loads.
+
+    Attributes:
+        name: a folder or repository; `None` for the embedded one.
+        revision: branch, tag or commit of a repository; by default the newest.
+        token: access token of the Hub; by default that of `hf auth login`.
+        dtype: of the priors, `"float32"`, `"bfloat16"` or `"float16"`; by default the file's, on a CPU float32.
+    """
+
+    name: str | None = None
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False)
+    dtype: str | None = None
+
+
+def load_model(source: ModelSource, device: torch.device, offload: str | None = None) -> FastJukeboxModel:
+    """A complete model with its weights, without bars, ready to sample.
 
     Args:
-        model: a folder or repository; `None` for the embedded one.
+        source: which model.
         device: where it samples.
         offload: where levels live that do not sample: `"cpu"`, `"disk"`, or `None` for the device.
-        revision: of a repository; by default the newest.
 
     Raises:
-        ValueError: `offload` is none of these; found before the model is loaded.
+        ValueError: `offload` or `dtype` is none of these; found before the model is loaded.
         OSError: there is no such model, or it cannot be read.
     """
     check_home(offload)
+    dtype = source.dtype or ("float32" if device.type == "cpu" else "auto")
+    if dtype not in (*_DTYPES, "auto"):
+        raise ValueError(f"`dtype` must be {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}, got {dtype!r}")
     logging.disable_progress_bar()
-    at = {} if revision is None else {"revision": revision}
-    loaded: Any = FastJukeboxModel.from_pretrained(model_name(model), dtype="auto", **at)
+    at = {name: value for name in ("revision", "token") if (value := getattr(source, name)) is not None}
+    loaded: FastJukeboxModel = FastJukeboxModel.from_pretrained(model_name(source.name), dtype=dtype, **at)
     loaded.eval()
-    if offload is None:
-        return loaded.to(device)
-    set_offload(loaded, offload, device)
-    return loaded
+    if offload is not None:
+        set_offload(loaded, offload, device)
+        return loaded
+    moved: FastJukeboxModel = loaded.to(device)
+    return moved

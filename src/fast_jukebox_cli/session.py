@@ -15,7 +15,7 @@ from fast_jukebox.sessions.run import Job
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
 from fast_jukebox.sessions.takes import Take
-from fast_jukebox_cli.model import chosen_device, load_model, model_name
+from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.rescue import all_codes, top_codes
 from fast_jukebox_cli.words import words_for
 
@@ -44,7 +44,7 @@ class Machine:
     def load(self, name: str | None, revision: str | None = None) -> Any:
         """A model, ready to sample."""
         check_engine(self.engine)
-        return load_model(name, chosen_device(self.device), self.offload, revision)
+        return load_model(ModelSource(name, revision), chosen_device(self.device), self.offload)
 
     def open(self, folder: Path) -> Session:
         """A session with its model, at the revision that it was made with unless another model is named."""

@@ -337,6 +337,12 @@ def _show(folder: Path, written: Sequence[Path]) -> None:
         typer.echo(str(path))
 
 
+SESSION_COMMANDS = frozenset(
+    {"session", "resume", "branch", "keep", "cut", "extend", "upsample", "export", "takes", "forget"}
+)
+"""Commands on songs that are kept in a folder, which the help shows together."""
+
+
 def register(app: typer.Typer, wrap: Callable[[Callable[..., None]], Callable[..., Any]]) -> None:
     """Add the commands to those of `fast-jukebox`; `wrap` tells their errors."""
     session_app = typer.Typer(no_args_is_help=True, help="Songs that are kept in a folder while they are made.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -46,7 +48,14 @@ def file(name: str, path: Path | None) -> Path | None:
     return None if path is None else path.expanduser()
 
 
-def output_file(name: str, output: Path, suffixes: Sequence[str], others: str = "") -> Path:
+def output_file(
+    name: str,
+    output: Path,
+    suffixes: Sequence[str],
+    others: str = "",
+    force: bool = False,
+    inputs: Sequence[Path | None] = (),
+) -> Path:
     """The absolute path of a file that can be written, found out before the work, not after.
 
     Args:
@@ -54,20 +63,78 @@ def output_file(name: str, output: Path, suffixes: Sequence[str], others: str = 
         output: where to write.
         suffixes: that it may have.
         others: what else it may be, to be told.
+        force: whether it may replace a file.
+        inputs: files that are read, which it must not be.
 
     Raises:
-        ValueError: it cannot be written; names the option.
+        ValueError: it cannot be written, exists, or is an input; names the option.
     """
     output = output.expanduser().absolute()
     if output.suffix.lower() not in suffixes:
         raise ValueError(f"`--{name}` must end in {' or '.join(suffixes)}{others}, got {str(output)!r}")
-    if output.is_dir():
+    if os.path.isdir(output):
         raise ValueError(f"`--{name}` must be a file, got the folder {str(output)!r}")
-    if not output.parent.is_dir():
+    if not os.path.isdir(output.parent):
         raise ValueError(f"`--{name}` must lie in a folder that exists, got {str(output)!r}")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise ValueError(f"`--{name}` must lie in a folder that can be written to, got {str(output)!r}")
+    for given in inputs:
+        if given is not None and _is_same(output, given.expanduser()):
+            raise ValueError(f"`--{name}` must not be a file that is read, got {str(output)!r}")
+    if os.path.lexists(output):
+        if not force:
+            raise ValueError(f"`--{name}` must be a new file, as {str(output)!r} exists; --force overwrites it")
+    else:
+        _try_name(name, output)
     return output
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def _try_name(name: str, output: Path) -> None:
+    """Raise a `ValueError` where the file system does not take the name: made once, empty, and removed."""
+    try:
+        os.close(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        output.unlink()
+    except (OSError, UnicodeEncodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"`--{name}` must be a file that can be written, got {str(output)!r}: {why}") from error
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """`song.wav`, or `song-1.wav`, `song-2.wav`, ... for several."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def free_path(path: Path, count: int = 1) -> Path:
+    """`path`, or the first of `song-2.wav`, `song-3.wav`, ... of which no file exists (of several songs, no one's)."""
+    attempt, number = path, 1
+    while any(os.path.lexists(each) for each in numbered(attempt, count)):
+        number += 1
+        attempt = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return attempt
+
+
+@contextmanager
+def waiting(what: str, quiet: bool) -> Iterator[None]:
+    """Say on a terminal what is under way, and take the line away when it is done."""
+    shown = not quiet and sys.stderr.isatty()
+    if shown:
+        sys.stderr.write(f"{what} ...")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if shown:
+            sys.stderr.write(f"\r{' ' * (len(what) + 4)}\r")
+            sys.stderr.flush()
 
 
 def with_options(message: str, command: Callable[..., Any]) -> str:

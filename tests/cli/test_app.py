@@ -85,7 +85,11 @@ def test_settings_and_a_recording_are_passed_on(run, model_dir, tiny_model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "song.mp3"], "--output"),
+        (["--output", "song.aiff"], "--output"),
+        (["--output", "song.mp3", "--stream"], "--output"),
+        (["--output", "x" * 260 + ".wav"], "--output"),
+        (["--num-samples", "2", "--stream"], "--stream"),
+        (["--extend", "3"], "--extend"),
         (["--output", "missing/song.wav"], "--output"),
         (["--output", "folder.wav"], "--output"),
         (["--raw"], "--raw"),
@@ -306,3 +310,23 @@ def test_ctrl_c_while_modules_are_imported(name):
     assert result.returncode == 130
     assert len(result.stderr.splitlines()) == 1
     assert "interrupted" in result.stderr
+
+
+def test_the_version_loads_nothing():
+    result = subprocess.run(
+        [sys.executable, "-c", QUICK.format(arguments=["--version"]).replace(', "fast_jukebox"', "")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.stdout.strip() == f"fast-jukebox {fast_jukebox.__version__}"
+    assert result.stderr.splitlines()[-1] == "[]"
+
+
+def test_the_help_shows_the_commands_of_sessions_together(run):
+    text = run("-h").stdout
+    commands, _, sessions = text.partition("Songs kept in a folder")
+    assert "generate" in commands
+    assert "takes" not in commands
+    assert all(name in sessions for name in ("session", "takes", "keep", "cut", "branch"))

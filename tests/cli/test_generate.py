@@ -1,5 +1,7 @@
 import io
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,3 +125,93 @@ def test_songs_made_on_a_gpu_are_written(run, model_dir, monkeypatch, as_on_gpu,
     result = run("generate", "--model", model_dir, "--duration", 0.2, "--output", "song.wav", *stream)
     assert result.exit_code == 0, result.output
     assert soundfile.info(run.folder / "song.wav").frames == 320
+
+
+def quick(model_dir, *arguments):
+    return ["generate", "--model", model_dir, "--duration", 0.1, "--seed", 3, "--quiet", *arguments]
+
+
+def test_songs_without_a_name_do_not_overwrite_each_other(run, model_dir):
+    paths = [run(*quick(model_dir)).stdout.splitlines()[-1] for _ in range(3)]
+    assert [path.rpartition("/")[2] for path in paths] == ["song.wav", "song-2.wav", "song-3.wav"]
+    assert len(list(run.folder.iterdir())) == 3
+
+
+def test_a_file_is_overwritten_with_force_alone(run, model_dir):
+    (run.folder / "mine.wav").write_text("a recording")
+    refused = run(*quick(model_dir, "--output", "mine.wav"))
+    assert refused.exit_code == 2
+    assert "--force" in refused.stderr
+    assert (run.folder / "mine.wav").read_text() == "a recording"
+    assert run(*quick(model_dir, "--output", "mine.wav", "--force")).exit_code == 0
+    assert soundfile.info(run.folder / "mine.wav").frames == 160
+
+
+def test_a_prompt_is_never_overwritten(run, model_dir):
+    soundfile.write(run.folder / "mine.wav", np.zeros(100), 1600)
+    (run.folder / "link.wav").symlink_to("mine.wav")
+    for name in ("mine.wav", "link.wav"):
+        result = run(*quick(model_dir, "--prompt", "mine.wav", "--output", name, "--force"))
+        assert result.exit_code == 2
+        assert "must not be a file that is read" in result.stderr
+    assert soundfile.info(run.folder / "mine.wav").frames == 100
+
+
+def test_a_song_that_cannot_be_written_is_kept_and_its_seed_told(run, model_dir, monkeypatch):
+    save = module.audio.save_audio
+
+    def full(path, *arguments, **options):
+        if path.parent == run.folder:
+            raise OSError(28, "No space left on device")
+        return save(path, *arguments, **options)
+
+    monkeypatch.setattr(module.audio, "save_audio", full)
+    result = run(*quick(model_dir))
+    assert result.exit_code == 1
+    assert "seed 3" in result.stderr
+    kept = Path(re.search(r"kept in (\S+),", result.stderr)[1])
+    assert [soundfile.info(path).frames for path in kept.iterdir()] == [160]
+    assert not list(run.folder.iterdir())
+
+
+def test_a_failure_of_sampling_tells_the_seed(run, model_dir, monkeypatch):
+    def fail(self, **arguments):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(fast_jukebox.FastJukeboxModel, "generate", fail)
+    result = run("generate", "--model", model_dir, "--quiet")
+    assert result.exit_code == 1
+    assert re.search(r"the device is gone; `--seed \d+` makes the same song", result.stderr)
+
+
+def test_several_songs_are_numbered(run, model_dir, tiny_model):
+    result = run(*quick(model_dir, "--num-samples", 2, "--output", "mine.flac"))
+    assert [path.rpartition("/")[2] for path in result.stdout.splitlines()] == ["mine-1.flac", "mine-2.flac"]
+    songs = tiny_model.generate(duration=0.1, seed=3, num_samples=2).audio.clamp(-1, 1).numpy()
+    for number, song in enumerate(songs, 1):
+        audio, _ = soundfile.read(run.folder / f"mine-{number}.flac", dtype="float32")
+        np.testing.assert_allclose(audio, song, atol=1 / 32000)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac", "wav"])
+def test_files_say_that_they_are_generated(run, model_dir, suffix, monkeypatch):
+    # Lossy formats have rates of their own, which the tiny model has not.
+    save = module.audio.save_audio
+    monkeypatch.setattr(module.audio, "save_audio", lambda path, song, rate, **tags: save(path, song, 16000, **tags))
+    result = run(*quick(model_dir, "--output", f"song.{suffix}"))
+    assert result.exit_code == 0, result.stderr
+    with soundfile.SoundFile(run.folder / f"song.{suffix}") as file:
+        assert file.title == "Fast Jukebox, seed 3"
+        assert file.comment.startswith("generated audio")
+        assert str(model_dir) in file.comment
+        assert suffix == "mp3" or "fast_jukebox" in file.software  # an MP3 names its encoder there
+
+
+def test_a_recording_is_extended_by_seconds(run, model_dir):
+    soundfile.write(run.folder / "mine.wav", np.zeros(200), 1600)
+    arguments = ["generate", "--model", model_dir, "--quiet", "--seed", 3, "--prompt", "mine.wav"]
+    assert run(*arguments, "--extend", 0.1).exit_code == 0
+    assert soundfile.info(run.folder / "song.wav").frames == 360
+    short = run(*arguments, "--duration", 0.1)
+    assert short.exit_code == 2
+    assert "--extend" in short.stderr

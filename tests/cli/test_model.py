@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fast_jukebox_cli.model import chosen_device, load_model, model_name
+from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 
 
 def test_a_folder_is_found_and_a_repository_left_to_the_hub(tmp_path, monkeypatch):
@@ -24,6 +24,6 @@ def test_devices_have_names():
 
 
 def test_a_model_is_loaded_to_be_played(model_dir):
-    model = load_model(str(model_dir), torch.device("cpu"))
+    model = load_model(ModelSource(str(model_dir)), torch.device("cpu"))
     assert not model.training
     assert model.generation_config.duration == 0.05

@@ -10,7 +10,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +29,15 @@ DEFAULT_SAMPLING_RATE = 44100
 MAX_DURATION = 2 * 3600.0
 """Seconds of sound that `load_audio` reads into memory at most, unless told otherwise."""
 
-_CONTAINERS = {".wav": "WAV", ".flac": "FLAC"}
-_SUBTYPES = {"WAV": ("PCM_16", "PCM_24", "FLOAT"), "FLAC": ("PCM_16", "PCM_24")}
+_CONTAINERS = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
+_SUBTYPES = {
+    "WAV": ("PCM_16", "PCM_24", "FLOAT"),
+    "FLAC": ("PCM_16", "PCM_24"),
+    "MP3": ("MPEG_LAYER_III",),
+    "OGG": ("VORBIS",),
+}
+"""Encodings of each container, the default one first."""
+_TAGS = ("title", "artist", "genre", "comment", "software", "date", "album", "copyright", "license")
 _BLOCK_VALUES = 2**18
 # libsndfile says this where a stream does not tell its length.
 _UNKNOWN_FRAMES = 2**63 - 1
@@ -149,18 +156,27 @@ def stream_audio(
     return resample_blocks(_mono_blocks(reader, wanted, limit), info.sampling_rate, sampling_rate)
 
 
-def save_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int, *, subtype: str = "PCM_16") -> Path:
-    """Write mono sound to a WAV or FLAC file (by the suffix), whole or not at all.
+def save_audio(
+    path: str | os.PathLike[str],
+    audio: Any,
+    sampling_rate: int,
+    *,
+    subtype: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Path:
+    """Write mono sound to a WAV, FLAC, MP3 or OGG Vorbis file (by the suffix), all of it or nothing.
 
     The sound goes to a temporary file in the same folder, which is then renamed, so a full disk or Ctrl-C
     leaves the file that was there before. Samples beyond [-1, 1] are clipped, with a warning, unless the subtype is
     `"FLOAT"`, which keeps them.
 
     Args:
-        path: ends in `.wav` or `.flac`; its folder must exist.
+        path: ends in `.wav`, `.flac`, `.mp3` or `.ogg`; its folder must exist.
         audio: float array or tensor (samples,) or (1, samples), finite, nominally in [-1, 1].
-        sampling_rate: samples a second, an integer of at least 1.
-        subtype: `"PCM_16"` (default), `"PCM_24"`, or for WAV `"FLOAT"` (32 bit).
+        sampling_rate: samples a second, an integer of at least 1 that the format has.
+        subtype: `"PCM_16"` (default), `"PCM_24"`, or for WAV `"FLOAT"` (32 bit); by default that of the format.
+        tags: text by `"title"`, `"artist"`, `"genre"`, `"comment"`, `"software"`, `"date"`, `"album"`, `"copyright"`
+            or `"license"`; none by default.
 
     Returns:
         The path written.
@@ -173,13 +189,23 @@ def save_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int, *, 
     container = _CONTAINERS.get(path.suffix.lower())
     if container is None:
         raise ValueError(f"`path` must end in {' or '.join(_CONTAINERS)}, got {str(path)!r}")
+    subtype = subtype or _SUBTYPES[container][0]
     if subtype not in _SUBTYPES[container]:
         raise ValueError(f"`subtype` must be one of {_SUBTYPES[container]} for {container}, got {subtype!r}")
+    unknown = set(tags or ()) - set(_TAGS)
+    if unknown:
+        raise ValueError(f"`tags` must be among {', '.join(_TAGS)}, got {', '.join(sorted(unknown))}")
     check_rate("sampling_rate", sampling_rate)
     samples = _checked_samples(audio, keep_range=subtype == "FLOAT")
 
     encoded = io.BytesIO()
-    soundfile.write(encoded, samples, sampling_rate, format=container, subtype=subtype)
+    try:
+        with soundfile.SoundFile(encoded, "w", sampling_rate, 1, subtype, format=container) as file:
+            for name, text in (tags or {}).items():
+                setattr(file, name, text)
+            file.write(samples)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}") from error
     write_file(path, encoded.getbuffer())
     return path
 
