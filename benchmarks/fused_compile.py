@@ -40,7 +40,7 @@ def launches(
 ) -> dict[str, Launch]:
     """The different kernels of a step, by name."""
     config = FastJukeboxConfig.preset(preset).prior_configs[level]
-    config.num_hidden_layers = len(config.attention_patterns)
+    config.num_hidden_layers = config.layer_period
     with torch.device("meta"):
         prior = FastJukeboxPrior(config).to(dtype)
     program = FusedProgram(prior, rows, settings, overlap=overlap)

@@ -205,7 +205,7 @@ def published_seconds(prior: FastJukeboxPrior, batch: int, steps: int = 8) -> li
             logits = loop.logits(code, position)
             torch.multinomial(logits.float().softmax(-1), 1)
 
-    starts = [max(1, config.n_ctx * share // 8 // config.block_ctx * config.block_ctx + 1) for share in (1, 4, 7)]
+    starts = [max(1, config.n_ctx * share // 8 // config.row_length * config.row_length + 1) for share in (1, 4, 7)]
     starts = [min(start, config.n_ctx - steps) for start in starts]
     return [timed(lambda start=start: run(start), str(prior.device), repeats=1) / steps for start in starts]
 

@@ -60,7 +60,7 @@ class Bench:
         """A preset's prior, tiny where `toy`."""
         config = FastJukeboxConfig.preset(name).prior_configs[level]
         if self.toy:
-            config.hidden_size, config.n_ctx, config.blocks, config.codebook_size = 16, 64, 16, 16
+            config.hidden_size, config.n_ctx, config.num_rows, config.codebook_size = 16, 64, 16, 16
             config.num_hidden_layers = min(config.num_hidden_layers // 18, 2) + 1
             if config.has_upper_level:
                 config.upper_codebook_size, config.conditioner_width, config.conditioner_depth = 16, 8, 1
@@ -119,7 +119,7 @@ def correctness(bench: Bench) -> None:
             rows = (1, 3, 12, 46, 70, 184) if dtype == torch.bfloat16 else (1, 12)
             rows = (1, 6) if bench.toy else rows
             config = bench.config("fastjukebox-18", level)
-            config.attention_patterns, config.num_hidden_layers = ["row", "column", "previous_row", "dense"], 4
+            config.layer_types, config.num_hidden_layers = ["row", "column", "previous_row", "dense"], 4
             prior = bench.prior(config, dtype)
             with torch.no_grad():
                 for parameter in prior.parameters():  # so that biases and norms matter
@@ -136,7 +136,7 @@ def correctness(bench: Bench) -> None:
 def correctness_row(bench: Bench, prior: FastJukeboxPrior, batch: int, engine: str) -> None:
     """Codes of a window by an engine; logits of its last position by it, the plain step and float32."""
     config = prior.config
-    length = (3 * config.block_ctx + 12) // 4 * 4
+    length = (3 * config.row_length + 12) // 4 * 4
     with sampling_mode(prior):
         conditioning, uniform = window_inputs(bench, prior, batch, length)
         prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
@@ -169,7 +169,7 @@ def correctness_row(bench: Bench, prior: FastJukeboxPrior, batch: int, engine: s
 def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engine: str) -> None:
     """Latency of a step of `batch` windows."""
     config = prior.config
-    steps = 4 * config.block_ctx if not bench.toy else 8
+    steps = 4 * config.row_length if not bench.toy else 8
     reset_peak_memory(bench.device)
     with sampling_mode(prior):
         conditioning, uniform = window_inputs(bench, prior, batch, steps)
@@ -328,7 +328,7 @@ def profile(bench: Bench) -> None:
         return
     for level in (TOP, BOTTOM, MIDDLE):
         prior, batch = bench.prior(bench.config("fastjukebox-18", level)), WINDOWS[level]
-        count = 2 * prior.config.block_ctx
+        count = 2 * prior.config.row_length
         with sampling_mode(prior):
             conditioning, uniform = window_inputs(bench, prior, batch, count)
             prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)

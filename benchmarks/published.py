@@ -96,11 +96,11 @@ def _at(conditioning, position: int):
 def _kept(block: PriorBlock, position: int) -> int:
     """Positions that a layer's cache holds before `position` is added."""
     pattern = block.attention.pattern
-    name, column = type(pattern).__name__, position % pattern.block_ctx
+    name, column = type(pattern).__name__, position % pattern.row_length
     if name == "RowPattern":
         return column
     if name == "PreviousRowPattern":
-        return min(position, pattern.block_ctx + column)
+        return min(position, pattern.row_length + column)
     return position
 
 
@@ -116,18 +116,18 @@ def _attention(block: PriorBlock, hidden: Tensor, cache: GrowingCache, position:
     pattern = attention.pattern
     query, key, value = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, attention.head_dim)).unbind(2)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-    name, column = type(pattern).__name__, position % pattern.block_ctx
+    name, column = type(pattern).__name__, position % pattern.row_length
     if name == "RowPattern" and column == 0 and position:
         cache.key = cache.value = None
     key, value = cache.append(key, value)
     if name == "PreviousRowPattern":
-        if column == 0 and position >= 2 * pattern.block_ctx:
-            cache.keep_last(pattern.block_ctx + 1)
+        if column == 0 and position >= 2 * pattern.row_length:
+            cache.keep_last(pattern.row_length + 1)
         key, value = cache.key[:, :, : -column - 1], cache.value[:, :, : -column - 1]
-        if position < pattern.block_ctx:
+        if position < pattern.row_length:
             return attention.projection(torch.zeros_like(query).transpose(1, 2).flatten(2))
-        key, value = key[:, :, -pattern.block_ctx :], value[:, :, -pattern.block_ctx :]
+        key, value = key[:, :, -pattern.row_length :], value[:, :, -pattern.row_length :]
     elif name == "ColumnPattern":
-        key, value = key[:, :, column :: pattern.block_ctx], value[:, :, column :: pattern.block_ctx]
+        key, value = key[:, :, column :: pattern.row_length], value[:, :, column :: pattern.row_length]
     weights = F.softmax((query @ key.transpose(-1, -2)) * query.shape[-1] ** -0.5, dim=-1)
     return attention.projection((weights @ value).transpose(1, 2).flatten(2))

@@ -65,10 +65,9 @@ def tiny_config():
         linf_k=8,
         sampling_rate=1600,
     )
-    shared = {"codebook_size": 16, "num_hidden_layers": 3, "hidden_size": 16, "blocks": 4, "sampling_rate": 1600}
+    shared = {"codebook_size": 16, "num_hidden_layers": 3, "hidden_size": 16, "num_rows": 4, "sampling_rate": 1600}
     upper = {
-        "upper_downs": 1,
-        "upper_stride": 2,
+        "upsampling_strides": [2],
         "upper_codebook_size": 16,
         "conditioner_width": 8,
         "conditioner_depth": 2,
@@ -104,8 +103,8 @@ def words_config(tiny_config):
     top = {
         **{"num_artists": 5, "num_genres": 3, "use_timing": True, "timing_bins": 8, "min_duration": 0.0},
         **{"max_duration": 600.0, "lyric_length": 12, "lyric_vocab_size": 79, "num_hidden_layers": 4},
-        **{"attention_patterns": ["row", "lyric_cross", "column", "previous_row"], "lyric_encoder_layers": 1},
-        **{"lyric_encoder_hidden_size": 8, "lyric_encoder_heads": 1, "lyric_encoder_blocks": 4},
+        **{"layer_types": ["row", "lyric_cross", "column", "previous_row"], "lyric_encoder_layers": 1},
+        **{"lyric_encoder_hidden_size": 8, "lyric_encoder_heads": 1, "lyric_encoder_num_rows": 4},
         **{"alignment_layer": 1, "alignment_head": 1, "initializer_range": 0.3},
     }
     configs = [config.to_dict() for config in tiny_config.prior_configs]
@@ -216,7 +215,7 @@ class StubPrior(PriorGenerationMixin, nn.Module):
             codebook_size=codebook_size,
             n_ctx=n_ctx,
             upper_ratio=upper_ratio,
-            upper_downs=None if upper_ratio == 1 else 1,
+            upsampling_strides=None if upper_ratio == 1 else [upper_ratio],
             upper_codebook_size=upper_codebook_size,
             metadata_length=metadata_length,
             use_timing=False,

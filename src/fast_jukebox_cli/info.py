@@ -90,8 +90,8 @@ def _prior_table(priors: list[Any]) -> Any:
         "heads": [str(config.num_attention_heads) for config in configs],
         "context": [f"{config.n_ctx} codes" for config in configs],
         "": [f"{config.n_ctx * config.hop_length / config.sampling_rate:.2f} s" for config in configs],
-        "rows x columns": [f"{config.blocks} x {config.block_ctx}" for config in configs],
-        "patterns": ["\n".join(config.attention_patterns) for config in configs],
+        "rows x columns": [f"{config.num_rows} x {config.row_length}" for config in configs],
+        "patterns": ["\n".join(config.layer_types[: config.layer_period]) for config in configs],
         "level above": [f"1 for {config.upper_ratio}" if config.has_upper_level else "-" for config in configs],
         "labels": [
             f"{config.num_artists} artists\n{config.num_genres} genres" if config.has_labels else "-"

@@ -8,8 +8,8 @@ from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
 def tiny_prior(**settings) -> FastJukeboxPrior:
     torch.manual_seed(0)
     config = FastJukeboxPriorConfig(
-        **({"codebook_size": 16, "n_ctx": 24, "blocks": 6, "hidden_size": 16, "num_hidden_layers": 4,
-            "num_attention_heads": 2, "attention_patterns": ["row", "column", "previous_row", "dense"]} | settings)
+        **({"codebook_size": 16, "n_ctx": 24, "num_rows": 6, "hidden_size": 16, "num_hidden_layers": 4,
+            "num_attention_heads": 2, "layer_types": ["row", "column", "previous_row", "dense"]} | settings)
     )  # fmt: skip
     prior = FastJukeboxPrior(config)
     for weight in prior.parameters():
@@ -26,7 +26,7 @@ def test_its_codes_are_those_of_the_package(batch):
 
 def test_upsamplers_too():
     prior = tiny_prior(
-        level=0, upper_downs=2, upper_stride=2, conditioner_width=8, conditioner_depth=2, hop_length=8,
+        level=0, upsampling_strides=[2, 2], conditioner_width=8, conditioner_depth=2, hop_length=8,
         residual_scale=True,
     )  # fmt: skip
     upper = torch.randint(0, 16, (2, 24 // prior.config.upper_ratio))
@@ -38,7 +38,7 @@ def test_a_cache_holds_what_the_loop_would_have_left():
     prior = tiny_prior()
     walked, skipped = PublishedLoop(prior), PublishedLoop(prior)
     for position in range(24):
-        if position % prior.config.block_ctx:  # at a row's first position the walked caches are still to be cut
+        if position % prior.config.row_length:  # at a row's first position the walked caches are still to be cut
             skipped.skip_to(position)
             held = [cache.key.shape[2] for cache in walked.caches]
             assert held == [cache.key.shape[2] for cache in skipped.caches]

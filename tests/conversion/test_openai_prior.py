@@ -119,7 +119,7 @@ def test_golden_greedy_sampling(golden, name, engine):
 def test_golden_config(golden):
     config = golden.prior.config
     words = {0: "dense", 1: "row", 2: "column", 3: "previous_row", 6: "lyric_cross", 7: "lyric_prefix"}
-    assert config.layer_patterns == [words[number] for number in golden.patterns]
+    assert config.layer_types == [words[number] for number in golden.patterns]
     assert config.hop_length == golden.hop_length
     assert not golden.prior.training
 
@@ -194,7 +194,7 @@ def test_missing_and_left_over_tensors_are_named():
         ({"res_scale": 1}, "res_scale.*true or false.*1"),
         ({"labels": True}, "y_bins"),
         ({**LABELS, "level": 2}, "t_bins"),
-        ({"blocks": 5}, "blocks"),
+        ({"blocks": 5}, "num_rows.*5"),
     ],
 )
 def test_bad_hyperparameters_are_named(change, message):
@@ -224,13 +224,13 @@ def test_lengths_of_strides_and_downs_must_agree():
 )
 def test_where_the_published_orders_put_the_encoders_lyrics(order, depth, lyrics):
     config = prior_config({**HPARAMS, **ENCODER, "attn_order": order, "prior_depth": depth}, VQVAE)
-    assert [layer for layer, word in enumerate(config.layer_patterns) if word == "lyric_cross"] == lyrics
-    others = [word for word in config.layer_patterns if word != "lyric_cross"]
+    assert [layer for layer, word in enumerate(config.layer_types) if word == "lyric_cross"] == lyrics
+    others = [word for word in config.layer_types if word != "lyric_cross"]
     assert others == (["row", "column", "previous_row"] * depth)[: len(others)]
 
 
 def test_every_sixteenth_layer_of_order_12_sees_lyrics_or_everything():
-    patterns = prior_config({**HPARAMS, **PREFIX, "prior_depth": 72}, VQVAE).layer_patterns
+    patterns = prior_config({**HPARAMS, **PREFIX, "prior_depth": 72}, VQVAE).layer_types
     seen = {layer: word for layer, word in enumerate(patterns) if layer % 16 == 15}
     assert seen == {15: "lyric_prefix", 31: "lyric_prefix", 47: "dense", 63: "lyric_prefix"}
     assert all(

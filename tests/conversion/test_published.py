@@ -46,10 +46,10 @@ def test_every_model_has_the_same_upsamplers(level):
     assert all(published_model(model)[1][level] == priors[level] for model in MODELS)
     config = prior_config(priors[level], vqvae)
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (1920, 72, 1)
-    assert (config.n_ctx, config.blocks, config.block_ctx) == (8192, 128, 64)
+    assert (config.n_ctx, config.num_rows, config.row_length) == (8192, 128, 64)
     assert (config.num_genres, config.num_artists, config.max_genres, config.use_timing) == (120, 4111, 5, False)
     assert config.conditioner_residual_scale == (level == 1)
-    assert config.tie_output
+    assert config.tie_word_embeddings
     if level == 0:
         assert count(prior_part(config)) == upsampler(1920, 8192, 4111, 120)
 
@@ -62,15 +62,15 @@ def test_top_priors_have_the_published_sizes(model):
     width = config.hidden_size
     labels = (config.num_artists + config.num_genres + 3 * config.timing_bins) * width
     if model == "1b_lyrics":
-        assert (width, config.num_attention_heads, config.sequence_length, config.block_ctx) == (2048, 2, 6528, 102)
+        assert (width, config.num_attention_heads, config.sequence_length, config.row_length) == (2048, 2, 6528, 102)
         assert (config.lyric_prefix_keys, config.lyric_vocab_size) == (448, 79)
         assert part.shapes["code_embedding.weight"] == (2127, 2048)
         assert count(part) == labels + (2127 + 6528) * width + transformer(width, 72)
     else:
         depth, lyrics = (79, 512) if model == "5b_lyrics" else (72, 0)
-        assert (width, config.num_attention_heads, config.sequence_length, config.block_ctx) == (4800, 8, 8192, 64)
+        assert (width, config.num_attention_heads, config.sequence_length, config.row_length) == (4800, 8, 8192, 64)
         assert (config.num_hidden_layers, config.lyric_length) == (depth, lyrics)
-        assert not config.tie_output
+        assert not config.tie_word_embeddings
         assert not config.add_conditioning_after
         encoder = (80 + 512 + 1) * 1280 + transformer(1280, 18) + (1280 + 1) * width + 2 * width + 80 * width
         own = labels + (2 * 2048 + 8192) * width + transformer(width, depth)
@@ -83,7 +83,7 @@ def test_top_priors_have_the_published_sizes(model):
 def test_the_alignment_layer_attends_to_the_lyrics(model, word):
     vqvae, priors = published_model(model)
     config = prior_config(priors[2], vqvae)
-    assert config.layer_patterns[config.alignment_layer] == word
+    assert config.layer_types[config.alignment_layer] == word
     assert config.alignment_head < config.num_attention_heads
 
 

@@ -171,7 +171,7 @@ def test_configurations_that_are_none_are_refused(config, change, message):
     [
         ("attention_pattern", "spiral", "attention_pattern.*spiral"),
         ("n_ctx", None, "n_ctx.*None"),
-        ("blocks", 7, "blocks"),
+        ("blocks", 7, "num_rows.*7"),
         ("metadata_dims", [5], "y_bins.*two numbers"),
         ("merged_decoder", "yes", "merged_decoder.*'yes'"),
     ],

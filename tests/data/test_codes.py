@@ -170,7 +170,7 @@ def test_windows_hold_both_levels_of_the_same_span(songs, vqvae, tiny_config, tm
 def test_labelled_priors_get_the_label_vector(songs, vqvae, tmp_path):
     codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]
     config = FastJukeboxPriorConfig(
-        level=2, codebook_size=16, n_ctx=16, blocks=4, hidden_size=16, num_hidden_layers=3, hop_length=16,
+        level=2, codebook_size=16, n_ctx=16, num_rows=4, hidden_size=16, num_hidden_layers=3, hop_length=16,
         num_artists=5, num_genres=4, max_genres=3, use_timing=True,
     )  # fmt: skip
     windows = CodeWindows(codes, config)

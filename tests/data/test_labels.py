@@ -79,16 +79,17 @@ def test_ids_that_stand_there(words_config):
 def test_a_config_is_told_of_a_compilation(tiny_config):
     vocabulary = LabelVocabulary.from_metadata(ROWS)
     plain = tiny_config.prior_configs[2]
+    plain.num_hidden_layers = 4
     top = labelled_config(plain, vocabulary, lyric_length=8, longest=700.0)
     assert not plain.has_labels
     assert (top.num_artists, top.num_genres, top.use_timing, top.lyric_length) == (3, 3, True, 8)
     assert (top.min_duration, top.max_duration) == (0.0, 702.0)
-    assert top.layer_patterns[:3] == ["row", "column", "previous_row"] and top.attention_patterns[3] == "lyric_prefix"
+    assert top.layer_types == ["row", "column", "previous_row", "lyric_prefix"]
     FastJukeboxProcessor.from_metadata(ROWS, top).check(top)
     below = labelled_config(tiny_config.prior_configs[0], vocabulary, lyric_length=8)
     assert (below.num_artists, below.use_timing, below.lyric_length) == (3, False, 0)
     words = LabelVocabulary.from_metadata(ROWS, genre_words=True)
     assert labelled_config(plain, words, max_genres=4).num_genres == 4
     assert isinstance(top, FastJukeboxPriorConfig)
-    with pytest.raises(ValueError, match="multiple of `blocks`"):
+    with pytest.raises(ValueError, match="multiple of `num_rows`"):
         labelled_config(plain, vocabulary, lyric_length=7)

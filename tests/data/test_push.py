@@ -125,7 +125,7 @@ def test_codes_come_back_as_they_were(hub, codes, vqvae):
         split: rows.to_list() for split, rows in expected.items()
     }
     config = FastJukeboxPriorConfig(
-        level=2, hop_length=16, n_ctx=24, blocks=4, codebook_size=16, num_hidden_layers=3, hidden_size=16
+        level=2, hop_length=16, n_ctx=24, num_rows=4, codebook_size=16, num_hidden_layers=3, hidden_size=16
     )
     theirs, ours = CodeWindows(again["train"], config, seed=1), CodeWindows(expected["train"], config, seed=1)
     assert all(torch.equal(theirs[index]["codes"], ours[index]["codes"]) for index in range(len(ours)))

@@ -42,8 +42,8 @@ def test_terms_are_those_of_two_whole_forwards(pair, batch, level, length):
             attention_mse(
                 ours.attentions[s],
                 theirs.attentions[t],
-                config.layer_patterns[s],
-                config.block_ctx,
+                config.layer_types[s],
+                config.row_length,
                 inputs["codes"].shape[1],
             )
             for s, t in pairs
@@ -63,7 +63,7 @@ def test_terms_are_those_of_two_whole_forwards(pair, batch, level, length):
 def test_lyrics_are_heard_by_both(words_config, kind):
     config = words_config.prior_configs[2]
     if kind == "prefix":
-        fields = {"attention_patterns": ["row", "lyric_prefix"], "lyric_encoder_layers": None, "alignment_layer": 1}
+        fields = {"layer_types": ["row", "lyric_prefix"], "lyric_encoder_layers": None, "alignment_layer": 1}
         config = type(config)(**{**config.to_dict(), **fields})
     config.num_hidden_layers = 8
     teacher, student = FastJukeboxPrior(config), FastJukeboxPrior(student_config(config, 4))
@@ -81,7 +81,7 @@ def test_lyrics_are_heard_by_both(words_config, kind):
     torch.testing.assert_close(output.terms["hidden_states"], torch.stack(hidden).mean(), rtol=1e-4, atol=1e-6)
     length = ours.hidden_states[0].shape[1]
     attentions = [
-        attention_mse(ours.attentions[s], theirs.attentions[t], config.layer_patterns[s], config.block_ctx, length)
+        attention_mse(ours.attentions[s], theirs.attentions[t], config.layer_types[s], config.row_length, length)
         for s, t in pairs
     ]
     torch.testing.assert_close(output.terms["attentions"], torch.stack(attentions).mean(), rtol=1e-4, atol=1e-6)

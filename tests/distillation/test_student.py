@@ -3,15 +3,15 @@ import torch
 
 from fast_jukebox import FastJukeboxPriorConfig
 from fast_jukebox.distillation.layer_map import LayerMap
-from fast_jukebox.distillation.student import check_student, initialize_student, student_config, student_patterns
+from fast_jukebox.distillation.student import check_student, initialize_student, student_config, student_layer_types
 
 
 def test_a_student_is_its_teacher_at_another_depth(tiny_config):
     teacher = tiny_config.prior_configs[0]
     config = student_config(teacher, 2)
     assert config.num_hidden_layers == 2 and teacher.num_hidden_layers == 3
-    assert config.to_dict() == teacher.to_dict() | {"num_hidden_layers": 2}
-    with pytest.raises(ValueError, match="`num_hidden_layers` must be an integer at least 1, got 0"):
+    assert config.to_dict() == teacher.to_dict() | {"num_hidden_layers": 2, "layer_types": teacher.layer_types[:2]}
+    with pytest.raises(ValueError, match="`num_hidden_layers` must be an integer from 1 to 1024, got 0"):
         student_config(teacher, 0)
 
 
@@ -47,11 +47,11 @@ def test_a_student_of_another_width_cannot_begin_so(pair):
         ("codebook_size", 8, "`codebook_size` is 8 in the student and 16 in the teacher"),
         ("level", 0, "`level` is 0 in the student and 1 in the teacher"),
         ("n_ctx", 16, "`n_ctx` is 16 in the student and 32 in the teacher"),
-        ("blocks", 8, "`blocks` is 8 in the student and 4 in the teacher"),
-        ("upper_downs", 2, "`upper_ratio` is 4 in the student and 2 in the teacher"),
-        ("upper_downs", None, "`upper_ratio` is 1 in the student and 2 in the teacher"),
+        ("num_rows", 8, "`num_rows` is 8 in the student and 4 in the teacher"),
+        ("upsampling_strides", [2, 2], "`upper_ratio` is 4 in the student and 2 in the teacher"),
+        ("upsampling_strides", None, "`upper_ratio` is 1 in the student and 2 in the teacher"),
         ("upper_codebook_size", 8, "`upper_codebook_size` is 8 in the student and 16 in the teacher"),
-        ("attention_patterns", ["row", "column"], r"`attention_patterns` is \['row', 'column'\] in the student and"),
+        ("layer_types", ["row", "column"], r"`layer_types` is \['row', 'column'\] in the student and"),
         ("hop_length", 4, "`hop_length` is 4 in the student and 8 in the teacher"),
     ],
 )
@@ -66,15 +66,15 @@ def test_what_does_not_fit_is_shown_on_both_sides(tiny_config, field, value, mat
 def test_patterns_written_otherwise_may_be_the_same(tiny_config):
     teacher = tiny_config.prior_configs[1]
     student = student_config(teacher, 2)
-    student.attention_patterns = ["row", "column"]
+    student.layer_types = ["row", "column"]
     assert list(check_student(student, teacher)) == [(0, 0), (1, 1)]
 
 
 def lyric_config(patterns, depth, encoder=True):
     fields = {"lyric_encoder_layers": 1, "lyric_encoder_hidden_size": 8, "lyric_encoder_heads": 1}
     return FastJukeboxPriorConfig(
-        n_ctx=24, blocks=4, hidden_size=16, num_hidden_layers=depth, attention_patterns=patterns, num_artists=2,
-        num_genres=2, lyric_length=32, lyric_encoder_blocks=4, alignment_layer=patterns.index("lyric_cross"),
+        n_ctx=24, num_rows=4, hidden_size=16, num_hidden_layers=depth, layer_types=patterns, num_artists=2,
+        num_genres=2, lyric_length=32, lyric_encoder_num_rows=4, alignment_layer=patterns.index("lyric_cross"),
         alignment_head=1, **fields,
     )  # fmt: skip
 
@@ -85,14 +85,14 @@ def test_lyrics_that_only_deep_layers_hear_are_kept():
     teacher = lyric_config([*three * 3, *([*three * 3, "lyric_cross"] * 7)], 79)
     assert teacher.alignment_layer == 18
     student = student_config(teacher, 18)
-    patterns = student.layer_patterns
+    patterns = student.layer_types
     assert [index for index, word in enumerate(patterns) if word == "lyric_cross"] == [8, 17]
     assert [word for word in patterns if word != "lyric_cross"] == (three * 6)[:16]
     layer_map = check_student(student, teacher)
     assert [layer_map[8], layer_map[17]] == [48 - 10, 78]
     assert (student.alignment_layer, student.alignment_head) == (None, None)
     # Where the first layers hear them, the teacher's patterns go on.
-    assert student_patterns(teacher, 24) == teacher.attention_patterns
+    assert student_layer_types(teacher, 24) == teacher.layer_types
     same = student_config(teacher, 79)
     assert (same.alignment_layer, same.alignment_head) == (18, 1)
     # As the 1B model: every sixteenth layer, of which the last but one and a half shows the alignment.
@@ -101,7 +101,7 @@ def test_lyrics_that_only_deep_layers_hear_are_kept():
     teacher.alignment_layer = 63
     student = student_config(teacher, 18)
     assert (student.alignment_layer, student.alignment_head) == (15, 1)
-    assert student.attention_patterns == cycle
+    assert student.layer_types == [*cycle, *three][:18]
 
 
 @pytest.mark.parametrize("field", ["lyric_length", "lyric_vocab_size"])

@@ -76,7 +76,7 @@ def prior(request, words_config):
     config = words_config.prior_configs[2]
     if request.param == "prefix":
         prefix = {
-            "attention_patterns": ["row", "column", "previous_row", "lyric_prefix"],
+            "layer_types": ["row", "column", "previous_row", "lyric_prefix"],
             "lyric_encoder_layers": None,
             "alignment_layer": 3,
         }

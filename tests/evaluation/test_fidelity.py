@@ -12,7 +12,7 @@ from fast_jukebox.evaluation.fidelity import compare_with_teacher
 def tiny_prior(seed: int, layers: int, **settings) -> FastJukeboxPrior:
     torch.manual_seed(seed)
     config = FastJukeboxPriorConfig(
-        codebook_size=12, n_ctx=8, blocks=2, hidden_size=8, num_hidden_layers=layers, num_attention_heads=1,
+        codebook_size=12, n_ctx=8, num_rows=2, hidden_size=8, num_hidden_layers=layers, num_attention_heads=1,
         **settings,
     )  # fmt: skip
     prior = FastJukeboxPrior(config)
@@ -64,7 +64,7 @@ def test_refuses_other_codebooks_and_no_windows(windows):
     torch.manual_seed(0)
     stranger = FastJukeboxPrior(
         FastJukeboxPriorConfig(
-            codebook_size=16, n_ctx=8, blocks=2, hidden_size=8, num_hidden_layers=3, num_attention_heads=1
+            codebook_size=16, n_ctx=8, num_rows=2, hidden_size=8, num_hidden_layers=3, num_attention_heads=1
         )
     )
     with pytest.raises(ValueError, match="codebook_size"):

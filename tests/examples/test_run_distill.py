@@ -124,7 +124,7 @@ def test_a_teacher_that_is_told_words_has_such_a_student(scripts, options, words
     scripts["run_distill"].main([str(tmp_path / "options.json")])
     student = FastJukeboxModel.from_pretrained(tmp_path / "student").eval()
     assert vars(student.processor) == vars(words_model.processor)
-    assert student.priors[2].config.layer_patterns == ["row", "lyric_cross"]
+    assert student.priors[2].config.layer_types == ["row", "lyric_cross"]
     song = student.generate(duration=0.1, seed=0, metadata={"artist": "Ann Lee", "lyrics": "la la"})
     assert song.audio.isfinite().all()
 

@@ -85,7 +85,7 @@ def test_priors_are_told_what_the_songs_tell(scripts, songs, tiny_config, tmp_pa
     assert set(vocabulary.genres) == {"unknown", "slow", "pop"} and vocabulary.genre_words
     assert set(vocabulary.artists) <= {"unknown", "ann", "bob"}
     top = model.priors[2].config
-    assert (top.lyric_length, top.use_timing, top.layer_patterns[3]) == (8, True, "lyric_prefix")
+    assert (top.lyric_length, top.use_timing, top.layer_types[3]) == (8, True, "lyric_prefix")
     song = model.generate(duration=0.2, seed=0, metadata={"genre": "pop", "lyrics": "la la la, long enough"})
     assert song.audio.isfinite().all()
     with pytest.raises(ValueError, match="`--labels` must be true where"):

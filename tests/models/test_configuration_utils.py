@@ -152,12 +152,12 @@ def test_another_configuration_is_refused_and_a_part_of_a_whole_one_found(tmp_pa
 HUGE = [10**9, 10**18, 10**40, 10**5000]
 EVERYTHING = {
     "level": 0,
-    "upper_downs": 2,
+    "upsampling_strides": [2, 2],
     "num_artists": 2,
     "num_genres": 2,
     "lyric_length": 64,
     "lyric_encoder_layers": 1,
-    "attention_patterns": ["row", "lyric_cross"],
+    "layer_types": ["row", "lyric_cross"],
     "alignment_layer": 1,
     "alignment_head": 0,
 }
@@ -223,7 +223,7 @@ def test_dilations_stay_within_what_a_tensor_can_be_padded_with():
 def test_a_stack_as_deep_as_published_ones_passes():
     for name in ("fastjukebox-72", "fastjukebox-mini-9"):
         FastJukeboxConfig.preset(name).validate()
-    FastJukeboxPriorConfig(n_ctx=8192, blocks=128, hidden_size=4800, num_attention_heads=8, num_hidden_layers=79)
+    FastJukeboxPriorConfig(n_ctx=8192, num_rows=128, hidden_size=4800, num_attention_heads=8, num_hidden_layers=79)
 
 
 def test_a_model_has_no_more_priors_than_levels_can_be():

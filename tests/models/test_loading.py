@@ -127,7 +127,7 @@ def test_a_part_of_another_kind_is_named(tiny_model, tmp_path):
 
 def test_a_change_that_does_not_fit_is_refused_while_a_part_is_loaded(tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"`n_ctx` must be a multiple of `blocks` \(4\), got 23"):
+    with pytest.raises(ValueError, match=r"`n_ctx` must be a multiple of `num_rows` \(4\), got 23"):
         FastJukeboxPrior.from_pretrained(tmp_path, level=2, n_ctx=23)
 
 

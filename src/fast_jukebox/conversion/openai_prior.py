@@ -57,23 +57,22 @@ def prior_config(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -
         "level": level,
         "codebook_size": vqvae_hparams["l_bins"],
         "n_ctx": hparams["n_ctx"],
-        "blocks": hparams["blocks"],
+        "num_rows": hparams["blocks"],
         "hidden_size": hparams["prior_width"],
         "num_hidden_layers": hparams["prior_depth"],
         "num_attention_heads": hparams["heads"],
         "attention_ratio": hparams.get("m_attn", 0.25),
         "mlp_ratio": hparams.get("m_mlp", 1.0),
-        "attention_patterns": _PATTERN_CYCLES[hparams.get("attn_order", 2)],
+        "layer_types": _PATTERN_CYCLES[hparams.get("attn_order", 2)],
         "residual_scale": bool(hparams.get("res_scale", False)),
-        "tie_output": not merged,
+        "tie_word_embeddings": not merged,
         "add_conditioning_after": not merged,
         "sampling_rate": hparams.get("sr", 44100),
         "hop_length": math.prod(stride**down for stride, down in zip(strides[: level + 1], downs, strict=False)),
     }
     if not is_top:
         fields |= {
-            "upper_downs": downs[level + 1],
-            "upper_stride": strides[level + 1],
+            "upsampling_strides": [strides[level + 1]] * downs[level + 1],
             "upper_codebook_size": vqvae_hparams["l_bins"],
             "conditioner_width": hparams["cond_width"],
             "conditioner_depth": hparams["cond_depth"],
@@ -107,7 +106,7 @@ def _lyric_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
         "lyric_encoder_layers": hparams["prime_depth"],
         "lyric_encoder_hidden_size": hparams["prime_width"],
         "lyric_encoder_heads": hparams["prime_heads"],
-        "lyric_encoder_blocks": hparams["prime_blocks"],
+        "lyric_encoder_num_rows": hparams["prime_blocks"],
         "lyric_encoder_attention_ratio": hparams.get("prime_m_attn", 0.25),
         "lyric_encoder_mlp_ratio": hparams.get("prime_m_mlp", 1.0),
         "lyric_encoder_residual_scale": bool(hparams.get("prime_res_scale", False)),
@@ -145,7 +144,7 @@ def prior_tensors(state_dict: Mapping[str, Tensor], config: FastJukeboxPriorConf
         ValueError: two names become one, or a tied output is not the code embedding.
     """
     tensors = {_CHECKPOINTED_BLOCK.sub(r"\1.model.", name): t for name, t in strip_prefix(state_dict).items()}
-    if config.tie_output:
+    if config.tie_word_embeddings:
         drop_tied_output(tensors, "prior.x_emb.weight", "prior.x_out.weight")
     return tensors
 
@@ -172,7 +171,7 @@ def key_map(config: FastJukeboxPriorConfig) -> dict[str, Source]:
         "code_embedding.weight": "prior.x_emb.weight",
         "position_embedding": "prior.pos_emb.pos_emb",
     }
-    if not config.tie_output:
+    if not config.tie_word_embeddings:
         names["output.weight"] = "prior.x_out.weight"
     names |= _block_keys("blocks", "prior.transformer", config)
     if config.has_upper_level:
@@ -201,7 +200,7 @@ def transposed_keys(config: FastJukeboxPriorConfig) -> set[str]:
 
 def _block_keys(ours: str, theirs: str, config: FastJukeboxPriorConfig) -> dict[str, Source]:
     names: dict[str, Source] = {}
-    for layer, pattern in enumerate(config.layer_patterns):
+    for layer, pattern in enumerate(config.layer_types):
         here, there = f"{ours}.{layer}", f"{theirs}._attn_mods.{layer}"
         for norm, published in (("attention_norm", "ln_0"), ("mlp_norm", "ln_1")):
             names |= {f"{here}.{norm}.{kind}": f"{there}.{published}.{kind}" for kind in ("weight", "bias")}
@@ -241,7 +240,7 @@ _LINEAR_NAMES = {
 def _conditioner_keys(config: FastJukeboxPriorConfig) -> dict[str, Source]:
     ours, theirs = "upper_conditioner", "conditioner_blocks.0"
     modules = {f"{ours}.norm": f"{theirs}.ln", f"{ours}.stage.project": f"{theirs}.cond.model.0"}
-    for up in range(config.upper_downs or 0):
+    for up in range(len(config.upsampling_strides or ())):
         there = f"{theirs}.cond.model.{up + 1}"
         modules[f"{ours}.stage.upsamplers.{up}"] = f"{there}.1"
         for block in range(config.conditioner_depth):

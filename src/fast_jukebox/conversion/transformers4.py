@@ -251,7 +251,7 @@ def checked_tensors(part: Part, tensors: Mapping[str, Tensor], source: Any) -> M
     """
     prefix = prefix_of(part)
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if part.name != "vqvae" and part.config.tie_output:
+    if part.name != "vqvae" and part.config.tie_word_embeddings:
         drop_tied_output(own, f"{prefix}prior.embed_tokens.weight", f"{prefix}prior.fc_proj_out.weight")
     part.check(own, str(source))
     return own

@@ -101,7 +101,7 @@ def labelled_config(
         vocabulary: of the compilation.
         max_genres: genre slots.
         lyric_length: characters of lyrics that the top prior is told, before its codes; every fourth layer then attends
-            to them. With the context they are a multiple of `blocks`.
+            to them. With the context they are a multiple of `num_rows`.
         longest: seconds of the longest song.
 
     Raises:
@@ -116,7 +116,7 @@ def labelled_config(
         config.min_duration, config.max_duration = 0.0, float(max(600, math.ceil(longest + window) + 1))
         if lyric_length:
             config.lyric_length, config.lyric_vocab_size = lyric_length, len(vocabulary.characters) + 1
-            config.attention_patterns = [*config.attention_patterns, "lyric_prefix"]
+            config.layer_types = [*config.layer_types[: config.layer_period], "lyric_prefix"]
     config.validate()
     return config
 

@@ -68,7 +68,7 @@ class LayerMap:
         Raises:
             ValueError: the student has more layers of a pattern than the teacher; shows both.
         """
-        return cls.from_patterns(teacher.layer_patterns, student.layer_patterns)
+        return cls.from_patterns(teacher.layer_types, student.layer_types)
 
     @classmethod
     def from_patterns(cls, teacher: Sequence[str], student: Sequence[str]) -> LayerMap:
@@ -101,10 +101,10 @@ class LayerMap:
             ("teacher_patterns", self.teacher_patterns, teacher),
             ("student_patterns", self.student_patterns, student),
         ):
-            if list(ours) != list(config.layer_patterns):
+            if list(ours) != list(config.layer_types):
                 raise ValueError(
                     f"`layer_map` must be of these two models, but its `{name}` are {list(ours)}, and the model's "
-                    f"layers are {list(config.layer_patterns)}"
+                    f"layers are {list(config.layer_types)}"
                 )
 
     def __len__(self) -> int:

@@ -57,7 +57,7 @@ def hidden_state_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (student.float() - teacher.float()).square().mean()
 
 
-def attention_mse(student: Tensor, teacher: Tensor, pattern: str, block_ctx: int, length: int) -> Tensor:
+def attention_mse(student: Tensor, teacher: Tensor, pattern: str, row_length: int, length: int) -> Tensor:
     """Mean squared difference of attention matrices, Eq. 4, in the pattern's own layout.
 
     The mean is over the pairs of positions that the pattern lets meet, `Pattern.support`: what is masked is zero in
@@ -66,26 +66,26 @@ def attention_mse(student: Tensor, teacher: Tensor, pattern: str, block_ctx: int
 
     Args:
         student: weights as the pattern lays them out: (N, H, L, L) for `dense`, (N * rows, H, B, B) for `row` and
-            `previous_row`, (N * B, H, rows, rows) for `column`, with B = `block_ctx` and rows = ceil(L / B);
+            `previous_row`, (N * B, H, rows, rows) for `column`, with B = `row_length` and rows = ceil(L / B);
             (N, H, L, characters) for `lyric_cross`, (N, H, L, keys) for `lyric_prefix`.
         teacher: of the same shape.
         pattern: `dense`, `row`, `column`, `previous_row`, `lyric_cross` or `lyric_prefix`.
-        block_ctx: positions in a row, B.
+        row_length: positions in a row, B.
         length: positions of the window, L, the lyrics before the codes included.
     """
     _check_shapes(student, teacher)
     difference = student.float() - teacher.float()
-    rows = -(-length // block_ctx)
-    full, rest = divmod(length, block_ctx)
+    rows = -(-length // row_length)
+    full, rest = divmod(length, row_length)
     # `pairs` of positions meet in one window and head; `layout` is that of the queries' grid in the weights.
     if pattern == "dense":
         pairs, layout = length * (length + 1) // 2, (1, length)
     elif pattern == "row":
-        pairs, layout = full * block_ctx * (block_ctx + 1) // 2 + rest * (rest + 1) // 2, (rows, block_ctx)
+        pairs, layout = full * row_length * (row_length + 1) // 2 + rest * (rest + 1) // 2, (rows, row_length)
     elif pattern == "column":
-        pairs, layout = block_ctx * full * (full + 1) // 2 + rest * rows, (block_ctx, rows)
+        pairs, layout = row_length * full * (full + 1) // 2 + rest * rows, (row_length, rows)
     elif pattern == "previous_row":
-        pairs, layout = max(length - block_ctx, 0) * block_ctx, (rows, block_ctx)
+        pairs, layout = max(length - row_length, 0) * row_length, (rows, row_length)
     elif pattern == "lyric_cross":
         pairs, layout = length * student.shape[-1], (1, length)
     elif pattern == "lyric_prefix":
@@ -94,7 +94,7 @@ def attention_mse(student: Tensor, teacher: Tensor, pattern: str, block_ctx: int
     else:
         raise ValueError(f"`pattern` must be {', '.join(PATTERN_NAMES)}, got {pattern!r}")
     if rest and pattern in ("row", "column", "previous_row"):
-        inside = (torch.arange(rows * block_ctx, device=student.device) < length).view(rows, block_ctx)
+        inside = (torch.arange(rows * row_length, device=student.device) < length).view(rows, row_length)
         inside = inside.T if pattern == "column" else inside
         difference = difference.unflatten(0, (-1, layout[0])) * inside[:, None, :, None]
     windows, heads = student.shape[0] // layout[0], student.shape[1]

@@ -183,7 +183,7 @@ class DistillationObjective(nn.Module):
                 cast(Tensor, ours.attentions),
                 cast(Tensor, theirs.attentions),
                 self.layer_map.student_patterns[layer],
-                self.student.config.block_ctx,
+                self.student.config.row_length,
                 ours.hidden_states.shape[1],
             )
         return terms

@@ -16,7 +16,7 @@ _SHARED_FIELDS = (
     "level",
     "codebook_size",
     "n_ctx",
-    "blocks",
+    "num_rows",
     "upper_ratio",
     "upper_codebook_size",
     "num_artists",
@@ -43,7 +43,7 @@ def student_config(teacher: FastJukeboxPriorConfig, num_hidden_layers: int) -> F
     """
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = num_hidden_layers
-    config.attention_patterns = student_patterns(teacher, num_hidden_layers)
+    config.layer_types = student_layer_types(teacher, num_hidden_layers)
     config.validate()
     if teacher.alignment_layer is not None and num_hidden_layers <= teacher.num_hidden_layers:
         learners = LayerMap.from_configs(teacher, config).teacher_layers
@@ -53,14 +53,14 @@ def student_config(teacher: FastJukeboxPriorConfig, num_hidden_layers: int) -> F
     return config
 
 
-def student_patterns(teacher: FastJukeboxPriorConfig, depth: Any) -> list[str] | tuple[str, ...]:
-    """The patterns of a student of `depth` layers: the teacher's own where all of them are among its first layers, or
-    where the student has too few layers to have them all.
+def student_layer_types(teacher: FastJukeboxPriorConfig, depth: Any) -> list[str]:
+    """Patterns of a student of `depth` layers: the teacher's own where all of them are among its first layers, or where
+    the student has too few layers to have them all.
     """
-    own, patterns = teacher.attention_patterns, teacher.layer_patterns
+    patterns = list(teacher.layer_types)
     words = list(dict.fromkeys(patterns))
     if not isinstance(depth, int) or not len(words) <= depth <= len(patterns) or set(patterns[:depth]) == set(words):
-        return own
+        return patterns
     missing = [word for word in words if word not in patterns[:depth]]
     rest = [word for word in patterns if word not in missing]
     chosen: list[str | None] = [None] * depth
@@ -88,12 +88,11 @@ def check_student(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConf
         if (ours := _value(student, name)) != (theirs := _value(teacher, name))
     ]
     depth = min(student.num_hidden_layers, teacher.num_hidden_layers)
-    cycle = student_patterns(teacher, student.num_hidden_layers)
-    wanted = [cycle[layer % len(cycle)] for layer in range(depth)]
-    if student.layer_patterns[:depth] != wanted:
+    wanted = student_layer_types(teacher, student.num_hidden_layers)[:depth]
+    if list(student.layer_types)[:depth] != wanted:
         wrong.append(
-            f"`attention_patterns` is {list(student.attention_patterns)} in the student and "
-            f"{list(teacher.attention_patterns)} in the teacher"
+            f"`layer_types` is {list(student.layer_types)} in the student and "
+            f"{list(teacher.layer_types)} in the teacher"
         )
     if wrong:
         raise ValueError(f"student and teacher must agree: {'; '.join(wrong)}")

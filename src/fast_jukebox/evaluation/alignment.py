@@ -193,9 +193,9 @@ def _checked_place(prior: FastJukeboxPrior, layer: int | None, head: int | None)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
             raise ValueError(f"`{name}` must be from 0 to {count - 1}, got {value!r}")
         chosen.append(value)
-    pattern = config.layer_patterns[chosen[0]]
+    pattern = config.layer_types[chosen[0]]
     if not pattern.startswith("lyric_"):
-        there = [index for index, word in enumerate(config.layer_patterns) if word.startswith("lyric_")]
+        there = [index for index, word in enumerate(config.layer_types) if word.startswith("lyric_")]
         raise ValueError(f"`layer` must be one that attends to lyrics, of {there}, got {chosen[0]}, which is {pattern}")
     return chosen[0], chosen[1]
 

@@ -158,14 +158,14 @@ def _stack(prior: Any, depth: int, device: torch.device) -> tuple[Any, Callable[
     def condition(count: int, length: int) -> Any:
         upper = torch.zeros((count, length // config.upper_ratio), dtype=torch.int64, device=device)
         labels = _labels(config, count).to(device) if config.metadata_length else None
-        return stack.condition(count, length, upper_codes=upper if config.upper_downs else None, metadata=labels)
+        return stack.condition(count, length, upper_codes=upper if config.upsampling_strides else None, metadata=labels)
 
     return stack, condition
 
 
 def _cycle(config: Any) -> int:
     """Layers after which the attention patterns repeat, of those that there are."""
-    return min(len(config.attention_patterns), config.num_hidden_layers)
+    return min(config.layer_period, config.num_hidden_layers)
 
 
 def _short(config: Any, length: int) -> int:

@@ -74,7 +74,11 @@ def check_labels(
                 f"{level_name(level, len(priors))} prior is told of time; got 0"
             )
         device, ratio = device_of(prior), prior.config.upper_ratio
-        upper = torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device) if prior.config.upper_downs else None
+        upper = (
+            torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device)
+            if prior.config.upsampling_strides
+            else None
+        )
         windows = list(islice(layout.windows(), 1 if samples is None else None))
         if prior.config.use_timing and samples is not None and windows:
             _check_end(own, windows[-1].start * hop, samples, prior.config)

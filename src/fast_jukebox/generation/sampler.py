@@ -158,7 +158,7 @@ class SongSampler:
                 continue
             whole = songs * sum(window.length for window in windows)
             codes = songs * sampled_codes(windows)
-            conditioned = 0 if prior.config.upper_downs is None else whole
+            conditioned = 0 if prior.config.upsampling_strides is None else whole
             work.append(LevelWork(codes, len(windows), rows_at_once, weight, whole - codes, conditioned))
         return work
 
@@ -166,7 +166,7 @@ class SongSampler:
         if self._clock is None:
             return None
         last, rows_at_once = self[level].done[songs.start] + len(windows), len(windows) * (songs.stop - songs.start)
-        length = 0 if self.priors[level].config.upper_downs is None else windows[0].length
+        length = 0 if self.priors[level].config.upsampling_strides is None else windows[0].length
         return self._clock.batch(level, last, rows_at_once, windows[0].prompt_length, length)
 
     @staticmethod

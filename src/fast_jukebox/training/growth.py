@@ -29,7 +29,7 @@ def deepen(prior: FastJukeboxPrior, num_hidden_layers: int) -> FastJukeboxPrior:
         ValueError: `num_hidden_layers` is below the prior's, either is no whole number of cycles of patterns, or the
             prior scales its residual branches by its depth, so that no deeper one computes the same.
     """
-    config, cycle = prior.config, len(prior.config.attention_patterns)
+    config, cycle = prior.config, prior.config.layer_period
     depth = config.num_hidden_layers
     if depth % cycle or num_hidden_layers % cycle or num_hidden_layers < depth:
         raise ValueError(

@@ -14,9 +14,9 @@ def test_the_paper_s_sizes(name):
     config = FastJukeboxConfig.preset(name)
     bottom, middle, top = config.prior_configs
     assert {prior.num_hidden_layers for prior in config.prior_configs} == {int(name.split("-")[-1])}
-    assert (top.hidden_size, top.num_attention_heads, top.n_ctx, top.blocks) == (2048, 2, 6144, 64)
+    assert (top.hidden_size, top.num_attention_heads, top.n_ctx, top.num_rows) == (2048, 2, 6144, 64)
     for upsampler in (bottom, middle):
-        sizes = (upsampler.hidden_size, upsampler.num_attention_heads, upsampler.n_ctx, upsampler.blocks)
+        sizes = (upsampler.hidden_size, upsampler.num_attention_heads, upsampler.n_ctx, upsampler.num_rows)
         assert sizes == (1920, 1, 8192, 128)
         conditioner = (upsampler.conditioner_width, upsampler.conditioner_depth)
         assert conditioner == (1024, 16)
@@ -28,7 +28,7 @@ def test_the_paper_s_sizes(name):
     # 18 s, 6 s and 1.5 s of sound, as the paper says of its training windows
     seconds = [prior.n_ctx * prior.hop_length / prior.sampling_rate for prior in config.prior_configs]
     assert seconds == pytest.approx([1.5, 6, 18], rel=0.02)
-    assert all(set(prior.layer_patterns) == {"row", "column", "previous_row"} for prior in config.prior_configs)
+    assert all(set(prior.layer_types) == {"row", "column", "previous_row"} for prior in config.prior_configs)
     assert not any(prior.num_artists or prior.num_genres or prior.use_timing for prior in config.prior_configs)
 
 
@@ -40,9 +40,9 @@ def test_the_mini_family_has_the_paper_s_proportions(name, depth):
         assert small.num_hidden_layers == depth
         assert large.hidden_size / small.hidden_size == pytest.approx(10.67, rel=0.01)
         assert large.n_ctx / small.n_ctx == 4
-        assert large.blocks / small.blocks == 2
+        assert large.num_rows / small.num_rows == 2
         assert small.num_attention_heads == large.num_attention_heads
-        assert small.upper_downs == large.upper_downs
+        assert small.upsampling_strides == large.upsampling_strides
 
 
 def test_presets_are_fresh_objects():
@@ -105,17 +105,16 @@ def test_every_preset_survives_json(tmp_path):
         (1, "upper_codebook_size", 15),
         (0, "hop_length", 8),
         (2, "sampling_rate", 8000),
-        (0, "upper_downs", 2),
-        (1, "upper_stride", 4),
-        (1, "upper_downs", None),
-        (2, "upper_downs", 1),
+        (0, "upsampling_strides", [2, 2]),
+        (1, "upsampling_strides", [4]),
+        (1, "upsampling_strides", None),
+        (2, "upsampling_strides", [2]),
     ],
 )
 def test_a_prior_that_does_not_fit_is_refused(tiny_config, level, field, value):
     parts = tiny_config.to_dict()
     parts["prior_configs"][level][field] = value
-    named = "upper_downs" if field == "upper_stride" else field
-    with pytest.raises(ValueError, match=rf"prior_configs\[{level}\].{named}"):
+    with pytest.raises(ValueError, match=rf"prior_configs\[{level}\].{field}"):
         FastJukeboxConfig(vqvae_config=parts["vqvae_config"], prior_configs=parts["prior_configs"])
 
 
@@ -159,7 +158,7 @@ def test_a_saved_configuration_without_a_part_is_refused(tiny_config, tmp_path, 
 
 def test_any_number_of_levels():
     vqvae = FastJukeboxVQVAEConfig(downs=[2], strides=[2], multipliers=[1], width=4, depth=1, embed_dim=4)
-    only = FastJukeboxPriorConfig(level=0, hop_length=4, n_ctx=24, blocks=4, hidden_size=16, num_hidden_layers=3)
+    only = FastJukeboxPriorConfig(level=0, hop_length=4, n_ctx=24, num_rows=4, hidden_size=16, num_hidden_layers=3)
     config = FastJukeboxConfig(vqvae_config=vqvae, prior_configs=[only])
     assert config.num_levels == 1
 

@@ -8,7 +8,7 @@ from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 TINY = {
     "codebook_size": 13,
     "n_ctx": 24,
-    "blocks": 4,
+    "num_rows": 4,
     "hidden_size": 32,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
@@ -16,24 +16,24 @@ TINY = {
     "conditioner_depth": 2,
     "conditioner_dilation_cycle": 2,
 }
-UPPER = {"level": 0, "upper_downs": 2, "upper_codebook_size": 7}
+UPPER = {"level": 0, "upsampling_strides": [2, 2], "upper_codebook_size": 7}
 LABELS = {"num_artists": 5, "num_genres": 4, "max_genres": 2}
 TIMING = {**LABELS, "use_timing": True, "timing_bins": 8, "min_duration": 1.0, "max_duration": 9.0}
 LYRICS = {**TIMING, "lyric_length": 8, "lyric_vocab_size": 10}
 LYRIC_PREFIX = {
     **LYRICS,
-    "attention_patterns": ["row", "column", "previous_row", "lyric_prefix", "dense"],
+    "layer_types": ["row", "column", "previous_row", "lyric_prefix", "dense"],
     "num_hidden_layers": 5,
 }
 LYRIC_ENCODER = {
     **LYRICS,
-    "attention_patterns": ["row", "lyric_cross", "column", "previous_row"],
+    "layer_types": ["row", "lyric_cross", "column", "previous_row"],
     "num_hidden_layers": 6,
     "lyric_encoder_layers": 3,
     "lyric_encoder_hidden_size": 12,
     "lyric_encoder_heads": 1,
-    "lyric_encoder_blocks": 4,
-    "tie_output": False,
+    "lyric_encoder_num_rows": 4,
+    "tie_word_embeddings": False,
     "add_conditioning_after": False,
 }
 
@@ -86,11 +86,11 @@ def make_inputs():
 @pytest.fixture(
     params=[
         {},
-        {"attention_patterns": ["row", "column", "previous_row", "dense"], "num_hidden_layers": 5},
+        {"layer_types": ["row", "column", "previous_row", "dense"], "num_hidden_layers": 5},
         {"residual_scale": True},
         UPPER,
         {**UPPER, **LABELS, "conditioner_residual_scale": True},
-        {**TIMING, "tie_output": False, "add_conditioning_after": False},
+        {**TIMING, "tie_word_embeddings": False, "add_conditioning_after": False},
         {**UPPER, **TIMING},
     ],
     ids=["plain", "dense", "residual_scale", "upsampler", "labelled_upsampler", "merged_timing", "everything"],

@@ -136,7 +136,7 @@ def test_attend_from_one_of_a_song_does_not_depend_on_the_batch(keys, songs, hea
 
 @pytest.mark.parametrize("length", [1, 5, 24])
 def test_weights_and_eager_give_the_same_output(tiny_config, length):
-    config = tiny_config(attention_patterns=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
+    config = tiny_config(layer_types=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
     hidden = torch.randn(2, length, config.hidden_size)
     for layer in range(4):
         attention = FactoredAttention(config, layer)

@@ -135,10 +135,10 @@ def test_positions_on_the_device_are_found_as_numbers_are(word, positions):
 
 @settings(max_examples=50)
 @given(st.sampled_from(WORDS), st.integers(1, 5), st.integers(1, 5), st.data())
-def test_slots_are_whole_number_functions_of_the_position(word, blocks, block_ctx, data):
-    pattern = PATTERNS[word](blocks * block_ctx, block_ctx)
+def test_slots_are_whole_number_functions_of_the_position(word, blocks, row_length, data):
+    pattern = PATTERNS[word](blocks * row_length, row_length)
     cache = pattern.new_cache(1, 1, 1, torch.float32, torch.device("cpu"))
-    position = data.draw(st.integers(0, blocks * block_ctx - 1))
+    position = data.draw(st.integers(0, blocks * row_length - 1))
     start, count = cache.seen(position)
     slots = [cache.slot(seen) for seen in sorted(pattern.support(position))]
     assert slots == list(range(start, start + count))

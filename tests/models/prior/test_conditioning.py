@@ -63,7 +63,7 @@ def test_relative_position_ends_with_the_song(make_prior):
 
 
 def test_conditioning_on_the_level_above_is_normalised_and_of_full_length(make_prior):
-    prior = make_prior(upper_downs=2)
+    prior = make_prior(upsampling_strides=[2, 2])
     torch.nn.init.ones_(prior.upper_conditioner.norm.weight)
     torch.nn.init.zeros_(prior.upper_conditioner.norm.bias)
     positions = prior.condition(2, 16, upper_codes=torch.randint(0, 13, (2, 4))).positions
@@ -73,7 +73,7 @@ def test_conditioning_on_the_level_above_is_normalised_and_of_full_length(make_p
 
 
 def test_conditioning_of_a_song_does_not_depend_on_the_batch(make_prior, make_inputs):
-    prior = make_prior(upper_downs=2, num_artists=5, num_genres=4, use_timing=True, min_duration=1.0)
+    prior = make_prior(upsampling_strides=[2, 2], num_artists=5, num_genres=4, use_timing=True, min_duration=1.0)
     inputs = make_inputs(prior.config, songs=5)
     del inputs["codes"]
     together = prior.condition(5, 24, **inputs)
@@ -126,7 +126,7 @@ def test_ignored_labels_pass():
     ],
 )
 def test_bad_upper_codes_are_named(make_prior, length, upper_codes, message):
-    prior = make_prior(upper_downs=2, upper_codebook_size=7)
+    prior = make_prior(upsampling_strides=[2, 2], upper_codebook_size=7)
     with pytest.raises(ValueError, match=message):
         prior.condition(2, length, upper_codes=upper_codes)
     with pytest.raises(ValueError, match=message):

@@ -110,7 +110,7 @@ def test_cross_attention_takes_queries_of_the_window_and_the_rest_of_the_lyrics(
     if config.lyric_prefix_length:
         assert set(kinds) == {FactoredAttention}
         return
-    assert [kind is LyricCrossAttention for kind in kinds] == [word == "lyric_cross" for word in config.layer_patterns]
+    assert [kind is LyricCrossAttention for kind in kinds] == [word == "lyric_cross" for word in config.layer_types]
     attention = make_attention(config, 1)
     hidden, states = torch.randn(2, 7, 32), torch.randn(2, 8, 32)
     output, weights = attention(hidden, True, None, states)

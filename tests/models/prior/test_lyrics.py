@@ -87,7 +87,7 @@ def test_prefill_and_steps_equal_the_whole(make_prior, make_inputs, lyric_kind, 
     inputs = make_inputs(prior.config, SONGS, length)
     whole = prior(**inputs).logits[:, prompt:]
     stepped = sampled_logits(prior, inputs, prompt)
-    assert stepped.shape[-1] == prior.config.vocabulary_size
+    assert stepped.shape[-1] == prior.config.vocab_size
     torch.testing.assert_close(stepped[..., :13], whole, atol=1e-5, rtol=1e-5)
 
 
@@ -204,14 +204,14 @@ def test_saved_and_loaded_it_is_the_same(make_prior, make_inputs, lyric_kind, tm
     for implementation in ("sdpa", "eager"):
         loaded = FastJukeboxPrior.from_pretrained(tmp_path, attn_implementation=implementation).eval()
         torch.testing.assert_close(loaded(**inputs).logits, prior(**inputs).logits, atol=1e-5, rtol=1e-5)
-    assert loaded.config.layer_patterns == prior.config.layer_patterns
+    assert loaded.config.layer_types == prior.config.layer_types
 
 
 def test_a_fresh_one_starts_small(tiny_config, make_inputs, lyric_kind):
     prior = FastJukeboxPrior(tiny_config(**lyric_kind))
     inputs = make_inputs(prior.config)
     output = prior(**inputs, labels=inputs["codes"])
-    ids = prior.config.vocabulary_size
+    ids = prior.config.vocab_size
     assert abs(output.code_loss.item() - torch.tensor(float(ids)).log().item()) < 0.2
     assert all(parameter.isfinite().all() for parameter in prior.parameters())
 

@@ -31,13 +31,13 @@ def test_output_shapes_and_loss(make_prior, make_inputs, kind):
 
 @pytest.mark.parametrize("length", [1, 4, 6, 8, 20])
 def test_a_shorter_window_is_the_beginning_of_the_whole(make_prior, length):
-    prior = make_prior(attention_patterns=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
+    prior = make_prior(layer_types=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
     codes = torch.randint(0, 13, (2, 24))
     torch.testing.assert_close(prior(codes[:, :length]).logits, prior(codes).logits[:, :length], atol=1e-5, rtol=1e-5)
 
 
 def test_position_t_sees_codes_before_t_only(make_prior):
-    prior = make_prior(attention_patterns=["dense"])
+    prior = make_prior(layer_types=["dense"])
     codes = torch.randint(0, 13, (1, 24))
     changed = codes.clone()
     changed[0, 10] = (codes[0, 10] + 1) % 13
@@ -62,7 +62,7 @@ def test_conditioning_after_and_tied_output(make_prior, make_inputs):
     inputs = None
     for tied in (True, False):
         for after in (True, False):
-            prior = make_prior(upper_downs=2, tie_output=tied, add_conditioning_after=after)
+            prior = make_prior(upsampling_strides=[2, 2], tie_word_embeddings=tied, add_conditioning_after=after)
             inputs = inputs or make_inputs(prior.config)
             output = prior(**inputs, output_hidden_states=True)
             hidden = output.hidden_states[-1]
@@ -99,7 +99,7 @@ def test_prefill_and_steps_equal_the_whole(make_prior, make_inputs, kind, data):
 
 @pytest.mark.parametrize("prompt", range(24))
 def test_every_prompt_length(make_prior, make_inputs, prompt):
-    prior = make_prior(attention_patterns=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
+    prior = make_prior(layer_types=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
     inputs = make_inputs(prior.config)
     whole = prior(**inputs).logits[:, prompt:]
     torch.testing.assert_close(sampled_logits(prior, inputs, prompt), whole, atol=1e-5, rtol=1e-5)
@@ -108,7 +108,7 @@ def test_every_prompt_length(make_prior, make_inputs, prompt):
 @pytest.mark.parametrize("prompt", [0, 1, 7])
 @pytest.mark.parametrize("width", [32, 36, 90, 180, 384])
 def test_a_songs_logits_do_not_depend_on_the_batch(make_prior, make_inputs, prompt, width):
-    prior = make_prior(upper_downs=2, hidden_size=width, num_attention_heads=1, num_hidden_layers=4)
+    prior = make_prior(upsampling_strides=[2, 2], hidden_size=width, num_attention_heads=1, num_hidden_layers=4)
     inputs = make_inputs(prior.config, songs=13)
     together = sampled_logits(prior, inputs, prompt)
     for songs in (1, 2, 3, 4, 5, 8, 9, 12):
@@ -247,7 +247,7 @@ def test_what_a_file_lacks_is_initialised(make_prior, kind, tmp_path):
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_attention_implementations_agree(make_prior, make_inputs, tmp_path, implementation):
-    prior = make_prior(attention_patterns=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
+    prior = make_prior(layer_types=["row", "column", "previous_row", "dense"], num_hidden_layers=4)
     inputs = make_inputs(prior.config)
     prior.save_pretrained(tmp_path)
     loaded = FastJukeboxPrior.from_pretrained(tmp_path, attn_implementation=implementation).eval()
@@ -287,7 +287,7 @@ def test_trainer_trains_it(tiny_config, tmp_path):
 
 def test_compiles_in_one_graph(make_prior, make_inputs):
     prior = make_prior(
-        upper_downs=2, num_artists=5, num_genres=4, use_timing=True, min_duration=1.0, conditioner_depth=1
+        upsampling_strides=[2, 2], num_artists=5, num_genres=4, use_timing=True, min_duration=1.0, conditioner_depth=1
     )
     inputs = make_inputs(prior.config)
     torch.compiler.reset()

@@ -40,8 +40,8 @@ def test_scaled_residuals_are_divided_by_the_root_of_the_depth():
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 3), st.sampled_from([2, 4]), st.integers(1, 4))
 def test_stages_divide_and_multiply_time_exactly(count, stride, length):
-    encoder = EncoderStage(1, 3, count, stride, width=2, depth=1)
-    decoder = DecoderStage(3, 1, count, stride, width=2, depth=1)
+    encoder = EncoderStage(1, 3, [stride] * count, width=2, depth=1)
+    decoder = DecoderStage(3, 1, [stride] * count, width=2, depth=1)
     latents = encoder(torch.randn(2, 1, length * stride**count))
     assert latents.shape == (2, 3, length)
     assert decoder(latents).shape == (2, 1, length * stride**count)
@@ -49,14 +49,14 @@ def test_stages_divide_and_multiply_time_exactly(count, stride, length):
 
 @pytest.mark.parametrize(("count", "stride", "depth"), [(1, 2, 1), (3, 2, 2), (2, 4, 2)])
 def test_no_stage_hears_further_than_it_says(count, stride, depth):
-    encoder = EncoderStage(1, 2, count, stride, width=2, depth=depth, dilation_growth_rate=3)
+    encoder = EncoderStage(1, 2, [stride] * count, width=2, depth=depth, dilation_growth_rate=3)
     length = 8 * (encoder.reach // encoder.ratio + 2) * encoder.ratio
     middle = length // encoder.ratio // 2
     heard = support(encoder, 1, length, middle)
     assert middle * encoder.ratio - heard[0] <= encoder.reach
     assert heard[-1] - (middle * encoder.ratio + encoder.ratio - 1) <= encoder.reach
 
-    decoder = DecoderStage(2, 1, count, stride, width=2, depth=depth, dilation_growth_rate=3)
+    decoder = DecoderStage(2, 1, [stride] * count, width=2, depth=depth, dilation_growth_rate=3)
     length = 4 * decoder.reach
     middle = length // 2
     heard = support(decoder, 2, length, middle * decoder.ratio)

@@ -162,18 +162,17 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
     def _check_upper_ratio(self, index: int, prior: FastJukeboxPriorConfig) -> None:
         name, hops = level_name(index, self.num_levels), self.hop_lengths
         if index + 1 == self.num_levels:
-            if prior.upper_downs is not None:
+            if prior.upsampling_strides is not None:
                 raise ValueError(
-                    f"`prior_configs[{index}].upper_downs` must be None at the {name}, which has no level above it, "
-                    f"got {prior.upper_downs!r}"
+                    f"`prior_configs[{index}].upsampling_strides` must be None at the {name}, which has no level above "
+                    f"it, got {prior.upsampling_strides!r}"
                 )
             return
         wanted = hops[index + 1] // hops[index]
-        if prior.upper_downs is None or prior.upper_stride**prior.upper_downs != wanted:
+        if prior.upsampling_strides is None or prior.upper_ratio != wanted:
             raise ValueError(
-                f"`prior_configs[{index}].upper_downs` must give upper_stride ** upper_downs = {wanted} at the {name}, "
-                f"the ratio of the VQ-VAE's hop lengths {hops[index + 1]} and {hops[index]}; got upper_downs "
-                f"{prior.upper_downs!r} and upper_stride {prior.upper_stride!r}"
+                f"`prior_configs[{index}].upsampling_strides` must have the product {wanted} at the {name}, the ratio "
+                f"of the VQ-VAE's hop lengths {hops[index + 1]} and {hops[index]}; got {prior.upsampling_strides!r}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,9 +204,8 @@ def _paper_priors(depth: int) -> list[FastJukeboxPriorConfig]:
         "hidden_size": 1920,
         "num_attention_heads": 1,
         "n_ctx": 8192,
-        "blocks": 128,
-        "upper_downs": 2,
-        "upper_stride": 2,
+        "num_rows": 128,
+        "upsampling_strides": [2, 2],
         "upper_codebook_size": 2048,
         "conditioner_width": 1024,
         "conditioner_depth": 16,
@@ -224,7 +222,7 @@ def _paper_priors(depth: int) -> list[FastJukeboxPriorConfig]:
             hidden_size=2048,
             num_attention_heads=2,
             n_ctx=6144,
-            blocks=64,
+            num_rows=64,
         ),
     ]
 
@@ -245,9 +243,8 @@ def _mini(depth: int) -> FastJukeboxConfig:
         "hidden_size": 180,
         "num_attention_heads": 1,
         "n_ctx": 2048,
-        "blocks": 64,
-        "upper_downs": 2,
-        "upper_stride": 2,
+        "num_rows": 64,
+        "upsampling_strides": [2, 2],
         "upper_codebook_size": 512,
         "conditioner_width": 128,
         "conditioner_depth": 8,
@@ -262,7 +259,7 @@ def _mini(depth: int) -> FastJukeboxConfig:
         hidden_size=192,
         num_attention_heads=2,
         n_ctx=1536,
-        blocks=32,
+        num_rows=32,
     )
     bottom = FastJukeboxPriorConfig(level=0, hop_length=8, **upsampler)
     middle = FastJukeboxPriorConfig(level=1, hop_length=32, conditioner_residual_scale=True, **upsampler)

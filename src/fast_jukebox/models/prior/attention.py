@@ -1,8 +1,8 @@
 """Factored attention: which positions see which, over a whole window and one step at a time.
 
-A window of n_ctx positions is laid out as `blocks` rows of `block_ctx` positions. A pattern is an object with two faces
-that agree: `whole`, over all positions at once (training, scoring, prompts), and `step`, one position with a bounded
-cache (sampling). No pattern but the dense one ever makes an (L, L) matrix.
+A window of n_ctx positions is laid out as `num_rows` rows of `row_length` positions. A pattern is an object with two
+faces that agree: `whole`, over all positions at once (training, scoring, prompts), and `step`, one position with a
+bounded cache (sampling). No pattern but the dense one ever makes an (L, L) matrix.
 
 Shapes: N songs, L positions, H heads of width D. Queries, keys and values come as (N, L, H, D).
 """
@@ -41,18 +41,18 @@ class Pattern(ABC):
 
     Args:
         n_ctx: positions of a window.
-        block_ctx: positions of a row; divides n_ctx.
+        row_length: positions of a row; divides n_ctx.
     """
 
     n_ctx: int
-    block_ctx: int
+    row_length: int
 
     cache_class: ClassVar[type[LayerCache]]
 
     @classmethod
     def of_config(cls, config: FastJukeboxPriorConfig) -> Pattern:
         """The pattern in a prior of that configuration."""
-        return cls(config.sequence_length, config.block_ctx)
+        return cls(config.sequence_length, config.row_length)
 
     @abstractmethod
     def support(self, position: int) -> set[int]:
@@ -62,9 +62,9 @@ class Pattern(ABC):
     def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
         """Attend over positions 0..L-1, any 1 <= L <= n_ctx.
 
-        Factored patterns work on full rows: where L is no multiple of block_ctx, queries, keys and values are filled up
-        with zeros and the output is cut; the weights keep the filled rows, of which those of positions from L on mean
-        nothing.
+        Factored patterns work on full rows: where L is no multiple of row_length, queries, keys and values are filled
+        up with zeros and the output is cut; the weights keep the filled rows, of which those of positions from L on
+        mean nothing.
         """
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Pattern(ABC):
     ) -> LayerCache:
         """An empty cache for `batch_size` songs."""
         storage = torch.zeros(batch_size, *self.cache_shape(heads, head_dim), dtype=dtype, device=device)
-        return self.cache_class(storage, self.n_ctx, self.block_ctx)
+        return self.cache_class(storage, self.n_ctx, self.row_length)
 
     def step(self, query: Tensor, key_value: Tensor, cache: LayerCache, position: int | Place, out: Tensor) -> None:
         """Attend from one position and keep its keys and values.
@@ -143,24 +143,24 @@ class RowPattern(Pattern):
         x x ? .
         . . . .
 
-    Weights are (N * rows, H, block_ctx, block_ctx), the rows of a song in order.
+    Weights are (N * rows, H, row_length, row_length), the rows of a song in order.
     """
 
     cache_class = RowCache
 
     def support(self, position: int) -> set[int]:
-        return set(range(position - position % self.block_ctx, position + 1))
+        return set(range(position - position % self.row_length, position + 1))
 
     def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
         songs, length = query.shape[:2]
-        # (N, rows, block_ctx, H, D) -> (N * rows, H, block_ctx, D)
-        query, key, value = (_grid(x, self.block_ctx).flatten(0, 1).transpose(1, 2) for x in (query, key, value))
+        # (N, rows, row_length, H, D) -> (N * rows, H, row_length, D)
+        query, key, value = (_grid(x, self.row_length).flatten(0, 1).transpose(1, 2) for x in (query, key, value))
         output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
         output = output.transpose(1, 2).reshape(songs, -1, *output.shape[1::2])
         return Attended(output[:, :length], weights)
 
     def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
-        return (2, heads, self.block_ctx, head_dim)
+        return (2, heads, self.row_length, head_dim)
 
 
 class ColumnPattern(Pattern):
@@ -172,24 +172,26 @@ class ColumnPattern(Pattern):
         . . ? .
         . . . .
 
-    Weights are (N * block_ctx, H, rows, rows), the columns of a song in order.
+    Weights are (N * row_length, H, rows, rows), the columns of a song in order.
     """
 
     cache_class = ColumnCache
 
     def support(self, position: int) -> set[int]:
-        return set(range(position % self.block_ctx, position + 1, self.block_ctx))
+        return set(range(position % self.row_length, position + 1, self.row_length))
 
     def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
         songs, length = query.shape[:2]
-        # (N, rows, block_ctx, H, D) -> (N * block_ctx, H, rows, D)
-        query, key, value = (_grid(x, self.block_ctx).permute(0, 2, 3, 1, 4).flatten(0, 1) for x in (query, key, value))
+        # (N, rows, row_length, H, D) -> (N * row_length, H, rows, D)
+        query, key, value = (
+            _grid(x, self.row_length).permute(0, 2, 3, 1, 4).flatten(0, 1) for x in (query, key, value)
+        )
         output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
-        output = output.unflatten(0, (songs, self.block_ctx)).permute(0, 3, 1, 2, 4).flatten(1, 2)
+        output = output.unflatten(0, (songs, self.row_length)).permute(0, 3, 1, 2, 4).flatten(1, 2)
         return Attended(output[:, :length], weights)
 
     def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
-        return (2, heads, self.block_ctx, self.n_ctx // self.block_ctx, head_dim)
+        return (2, heads, self.row_length, self.n_ctx // self.row_length, head_dim)
 
 
 class PreviousRowPattern(Pattern):
@@ -202,18 +204,18 @@ class PreviousRowPattern(Pattern):
         . . . .
 
     So in the first row the weights are uniform and the output is exactly zero. Weights are
-    (N * rows, H, block_ctx, block_ctx), the rows of a song in order.
+    (N * rows, H, row_length, row_length), the rows of a song in order.
     """
 
     cache_class = PreviousRowCache
 
     def support(self, position: int) -> set[int]:
-        start = position - position % self.block_ctx
-        return set(range(max(0, start - self.block_ctx), start))
+        start = position - position % self.row_length
+        return set(range(max(0, start - self.row_length), start))
 
     def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
         songs, length = query.shape[:2]
-        query, key, value = (_grid(x, self.block_ctx) for x in (query, key, value))
+        query, key, value = (_grid(x, self.row_length) for x in (query, key, value))
         # Row r meets the keys and values of row r - 1, row 0 meets zeros.
         key, value = (F.pad(x, (0, 0, 0, 0, 0, 0, 1, -1)) for x in (key, value))
         query, key, value = (x.flatten(0, 1).transpose(1, 2) for x in (query, key, value))
@@ -222,7 +224,7 @@ class PreviousRowPattern(Pattern):
         return Attended(output[:, :length], weights)
 
     def cache_shape(self, heads: int, head_dim: int) -> tuple[int, ...]:
-        return (2, heads, 2, self.block_ctx, head_dim)
+        return (2, heads, 2, self.row_length, head_dim)
 
 
 PATTERNS: dict[str, type[Pattern]] = {
@@ -301,12 +303,12 @@ def attend_from_present(query: Tensor, key: Tensor, value: Tensor, present: Tens
     return (value.float() * weights.unsqueeze(-1)).sum(2).to(query.dtype)
 
 
-def _grid(x: Tensor, block_ctx: int) -> Tensor:
-    """(N, L, H, D) -> (N, rows, block_ctx, H, D), the last row filled up with zeros."""
-    missing = -x.shape[1] % block_ctx
+def _grid(x: Tensor, row_length: int) -> Tensor:
+    """(N, L, H, D) -> (N, rows, row_length, H, D), the last row filled up with zeros."""
+    missing = -x.shape[1] % row_length
     if missing:
         x = F.pad(x, (0, 0, 0, 0, 0, missing))
-    return x.unflatten(1, (-1, block_ctx))
+    return x.unflatten(1, (-1, row_length))
 
 
 class FactoredAttention(nn.Module):
@@ -325,7 +327,7 @@ class FactoredAttention(nn.Module):
         self.config = config
         self.num_heads = config.num_attention_heads
         self.head_dim = config.attention_size // config.num_attention_heads
-        self.pattern = PATTERNS[config.layer_patterns[layer_index]].of_config(config)
+        self.pattern = PATTERNS[config.layer_types[layer_index]].of_config(config)
         self.qkv = nn.Linear(config.hidden_size, 3 * config.attention_size)
         self.projection = nn.Linear(config.attention_size, config.hidden_size)
 

@@ -7,9 +7,9 @@ layout, in which what a step reads is one contiguous stretch of slots for each s
 | pattern | storage | a step at position p reads |
 |---|---|---|
 | dense | (N, 2, H, n_ctx, D) | positions 0..p |
-| row | (N, 2, H, block_ctx, D) | its row up to p |
-| column | (N, 2, H, block_ctx, blocks, D) | its column up to p |
-| previous row | (N, 2, H, 2 rows, block_ctx, D) | the row before p's |
+| row | (N, 2, H, row_length, D) | its row up to p |
+| column | (N, 2, H, row_length, num_rows, D) | its column up to p |
+| previous row | (N, 2, H, 2 rows, row_length, D) | the row before p's |
 
 The first axis of size 2 holds keys and values; N songs, H heads of width D. The axes between H and D are also counted
 as one, the slots; where a position is kept and what it reads are whole-number functions of the position, the same for a
@@ -48,13 +48,13 @@ class LayerCache(ABC):
     Args:
         storage: the tensor that holds them, songs first.
         n_ctx: positions that exist; a write beyond them is refused.
-        block_ctx: positions in a row.
+        row_length: positions in a row.
     """
 
-    def __init__(self, storage: Tensor, n_ctx: int, block_ctx: int) -> None:
+    def __init__(self, storage: Tensor, n_ctx: int, row_length: int) -> None:
         self.storage = storage
         self.n_ctx = n_ctx
-        self.block_ctx = block_ctx
+        self.row_length = row_length
         self.slots = storage.flatten(3, -2)
         """(N, 2, H, slots, D), a view of the storage"""
         self.order = torch.arange(self.reach, device=storage.device)
@@ -121,7 +121,7 @@ class LayerCache(ABC):
 
     def songs(self, start: int, count: int) -> LayerCache:
         """A cache of `count` of the songs that shares this one's storage."""
-        return type(self)(self.storage.narrow(0, start, count), self.n_ctx, self.block_ctx)
+        return type(self)(self.storage.narrow(0, start, count), self.n_ctx, self.row_length)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -155,55 +155,55 @@ class DenseCache(LayerCache):
 
 
 class RowCache(LayerCache):
-    """One row, (N, 2, H, block_ctx, D): a new row overwrites the last one."""
+    """One row, (N, 2, H, row_length, D): a new row overwrites the last one."""
 
     @property
     def reach(self) -> int:
-        return self.block_ctx
+        return self.row_length
 
     def slot(self, position: Position) -> Position:
-        return position % self.block_ctx
+        return position % self.row_length
 
     def seen(self, position: Position) -> tuple[Position | int, Position | int]:
-        return 0, position % self.block_ctx + 1
+        return 0, position % self.row_length + 1
 
     def write_whole(self, key: Tensor, value: Tensor) -> None:
         length = key.shape[1]
         self._check(length - 1)
-        start = (length - 1) // self.block_ctx * self.block_ctx
+        start = (length - 1) // self.row_length * self.row_length
         self.storage[:, 0, :, : length - start] = key[:, start:].transpose(1, 2)
         self.storage[:, 1, :, : length - start] = value[:, start:].transpose(1, 2)
 
 
 class ColumnCache(LayerCache):
-    """Every position, column by column, (N, 2, H, block_ctx, blocks, D): a column is contiguous."""
+    """Every position, column by column, (N, 2, H, row_length, num_rows, D): a column is contiguous."""
 
     @property
     def reach(self) -> int:
-        return self.n_ctx // self.block_ctx
+        return self.n_ctx // self.row_length
 
     def slot(self, position: Position) -> Position:
-        return position % self.block_ctx * self.reach + position // self.block_ctx
+        return position % self.row_length * self.reach + position // self.row_length
 
     def seen(self, position: Position) -> tuple[Position | int, Position | int]:
-        return position % self.block_ctx * self.reach, position // self.block_ctx + 1
+        return position % self.row_length * self.reach, position // self.row_length + 1
 
     def write_whole(self, key: Tensor, value: Tensor) -> None:
         length = key.shape[1]
         self._check(length - 1)
-        rows = length // self.block_ctx
-        full = rows * self.block_ctx
+        rows = length // self.row_length
+        full = rows * self.row_length
         for index, entries in enumerate((key, value)):
-            store = self.storage[:, index]  # (N, H, block_ctx, blocks, D)
+            store = self.storage[:, index]  # (N, H, row_length, num_rows, D)
             if rows:
-                grid = entries[:, :full].unflatten(1, (rows, self.block_ctx))  # (N, rows, block_ctx, H, D)
+                grid = entries[:, :full].unflatten(1, (rows, self.row_length))  # (N, rows, row_length, H, D)
                 store[:, :, :, :rows] = grid.permute(0, 3, 2, 1, 4)
             if full < length:
                 store[:, :, : length - full, rows] = entries[:, full:].transpose(1, 2)
 
 
 class PreviousRowCache(LayerCache):
-    """Two rows, (N, 2, H, 2 rows, block_ctx, D): the row being written and the one before it, by parity of the row.
+    """Two rows, (N, 2, H, 2 rows, row_length, D): the row being written and the one before it, by parity of the row.
 
     Nothing is moved at the end of a row; the roles of the two rows change.
     """
@@ -212,22 +212,22 @@ class PreviousRowCache(LayerCache):
 
     @property
     def reach(self) -> int:
-        return self.block_ctx
+        return self.row_length
 
     def slot(self, position: Position) -> Position:
-        return position % (2 * self.block_ctx)
+        return position % (2 * self.row_length)
 
     def seen(self, position: Position) -> tuple[Position | int, Position | int]:
-        row = position // self.block_ctx
-        return (row + 1) % 2 * self.block_ctx, (row > 0) * self.block_ctx
+        row = position // self.row_length
+        return (row + 1) % 2 * self.row_length, (row > 0) * self.row_length
 
     def write_whole(self, key: Tensor, value: Tensor) -> None:
         length = key.shape[1]
         self._check(length - 1)
-        last = (length - 1) // self.block_ctx
+        last = (length - 1) // self.row_length
         for row in range(max(0, last - 1), last + 1):
-            start = row * self.block_ctx
-            stop = min(length, start + self.block_ctx)
+            start = row * self.row_length
+            stop = min(length, start + self.row_length)
             self.storage[:, 0, :, row % 2, : stop - start] = key[:, start:stop].transpose(1, 2)
             self.storage[:, 1, :, row % 2, : stop - start] = value[:, start:stop].transpose(1, 2)
 

@@ -69,18 +69,17 @@ class UpperConditioner(nn.Module):
     Embedding, a decoder stage as in the VQ-VAE (its dilations not reversed), LayerNorm.
 
     Args:
-        config: of a prior with `upper_downs`.
+        config: of a prior with `upsampling_strides`.
     """
 
     def __init__(self, config: FastJukeboxPriorConfig) -> None:
         super().__init__()
-        width, upper_downs = config.hidden_size, config.upper_downs or 0
+        width = config.hidden_size
         self.code_embedding = nn.Embedding(config.upper_codebook_size or config.codebook_size, width)
         self.stage = DecoderStage(
             width,
             width,
-            upper_downs,
-            config.upper_stride,
+            config.upsampling_strides or (),
             config.conditioner_width,
             config.conditioner_depth,
             inner_width=max(1, int(config.conditioner_conv_multiplier * config.conditioner_width)),
@@ -183,7 +182,7 @@ def check_upper_codes(upper_codes: Tensor | None, config: FastJukeboxPriorConfig
     Raises:
         ValueError: they are missing, not wanted, of another batch size or length, or outside the codebook.
     """
-    if config.upper_downs is None:
+    if config.upsampling_strides is None:
         if upper_codes is not None:
             raise ValueError(f"`upper_codes` must be None: level {config.level} has no level above it")
         return

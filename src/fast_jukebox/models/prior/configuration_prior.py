@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from fast_jukebox.models.configuration_utils import (
@@ -13,17 +14,18 @@ from fast_jukebox.models.configuration_utils import (
     check_dilations,
     check_float,
     check_int,
+    check_int_list,
     shown,
 )
 
-# The attention patterns that `attention_patterns` may name.
+# The attention patterns, which `layer_types` is made of.
 PATTERN_NAMES = ("dense", "row", "column", "previous_row", "lyric_cross", "lyric_prefix")
 
 # The largest values of fields, see `MOST`; sizes that are products of fields are bounded too.
 _LARGEST = {
     "codebook_size": 2**20,
     "n_ctx": 2**20,
-    "blocks": 2**20,
+    "num_rows": 2**20,
     "hidden_size": 2**16,
     "num_hidden_layers": 1024,
     "num_attention_heads": 1024,
@@ -32,14 +34,13 @@ _LARGEST = {
     "sampling_rate": 2**20,
     "lyric_length": 2**16,
     "lyric_vocab_size": 2**20,
-    "upper_downs": 16,
-    "upper_stride": 64,
     "upper_codebook_size": 2**20,
     "conditioner_width": 2**14,
     "conditioner_depth": 256,
     "conditioner_dilation_growth_rate": 1024,
     "conditioner_dilation_cycle": 256,
 }
+_LARGEST_STRIDE = 64
 
 
 class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
@@ -48,22 +49,23 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     Args:
         level (`int`, defaults to 2): the level whose codes are modelled, 0 is the bottom.
         codebook_size (`int`, defaults to 2048): codes that exist at this level, K.
-        n_ctx (`int`, defaults to 6144): context, in codes. A multiple of `blocks`.
-        blocks (`int`, defaults to 64): rows that the context is laid out in; a row has `n_ctx / blocks` codes.
+        n_ctx (`int`, defaults to 6144): context, in codes. A multiple of `num_rows`.
+        num_rows (`int`, defaults to 64): rows that the context is laid out in; a row has `n_ctx / num_rows` codes.
         hidden_size (`int`, defaults to 2048): width W of the transformer.
         num_hidden_layers (`int`, defaults to 72): depth.
         num_attention_heads (`int`, defaults to 2): heads of each attention; they divide its width.
         attention_ratio (`float`, defaults to 0.25): width of queries, keys and values as a share of `hidden_size`.
         mlp_ratio (`float`, defaults to 1.0): inner width of the MLP as a share of `hidden_size`.
-        attention_patterns (`list[str]`, defaults to `["row", "column", "previous_row"]`): the cycle of patterns that
-            the layers go through, words of `dense`, `row`, `column`, `previous_row`, and with lyrics `lyric_cross`
-            (where they have an encoder) or `lyric_prefix` (where they stand before the codes).
+        layer_types (`list[str]`, defaults to `["row", "column", "previous_row"]`): the attention pattern of each layer,
+            of `dense`, `row`, `column`, `previous_row`, and with lyrics `lyric_cross` (where they have an encoder) or
+            `lyric_prefix` (where they stand before the codes). A list of another length than `num_hidden_layers` is
+            repeated, and cut where it is longer.
         residual_scale (`bool`, defaults to `False`): multiply both residual branches by 1 / depth.
-        tie_output (`bool`, defaults to `True`): the output matrix is the code embedding.
+        tie_word_embeddings (`bool`, defaults to `True`): the output matrix is the code embedding.
         add_conditioning_after (`bool`, defaults to `True`): add the conditioning once more after the last block.
-        upper_downs (`int`, *optional*): how often the level above halves (or, with another stride, divides) this
-            level's codes; None for the top level, which has none above it.
-        upper_stride (`int`, defaults to 2): its stride, even.
+        upsampling_strides (`list[int]`, *optional*): strides, each even, of the convolutions that bring the codes of
+            the level above to this level's rate, the first one next to the codes above; their product is the ratio of
+            the two rates. None for the top level, which has none above it.
         upper_codebook_size (`int`, *optional*): codes that exist at the level above; `codebook_size` where None.
         conditioner_width (`int`, defaults to 1024): channels of the conditioner on the level above.
         conditioner_depth (`int`, defaults to 16): residual blocks before each of its upsamplings.
@@ -82,7 +84,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         lyric_vocab_size (`int`, defaults to 80): characters that exist; 0 is the unknown one and stands for none.
         lyric_encoder_layers (`int`, *optional*): depth of the encoder that reads the lyrics; None for lyrics that stand
             before the codes, in one sequence of `lyric_length + n_ctx` positions and one vocabulary with them.
-        lyric_encoder_hidden_size, lyric_encoder_heads, lyric_encoder_blocks (`int`, default to 1280, 4 and 32): its
+        lyric_encoder_hidden_size, lyric_encoder_heads, lyric_encoder_num_rows (`int`, default to 1280, 4 and 32): its
             width, heads, and rows that `lyric_length` is laid out in.
         lyric_encoder_attention_ratio, lyric_encoder_mlp_ratio (`float`, default to 0.25 and 1.0): as `attention_ratio`
             and `mlp_ratio`.
@@ -101,18 +103,17 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     level: int = 2
     codebook_size: int = 2048
     n_ctx: int = 6144
-    blocks: int = 64
+    num_rows: int = 64
     hidden_size: int = 2048
     num_hidden_layers: int = 72
     num_attention_heads: int = 2
     attention_ratio: float = 0.25
     mlp_ratio: float = 1.0
-    attention_patterns: list[str] | tuple[str, ...] = ("row", "column", "previous_row")
+    layer_types: list[str] | tuple[str, ...] = ("row", "column", "previous_row")
     residual_scale: bool = False
-    tie_output: bool = True
+    tie_word_embeddings: bool = True
     add_conditioning_after: bool = True
-    upper_downs: int | None = None
-    upper_stride: int = 2
+    upsampling_strides: list[int] | tuple[int, ...] | None = None
     upper_codebook_size: int | None = None
     conditioner_width: int = 1024
     conditioner_depth: int = 16
@@ -132,7 +133,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     lyric_encoder_layers: int | None = None
     lyric_encoder_hidden_size: int = 1280
     lyric_encoder_heads: int = 4
-    lyric_encoder_blocks: int = 32
+    lyric_encoder_num_rows: int = 32
     lyric_encoder_attention_ratio: float = 0.25
     lyric_encoder_mlp_ratio: float = 1.0
     lyric_encoder_residual_scale: bool = False
@@ -144,15 +145,19 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     initializer_range: float = 0.02
 
     @property
-    def block_ctx(self) -> int:
+    def row_length(self) -> int:
         """Positions in a row."""
-        return self.sequence_length // self.blocks
+        return self.sequence_length // self.num_rows
 
     @property
-    def layer_patterns(self) -> list[str]:
-        """The attention pattern of each layer."""
-        cycle = self.attention_patterns
-        return [cycle[layer % len(cycle)] for layer in range(self.num_hidden_layers)]
+    def layer_period(self) -> int:
+        """Layers after which `layer_types` repeats."""
+        types = list(self.layer_types)
+        return next(
+            period
+            for period in range(1, len(types) + 1)
+            if all(word == types[layer % period] for layer, word in enumerate(types))
+        )
 
     @property
     def attention_size(self) -> int:
@@ -167,12 +172,12 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     @property
     def has_upper_level(self) -> bool:
         """Whether the prior is an upsampler, conditioned on the level above."""
-        return self.upper_downs is not None
+        return self.upsampling_strides is not None
 
     @property
     def upper_ratio(self) -> int:
         """Codes of this level a code of the level above stands for; 1 where there is none above."""
-        return 1 if self.upper_downs is None else self.upper_stride**self.upper_downs
+        return math.prod(self.upsampling_strides or ())
 
     @property
     def has_labels(self) -> bool:
@@ -207,7 +212,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     @property
     def lyric_prefix_keys(self) -> int:
         """Positions that `lyric_prefix` attends to: whole columns' worth, a little more than the lyrics."""
-        return (self.lyric_prefix_length // self.blocks + 1) * self.blocks
+        return (self.lyric_prefix_length // self.num_rows + 1) * self.num_rows
 
     @property
     def sequence_length(self) -> int:
@@ -220,7 +225,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         return self.lyric_vocab_size if self.lyric_prefix_length else 0
 
     @property
-    def vocabulary_size(self) -> int:
+    def vocab_size(self) -> int:
         """Ids that have an embedding."""
         return self.code_offset + self.codebook_size
 
@@ -236,7 +241,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         return FastJukeboxPriorConfig(
             codebook_size=self.lyric_vocab_size,
             n_ctx=self.lyric_length,
-            blocks=self.lyric_encoder_blocks,
+            num_rows=self.lyric_encoder_num_rows,
             hidden_size=self.lyric_encoder_hidden_size,
             num_hidden_layers=self.lyric_encoder_layers,
             num_attention_heads=self.lyric_encoder_heads,
@@ -249,12 +254,12 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     def validate(self) -> None:
         """See [`FastJukeboxBaseConfig.validate`]."""
         check_int("level", self.level, minimum=0, maximum=MOST_ENTRIES - 1)
-        sizes = ("codebook_size", "n_ctx", "blocks", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        sizes = ("codebook_size", "n_ctx", "num_rows", "hidden_size", "num_hidden_layers", "num_attention_heads")
         for name in (*sizes, "max_genres", "timing_bins", "sampling_rate", "hop_length"):
             self._check_size(name)
         for name in ("attention_ratio", "mlp_ratio", "initializer_range"):
             check_float(name, getattr(self, name), 0.0, MOST_FACTOR, open_minimum=True)
-        for name in ("residual_scale", "tie_output", "add_conditioning_after", "use_timing"):
+        for name in ("residual_scale", "tie_word_embeddings", "add_conditioning_after", "use_timing"):
             check_bool(name, getattr(self, name))
         self._validate_labels()
         self._validate_lyrics()
@@ -265,9 +270,9 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         check_int(name, getattr(self, name), minimum, _LARGEST.get(name, MOST))
 
     def _validate_attention(self) -> None:
-        if self.sequence_length % self.blocks:
+        if self.sequence_length % self.num_rows:
             lyrics = f" with `lyric_length` ({self.lyric_length}) added" if self.lyric_prefix_length else ""
-            raise ValueError(f"`n_ctx`{lyrics} must be a multiple of `blocks` ({self.blocks}), got {self.n_ctx}")
+            raise ValueError(f"`n_ctx`{lyrics} must be a multiple of `num_rows` ({self.num_rows}), got {self.n_ctx}")
         if self.attention_size < 1 or self.attention_size % self.num_attention_heads:
             raise ValueError(
                 f"`num_attention_heads` must divide the attention's width, attention_ratio * hidden_size = "
@@ -275,39 +280,41 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             )
         if self.mlp_size < 1:
             raise ValueError(f"`mlp_ratio` * hidden_size must be at least 1, got {self.mlp_ratio} * {self.hidden_size}")
-        patterns, allowed = self.attention_patterns, ", ".join(PATTERN_NAMES)
+        patterns, allowed = self.layer_types, ", ".join(PATTERN_NAMES)
         if not isinstance(patterns, Sequence) or isinstance(patterns, str) or not patterns:
-            raise ValueError(f"`attention_patterns` must be a list of words of {allowed}, got {shown(patterns)}")
+            raise ValueError(f"`layer_types` must be a list of words of {allowed}, got {shown(patterns)}")
         if len(patterns) > _LARGEST["num_hidden_layers"]:
             raise ValueError(
-                f"`attention_patterns` must be a cycle of at most {_LARGEST['num_hidden_layers']} words, got "
-                f"{len(patterns)}"
+                f"`layer_types` must be at most {_LARGEST['num_hidden_layers']} words, got {len(patterns)}"
             )
         for word in patterns:
             if word not in PATTERN_NAMES:
-                raise ValueError(f"`attention_patterns` must be words of {allowed}, got {shown(word)}")
+                raise ValueError(f"`layer_types` must be words of {allowed}, got {shown(word)}")
+        self.layer_types = [patterns[layer % len(patterns)] for layer in range(self.num_hidden_layers)]
         for word, has_it, what in (
             ("lyric_cross", self.has_lyric_encoder, "`lyric_encoder_layers`"),
             ("lyric_prefix", self.lyric_prefix_length > 0, "`lyric_length` and no `lyric_encoder_layers`"),
         ):
-            if word in self.layer_patterns and not has_it:
-                raise ValueError(f"`attention_patterns` must not name {word} without {what}, got {list(patterns)!r}")
-        if self.has_lyric_encoder and "lyric_cross" not in self.layer_patterns:
+            if word in self.layer_types and not has_it:
+                raise ValueError(f"`layer_types` must not name {word} without {what}, got {list(patterns)!r}")
+        if self.has_lyric_encoder and "lyric_cross" not in self.layer_types:
             raise ValueError(
-                "`attention_patterns` must give a layer `lyric_cross` where there is a lyric encoder, got "
-                f"{self.layer_patterns!r} for {self.num_hidden_layers} layers"
+                "`layer_types` must give a layer `lyric_cross` where there is a lyric encoder, got "
+                f"{self.layer_types!r} for {self.num_hidden_layers} layers"
             )
 
     def _validate_upper(self) -> None:
-        if self.upper_downs is None:
+        if self.upsampling_strides is None:
             return
-        self._check_size("upper_downs")
-        self._check_size("upper_stride", minimum=2)
-        if self.upper_stride % 2:
-            raise ValueError(f"`upper_stride` must be even, so that lengths divide exactly, got {self.upper_stride}")
+        check_int_list("upsampling_strides", self.upsampling_strides, minimum=2, maximum=_LARGEST_STRIDE)
+        if any(stride % 2 for stride in self.upsampling_strides):
+            raise ValueError(
+                f"`upsampling_strides` must be even, so that lengths divide exactly, got {self.upsampling_strides}"
+            )
         if self.n_ctx % self.upper_ratio:
             raise ValueError(
-                f"`n_ctx` must be a multiple of upper_stride ** upper_downs = {self.upper_ratio}, got {self.n_ctx}"
+                f"`n_ctx` must be a multiple of the product of `upsampling_strides`, {self.upper_ratio}, got "
+                f"{self.n_ctx}"
             )
         if self.upper_codebook_size is not None:
             self._check_size("upper_codebook_size")
@@ -358,7 +365,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
                 f"`lyric_encoder_layers` must be None where `lyric_length` is 0, got {self.lyric_encoder_layers!r}"
             )
         check_int("lyric_encoder_layers", self.lyric_encoder_layers)
-        for name in ("hidden_size", "heads", "blocks"):
+        for name in ("hidden_size", "heads", "num_rows"):
             check_int(f"lyric_encoder_{name}", getattr(self, f"lyric_encoder_{name}"))
         check_bool("lyric_encoder_residual_scale", self.lyric_encoder_residual_scale)
         try:

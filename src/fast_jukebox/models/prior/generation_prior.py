@@ -106,7 +106,7 @@ def _window_length(config: Any, length: Any, upper_codes: Tensor | None) -> int:
 
 def _check_conditions(config: Any, length: int, upper_codes: Tensor | None, metadata: Tensor | None) -> None:
     """Raise a `ValueError` unless a prior gets the upper codes and the metadata that it is conditioned on."""
-    if config.upper_downs is None:
+    if config.upsampling_strides is None:
         if upper_codes is not None:
             raise ValueError("`upper_codes` must not be given to the prior of the top level, got codes")
     elif upper_codes is None:

@@ -80,12 +80,12 @@ class LyricPrefixPattern(Pattern):
 
     @classmethod
     def of_config(cls, config: FastJukeboxPriorConfig) -> Pattern:
-        return cls(config.sequence_length, config.block_ctx, config.lyric_prefix_keys)
+        return cls(config.sequence_length, config.row_length, config.lyric_prefix_keys)
 
     @property
     def reach(self) -> int:
         """Positions that are seen at most."""
-        return min(self.keys or self.block_ctx, self.n_ctx)
+        return min(self.keys or self.row_length, self.n_ctx)
 
     def support(self, position: int) -> set[int]:
         return set(range(min(position + 1, self.reach)))
@@ -123,7 +123,7 @@ class LyricCrossPattern(Pattern):
 
     @classmethod
     def of_config(cls, config: FastJukeboxPriorConfig) -> Pattern:
-        return cls(config.sequence_length, config.block_ctx, config.lyric_length)
+        return cls(config.sequence_length, config.row_length, config.lyric_length)
 
     def support(self, position: int) -> set[int]:
         return set()
@@ -180,7 +180,7 @@ PATTERNS["lyric_cross"] = LyricCrossPattern
 
 def make_attention(config: FastJukeboxPriorConfig, layer_index: int) -> FactoredAttention:
     """The attention of a layer: to the window itself, or to the lyric encoder's states."""
-    cross = config.layer_patterns[layer_index] == "lyric_cross"
+    cross = config.layer_types[layer_index] == "lyric_cross"
     return (LyricCrossAttention if cross else FactoredAttention)(config, layer_index)
 
 

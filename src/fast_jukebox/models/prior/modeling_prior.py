@@ -98,14 +98,14 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         config.validate()  # its fields may have changed since it was made
         super().__init__(config)
         width = config.hidden_size
-        self.code_embedding = nn.Embedding(config.vocabulary_size, width)
+        self.code_embedding = nn.Embedding(config.vocab_size, width)
         self.position_embedding = nn.Parameter(torch.empty(config.sequence_length, width))
         self.start_token = None if config.has_labels else nn.Parameter(torch.empty(1, width))
         self.upper_conditioner = UpperConditioner(config) if config.has_upper_level else None
         self.label_conditioner = LabelConditioner(config) if config.has_labels else None
         self.lyric_encoder = LyricEncoder(config) if config.has_lyric_encoder else None
         self.blocks = nn.ModuleList(PriorBlock(config, layer) for layer in range(config.num_hidden_layers))
-        self.output = None if config.tie_output else nn.Linear(width, config.vocabulary_size, bias=False)
+        self.output = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -193,7 +193,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         return F.linear(hidden, self._output_weight[self.config.code_offset :])
 
     def sequence_logits(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
-        """Logits of lyrics and codes over their common vocabulary, (N, S, vocabulary_size), of the last block's output
+        """Logits of lyrics and codes over their common vocabulary, (N, S, vocab_size), of the last block's output
         (N, S, W); where lyrics do not stand before the codes, those of `head`.
         """
         return F.linear(self._conditioned_again(hidden, conditioning), self._output_weight)
@@ -348,7 +348,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
     def _ids(self, drawn: Tensor) -> Tensor:
         """Where in the vocabulary something drawn stands."""
         offset = self.config.code_offset
-        return (drawn + offset) % self.config.vocabulary_size if offset else drawn
+        return (drawn + offset) % self.config.vocab_size if offset else drawn
 
     def _conditioned_again(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
         if conditioning.positions is None or not self.config.add_conditioning_after:

@@ -22,8 +22,8 @@ class FastJukeboxPriorOutput(ModelOutput):
         attention_residuals (`tuple` of `Tensor` (N, S, W)): inside each block, the state after the attention's
             residual, where `output_hidden_states`.
         attentions (`tuple` of `Tensor`): weights of each layer in its pattern's own layout, where
-            `output_attentions`: dense (N, H, S, S); row and previous row (N * rows, H, block_ctx, block_ctx);
-            column (N * block_ctx, H, rows, rows); lyric cross (N, H, S, lyric_length); lyric prefix
+            `output_attentions`: dense (N, H, S, S); row and previous row (N * rows, H, row_length, row_length);
+            column (N * row_length, H, rows, rows); lyric cross (N, H, S, lyric_length); lyric prefix
             (N, H, S, lyric_prefix_keys).
         code_loss (`Tensor` scalar): nats a code, of a prior with lyrics.
         lyric_loss (`Tensor` scalar): nats a character, of a prior with lyrics.

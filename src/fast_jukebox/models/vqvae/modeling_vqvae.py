@@ -63,13 +63,13 @@ class VQVAELevel(nn.Module):
         }
         embed_dim = config.embed_dim
         self.encoder = nn.ModuleList(
-            EncoderStage(1 if i == 0 else embed_dim, embed_dim, config.downs[i], config.strides[i], **stack)
+            EncoderStage(1 if i == 0 else embed_dim, embed_dim, [config.strides[i]] * config.downs[i], **stack)
             for i in range(level + 1)
         )
         self.codebook = Codebook(config.codebook_size, embed_dim, config.codebook_decay, config.revival_threshold)
         stack["reverse_dilation"] = config.reverse_decoder_dilation
         self.decoder = nn.ModuleList(
-            DecoderStage(embed_dim, embed_dim, config.downs[i], config.strides[i], **stack)
+            DecoderStage(embed_dim, embed_dim, [config.strides[i]] * config.downs[i], **stack)
             for i in reversed(range(level + 1))
         )
         self.out = nn.Conv1d(embed_dim, 1, 3, padding=1)

@@ -7,6 +7,7 @@ its input, so that long signals can be worked on in chunks with an exact margin.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,24 +77,24 @@ class ResidualStack(nn.Module):
 
 
 class EncoderStage(nn.Module):
-    """Halve (or, with another stride, divide) time `down_count` times, a residual stack after each, then project.
+    """Divide time by each of the strides, a residual stack after each, then project.
 
-    (N, input_width, T) -> (N, output_width, T / stride ** down_count).
+    (N, input_width, T) -> (N, output_width, T / product of `strides`).
     """
 
     def __init__(
-        self, input_width: int, output_width: int, down_count: int, stride: int, width: int, depth: int, **stack: object
+        self, input_width: int, output_width: int, strides: Sequence[int], width: int, depth: int, **stack: object
     ) -> None:
         super().__init__()
         self.downsamplers = nn.ModuleList(
             nn.Conv1d(input_width if i == 0 else width, width, 2 * stride, stride=stride, padding=stride // 2)
-            for i in range(down_count)
+            for i, stride in enumerate(strides)
         )
-        self.stacks = nn.ModuleList(ResidualStack(width, depth, **stack) for _ in range(down_count))
+        self.stacks = nn.ModuleList(ResidualStack(width, depth, **stack) for _ in strides)
         self.project = nn.Conv1d(width, output_width, 3, padding=1)
-        self.ratio = stride**down_count
+        self.ratio = math.prod(strides)
         reach, step = 0, 1
-        for stack_module in self.stacks:
+        for stride, stack_module in zip(strides, self.stacks, strict=True):
             reach += step * (2 * stride)
             step *= stride
             reach += step * stack_module.reach
@@ -106,26 +107,26 @@ class EncoderStage(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Project, then `up_count` times a residual stack and a transposed convolution that multiplies time by `stride`.
+    """Project, then for each stride a residual stack and a transposed convolution that multiplies time by it.
 
-    (N, input_width, L) -> (N, output_width, L * stride ** up_count).
+    (N, input_width, L) -> (N, output_width, L * product of `strides`).
     """
 
     def __init__(
-        self, input_width: int, output_width: int, up_count: int, stride: int, width: int, depth: int, **stack: object
+        self, input_width: int, output_width: int, strides: Sequence[int], width: int, depth: int, **stack: object
     ) -> None:
         super().__init__()
         self.project = nn.Conv1d(input_width, width, 3, padding=1)
-        self.stacks = nn.ModuleList(ResidualStack(width, depth, **stack) for _ in range(up_count))
+        self.stacks = nn.ModuleList(ResidualStack(width, depth, **stack) for _ in strides)
         self.upsamplers = nn.ModuleList(
             nn.ConvTranspose1d(
-                width, output_width if i == up_count - 1 else width, 2 * stride, stride=stride, padding=stride // 2
+                width, output_width if i == len(strides) - 1 else width, 2 * stride, stride=stride, padding=stride // 2
             )
-            for i in range(up_count)
+            for i, stride in enumerate(strides)
         )
-        self.ratio = stride**up_count
+        self.ratio = math.prod(strides)
         reach, step = 1.0, 1.0
-        for stack_module in self.stacks:
+        for stride, stack_module in zip(strides, self.stacks, strict=True):
             reach += step * stack_module.reach
             reach += step * 2
             step /= stride

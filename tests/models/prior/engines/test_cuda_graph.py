@@ -17,7 +17,7 @@ from fast_jukebox.sampling.engine import EagerStep, ProgramStep, make_step, rele
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 SETTINGS = SamplingSettings(temperature=0.9, top_k=9, top_p=0.9)
-EVERY_PATTERN = {"attention_patterns": ["row", "column", "previous_row", "dense"], "num_hidden_layers": 4}
+EVERY_PATTERN = {"layer_types": ["row", "column", "previous_row", "dense"], "num_hidden_layers": 4}
 
 
 class Watch(TorchDispatchMode):
@@ -34,7 +34,7 @@ class Watch(TorchDispatchMode):
 
 
 def test_a_step_is_the_same_operations_at_every_position_and_looks_at_nothing(make_prior):
-    prior = make_prior(upper_downs=2, **EVERY_PATTERN)
+    prior = make_prior(upsampling_strides=[2, 2], **EVERY_PATTERN)
     program = StaticProgram(prior, 3, SETTINGS)
     watched = []
     for position in (1, 6, 11, 23):
@@ -103,7 +103,7 @@ def test_a_program_made_in_inference_mode_runs_outside_it(make_prior):
 
 def test_a_kept_program_keeps_neither_its_prior_nor_the_conditioning(make_prior, monkeypatch):
     monkeypatch.setattr(StaticProgram, "costly", True)
-    prior = make_prior(upper_downs=2)
+    prior = make_prior(upsampling_strides=[2, 2])
     conditioning = prior.condition(1, 24, torch.zeros(1, 6, dtype=torch.int64))
     step = make_step(prior, conditioning, 1, SETTINGS, "graph")
     sample_window(step, torch.zeros(1, 0, dtype=torch.int64), torch.rand(1, 24))
@@ -223,7 +223,7 @@ def recorded(monkeypatch):
 
 
 def test_a_replayed_row_is_the_plain_steps(make_prior, recorded):
-    prior = make_prior(upper_downs=2, **EVERY_PATTERN)
+    prior = make_prior(upsampling_strides=[2, 2], **EVERY_PATTERN)
     program = recorded(prior, 3)
     for known in (0, 5, 20):  # one program, window after window
         conditioning = prior.condition(3, 24, torch.randint(0, 13, (3, 6)))
@@ -253,7 +253,7 @@ def test_a_recorded_row_is_bounded():
 
 @pytest.mark.slow
 def test_the_compiled_step_draws_the_same_codes(make_prior):
-    prior = make_prior(upper_downs=2, **EVERY_PATTERN)
+    prior = make_prior(upsampling_strides=[2, 2], **EVERY_PATTERN)
     conditioning = prior.condition(3, 24, torch.randint(0, 13, (3, 6)))
     prompt, uniform = torch.randint(0, 13, (3, 5)), torch.rand(3, 19)
     wanted = sample_window(EagerStep(prior, conditioning, 3, SETTINGS), prompt, uniform)
@@ -273,7 +273,7 @@ def engine(request):
 def on_gpu(make_prior, dtype=torch.float32, **fields):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    prior = make_prior(upper_downs=2, **{**EVERY_PATTERN, **fields}).to("cuda", dtype)
+    prior = make_prior(upsampling_strides=[2, 2], **{**EVERY_PATTERN, **fields}).to("cuda", dtype)
     conditioning = prior.condition(3, 24, torch.randint(0, 13, (3, 6), device="cuda"))
     prompt, uniform = torch.randint(0, 13, (3, 5), device="cuda"), torch.rand(3, 19, device="cuda")
     return prior, conditioning, prompt, uniform

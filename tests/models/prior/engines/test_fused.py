@@ -48,7 +48,7 @@ def assert_a_step_agrees(prior, make_inputs, songs, position, splits=None, setti
 @pytest.mark.parametrize("songs", [1, 3, FEW_ROWS + 1])
 @pytest.mark.parametrize("position", [1, 5, 6, 7, 11, 12, 13, 22, 23])
 def test_a_step_agrees_with_the_plain_one_at_every_edge_of_rows_and_windows(make_prior, make_inputs, songs, position):
-    prior = make_prior(attention_patterns=PATTERNS, num_hidden_layers=4, upper_downs=2)
+    prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4, upsampling_strides=[2, 2])
     assert_a_step_agrees(prior, make_inputs, songs, position)
 
 
@@ -67,7 +67,7 @@ def test_a_step_agrees_in_every_dtype(make_prior, make_inputs, kind, dtype, song
 @pytest.mark.parametrize("splits", [0, 2, 4])
 @pytest.mark.parametrize("songs", [1, 5])
 def test_attention_may_be_split(make_prior, make_inputs, splits, songs):
-    prior = make_prior(attention_patterns=PATTERNS, num_hidden_layers=4)
+    prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4)
     assert_a_step_agrees(prior, make_inputs, songs, 14, splits)
     assert_a_step_agrees(prior, make_inputs, songs, 1, splits)
 
@@ -92,7 +92,7 @@ def test_lyrics(make_prior, make_inputs, lyric_kind, position):
 
 
 def test_whole_windows_draw_the_codes_of_the_plain_step(make_prior):
-    prior = make_prior(upper_downs=2, n_ctx=12, attention_patterns=["previous_row", "column"], num_hidden_layers=2)
+    prior = make_prior(upsampling_strides=[2, 2], n_ctx=12, layer_types=["previous_row", "column"], num_hidden_layers=2)
     settings = SamplingSettings(temperature=0.9, top_k=9, top_p=0.9)
     program = FusedProgram(prior, 2, settings)
     for known in (0, 5):  # one program, window after window; rows that begin anywhere
@@ -111,11 +111,9 @@ def test_whole_windows_draw_the_codes_of_the_plain_step(make_prior):
 def test_one_layer_of_the_published_sizes(make_inputs, monkeypatch, width, songs):
     monkeypatch.setattr(fused, "_PROGRAMS", 256 if songs == 1 else 2)
     fields = {"hidden_size": width, "num_attention_heads": 2 if width == 2048 else 1}
-    context = {"n_ctx": 6144, "blocks": 64} if width == 2048 else {"n_ctx": 8192, "blocks": 128}
+    context = {"n_ctx": 6144, "num_rows": 64} if width == 2048 else {"n_ctx": 8192, "num_rows": 128}
     prior = FastJukeboxPrior(
-        FastJukeboxPriorConfig(
-            num_hidden_layers=1, attention_patterns=["column"], codebook_size=64, **fields, **context
-        )
+        FastJukeboxPriorConfig(num_hidden_layers=1, layer_types=["column"], codebook_size=64, **fields, **context)
     ).eval()
     assert_a_step_agrees(prior.to(torch.bfloat16), make_inputs, songs, 6001)
 
@@ -124,8 +122,8 @@ def test_one_layer_of_the_published_sizes(make_inputs, monkeypatch, width, songs
 def test_tables_say_what_the_cache_does(make_prior, kind_of_layer):
     labels = {"num_artists": 5, "num_genres": 4, "lyric_length": 8, "lyric_vocab_size": 6}
     encoder = {"lyric_encoder_layers": 1, "lyric_encoder_hidden_size": 16, "lyric_encoder_heads": 1}
-    fields = {"lyric_prefix": labels, "lyric_cross": {**labels, **encoder, "lyric_encoder_blocks": 2}}
-    prior = make_prior(attention_patterns=[kind_of_layer], num_hidden_layers=1, **fields.get(kind_of_layer, {}))
+    fields = {"lyric_prefix": labels, "lyric_cross": {**labels, **encoder, "lyric_encoder_num_rows": 2}}
+    prior = make_prior(layer_types=[kind_of_layer], num_hidden_layers=1, **fields.get(kind_of_layer, {}))
     cache, length = prior.new_cache(1).layers[0], prior.config.sequence_length
     tables = PatternTables.of_cache(cache, length)
     for position in range(length):

@@ -68,7 +68,7 @@ def test_fused_steps_on_a_gpu(make_prior, dtype, songs):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     settings, every = SamplingSettings(temperature=0.9), ["row", "column", "previous_row", "dense"]
-    prior = make_prior(attention_patterns=every, num_hidden_layers=4, upper_downs=2).to("cuda", dtype)
+    prior = make_prior(layer_types=every, num_hidden_layers=4, upsampling_strides=[2, 2]).to("cuda", dtype)
     conditioning = prior.condition(songs, 24, torch.randint(0, 13, (songs, 6), device="cuda"))
     prompt, uniform = torch.randint(0, 13, (songs, 5), device="cuda"), torch.rand(songs, 19, device="cuda")
     for _ in range(2):

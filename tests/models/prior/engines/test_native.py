@@ -29,7 +29,7 @@ def sampled(prior, upper_codes, uniform, threads=1, prompt=0):
 
 @pytest.mark.parametrize("fields", [{"hidden_size": 180, "num_attention_heads": 1}, {"hidden_size": 40}])
 def test_a_song_is_the_same_in_any_batch_and_on_any_threads(built, make_prior, fields):
-    prior = make_prior(upper_downs=2, num_hidden_layers=4, **fields)
+    prior = make_prior(upsampling_strides=[2, 2], num_hidden_layers=4, **fields)
     songs = 2 * CHUNK + 5
     upper, uniform = torch.randint(0, 13, (songs, 6)), torch.rand(songs, 24)
     codes, logits = sampled(prior, upper, uniform)
@@ -106,7 +106,7 @@ def test_what_would_touch_foreign_memory_is_refused(built, make_prior, code, uni
 
 
 def test_conditioning_of_another_batch_is_refused(built, make_prior):
-    prior = make_prior(upper_downs=2)
+    prior = make_prior(upsampling_strides=[2, 2])
     program = NativeProgram(prior, 2, SETTINGS)
     with pytest.raises(ValueError, match=r"`conditioning` must be float32 \(2, 24, 32\), got.*\(3, 24, 32\)"):
         program.load(prior.condition(3, 24, torch.zeros(3, 6, dtype=torch.int64)))

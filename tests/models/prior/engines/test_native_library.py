@@ -296,7 +296,7 @@ def drawn_config(rng):
             codebook_size=rng.choice([1, 2, 15, 16, 17, 50]), hidden_size=rng.choice([1, 3, 12, 16, 17, 33, 100]),
             num_hidden_layers=rng.choice([1, 2, 4]), num_attention_heads=rng.choice([1, 1, 2, 3]),
             attention_ratio=rng.choice([0.25, 1.0, 1.5]), mlp_ratio=rng.choice([0.1, 1.0, 2.3]),
-            residual_scale=rng.random() < 0.3, tie_output=rng.random() < 0.5,
+            residual_scale=rng.random() < 0.3, tie_word_embeddings=rng.random() < 0.5,
         )
         kind = rng.choice(["none", "prefix", "encoder"])
         if kind != "none":
@@ -306,10 +306,10 @@ def drawn_config(rng):
             patterns.append("lyric_prefix")
         if kind == "encoder":
             fields |= dict(lyric_length=4 * rng.choice([1, 3, 20, 500]), lyric_encoder_layers=1,
-                           lyric_encoder_hidden_size=8, lyric_encoder_heads=1, lyric_encoder_blocks=4)
-        fields["attention_patterns"] = [rng.choice(patterns) for _ in range(rng.choice([1, 2, 3]))]
+                           lyric_encoder_hidden_size=8, lyric_encoder_heads=1, lyric_encoder_num_rows=4)
+        fields["layer_types"] = [rng.choice(patterns) for _ in range(rng.choice([1, 2, 3]))]
         if kind == "encoder":
-            fields["attention_patterns"][0] = "lyric_cross"
+            fields["layer_types"][0] = "lyric_cross"
         try:
             return FastJukeboxPriorConfig(**fields)
         except ValueError:
@@ -333,7 +333,7 @@ for seed in range(int(sys.argv[2])):
         step = ProgramStep(prior, prior.condition(songs, config.n_ctx, metadata=metadata), program, settings)
         prompt = torch.randint(0, config.codebook_size, (songs, known))
         codes = sample_window(step, prompt, torch.rand(songs, config.n_ctx - known))
-    assert 0 <= codes.min() and codes.max() < config.vocabulary_size  # characters may be drawn
+    assert 0 <= codes.min() and codes.max() < config.vocab_size  # characters may be drawn
 print("done")
 """
 

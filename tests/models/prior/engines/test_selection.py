@@ -16,8 +16,8 @@ SETTINGS = [PLAIN, SamplingSettings(top_k=5, top_p=0.7), SamplingSettings(top_p=
 LYRICS = {"num_artists": 5, "num_genres": 4, "lyric_length": 8, "lyric_vocab_size": 6}
 LYRIC_ENCODER = {"lyric_encoder_layers": 1, "lyric_encoder_hidden_size": 16, "lyric_encoder_heads": 1}
 LYRIC_KINDS = [
-    {**LYRICS, "attention_patterns": ["row", "lyric_prefix", "previous_row", "column"], "num_hidden_layers": 4},
-    {**LYRICS, **LYRIC_ENCODER, "lyric_encoder_blocks": 2, "attention_patterns": ["row", "lyric_cross", "column"]},
+    {**LYRICS, "layer_types": ["row", "lyric_prefix", "previous_row", "column"], "num_hidden_layers": 4},
+    {**LYRICS, **LYRIC_ENCODER, "lyric_encoder_num_rows": 2, "layer_types": ["row", "lyric_cross", "column"]},
 ]
 
 
@@ -64,7 +64,7 @@ def test_every_engine_draws_the_codes_of_the_plain_step(make_prior, make_inputs,
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_engine_draws_by_the_settings(make_prior, make_inputs, engine, settings):
-    assert_engines_agree(make_prior(upper_downs=2), make_inputs, engine, 5, 2, 24, settings)
+    assert_engines_agree(make_prior(upsampling_strides=[2, 2]), make_inputs, engine, 5, 2, 24, settings)
 
 
 @pytest.mark.parametrize("fields", LYRIC_KINDS, ids=["prefix", "encoder"])
@@ -87,7 +87,7 @@ def test_every_engine_steps_one_by_one_too(make_prior, engine):
 
 
 def test_every_engine_can_be_used_for_one_window_after_another(make_prior, engine):
-    prior = make_prior(upper_downs=2)
+    prior = make_prior(upsampling_strides=[2, 2])
     program = new_program(prior, 2, PLAIN, engine)
     for seed in range(2):
         torch.manual_seed(seed)

@@ -58,7 +58,7 @@ class DeviceProgram(ABC):
         self.n_ctx = config.n_ctx
         self.conditioned = config.has_upper_level or config.use_timing
         self.add_after = config.add_conditioning_after
-        self.grain = steps_in_a_row(config.block_ctx, config.num_hidden_layers)
+        self.grain = steps_in_a_row(config.row_length, config.num_hidden_layers)
         # Ordinary tensors, whether or not they are made in inference mode: they are written to in both.
         with torch.inference_mode(False), torch.no_grad():
             self.cache = prior.new_cache(batch_size)
@@ -74,7 +74,7 @@ class DeviceProgram(ABC):
             self.codes = torch.zeros(self.grain, batch_size, dtype=torch.int64, device=device)
             self.uniform = torch.zeros(self.grain, batch_size, device=device)
             self.told = torch.zeros(self.grain, self.rows, config.hidden_size, dtype=dtype, device=device)
-            self.logits = torch.zeros(batch_size, config.vocabulary_size, dtype=dtype, device=device)
+            self.logits = torch.zeros(batch_size, config.vocab_size, dtype=dtype, device=device)
             self._setup(prior)
             self._graphs = self._record() if device.type == "cuda" else {}
             self._replayed: list[torch.cuda.Event] = []
@@ -249,9 +249,9 @@ def _compiled_step() -> Callable[[StaticProgram], None]:
     return torch.compile(own, fullgraph=True, dynamic=False)
 
 
-def steps_in_a_row(block_ctx: int, layers: int) -> int:
+def steps_in_a_row(row_length: int, layers: int) -> int:
     """The most steps that divide a row and go through `GRAPH_LAYERS` layers at most; 1 at least."""
-    return max(steps for steps in range(1, block_ctx + 1) if block_ctx % steps == 0 and _fits(steps, layers))
+    return max(steps for steps in range(1, row_length + 1) if row_length % steps == 0 and _fits(steps, layers))
 
 
 def _fits(steps: int, layers: int) -> bool:

@@ -67,13 +67,13 @@ class NativeProgram:
         config = prior.config
         self.library = library()
         self.batch_size = batch_size
-        self.grain = config.block_ctx
+        self.grain = config.row_length
         self.cache = prior.new_cache(batch_size)
-        self.logits = torch.zeros(batch_size, config.vocabulary_size)
+        self.logits = torch.zeros(batch_size, config.vocab_size)
         self._kept: list[Tensor] = []
         output = prior.code_embedding.weight if prior.output is None else prior.output.weight
         self.prefix = config.lyric_prefix_length
-        self.vocabulary_size = config.vocabulary_size
+        self.vocab_size = config.vocab_size
         layers = (Layer * len(prior.blocks))(
             *(self._layer(block, cache) for block, cache in zip(prior.blocks, self.cache.layers, strict=True))
         )
@@ -85,9 +85,9 @@ class NativeProgram:
             heads=attention.num_heads,
             head_dim=attention.head_dim,
             inner=config.mlp_size,
-            codes=config.vocabulary_size,
+            codes=config.vocab_size,
             n_ctx=config.sequence_length,
-            block_ctx=config.block_ctx,
+            row_length=config.row_length,
             add_after=config.add_conditioning_after,
             do_sample=settings.do_sample,
             top_k=settings.top_k,
@@ -167,9 +167,9 @@ class NativeProgram:
                 f"`position` must be from 1 and, with the codes to draw, within the window of {self._length}; got "
                 f"{position} and {count} codes"
             )
-        if code.shape != (songs,) or code.dtype != torch.int64 or code.min() < 0 or code.max() >= self.vocabulary_size:
+        if code.shape != (songs,) or code.dtype != torch.int64 or code.min() < 0 or code.max() >= self.vocab_size:
             raise ValueError(
-                f"`code` must be int64 ({songs},) in [0, {self.vocabulary_size}), got {code.dtype} {tuple(code.shape)}"
+                f"`code` must be int64 ({songs},) in [0, {self.vocab_size}), got {code.dtype} {tuple(code.shape)}"
             )
         if uniform.shape != (songs, count) or uniform.dtype != torch.float32:
             raise ValueError(f"`uniform` must be float32 ({songs}, count), got {uniform.dtype} {tuple(uniform.shape)}")

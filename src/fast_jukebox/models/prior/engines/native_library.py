@@ -55,7 +55,7 @@ class Prior(ctypes.Structure):
     """`prior_t` of the source."""
 
     INTEGERS = (
-        *("songs", "layers", "width", "heads", "head_dim", "inner", "codes", "n_ctx", "block_ctx", "length"),
+        *("songs", "layers", "width", "heads", "head_dim", "inner", "codes", "n_ctx", "row_length", "length"),
         *("add_after", "do_sample", "top_k"),
     )
     _fields_ = (
