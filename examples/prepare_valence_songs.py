@@ -26,8 +26,10 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from fast_jukebox.audio import save_audio
-from fast_jukebox.data.chorales import GENERAL_MIDI_PROGRAMS, Performance, play_midi, write_midi
-from fast_jukebox.data.scores import Chorale, NoChoraleError, ScoreNote, chorale_paths, read_chorale
+from fast_jukebox.data.tunes.chorales import chorale_paths, read_chorale
+from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, beat_quarters, perform
+from fast_jukebox.data.tunes.scores import Score, ScoreError, ScoreNote
+from fast_jukebox.data.tunes.synthesis import Player
 from fast_jukebox.models.valence import QUADRANTS
 
 # Quarter notes a minute, and how much of a note's length sounds.
@@ -45,7 +47,7 @@ class ClipArguments:
     scores: int = field(default=24, metadata={"help": "Chorales, from the first of the corpus on."})
     instruments: list[str] = field(
         default_factory=lambda: ["piano", "church organ", "reed organ", "strings", "choir"],
-        metadata={"help": f"Each plays every score. Among: {', '.join(GENERAL_MIDI_PROGRAMS)}."},
+        metadata={"help": f"Each plays every score. Among: {', '.join(INSTRUMENTS)}."},
     )
     seconds: float = field(default=17.0, metadata={"help": "Of each clip, at most."})
     sampling_rate: int = field(default=16000, metadata={"help": "Samples a second."})
@@ -54,7 +56,7 @@ class ClipArguments:
 def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     """Play the clips; returns their rows of metadata.jsonl."""
     (args,) = HfArgumentParser(ClipArguments).parse_args_into_dataclasses(arguments)
-    unknown = set(args.instruments) - set(GENERAL_MIDI_PROGRAMS)
+    unknown = set(args.instruments) - set(INSTRUMENTS)
     if unknown or args.scores < 1 or not args.seconds > 1:
         raise ValueError(
             f"`--instruments` must be known, `--scores` at least 1 and `--seconds` over 1, got {sorted(unknown)}, "
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
         )
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    player = Player(None, args.sampling_rate)
     rows: list[dict[str, object]] = []
     total = args.scores * len(args.instruments) * len(QUADRANTS)
     with tqdm(total=total, desc="clips", unit="clip") as bar:
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
                     name = f"{chorale.name}-{instrument.replace(' ', '-')}-{quadrant}.flac"
                     path = folder / name
                     if not path.is_file():
-                        clip = play(chorale, instrument, quadrant, args.seconds, args.sampling_rate)
+                        clip = play(chorale, instrument, quadrant, args.seconds, player)
                         save_audio(path, clip, args.sampling_rate)
                     facts = {"score": chorale.name, "license": "composition: public domain"}
                     rows.append({"file_name": name, "valence": quadrant, "instruments": [instrument], **facts})
@@ -81,20 +84,20 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     return rows
 
 
-def chorales(count: int) -> list[Chorale]:
+def chorales(count: int) -> list[Score]:
     """The first so many scores of the corpus that are chorales in major or minor."""
-    found: list[Chorale] = []
+    found: list[Score] = []
     for path in chorale_paths():
         if len(found) == count:
             break
         try:
             found.append(read_chorale(path))
-        except NoChoraleError:
+        except ScoreError:
             continue
     return found
 
 
-def in_manner(chorale: Chorale, quadrant: str, seconds: float) -> tuple[Chorale, Performance]:
+def in_manner(chorale: Score, quadrant: str, seconds: float) -> tuple[Score, Performance]:
     """A chorale's first seconds with the notes and lengths of a quadrant, and its tempo."""
     bpm, sounding = ACTIVATED if quadrant[0] == "A" else DEACTIVATED
     wanted = "major" if quadrant[1] == "P" else "minor"
@@ -106,14 +109,15 @@ def in_manner(chorale: Chorale, quadrant: str, seconds: float) -> tuple[Chorale,
         return replace(note, pitch=note.pitch + degrees.get(degree, degree) - degree, duration=note.duration * sounding)
 
     notes = tuple(played(note) for note in chorale.notes if note.onset < last)
-    return replace(chorale, notes=notes, mode=wanted), Performance("piano", 0, bpm)
+    changed = replace(chorale, notes=notes, mode=wanted)
+    return changed, Performance("piano", 0, bpm / beat_quarters(changed), human=0.0)
 
 
-def play(chorale: Chorale, instrument: str, quadrant: str, seconds: float, sampling_rate: int) -> np.ndarray:
+def play(chorale: Score, instrument: str, quadrant: str, seconds: float, player: Player) -> np.ndarray:
     """A clip, float32 (samples,)."""
-    changed, performance = in_manner(chorale, quadrant, seconds)
-    audio = play_midi(write_midi(changed, replace(performance, instrument=instrument)), sampling_rate)
-    audio = audio[: round(seconds * sampling_rate)]
+    notes = perform(*in_manner(chorale, quadrant, seconds))
+    programs = dict.fromkeys({note.channel for note in notes}, INSTRUMENTS[instrument].program)
+    audio = player.play(notes, programs, tail=1.5, longest=seconds)
     decibels = LOUD_DECIBELS if quadrant[0] == "A" else SOFT_DECIBELS
     peak = float(np.abs(audio).max())
     if not peak > 1e-4:

@@ -39,6 +39,7 @@ from fast_jukebox import (
     FastJukeboxConfig,
     FastJukeboxModel,
     FastJukeboxPrior,
+    FastJukeboxPriorConfig,
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
@@ -52,6 +53,7 @@ from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side
 from fast_jukebox.training.vqvae import merge_levels
+from fast_jukebox.utils.files import replacing
 
 EXAMPLES = Path(__file__).resolve().parent
 EMBEDDED = Path(str(resources.files("fast_jukebox") / "pretrained"))
@@ -78,7 +80,10 @@ class RecipeArguments:
     song_fraction: float = field(default=0.3, metadata={"help": "Of the time, after which no song is begun."})
     longest: float = field(default=90.0, metadata={"help": "Seconds of a song, at most."})
     processes: int | None = field(default=None, metadata={"help": "That play songs; by default one a core, less one."})
-    start_from: str | None = field(default=None, metadata={"help": "Folder of weights to begin with."})
+    start_from: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Folders of weights, or of a model, to begin with, the first that fits; `embedded` is one."},
+    )
     vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name; the embedded model's by default."})
     train_vqvae: bool = field(default=False, metadata={"help": "Train the VQ-VAE first, on half of the time."})
     preset: str = field(default="fastjukebox-mini-9", metadata={"help": "Named size of all but the top priors."})
@@ -342,7 +347,7 @@ def prior_jobs(
             options["more_codes"] = output / "codes" / "voices"
         if name == "top":
             options["label_dropout"] = args.label_dropout
-        start = None if args.start_from is None else find_weights(Path(args.start_from), name)
+        start = find_weights(output, name, args.start_from)
         if start is not None:
             options["initial_weights"] = start
         environment = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
@@ -355,10 +360,26 @@ def prior_jobs(
     return jobs
 
 
-def find_weights(folder: Path, name: str) -> Path | None:
-    """The file of weights that a prior begins with."""
+def find_weights(output: Path, name: str, sources: list[str]) -> Path | None:
+    """The file of weights that a prior begins with; that of a model's prior of its size is made first."""
     names = {"top": ("top", "top-melody"), "voices": ("voices", "top-full")}.get(name, (name,))
-    return next((path for path in (folder / f"{own}.safetensors" for own in names) if path.exists()), None)
+    for source in sources:
+        folder = EMBEDDED if source == "embedded" else Path(source)
+        if not folder.is_dir():
+            raise ValueError(f"`--start_from` must name folders, and there is none at {source!r}")
+        found = next((path for path in (folder / f"{own}.safetensors" for own in names) if path.exists()), None)
+        if found is not None:
+            return found
+        if name == "voices" or not (folder / "config.json").exists():
+            continue
+        config = FastJukeboxConfig.from_pretrained(folder).prior_configs[LEVELS[name]]
+        wanted = FastJukeboxPriorConfig.from_pretrained(output / "configs" / name)
+        if all(getattr(config, field) == getattr(wanted, field) for field in ("hidden_size", "num_hidden_layers")):
+            path = output / "start" / f"{name}.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            save_weights(folder, path, LEVELS[name])
+            return path
+    return None
 
 
 def shared_options(args: RecipeArguments, device: torch.device) -> dict[str, object]:
@@ -381,13 +402,12 @@ def command(script: str, options: dict[str, object]) -> list[str]:
     return [sys.executable, str(EXAMPLES / script), *pairs]
 
 
-def save_weights(folder: Path, path: Path) -> None:
+def save_weights(folder: Path, path: Path, level: int | None = None) -> None:
     """The weights of a trained prior in float16, as one file that `--start_from` takes."""
-    prior = FastJukeboxPrior.from_pretrained(folder, dtype=torch.float32)
+    prior = FastJukeboxPrior.from_pretrained(folder, level=level, dtype=torch.float32)
     tensors = {name: tensor.half().contiguous() for name, tensor in prior.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)
 
 
 def join_model(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Path:

@@ -13,7 +13,7 @@ def script(scripts):
 def scale(script, mode):
     steps = [0, 2, 4, 5, 7, 9, 11] if mode == "major" else [0, 2, 3, 5, 7, 8, 11]
     notes = tuple(script.ScoreNote(float(index), 1.0, 62 + step, 0) for index, step in enumerate(steps))
-    return script.Chorale("bwv1.1", "a scale", 2, mode, notes)
+    return script.Score("bwv1.1", "a scale", "chorale", "Bach's chorales", 2, mode, (4, 4), notes)
 
 
 def test_the_mode_changes_degrees_and_the_rest_stays(script):
@@ -26,9 +26,10 @@ def test_the_mode_changes_degrees_and_the_rest_stays(script):
 
 def test_activated_clips_are_faster_shorter_and_louder(script):
     fast, slow = (script.in_manner(scale(script, "major"), quadrant, 60) for quadrant in ("AP", "DP"))
-    assert fast[1].bpm > 2 * slow[1].bpm
+    assert fast[1].tempo > 2 * slow[1].tempo
     assert fast[0].notes[0].duration == 0.5 * slow[0].notes[0].duration
-    loud, soft = (script.play(scale(script, "major"), "piano", quadrant, 3.0, 8000) for quadrant in ("AP", "DP"))
+    player = script.Player(None, 8000)
+    loud, soft = (script.play(scale(script, "major"), "piano", quadrant, 3.0, player) for quadrant in ("AP", "DP"))
     assert len(loud) <= 24000
     assert 20 * np.log10(np.abs(loud).max() / np.abs(soft).max()) == pytest.approx(12.0, abs=0.1)
 

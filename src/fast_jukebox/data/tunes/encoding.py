@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio.io import write_atomically
 from fast_jukebox.data.codes import MANIFEST, songs_manifest
 from fast_jukebox.data.tunes.performing import TEMPI, beat_quarters
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, require
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.utils.files import replacing, write_file
 
 _SCALE = 32767
 
@@ -304,7 +304,8 @@ class _Shards:
             kind = pa.uint16() if self.vqvae.config.codebook_size <= 2**16 else pa.int32()
             columns[f"codes_{level}"] = pa.ListArray.from_arrays(offsets, pa.array(values).cast(kind))
         path = self.folder / f"{split}-{self.counts[split]:05d}.parquet"
-        write_atomically(path, lambda file: pyarrow.parquet.write_table(pa.table(columns), file, compression="lz4"))
+        with replacing(path) as temporary:
+            pyarrow.parquet.write_table(pa.table(columns), temporary, compression="lz4")
         self.counts[split] += 1
         self.songs[split] += rows
 
@@ -312,4 +313,4 @@ class _Shards:
         """Write the manifest, which says that the folder is whole."""
         songs = {split: rows for split, rows in self.songs.items() if rows}
         text = json.dumps(songs_manifest(songs, self.vqvae), indent=2)
-        write_atomically(self.folder / MANIFEST, lambda file: file.write(text.encode("utf-8")))
+        write_file(self.folder / MANIFEST, text)

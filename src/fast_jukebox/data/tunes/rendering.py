@@ -14,10 +14,11 @@ from typing import Any
 import soundfile
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio.io import save_audio, write_atomically
+from fast_jukebox.audio.io import save_audio
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, natural_order
 from fast_jukebox.data.tunes.synthesis import Player
+from fast_jukebox.utils.files import write_file
 
 METADATA_FILE = "metadata.jsonl"
 _SONGS_BETWEEN_SAVES = 50
@@ -156,4 +157,4 @@ def _finished_rows(folder: Path, recipe: SongRecipe) -> list[dict[str, Any]]:
 
 def _write_rows(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
     lines = [json.dumps(rows[name], ensure_ascii=False) + "\n" for name in sorted(rows, key=natural_order)]
-    write_atomically(folder / METADATA_FILE, lambda file: file.write("".join(lines).encode("utf-8")))
+    write_file(folder / METADATA_FILE, "".join(lines))

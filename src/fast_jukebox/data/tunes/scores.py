@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from fast_jukebox.audio.io import write_atomically
+from fast_jukebox.utils.files import write_file
 
 GENRES = ("air", "chorale", "hornpipe", "jig", "march", "reel", "slip jig", "strathspey")
 """Kinds of music that the collections hold."""
@@ -173,7 +172,7 @@ def save_scores(path: str | os.PathLike[str], scores: Iterable[Score]) -> None:
         facts["notes"][0] = [after - before for before, after in zip([0, *onsets], onsets, strict=False)]
         lines.append(json.dumps(facts, ensure_ascii=False, separators=(",", ":")) + "\n")
     data = gzip.compress("".join(lines).encode("utf-8"), mtime=0)
-    write_atomically(Path(path), lambda file: file.write(data))
+    write_file(path, data)
 
 
 def load_scores(path: str | os.PathLike[str]) -> list[Score]:
