@@ -153,7 +153,7 @@ def test_bfloat16_tensors_are_saved(tmp_path):
 @pytest.mark.parametrize(
     ("field", "change"),
     [
-        ("path", {"path": "sound.mp3"}),
+        ("path", {"path": "sound.m4a"}),
         ("path", {"path": "sound"}),
         ("subtype", {"subtype": "PCM_8"}),
         ("subtype", {"path": "sound.flac", "subtype": "FLOAT"}),

@@ -18,30 +18,19 @@ def sine(frequency, rate, seconds):
     ("source_rate", "sampling_rate"),
     [(48000, 44100), (22050, 44100), (44100, 8000), (8000, 44100), (192000, 44100), (1601, 1600), (1600, 1601)],
 )
-def test_a_sine_below_the_cutoff_stays_the_same_sine(source_rate, sampling_rate):
-    frequency = 0.4 * min(source_rate, sampling_rate)
+@pytest.mark.parametrize(("part", "error"), [(0.25, 1e-5), (0.4, 4e-4)])
+def test_a_sine_below_the_cutoff_stays_the_same_sine(source_rate, sampling_rate, part, error):
+    frequency = part * min(source_rate, sampling_rate)
     result = resample_audio(sine(frequency, source_rate, 1.0), source_rate, sampling_rate)
     assert len(result) == sampling_rate
     edge = sampling_rate // 8
     wanted = sine(frequency, sampling_rate, 1.0)
-    assert (result - wanted)[edge:-edge].abs().max() < 2e-5
+    assert (result - wanted)[edge:-edge].abs().max() < error
 
 
 def test_a_sine_beyond_the_new_nyquist_frequency_disappears():
     result = resample_audio(sine(6000, 44100, 1.0), 44100, 8000)
-    assert result[1000:-1000].abs().max() < 3e-5
-
-
-def test_a_wide_rate_goes_through_the_table_and_agrees_with_the_matrix():
-    """1601 to 1600 has too many phases for a dense matrix at this size; its slices equal the closed form."""
-    audio = torch.randn(5000, generator=torch.Generator().manual_seed(0))
-    from fast_jukebox.audio.resample import _Sinc
-
-    dense = _Sinc(160, 147)
-    assert dense.matrix is not None
-    buffer = torch.cat([torch.zeros(dense.half), audio, torch.zeros(dense.down + dense.half)])
-    by_matrix = dense(buffer, -dense.half, 0, 147 * 30)
-    assert torch.allclose(by_matrix, dense._by_table(buffer, -dense.half, 0, 147 * 30), atol=1e-5)
+    assert result[1000:-1000].abs().max() < 1e-6
 
 
 def test_agrees_with_torchaudio_on_sound_below_its_cutoff():
@@ -66,7 +55,7 @@ def test_blocks_concatenated_equal_the_whole(rates, lengths):
     result = torch.cat([torch.zeros(0), *resample_blocks(blocks, *rates)])
     wanted = resample_audio(whole, *rates)
     assert len(result) == len(wanted) == math.ceil(len(whole) * rates[1] / rates[0])
-    assert torch.allclose(result, wanted, atol=1e-5)
+    assert torch.equal(result, wanted)
 
 
 def test_equal_rates_give_the_same_audio():

@@ -10,17 +10,17 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
-from fast_jukebox.audio.resample import MAX_RATE, check_rate, resample_blocks
+from fast_jukebox.audio.readers import AudioInfo, Reader, open_reader
+from fast_jukebox.audio.resample import check_rate, resample_blocks
 from fast_jukebox.utils.files import write_file
 
 DEFAULT_SAMPLING_RATE = 44100
@@ -39,37 +39,14 @@ _SUBTYPES = {
 """Encodings of each container, the default one first."""
 _TAGS = ("title", "artist", "genre", "comment", "software", "date", "album", "copyright", "license")
 _BLOCK_VALUES = 2**18
-# libsndfile says this where a stream does not tell its length.
-_UNKNOWN_FRAMES = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a file says of itself.
-
-    Attributes:
-        sampling_rate: samples a second.
-        channels: number of channels.
-        frames: samples in each channel, or None where the file does not tell.
-        container: such as `"WAV"`, or `"array"`.
-        subtype: how a sample is stored, such as `"PCM_16"` or numpy's name of a type.
-    """
-
-    sampling_rate: int
-    channels: int
-    frames: int | None
-    container: str
-    subtype: str
-
-    @property
-    def duration(self) -> float | None:
-        """Length in seconds, or None where the file does not tell."""
-        return None if self.frames is None else self.frames / self.sampling_rate
 
 
 def audio_info(source: Any, *, source_rate: int | None = None) -> AudioInfo:
-    """Facts of a sound, read from its header; the arguments are those of `load_audio`, and so are the errors."""
-    with _open(source, source_rate) as reader:
+    """Format and length of a sound; the arguments are those of `load_audio`, and so are the errors.
+
+    The length is what can be read, which is looked for in the file where its header does not tell it, or not truly.
+    """
+    with open_reader(source, source_rate) as reader:
         return reader.info
 
 
@@ -87,7 +64,8 @@ def load_audio(
     Args:
         source: a path; the bytes of a file; an open binary file that can seek; a dictionary as datasets makes it,
             `{"path", "bytes"}` or `{"array", "sampling_rate"}`; a torchcodec `AudioDecoder`; or an array or tensor
-            (samples,) or (channels, samples), float or signed integer over its whole range, with `source_rate`.
+            (samples,) or (channels, samples), float or signed integer (8 to 32 bits) over its whole range, with
+            `source_rate`.
         sampling_rate: of the result.
         offset: seconds to skip, at least 0.
         duration: seconds to read at most; None reads to the end.
@@ -95,7 +73,9 @@ def load_audio(
         max_duration: seconds that may be read; a longer sound is refused before it is read.
 
     Returns:
-        float32 (samples,), `ceil(seconds * sampling_rate)` of them.
+        float32 (samples,), `ceil(seconds * sampling_rate)` of them. Files that were joined into one, as radio recorders
+        leave them, are read to the end. A `UserWarning` says what a file lacks that its header states, and what of it
+        is not read.
 
     Raises:
         ValueError: naming the file that is no sound, or the argument that is wrong.
@@ -133,9 +113,11 @@ def stream_audio(
     if duration is not None:
         _check_seconds("duration", duration, 0.0, open_minimum=True)
     _check_seconds("max_duration", max_duration, 0.0, open_minimum=True)
-    reader = _open(source, source_rate)
+    reader = open_reader(source, source_rate)
     try:
         info = reader.info
+        for what in filter(None, (info.missing, info.left_out)):
+            warnings.warn(f"{reader.name} is not read as a whole: {what}", stacklevel=3)
         start = round(offset * info.sampling_rate)
         wanted = None if duration is None else max(1, round(duration * info.sampling_rate))
         if info.frames is not None:
@@ -231,121 +213,7 @@ def _checked_samples(audio: Any, keep_range: bool) -> np.ndarray:
     return samples
 
 
-class _Reader(Protocol):
-    name: str
-    info: AudioInfo
-
-    def seek(self, frame: int) -> None: ...
-    def read(self, frames: int) -> np.ndarray: ...
-    def close(self) -> None: ...
-    def __enter__(self) -> _Reader: ...
-    def __exit__(self, *error: object) -> None: ...
-
-
-class _ArrayReader:
-    """Frames of an array that is in memory already."""
-
-    def __init__(self, array: Any, rate: Any, name: str = "the array"):
-        if rate is None:
-            raise ValueError("`source_rate` must be given with an array, got None")
-        check_rate("source_rate", rate)
-        array = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-        if array.ndim not in (1, 2) or array.dtype.kind not in "fi":
-            raise ValueError(
-                f"an array of audio must be float or signed integer, (samples,) or (channels, samples), "
-                f"got {array.dtype} {array.shape}"
-            )
-        self.name, self.position = name, 0
-        self.array = np.atleast_2d(array)
-        channels, frames = self.array.shape
-        self.info = AudioInfo(rate, channels, frames, "array", str(array.dtype))
-
-    def seek(self, frame: int) -> None:
-        self.position = frame
-
-    def read(self, frames: int) -> np.ndarray:
-        block = self.array[:, self.position : self.position + frames].T
-        self.position += len(block)
-        scale = 1.0 if block.dtype.kind == "f" else -1.0 / np.iinfo(block.dtype).min
-        return block.astype(np.float32) * np.float32(scale)
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> _ArrayReader:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-class _FileReader:
-    """Frames of a file, by soundfile."""
-
-    def __init__(self, file: Any, name: str):
-        self.name = name
-        try:
-            self.file = soundfile.SoundFile(file)
-        except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{name} is no sound that can be read: {error}") from error
-        rate, frames = self.file.samplerate, self.file.frames
-        if not 1 <= rate <= MAX_RATE:
-            self.file.close()
-            raise ValueError(f"{name} has {rate} samples a second; from 1 to {MAX_RATE} can be read")
-        known = None if frames >= _UNKNOWN_FRAMES or frames < 0 else frames
-        self.info = AudioInfo(rate, self.file.channels, known, self.file.format, self.file.subtype)
-
-    def seek(self, frame: int) -> None:
-        if frame:
-            self._try(lambda: self.file.seek(frame))
-
-    def read(self, frames: int) -> np.ndarray:
-        return self._try(lambda: self.file.read(frames, dtype="float32", always_2d=True))
-
-    def _try(self, action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise ValueError(f"{self.name} is broken: {error}") from error
-
-    def close(self) -> None:
-        self.file.close()
-
-    def __enter__(self) -> _FileReader:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-def _open(source: Any, source_rate: int | None) -> _Reader:
-    if isinstance(source, dict):
-        if source.get("array") is not None:
-            return _ArrayReader(source["array"], source.get("sampling_rate", source_rate))
-        name = str(source["path"]) if source.get("path") else None
-        if source.get("bytes") is not None:
-            return _FileReader(io.BytesIO(source["bytes"]), name or "the given bytes")
-        source = name
-    if hasattr(source, "get_all_samples"):
-        samples = source.get_all_samples()
-        return _ArrayReader(samples.data, int(samples.sample_rate), "the decoder")
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _FileReader(io.BytesIO(source), "the given bytes")
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        with path.open("rb"):
-            pass
-        return _FileReader(str(path), str(path))
-    if isinstance(source, Tensor | np.ndarray | list | tuple):
-        return _ArrayReader(source, source_rate)
-    if hasattr(source, "read") and hasattr(source, "seek"):
-        return _FileReader(source, str(getattr(source, "name", "the given file")))
-    raise ValueError(
-        f"`source` must be a path, bytes, a binary file, an array, or a dictionary of one, got {type(source)}"
-    )
-
-
-def _mono_blocks(reader: _Reader, wanted: int | None, limit: int) -> Iterator[Tensor]:
+def _mono_blocks(reader: Reader, wanted: int | None, limit: int) -> Iterator[Tensor]:
     """Blocks (samples,) of the reader's frames, channels averaged: as many as wanted, or all up to the limit."""
     block = max(1, _BLOCK_VALUES // reader.info.channels)
     done = 0

@@ -1,0 +1,236 @@
+"""MPEG audio (MP3, MP2) by its frames, since its headers may state no length, or another file's.
+
+A frame is 4 bytes of header and what they say follows (ISO/IEC 11172-3, 2.4.1.3 and 13818-3). The first may hold no
+sound but a count of frames (the tags `Xing`, `Info` and `VBRI`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from fast_jukebox.audio.bytes import ByteReader
+
+_KBITS = {  # by (MPEG 1, layer)
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES = (44100, 48000, 32000)
+# A tag that states the length of what it stands before; found in bytes 4 to 40 of a first frame.
+_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
+# So many frames in a row that fit together are taken for sound, not for chance.
+_CHAIN = 4
+_SEARCHED = 2**20
+"""Bytes after a place that is no frame in which the next frame is looked for."""
+ID3_PREFIX = b"ID3\x04\x00\x00\x00\x00\x00\x0a" + bytes(10)
+"""An empty tag, by which libsndfile knows that MPEG audio follows."""
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """What the 4 bytes of a header say.
+
+    Attributes:
+        version: 3 is MPEG 1, 2 is MPEG 2, 0 is MPEG 2.5.
+        layer: 1 to 3.
+        rate: samples a second.
+        mono: whether there is one channel.
+        length: bytes of the frame.
+        samples: of each channel in it.
+    """
+
+    version: int
+    layer: int
+    rate: int
+    mono: bool
+    length: int
+    samples: int
+
+    def fits(self, other: FrameHeader) -> bool:
+        """Whether both can be frames of one sound."""
+        return (self.version, self.layer, self.rate) == (other.version, other.layer, other.rate)
+
+
+@dataclass
+class FrameRun:
+    """Frames of one sound: their byte ranges, their count, and what a tag before them states.
+
+    Attributes:
+        header: of the first.
+        ranges: (start, stop) in bytes, in order; only tags and damage lie between.
+        frames: how many, a frame with a tag not counted.
+        tag: (start, stop) of the frame with the tag, or None.
+        stated: frames that the tag states, or None.
+    """
+
+    header: FrameHeader
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    frames: int = 0
+    tag: tuple[int, int] | None = None
+    stated: int | None = None
+
+    def prefix(self) -> bytes:
+        """What to put before the ranges so that a decoder knows the length."""
+        if self.header.layer != 3 or self.stated == self.frames:
+            return ID3_PREFIX
+        size = sum(stop - start for start, stop in self.ranges)
+        return ID3_PREFIX + _length_frame(self.header, self.frames, size)
+
+    def ranges_to_decode(self) -> tuple[tuple[int, int], ...]:
+        """The ranges, behind the frame with the tag where that is true, as it tells the silence at both ends too."""
+        kept = [self.tag] if self.tag is not None and self.stated == self.frames else []
+        return tuple(_joined([*kept, *self.ranges]))
+
+
+@lru_cache(maxsize=4096)
+def frame_header(word: bytes) -> FrameHeader | None:
+    """The header in 4 bytes, or None where they are none, or one of a frame whose length cannot be told."""
+    if len(word) < 4 or word[0] != 0xFF or word[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = word[1] >> 3 & 3, 4 - (word[1] >> 1 & 3)
+    bits, rate_index, padding = word[2] >> 4, word[2] >> 2 & 3, word[2] >> 1 & 1
+    if version == 1 or layer == 4 or bits in (0, 15) or rate_index == 3 or word[3] & 3 == 2:
+        return None
+    first = version == 3
+    rate = _RATES[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
+    bits_per_second = 1000 * _KBITS[first, layer][bits]
+    samples = 384 if layer == 1 else 1152 if layer == 2 or first else 576
+    if layer == 1:
+        length = (12 * bits_per_second // rate + padding) * 4
+    else:
+        length = samples // 8 * bits_per_second // rate + padding
+    return FrameHeader(version, layer, rate, word[3] >> 6 == 3, length, samples)
+
+
+def find_frames(data: ByteReader, start: int = 0) -> list[FrameRun]:
+    """All frames of a file, in runs that are one sound each; empty where what follows `start` is no MPEG audio.
+
+    A new run begins with each tag that states a length, and where the rate or the layer changes.
+
+    Args:
+        data: the file.
+        start: of the search, in bytes.
+    """
+    runs: list[FrameRun] = []
+    for position, header in _frames(data, start):
+        stop = position + header.length
+        stated = _stated_frames(data.at(position, min(header.length, 200)))
+        if stated is not None:
+            runs.append(FrameRun(header, tag=(position, stop), stated=stated or None))
+            continue
+        if not runs or not runs[-1].header.fits(header):
+            runs.append(FrameRun(header))
+        run = runs[-1]
+        run.frames += 1
+        if run.ranges and run.ranges[-1][1] == position:
+            run.ranges[-1] = (run.ranges[-1][0], stop)
+        else:
+            run.ranges.append((position, stop))
+    return [run for run in runs if run.frames]
+
+
+def tag_end(data: ByteReader, position: int) -> int:
+    """The end of an ID3v2, ID3v1, APE or Lyrics3 tag that begins at `position`, or `position` where none does."""
+    head = data.at(position, 32)
+    if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 0x80:
+        size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+        return position + 10 + size + (10 if head[5] & 0x10 else 0)
+    if head[:3] == b"TAG":
+        return position + 128
+    if head[:8] == b"APETAGEX" and len(head) == 32:
+        size, flags = struct.unpack("<I4xI", head[12:24])
+        return position + size + (32 if flags & 0x20000000 else 0)
+    if head[:11] == b"LYRICSBEGIN":
+        end = data.find(b"LYRICS200", position, min(data.size, position + _SEARCHED))
+        return position if end < 0 else end + 9
+    return position
+
+
+def _frames(data: ByteReader, position: int) -> Iterator[tuple[int, FrameHeader]]:
+    """Position and header of each whole frame."""
+    last: FrameHeader | None = None
+    while position < data.size:
+        header = frame_header(data.at(position, 4))
+        whole = header is not None and position + header.length <= data.size
+        if header is not None and whole and ((last is not None and last.fits(header)) or _is_chain(data, position)):
+            yield position, header
+            last, position = header, position + header.length
+            continue
+        end = tag_end(data, position)
+        position = end if end > position else _next_chain(data, position + 1)
+        if position < 0:
+            return
+
+
+def _next_chain(data: ByteReader, position: int) -> int:
+    """Where the next frames begin, or a tag that may have frames behind it; -1 where none are near."""
+    stop = min(data.size, position + _SEARCHED)
+    while position < stop:
+        found = data.find(b"\xff", position, stop)
+        tags = [data.find(tag, position, found if found >= 0 else stop) for tag in (b"ID3", b"APETAGEX")]
+        candidates = [place for place in (found, *tags) if place >= 0]
+        if not candidates:
+            return -1
+        position = min(candidates)
+        if tag_end(data, position) > position or _is_chain(data, position):
+            return position
+        position += 1
+    return -1
+
+
+def _is_chain(data: ByteReader, position: int) -> bool:
+    """Whether some frames in a row begin here, of one sound, or as many as the file has left."""
+    first = frame_header(data.at(position, 4))
+    if first is None:
+        return False
+    for _ in range(_CHAIN):
+        header = frame_header(data.at(position, 4))
+        if header is None or not header.fits(first):
+            return tag_end(data, position) > position
+        position += header.length
+        if position >= data.size - 4:
+            return position <= data.size
+    return True
+
+
+def _stated_frames(frame: bytes) -> int | None:
+    """What a frame's tag states: frames, 0 where it states none; None where the frame has no tag."""
+    for tag in _LENGTH_TAGS:
+        place = frame.find(tag, 4, 44)
+        if place < 0:
+            continue
+        if tag == b"VBRI":
+            return int.from_bytes(frame[place + 14 : place + 18], "big")
+        flags = int.from_bytes(frame[place + 4 : place + 8], "big")
+        return int.from_bytes(frame[place + 8 : place + 12], "big") if flags & 1 else 0
+    return None
+
+
+def _length_frame(header: FrameHeader, frames: int, size: int) -> bytes:
+    """A frame of layer 3 with a `Xing` tag that states so many frames and bytes."""
+    first = header.version == 3
+    bits = 9 if first else 8  # 128 or 64 kbit/s, enough for the tag at any rate
+    third = bits << 4 | _RATES.index(header.rate << {3: 0, 2: 1, 0: 2}[header.version]) << 2
+    word = bytes([0xFF, 0xE3 | header.version << 3, third, 0xC0 if header.mono else 0])
+    own = frame_header(word)
+    assert own is not None
+    side = (17 if header.mono else 32) if first else (9 if header.mono else 17)
+    tag = b"Xing" + struct.pack(">III", 3, frames, min(size + own.length, 2**32 - 1))
+    return (word + bytes(side) + tag).ljust(own.length, b"\0")
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges, those that touch made one."""
+    joined = ranges[:1]
+    for start, stop in ranges[1:]:
+        if joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
