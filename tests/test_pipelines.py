@@ -156,7 +156,6 @@ def test_only_what_is_kept_of_a_recording_is_read(pipe, monkeypatch):
 @pytest.mark.parametrize(
     ("inputs", "arguments", "message"),
     [
-        (None, {"duratoin": 3}, "duration"),
         ({"duratoin": 3}, {}, "duration"),
         (None, {"duration": 0}, "duration"),
         ([{"duration": -1}], {}, "duration"),
@@ -171,6 +170,20 @@ def test_only_what_is_kept_of_a_recording_is_read(pipe, monkeypatch):
 def test_bad_input(pipe, inputs, arguments, message):
     with pytest.raises(ValueError, match=message):
         pipe(inputs, **arguments)
+
+
+def test_misspelt_arguments_are_refused(pipe, tiny_model):
+    with pytest.raises(TypeError, match="duratoin"):
+        pipe(duratoin=3)
+    with pytest.raises(ValueError, match="did you mean `duration`"):
+        FastJukeboxPipeline(tiny_model, task=TASK, device="cpu", duratoin=3)
+
+
+def test_arguments_of_the_pipeline_hold_where_a_call_names_none(tiny_model):
+    pipe = FastJukeboxPipeline(tiny_model, task=TASK, device="cpu", duration=0.05, num_samples=2, stop_level=1, seed=3)
+    expected = tiny_model.generate(duration=0.05, num_samples=2, stop_level=1, seed=3)
+    same(pipe()["audio"], expected.audio.numpy())
+    same(pipe(num_samples=1, stop_level=0)["audio"], tiny_model.generate(duration=0.05, seed=3).audio[0].numpy())
 
 
 def test_a_file_that_is_no_sound_is_named(pipe, tmp_path):

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
 from torch import Tensor
-from transformers import AutoModel, Pipeline
+from transformers import AutoModel, GenerationConfig, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.generation.configuration import check_duration
+from fast_jukebox.generation.request import FIELDS, Metadata, SongRequest, request_arguments
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_count, check_device
 from fast_jukebox.sampling.filtering import fresh_seed
-from fast_jukebox.sampling.progress import ProgressBars
+from fast_jukebox.sampling.progress import ProgressBars, ProgressCallback
 
 TASK = "fast-jukebox"
 """Name of the task."""
+
+Recording = str | os.PathLike[str] | bytes | np.ndarray | Tensor | dict[str, Any]
+"""A recording: a path, the bytes of a file, samples at the model's sampling rate, or `{"array" or "raw",
+"sampling_rate"}`."""
 
 _AUDIO_KEYS = {"array", "raw", "bytes", "path"}
 _CONTEXT_SECONDS = 1.0
@@ -89,18 +94,52 @@ class FastJukeboxPipeline(Pipeline):
             )
         super().__init__(model, *args, device=check_device(device), **kwargs)
 
-    def __call__(self, inputs: Any = None, **kwargs: Any) -> Any:
+    @request_arguments(without=["prompt", "progress"])
+    def __call__(  # type: ignore[override]  # the base class takes any keyword
+        self,
+        inputs: Any = None,
+        *,
+        duration: float | None = None,
+        num_samples: int | None = None,
+        prompt: Recording | None = None,
+        prompt_duration: float | None = None,
+        codes: Sequence[Tensor | None] | None = None,
+        start_level: int | None = None,
+        stop_level: int | None = None,
+        metadata: Metadata | None = None,
+        seed: int | Sequence[int] | None = None,
+        schedule: str | Sequence[str | None] | None = None,
+        window_fractions: float | Sequence[float | None] | None = None,
+        hop_fractions: float | Sequence[float | None] | None = None,
+        temperature: float | Sequence[float] | None = None,
+        top_k: int | Sequence[int] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        do_sample: bool | Sequence[bool] | None = None,
+        progress: ProgressCallback | bool | None = None,
+        song_ids: Sequence[int] | None = None,
+        max_batch_size: int | None = None,
+        engine: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        return_details: bool | None = None,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+    ) -> Any:
         """Make songs.
 
+        An argument that is `None` is as it was given when the pipeline was made, else as in
+        [`FastJukeboxGenerationMixin.generate`].
+
         Args:
-            inputs: nothing; or a recording to go on from (a path, the bytes of a file, an array at the model's sampling
+            inputs: nothing; or a recording to continue (a path, the bytes of a file, an array at the model's sampling
                 rate, or a dictionary `{"array" or "raw", "sampling_rate"}`); or a dictionary of the arguments below; or
-                a list, dataset or generator of such.
-            kwargs: those of [`FastJukeboxGenerationMixin.generate`], where `prompt` is a recording as above. Besides,
-                `progress` (`True` and `False` show bars or none, `None` shows them on terminals and in notebooks; a
-                function is called with a [`GenerationProgress`]), `return_details` (default `False`), and
-                `batch_size` (default 1): how many inputs of a list to sample at once, where they differ in their seed
-                only. A dictionary's own arguments go before these.
+                a list, dataset or generator of such. A dictionary's own arguments go before those of the call.
+            prompt: a recording, as in `inputs`.
+            {request}
+            progress: `True` and `False` show bars or none, `None` shows them on terminals and in notebooks; a function
+                is called with a [`GenerationProgress`].
+            return_details: whether to return `seed`, `codes` and `dropped_lyrics` too; not by default.
+            batch_size: how many inputs of a list to sample at once, where they differ in their seed only; 1 by default.
+            num_workers: has no effect; inputs are read by this process.
 
         Returns:
             A [`FastJukeboxPipelineOutput`], or a list of them for a list, or an iterator for a dataset or generator.
@@ -108,67 +147,100 @@ class FastJukeboxPipeline(Pipeline):
         Raises:
             ValueError: naming the argument that is wrong, before anything is sampled.
         """
-        if kwargs.get("batch_size") is not None:
-            check_count("batch_size", kwargs["batch_size"])
+        arguments = {
+            "duration": duration,
+            "num_samples": num_samples,
+            "prompt": prompt,
+            "prompt_duration": prompt_duration,
+            "codes": codes,
+            "start_level": start_level,
+            "stop_level": stop_level,
+            "metadata": metadata,
+            "seed": seed,
+            "schedule": schedule,
+            "window_fractions": window_fractions,
+            "hop_fractions": hop_fractions,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "do_sample": do_sample,
+            "progress": progress,
+            "song_ids": song_ids,
+            "max_batch_size": max_batch_size,
+            "engine": engine,
+            "generation_config": generation_config,
+            "return_details": return_details,
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+        }
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         if isinstance(inputs, list) and not inputs:
             return []
         if _is_hub_dataset(inputs):  # transformers knows those of torch only
             inputs = (row for row in inputs)
-        return super().__call__({} if inputs is None else inputs, **kwargs)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return super().__call__({} if inputs is None else inputs, **given)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         forward = {"progress": kwargs.pop("progress")} if "progress" in kwargs else {}
         postprocess = {"return_details": kwargs.pop("return_details")} if "return_details" in kwargs else {}
         return _checked_arguments(kwargs), forward, postprocess
 
-    def preprocess(self, inputs: Any, **arguments: Any) -> dict[str, Any]:
-        """Arguments of `generate` for one input, its recording read, under `"requests"`."""
-        request = {**arguments, **_arguments_of(inputs)}
-        if request.get("prompt") is not None:
-            request["prompt"] = self._read_prompt(request["prompt"], request.get("prompt_duration"))
-        if request.get("seed") is None:
-            request["seed"] = fresh_seed()
-        return {"requests": [request]}
+    def preprocess(self, inputs: Any, **arguments: Any) -> dict[str, list[SongRequest]]:
+        """The request of one input, its recording read, under `"requests"`."""
+        given = {**arguments, **_arguments_of(inputs)}
+        if given.get("prompt") is not None:
+            given["prompt"] = self._read_prompt(given["prompt"], given.get("prompt_duration"))
+        if given.get("seed") is None:
+            given["seed"] = fresh_seed()
+        return {"requests": [SongRequest(**given)]}
 
-    def _read_prompt(self, prompt: Any, prompt_duration: Any) -> Tensor:
+    def _read_prompt(self, prompt: Recording, prompt_duration: float | None) -> Tensor:
         if prompt_duration is not None:
             check_duration("prompt_duration", prompt_duration)
-        misplaced = [name for name in _ARGUMENTS if name in prompt] if isinstance(prompt, dict) else []
-        if misplaced:
-            raise ValueError(
-                f"`{misplaced[0]}` must not stand beside a recording's keys, where it would be overlooked: give the "
-                f"recording as `prompt`, or the argument to the call; got the keys {', '.join(map(repr, prompt))}"
-            )
-        if isinstance(prompt, dict) and "raw" in prompt:
-            prompt = {"array": prompt["raw"], "sampling_rate": prompt.get("sampling_rate")}
+        if isinstance(prompt, dict):
+            misplaced = [name for name in _ARGUMENTS if name in prompt]
+            if misplaced:
+                raise ValueError(
+                    f"`{misplaced[0]}` must not stand beside a recording's keys, where it would be overlooked: give "
+                    f"the recording as `prompt`, or the argument to the call; got the keys "
+                    f"{', '.join(map(repr, prompt))}"
+                )
+            if "raw" in prompt:
+                prompt = {"array": prompt["raw"], "sampling_rate": prompt.get("sampling_rate")}
         rate = self.model.vqvae.config.sampling_rate
         wanted = None if prompt_duration is None else prompt_duration + _CONTEXT_SECONDS
         return load_audio(prompt, sampling_rate=rate, duration=wanted, source_rate=rate)
 
-    def _forward(self, model_inputs: dict[str, Any], progress: Any = None) -> dict[str, Any]:
+    def _forward(
+        self, model_inputs: dict[str, list[SongRequest]], progress: ProgressCallback | bool | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
         requests = model_inputs["requests"]
         outputs: list[dict[str, Any]] = [{}] * len(requests)
         for group in _groups(requests):
-            request = dict(requests[group[0]])
+            request = requests[group[0]]
             if len(group) > 1:
-                request["seed"] = [requests[index]["seed"] for index in group]
+                seeds: list[Any] = [requests[index].seed for index in group]  # one integer each, see `_groups`
+                request = replace(request, seed=seeds)
             made = self._generate(request, progress)
             for row, index in enumerate(group):
                 part = slice(row, row + 1) if len(group) > 1 else slice(None)
                 outputs[index] = {
                     "audio": made.audio[part],
                     "sampling_rate": made.sampling_rate,
-                    "seed": requests[index]["seed"],
+                    "seed": requests[index].seed,
                     "codes": [None if codes is None else codes[part] for codes in made.codes],
                     "dropped_lyrics": made.dropped_lyrics,
                 }
         return {"outputs": outputs}
 
-    def _generate(self, request: dict[str, Any], progress: Any) -> Any:
+    def _generate(self, request: SongRequest, progress: ProgressCallback | bool | None) -> Any:
+        arguments = request.arguments()
         if callable(progress):
-            return self.model.generate(**request, progress=progress)
+            return self.model.generate(**arguments, progress=progress)
         with ProgressBars(progress) as bars:
-            return self.model.generate(**request, progress=bars)
+            return self.model.generate(**arguments, progress=bars)
 
     def postprocess(self, model_outputs: dict[str, Any], return_details: bool = False) -> FastJukeboxPipelineOutput:
         """The first song of a batch as the caller gets it."""
@@ -208,9 +280,7 @@ class FastJukeboxPipeline(Pipeline):
         return self.model.push_to_hub(repo_id, **kwargs)
 
 
-_ARGUMENTS = tuple(
-    name for name in inspect.signature(FastJukeboxModel.generate).parameters if name not in ("self", "progress")
-)
+_ARGUMENTS = tuple(name for name in FIELDS if name != "progress")
 
 
 def _checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -234,14 +304,15 @@ def _arguments_of(inputs: Any) -> dict[str, Any]:
     return {"prompt": inputs}
 
 
-def _groups(requests: list[dict[str, Any]]) -> list[list[int]]:
+def _groups(requests: list[SongRequest]) -> list[list[int]]:
     """Which requests to sample together: those for one song each, from nothing, that differ in the seed only."""
     groups: dict[Any, list[int]] = {}
     for index, request in enumerate(requests):
-        alone = any(request.get(name) is not None for name in ("prompt", "codes", "metadata", "song_ids"))
-        alone = alone or request.get("num_samples", 1) != 1 or not isinstance(request["seed"], int)
-        others = sorted((name, repr(value)) for name, value in request.items() if name != "seed")
-        groups.setdefault(index if alone else tuple(others), []).append(index)
+        others = request.arguments()
+        alone = not isinstance(others.pop("seed"), int) or request.num_samples != 1
+        alone = alone or not others.keys().isdisjoint(("prompt", "codes", "metadata", "song_ids"))
+        key = tuple(sorted((name, repr(value)) for name, value in others.items()))
+        groups.setdefault(index if alone else key, []).append(index)
     return list(groups.values())
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ from torch import Tensor
 from fast_jukebox import __version__
 from fast_jukebox.audio import io as audio
 from fast_jukebox.audio.writer import AudioWriter
-from fast_jukebox.generation import FastJukeboxGenerationConfig
+from fast_jukebox.generation import SongRequest
 from fast_jukebox.generation.configuration import check_duration
-from fast_jukebox.sampling.engine import check_engine
-from fast_jukebox.sampling.filtering import check_seed, fresh_seed
+from fast_jukebox.sampling.filtering import fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.values import waiting
@@ -63,8 +63,8 @@ def generate(
         offload: where levels live that do not sample, see [`load_model`].
         quiet: no progress bars.
         stream: write the song while it is made.
-        settings: of [`FastJukeboxGenerationConfig`].
-        arguments: others of `model.generate`.
+        settings: sampling settings and the duration.
+        arguments: further fields of a [`SongRequest`].
 
     Returns:
         What to say of it.
@@ -74,37 +74,39 @@ def generate(
         Interrupted: Ctrl-C while streaming; what was made so far stands in the file.
         GenerationFailed: sampling or writing failed; names the seed, and where a song is kept that was made.
     """
-    FastJukeboxGenerationConfig(**settings)
-    where = chosen_device(device)
-    check_engine(arguments["engine"])
-    seed = fresh_seed() if arguments["seed"] is None else check_seed(arguments["seed"])
+    words, others = arguments["metadata"], {name: value for name, value in arguments.items() if name != "metadata"}
+    request = SongRequest(**{**settings, **others})
+    if request.seed is None:
+        request = replace(request, seed=fresh_seed())
     for name, seconds in (("prompt_duration", prompt_duration), ("extend", extend)):
         if seconds is not None:
             check_duration(name, seconds)
+    where = chosen_device(device)
     with waiting("loading the model", quiet):
         loaded = load_model(model, where, offload)
     rate = loaded.vqvae.config.sampling_rate
-    request = {**settings, **arguments, "seed": seed, "metadata": words_for(loaded, arguments["metadata"])}
+    request = replace(request, metadata=words_for(loaded, words))
     if prompt is not None:
-        request.update(_prompt(prompt, prompt_duration, extend, settings["duration"], rate))
+        request = replace(request, **_prompt(prompt, prompt_duration, extend, request.duration, rate))
     dropped = ""
     try:
         with ProgressBars(False if quiet else None) as bars:
             if stream or outputs is None:
                 output = None if outputs is None else outputs[0]
-                del request["num_samples"]
-                seconds = _stream(loaded, output, kind, rate, {**request, "progress": bars})
+                seconds = _stream(loaded, output, kind, rate, replace(request, num_samples=1, progress=bars))
             else:
-                made: Any = loaded.generate(**request, progress=bars)
+                made: Any = loaded.generate(**request.arguments(), progress=bars)
                 dropped = "".join(made.dropped_lyrics or [])
                 seconds = made.audio.shape[1] / rate
-                _write(outputs, made.audio, rate, model_name(model.name), seed)
+                _write(outputs, made.audio, rate, model_name(model.name), request.seed)
     except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, GenerationFailed):
             raise
-        raise GenerationFailed(f"{error or type(error).__name__}; `--seed {seed}` makes the same song") from error
+        raise GenerationFailed(
+            f"{error or type(error).__name__}; `--seed {request.seed}` makes the same song"
+        ) from error
     songs = "" if outputs is None or len(outputs) == 1 else f"{len(outputs)} songs of "
-    said = f"{songs}{seconds:g} seconds, seed {seed}"
+    said = f"{songs}{seconds:g} seconds, seed {request.seed}"
     return f"{said}; {dropped_note(dropped)}" if dropped else said
 
 
@@ -157,9 +159,9 @@ def _keep(songs: Tensor, rate: int) -> str:
     return f"The sound is kept in {folder}"
 
 
-def _stream(loaded: Any, output: Path | None, kind: str, rate: int, request: dict[str, Any]) -> float:
+def _stream(loaded: Any, output: Path | None, kind: str, rate: int, request: SongRequest) -> float:
     """Write a stream until it ends, nobody listens any more or Ctrl-C; seconds written."""
-    chunks = loaded.stream(**request)
+    chunks = loaded.stream(**request.arguments())
     first = next(chunks)  # what stood in the file before is kept until there is something to hear
     with AudioWriter(sys.stdout.buffer if output is None else output, rate, kind) as writer:
         try:
@@ -168,7 +170,7 @@ def _stream(loaded: Any, output: Path | None, kind: str, rate: int, request: dic
                 writer.write(chunk[0])
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted; {writer.samples / rate:g} seconds were written, seed {request['seed']}"
+                f"interrupted; {writer.samples / rate:g} seconds were written, seed {request.seed}"
             ) from None
         except BrokenPipeError:
             # The player was closed. Python would complain once more when it empties the pipe at its end.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fast_jukebox.audio import io as audio
+from fast_jukebox.generation import SongRequest
 from fast_jukebox.sampling.engine import check_engine
-from fast_jukebox.sampling.filtering import check_seed
 from fast_jukebox.sampling.progress import ProgressBars, level_name
 from fast_jukebox.sessions.run import Job
 from fast_jukebox.sessions.session import Session
@@ -117,14 +117,15 @@ def rescue(folder: Path, machine: Machine, file: Path, stop_level: int = 0, **ar
 
 def _begun(folder: Path, machine: Machine, given: Callable[[Any], dict[str, Any]], **arguments: Any) -> Session:
     """A new session, told what it is `given` too, which is found with the model's help."""
-    if arguments.get("seed") is not None:
-        check_seed(arguments["seed"])
+    words, prompt_duration = arguments.pop("metadata", None), arguments.pop("prompt_duration", None)
+    request = SongRequest(**_said(arguments))
     SessionStore(folder).check_new()  # before the model is loaded
     model = machine.load(machine.model)
-    arguments.update(given(model))
-    arguments["metadata"] = words_for(model, arguments.get("metadata"))
+    request = replace(request, metadata=words_for(model, words), **given(model))
+    if prompt_duration is not None:
+        request = replace(request, prompt_duration=prompt_duration)
     name = _EMBEDDED if machine.model is None else model_name(machine.model)
-    return Session.create(folder, model, model_name=name, **_said(arguments))
+    return Session.create(folder, model, request, model_name=name)
 
 
 def resume(folder: Path, machine: Machine) -> list[Path]:

@@ -10,7 +10,7 @@ import soundfile
 
 import fast_jukebox
 from fast_jukebox import FastJukeboxModel
-from fast_jukebox.generation import decoding
+from fast_jukebox.generation import SongRequest, decoding
 from fast_jukebox_cli import generate as module
 
 
@@ -90,7 +90,7 @@ def test_a_player_that_is_closed_ends_the_song(tiny_model, monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=Closed(), fileno=lambda: 1))
     monkeypatch.setattr(module.os, "dup2", lambda source, target: None)
-    assert module._stream(tiny_model, None, "wav", 1600, {"seed": 1, "duration": 3600.0}) >= 0
+    assert module._stream(tiny_model, None, "wav", 1600, SongRequest(seed=1, duration=3600.0)) >= 0
 
 
 def test_a_terminal_is_no_place_for_sound(run, monkeypatch):

@@ -3,28 +3,14 @@ import torch
 
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.plan import encode_prompt, plan_song, resolve_generation_config
-
-DEFAULTS = {
-    "duration": None,
-    "num_samples": 1,
-    "prompt": None,
-    "prompt_duration": None,
-    "codes": None,
-    "start_level": None,
-    "stop_level": 0,
-    "metadata": None,
-    "seed": 0,
-    "song_ids": None,
-    "max_batch_size": None,
-}
-
+from fast_jukebox.generation.request import SongRequest
 
 CODES = torch.zeros((1, 5), dtype=torch.int64)
 
 
-def plan(model, config=None, **arguments):
-    config = config or FastJukeboxGenerationConfig()
-    return plan_song(model.vqvae, model.priors, config, **{**DEFAULTS, **arguments})
+def plan(model, config=None, endless=False, **arguments):
+    request = SongRequest(generation_config=config or FastJukeboxGenerationConfig(), **{"seed": 0, **arguments})
+    return plan_song(model, request, endless=endless)
 
 
 def test_lengths_cover_the_duration_in_whole_top_codes(stub_model):
@@ -146,10 +132,11 @@ def test_settings_for_another_number_of_levels(stub_model, name):
         plan(stub_model, config, duration=1.0)
 
 
-def test_settings_of_a_call_change_nothing():
-    own = FastJukeboxGenerationConfig(temperature=0.7, top_k=5)
-    made = resolve_generation_config(own, None, {"temperature": [0.1, 0.2, 0.3], "top_k": None})
+def test_settings_of_a_call_change_nothing(stub_model):
+    assert resolve_generation_config(stub_model, SongRequest()).duration == 20.0
+    stub_model.generation_config = own = FastJukeboxGenerationConfig(temperature=0.7, top_k=5)
+    made = resolve_generation_config(stub_model, SongRequest(temperature=[0.1, 0.2, 0.3]))
     assert (made.temperature, made.top_k) == ([0.1, 0.2, 0.3], 5)
     assert own.temperature == 0.7
-    assert resolve_generation_config(own, FastJukeboxGenerationConfig(top_p=0.5), {}).temperature == 0.99
-    assert resolve_generation_config(None, None, {}).duration == 20.0
+    other = SongRequest(generation_config=FastJukeboxGenerationConfig(top_p=0.5))
+    assert resolve_generation_config(stub_model, other).temperature == 0.99

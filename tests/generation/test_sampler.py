@@ -5,7 +5,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
+from fast_jukebox.generation.plan import plan_song
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.sampling import engine
 from fast_jukebox.sampling.progress import GenerationCancelled
@@ -162,10 +163,7 @@ class TestCancelling:
 
 
 def test_levels_that_are_not_made_are_not_there(stub_model):
-    sampler = stub_model._sampler(
-        {"duration": 1.0, "stop_level": 1, "generation_config": FastJukeboxGenerationConfig()}
-    )
-    assert isinstance(sampler, SongSampler)
+    sampler = SongSampler(stub_model, plan_song(stub_model, SongRequest(duration=1.0, stop_level=1)))
     with pytest.raises(ValueError, match="level"):
         sampler[0]
 

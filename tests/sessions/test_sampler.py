@@ -1,21 +1,21 @@
 import torch
 
+from fast_jukebox.generation.plan import plan_song
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import Window
 from fast_jukebox.sessions.sampler import SessionSampler
 from fast_jukebox.sessions.takes import window_key
 
 
 def test_windows_that_are_known_are_not_sampled(stub_model):
-    whole = stub_model._sampler({"duration": 2.0, "num_samples": 2, "seed": 3})
-    plan, saved = whole.plan, []
+    plan, saved = plan_song(stub_model, SongRequest(duration=2.0, num_samples=2, seed=3)), []
     stretches = [(0, [None, None, None])]
 
     def sampler(known, told=None):
         saved.clear()
         return SessionSampler(
+            stub_model,
             plan,
-            whole.priors,
-            whole.hop_lengths,
             "auto",
             told,
             known,
@@ -46,12 +46,12 @@ def test_windows_that_are_known_are_not_sampled(stub_model):
 
 def test_a_window_is_told_what_holds_at_its_middle(stub_model):
     """At the top, whose past is never sampled, what holds last."""
-    whole = stub_model._sampler({"duration": 2.0, "seed": 3})
+    plan = plan_song(stub_model, SongRequest(duration=2.0, seed=3))
     told = [None, None, None]
 
     def stretches(*starts):
         own = [(start, told) for start in starts]
-        sampler = SessionSampler(whole.plan, whole.priors, whole.hop_lengths, "auto", None, [{}] * 3, own, print)
+        sampler = SessionSampler(stub_model, plan, "auto", None, [{}] * 3, own, print)
         return lambda level, start, length: sampler._stretch(level, Window(level, start, 0, length))
 
     # Of 4 bottom codes or 2 middle codes a top code is made.

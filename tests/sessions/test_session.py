@@ -9,10 +9,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fast_jukebox.generation.configuration import SETTINGS
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.sampling.progress import GenerationCancelled
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionError
-from fast_jukebox.sessions.takes import SETTINGS
 
 quick = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -88,11 +89,14 @@ class TestWaysToPlay:
         same(session.codes(), stub_model.generate(duration=1.0, seed=1, top_k=[1, 2, 3]).codes)
 
     def test_what_cannot_be_is_refused_before_there_is_a_folder(self, stub_model, tmp_path):
-        for arguments in ({"duration": -1.0}, {"stop_level": 3}, {"seed": -1}, {"engine": "eager"}, {"temperature": 0}):
+        for arguments in ({"duration": -1.0}, {"stop_level": 3}, {"seed": -1}, {"temperature": 0}):
             with pytest.raises(ValueError, match=next(iter(arguments))):
                 stub_model.new_session(tmp_path / "song", **arguments)
-        with pytest.raises(TypeError, match="got 'duratoin'"):
+        with pytest.raises(TypeError, match="'duratoin'"):
             stub_model.new_session(tmp_path / "song", duratoin=1.0)
+        for name, value in (("engine", "eager"), ("max_batch_size", 2), ("start_level", 2), ("progress", print)):
+            with pytest.raises(ValueError, match=f"`{name}` is no argument of a new session"):
+                Session.create(tmp_path / "song", stub_model, SongRequest(**{name: value}))
         assert not (tmp_path / "song").exists()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "letter").touch()

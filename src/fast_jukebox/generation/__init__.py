@@ -6,6 +6,7 @@ from fast_jukebox.generation.configuration import (
     FastJukeboxGenerationConfig,
 )
 from fast_jukebox.generation.estimate import GenerationEstimate, LevelEstimate
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import Window, parallel_windows, sequential_windows
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "FastJukeboxGenerationConfig",
     "GenerationEstimate",
     "LevelEstimate",
+    "SongRequest",
     "Window",
     "parallel_windows",
     "sequential_windows",

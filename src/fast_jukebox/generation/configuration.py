@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from transformers import GenerationConfig
@@ -17,8 +18,14 @@ DEFAULT_DURATION = 20.0
 MAX_DURATION_SECONDS = 24 * 3600.0
 """The longest song that one call makes: a day."""
 
-_SAMPLING = ("temperature", "top_k", "top_p", "do_sample")
-_FRACTIONS = ("hop_fractions", "window_fractions")
+DRAW_SETTINGS = tuple(field.name for field in fields(SamplingSettings))
+"""Settings of how a code is drawn from its logits."""
+
+WINDOW_SETTINGS = ("schedule", "window_fractions", "hop_fractions")
+"""Settings of how the windows of a level are laid out."""
+
+SETTINGS = (*WINDOW_SETTINGS, *DRAW_SETTINGS)
+"""All sampling settings: one value for all levels, or a list with one for each, bottom first."""
 
 
 class FastJukeboxGenerationConfig(GenerationConfig):
@@ -84,14 +91,20 @@ class FastJukeboxGenerationConfig(GenerationConfig):
             ValueError: naming the setting, its value and what is allowed.
         """
         check_duration("duration", self.duration)
-        check_schedule(self.schedule)
-        for name in _FRACTIONS:
-            for entry in _entries(getattr(self, name)):
-                if entry is not None:
-                    check_fraction(name, entry)
-        for name in _SAMPLING:
-            for entry in _entries(getattr(self, name)):
+        check_settings({name: getattr(self, name) for name in SETTINGS})
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` unless the values of some of [`SETTINGS`] are in their ranges; of those that are laid out by
+    default, `None` is.
+    """
+    check_schedule(settings.get("schedule"))
+    for name, value in settings.items():
+        for entry in _entries(value):
+            if name in DRAW_SETTINGS:
                 SamplingSettings(**{name: entry})
+            elif name != "schedule" and entry is not None:
+                check_fraction(name, entry)
 
 
 def _entries(value: Any) -> Sequence[Any]:

@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.generation.configuration import (
+    DRAW_SETTINGS,
+    WINDOW_SETTINGS,
     FastJukeboxGenerationConfig,
     check_duration,
     default_hop_fraction,
     per_level,
 )
 from fast_jukebox.generation.labels import check_labels, level_metadata
+from fast_jukebox.generation.metadata import encode_metadata
+from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
 from fast_jukebox.sampling.checks import (
     check_codes_by_level,
-    check_count,
     check_levels,
     check_prompt_audio,
     common_batch,
@@ -30,9 +33,6 @@ from fast_jukebox.sampling.checks import (
 )
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.progress import level_name
-
-_SETTINGS = ("do_sample", "temperature", "top_k", "top_p")
-_SHAPES = ("schedule", "window_fractions", "hop_fractions")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class SongPlan:
         seed: what to report: the seed, or one for each song.
         seeds: each song's seed.
         songs: which song of its seed each one is.
+        dropped_lyrics: of each song whose metadata is in words, the characters of its lyrics that the vocabulary cannot
+            spell; `None` where the metadata is not in words.
     """
 
     samples: int | None
@@ -70,6 +72,7 @@ class SongPlan:
     seed: int | list[int]
     seeds: list[int]
     songs: list[int]
+    dropped_lyrics: list[str] | None = None
 
     @cached_property
     def windows(self) -> list[list[Window]]:
@@ -77,16 +80,15 @@ class SongPlan:
         return [[] if layout is None else list(layout.windows()) for layout in self.layouts]
 
 
-def resolve_generation_config(own: Any, given: Any, settings: dict[str, Any]) -> FastJukeboxGenerationConfig:
-    """Settings of a call: those that were named, on top of those of `given`, or where it is `None` of the model's
-    `own`.
+def resolve_generation_config(model: SongModel, request: SongRequest) -> FastJukeboxGenerationConfig:
+    """Settings of a call: those that the request names, on top of those of its `generation_config`, or where it is
+    `None` of the model's own.
 
-    Neither is changed.
+    None of them is changed.
     """
-    base = own if given is None else given
+    base = getattr(model, "generation_config", None) if request.generation_config is None else request.generation_config
     values = {} if base is None else base.to_dict()
-    values.update({name: value for name, value in settings.items() if value is not None})
-    return FastJukeboxGenerationConfig.from_dict(values)
+    return FastJukeboxGenerationConfig.from_dict({**values, **request.settings})
 
 
 def encode_prompt(vqvae: Any, prompt: Any, prompt_duration: float | None) -> list[Tensor]:
@@ -123,65 +125,47 @@ def encode_prompt(vqvae: Any, prompt: Any, prompt_duration: float | None) -> lis
     ]
 
 
-def plan_song(
-    vqvae: Any,
-    priors: Sequence[Any],
-    config: FastJukeboxGenerationConfig,
-    *,
-    duration: float | None,
-    num_samples: int,
-    prompt: Any,
-    prompt_duration: float | None,
-    codes: Any,
-    start_level: int | None,
-    stop_level: int,
-    metadata: Any,
-    seed: Any,
-    song_ids: Any,
-    max_batch_size: int | None,
-    endless: bool = False,
-) -> SongPlan:
-    """Check the arguments of [`FastJukeboxGenerationMixin.generate`], which explains them, and lay out the work.
+def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) -> SongPlan:
+    """Check a request by the model that is to fulfil it, and lay out the work.
 
-    With `endless`, a `duration` of `None` is a song without end where the top level is sampled.
+    Args:
+        model: a whole model.
+        request: what is asked for.
+        endless: whether a `duration` of `None` is a song without end where the top level is sampled.
 
     Raises:
         ValueError: naming the argument, its value and what is allowed.
     """
+    vqvae, priors = model.vqvae, model.priors
     hops, rate, num_levels = vqvae.config.hop_lengths, vqvae.config.sampling_rate, len(priors)
-    check_count("num_samples", num_samples)
-    if max_batch_size is not None:
-        check_count("max_batch_size", max_batch_size)
-    start_level, stop_level = check_levels(start_level, stop_level, num_levels)
+    start_level, stop_level = check_levels(request.start_level, request.stop_level, num_levels)
+    config = resolve_generation_config(model, request)
     settings, shapes = level_settings(config, num_levels)
-    if duration is not None:
-        check_duration("duration", duration)
-    if prompt is not None and codes is not None:
-        raise ValueError("`prompt` and `codes` must not both be given: `codes` may begin with those of a recording")
-    if prompt is None and prompt_duration is not None:
-        raise ValueError(f"`prompt_duration` must not be given without `prompt`, got {prompt_duration!r}")
 
     given: list[Tensor | None] = [None] * num_levels
-    if codes is not None:
-        given = check_codes_by_level(codes, vqvae.config.codebook_size, hops)
-    labels = level_metadata(metadata, priors)
-    if prompt is not None:
-        given = list(encode_prompt(vqvae, prompt, prompt_duration))
-    if duration is None and codes is None and not endless:
+    if request.codes is not None:
+        given = check_codes_by_level(request.codes, vqvae.config.codebook_size, hops)
+    encoded, dropped_lyrics = encode_metadata(model, request.metadata)
+    labels = level_metadata(encoded, priors)
+    if request.prompt is not None:
+        given = list(encode_prompt(vqvae, request.prompt, request.prompt_duration))
+    duration = request.duration
+    if duration is None and request.codes is None and not endless:
         duration = config.duration
     samples: int | None = None
     lengths: list[int | None] = [None] * num_levels
     if duration is not None or not endless or start_level < num_levels - 1:
         samples, lengths = song_lengths(duration, given, hops, rate)
-    check_given(given, lengths, start_level, "codes" if prompt is None else "prompt", [hop / rate for hop in hops])
+    name = "codes" if request.prompt is None else "prompt"
+    check_given(given, lengths, start_level, name, [hop / rate for hop in hops])
 
-    sizes = {"num_samples": num_samples}
+    sizes = {"num_samples": request.num_samples}
     sizes.update({f"codes[{level}]": own.shape[0] for level, own in enumerate(given) if own is not None})
     sizes.update({f"metadata[{level}]": own.shape[0] for level, own in enumerate(labels) if own is not None})
-    if isinstance(seed, list | tuple):
-        sizes["seed"] = max(len(seed), 1)
+    if isinstance(request.seed, list | tuple):
+        sizes["seed"] = max(len(request.seed), 1)
     batch = common_batch(sizes)
-    reported, seeds, songs = resolve_seeds(seed, song_ids, batch)
+    reported, seeds, songs = resolve_seeds(request.seed, request.song_ids, batch)
     ratios = [upper // hop for hop, upper in zip(hops, [*hops[1:], hops[-1]], strict=True)]
     layouts: list[Layout | None] = [None] * num_levels
     for level in range(stop_level, start_level + 1):
@@ -207,10 +191,11 @@ def plan_song(
         start_level=start_level,
         stop_level=stop_level,
         num_samples=batch,
-        max_batch_size=max_batch_size,
+        max_batch_size=request.max_batch_size,
         seed=reported,
         seeds=seeds,
         songs=songs,
+        dropped_lyrics=dropped_lyrics,
     )
 
 
@@ -231,9 +216,9 @@ def level_settings(
     Raises:
         ValueError: a list in `config` has another number of levels.
     """
-    columns = [per_level(name, getattr(config, name), num_levels) for name in _SETTINGS]
-    settings = [SamplingSettings(**dict(zip(_SETTINGS, row, strict=True))) for row in zip(*columns, strict=True)]
-    chosen = zip(*(per_level(name, getattr(config, name), num_levels) for name in _SHAPES), strict=True)
+    columns = [per_level(name, getattr(config, name), num_levels) for name in DRAW_SETTINGS]
+    settings = [SamplingSettings(**dict(zip(DRAW_SETTINGS, row, strict=True))) for row in zip(*columns, strict=True)]
+    chosen = zip(*(per_level(name, getattr(config, name), num_levels) for name in WINDOW_SETTINGS), strict=True)
     shapes = []
     for level, (schedule, window_fraction, hop_fraction) in enumerate(chosen):
         top = level == num_levels - 1

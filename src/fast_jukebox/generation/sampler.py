@@ -14,6 +14,7 @@ from fast_jukebox.generation.labels import window_metadata
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import with_window_lyrics
 from fast_jukebox.generation.plan import SongPlan
+from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.windows import Window, sampled_codes
 from fast_jukebox.sampling.checks import device_of, rows
 from fast_jukebox.sampling.engine import release_programs
@@ -31,9 +32,8 @@ class SongSampler:
     and does not change a code.
 
     Args:
+        model: has `priors`, one a level, bottom first, and `vqvae`.
         plan: what to sample.
-        priors: one a level, bottom first.
-        hop_lengths: audio samples a code stands for, likewise.
         engine: see [`make_step`].
         progress: see [`ProgressCallback`].
 
@@ -42,14 +42,12 @@ class SongSampler:
     """
 
     def __init__(
-        self,
-        plan: SongPlan,
-        priors: Sequence[Any],
-        hop_lengths: Sequence[int],
-        engine: str = "auto",
-        progress: ProgressCallback | None = None,
+        self, model: SongModel, plan: SongPlan, engine: str = "auto", progress: ProgressCallback | None = None
     ) -> None:
-        self.plan, self.priors, self.hop_lengths, self.engine = plan, priors, hop_lengths, engine
+        self.plan, self.engine = plan, engine
+        self.priors: Sequence[Any] = model.priors
+        self.hop_lengths: Sequence[int] = model.vqvae.config.hop_lengths
+        priors = self.priors
         self.levels: list[LevelCodes | None] = [
             None
             if level < plan.stop_level

@@ -9,10 +9,13 @@ from torch import Tensor
 from fast_jukebox.generation import decoding
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
 from fast_jukebox.generation.offload import visits
+from fast_jukebox.generation.plan import SongPlan
+from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Window
 from fast_jukebox.sampling.engine import release_programs
 from fast_jukebox.sampling.memory import is_out_of_memory
+from fast_jukebox.sampling.progress import ProgressCallback
 from fast_jukebox.sampling.window import WindowSampling
 
 
@@ -23,8 +26,10 @@ class StreamSampler(SongSampler):
     when it has gone as far as is asked: sound can be heard long before the window is done.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, model: SongModel, plan: SongPlan, engine: str = "auto", progress: ProgressCallback | None = None
+    ) -> None:
+        super().__init__(model, plan, engine, progress)
         self._begun: dict[int, WindowSampling] = {}
         self._whole: set[int] = set()  # levels that have no memory for a window of all songs
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.configuration import check_duration
+from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
 from fast_jukebox.generation.decoding import decoder_reach
 from fast_jukebox.generation.metadata import encode_metadata
-from fast_jukebox.generation.plan import SongPlan, level_layout, level_settings, resolve_generation_config
+from fast_jukebox.generation.plan import SongPlan, level_layout, level_settings, plan_song
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Layout, Window
 from fast_jukebox.sampling.engine import sampling_mode
@@ -58,7 +59,7 @@ def take_layouts(facts: ModelFacts, settings: dict[str, Any], samples: int, know
     """
     hops = facts.hop_lengths
     check_duration("duration", samples / facts.sampling_rate)
-    _, shapes = level_settings(resolve_generation_config(None, None, settings), len(hops))
+    _, shapes = level_settings(FastJukeboxGenerationConfig(**settings), len(hops))
     top_codes = -(-samples // hops[-1])
     return tuple(
         level_layout(
@@ -101,21 +102,22 @@ def samplers_of(
     begun = [
         None if count == 0 else torch.stack([own[level] for own in given]) for level, count in enumerate(first.known)
     ]
-    arguments = {
-        "duration": first.samples / codes.facts.sampling_rate,
-        "num_samples": len(takes),
-        "codes": begun if first.known[-1] else None,
-        "stop_level": stop_level,
-        "seed": [take.seed for take in takes],
-        "song_ids": [take.song for take in takes],
-        "generation_config": first.config(),
-        "engine": engine,
-        "max_batch_size": max_batch_size,
-    }
+    request = SongRequest(
+        duration=first.samples / codes.facts.sampling_rate,
+        num_samples=len(takes),
+        codes=begun if first.known[-1] else None,
+        stop_level=stop_level,
+        seed=[take.seed for take in takes],
+        song_ids=[take.song for take in takes],
+        max_batch_size=max_batch_size,
+        engine=engine,
+        generation_config=first.config(),
+    )
     # What is dropped of lyrics was told when they were first given.
     told = [encode_metadata(model, metadata_argument(stretch.metadata), quiet=True)[0] for stretch in first.stretches]
     with sampling_mode(model):
-        samplers = [model._sampler({**arguments, "metadata": metadata}) for metadata in told]
+        plans = [plan_song(model, replace(request, metadata=metadata)) for metadata in told]
+        samplers = [SongSampler(model, plan, engine) for plan in plans]
     plan = samplers[-1].plan
     if plan.samples != first.samples or plan.layouts[stop_level:] != list(first.layouts[stop_level:]):
         raise SessionError(
@@ -155,9 +157,8 @@ def sample_takes(
     own = samplers[-1]
     with sampling_mode(model):
         SessionSampler(
+            model,
             replace(own.plan, layouts=_wanted(model, own.plan, first, job)),
-            own.priors,
-            own.hop_lengths,
             engine,
             progress,
             known=[_known(*level) for level in zip(numbers, pieces, strict=True)],

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fast_jukebox.generation.plan import SongPlan
+from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Window
 from fast_jukebox.sampling.progress import LevelWork, ProgressCallback
@@ -29,9 +29,8 @@ class SessionSampler(SongSampler):
     """Samples the windows of a plan that are not done yet; see [`SongSampler`].
 
     Args:
+        model: has `priors`, one a level, bottom first, and `vqvae`.
         plan: what to sample.
-        priors: one a level, bottom first.
-        hop_lengths: audio samples a code stands for, likewise.
         engine: see [`make_step`].
         progress: see [`ProgressCallback`].
         known: what is done, of each level.
@@ -41,9 +40,8 @@ class SessionSampler(SongSampler):
 
     def __init__(
         self,
+        model: SongModel,
         plan: SongPlan,
-        priors: Sequence[Any],
-        hop_lengths: Sequence[int],
         engine: str,
         progress: ProgressCallback | None,
         known: Sequence[Known],
@@ -51,7 +49,7 @@ class SessionSampler(SongSampler):
         save: Save,
     ) -> None:
         self._known, self._stretches, self._save = known, stretches, save
-        super().__init__(plan, priors, hop_lengths, engine, progress)
+        super().__init__(model, plan, engine, progress)
 
     def _sample_alike(self, level: int, windows: list[Window]) -> None:
         def kind(window: Window) -> tuple[bool, int]:

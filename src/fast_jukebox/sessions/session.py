@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from inspect import signature
+from dataclasses import replace
 from typing import Any
 
-from fast_jukebox.generation.configuration import check_duration
-from fast_jukebox.generation.plan import resolve_generation_config
+from fast_jukebox.generation.configuration import SETTINGS, check_duration
+from fast_jukebox.generation.plan import plan_song, resolve_generation_config
+from fast_jukebox.generation.request import COMPUTING, SongModel, SongRequest
 from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.filtering import check_seed
@@ -18,7 +19,6 @@ from fast_jukebox.sessions.reading import SessionReading
 from fast_jukebox.sessions.run import Job, alike, sample_takes
 from fast_jukebox.sessions.store import SessionStore
 from fast_jukebox.sessions.takes import (
-    SETTINGS,
     Stretch,
     Take,
     checked_settings,
@@ -64,49 +64,39 @@ class Session(SessionReading):
     def create(
         cls,
         folder: str | os.PathLike[str],
-        model: Any,
+        model: SongModel,
+        request: SongRequest | None = None,
         *,
-        stop_level: int = 0,
         model_name: str | None = None,
-        **arguments: Any,
     ) -> Session:
         """Begin a session: one take for each song. Nothing is sampled before `run`.
 
         Args:
             folder: a new or empty folder.
             model: a whole model.
-            stop_level: the lowest level that the first `run` makes.
-            model_name: what to remember it by; by default where it was loaded from.
-            arguments: those of `generate` that say what to make: `duration`, `num_samples`, `prompt`,
-                `prompt_duration`, `codes`, `metadata`, `seed`, `song_ids`, `generation_config` and the settings of
-                sampling.
+            request: the songs to make, by default one from nothing. Its `stop_level` is the lowest level that the first
+                `run` makes. `start_level` and the fields of `COMPUTING` must have their defaults, as `run` takes them.
+            model_name: folder or repository to find the model by; by default where it was loaded from.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
-            TypeError: there is no such argument.
             SessionError: the folder cannot be written.
         """
-        refused = [name for name in ("start_level", "progress", "engine", "max_batch_size") if name in arguments]
+        request = SongRequest() if request is None else request
+        refused = [name for name in request.arguments() if name in ("start_level", *COMPUTING)]
         if refused:
             raise ValueError(f"`{refused[0]}` is no argument of a new session; `run` takes what is about computing")
-        unknown = [name for name in arguments if name not in signature(model.generate).parameters]
-        if unknown:
-            raise TypeError(f"a new session takes arguments of generate(), got {unknown[0]!r}")
         session = cls(SessionStore(folder), model)
         session._store.check_new()  # before the work, and again when nobody else can be making one there
-        metadata = arguments.get("metadata")
         with sampling_mode(model):
-            sampler = model._sampler(arguments)
-        plan = sampler.plan
-        check_count("stop_level", stop_level, 0, len(plan.layouts) - 1)
-        given_settings = {name: arguments.get(name) for name in SETTINGS}
-        own = getattr(model, "generation_config", None)
-        config = resolve_generation_config(own, arguments.get("generation_config"), given_settings)
+            plan = plan_song(model, replace(request, stop_level=0))  # every level has windows, whenever it is made
+        check_count("stop_level", request.stop_level, 0, len(plan.layouts) - 1)
+        config = resolve_generation_config(model, request)
         settings = checked_settings({name: getattr(config, name) for name in SETTINGS})
-        origin = "recording" if arguments.get("prompt") is not None else "codes" if arguments.get("codes") else "new"
+        origin = "recording" if request.prompt is not None else "codes" if request.codes else "new"
         session.facts = ModelFacts.of(model, model_name)
         session._seed = plan.seeds[0]
-        records = [metadata_record(metadata, song) for song in range(plan.num_samples)]
+        records = [metadata_record(request.metadata, song) for song in range(plan.num_samples)]
         session._store.make_folder()
         with session._store.locked():
             session._store.check_new()
@@ -128,7 +118,7 @@ class Session(SessionReading):
                 )
                 session.takes[take.number] = take
             session._kept = 1 if plan.num_samples == 1 else None
-            session.jobs = [Job(tuple(session.takes), stop_level)]
+            session.jobs = [Job(tuple(session.takes), request.stop_level)]
             session._write()
         return session
 

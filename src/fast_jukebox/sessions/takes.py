@@ -11,12 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
+from fast_jukebox.generation.configuration import SETTINGS, FastJukeboxGenerationConfig, check_duration
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.windows import Layout, Window
-
-SETTINGS = ("schedule", "window_fractions", "hop_fractions", "temperature", "top_k", "top_p", "do_sample")
-"""Of [`FastJukeboxGenerationConfig`], which a take holds."""
 
 ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
 """How a take came about."""

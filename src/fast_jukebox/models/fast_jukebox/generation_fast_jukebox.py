@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
@@ -18,18 +18,14 @@ from fast_jukebox.generation.config_loading import GenerationConfigLoading
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
 from fast_jukebox.generation.decoding import decode_song
 from fast_jukebox.generation.estimate import GenerationEstimate, estimate_generation
-from fast_jukebox.generation.metadata import encode_metadata
 from fast_jukebox.generation.offload import set_offload
-from fast_jukebox.generation.plan import plan_song, resolve_generation_config
+from fast_jukebox.generation.plan import plan_song
+from fast_jukebox.generation.request import COMPUTING, Metadata, SongRequest, request_arguments
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.streaming import SongStream, StreamSampler
-from fast_jukebox.sampling.engine import check_engine, sampling_mode
+from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.progress import GenerationCancelled, ProgressCallback
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from fast_jukebox.sessions.session import Session
+from fast_jukebox.sessions.session import Session
 
 
 @dataclass
@@ -63,7 +59,10 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
     """
 
     generation_config_class = FastJukeboxGenerationConfig
+    vqvae: Any
+    priors: Any
 
+    @request_arguments()
     def generate(
         self,
         duration: float | None = None,
@@ -73,7 +72,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         codes: Sequence[Tensor | None] | None = None,
         start_level: int | None = None,
         stop_level: int = 0,
-        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | Tensor | Sequence[Tensor | None] | None = None,
+        metadata: Metadata | None = None,
         seed: int | Sequence[int] | None = None,
         schedule: str | Sequence[str | None] | None = None,
         window_fractions: float | Sequence[float | None] | None = None,
@@ -88,50 +87,14 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         engine: str = "auto",
         generation_config: GenerationConfig | None = None,
     ) -> FastJukeboxGenerationOutput:
-        """Make songs: from nothing, going on from a recording or from codes, or upsampled from the codes of upper
+        """Make songs: from nothing, as a continuation of a recording or of codes, or upsampled from the codes of upper
         levels.
 
-        Levels are sampled from the top down, each in windows of one context that overlap. Settings that are `None` come
+        Levels are sampled from the top down, each in overlapping windows of one context. Settings that are `None` come
         from `generation_config`. Those that may differ by level are one value for all or a list, bottom first.
 
         Args:
-            duration: seconds of the result, the prompt included, up to 86400 (a day). By default that of the given
-                top codes, else that of `generation_config` (20).
-            num_samples: songs, N. Inputs with one row serve all of them; 1 gives way to the rows of the inputs.
-            prompt: audio (T,) or (N, T) in [-1, 1] at the model's sampling rate, with which the result begins (as the
-                VQ-VAE hears it).
-            prompt_duration: seconds of `prompt` to keep, by default all; cut to whole codes of the top level.
-            codes: int64 (N or 1, length) for some levels, bottom first; the last entry is the top level's and `None`
-                stands for a level not given: `[top]`, `[None, None, top]`, `[bottom, middle, top]`. They are kept; a
-                level that is shorter than the song is gone on with, a whole one is only upsampled.
-            start_level: the highest level to sample, by default the top; levels above it must be given whole in
-                `codes`.
-            stop_level: the lowest level to sample, 0 by default; the audio is decoded from it.
-            metadata: what is known of the song, `dict(artist=..., genre=..., lyrics=..., total_duration=...,
-                offset=..., unknown=...)`, or a list of N such, for a model with a `processor`, which explains them. Or
-                int64 (N or 1, width) label vectors for every labelled prior, or a list of them, one a level; after the
-                labels stand the characters of the whole song. Each window is told its own offset, counted from the one
-                given, its own part of the lyrics, and where the total length is 0 that of the result.
-            seed: integer in [0, 2**63); `None` draws one and reports it in the output. Song i of a seed is the same
-                whatever the batch, on a GPU up to the rounding of its kernels, which may tip a code. A list gives each
-                song its own seed, of which it is song 0.
-            schedule: `"parallel"` samples the windows of a level below the top at once and joins them, `"sequential"`
-                one after the other, as Jukebox does.
-            window_fractions: how much of its context a parallel window spans, in (0, 1].
-            hop_fractions: how much of a window lies between the starts of two windows, in (0, 1].
-            temperature: what logits are divided by, above 0.
-            top_k: keep only so many of the likeliest codes; 0 keeps all.
-            top_p: keep only the likeliest codes that sum to this probability, in (0, 1].
-            do_sample: draw codes; if `False`, take the likeliest.
-            progress: called with a [`GenerationProgress`] a few times a second and after each batch of windows; if it
-                returns `False`, or raises, the generation ends.
-            song_ids: which song of the seed each row is, by default 0, 1, 2 ...; so a song of a batch can be made
-                alone.
-            max_batch_size: how many windows, of all songs together, to sample at once; by default as many as free
-                memory holds, and half of them where it does not. The codes do not depend on it. GPUs take it up to the
-                next size that steps are recorded for: 5 as 8, 20 as 20, 46 as 48.
-            engine: what runs a step, one of [`~fast_jukebox.sampling.engine.ENGINES`].
-            generation_config: used for this call in place of the model's own.
+            {request}
 
         Returns:
             A [`FastJukeboxGenerationOutput`] with `audio` (N, T), `codes`, `sampling_rate` and `seed`.
@@ -140,28 +103,72 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             ValueError: naming the argument, its value and what is allowed, before anything is sampled.
             GenerationCancelled: `progress` returned `False`; carries the codes made so far.
         """
-        arguments = {name: value for name, value in locals().items() if name != "self"}
-        vqvae = self.vqvae  # type: ignore[attr-defined]
-        arguments["metadata"], dropped_lyrics = encode_metadata(self, metadata)
+        request = SongRequest(
+            duration=duration,
+            num_samples=num_samples,
+            prompt=prompt,
+            prompt_duration=prompt_duration,
+            codes=codes,
+            start_level=start_level,
+            stop_level=stop_level,
+            metadata=metadata,
+            seed=seed,
+            schedule=schedule,
+            window_fractions=window_fractions,
+            hop_fractions=hop_fractions,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            do_sample=do_sample,
+            progress=progress,
+            song_ids=song_ids,
+            max_batch_size=max_batch_size,
+            engine=engine,
+            generation_config=generation_config,
+        )
         with sampling_mode(self):
-            sampler = self._sampler(arguments)
+            plan = plan_song(self, request)
+            sampler = SongSampler(self, plan, request.engine, request.progress)
             sampler.sample_all()
-            plan, made = sampler.plan, sampler.final_codes()
-            lowest: Any = made[plan.stop_level]
-            audio = decode_song(vqvae, lowest, plan.stop_level)[:, : plan.samples]
+            made = sampler.final_codes()
+            audio = decode_song(self.vqvae, made[plan.stop_level], plan.stop_level)[:, : plan.samples]
         return FastJukeboxGenerationOutput(
             audio=audio.clone(),  # outside inference mode, like the codes
             codes=[None if own is None else own.clone() for own in made],
-            sampling_rate=vqvae.config.sampling_rate,
+            sampling_rate=self.vqvae.config.sampling_rate,
             seed=plan.seed,
             seams=[None if own is None else torch.tensor(own.seams, dtype=torch.int64) for own in sampler.levels],
-            dropped_lyrics=dropped_lyrics,
+            dropped_lyrics=plan.dropped_lyrics,
         )
 
+    @request_arguments(without=["duration"])
     def stream(
-        self, duration: float | None = None, *, round_duration: float = 10.0, **arguments: Any
+        self,
+        duration: float | None = None,
+        num_samples: int = 1,
+        prompt: Tensor | np.ndarray | None = None,
+        prompt_duration: float | None = None,
+        codes: Sequence[Tensor | None] | None = None,
+        start_level: int | None = None,
+        stop_level: int = 0,
+        metadata: Metadata | None = None,
+        seed: int | Sequence[int] | None = None,
+        schedule: str | Sequence[str | None] | None = None,
+        window_fractions: float | Sequence[float | None] | None = None,
+        hop_fractions: float | Sequence[float | None] | None = None,
+        temperature: float | Sequence[float] | None = None,
+        top_k: int | Sequence[int] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        do_sample: bool | Sequence[bool] | None = None,
+        progress: ProgressCallback | None = None,
+        song_ids: Sequence[int] | None = None,
+        max_batch_size: int | None = None,
+        engine: str = "auto",
+        generation_config: GenerationConfig | None = None,
+        *,
+        round_duration: float = 10.0,
     ) -> Iterator[Tensor]:
-        """Make songs that are heard while they are made.
+        """Make songs that can be played while they are made.
 
         ```python
         for chunk in model.stream(seed=0):  # without end
@@ -169,15 +176,15 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         ```
 
         Joined, the chunks are what `generate` gives with the same arguments, on a GPU up to the rounding of other
-        batches, and a stream without end begins like it. Memory does not grow with what has been heard.
+        batches, and a stream without end begins like it. Memory does not grow with what has been played.
 
         Args:
             duration: seconds of the result, as in `generate`; `None` for songs without end, or where `start_level` is
-                below the top, for as long as the given top codes. A prior that is told of time needs a total length in
-                `metadata` where the song has no end; beyond it, it is told that the song is about to end.
+                below the top, for as long as the given top codes. A prior that is conditioned on time needs a total
+                length in `metadata` where the song has no end; beyond it, it receives the song's last context.
+            {request}
             round_duration: seconds of audio that are made at once at most. The first rounds are as short as windows
                 allow, each of the next makes as much as there was before.
-            arguments: those of `generate`.
 
         Returns:
             An iterator over consecutive float32 (N, samples), the first about 0.2 s long, the later ones longer. It may
@@ -188,19 +195,65 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             GenerationCancelled: from the iterator, where `progress` returned `False`; without codes.
         """
         check_duration("round_duration", round_duration)
-        unknown = [name for name in arguments if name not in _DEFAULTS]
-        if unknown:
-            raise TypeError(f"stream() takes the arguments of generate(), got {unknown[0]!r}")
+        request = SongRequest(
+            duration=duration,
+            num_samples=num_samples,
+            prompt=prompt,
+            prompt_duration=prompt_duration,
+            codes=codes,
+            start_level=start_level,
+            stop_level=stop_level,
+            metadata=metadata,
+            seed=seed,
+            schedule=schedule,
+            window_fractions=window_fractions,
+            hop_fractions=hop_fractions,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            do_sample=do_sample,
+            progress=progress,
+            song_ids=song_ids,
+            max_batch_size=max_batch_size,
+            engine=engine,
+            generation_config=generation_config,
+        )
         with sampling_mode(self):
-            sampler = StreamSampler(*self._sampling({**arguments, "duration": duration}, endless=True))
-        return self._pieces(SongStream(sampler, self.vqvae, round_duration))  # type: ignore[attr-defined]
+            plan = plan_song(self, request, endless=True)
+            sampler = StreamSampler(self, plan, request.engine, request.progress)
+        return self._chunks(SongStream(sampler, self.vqvae, round_duration))
 
-    def new_session(self, folder: str | os.PathLike[str], **arguments: Any) -> Session:
+    @request_arguments(without=["stop_level", "start_level", *COMPUTING])
+    def new_session(
+        self,
+        folder: str | os.PathLike[str],
+        duration: float | None = None,
+        num_samples: int = 1,
+        prompt: Tensor | np.ndarray | None = None,
+        prompt_duration: float | None = None,
+        codes: Sequence[Tensor | None] | None = None,
+        stop_level: int = 0,
+        metadata: Metadata | None = None,
+        seed: int | Sequence[int] | None = None,
+        schedule: str | Sequence[str | None] | None = None,
+        window_fractions: float | Sequence[float | None] | None = None,
+        hop_fractions: float | Sequence[float | None] | None = None,
+        temperature: float | Sequence[float] | None = None,
+        top_k: int | Sequence[int] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        do_sample: bool | Sequence[bool] | None = None,
+        song_ids: Sequence[int] | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        model_name: str | None = None,
+    ) -> Session:
         """Begin a session: songs that are kept in a folder while they are made, and can be resumed, branched and cut.
 
         Args:
             folder: a new or empty folder.
-            arguments: see [`~fast_jukebox.sessions.session.Session.create`].
+            {request}
+            stop_level: the lowest level that the first `run` makes.
+            model_name: folder or repository to find the model by; by default where it was loaded from.
 
         Returns:
             A [`Session`], of which nothing is sampled before its `run`.
@@ -209,9 +262,26 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             ValueError: naming the argument, its value and what is allowed.
             SessionError: the folder cannot be written.
         """
-        from fast_jukebox.sessions.session import Session
-
-        return Session.create(folder, self, **arguments)
+        request = SongRequest(
+            duration=duration,
+            num_samples=num_samples,
+            prompt=prompt,
+            prompt_duration=prompt_duration,
+            codes=codes,
+            stop_level=stop_level,
+            metadata=metadata,
+            seed=seed,
+            schedule=schedule,
+            window_fractions=window_fractions,
+            hop_fractions=hop_fractions,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            do_sample=do_sample,
+            song_ids=song_ids,
+            generation_config=generation_config,
+        )
+        return Session.create(folder, self, request, model_name=model_name)
 
     def set_offload(
         self,
@@ -270,41 +340,17 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             model: Any = cls(copy.deepcopy(config))  # type: ignore[call-arg]
         return model.estimate(*args, **kwargs)
 
-    def _pieces(self, stream: SongStream) -> Iterator[Tensor]:
+    def _chunks(self, stream: SongStream) -> Iterator[Tensor]:
         try:
             while True:
                 with sampling_mode(self):  # not while the caller has the turn
-                    piece = stream.next_piece()
-                if piece is None:
+                    chunk = stream.next_piece()
+                if chunk is None:
                     return
-                if piece.shape[1]:
-                    yield piece.clone()
+                if chunk.shape[1]:
+                    yield chunk.clone()
         except GenerationCancelled as cancelled:
             cancelled.codes, cancelled.seed = [], stream.plan.seed  # what is still kept has no beginning
             raise
         finally:
             stream.close()
-
-    def _sampler(self, arguments: dict[str, Any]) -> SongSampler:
-        """What samples the songs that the arguments of `generate` ask for; they are checked."""
-        return SongSampler(*self._sampling(arguments))
-
-    def _sampling(self, arguments: dict[str, Any], endless: bool = False) -> tuple[Any, ...]:
-        """What a [`SongSampler`] takes for the arguments of `generate`, which are checked."""
-        given = {**_DEFAULTS, **arguments}
-        engine, progress = check_engine(given.pop("engine")), given.pop("progress")
-        settings = {name: given.pop(name) for name in _SETTINGS}
-        own = getattr(self, "generation_config", None)
-        config = resolve_generation_config(own, given.pop("generation_config"), settings)
-        vqvae, priors = self.vqvae, self.priors  # type: ignore[attr-defined]
-        given["metadata"] = encode_metadata(self, given["metadata"])[0]
-        plan = plan_song(vqvae, priors, config, endless=endless, **given)
-        return plan, priors, vqvae.config.hop_lengths, engine, progress
-
-
-_SETTINGS = ("schedule", "window_fractions", "hop_fractions", "temperature", "top_k", "top_p", "do_sample")
-_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in signature(FastJukeboxGenerationMixin.generate).parameters.items()
-    if name != "self"
-}
