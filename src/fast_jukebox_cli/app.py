@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fast_jukebox_cli.evaluations import register as register_evaluations
 from fast_jukebox_cli.sessions import SESSION_COMMANDS, Offload
 from fast_jukebox_cli.sessions import register as register_sessions
 from fast_jukebox_cli.values import choices, file, free_path, numbered, numbers, output_file, waiting, with_options
@@ -346,6 +347,7 @@ def convert(
     typer.echo(str(run(source, output, quiet=quiet, **settings, **download)))
 
 
+register_evaluations(app, _clean_errors)
 register_sessions(app, _clean_errors)
 
 

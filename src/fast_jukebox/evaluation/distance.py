@@ -187,7 +187,7 @@ def estimate(value: float, resamples: Tensor, level: float = 0.95) -> Estimate:
     The interval's ends are quantiles of the resamples' deviations from their own mean, added to the value: a resample
     has fewer different songs than the set, which alone makes a distance larger, and must not move the interval.
     """
-    finite = resamples[resamples.isfinite()]
+    finite = resamples[resamples.isfinite()].double()
     if len(finite) < 2:
         return Estimate(value, math.nan, math.nan, resamples)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

@@ -1,0 +1,348 @@
+"""Several models judged alike on one folder of songs, with intervals, floors and differences."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fast_jukebox.audio.io import audio_info, save_audio
+from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.evaluation.clap import Clap, clap_score
+from fast_jukebox.evaluation.comparison import Comparison, compare_sets
+from fast_jukebox.evaluation.controls import white_noise
+from fast_jukebox.evaluation.distance import Estimate, bootstrap
+from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, embed_songs, read_sound, sound_name
+from fast_jukebox.evaluation.song_likelihood import SongBits, song_bits
+from fast_jukebox.evaluation.song_metrics import METRICS, measure_song
+from fast_jukebox.evaluation.systems import System, reconstruct_songs, sample_paths, sample_system
+from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.sessions.fingerprint import ModelFacts
+from fast_jukebox.utils.files import write_file
+
+LOWEST_RATE = 8000
+"""Samples a second that the song metrics need; sound of a lower rate has none."""
+
+SHORTEST_SECONDS = 0.6
+"""What they need of each song."""
+
+SONGS, NOISE = "songs", "white noise"
+"""Names of the rows that are no systems; the reconstructions of a system are called after it."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How systems are judged; all alike.
+
+    Attributes:
+        songs: folder of real songs, or the Hub's name of a data set.
+        output: folder of everything that is made; what stands there is gone on with.
+        num_samples: songs of each system.
+        duration: seconds of each, and of each real song from its start.
+        seed: of the samples, the bootstrap and the floors.
+        max_songs: real songs that the samples are held against, at most.
+        max_windows: held-out windows that each prior predicts.
+        batch_size: songs sampled at once, windows predicted at once.
+        resamples: of the bootstrap.
+        test_share: fraction of the songs held out where none are marked.
+        text: what the samples should sound like, for the CLAP score.
+        reconstruct: songs through each VQ-VAE's codes, as a row of their own; 0 for none.
+        device: where models and embeddings compute.
+    """
+
+    songs: str
+    output: Path
+    num_samples: int = 12
+    duration: float = 10.0
+    seed: int = 0
+    max_songs: int = 100
+    max_windows: int = 48
+    batch_size: int = 4
+    resamples: int = 200
+    test_share: float = 0.08
+    text: str | None = None
+    reconstruct: int = 12
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be measured with, naming the field."""
+        for name in ("num_samples", "duration", "max_songs", "max_windows", "batch_size"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"`{name}` must be over 0, got {value}")
+        if self.duration < SHORTEST_SECONDS:
+            raise ValueError(f"`duration` must be at least {SHORTEST_SECONDS} s, got {self.duration:g}")
+        if self.resamples < 20:
+            raise ValueError(f"`resamples` must be at least 20, got {self.resamples}")
+        if self.num_samples < 2 or self.max_songs < 2:
+            raise ValueError("`num_samples` and `max_songs` must be at least 2: one song has no interval")
+
+
+@dataclass
+class SetResult:
+    """What was measured of one set of songs.
+
+    Attributes:
+        name: of the system, or of what else it is.
+        songs: how many.
+        numbers: estimates by name.
+        floors: what real songs get, for those that have a floor: mean and standard deviation.
+        vqvae: fingerprint of a system's VQ-VAE: bits per code are compared where it is the same.
+        parameters: of a system's priors together.
+    """
+
+    name: str
+    songs: int
+    numbers: dict[str, Estimate] = field(default_factory=dict)
+    floors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    vqvae: str | None = None
+    parameters: int | None = None
+
+
+@dataclass
+class Judges:
+    """The networks that listen.
+
+    Attributes:
+        embeddings: for the distances.
+        clap: for the CLAP score.
+        score: further numbers of one file by name, such as an emotional valence; an empty dictionary where it has none.
+    """
+
+    embeddings: Sequence[AudioEmbedding]
+    clap: Clap | None = None
+    score: Callable[[Path | Sound], Mapping[str, float]] | None = None
+
+
+def evaluate_systems(
+    systems: Sequence[System], settings: EvaluationSettings, judges: Judges, progress: Progress = print
+) -> list[SetResult]:
+    """Sample each system alike, and measure samples, real songs, reconstructions and noise.
+
+    Samples, embeddings and what was measured of each song are kept in `settings.output` as they are made. Called again,
+    it goes on where it was.
+
+    Args:
+        systems: the models.
+        settings: how.
+        judges: the networks.
+        progress: told in one line what is done.
+
+    Returns:
+        The real songs, each VQ-VAE's reconstructions of them, each system, and white noise.
+
+    Raises:
+        ValueError: too few songs, songs that are shorter than a window, or an output of another evaluation.
+    """
+    reference, held_out = real_songs(settings, judges)
+    progress(f"{len(reference)} real songs to compare with, {len(held_out)} of them held out")
+    songs_key = songs_digest(reference, settings.duration)
+    real = _measured(SONGS, reference, f"songs-{songs_key}", settings, judges, progress)
+    results, reconstructed, sets = [real.result], {}, [real]
+    for system in systems:
+        progress(f"{system.name}: loading {system.source}")
+        model: Any = FastJukeboxModel.from_pretrained(system.source, dtype=torch.float32)
+        model.eval().to(settings.device)
+        facts = ModelFacts.of(model, "")
+        if settings.reconstruct and facts.vqvae not in reconstructed:
+            folder = settings.output / f"reconstructions-{facts.vqvae[:12]}-{songs_key}"
+            paths = reconstruct_songs(model, reference[: settings.reconstruct], folder, settings.duration)
+            name = f"songs through the codes of {system.name}"
+            reconstructed[facts.vqvae] = _measured(name, paths, folder.name, settings, judges, progress)
+            sets.append(reconstructed[facts.vqvae])
+        folder = settings.output / "samples" / system.name
+        done = partial(_tell, progress, system.name, settings.num_samples)
+        paths = sample_system(
+            model, folder, settings.num_samples, settings.duration, settings.seed,
+            batch_size=settings.batch_size, after=done,
+        )  # fmt: skip
+        measured = _measured(system.name, paths, f"samples/{system.name}", settings, judges, progress)
+        measured.result.vqvae = facts.vqvae
+        measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
+        key = f"bits-{songs_digest(held_out, settings.duration)}-{settings.max_windows}"
+        bits = _kept_bits(folder / f"{key}.json", partial(_predict, model, held_out, settings))
+        for level, own in enumerate(bits):
+            measured.result.numbers[f"bits_per_code_{level}"] = own.estimate(settings.resamples, settings.seed)
+        progress(f"{system.name}: predicted the held-out songs")
+        sets.append(measured)
+        del model
+    noise = _noise(settings)
+    sets.append(_measured(NOISE, noise, "noise", settings, judges, progress))
+    for each in sets[1:]:
+        _compare(each, real, settings)
+    results += [each.result for each in sets[1:]]
+    return results
+
+
+def differences(results: Sequence[SetResult], baseline: str, systems: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+    """Each system's numbers less the baseline's, with intervals; bits per code only where the VQ-VAE is the same."""
+    by_name = {result.name: result for result in results}
+    base = by_name[baseline]
+    found: dict[str, dict[str, Estimate]] = {}
+    for name in systems:
+        own = by_name[name]
+        if name == baseline:
+            continue
+        found[name] = {
+            number: estimate.minus(base.numbers[number])
+            for number, estimate in own.numbers.items()
+            if number in base.numbers
+            and len(estimate.resamples) == len(base.numbers[number].resamples)
+            and (own.vqvae == base.vqvae or not number.startswith("bits_per_code"))
+        }
+    return found
+
+
+def real_songs(settings: EvaluationSettings, judges: Judges) -> tuple[list[Sound], list[Sound]]:
+    """Songs that samples are held against, and those of them that are held out: files of the folder.
+
+    Songs that are shorter than `settings.duration` are left out, as samples are not.
+
+    Raises:
+        ValueError: fewer than 2 such songs, none held out, or samples shorter than an embedding's window.
+    """
+    for network in [*judges.embeddings, *([judges.clap] if judges.clap else [])]:
+        if settings.duration * network.sampling_rate < network.window_samples:
+            raise ValueError(
+                f"`duration` must be at least {network.window_samples / network.sampling_rate:.3g} s, the window of "
+                f"{network.name}, got {settings.duration:g}"
+            )
+    limits = SongLimits(min_duration=settings.duration, whole=False)
+    songs = load_songs(settings.songs, settings.test_share, limits=limits)
+    held_out = [_source(song) for song in songs["test"]["audio"]] if "test" in songs else []
+    others = [_source(song) for song in songs["train"]["audio"]] if "train" in songs else []
+    reference = [*held_out, *others][: settings.max_songs]
+    held_out = held_out[: settings.max_songs]
+    if len(reference) < 2 or not held_out:
+        raise ValueError(
+            f"`songs` {settings.songs} must hold at least 2 songs of {settings.duration:g} s, one of them held out, "
+            f"got {len(reference)} and {len(held_out)}"
+        )
+    return reference, held_out
+
+
+def songs_digest(sounds: Sequence[Sound], duration: float) -> str:
+    """Eight hexadecimal digits that change with the files, their order or the seconds that are used."""
+    digest = hashlib.sha256(f"{duration}".encode())
+    for number, sound in enumerate(sounds):
+        info = audio_info(sound)
+        digest.update(f"{Path(sound_name(sound, number)).name} {info.frames} {info.sampling_rate}".encode())
+    return digest.hexdigest()[:8]
+
+
+@dataclass
+class _Measured:
+    result: SetResult
+    embeddings: list[EmbeddingSet]
+
+
+def _measured(
+    name: str, sounds: Sequence[Sound], key: str, settings: EvaluationSettings, judges: Judges, progress: Progress
+) -> _Measured:
+    """Everything that can be said of a set of songs by itself; embeddings and numbers of each song are kept."""
+    folder = settings.output / key
+    folder.mkdir(parents=True, exist_ok=True)
+    embeddings = []
+    for network in judges.embeddings:
+        path = folder / f"{network.name}-{network.version}-{len(sounds)}.safetensors"
+        if path.is_file():
+            embeddings.append(EmbeddingSet.load(path))
+            continue
+        embeddings.append(embed_songs(network, sounds, duration=settings.duration, progress=True))
+        embeddings[-1].save(path)
+        progress(f"{name}: heard by {network.name}")
+    result = SetResult(name, len(sounds))
+    rows = _kept_rows(folder / f"songs-{len(sounds)}.json", sounds, settings, judges)
+    for number in rows[0] if rows else ():
+        values = torch.tensor([row.get(number, math.nan) for row in rows], dtype=torch.float64)
+        result.numbers[number] = mean_of(values, settings.resamples, settings.seed)
+    if judges.clap is not None and settings.text:
+        score = clap_score(
+            judges.clap, sounds, settings.text, duration=settings.duration, resamples=settings.resamples,
+            seed=settings.seed,
+        )  # fmt: skip
+        result.numbers[f"{judges.clap.name}_score"] = score
+    return _Measured(result, embeddings)
+
+
+def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
+    """Mean of the finite values (n,) with its interval; NaN where there is none."""
+    kept = values[values.isfinite()].double()
+    if not len(kept):
+        return Estimate(math.nan, math.nan, math.nan, torch.empty(0, dtype=torch.float64))
+    return bootstrap(lambda weights: float(weights @ kept / weights.sum()), range(len(kept)), resamples, seed)
+
+
+def _kept_rows(
+    path: Path, sounds: Sequence[Sound], settings: EvaluationSettings, judges: Judges
+) -> list[dict[str, float]]:
+    """Numbers of each song, read where they are kept or else measured."""
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if judges.score is None or all("scored" in row for row in kept):
+            return [{name: value for name, value in row.items() if name != "scored"} for row in kept]
+    rows = []
+    for sound in sounds:
+        rate = audio_info(sound).sampling_rate
+        row = {}
+        if rate >= LOWEST_RATE:
+            metrics = asdict(measure_song(read_sound(sound, rate, duration=settings.duration), rate))
+            row = {name: float(metrics[name]) for name in METRICS}
+        if judges.score is not None:
+            row |= {"scored": 1.0, **judges.score(sound)}
+        rows.append(row)
+    write_file(path, json.dumps(rows))
+    return [{name: value for name, value in row.items() if name != "scored"} for row in rows]
+
+
+def _kept_bits(path: Path, measure: Callable[[], list[SongBits]]) -> list[SongBits]:
+    if path.is_file():
+        levels = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            SongBits(*(torch.tensor(own[name], dtype=torch.float64) for name in ("bits", "codes"))) for own in levels
+        ]
+    found = measure()
+    write_file(path, json.dumps([{"bits": own.bits.tolist(), "codes": own.codes.tolist()} for own in found]))
+    return found
+
+
+def _predict(model: FastJukeboxModel, sounds: Sequence[Sound], settings: EvaluationSettings) -> list[SongBits]:
+    return song_bits(
+        model, sounds, duration=settings.duration, max_windows=settings.max_windows, batch_size=settings.batch_size
+    )
+
+
+def _noise(settings: EvaluationSettings) -> list[Path]:
+    folder = settings.output / "noise"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = sample_paths(folder, min(4, settings.num_samples))
+    for seed, path in enumerate(paths):
+        if not path.is_file():
+            save_audio(path, white_noise(settings.duration, 44100, seed).clamp(-1, 1), 44100)
+    return paths
+
+
+def _compare(each: _Measured, real: _Measured, settings: EvaluationSettings) -> None:
+    """Add the distances from the real songs."""
+    for own, reference in zip(each.embeddings, real.embeddings, strict=True):
+        found: dict[str, Comparison] = compare_sets(own, reference, resamples=settings.resamples, seed=settings.seed)
+        for name, comparison in found.items():
+            each.result.numbers[name] = comparison.estimate
+            each.result.floors[name] = (comparison.floor.value, comparison.floor.deviation)
+
+
+def _tell(progress: Progress, name: str, count: int, done: int) -> None:
+    progress(f"{name}: {done} of {count} songs sampled")
+
+
+def _source(audio: Mapping[str, Any]) -> Sound:
+    return audio["path"] if audio.get("bytes") is None else dict(audio)

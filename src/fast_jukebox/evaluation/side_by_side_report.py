@@ -1,0 +1,255 @@
+"""Systems side by side as Markdown, JSON, pictures and entries of model cards."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fast_jukebox.audio.io import audio_info, load_audio
+from fast_jukebox.evaluation.comparison import FEW_SONGS, estimate_numbers
+from fast_jukebox.evaluation.distance import Estimate
+from fast_jukebox.evaluation.embeddings import Sound
+from fast_jukebox.evaluation.pictures import plot_levels, plot_waveforms
+from fast_jukebox.evaluation.side_by_side import SONGS, EvaluationSettings, SetResult, differences
+from fast_jukebox.evaluation.song_metrics import METRICS
+from fast_jukebox.evaluation.systems import System, sample_paths, top_level_path
+from fast_jukebox.hub.cards import eval_results
+from fast_jukebox.hub.results import RESULTS_FOLDER, eval_results_file, merge_eval_results, model_index
+from fast_jukebox.utils.files import write_file
+
+PICTURES = ("waveforms.png", "levels.png")
+
+_DISTANCES = ("frechet_distance", "kernel_distance", "tag_divergence")
+_NOTE = (
+    "Value (interval of 95 %, by a bootstrap over songs). The floor is what as many real songs get, taken out of the "
+    "reference several times and held against its others: mean ± standard deviation. Distances that are named after "
+    "different embeddings cannot be compared, nor can those of other reports with other songs or another number of "
+    "samples. They judge windows of a few seconds, not a song's form."
+)
+
+
+def groups_of(results: Sequence[SetResult]) -> dict[str, list[str]]:
+    """Names of the numbers that some set has, by the table that they stand in."""
+    names = list(dict.fromkeys(name for result in results for name in result.numbers))
+    groups: dict[str, list[str]] = {
+        "Distance to the songs": [name for name in names if name.startswith(_DISTANCES)],
+        "Text": [name for name in names if name.startswith("clap_")],
+        "Music": [name for name in names if name in METRICS],
+        "Emotional valence": [name for name in names if name.startswith("valence_")],
+        "Bits per code": [name for name in names if name.startswith("bits_per_code")],
+    }
+    return {group: members for group, members in groups.items() if members}
+
+
+def report_markdown(
+    results: Sequence[SetResult], settings: EvaluationSettings, systems: Sequence[System], command: str
+) -> str:
+    """The report: how it was made, a table a group of numbers, and differences from the first system.
+
+    Args:
+        results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
+        settings: they were made with.
+        systems: in the order in which they were named.
+        command: that makes the report.
+    """
+    real = next(result for result in results if result.name == SONGS)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("fast-jukebox", "torch", "transformers"))
+    parts = [
+        "# Evaluation",
+        f"```bash\n{command}\n```",
+        f"{settings.num_samples} songs of {settings.duration:g} s a system, seed {settings.seed}, none selected, held "
+        f"against the first {settings.duration:g} s of {real.songs} real songs. {versions}.",
+    ]
+    if settings.num_samples < FEW_SONGS:
+        parts.append(
+            f"With {settings.num_samples} songs a system (fewer than {FEW_SONGS}) distances depend much on which they "
+            "are: read the intervals and the floor."
+        )
+    for group, names in groups_of(results).items():
+        parts += [f"## {group}", _table(names, results)]
+        if group == "Distance to the songs":
+            parts.append(_NOTE)
+        if group == "Bits per code":
+            parts.append(
+                "Of each level's prior on the held-out songs, 0 the bottom. Comparable only between systems of one "
+                "VQ-VAE: " + ", ".join(f"{result.name}: {result.vqvae[:8]}" for result in results if result.vqvae) + "."
+            )
+    if len(systems) > 1:
+        parts += ["## Differences", _differences_table(results, systems)]
+    if all((settings.output / name).is_file() for name in PICTURES):
+        parts += ["## Pictures", "\n\n".join(f"![{Path(name).stem}]({name})" for name in PICTURES)]
+    return "\n\n".join(parts) + "\n"
+
+
+def report_json(
+    results: Sequence[SetResult], settings: EvaluationSettings, systems: Sequence[System], command: str
+) -> dict[str, Any]:
+    """The same as a dictionary for `json.dumps`; NaN is None."""
+    names = [system.name for system in systems]
+    sets = {
+        result.name: {
+            "songs": result.songs,
+            "parameters": result.parameters,
+            "vqvae": result.vqvae,
+            "numbers": {name: _flat(name, estimate) for name, estimate in result.numbers.items()},
+            "floors": {name: [_finite(value) for value in floor] for name, floor in result.floors.items()},
+        }
+        for result in results
+    }
+    gaps = {
+        system: {name: _flat(name, estimate) for name, estimate in own.items()}
+        for system, own in differences(results, names[0], names).items()
+    }
+    return {
+        "command": command,
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()},
+        "systems": {system.name: system.source for system in systems},
+        "versions": {name: version(name) for name in ("fast-jukebox", "torch", "transformers")},
+        "sets": sets,
+        "differences": {"baseline": names[0], **gaps},
+    }
+
+
+def write_report(
+    results: Sequence[SetResult],
+    settings: EvaluationSettings,
+    systems: Sequence[System],
+    command: str,
+    *,
+    song: Sound | None = None,
+    dataset: str | None = None,
+    cards: bool = False,
+) -> Path:
+    """Write `report.md`, `report.json`, the pictures and each system's entries for its card into the output.
+
+    `cards/NAME/model-index.yaml` is the metadata of a card, `cards/NAME/.eval_results/fast-jukebox.yaml` the Hub's file
+    of results.
+
+    Args:
+        results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
+        settings: they were made with.
+        systems: in the order in which they were named.
+        command: that makes the report.
+        song: a real song for the pictures; without one there are none.
+        dataset: the Hub's name of the songs; by default the folder's own name.
+        cards: also put the entries into the folders of the models.
+
+    Returns:
+        The path of `report.md`.
+
+    Raises:
+        FileNotFoundError: `cards`, and a model is no folder with a card.
+    """
+    output = settings.output
+    if song is not None:
+        draw_pictures(settings, systems, song)
+    files = {
+        "report.md": report_markdown(results, settings, systems, command),
+        "report.json": json.dumps(report_json(results, settings, systems, command), indent=1) + "\n",
+    }
+    for name, text in files.items():
+        _write(output / name, text)
+    by_name = {result.name: result for result in results}
+    data = dataset or Path(settings.songs).name
+    for system in systems:
+        numbers = {name: each.value for name, each in by_name[system.name].numbers.items() if math.isfinite(each.value)}
+        entries = eval_results(numbers, data, f"{Path(settings.songs).name}, {settings.num_samples} samples")
+        folder = output / "cards" / system.name
+        _write(folder / "model-index.yaml", model_index(system.name, entries))
+        folders = [folder]
+        if cards:
+            merge_eval_results(system.source, entries)
+            folders.append(Path(system.source))
+        for folder in folders:
+            _write(folder / RESULTS_FOLDER / "fast-jukebox.yaml", eval_results_file(numbers, data, command))
+    return output / "report.md"
+
+
+def draw_pictures(settings: EvaluationSettings, systems: Sequence[System], song: Sound) -> None:
+    """Waveforms of a song and of each system's first sample; of the samples also the top level alone, as spectra."""
+    first = {system.name: sample_paths(settings.output / "samples" / system.name, 1)[0] for system in systems}
+    rate = audio_info(next(iter(first.values()))).sampling_rate
+    real = load_audio(song, rate, duration=settings.duration)
+    waveforms = {"a song": real} | {name: load_audio(path, rate) for name, path in first.items()}
+    plot_waveforms(settings.output / PICTURES[0], waveforms, rate)
+    levels = {"a song": {"all levels": real}}
+    for name, path in first.items():
+        levels[name] = {"top level alone": load_audio(top_level_path(path), rate), "all levels": waveforms[name]}
+    plot_levels(settings.output / PICTURES[1], levels, rate)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, text)
+
+
+def _table(names: Sequence[str], results: Sequence[SetResult]) -> str:
+    rows = [["", "songs", *names]]
+    for result in results:
+        if any(name in result.numbers for name in names):
+            cells = [_cell(result.numbers[name]) if name in result.numbers else "" for name in names]
+            rows.append([result.name, str(result.songs), *cells])
+    floors = [result for result in results if any(name in result.floors for name in names)]
+    for result in floors:
+        cells = [_floor(result.floors[name]) if name in result.floors else "" for name in names]
+        if any(cells):
+            rows.append([f"*floor for as many as {result.name}*", "", *cells])
+    unique: list[list[str]] = []
+    for row in rows:  # sets of one size have one floor
+        if not any(row[1:] == other[1:] and row[0].startswith("*") and other[0].startswith("*") for other in unique):
+            unique.append(row)
+    return _lines(unique)
+
+
+def _differences_table(results: Sequence[SetResult], systems: Sequence[System]) -> str:
+    names = [system.name for system in systems]
+    gaps = differences(results, names[0], names)
+    numbers = list(dict.fromkeys(number for own in gaps.values() for number in own))
+    rows = [["", *gaps]]
+    rows += [
+        [number, *(_cell(own[number], mark=True) if number in own else "" for own in gaps.values())]
+        for number in numbers
+    ]
+    text = f"Each system less {names[0]}; **bold** where the interval does not hold 0.\n\n"
+    return text + _lines(rows)
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+
+
+def _cell(estimate: Estimate, mark: bool = False) -> str:
+    if math.isnan(estimate.value):
+        return ""
+    text = f"{estimate.value:.4g}"
+    if math.isnan(estimate.low):
+        return text
+    text += f" ({estimate.low:.3g} to {estimate.high:.3g})"
+    return f"**{text}**" if mark and (estimate.low > 0 or estimate.high < 0) else text
+
+
+def _floor(floor: tuple[float, float]) -> str:
+    return "" if math.isnan(floor[0]) else f"{floor[0]:.4g} ± {floor[1]:.2g}"
+
+
+def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
+    value, low, high = estimate_numbers(name, estimate).values()
+    return {"value": _finite(value), "low": _finite(low), "high": _finite(high)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """A command without the folders of one machine."""
+    shown = []
+    for word in words:
+        name, equals, path = word.rpartition("=")
+        shown.append(f"{name}{equals}{Path(path).name if Path(path).is_absolute() else path}")
+    return " ".join(shown)

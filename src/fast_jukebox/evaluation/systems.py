@@ -1,0 +1,177 @@
+"""Songs of several systems, sampled alike and kept on disk, so that an interrupted evaluation goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.audio.io import load_audio, save_audio
+from fast_jukebox.evaluation.embeddings import Sound
+from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
+from fast_jukebox.sessions.fingerprint import ModelFacts
+from fast_jukebox.utils.files import write_file
+
+FACTS = "system.json"
+"""File in a system's folder that says what its songs were sampled with."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A model that is judged.
+
+    Attributes:
+        name: in tables and file names.
+        source: folder or Hub name of a whole model.
+    """
+
+    name: str
+    source: str
+
+
+def parse_systems(words: Sequence[str]) -> list[System]:
+    """Systems of words such as `runs/model` or `student 24=runs/student`; a bare one is called after its last part.
+
+    Raises:
+        ValueError: no words, or a name that is empty, comes twice, or cannot be a folder's.
+    """
+    systems = []
+    for word in words:
+        name, equals, source = word.partition("=")
+        if not equals:
+            name, source = Path(word).name, word
+        if not name.strip() or not source or name.startswith(".") or set(name) & set('/\\:*?"<>|'):
+            raise ValueError(f"a model must be a folder or Hub name, or NAME=it with a name for files, got {word!r}")
+        systems.append(System(name.strip(), source))
+    names = [system.name for system in systems]
+    if not systems or len(set(names)) < len(names):
+        raise ValueError(f"models must have different names, at least one; write NAME=MODEL, got {', '.join(names)}")
+    return systems
+
+
+def claim_folder(folder: Path, model: FastJukeboxModel, settings: dict[str, object]) -> None:
+    """Make a folder that of one model and one way of sampling.
+
+    Args:
+        folder: made where missing.
+        model: whose songs it holds.
+        settings: of their sampling.
+
+    Raises:
+        ValueError: the folder holds songs that were sampled otherwise; they are kept.
+    """
+    facts = ModelFacts.of(model, "")
+    generation = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
+    generation.pop("transformers_version", None)
+    claim = {**settings, "vqvae": facts.vqvae, "priors": list(facts.priors), "generation": generation}
+    claim = json.loads(json.dumps(claim, default=str))
+    path = folder / FACTS
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        unlike = [name for name in claim if there.get(name) != claim[name]]
+        if unlike:
+            raise ValueError(
+                f"{folder} holds songs that were sampled with another {', '.join(unlike)}; they are kept: name another "
+                "folder for the output"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(path, json.dumps(claim, indent=1))
+
+
+def sample_paths(folder: Path, count: int) -> list[Path]:
+    """Where a system's songs lie."""
+    return [folder / f"sample-{index}.flac" for index in range(count)]
+
+
+def top_level_path(sample: Path) -> Path:
+    """Where the same song lies as its top level's codes alone sound."""
+    return sample.with_name(f"{sample.stem}-top.flac")
+
+
+@torch.no_grad()
+def sample_system(
+    model: FastJukeboxModel,
+    folder: Path,
+    count: int,
+    duration: float,
+    seed: int,
+    *,
+    batch_size: int = 4,
+    after: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Sample songs 0 to `count` - 1 of a seed into FLAC files; those that stand are kept.
+
+    A song of a seed does not depend on the batch that it is sampled in, so that an interrupted run gives the same ones.
+
+    Args:
+        model: a whole model in evaluation mode.
+        folder: of the songs; made where missing.
+        count: how many songs.
+        duration: seconds of each.
+        seed: of all of them.
+        batch_size: songs sampled at once; what is lost by an interruption at most.
+        after: called with the number of songs that are done, after each batch.
+
+    Returns:
+        The files, in order. Beside each lies what its top level's codes alone sound like.
+
+    Raises:
+        ValueError: the folder holds songs that were sampled otherwise.
+    """
+    claim_folder(folder, model, {"duration": duration, "seed": seed})
+    paths, rate = sample_paths(folder, count), model.vqvae.config.sampling_rate
+    missing = [index for index, path in enumerate(paths) if not (path.is_file() and top_level_path(path).is_file())]
+    for first in range(0, len(missing), batch_size):
+        numbers = missing[first : first + batch_size]
+        made = model.generate(duration=duration, num_samples=len(numbers), song_ids=numbers, seed=seed)
+        for number, song, alone in zip(numbers, *heard(model, made), strict=True):
+            save_audio(top_level_path(paths[number]), alone.clamp(-1, 1), rate)
+            save_audio(paths[number], song.clamp(-1, 1), rate)
+        if after is not None:
+            after(count - len(missing) + first + len(numbers))
+    return paths
+
+
+@torch.no_grad()
+def heard(model: FastJukeboxModel, made: FastJukeboxGenerationOutput) -> tuple[Tensor, Tensor]:
+    """Songs (N, T) as a model made them, and as the codes of its top level alone sound; float32 on the CPU.
+
+    Raises:
+        ValueError: nothing was generated down to sound.
+    """
+    if made.audio is None or not made.codes or made.codes[-1] is None:
+        raise ValueError("`made` must hold audio and the codes of the top level")
+    top = model.vqvae.decode([made.codes[-1]], len(made.codes) - 1)
+    return made.audio.float().cpu(), top[:, : made.audio.shape[1]].float().cpu()
+
+
+@torch.no_grad()
+def reconstruct_songs(model: FastJukeboxModel, sounds: Iterable[Sound], folder: Path, duration: float) -> list[Path]:
+    """Songs through the bottom level's codes, into FLAC files: what the VQ-VAE alone costs. Those that stand are kept.
+
+    Args:
+        model: whose VQ-VAE encodes and decodes.
+        sounds: files.
+        folder: made where missing.
+        duration: seconds from the start of each.
+
+    Returns:
+        The files, in order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rate, hop = model.vqvae.config.sampling_rate, model.vqvae.config.hop_lengths[-1]
+    paths = []
+    for number, sound in enumerate(sounds):
+        path = folder / f"song-{number}.flac"
+        if not path.is_file():
+            audio: Tensor = load_audio(sound, rate, duration=duration)
+            audio = audio[: len(audio) // hop * hop]
+            codes = model.vqvae.encode(audio[None].to(model.device), levels=[0])
+            save_audio(path, model.vqvae.decode(codes)[0].float().cpu().clamp(-1, 1), rate)
+        paths.append(path)
+    return paths

@@ -1,0 +1,103 @@
+"""What `fast-jukebox evaluate` does."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from transformers.utils import logging
+
+from fast_jukebox.evaluation.clap import Clap
+from fast_jukebox.evaluation.embedding_loading import load_embedding
+from fast_jukebox.evaluation.pictures import require_matplotlib
+from fast_jukebox.evaluation.side_by_side import EvaluationSettings, Judges, evaluate_systems, real_songs
+from fast_jukebox.evaluation.side_by_side_report import shown_command, write_report
+from fast_jukebox.evaluation.systems import System, parse_systems
+from fast_jukebox.evaluation.valence import ValenceJudge
+from fast_jukebox_cli.model import chosen_device, model_name
+
+
+def evaluate(
+    models: Sequence[str],
+    *,
+    embeddings: Sequence[str],
+    clap: str | None,
+    valence: str | None,
+    dataset: str | None,
+    cards: bool,
+    pictures: bool,
+    device: str,
+    settings: dict[str, Any],
+) -> Path:
+    """Judge models and write the report; returns its path.
+
+    Args:
+        models: as [`~fast_jukebox.evaluation.systems.parse_systems`] takes them, or `embedded`.
+        embeddings: as [`~fast_jukebox.evaluation.embedding_loading.load_embedding`] takes them.
+        clap: folder or Hub name of a CLAP model.
+        valence: folder or Hub name of a classifier of emotional valence.
+        dataset: the Hub's name of the songs.
+        cards: whether the results go onto the models' cards.
+        pictures: whether there are pictures.
+        device: see [`chosen_device`].
+        settings: of [`~fast_jukebox.evaluation.side_by_side.EvaluationSettings`].
+
+    Raises:
+        ValueError: anything that cannot be, found out before the first song is sampled.
+        FileNotFoundError: `cards`, and a model is no folder with a card.
+    """
+    logging.disable_progress_bar()
+    where = str(chosen_device(device))
+    systems = named_systems(models)
+    chosen = EvaluationSettings(**settings, device=where)
+    if (clap is None) != (chosen.text is None):
+        raise ValueError("`--clap` and `--text` must be given together: a CLAP score is of songs and a text")
+    if pictures:
+        require_matplotlib()
+    for system in systems if cards else []:
+        if not (Path(system.source) / "README.md").is_file():
+            raise FileNotFoundError(f"`--cards` needs models that are folders with a card, {system.source} has none")
+    judges = Judges(
+        [load_embedding(name, where) for name in embeddings],
+        None if clap is None else Clap.from_pretrained(clap, where),
+        None if valence is None else ValenceJudge.from_pretrained(valence, where),
+    )
+    reference, _ = real_songs(chosen, judges)
+    results = evaluate_systems(systems, chosen, judges, lambda line: typer.echo(line, err=True))
+    command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, chosen)])
+    song = reference[0] if pictures else None
+    return write_report(results, chosen, systems, command, song=song, dataset=dataset, cards=cards)
+
+
+def named_systems(models: Sequence[str]) -> list[System]:
+    """Systems of words, `embedded` being the model inside the package.
+
+    Raises:
+        ValueError: what `parse_systems` refuses.
+        FileNotFoundError: a folder that is not there.
+    """
+    found = parse_systems(models)
+    return [System(system.name, model_name(None if system.source == "embedded" else system.source)) for system in found]
+
+
+def _words(
+    models: Sequence[str],
+    embeddings: Sequence[str],
+    clap: str | None,
+    valence: str | None,
+    settings: EvaluationSettings,
+) -> list[str]:
+    """The command that makes the report again, with every option that decides a number."""
+    words = [shlex.quote(model) for model in models]
+    options = {"songs": settings.songs, "num-samples": settings.num_samples, "duration": f"{settings.duration:g}"}
+    options |= {"seed": settings.seed, "max-songs": settings.max_songs, "max-windows": settings.max_windows}
+    options |= {"resamples": settings.resamples, "clap": clap, "text": settings.text, "valence": valence}
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", shlex.quote(str(value))]
+    for name in embeddings:
+        words += ["--embedding", shlex.quote(name)]
+    return words

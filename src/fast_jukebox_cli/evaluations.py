@@ -1,0 +1,123 @@
+"""The words of `evaluate` and `plot`. Loads nothing, as `--help` is to come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fast_jukebox_cli.values import output_file
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Folders or Hub repositories, or NAME=MODEL; `embedded` is the model inside the package. The first "
+            "one is what the others are held against.",
+            show_default=False,
+        ),
+    ],
+    songs: Annotated[
+        str, typer.Option(help="A folder or Hub data set of real songs, some of them held out.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option(help="Folder of the report and of everything made for it; goes on where it was.")
+    ] = Path("runs/evaluation"),
+    num_samples: Annotated[int, typer.Option(help="Songs of each model.")] = 12,
+    duration: Annotated[float, typer.Option(help="Seconds of each, and of each real song.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What hears the songs for the distances, again for several: musicnn_mtt, musicnn_msd (both by "
+            "default), clap:MODEL, encodec:MODEL, dac:MODEL, mert:MODEL, vggish:FILE."
+        ),
+    ] = None,
+    clap: Annotated[str | None, typer.Option(help="A CLAP model for the CLAP score; needs --text.")] = None,
+    text: Annotated[str | None, typer.Option(help="What the samples should sound like.")] = None,
+    valence: Annotated[
+        str | None, typer.Option(help="A classifier of emotional valence, for the paper's Table 2.")
+    ] = None,
+    max_songs: Annotated[int, typer.Option(help="Real songs to hold the samples against.")] = 100,
+    max_windows: Annotated[int, typer.Option(help="Held-out windows that each prior predicts.")] = 48,
+    batch_size: Annotated[int, typer.Option(help="Songs sampled at once.")] = 4,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200,
+    test_share: Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")] = 0.08,
+    dataset: Annotated[str | None, typer.Option(help="The Hub's name of the songs, for the cards' results.")] = None,
+    cards: Annotated[
+        bool, typer.Option("--cards", help="Put the results on the cards in the models' folders too.")
+    ] = False,
+    pictures: Annotated[bool, typer.Option(help="Draw waveforms and levels.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Judge models alike on real songs and write one report. The last line printed is its path."""
+    from fast_jukebox_cli.evaluate import evaluate as run
+
+    path = run(
+        models,
+        embeddings=embedding or ["musicnn_mtt", "musicnn_msd"],
+        clap=clap,
+        valence=valence,
+        dataset=dataset,
+        cards=cards,
+        pictures=pictures,
+        device=device,
+        settings={
+            "songs": songs,
+            "output": output.expanduser(),
+            "num_samples": num_samples,
+            "duration": duration,
+            "seed": seed,
+            "text": text,
+            "max_songs": max_songs,
+            "max_windows": max_windows,
+            "batch_size": batch_size,
+            "resamples": resamples,
+            "test_share": test_share,
+        },
+    )
+    typer.echo(str(path))
+
+
+def plot(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Sound files and models, top to bottom, or TITLE=SOURCE; `embedded` is the model inside the package. "
+            "Models are sampled.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="The picture to write: .png or .svg.")] = Path("picture.png"),
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="waveforms (the paper's Fig. 5), or levels (Fig. 6): mel spectrograms, of models the top level alone "
+            "beside the whole."
+        ),
+    ] = "waveforms",
+    seconds: Annotated[float, typer.Option(help="From the start of each.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of what models play.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Draw songs and what models play side by side. The last line printed is the picture's path."""
+    target = output_file("output", output, (".png", ".svg"))
+    if kind not in ("waveforms", "levels"):
+        raise ValueError(f"`--kind` must be waveforms or levels, got {kind!r}")
+    if not 0 < seconds <= 600:
+        raise ValueError(f"`--seconds` must be over 0 and at most 600, got {seconds:g}")
+
+    from fast_jukebox_cli.plot import plot as run
+
+    typer.echo(str(run(sources, target, kind, seconds, seed, device)))
+
+
+def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Add the commands to the command line."""
+    for command in (evaluate, plot):
+        app.command()(clean_errors(command))

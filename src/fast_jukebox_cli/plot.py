@@ -1,0 +1,71 @@
+"""What `fast-jukebox plot` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers.utils import logging
+
+from fast_jukebox.audio.io import load_audio
+from fast_jukebox.audio.resample import resample_audio
+from fast_jukebox.evaluation.pictures import plot_levels, plot_waveforms, require_matplotlib
+from fast_jukebox.evaluation.systems import heard
+from fast_jukebox_cli.model import chosen_device, load_model
+
+ALL, TOP = "all levels", "top level alone"
+_FILE_RATE = 44100
+
+
+def plot(sources: Sequence[str], output: Path, kind: str, seconds: float, seed: int, device: str) -> Path:
+    """Draw sound files and what models play; returns the picture's path.
+
+    Args:
+        sources: files, folders or Hub names of models, or `embedded`; `TITLE=` before it gives a title.
+        output: the picture, `.png` or `.svg`.
+        kind: `"waveforms"` or `"levels"`.
+        seconds: from the start of each.
+        seed: of what models play.
+        device: see [`chosen_device`].
+
+    Raises:
+        ValueError: a title that comes twice, or what the files and models refuse.
+        ImportError: matplotlib is not there.
+    """
+    require_matplotlib([str(output)])
+    logging.disable_progress_bar()
+    titled = [_titled(source) for source in sources]
+    titles = [title for title, _ in titled]
+    if len(set(titles)) < len(titles):
+        raise ValueError(f"sources must have different titles; write TITLE=SOURCE, got {', '.join(titles)}")
+    clips: dict[str, dict[str, tuple[Tensor, int]]] = {}
+    for title, source in titled:  # files first: they fail at once
+        if Path(source).is_file():
+            clips[title] = {ALL: (load_audio(source, _FILE_RATE, duration=seconds), _FILE_RATE)}
+    for title, source in titled:
+        if title not in clips:
+            clips[title] = _played(None if source == "embedded" else source, seconds, seed, device)
+    rate = max(rate for own in clips.values() for _, rate in own.values())
+    placed = {
+        title: {name: resample_audio(clip, own_rate, rate) for name, (clip, own_rate) in clips[title].items()}
+        for title in titles
+    }
+    if kind == "levels":
+        return plot_levels(output, placed, rate)
+    return plot_waveforms(output, {title: own[ALL] for title, own in placed.items()}, rate, seconds)
+
+
+def _titled(source: str) -> tuple[str, str]:
+    title, equals, rest = source.partition("=")
+    return (title, rest) if equals and title and rest else (Path(source).name, source)
+
+
+@torch.no_grad()
+def _played(source: str | None, seconds: float, seed: int, device: str) -> dict[str, tuple[Tensor, int]]:
+    """What a model plays: its top level's codes alone, and the whole."""
+    model = load_model(source, chosen_device(device))
+    song, top = heard(model, model.generate(duration=seconds, seed=seed))
+    rate = model.vqvae.config.sampling_rate
+    return {TOP: (top[0], rate), ALL: (song[0], rate)}

@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+
+from fast_jukebox.audio import save_audio
+from fast_jukebox.evaluation import side_by_side
+from fast_jukebox.evaluation.distance import Estimate
+from fast_jukebox.evaluation.embeddings import cut_windows
+from fast_jukebox.evaluation.side_by_side import (
+    NOISE,
+    SONGS,
+    EvaluationSettings,
+    Judges,
+    SetResult,
+    differences,
+    evaluate_systems,
+    mean_of,
+    real_songs,
+)
+from fast_jukebox.evaluation.systems import System
+from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+
+RATE = 8000
+
+
+class Loudness:
+    """Mean, peak and brightness of windows of 0.1 s."""
+
+    name, version, sampling_rate, dimensions, window_samples = "loudness", "1", RATE, 3, 800
+    calls = 0
+
+    def __call__(self, audio):
+        type(self).calls += 1
+        windows = cut_windows(audio, self.window_samples)
+        bright = windows.diff(dim=2).abs().mean(dim=2)
+        return torch.stack([windows.abs().mean(dim=2), windows.abs().amax(dim=2), bright], dim=2)
+
+
+@pytest.fixture
+def model_dirs(tiny_config, tmp_path):
+    """Two whole models of 8 kHz with the same VQ-VAE."""
+    config = tiny_config
+    config.vqvae_config.sampling_rate = RATE
+    for prior in config.prior_configs:
+        prior.sampling_rate = RATE
+    folders = []
+    for seed, name in enumerate(("teacher", "student")):
+        torch.manual_seed(0)
+        model = FastJukeboxModel(config).eval()
+        with torch.no_grad():
+            for value in model.priors[0].parameters():
+                value.add_(0.3 * seed * torch.randn_like(value))
+        model.save_pretrained(tmp_path / name)
+        folders.append(System(name, str(tmp_path / name)))
+    return folders
+
+
+@pytest.fixture
+def settings(tmp_path):
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    for number in range(8):
+        tone = 0.3 * torch.sin(2 * torch.pi * (200 + 30 * number) * torch.arange(RATE) / RATE)
+        save_audio(songs / f"{number}.wav", tone + 0.01 * torch.randn(RATE), RATE)
+    return EvaluationSettings(
+        str(songs), tmp_path / "out", num_samples=3, duration=0.8, max_windows=4, resamples=20, reconstruct=2,
+        test_share=0.4,
+    )  # fmt: skip
+
+
+def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, settings):
+    told = []
+    judges = Judges([Loudness()], score=lambda sound: {"valence_AP": 0.5})
+    results = evaluate_systems(model_dirs, settings, judges, told.append)
+    assert [each.name for each in results] == [
+        SONGS, "songs through the codes of teacher", "teacher", "student", NOISE,
+    ]  # fmt: skip
+    by_name = {each.name: each for each in results}
+    teacher = by_name["teacher"].numbers
+    assert {"frechet_distance_loudness", "kernel_distance_loudness", "quiet_fraction", "bits_per_code_2"} <= set(
+        teacher
+    )
+    assert teacher["valence_AP"].value == 0.5
+    assert "kernel_distance_loudness" not in by_name[SONGS].numbers
+    assert by_name[NOISE].numbers["kernel_distance_loudness"].value > 0
+    assert by_name["teacher"].vqvae == by_name["student"].vqvae
+    gaps = differences(results, "teacher", ["teacher", "student"])
+    assert set(gaps) == {"student"}
+    own = gaps["student"]["bits_per_code_0"]
+    assert own.value == pytest.approx(
+        by_name["student"].numbers["bits_per_code_0"].value - teacher["bits_per_code_0"].value
+    )
+    assert any("3 of 3 songs sampled" in line for line in told)
+
+    calls = Loudness.calls
+    again = evaluate_systems(model_dirs, settings, judges, told.append)
+    assert Loudness.calls == calls  # everything was kept
+    for one, other in zip(results, again, strict=True):
+        assert one.name == other.name
+        for name, estimate in one.numbers.items():
+            assert estimate.value == pytest.approx(other.numbers[name].value, nan_ok=True)
+
+
+def test_bits_of_another_vqvae_are_not_compared():
+    def some(value):
+        return Estimate(value, value - 1, value + 1, torch.tensor([value, value + 1]))
+
+    results = [
+        SetResult("a", 2, {"bits_per_code_0": some(1.0), "repetition": some(1.0)}, vqvae="x"),
+        SetResult("b", 2, {"bits_per_code_0": some(2.0), "repetition": some(3.0)}, vqvae="y"),
+    ]
+    gaps = differences(results, "a", ["a", "b"])
+    assert set(gaps["b"]) == {"repetition"}
+    assert gaps["b"]["repetition"].value == 2.0
+
+
+def test_too_few_or_too_short_songs_are_refused(settings):
+    judges = Judges([Loudness()])
+    judges.embeddings[0].window_samples = 2 * RATE
+    with pytest.raises(ValueError, match="`duration` must be at least 2 s, the window of loudness"):
+        real_songs(settings, judges)
+    judges.embeddings[0].window_samples = 800
+    with pytest.raises(ValueError, match="song"):
+        real_songs(EvaluationSettings(settings.songs, settings.output, duration=5.0), judges)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("num_samples", 1), ("duration", 0), ("duration", 0.3), ("resamples", 3), ("max_songs", 1)]
+)
+def test_settings_that_measure_nothing_are_refused(field, value, tmp_path):
+    with pytest.raises(ValueError, match=f"`{field}`"):
+        EvaluationSettings("songs", tmp_path, **{field: value})
+
+
+def test_a_mean_leaves_out_what_has_no_number():
+    found = mean_of(torch.tensor([1.0, float("nan"), 3.0]), 50, 0)
+    assert found.value == 2.0
+    assert found.low < 2 < found.high
+    assert math.isnan(mean_of(torch.tensor([float("nan")]), 50, 0).value)
+    assert side_by_side.mean_of(torch.tensor([2.0]), 50, 0).value == 2.0
