@@ -4,6 +4,7 @@
 #   make test    the fast tests; make test-slow and make test-gpu run the others
 #   make style   what a change must pass before it is committed
 #
+# TORCH=cpu installs torch's CPU build first, from TORCH_INDEX: much less to download, for a machine without a GPU.
 # PYTHON=python3.12 picks the interpreter that .venv is made of, PIP_ARGS is passed on to pip install.
 
 PYTHON ?= python3
@@ -11,7 +12,9 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 DURATION ?= 20
 SEED ?= 0
-SONG ?= song.wav
+SONG ?=
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +23,14 @@ CODE := src tests examples benchmarks
 # needs portaudio to build, so it is left out.
 SYNTHESISER := --no-deps "tinysoundfont>=0.3.6"
 
-.PHONY: help song test test-slow test-gpu style lint format types install install-dev hooks clean
+# Said before the installation where torch is not installed yet: how much comes, and the smaller way.
+define SAY_SIZE
+$(BIN)/python -c "import importlib.util as u; import sys; sys.exit(u.find_spec('torch') is not None)" && echo \
+"torch and what it needs are about 2.8 GB to download and 5.2 GB installed, GPU libraries included. On a machine \
+without a GPU, 'make $(or $(MAKECMDGOALS),install) TORCH=cpu' takes a small part of that." || true
+endef
+
+.PHONY: help torch-cpu song test test-slow test-gpu style lint format types install install-dev hooks clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -29,21 +39,26 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Stamps: an installation is repeated only when pyproject.toml or .venv changed.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+$(VENV)/.installed: pyproject.toml | $(BIN)/python $(if $(TORCH),torch-$(TORCH))
+	@$(SAY_SIZE)
 	$(BIN)/python -m pip install $(PIP_ARGS) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python $(if $(TORCH),torch-$(TORCH))
+	@$(SAY_SIZE)
 	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[dev,songs]"
 	$(BIN)/python -m pip install $(PIP_ARGS) $(SYNTHESISER)
 	@touch $@ $(VENV)/.installed
+
+torch-cpu: | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) --index-url $(TORCH_INDEX) "torch>=2.11,<2.12" "torchaudio>=2.11,<2.12"
 
 install: $(VENV)/.installed
 
 install-dev: $(VENV)/.installed-dev
 
 song: $(VENV)/.installed
-	$(BIN)/fast-jukebox generate --duration $(DURATION) --seed $(SEED) --output $(SONG)
+	$(BIN)/fast-jukebox generate --duration $(DURATION) --seed $(SEED) $(if $(SONG),--output $(SONG))
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,5 +1,7 @@
 import io
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -305,3 +307,16 @@ class TestEmbeddedDefault:
         vqvae = jukebox.model.vqvae
         noise = vqvae.decode(vqvae.encode(tone)) - tone
         assert 10 * torch.log10(tone.square().sum() / noise.square().sum()) > 10
+
+
+@pytest.mark.parametrize("given", ["https://example.com/song.wav", "a happy tune", (1600, np.zeros(3200, "float32"))])
+def test_what_is_no_recording_is_told_apart(pipe, given):
+    with pytest.raises(ValueError, match="`prompt` must be"):
+        pipe(given, duration=0.1)
+
+
+def test_the_default_model_comes_without_advice():
+    code = "import fast_jukebox; from transformers import pipeline; pipeline('fast-jukebox')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "not recommended" not in result.stderr
+    assert "No model was supplied" not in result.stderr

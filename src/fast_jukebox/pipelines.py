@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -199,6 +200,13 @@ class FastJukeboxPipeline(Pipeline):
     def _read_prompt(self, prompt: Recording, prompt_duration: float | None) -> Tensor:
         if prompt_duration is not None:
             check_duration("prompt_duration", prompt_duration)
+        if isinstance(prompt, str):
+            _check_recording(prompt)
+        if isinstance(prompt, tuple):
+            raise ValueError(
+                "`prompt` must be a path, a file's bytes, an array or a dict, got a tuple: of a rate and an array give "
+                '{"array": floats in [-1, 1], "sampling_rate": rate}'
+            )
         if isinstance(prompt, dict):
             misplaced = [name for name in _ARGUMENTS if name in prompt]
             if misplaced:
@@ -291,6 +299,17 @@ def _checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _check_recording(path: str) -> None:
+    """Raise a `ValueError` for an address or a text where the path of a recording is expected."""
+    if "://" in path:
+        raise ValueError(f"`prompt` must be a local recording, got the address {path!r}: download it first")
+    if not os.path.lexists(os.path.expanduser(path)):
+        raise ValueError(
+            f"`prompt` must be a recording, and there is no file {path!r}. Models of this package take no description in "
+            'words: say what is known of the song by `metadata={"artist": ..., "genre": ..., "lyrics": ...}`'
+        )
+
+
 def _is_hub_dataset(inputs: Any) -> bool:
     """Whether it is a data set of `datasets`, which need not be installed."""
     datasets = sys.modules.get("datasets")
@@ -327,6 +346,12 @@ def register_pipeline() -> None:
         default={"model": (str(default_model_path()), None)},
         type="audio",
     )
+    logging.getLogger("transformers.pipelines").addFilter(_names_no_default)
+
+
+def _names_no_default(record: logging.LogRecord) -> bool:
+    """False for transformers' advice to name a model, which the model inside the package does not need."""
+    return str(default_model_path()) not in record.getMessage()
 
 
 register_pipeline()
