@@ -305,7 +305,7 @@ def _check_recording(path: str) -> None:
         raise ValueError(f"`prompt` must be a local recording, got the address {path!r}: download it first")
     if not os.path.lexists(os.path.expanduser(path)):
         raise ValueError(
-            f"`prompt` must be a recording, and there is no file {path!r}. Models of this package take no description in "
+            f"`prompt` must be a recording, and there is no file {path!r}. No model here takes a description in "
             'words: say what is known of the song by `metadata={"artist": ..., "genre": ..., "lyrics": ...}`'
         )
 
