@@ -33,7 +33,7 @@ from benchmarks.musicgen import measure_musicgen
 from benchmarks.published import PublishedLoop
 from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_peak_memory, timed, wait, write_report
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
-from fast_jukebox.generation.windows import SCHEDULES, parallel_windows, sequential_windows
+from fast_jukebox.generation.windows import SCHEDULES, Layout, hop_of
 from fast_jukebox.pipelines import default_model_path
 from fast_jukebox.sampling.engine import ENGINES, make_step, sample_window, sampling_mode
 from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
@@ -121,8 +121,9 @@ def windows_of(config: FastJukeboxConfig, level: int, duration: float, schedule:
     length, ratio = codes // config.hop_lengths[level], prior.upper_ratio
     if schedule == "sequential" or not prior.has_upper_level:
         hop = PUBLISHED_HOPS[level] if config.num_levels == 3 else 0.5
-        return sequential_windows(level, length, prior.n_ctx, hop, ratio)
-    return parallel_windows(level, length, prior.n_ctx, 1 - OVERLAP, ratio)
+        return list(Layout(level, length, prior.n_ctx, hop_of(hop, prior.n_ctx, ratio)).windows())
+    hop = hop_of(1 - OVERLAP, prior.n_ctx, ratio)
+    return list(Layout(level, length, prior.n_ctx, hop, parallel=True).windows())
 
 
 def step_rows(args: argparse.Namespace, bandwidth: float) -> list[dict[str, Any]]:

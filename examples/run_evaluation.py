@@ -37,7 +37,8 @@ from tqdm.auto import tqdm
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
-from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.data.scanning import SongLimits
+from fast_jukebox.data.songs import load_songs
 from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
 from fast_jukebox.evaluation.notes import shortest_clip

@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from fast_jukebox.data.songs import AUDIO_SUFFIXES
+from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.data.valence import ValenceClips, ValenceSong, load_valence_songs, shared_groups
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_markdown, score_songs, valence_table
 from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel

@@ -14,9 +14,10 @@ from huggingface_hub import DatasetCard, HfApi
 from fast_jukebox import FastJukeboxPriorConfig, FastJukeboxVQVAE
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data import codes as codes_module
-from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes
-from fast_jukebox.data.push import check_codes, find_dataset, push_codes, push_songs, scan_fetched_songs
-from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, read_manifest
+from fast_jukebox.data.push import push_codes, push_songs
+from fast_jukebox.data.scanning import SongLimits, find_dataset, scan_fetched_songs
+from fast_jukebox.data.songs import load_songs
 from fast_jukebox.hub import HubError
 
 RATE = 1600
@@ -168,7 +169,7 @@ def test_codes_that_are_not_all_there_are_not_pushed_and_not_used(hub, codes):
         push_codes(codes, "ann/codes", license="mit")
     (codes / "codes.json").unlink()
     with pytest.raises(ValueError, match="holds no codes.json"):
-        check_codes(codes)
+        read_manifest(codes)
 
 
 def test_revisions_private_data_and_offline(hub, songs, codes, monkeypatch):

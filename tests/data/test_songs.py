@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.audio.io import load_audio, save_audio
-from fast_jukebox.data.songs import SongLimits, _assign_splits, load_songs, save_songs, scan_songs
+from fast_jukebox.data.scanning import SongLimits, scan_songs
+from fast_jukebox.data.songs import _assign_splits, load_songs, save_songs
 
 RATE = 8000
 

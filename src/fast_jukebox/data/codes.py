@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.labels import WindowLabels
+from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.windows import WindowSampler
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
@@ -100,8 +101,6 @@ def load_codes(
     """
     from datasets import load_dataset
 
-    from fast_jukebox.data.push import check_codes, find_dataset
-
     path = find_dataset(folder, revision=revision, token=token, local_files_only=local_files_only)
     shards = sorted(path.glob("*-*.parquet"))
     if not shards:
@@ -110,7 +109,7 @@ def load_codes(
     for shard in shards:
         files.setdefault(shard.name.rsplit("-", 1)[0], []).append(str(shard))
     if path != Path(folder) or (path / MANIFEST).is_file():
-        manifest = check_codes(path)
+        manifest = read_manifest(path)
         if vqvae is not None and manifest["vqvae"] != vqvae_fingerprint(vqvae):
             raise ValueError(
                 f"{folder} holds codes of another VQ-VAE than the one given: encode the songs with that one"
@@ -121,6 +120,29 @@ def load_codes(
         return load_dataset("parquet", data_files=files)
     # The cache stands beside the shards, so that a folder of codes is all there is to move or delete.
     return load_dataset("parquet", data_files=files, cache_dir=str(path / ".cache"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of codes, when all songs that it states are there.
+
+    Raises:
+        ValueError: there is no manifest, or songs are missing.
+    """
+    import pyarrow.parquet
+
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no {MANIFEST}, which `encode_songs` writes beside the codes")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for split, count in manifest["splits"].items():
+        shards = folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].parquet")
+        there = sum(pyarrow.parquet.read_metadata(shard).num_rows for shard in shards)
+        if there != count:
+            raise ValueError(
+                f"{folder} holds the codes of {there} songs of {split}, and its {MANIFEST} states {count}: let "
+                "`encode_songs` finish it, or fetch it again"
+            )
+    return manifest
 
 
 def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> DatasetDict:

@@ -1,7 +1,7 @@
-"""Songs and codes on the Hub: pushed in one commit with a card that states a licence, found by name.
+"""Songs and codes on the Hub: pushed in one commit with a card that states a licence, loaded by name.
 
 Songs go there as files beside a `metadata.jsonl` a split (the layout of an AudioFolder) or inside Parquet files, codes
-as [`encode_songs`][fast_jukebox.data.codes.encode_songs] wrote them. All is fetched before any of it is used.
+as [`encode_songs`][fast_jukebox.data.codes.encode_songs] wrote them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from huggingface_hub import snapshot_download
-
 from fast_jukebox.audio.io import audio_info
-from fast_jukebox.data import songs as folders
-from fast_jukebox.data.songs import AUDIO_SUFFIXES, METADATA_FILE, SongLimits, SongScan
-from fast_jukebox.hub import clear_hub_errors, dataset_card, push_files
+from fast_jukebox.data.codes import read_manifest
+from fast_jukebox.data.scanning import AUDIO_SUFFIXES, METADATA_FILE
+from fast_jukebox.data.songs import load_songs, save_songs
+from fast_jukebox.hub import dataset_card, push_files
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -27,75 +26,6 @@ if TYPE_CHECKING:
 CODES_FILE = re.compile(r"\w+(\.\w+)*-\d{5}\.parquet|codes\.json")
 _SOUND = rf"[^/]+({'|'.join(map(re.escape, AUDIO_SUFFIXES))})"
 SONGS_FILE = re.compile(rf"data/[^/]+\.parquet|\w+(\.\w+)*/(.*/)?({re.escape(METADATA_FILE)}|{_SOUND})")
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def find_dataset(
-    source: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """A folder as it is, or the folder that a data set of the Hub was fetched to.
-
-    Args:
-        source: a folder, or `"organisation/name"`.
-        revision: branch, tag or commit hash.
-        token: of the Hub; the one logged in with by default.
-        local_files_only: take it from the cache.
-
-    Raises:
-        FileNotFoundError: there is no such folder, and it cannot be a name.
-        HubError: there is no such data set or revision, no right to read it, no connection, or, offline, it is not
-            wholly in the cache.
-    """
-    if Path(source).is_dir():
-        return Path(source)
-    if not isinstance(source, str) or not _REPOSITORY.fullmatch(source):
-        raise FileNotFoundError(f"there is no folder {str(source)!r}")
-    with clear_hub_errors(source, revision, kind="dataset"):
-        return Path(
-            snapshot_download(
-                source, repo_type="dataset", revision=revision, token=token, local_files_only=local_files_only
-            )
-        )
-
-
-def scan_fetched_songs(folder: Path, limits: SongLimits, progress: bool = False) -> SongScan | None:
-    """Songs of a folder with a `metadata.jsonl` a split (`train/` and others), or of one that came from the Hub.
-
-    Returns:
-        As [`scan_songs`][fast_jukebox.data.songs.scan_songs], each row with its split where there are splits; None for
-        every other folder.
-    """
-    from tqdm.auto import tqdm
-
-    splits = {path.name: path for path in sorted(folder.iterdir()) if (path / METADATA_FILE).is_file()}
-    store = folder.parent.parent / "blobs"  # where the links of a folder in the client's cache lead to
-    fetched = folder.parent.name == "snapshots" and store.is_dir()
-    if (folder / METADATA_FILE).is_file() or not (fetched or "train" in splits):
-        splits = {}
-    if not splits and not fetched:
-        return None
-    scan = SongScan()
-    rows: list[tuple[Path, str, dict[str, Any]]] = []
-    for split, root in splits.items() or [("", folder)]:
-        facts = folders._read_metadata(root / METADATA_FILE)
-        names = {path.relative_to(root).as_posix() for path in folders._audio_files(root)}
-        given = {"split": split} if split else {}
-        rows += [(root, name, given | facts.get(name, {})) for name in sorted(names | set(facts))]
-    columns = sorted({key for _, _, facts in rows for key in facts} - set(folders._MEASURED))
-    for root, name, facts in tqdm(rows, desc="looking at songs", unit="song", disable=not progress):
-        try:
-            path = _inside(root, name, store.resolve() if fetched else root.resolve())
-            seconds, rate = folders._check_song(path, limits)
-        except (ValueError, OSError) as error:
-            scan.skipped[(root / name).relative_to(folder).as_posix()] = str(error)
-            continue
-        row = {"audio": str(path), "file_name": name, "duration": seconds, "sampling_rate": rate}
-        scan.songs.append(row | {column: facts.get(column) for column in columns})
-    return scan
 
 
 def push_songs(
@@ -144,7 +74,7 @@ def push_songs(
     if layout not in ("audiofolder", "parquet"):
         raise ValueError(f"`layout` must be 'audiofolder' or 'parquet', got {layout!r}")
     if isinstance(songs, str | os.PathLike):
-        songs = folders.load_songs(songs)
+        songs = load_songs(songs)
     patterns = {split: f"{split}/**" if layout == "audiofolder" else f"data/{split}-*.parquet" for split in songs}
     count = ", ".join(f"{split}: {len(rows)}" for split, rows in songs.items())
     hours = sum(sum(rows["duration"]) for rows in songs.values()) / 3600
@@ -172,7 +102,7 @@ def push_songs(
     if layout == "audiofolder":
         return push_files(files | dict(_audio_folder(songs)), repo_id, **options)
     with TemporaryDirectory() as directory:
-        written = folders.save_songs(songs, directory)
+        written = save_songs(songs, directory)
         return push_files(files | {f"data/{path.name}": path for path in written}, repo_id, **options)
 
 
@@ -217,7 +147,7 @@ def push_codes(
         HubError: no connection, no right to write.
     """
     folder = Path(folder)
-    manifest = check_codes(folder)
+    manifest = read_manifest(folder)
     shards = sorted(folder.glob("*-*.parquet"))
     made_with = f"`{vqvae}`" if vqvae else "a VQ-VAE of fast-jukebox"
     hops = ", ".join(map(str, manifest["hop_lengths"]))
@@ -252,29 +182,6 @@ def push_codes(
     )
 
 
-def check_codes(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder of codes, when all songs that it states are there.
-
-    Raises:
-        ValueError: there is no manifest, or songs are missing.
-    """
-    import pyarrow.parquet
-
-    path = folder / "codes.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no codes.json, which `encode_songs` writes beside the codes")
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for split, count in manifest["splits"].items():
-        shards = folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].parquet")
-        there = sum(pyarrow.parquet.read_metadata(shard).num_rows for shard in shards)
-        if there != count:
-            raise ValueError(
-                f"{folder} holds the codes of {there} songs of {split}, and its codes.json states {count}: let "
-                "`encode_songs` finish it, or fetch it again"
-            )
-    return manifest
-
-
 def _audio_folder(songs: Mapping[str, Any]) -> Iterator[tuple[str, Path | bytes]]:
     """Files by name: the songs, and a `metadata.jsonl` a split whose rows name them and state all that is known."""
     for split, rows in songs.items():
@@ -301,16 +208,3 @@ def _plain_name(name: str | None, index: int, data: Path | bytes) -> str:
         return stem
     suffix = data.suffix if isinstance(data, Path) else f".{audio_info(data).container.lower()}"
     return f"{stem}{suffix}"
-
-
-def _inside(root: Path, name: str, store: Path) -> Path:
-    """The path of a song, which must lie in the folder, or where the links of the client's cache lead."""
-    path = root.absolute() / name
-    target = path.resolve()
-    if ".." in PurePosixPath(name).parts or not (target.is_relative_to(root.resolve()) or target.is_relative_to(store)):
-        raise ValueError("leads out of the folder")
-    if not target.is_file():
-        raise ValueError("is named in the metadata but is not there")
-    if target.stat().st_size == 0:
-        raise ValueError("is empty")
-    return path

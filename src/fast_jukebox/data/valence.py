@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from fast_jukebox.audio.io import load_audio
-from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.data.scanning import SongLimits
+from fast_jukebox.data.songs import load_songs
 from fast_jukebox.models.valence import QUADRANTS, ValenceFeatureExtractor
 from fast_jukebox.models.valence.feature_extraction_valence import fit_frames
 

@@ -7,7 +7,7 @@ from fast_jukebox.generation.configuration import (
 )
 from fast_jukebox.generation.estimate import GenerationEstimate, LevelEstimate
 from fast_jukebox.generation.request import SongRequest
-from fast_jukebox.generation.windows import Window, parallel_windows, sequential_windows
+from fast_jukebox.generation.windows import Window
 
 __all__ = [
     "DEFAULT_DURATION",
@@ -17,6 +17,4 @@ __all__ = [
     "LevelEstimate",
     "SongRequest",
     "Window",
-    "parallel_windows",
-    "sequential_windows",
 ]

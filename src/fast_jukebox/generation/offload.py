@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from fast_jukebox.sampling.checks import check_device
 from fast_jukebox.sampling.engine import release_programs
-from fast_jukebox.sampling.memory import row_bytes
 
 HOMES = ("cpu", "disk")
 """Where the priors can live while they do not sample."""
@@ -157,22 +155,6 @@ def set_offload(
         model._visits = Visits(model, home, device, folder)
     elif device is not None:
         model.to(check_device(device))
-
-
-def offloaded_bytes(vqvae: nn.Module, priors: Sequence[Any], num_samples: int = 1) -> int:
-    """Bytes on the device at most while the priors visit it in turn: the VQ-VAE, the largest prior with what
-    `num_samples` of its windows hold. What a step and the decoder need for a moment comes on top.
-
-    Args:
-        vqvae: of the model; weights may be on the meta device.
-        priors: likewise.
-        num_samples: windows that are sampled at once.
-    """
-    return _bytes(vqvae) + max(_bytes(prior) + num_samples * row_bytes(prior, prior.config.n_ctx) for prior in priors)
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors_of(module).values())
 
 
 def _device_for(model: Any, device: torch.device | str | None) -> torch.device:

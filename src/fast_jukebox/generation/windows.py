@@ -198,64 +198,6 @@ def _share(name: str, fraction: float, whole: int, upper_ratio: int) -> int:
     return min(max(round(fraction * whole / upper_ratio), 1) * upper_ratio, whole)
 
 
-def check_length(length: int, given: int, upper_ratio: int) -> None:
-    """Raise a `ValueError` unless `length` is whole codes of the level above, and `given` within it."""
-    if length < 1 or length % upper_ratio:
-        raise ValueError(f"`length` must be a positive multiple of {upper_ratio} codes, got {length}")
-    if not 0 <= given <= length:
-        raise ValueError(f"`given` must be from 0 to the song's {length} codes, got {given}")
-
-
-def sequential_windows(
-    level: int, length: int, n_ctx: int, hop_fraction: float, upper_ratio: int = 1, given: int = 0
-) -> list[Window]:
-    """The windows of a level one after the other, as Jukebox samples them; see [`Layout`].
-
-    Args:
-        level: 0 is the bottom.
-        length: codes of the whole song at this level, a multiple of `upper_ratio`.
-        n_ctx: codes of the context, a multiple of `upper_ratio`.
-        hop_fraction: how much of a context lies between the starts of two windows, in (0, 1].
-        upper_ratio: codes that a code of the level above stands for; 1 at the top.
-        given: codes known at the song's beginning, from 0 to `length`.
-
-    Returns:
-        Windows in the order in which they are sampled. Together they sample each position from `given` to `length`
-        once, and a window's prompt was given or sampled by the windows before it.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-    hop = hop_of(hop_fraction, n_ctx, upper_ratio)
-    check_length(length, given, upper_ratio)
-    return list(Layout(level, length, n_ctx, hop, given).windows())
-
-
-def parallel_windows(
-    level: int, length: int, size: int, hop_fraction: float, upper_ratio: int = 1, given: int = 0
-) -> list[Window]:
-    """The windows of a level that do not wait for each other; see [`Layout`].
-
-    Args:
-        level: 0 is the bottom.
-        length: codes of the whole song at this level, a multiple of `upper_ratio`.
-        size: codes of a window, a multiple of `upper_ratio`.
-        hop_fraction: how much of a window lies between the starts of two, in (0, 1]; the rest is their overlap.
-        upper_ratio: codes that a code of the level above stands for; 1 at the top.
-        given: codes known at the song's beginning, from 0 to `length`.
-
-    Returns:
-        Windows in the order in which they are joined. Together they sample each position from `given` to `length` at
-        least once.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-    hop = hop_of(hop_fraction, size, upper_ratio)
-    check_length(length, given, upper_ratio)
-    return list(Layout(level, length, size, hop, given, parallel=True).windows())
-
-
 def sampled_codes(windows: Sequence[Window]) -> int:
     """How many codes a song's `windows` sample in all."""
     return sum(window.new_length for window in windows)

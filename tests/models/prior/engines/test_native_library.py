@@ -292,7 +292,7 @@ def drawn_config(rng):
     while True:
         blocks, patterns = rng.choice([1, 2, 3, 4, 8]), ["dense", "row", "column", "previous_row"]
         fields = dict(
-            level=0, blocks=blocks, n_ctx=blocks * rng.choice([1, 2, 3, 4, 9]),
+            level=0, num_rows=blocks, n_ctx=blocks * rng.choice([1, 2, 3, 4, 9]),
             codebook_size=rng.choice([1, 2, 15, 16, 17, 50]), hidden_size=rng.choice([1, 3, 12, 16, 17, 33, 100]),
             num_hidden_layers=rng.choice([1, 2, 4]), num_attention_heads=rng.choice([1, 1, 2, 3]),
             attention_ratio=rng.choice([0.25, 1.0, 1.5]), mlp_ratio=rng.choice([0.1, 1.0, 2.3]),

@@ -12,7 +12,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,11 +19,9 @@ from torch.nn import functional as F
 
 from fast_jukebox.models.prior.block import rows_for
 from fast_jukebox.models.prior.cache import Place
+from fast_jukebox.models.prior.conditioning import PriorConditioning
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
-
-if TYPE_CHECKING:
-    from fast_jukebox.models.prior.conditioning import PriorConditioning
-    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 
 GRAPH_LAYERS = 4096
 """Layers that a recorded row of steps goes through at most, all steps counted: recording takes time and memory."""
@@ -50,7 +47,7 @@ class DeviceProgram(ABC):
     cursor: Tensor
     """int64 (1,), its index into `uniform`, `told` and `codes`"""
 
-    def __init__(self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings) -> None:
+    def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings) -> None:
         config = prior.config
         self.batch_size = batch_size
         self.settings = settings
@@ -85,7 +82,7 @@ class DeviceProgram(ABC):
         """Rows that a step computes with, those of the songs first."""
 
     @abstractmethod
-    def _setup(self, prior: FastJukeboxPrior) -> None:
+    def _setup(self, prior: EnginePrior) -> None:
         """Make what the steps need, `position` and `cursor` with it; called once, after everything else is there."""
 
     @abstractmethod
@@ -186,9 +183,7 @@ class StaticProgram(DeviceProgram):
             first step.
     """
 
-    def __init__(
-        self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, compiled: bool = False
-    ) -> None:
+    def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings, compiled: bool = False) -> None:
         # No bound method: a program that nobody holds must give back its memory at once, not when garbage is next
         # collected.
         self._step: Callable[[StaticProgram], None] = _compiled_step() if compiled else StaticProgram.step
@@ -201,7 +196,7 @@ class StaticProgram(DeviceProgram):
     def _rows(self, device: torch.device) -> int:
         return rows_for(self.batch_size, device)
 
-    def _setup(self, prior: FastJukeboxPrior) -> None:
+    def _setup(self, prior: EnginePrior) -> None:
         self.position = torch.zeros(1, dtype=torch.int64, device=self.positions.device)
         self.cursor = torch.zeros_like(self.position)
 

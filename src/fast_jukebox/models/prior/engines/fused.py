@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS
 from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceProgram
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.block import PriorBlock
-    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 
 FEW_ROWS = 4
 """Up to so many songs each weight is multiplied with every row as it is read; more go through the tensor cores."""
@@ -94,7 +94,7 @@ def interpreted() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def unsupported(prior: FastJukeboxPrior) -> str | None:
+def unsupported(prior: EnginePrior) -> str | None:
     """Why a prior cannot be stepped by these kernels, or None if it can."""
     weight = prior.position_embedding
     if importlib.util.find_spec("triton") is None:
@@ -124,7 +124,7 @@ class FusedProgram(DeviceProgram):
 
     def __init__(
         self,
-        prior: FastJukeboxPrior,
+        prior: EnginePrior,
         batch_size: int,
         settings: SamplingSettings,
         splits: int | None = None,
@@ -139,7 +139,7 @@ class FusedProgram(DeviceProgram):
     def _rows(self, device: torch.device) -> int:
         return self.batch_size
 
-    def _setup(self, prior: FastJukeboxPrior) -> None:
+    def _setup(self, prior: EnginePrior) -> None:
         config, songs = prior.config, self.batch_size
         like = self.positions
         self._pdl = _can_overlap(like.device) if self._overlap is None else self._overlap

@@ -10,20 +10,18 @@ from __future__ import annotations
 import ctypes
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.attention import ColumnPattern, DensePattern, PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.conditioning import PriorConditioning
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
 from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern, LyricPrefixPattern
 from fast_jukebox.sampling.filtering import SamplingSettings
-
-if TYPE_CHECKING:
-    from fast_jukebox.models.prior.conditioning import PriorConditioning
-    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 
 # Outputs of a weight lie side by side in panels of so many; as in the source.
 LANES = 16
@@ -35,7 +33,7 @@ CHUNK = 24
 _PATTERNS = (DensePattern, RowPattern, ColumnPattern, PreviousRowPattern, LyricPrefixPattern, LyricCrossPattern)
 
 
-def unsupported(prior: FastJukeboxPrior) -> str | None:
+def unsupported(prior: EnginePrior) -> str | None:
     """Why a prior cannot be stepped by the compiled source, or None if it can."""
     weight = prior.position_embedding
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
@@ -60,7 +58,7 @@ class NativeProgram:
         ValueError: the prior is not one that it can step.
     """
 
-    def __init__(self, prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, threads: int = 1) -> None:
+    def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings, threads: int = 1) -> None:
         reason = unsupported(prior)
         if reason is not None:
             raise ValueError(f"`engine` 'native' cannot sample this prior: {reason}")

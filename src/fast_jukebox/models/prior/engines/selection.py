@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
 from fast_jukebox.models.prior.engines.fused import FusedProgram
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.engines.native import NativeProgram, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.engine import Program
 from fast_jukebox.sampling.filtering import SamplingSettings
-
-if TYPE_CHECKING:
-    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +22,7 @@ quicker with all threads at work on each product.
 _told: set[str] = set()
 
 
-def choose_engine(prior: FastJukeboxPrior) -> str:
+def choose_engine(prior: EnginePrior) -> str:
     """What `engine="auto"` means for a prior: `"graph"` on a GPU, `"native"` on a CPU with a C compiler for priors
     in float32 up to `NATIVE_WIDEST`, else `"eager"`. The batch has no say, so that the codes do not depend on it.
     """
@@ -45,7 +42,7 @@ def choose_engine(prior: FastJukeboxPrior) -> str:
 
 
 def new_program(
-    prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
+    prior: EnginePrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
 ) -> Program | None:
     """A program that samples windows of the prior, or None where the plain step is meant.
 
