@@ -52,3 +52,25 @@ def test_unlike_embeddings_and_unknown_measures_are_refused():
         compare_sets(some_set(3), some_set(3, version="2"))
     with pytest.raises(ValueError, match="`measures` must be .*, got 'loudness'"):
         compare_sets(some_set(3), some_set(3), measures=("loudness",))
+
+
+def test_musicnn_hears_more_noise_as_a_larger_distance_and_other_music_as_none():
+    from fast_jukebox.evaluation.controls import random_notes
+    from fast_jukebox.evaluation.embeddings import embed_songs
+    from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
+
+    def songs(seeds):
+        return [random_notes(3, 16000, seed, pitch_classes=(0, 2, 4, 5, 7, 9, 11)) for seed in seeds]
+
+    network = MusicnnEmbedding("musicnn_msd")
+    reference = embed_songs(network, songs(range(6)), sampling_rate=16000)
+    others, noise = songs(range(10, 14)), torch.randn(4, 48000)
+    ladder = []
+    for decibels in (-60, -25, -12, 0):
+        rms = [song.square().mean().sqrt() * 10 ** (decibels / 20) for song in others]
+        noisy = [song + level * hiss for song, level, hiss in zip(others, rms, noise, strict=True)]
+        found = compare_sets(embed_songs(network, noisy, sampling_rate=16000), reference, resamples=20)
+        ladder.append([found[f"{name}_musicnn_msd"].estimate.value for name in ("kernel_distance", "tag_divergence")])
+    for column in zip(*ladder, strict=True):
+        assert list(column) == sorted(column)
+        assert column[3] > 5 * max(column[0], 0.01)

@@ -41,7 +41,14 @@ def test_it_trains_evaluates_and_writes_a_card(trainer, tmp_path):
     trainer.create_model_card()
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "Its labels: a test." in card
-    assert "music-emotion" in card
+    assert "pipeline_tag: audio-classification" in card
+    assert "ValenceJudge.from_pretrained" in card
+    assert "not what a listener feels" in card
+    trainer.model.config.held_out = {"roc_auc": 0.625, "songs": 7, "held_out_by": "artist"}
+    trainer.create_model_card()
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| roc auc |  | 0.625 |" in card
+    assert "7 held-out songs, apart by artist" in card
 
 
 def test_clips_and_labels_are_mixed_in_training_alone(trainer, monkeypatch):

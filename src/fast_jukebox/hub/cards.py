@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ from fast_jukebox import FastJukeboxPrior
 
 prior = FastJukeboxPrior.from_pretrained("{name}")
 codes = prior.generate(batch_size=1, seed=0)""",
+    "valence": """\
+from fast_jukebox.evaluation.valence import ValenceJudge
+
+judge = ValenceJudge.from_pretrained("{name}")
+judge.score("song.wav")  # probabilities (4,): AP, DP, AU, DU""",
 }
 
 DEFAULT_LIMITS = (
@@ -50,6 +56,30 @@ DEFAULT_LIMITS = (
     "training music; compare before you publish. Every song is generated: say so where listeners could take it for a "
     "recording."
 )
+
+VALENCE_LIMITS = (
+    "It says how music like its training songs was labelled, not what a listener feels. Of other instruments, styles "
+    "and recordings it may know nothing: read the figures of each axis on held-out songs, where 0.5 is chance, before "
+    "any of its numbers."
+)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the Hub calls a kind of model: pipeline tag, name, tags."""
+
+    pipeline_tag: str
+    name: str
+    tags: tuple[str, ...]
+    limits: str
+
+
+_MUSIC = _Task(PIPELINE_TAG, "Music generation", TAGS, DEFAULT_LIMITS)
+_TASKS = {
+    "valence": _Task(
+        "audio-classification", "Emotional valence", ("fast-jukebox", "music", "music-emotion"), VALENCE_LIMITS
+    )
+}
 
 
 def model_card(
@@ -65,7 +95,7 @@ def model_card(
     license_name: str | None = None,
     license_link: str | None = None,
     license_text: str | None = None,
-    limits: str = DEFAULT_LIMITS,
+    limits: str | None = None,
     figures_note: str = "",
     evaluated_on: str = "held-out songs",
     picture: str | None = None,
@@ -85,11 +115,11 @@ def model_card(
             `license_link`.
         datasets: the Hub's names of what it was trained on.
         base_model: the teacher of a student, or the model that was trained further.
-        kind: `"model"`, `"vqvae"` or `"prior"`: picks the example.
+        kind: `"model"`, `"vqvae"`, `"prior"` or `"valence"`: picks the example, the task and the limits.
         license_name: of a license that is `"other"`.
         license_link: to it.
         license_text: what the card says of weights and outputs, Markdown; a sentence by default.
-        limits: what it cannot do, Markdown.
+        limits: what it cannot do, Markdown; that of the kind by default.
         figures_note: how the figures were measured, Markdown.
         evaluated_on: name of the data that the figures were measured on.
         picture: file name, beside the card, of a picture.
@@ -103,18 +133,18 @@ def model_card(
     if kind not in USAGE:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, USAGE))}, got {kind!r}")
     license = _checked_license(license, license_name, license_link)
-    figures = figures or {}
+    figures, task = figures or {}, _TASKS.get(kind, _MUSIC)
     card_data = ModelCardData(
         license=license,
         license_name=license_name,
         license_link=license_link,
         library_name=LIBRARY_NAME,
-        pipeline_tag=PIPELINE_TAG,
-        tags=list(dict.fromkeys([*TAGS, *tags])),
+        pipeline_tag=task.pipeline_tag,
+        tags=list(dict.fromkeys([*task.tags, *tags])),
         datasets=list(datasets) or None,
         base_model=base_model,
         model_name=name,
-        eval_results=eval_results(figures, datasets[0] if datasets else "audio", evaluated_on) or None,
+        eval_results=eval_results(figures, datasets[0] if datasets else "audio", evaluated_on, kind) or None,
     )
     card = ModelCard.from_template(
         card_data,
@@ -125,7 +155,7 @@ def model_card(
         usage=(usage or USAGE[kind].format(name=name)).strip(),
         rows=[(_cell(group), _cell(what), _cell(_formatted(value))) for group, what, value in _flat(figures)],
         figures_note=figures_note.strip(),
-        limits=limits.strip(),
+        limits=(limits or task.limits).strip(),
         license_text=(license_text or _license_text(license, license_name, license_link, base_model)).strip(),
         picture=picture,
         picture_caption=picture_caption,
@@ -181,12 +211,13 @@ def save_card(card: RepoCard, path: Path) -> Path:
     return path
 
 
-def eval_results(figures: Figures, dataset_type: str, dataset_name: str) -> list[EvalResult]:
+def eval_results(figures: Figures, dataset_type: str, dataset_name: str, kind: str = "model") -> list[EvalResult]:
     """Entries of a card's `model-index`, one for each figure that is a finite number."""
+    task = _TASKS.get(kind, _MUSIC)
     return [
         EvalResult(
-            task_type=PIPELINE_TAG,
-            task_name="Music generation",
+            task_type=task.pipeline_tag,
+            task_name=task.name,
             dataset_type=dataset_type,
             dataset_name=dataset_name,
             metric_type=re.sub(r"[^a-z0-9]+", "_", f"{group} {what}".lower()).strip("_"),

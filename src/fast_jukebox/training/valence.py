@@ -31,7 +31,7 @@ class ValenceTrainer(FastJukeboxTrainer):
     """A [`FastJukeboxTrainer`] with mixup; it evaluates ROC-AUC, PR-AUC, both axes and calibration."""
 
     args: ValenceTrainingArguments
-    card_tags = ("music-emotion", "audio-classification")
+    card_kind = "valence"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("compute_metrics", valence_metrics)
@@ -43,10 +43,19 @@ class ValenceTrainer(FastJukeboxTrainer):
         """See [`FastJukeboxTrainer.describe`]."""
         labels = self.accelerator.unwrap_model(self.model).config.labels_from
         source = f" Its labels: {labels}." if labels else ""
+        stated = self.accelerator.unwrap_model(self.model).config.held_out
+        if stated:
+            source += f" Its figures are of {stated['songs']} held-out songs, apart by {stated['held_out_by']}."
         return (
             "A classifier of emotional valence after Sukhavasi and Adapa (2019): activated or deactivated, pleasant or "
             f"unpleasant ({', '.join(QUADRANTS)}).{source}"
         )
+
+    def last_figures(self) -> dict[str, float]:
+        """The figures on held-out songs that the configuration states, else the last evaluation's."""
+        stated = self.accelerator.unwrap_model(self.model).config.held_out or {}
+        held_out = {name.replace("_", " "): value for name, value in stated.items() if isinstance(value, float)}
+        return held_out or super().last_figures()
 
     def compute_loss(
         self,
