@@ -152,6 +152,14 @@ def main(arguments: list[str] | None = None) -> Path:
     trainings.start()  # the priors are compiled while the first songs are played
     try:
         encode_songs(output, scores, vqvae.to(device), args, begin + args.song_fraction * (end - begin), began)
+    except BaseException as error:
+        # What is encoded can be trained on, unless there is nothing yet or it is a person who ends this.
+        if not isinstance(error, Exception) or not list((output / "codes").glob("*/train-*.parquet")):
+            stop.set()
+            trainings.join()
+            raise
+        say(began, f"encoding ended early: {type(error).__name__}: {error}")
+    try:
         trainings.join()
     except BaseException:
         stop.set()
