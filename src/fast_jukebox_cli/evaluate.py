@@ -65,10 +65,10 @@ def evaluate(
         None if clap is None else Clap.from_pretrained(clap, where),
         None if valence is None else ValenceJudge.from_pretrained(valence, where),
     )
-    reference, _ = real_songs(chosen, judges)
-    results = evaluate_systems(systems, chosen, judges, lambda line: typer.echo(line, err=True))
+    songs = real_songs(chosen, judges)
+    results = evaluate_systems(systems, chosen, judges, songs, lambda line: typer.echo(line, err=True))
     command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, chosen)])
-    song = reference[0] if pictures else None
+    song = songs[0][0] if pictures else None
     return write_report(results, chosen, systems, command, song=song, dataset=dataset, cards=cards)
 
 

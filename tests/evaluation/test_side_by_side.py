@@ -37,6 +37,14 @@ class Loudness:
         return torch.stack([windows.abs().mean(dim=2), windows.abs().amax(dim=2), bright], dim=2)
 
 
+class Scorer:
+    version, value = "1", 0.5
+
+    def __call__(self, sound, duration=None):
+        assert duration == 0.8
+        return {"valence_AP": self.value}
+
+
 @pytest.fixture
 def model_dirs(tiny_config, tmp_path):
     """Two whole models of 8 kHz with the same VQ-VAE."""
@@ -71,8 +79,9 @@ def settings(tmp_path):
 
 def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, settings):
     told = []
-    judges = Judges([Loudness()], score=lambda sound: {"valence_AP": 0.5})
-    results = evaluate_systems(model_dirs, settings, judges, told.append)
+    judges = Judges([Loudness()], scorer=Scorer())
+    songs = real_songs(settings, judges)
+    results = evaluate_systems(model_dirs, settings, judges, songs, told.append)
     assert [each.name for each in results] == [
         SONGS, "songs through the codes of teacher", "teacher", "student", NOISE,
     ]  # fmt: skip
@@ -94,8 +103,11 @@ def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, 
     assert any("3 of 3 songs sampled" in line for line in told)
 
     calls = Loudness.calls
-    again = evaluate_systems(model_dirs, settings, judges, told.append)
+    again = evaluate_systems(model_dirs, settings, judges, songs, told.append)
     assert Loudness.calls == calls  # everything was kept
+    judges.scorer.version, judges.scorer.value = "2", 0.75
+    other = evaluate_systems(model_dirs, settings, judges, songs, told.append)
+    assert other[2].numbers["valence_AP"].value == 0.75
     for one, other in zip(results, again, strict=True):
         assert one.name == other.name
         for name, estimate in one.numbers.items():

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.evaluation.distance import Estimate, bootstrap
-from fast_jukebox.evaluation.embeddings import Sound, model_slug, read_sound, weights_digest
+from fast_jukebox.evaluation.embeddings import EmbeddingSet, Sound, embed_songs, model_slug, weights_digest
 from fast_jukebox.hub import clear_hub_errors
 
 if TYPE_CHECKING:
@@ -136,10 +135,20 @@ def clap_score(
         raise ValueError(f"`texts` must be one for each of the sounds, got {len(texts)} for {len(sounds)}")
     if any(not text.strip() for text in texts):
         raise ValueError("`texts` must not be empty, got one of no words")
-    wanted = clap.embed_texts(texts)
-    cosines = np.empty(len(sounds))
-    for index, sound in enumerate(sounds):
-        audio = read_sound(sound, clap.sampling_rate, sampling_rate, duration)
-        cosines[index] = float((clap(audio[None])[0] @ wanted[index]).mean())
-    values = torch.from_numpy(cosines)
-    return bootstrap(lambda weights: float(weights @ values / weights.sum()), range(len(sounds)), resamples, seed)
+    found = embed_songs(clap, sounds, sampling_rate=sampling_rate, duration=duration)
+    return mean_cosine(found, clap.embed_texts(texts), resamples, seed)
+
+
+def mean_cosine(found: EmbeddingSet, texts: Tensor, resamples: int = 200, seed: int = 0) -> Estimate:
+    """Mean cosine of songs and their texts, each song's windows averaged, with an interval over the songs.
+
+    Args:
+        found: the songs' embeddings by CLAP, of length 1.
+        texts: (songs, D) theirs, of length 1.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    cosines = (found.windows * texts[found.songs]).sum(dim=1).double()
+    windows = torch.bincount(found.songs, minlength=len(texts))
+    values = torch.zeros(len(texts), dtype=torch.float64).index_add_(0, found.songs, cosines) / windows
+    return bootstrap(lambda weights: float(weights @ values / weights.sum()), range(len(texts)), resamples, seed)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from fast_jukebox.audio.io import audio_info, save_audio
 from fast_jukebox.data.songs import SongLimits, load_songs
-from fast_jukebox.evaluation.clap import Clap, clap_score
+from fast_jukebox.evaluation.clap import Clap, mean_cosine
 from fast_jukebox.evaluation.comparison import Comparison, compare_sets
 from fast_jukebox.evaluation.controls import white_noise
 from fast_jukebox.evaluation.distance import Estimate, bootstrap
@@ -108,6 +108,20 @@ class SetResult:
     parameters: int | None = None
 
 
+class SongScorer(Protocol):
+    """Anything that gives a song numbers by name, such as an emotional valence.
+
+    Attributes:
+        version: of its weights: numbers of another version are not taken for its own.
+    """
+
+    version: str
+
+    def __call__(self, sound: Sound, duration: float | None = None) -> Mapping[str, float]:
+        """Numbers of a file's first seconds; NaN for what it does not have."""
+        ...
+
+
 @dataclass
 class Judges:
     """The networks that listen.
@@ -115,16 +129,20 @@ class Judges:
     Attributes:
         embeddings: for the distances.
         clap: for the CLAP score.
-        score: further numbers of one file by name, such as an emotional valence; an empty dictionary where it has none.
+        scorer: gives further numbers of each song.
     """
 
     embeddings: Sequence[AudioEmbedding]
     clap: Clap | None = None
-    score: Callable[[Path | Sound], Mapping[str, float]] | None = None
+    scorer: SongScorer | None = None
 
 
 def evaluate_systems(
-    systems: Sequence[System], settings: EvaluationSettings, judges: Judges, progress: Progress = print
+    systems: Sequence[System],
+    settings: EvaluationSettings,
+    judges: Judges,
+    songs: tuple[Sequence[Sound], Sequence[Sound]],
+    progress: Progress = print,
 ) -> list[SetResult]:
     """Sample each system alike, and measure samples, real songs, reconstructions and noise.
 
@@ -135,15 +153,16 @@ def evaluate_systems(
         systems: the models.
         settings: how.
         judges: the networks.
+        songs: real songs and those of them that are held out, as [`real_songs`] gives them.
         progress: told in one line what is done.
 
     Returns:
         The real songs, each VQ-VAE's reconstructions of them, each system, and white noise.
 
     Raises:
-        ValueError: too few songs, songs that are shorter than a window, or an output of another evaluation.
+        ValueError: an output that holds songs that were sampled otherwise.
     """
-    reference, held_out = real_songs(settings, judges)
+    reference, held_out = songs
     progress(f"{len(reference)} real songs to compare with, {len(held_out)} of them held out")
     songs_key = songs_digest(reference, settings.duration)
     real = _measured(SONGS, reference, f"songs-{songs_key}", settings, judges, progress)
@@ -169,9 +188,10 @@ def evaluate_systems(
         measured.result.vqvae = facts.vqvae
         measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
         key = f"bits-{songs_digest(held_out, settings.duration)}-{settings.max_windows}"
-        bits = _kept_bits(folder / f"{key}.json", partial(_predict, model, held_out, settings))
-        for level, own in enumerate(bits):
-            measured.result.numbers[f"bits_per_code_{level}"] = own.estimate(settings.resamples, settings.seed)
+        levels = _kept(folder / f"{key}.json", partial(_predict, model, held_out, settings))
+        for level, own in enumerate(levels):
+            bits = SongBits(*(torch.tensor(own[part], dtype=torch.float64) for part in ("bits", "codes")))
+            measured.result.numbers[f"bits_per_code_{level}"] = bits.estimate(settings.resamples, settings.seed)
         progress(f"{system.name}: predicted the held-out songs")
         sets.append(measured)
         del model
@@ -235,7 +255,9 @@ def songs_digest(sounds: Sequence[Sound], duration: float) -> str:
     digest = hashlib.sha256(f"{duration}".encode())
     for number, sound in enumerate(sounds):
         info = audio_info(sound)
-        digest.update(f"{Path(sound_name(sound, number)).name} {info.frames} {info.sampling_rate}".encode())
+        name = sound_name(sound, number)
+        size = Path(name).stat().st_size if Path(name).is_file() else info.frames
+        digest.update(f"{Path(name).name} {size} {info.frames} {info.sampling_rate}".encode())
     return digest.hexdigest()[:8]
 
 
@@ -251,27 +273,58 @@ def _measured(
     """Everything that can be said of a set of songs by itself; embeddings and numbers of each song are kept."""
     folder = settings.output / key
     folder.mkdir(parents=True, exist_ok=True)
-    embeddings = []
-    for network in judges.embeddings:
-        path = folder / f"{network.name}-{network.version}-{len(sounds)}.safetensors"
-        if path.is_file():
-            embeddings.append(EmbeddingSet.load(path))
-            continue
-        embeddings.append(embed_songs(network, sounds, duration=settings.duration, progress=True))
-        embeddings[-1].save(path)
-        progress(f"{name}: heard by {network.name}")
     result = SetResult(name, len(sounds))
-    rows = _kept_rows(folder / f"songs-{len(sounds)}.json", sounds, settings, judges)
-    for number in rows[0] if rows else ():
-        values = torch.tensor([row.get(number, math.nan) for row in rows], dtype=torch.float64)
+    rows = _kept(folder / f"metrics-{len(sounds)}.json", lambda: [_metrics(sound, settings) for sound in sounds])
+    scorer = judges.scorer
+    if scorer is not None:
+        path = folder / f"scores-{scorer.version}-{len(sounds)}.json"
+        scores = _kept(path, lambda: [dict(scorer(sound, settings.duration)) for sound in sounds])
+        rows = [row | score for row, score in zip(rows, scores, strict=True)]
+    for number in rows[0]:
+        values = torch.tensor([row[number] for row in rows], dtype=torch.float64)
         result.numbers[number] = mean_of(values, settings.resamples, settings.seed)
+    embeddings = [_heard(network, name, sounds, folder, settings, progress) for network in judges.embeddings]
     if judges.clap is not None and settings.text:
-        score = clap_score(
-            judges.clap, sounds, settings.text, duration=settings.duration, resamples=settings.resamples,
-            seed=settings.seed,
-        )  # fmt: skip
+        found = _heard(judges.clap, name, sounds, folder, settings, progress)
+        texts = judges.clap.embed_texts([settings.text]).expand(len(sounds), -1)
+        score = mean_cosine(found, texts, settings.resamples, settings.seed)
         result.numbers[f"{judges.clap.name}_score"] = score
     return _Measured(result, embeddings)
+
+
+def _heard(
+    network: AudioEmbedding,
+    name: str,
+    sounds: Sequence[Sound],
+    folder: Path,
+    settings: EvaluationSettings,
+    progress: Progress,
+) -> EmbeddingSet:
+    """A set's embeddings, read where they are kept."""
+    path = folder / f"{network.name}-{network.version}-{len(sounds)}.safetensors"
+    if path.is_file():
+        return EmbeddingSet.load(path)
+    found = embed_songs(network, sounds, duration=settings.duration, progress=True)
+    found.save(path)
+    progress(f"{name}: heard by {network.name}")
+    return found
+
+
+def _metrics(sound: Sound, settings: EvaluationSettings) -> dict[str, float]:
+    rate = audio_info(sound).sampling_rate
+    if rate < LOWEST_RATE:
+        return {}
+    metrics = asdict(measure_song(read_sound(sound, rate, duration=settings.duration), rate))
+    return {name: float(metrics[name]) for name in METRICS}
+
+
+def _kept(path: Path, measure: Callable[[], list[Any]]) -> list[Any]:
+    """What is kept in a JSON file, measured and kept where it is not there."""
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    found = measure()
+    write_file(path, json.dumps(found))
+    return found
 
 
 def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
@@ -282,43 +335,11 @@ def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
     return bootstrap(lambda weights: float(weights @ kept / weights.sum()), range(len(kept)), resamples, seed)
 
 
-def _kept_rows(
-    path: Path, sounds: Sequence[Sound], settings: EvaluationSettings, judges: Judges
-) -> list[dict[str, float]]:
-    """Numbers of each song, read where they are kept or else measured."""
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if judges.score is None or all("scored" in row for row in kept):
-            return [{name: value for name, value in row.items() if name != "scored"} for row in kept]
-    rows = []
-    for sound in sounds:
-        rate = audio_info(sound).sampling_rate
-        row = {}
-        if rate >= LOWEST_RATE:
-            metrics = asdict(measure_song(read_sound(sound, rate, duration=settings.duration), rate))
-            row = {name: float(metrics[name]) for name in METRICS}
-        if judges.score is not None:
-            row |= {"scored": 1.0, **judges.score(sound)}
-        rows.append(row)
-    write_file(path, json.dumps(rows))
-    return [{name: value for name, value in row.items() if name != "scored"} for row in rows]
-
-
-def _kept_bits(path: Path, measure: Callable[[], list[SongBits]]) -> list[SongBits]:
-    if path.is_file():
-        levels = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            SongBits(*(torch.tensor(own[name], dtype=torch.float64) for name in ("bits", "codes"))) for own in levels
-        ]
-    found = measure()
-    write_file(path, json.dumps([{"bits": own.bits.tolist(), "codes": own.codes.tolist()} for own in found]))
-    return found
-
-
-def _predict(model: FastJukeboxModel, sounds: Sequence[Sound], settings: EvaluationSettings) -> list[SongBits]:
-    return song_bits(
+def _predict(model: FastJukeboxModel, sounds: Sequence[Sound], settings: EvaluationSettings) -> list[Any]:
+    found = song_bits(
         model, sounds, duration=settings.duration, max_windows=settings.max_windows, batch_size=settings.batch_size
     )
+    return [{"bits": own.bits.tolist(), "codes": own.codes.tolist()} for own in found]
 
 
 def _noise(settings: EvaluationSettings) -> list[Path]:

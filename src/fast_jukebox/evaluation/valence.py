@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.audio.io import load_audio
 from fast_jukebox.evaluation.distance import Estimate, bootstrap
-from fast_jukebox.evaluation.embeddings import Sound, read_sound
+from fast_jukebox.evaluation.embeddings import Sound, read_sound, weights_digest
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.models.valence import QUADRANTS, ValenceConfig, ValenceFeatureExtractor, ValenceModel
 from fast_jukebox.models.valence.classification import confusion
@@ -35,7 +34,7 @@ class ValenceJudge:
         self, model: ValenceModel, extractor: ValenceFeatureExtractor, device: str | torch.device = "cpu"
     ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
-        self.extractor = extractor
+        self.extractor, self.version = extractor, weights_digest(model)
         if extractor.num_frames % model.config.slice_frames:
             raise ValueError(
                 f"`num_frames` of the extractor must be a multiple of the model's `slice_frames` "
@@ -94,9 +93,9 @@ class ValenceJudge:
         """[`ValenceJudge.probabilities`] of a file or of samples (T,) at `sampling_rate`."""
         return self.probabilities(read_sound(sound, self.extractor.sampling_rate, sampling_rate, duration))
 
-    def __call__(self, sound: Sound) -> dict[str, float]:
-        """`valence_AP` and so on of a file; NaN for one that is silent."""
-        audio = load_audio(sound, self.extractor.sampling_rate)
+    def __call__(self, sound: Sound, duration: float | None = None) -> dict[str, float]:
+        """`valence_AP` and so on of a file's first seconds; NaN for silence."""
+        audio = read_sound(sound, self.extractor.sampling_rate, duration=duration)
         is_silent = not float(audio.abs().max()) >= SILENCE
         values = [math.nan] * len(QUADRANTS) if is_silent else self.probabilities(audio).tolist()
         return {f"valence_{name}": value for name, value in zip(QUADRANTS, values, strict=True)}
