@@ -48,7 +48,7 @@ from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
 from fast_jukebox.evaluation.report import TEACHER_FIGURES
 from fast_jukebox.hub import push_folder, write_model_card
-from fast_jukebox.models.loading import level_name
+from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.training.arguments import parse_arguments
 
 RESULT = "distillation.json"
@@ -197,7 +197,9 @@ def write_student(model_args: ModelArguments, args: DistillationArguments) -> di
         folder = level_folder(args.output_dir, level)
         source: str | Path = model_args.teacher
         if (folder / RESULT).is_file():
-            results[level_name(level, num_levels)] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            results[level_name(level, num_levels, numbered=True)] = json.loads(
+                (folder / RESULT).read_text(encoding="utf-8")
+            )
             source = folder
         priors.append(FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32))
     results = dict(reversed(results.items()))
@@ -216,7 +218,7 @@ def write_card(
     """Write the student's card from what each level left behind."""
     is_local = os.path.isdir(model_args.teacher)
     teacher_name = args.teacher_name or args.hub_base_model or (None if is_local else model_args.teacher)
-    named = [f"{level_name(level, len(depths))}: {depth} layers" for level, depth in enumerate(depths)]
+    named = [f"{level_name(level, len(depths), numbered=True)}: {depth} layers" for level, depth in enumerate(depths)]
     taught = "; ".join(f"{name} from one of {result['teacher_layers']}" for name, result in results.items())
     description = (
         "Raw-audio music from a hierarchical VQ-VAE and a sparse transformer a level "

@@ -20,7 +20,8 @@ from typing import Any
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.evaluation.seams import seam_figures
 from fast_jukebox.pipelines import default_model_path
-from fast_jukebox.sampling.progress import ProgressBars, level_name
+from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 
 

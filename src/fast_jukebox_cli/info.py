@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
-from fast_jukebox.sampling.progress import level_name
+from fast_jukebox.sampling.checks import level_name
 
 
 def description(name: str) -> list[Any]:

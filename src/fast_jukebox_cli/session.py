@@ -9,8 +9,9 @@ from typing import Any
 
 from fast_jukebox.audio import io as audio
 from fast_jukebox.generation import SongRequest
+from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.engine import check_engine
-from fast_jukebox.sampling.progress import ProgressBars, level_name
+from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.sessions.run import Job
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore

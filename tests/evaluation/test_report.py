@@ -48,8 +48,8 @@ def test_every_figure_stands_in_one_table():
 
 def test_levels_are_named_by_their_number():
     assert level_names(FIGURES) == ["bottom", "middle", "top"]
-    assert level_names({"snr_0": 1.0}) == ["only level"]
-    assert level_names({f"snr_{level}": 1.0 for level in range(4)})[3] == "level 3"
+    assert level_names({"snr_0": 1.0}) == ["only"]
+    assert level_names({f"snr_{level}": 1.0 for level in range(4)}) == ["bottom", "level 1", "level 2", "top"]
 
 
 def test_the_card_has_the_figures_that_there_are():

@@ -24,20 +24,11 @@ from fast_jukebox.models.loading import (
     check_weights,
     download_arguments,
     find_weights,
-    level_name,
     parts_of,
     pin_revision,
     read_config,
     read_weights,
 )
-
-
-def test_levels_have_names():
-    assert [level_name(level) for level in range(3)] == ["bottom level (0)", "middle level (1)", "top level (2)"]
-    assert level_name(1, 2) == "top level (1)"
-    assert level_name(0, 1) == "only level (0)"
-    assert level_name(3, 5) == "level 3"
-    assert level_name(7) == "level 7"
 
 
 def test_parts_are_read_from_tensor_names():
@@ -92,7 +83,7 @@ def test_a_prior_of_its_own_is_loaded_with_or_without_its_level(tiny_model, tmp_
     tiny_model.priors[1].save_pretrained(tmp_path)
     assert FastJukeboxPrior.from_pretrained(tmp_path).config.level == 1
     assert FastJukeboxPrior.from_pretrained(tmp_path, level=1).config.level == 1
-    with pytest.raises(ValueError, match=r"level.*middle level \(1\); got 2"):
+    with pytest.raises(ValueError, match=r"level.*holds level 1; got 2"):
         FastJukeboxPrior.from_pretrained(tmp_path, level=2)
 
 

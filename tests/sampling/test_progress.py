@@ -1,14 +1,13 @@
 import pytest
 
 from fast_jukebox.sampling import progress as progress_module
+from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.progress import (
     GenerationCancelled,
     GenerationProgress,
     LevelWork,
     ProgressBars,
     ProgressClock,
-    duration_text,
-    level_name,
 )
 
 
@@ -19,7 +18,7 @@ def clock_time(monkeypatch):
     return now
 
 
-def test_counts_paces_and_time_left(clock_time):
+def test_counts_and_time_left(clock_time):
     told = []
     work = [LevelWork(1600, 5, 16, 9.0), LevelWork(50, 2, 1, 9.0), LevelWork(10, 1, 1, 18.0)]
     clock = ProgressClock(told.append, work)
@@ -27,8 +26,8 @@ def test_counts_paces_and_time_left(clock_time):
     for done in range(1, 11):
         clock_time[0] += 0.1
         after_code(done)
-    clock.finish(2)
-    # A step of the others costs half of one of the top; one of 16 rows as much more as was measured: 17 / 2.
+    clock.finish(2, 1)
+    # A step of the others costs half of one of the top, one of 16 rows 17 / 2 of one of a single row.
     left = 50 * 0.05 + 100 * 0.05 * 17 / 2
     assert told[-1] == GenerationProgress(
         2, "top", 1, 1, 10, 10, 10, 1660, pytest.approx(1 / (1 + left)), pytest.approx(left)
@@ -39,7 +38,7 @@ def test_counts_paces_and_time_left(clock_time):
         for done in range(1, 16):
             clock_time[0] += 0.5
             after_code(done)
-        clock.finish(1)
+        clock.finish(1, window)
     last = told[-1]
     assert (last.level_name, last.window, last.windows, last.level_codes_done, last.codes_done) == (
         "middle",
@@ -48,7 +47,8 @@ def test_counts_paces_and_time_left(clock_time):
         30,
         40,
     )
-    assert last.seconds_left == pytest.approx(20 * 0.5 + 100 * 0.5 * 17 / 2)
+    pace = 16 / (10 * 2 + 30)  # seconds a step of one row of the lower levels, so far
+    assert last.seconds_left == pytest.approx((20 + 100 * 17 / 2) * pace)
 
 
 def test_rows_cost_less_where_weights_are_read_for_each_step(clock_time):
@@ -67,16 +67,17 @@ def test_a_batch_that_failed_does_not_count(clock_time):
         after_code = clock.batch(0, 1, rows).sampled
         clock_time[0] += 1.0
         after_code(1)
-    clock.finish(0)
-    assert (told[-1].codes_done, clock.spent[0].seconds) == (2, 1.0)
+    clock.finish(0, 1)
+    assert told[-1].codes_done == 2
+    assert told[-1].share == pytest.approx(0.02)
 
 
 def test_songs_without_end_have_no_total(clock_time):
     told = []
     clock = ProgressClock(told.append, [LevelWork(None, None, 4, 1.0)])
     clock.batch(0, 3, 4).sampled(1)
-    clock.finish(0)
-    assert told[-1] == GenerationProgress(0, "top", 3, None, 4, None, 4, None, None, None)
+    clock.finish(0, 3)
+    assert told[-1] == GenerationProgress(0, "only", 3, None, 4, None, 4, None, None, None)
 
 
 def test_a_callback_can_cancel():
@@ -120,7 +121,7 @@ def test_what_comes_before_the_first_code_counts(clock_time):
             each.sampled(done)
             past = batch * (settings + steps) + settings + done * (rows + 1)
             assert clock.seconds_left() == pytest.approx(whole - past)
-        clock.finish(0)
+        clock.finish(0, 4 * batch + 4)
     shares = [one.share for one in told]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
@@ -131,31 +132,39 @@ def test_level_names():
     assert [level_name(level, 3) for level in range(3)] == ["bottom", "middle", "top"]
     assert [level_name(level, 4) for level in range(4)] == ["bottom", "level 1", "level 2", "top"]
     assert [level_name(level, 2) for level in range(2)] == ["bottom", "top"]
-    assert level_name(0, 1) == "top"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "?"), (0.2, "0:00"), (59.6, "1:00"), (75.2, "1:15"), (3600, "1:00:00"), (7384, "2:03:04")],
-)
-def test_duration_text(seconds, text):
-    assert duration_text(seconds) == text
+    assert level_name(0, 1) == "only"
+    assert [level_name(level, 3, numbered=True) for level in (0, 2, 3)] == [
+        "bottom level (0)",
+        "top level (2)",
+        "level 3",
+    ]
+    assert level_name(1, 4, numbered=True) == "level 1"
 
 
 def moments():
-    for level, total in ((2, 4), (1, 8)):
-        for done in (total // 2, total):
-            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, 0.5, 90.0)
+    for number, (level, total) in enumerate(((2, 4), (1, 8))):
+        for part, done in enumerate((total // 2, total), 1):
+            share = (2 * number + part) / 4
+            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, share, 90.0)
 
 
-def test_bars_show_each_level_and_the_time_left_in_all(capsys):
+def test_a_bar_shows_the_level_and_one_time_left(capsys):
     with ProgressBars(show=True) as bars:
         for moment in moments():
             bars(moment)
+    last = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
+    assert last.startswith("middle: 100%")
+    assert last.count(":") == 3 and last.endswith("00:00 left")
+
+
+def test_each_generation_has_its_bar_and_songs_without_end_count_codes(capsys):
+    with ProgressBars(show=True) as bars:
+        for moment in [*moments(), *moments()]:
+            bars(moment)
+        bars(GenerationProgress(0, "bottom", 3, None, 5, None, 5, None, None, None))
     shown = capsys.readouterr().err
-    assert "top: 100%" in shown
-    assert "middle: 100%" in shown
-    assert "1:30 left in all" in shown
+    assert shown.count("middle: 100%") == 2
+    assert "bottom: 5.00code" in shown
 
 
 @pytest.mark.parametrize("show", [False, None])
@@ -171,4 +180,4 @@ def test_bars_are_closed_when_the_work_is_cancelled(capsys):
     with pytest.raises(KeyboardInterrupt), bars:
         bars(next(moments()))
         raise KeyboardInterrupt
-    assert bars._bars == {}
+    assert bars._bar is None

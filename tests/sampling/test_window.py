@@ -57,8 +57,8 @@ def test_a_rest_is_no_time_of_the_window(stub_prior, monkeypatch):
     for known in (10, 24):
         now[0] += 1000.0
         window.sample(known)
-    clock.finish(0)
-    assert clock.spent[0].seconds == 20.0  # one a step; the first code comes with the prompt
+    clock.finish(0, 1)
+    assert clock.seconds == 20.0  # one a step; the first code comes with the prompt
     assert told[-1].level_codes_done == 42
 
 

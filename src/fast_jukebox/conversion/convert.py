@@ -18,8 +18,9 @@ from fast_jukebox.conversion.parts import Part
 from fast_jukebox.conversion.shards import parse_size, size_in, write_shards
 from fast_jukebox.hub import write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.models.loading import level_name, read_config
+from fast_jukebox.models.loading import read_config
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.files import clear_temporary, temporary_path
 
 LICENSE_NAME = "jukebox-noncommercial"
@@ -256,7 +257,8 @@ song.audio, song.sampling_rate"""
 
 def _write_card(folder: Path, name: str, source: str, config: FastJukeboxConfig) -> None:
     sizes = "; ".join(
-        f"{level_name(prior.level, config.num_levels)}: {prior.num_hidden_layers} layers, width {prior.hidden_size}, "
+        f"{level_name(prior.level, config.num_levels, numbered=True)}: {prior.num_hidden_layers} layers, width "
+        f"{prior.hidden_size}, "
         f"context {prior.n_ctx}" + (f", {prior.lyric_length} characters of lyrics" if prior.has_lyrics else "")
         for prior in reversed(config.prior_configs)
     )

@@ -18,7 +18,7 @@ from fast_jukebox.conversion.openai_vqvae import vqvae_config
 from fast_jukebox.conversion.parts import Part, prior_part, vqvae_part
 from fast_jukebox.conversion.pickles import read_state_dict
 from fast_jukebox.conversion.published import MODELS, check_hyperparameters
-from fast_jukebox.models.loading import level_name
+from fast_jukebox.sampling.checks import level_name
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def read_model(
     if part == "vqvae" and level is not None:
         raise ValueError(f"`level` picks a prior; the VQ-VAE holds every level, got {level!r}")
     if part == "priors" and level not in range(len(priors)):
-        names = ", ".join(level_name(known, len(priors)) for known in range(len(priors)))
+        names = ", ".join(level_name(known, len(priors), numbered=True) for known in range(len(priors)))
         raise ValueError(f"`level` must name a prior of `{source}`, which holds {names}; got {level!r}")
     own = vqvae if part == "vqvae" or level is None else priors[level]
     tensors = checked_tensors(own, read_tensors(source, prefix_of(own), **download), source)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fast_jukebox.models.loading import level_name
+from fast_jukebox.sampling.checks import level_name
 
 _COLORS = ("#444444", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#ff7f0e", "#17becf")
 
@@ -142,7 +142,7 @@ def plot_curves(path: str | os.PathLike[str], results: Mapping[str, Any]) -> Pat
 
 
 def _title(results: Mapping[str, Any], level: str) -> str:
-    return level_name(int(level), len(results["levels"])).capitalize()
+    return level_name(int(level), len(results["levels"]), numbered=True).capitalize()
 
 
 def _head(results: Mapping[str, Any]) -> str:

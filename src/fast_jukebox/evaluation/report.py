@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fast_jukebox.sampling.checks import level_name
+
 Figures = Mapping[str, "float | str"]
 
 LEVEL_FIGURES = {
@@ -84,9 +86,7 @@ FIGURES_NOTE = (
 def level_names(figures: Figures) -> list[str]:
     """Names of the levels that figures tell of, bottom first."""
     count = sum(f"snr_{level}" in figures for level in range(16))
-    return {1: ["only level"], 2: ["bottom", "top"], 3: ["bottom", "middle", "top"]}.get(
-        count, [f"level {level}" for level in range(count)]
-    )
+    return [level_name(level, count) for level in range(count)]
 
 
 def figures_markdown(figures: Figures) -> str:

@@ -10,16 +10,16 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from fast_jukebox.generation.calibration import measure_decoding, measure_pace
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
 from fast_jukebox.generation.plan import level_layout, level_settings, song_lengths
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sampling.checks import check_count, check_device, check_levels, device_of
+from fast_jukebox.sampling.checks import check_count, check_device, check_levels, device_of, level_name
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.filtering import SamplingSettings
-from fast_jukebox.sampling.memory import MEMORY_SHARE, even_parts, free_memory, row_bytes
-from fast_jukebox.sampling.progress import duration_text, level_name
+from fast_jukebox.sampling.memory import MEMORY_SHARE, even_parts, free_memory, process_memory, row_bytes
 
 _ANY = 2**31
 """Rows at once where nothing limits them."""
@@ -60,7 +60,8 @@ class GenerationEstimate:
         vqvae_weights: bytes of the VQ-VAE.
         decode_seconds: time to decode the codes.
         device_memory: bytes on a GPU at most at once; 0 on a CPU.
-        ram: bytes of main memory at most at once, what this process has already apart.
+        ram: bytes of main memory that the process holds at most at once, the libraries included.
+        libraries: bytes of them that Python, torch and the other libraries take.
         disk: bytes of the songs as 16-bit WAV files.
         weights_on_disk: bytes of the model's files.
     """
@@ -73,6 +74,7 @@ class GenerationEstimate:
     decode_seconds: float
     device_memory: int
     ram: int
+    libraries: int
     disk: int
     weights_on_disk: int
 
@@ -89,22 +91,23 @@ class GenerationEstimate:
                 f"{each.codes:,}",
                 f"{each.steps:,}",
                 str(each.rows),
-                duration_text(each.seconds),
+                tqdm.format_interval(each.seconds),
                 _bytes(each.weights),
                 _bytes(each.memory),
             )
             for each in reversed(self.levels)
         ]
-        rows.append(("decoding", "", "", "", duration_text(self.decode_seconds), _bytes(self.vqvae_weights), ""))
+        rows.append(("decoding", "", "", "", tqdm.format_interval(self.decode_seconds), _bytes(self.vqvae_weights), ""))
         table = [head, *rows]
         widths = [max(len(row[column]) for row in table) for column in range(len(head))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
         songs = f"{self.num_samples} songs of " if self.num_samples > 1 else ""
         pace = self.duration * self.num_samples / self.seconds if self.seconds else math.inf
-        needed = duration_text(self.seconds)
+        needed = tqdm.format_interval(self.seconds)
         lines += [
             f"{songs}{self.duration:g} s on {self.device}: {needed}, {pace:.2f} s of music a second",
-            f"memory: {_bytes(self.device_memory)} on the GPU, {_bytes(self.ram)} of RAM",
+            f"memory: {_bytes(self.device_memory)} on the GPU, {_bytes(self.ram)} of RAM, "
+            f"of which the libraries take {_bytes(self.libraries)}",
             f"disk: {_bytes(self.disk)} for the sound, {_bytes(self.weights_on_disk)} for the model",
         ]
         return "\n".join(lines)
@@ -157,6 +160,8 @@ def estimate_generation(
     hops, rate = model.vqvae.config.hop_lengths, model.vqvae.config.sampling_rate
     check_levels(None, stop_level, len(hops))
     where = _device(device, model)
+    loaded = weight_bytes(model) if device_of(model).type == "cpu" else 0
+    libraries = max(process_memory() - loaded, 0)
     samples, lengths = song_lengths(duration, [None] * len(hops), hops, rate)
     settings, shapes = level_settings(config, len(hops))
     shadow = _shadow(model, dtype)
@@ -196,7 +201,8 @@ def estimate_generation(
         vqvae_weights=vqvae_weights,
         decode_seconds=num_samples * measure_decoding(shadow.vqvae, stop_level, samples, where) if calibrate else 0.0,
         device_memory=0 if on_cpu else held,
-        ram=held + sound if on_cpu else sum(weights) + vqvae_weights + sound,
+        ram=libraries + sound + (held if on_cpu else sum(weights) + vqvae_weights),
+        libraries=libraries,
         disk=num_samples * (44 + 2 * samples),
         weights_on_disk=weight_bytes(model),
     )

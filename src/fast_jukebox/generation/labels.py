@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fast_jukebox.generation.metadata import check_song_lyrics, lyric_length_of, with_window_lyrics
 from fast_jukebox.generation.windows import Layout, Window
-from fast_jukebox.sampling.checks import check_metadata, device_of
-from fast_jukebox.sampling.progress import level_name
+from fast_jukebox.sampling.checks import check_metadata, device_of, level_name
 
 
 def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:

@@ -29,10 +29,10 @@ from fast_jukebox.sampling.checks import (
     check_prompt_audio,
     common_batch,
     device_of,
+    level_name,
     resolve_seeds,
 )
 from fast_jukebox.sampling.filtering import SamplingSettings
-from fast_jukebox.sampling.progress import level_name
 
 
 @dataclass(frozen=True)

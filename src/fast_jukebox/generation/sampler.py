@@ -128,7 +128,7 @@ class SongSampler:
             for index, window in enumerate(own):
                 self[level].place(window, codes[:, index], songs)
             if self._clock is not None:
-                self._clock.finish(level)
+                self._clock.finish(level, self[level].done[songs.start])
 
     def _make_way(self) -> bool:
         """Let go of what is held beside the batch at hand, if there is any, so that it can be sampled anew; returns
@@ -142,7 +142,7 @@ class SongSampler:
 
     def _work(self) -> list[LevelWork]:
         """What the clock needs to know of each level."""
-        songs, work = self.plan.num_samples, []
+        songs, most, work = self.plan.num_samples, self.plan.max_batch_size, []
         for level, (layout, prior) in enumerate(zip(self.plan.layouts, self.priors, strict=True)):
             weight = float(getattr(prior.config, "num_hidden_layers", 1))
             if layout is None:
@@ -150,7 +150,7 @@ class SongSampler:
                 continue
             windows = None if layout.length is None else self.plan.windows[level]
             count = 1 if not layout.parallel else 1 if windows is None else max(len(windows), 1)
-            rows_at_once = self._rows_at_once(level, layout.size, songs * count)
+            rows_at_once = songs * count if most is None else min(songs * count, most)
             if windows is None:
                 work.append(LevelWork(None, None, rows_at_once, weight))
                 continue

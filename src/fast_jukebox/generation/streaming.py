@@ -99,7 +99,7 @@ class StreamSampler(SongSampler):
         else:
             own.place(window, codes, songs)
             if self._clock is not None:
-                self._clock.finish(level)
+                self._clock.finish(level, own.done[0])
 
     def _make_way(self) -> bool:
         """Give up the windows that rest; they are sampled whole when more is asked of their levels."""

@@ -19,6 +19,7 @@ from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.configuration_utils import written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
+from fast_jukebox.sampling.checks import level_name
 
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
 # Arguments of `from_pretrained` that say where files are, not what is made of them.
@@ -36,12 +37,6 @@ Part = TypeVar("Part", bound="SubmodelLoadingMixin")
 def default_model_path() -> Path:
     """The folder of the model that comes inside the package, which `pipeline("fast-jukebox")` loads with no network."""
     return Path(str(resources.files("fast_jukebox") / "pretrained"))
-
-
-def level_name(level: int, num_levels: int = 3) -> str:
-    """Name of a level for messages: bottom, middle or top of three levels, `level 1` and so on of another number."""
-    names = {1: ("only",), 2: ("bottom", "top"), 3: ("bottom", "middle", "top")}.get(num_levels)
-    return f"{names[level]} level ({level})" if names and 0 <= level < num_levels else f"level {level}"
 
 
 def register_layout(model_type: str, read: Layout) -> None:
@@ -321,7 +316,7 @@ def _part_of_config(
             raise ValueError(f"`prior_configs` of `{source}` must be a list, got {type(priors).__name__}")
         known = range(len(priors))
         if level is None or level not in known:
-            names = ", ".join(level_name(known_level, len(priors)) for known_level in known)
+            names = ", ".join(level_name(known_level, len(priors), numbered=True) for known_level in known)
             raise ValueError(f"`level` must name a prior of `{source}`, which holds {names or 'none'}; got {level!r}")
         own, prefix, field = priors[level], f"priors.{level}.", f"prior_configs[{level}]"
     if not isinstance(own, dict):
@@ -335,7 +330,7 @@ def _checked_level(result: Any, level: int | None) -> Any:
     model = result[0] if isinstance(result, tuple) else result
     found = getattr(model.config, "level", None)
     if level is not None and found != level:
-        held = "every level" if found is None else level_name(found)
+        held = "every level" if found is None else f"level {found}"
         raise ValueError(f"`level` must be that of the model loaded, which holds {held}; got {level!r}")
     return result
 

@@ -15,6 +15,20 @@ _LOUDEST = 8.0
 """Peak above which samples cannot be meant to lie in [-1, 1]."""
 
 
+def level_name(level: int, num_levels: int, numbered: bool = False) -> str:
+    """Bottom, middle or top of three levels; bottom or top of two; of more, `level 1` and so on between them.
+
+    Args:
+        level: 0 is the bottom.
+        num_levels: of the model.
+        numbered: with the number, for messages: `bottom level (0)`.
+    """
+    between = ["middle"] if num_levels == 3 else [f"level {own}" for own in range(1, num_levels - 1)]
+    names = ["only"] if num_levels == 1 else ["bottom", *between, "top"]
+    name = names[level] if 0 <= level < num_levels else f"level {level}"
+    return f"{name} level ({level})" if numbered and not name.startswith("level") else name
+
+
 def check_count(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """`value` itself.
 

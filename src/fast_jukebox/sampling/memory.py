@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,15 @@ def available_ram() -> int | None:
         return None
     found = [line for line in lines if line.startswith("MemAvailable:")]
     return int(found[0].split()[1]) * 1024 if found else None
+
+
+def process_memory() -> int:
+    """Bytes of main memory that this process holds, libraries included; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # not Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def row_bytes(prior: Any, length: int) -> int:

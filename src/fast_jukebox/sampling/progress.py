@@ -1,4 +1,4 @@
-"""How far a generation is: what a callback receives, the clock behind it, and bars for a terminal or a notebook."""
+"""Progress of a generation: what a callback receives, the clock behind it, and a bar for a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -7,43 +7,48 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from fast_jukebox.sampling.checks import level_name
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _INTERVAL = 0.25
 """Seconds between two calls of a callback, at least."""
 
-
 _SETTLED = 0.5
-"""Seconds of work before which there is no estimate: the first ones go to what happens once."""
+"""Seconds of work before which no time left is told: the first ones go to what happens once."""
 
 _BOUND_ROWS = {"cpu": 1}
 """A step's time grows with its rows about as `rows + _BOUND_ROWS` does, by the type of device: on a CPU nearly in
 proportion, as measured with the embedded model; elsewhere reading the weights takes as long as the arithmetic of
-`_BOUND_ROWS_ELSEWHERE` rows, the ratio of a GPU's arithmetic to its bandwidth. Used for levels that are not begun."""
+`_BOUND_ROWS_ELSEWHERE` rows, the ratio of a GPU's arithmetic to its bandwidth."""
 _BOUND_ROWS_ELSEWHERE = 160
 _CONDITIONING = 0.4
-"""Arithmetic of conditioning a code on the level above, as a share of a step's: 0.47 of its time with the embedded
+"""Arithmetic of conditioning a code on the level above, as a fraction of a step's: 0.47 of its time with the embedded
 model on a CPU, 0.28 of its operations with 18 layers of the published widths."""
 
 
 @dataclass(frozen=True)
 class GenerationProgress:
-    """Where a generation stands. Codes are counted for every song, and twice where two windows both sample a position.
+    """State of a generation. Codes are counted for every song, and twice where two windows both sample a position.
 
     Attributes:
         level: the level being sampled; 0 is the bottom.
         level_name: bottom, middle or top.
         window: how many windows of the level are done or being sampled.
-        windows: windows of the level; `None` for songs without end, as all totals.
+        windows: windows of the level; `None` for songs without end, like all totals.
         level_codes_done: codes of this level that are sampled.
         level_codes_total: codes of this level to sample.
         codes_done: codes of all levels that are sampled.
         codes_total: codes of all levels to sample.
-        share: how much of the time to sample all levels has passed, in [0, 1], by the estimate of `seconds_left`.
-        seconds_left: estimate for all levels, conditioning and prompts included and decoding apart, from the pace of
-            each level so far; `None` until there is one.
+        share: fraction of the work of all levels that is done, in [0, 1]: network steps, weighted by their number of
+            rows and of layers, conditioning and prompts included and decoding apart.
+        seconds_left: estimate for all levels: the seconds so far, divided by the work done and multiplied by the work
+            left; `None` in the first half second.
     """
 
     level: int
@@ -68,8 +73,8 @@ class GenerationCancelled(RuntimeError):
     """The progress callback returned `False`.
 
     Attributes:
-        codes: int64 (N, length) of each level, bottom first, as far as they would not have changed any more; `None` for
-            levels that were not to be made. `generate(codes=..., seed=...)` takes them and goes on. Empty for a stream.
+        codes: int64 (N, length) of each level, bottom first, as far as no later window would have changed them; `None`
+            for levels that were not asked for. `generate(codes=..., seed=...)` continues from them. Empty for a stream.
         seed: the seed, or one for each song.
     """
 
@@ -81,13 +86,13 @@ class GenerationCancelled(RuntimeError):
 
 @dataclass(frozen=True)
 class LevelWork:
-    """What is to be done at a level, for all songs together.
+    """Work to do at a level, for all songs together.
 
     Attributes:
         codes: to sample; `None` for songs without end.
-        windows: of a song; likewise.
-        rows: that are probably sampled at once.
-        weight: what a step costs in proportion to those of other levels.
+        windows: of a song; `None` likewise.
+        rows: windows of all songs that are probably sampled at once.
+        weight: cost of a step in proportion to those of other levels, such as the number of layers.
         known: codes of the windows' prompts.
         conditioned: codes to condition on the level above.
     """
@@ -100,49 +105,37 @@ class LevelWork:
     conditioned: int = 0
 
 
-def level_name(level: int, num_levels: int) -> str:
-    """Bottom, middle or top; `level 1` and so on between bottom and top where there are more than three levels."""
-    if level == num_levels - 1:
-        return "top"
-    if level == 0:
-        return "bottom"
-    return "middle" if num_levels == 3 else f"level {level}"
-
-
-@dataclass
-class _Spent:
-    """What a level has had so far; costs are in steps of one row, as if their weights were read for nothing."""
-
-    codes: int = 0
-    steps: float = 0.0
-    settings: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def cost(self) -> float:
-        return self.steps + self.settings
-
-
 class ProgressClock:
-    """Counts codes and tells a callback, at most a few times a second.
+    """Counts codes and work, and calls a callback a few times a second at most.
+
+    Time runs from the start and between `resume` and `pause`.
 
     Args:
         callback: see [`ProgressCallback`].
         work: of each level, bottom first.
         device_type: where the levels are sampled, `"cpu"`, `"cuda"` and so on.
+
+    Attributes:
+        code_costs: cost of sampling a code of each level, in steps of one row of weight 1.
     """
 
     def __init__(self, callback: ProgressCallback, work: Sequence[LevelWork], device_type: str = "cpu") -> None:
-        self.bound_rows = _BOUND_ROWS.get(device_type, _BOUND_ROWS_ELSEWHERE)
-        self.callback = callback
-        self.work = list(work)
-        self.spent = [_Spent() for _ in self.work]
-        self._finished = [_Spent() for _ in self.work]
-        self._window = 0
-        self._last_call = -math.inf
+        bound = _BOUND_ROWS.get(device_type, _BOUND_ROWS_ELSEWHERE)
+        self.callback, self.work = callback, list(work)
+        self.code_costs = [each.weight * (each.rows + bound) / each.rows for each in work]
+        self._total: float | None = 0.0  # cost of all levels
+        for each, cost in zip(work, self.code_costs, strict=True):
+            if each.codes is None or self._total is None:
+                self._total = None
+            elif each.codes:
+                self._total += each.codes * cost + each.weight * (each.known + _CONDITIONING * each.conditioned)
+        self._codes, self._cost = [0] * len(work), 0.0  # of finished batches
+        self._running: dict[int, tuple[int, float]] = {}  # codes and cost of each level's batch
+        self._seconds, self._resumed = 0.0, time.monotonic()
+        self._paused, self._last_call = False, -math.inf
 
     def batch(self, level: int, window: int, rows: int, known: int = 0, length: int = 0) -> BatchClock:
-        """The clock of a batch, which begins now. A batch that is not finished with `finish` does not count.
+        """A batch that begins now. One that is not finished with `finish` does not count.
 
         Args:
             level: that it is of.
@@ -151,114 +144,106 @@ class ProgressClock:
             known: codes of a row's prompt.
             length: codes of a row that are conditioned on the level above.
         """
-        return BatchClock(self, level, window, rows, known, length, self._finished[level])
+        return BatchClock(self, level, window, rows, known, length)
 
-    def finish(self, level: int) -> None:
-        """The batch is done: count it and call the callback."""
-        self._finished[level] = self.spent[level]
-        self._tell(level)
+    def pause(self) -> None:
+        """Nothing is done from now on."""
+        if not self._paused:
+            self._seconds, self._paused = self.seconds, True
 
-    def now_at(self, level: int, window: int, spent: _Spent) -> None:
-        """Note what a level has had, on its way to a window, and call the callback where it is time."""
-        self.spent[level], self._window = spent, window
-        now = time.monotonic()
-        if now - self._last_call >= _INTERVAL:
-            self._last_call = now
-            self._tell(level)
+    def resume(self) -> None:
+        """Work goes on."""
+        if self._paused:
+            self._resumed, self._paused = time.monotonic(), False
 
-    def _tell(self, level: int) -> None:
-        work, left = self.work[level], self.seconds_left()
-        spent = sum(own.seconds for own in self.spent)
-        totals = [each.codes for each in self.work]
+    @property
+    def seconds(self) -> float:
+        """Seconds of work so far."""
+        return self._seconds if self._paused else self._seconds + time.monotonic() - self._resumed
+
+    def finish(self, level: int, window: int) -> None:
+        """The batch of a level is done: count it and call the callback.
+
+        Args:
+            level: of the batch.
+            window: the last window of the level that is done, counted from 1.
+        """
+        codes, cost = self._running.pop(level, (0, 0.0))
+        self._codes[level] += codes
+        self._cost += cost
+        self._call(level, window)
+
+    def note(self, level: int, window: int, codes: int, cost: float) -> None:
+        """So many codes of a level's batch are sampled, at such a cost; call the callback where it is time."""
+        self._running[level] = codes, cost
+        if time.monotonic() - self._last_call >= _INTERVAL:
+            self._call(level, window)
+
+    def seconds_left(self) -> float | None:
+        """Estimate for all levels, `None` where there is none."""
+        cost, seconds = self._cost_done(), self.seconds
+        if self._total is None or cost == 0.0:
+            return None
+        if cost >= self._total * (1 - 1e-9):
+            return 0.0
+        return None if seconds < _SETTLED else seconds * (self._total - cost) / cost
+
+    def _cost_done(self) -> float:
+        return self._cost + sum([cost for _, cost in self._running.values()])
+
+    def _call(self, level: int, window: int) -> None:
+        self._last_call = time.monotonic()
+        done = list(self._codes)
+        for own, (codes, _) in self._running.items():
+            done[own] += codes
+        totals = [each.codes for each in self.work if each.codes is not None]
         progress = GenerationProgress(
             level=level,
             level_name=level_name(level, len(self.work)),
-            window=self._window,
-            windows=work.windows,
-            level_codes_done=self.spent[level].codes,
-            level_codes_total=work.codes,
-            codes_done=sum(own.codes for own in self.spent),
-            codes_total=None if None in totals else sum(total or 0 for total in totals),
-            share=None if left is None else spent / (spent + left) if spent + left > 0 else 1.0,
-            seconds_left=left,
+            window=window,
+            windows=self.work[level].windows,
+            level_codes_done=done[level],
+            level_codes_total=self.work[level].codes,
+            codes_done=sum(done),
+            codes_total=sum(totals) if len(totals) == len(self.work) else None,
+            share=None if self._total is None else min(self._cost_done() / self._total, 1.0) if self._total else 1.0,
+            seconds_left=self.seconds_left(),
         )
         if self.callback(progress) is False:
             raise GenerationCancelled
 
-    def seconds_left(self) -> float | None:
-        """Estimate for all levels: each at its own pace so far, those not begun at that of the nearest level which has
-        begun, by the weight of a step and the number of rows.
-        """
-        left = 0.0
-        for level, (work, spent) in enumerate(zip(self.work, self.spent, strict=True)):
-            if work.codes is None:
-                return None
-            steps = max(work.codes - spent.codes, 0) * (work.rows + self.bound_rows) / work.rows
-            settings = max(work.known + _CONDITIONING * work.conditioned - spent.settings, 0.0) if steps else 0.0
-            if steps + settings == 0.0:
-                continue
-            pace = self._pace(level)
-            if pace is None or sum(own.seconds for own in self.spent) < _SETTLED:
-                return None
-            left += (steps + settings) * pace
-        return left
-
-    def _pace(self, level: int) -> float | None:
-        """Seconds that a step of one row costs, or `None` where nobody knows yet."""
-        begun = [other for other, spent in enumerate(self.spent) if spent.cost]
-        if not begun:
-            return None
-        known = min(begun, key=lambda other: abs(other - level))
-        return self.spent[known].seconds / self.spent[known].cost * self.work[level].weight / self.work[known].weight
-
 
 class BatchClock:
-    """The clock of one batch, which runs from the start; made by [`ProgressClock.batch`]."""
+    """Counter of one batch of windows; made by [`ProgressClock.batch`]."""
 
-    def __init__(
-        self, clock: ProgressClock, level: int, window: int, rows: int, known: int, length: int, finished: _Spent
-    ) -> None:
-        self._clock, self._level, self._window, self._rows, self._finished = clock, level, window, rows, finished
-        self._known, self._length = known, length
-        self._started, self._worked = time.monotonic(), 0.0
-
-    def rest(self) -> None:
-        """Nothing is done for the batch from now on."""
-        self._worked = time.monotonic() - self._started
-
-    def go_on(self) -> None:
-        """Go on where the clock was when it came to rest."""
-        self._started = time.monotonic() - self._worked
+    def __init__(self, clock: ProgressClock, level: int, window: int, rows: int, known: int, length: int) -> None:
+        weight = clock.work[level].weight
+        self._clock, self._level, self._window, self._rows = clock, level, window, rows
+        self._conditioning = weight * _CONDITIONING * length  # of a row
+        self._before = rows * (weight * known + self._conditioning)  # what comes before the first code, of all rows
+        self._step = rows * clock.code_costs[level]
+        self.pause, self.resume = clock.pause, clock.resume
+        clock.resume()
 
     def conditioned(self, rows: int) -> None:
         """So many of the rows are conditioned."""
-        self._note(0, _CONDITIONING * self._length * rows)
+        self._clock.note(self._level, self._window, 0, self._conditioning * rows)
 
     def sampled(self, count: int) -> None:
         """So many codes of each row are sampled."""
-        self._note(count, self._rows * (self._known + _CONDITIONING * self._length))
-
-    def _note(self, count: int, settings: float) -> None:
-        before, clock = self._finished, self._clock
-        spent = _Spent(
-            codes=before.codes + count * self._rows,
-            steps=before.steps + count * (self._rows + clock.bound_rows),
-            settings=before.settings + settings,
-            seconds=before.seconds + time.monotonic() - self._started,
-        )
-        clock.now_at(self._level, self._window, spent)
+        self._clock.note(self._level, self._window, count * self._rows, self._before + count * self._step)
 
 
 class ProgressBars:
-    """A callback that draws one bar a level, with the time left over all levels. Use it in a `with` statement.
+    """A callback that draws a bar of the work of all levels, with the time left. Use it in a `with` statement.
 
     Args:
-        show: `True` and `False` say so; `None` shows bars on a terminal and in a notebook, not in a log file.
+        show: `True` and `False` say so; `None` shows a bar on a terminal and in a notebook, not in a log file.
     """
 
     def __init__(self, show: bool | None = None) -> None:
         self.show = show
-        self._bars: dict[int, Any] = {}
+        self._bar: tqdm | None = None
 
     def __enter__(self) -> ProgressBars:
         return self
@@ -271,38 +256,27 @@ class ProgressBars:
     def __call__(self, progress: GenerationProgress) -> None:
         if self.show is False:
             return
-        if progress.level not in self._bars:
-            self._bars[progress.level] = self._new_bar(progress)
-        bar = self._bars[progress.level]
-        if progress.level_codes_total is not None:
-            bar.set_postfix_str(f"{duration_text(progress.seconds_left)} left in all", refresh=False)
-        bar.update(progress.level_codes_done - bar.n)
+        done = progress.codes_done if progress.share is None else 100 * progress.share
+        if self._bar is not None and done < self._bar.n:  # another generation
+            self.close()
+        if self._bar is None:
+            self._bar = self._new_bar(progress.share is None)
+        self._bar.set_description_str(f"{progress.level_name:>6}", refresh=False)
+        self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Close the bars that are open, leaving them on the screen."""
-        for bar in self._bars.values():
-            bar.close()
-        self._bars = {}
+        """Close the bar if there is one, leaving it on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
-    def _new_bar(self, progress: GenerationProgress) -> Any:
+    def _new_bar(self, endless: bool) -> tqdm:
         from tqdm.auto import tqdm
 
         # None leaves it to tqdm, which shows bars on terminals only and takes a notebook for none.
         in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         disable = False if self.show or in_notebook else None
-        return tqdm(
-            desc=f"{progress.level_name:>6}",
-            total=progress.level_codes_total,
-            unit="code",
-            unit_scale=True,
-            disable=disable,
-        )
-
-
-def duration_text(seconds: float | None) -> str:
-    """`75.2` as `1:15`, an hour and more as `1:00:00`, nothing known as `?`."""
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+        if endless:
+            return tqdm(unit="code", unit_scale=True, disable=disable)
+        percent = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
+        return tqdm(total=100, bar_format=percent, smoothing=0, disable=disable)

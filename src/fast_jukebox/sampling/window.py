@@ -59,7 +59,7 @@ class WindowSampling:
             )
             self._run = WindowRun(make_step(prior, conditioning, len(prompt), settings, engine), prompt, noise)
         if clock is not None:
-            clock.rest()
+            clock.pause()
 
     @property
     def known(self) -> int:
@@ -83,7 +83,7 @@ class WindowSampling:
         if self.known >= end:
             return self.codes
         if self.clock is not None:
-            self.clock.go_on()
+            self.clock.resume()
         with suited_threads(self.prior):
             run.go_on(end - run.known, None if self.clock is None else self.clock.sampled)
             if self.known == self.length:
@@ -91,7 +91,7 @@ class WindowSampling:
             else:
                 check_logits(run.step.logits, self.prior.config.level)
         if self.clock is not None:
-            self.clock.rest()
+            self.clock.pause()
         return self.codes
 
     def leave(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from fast_jukebox.sampling.progress import level_name
+from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.fingerprint import ModelFacts
 from fast_jukebox.sessions.store import SessionError, SessionStore, codes_dtype, write_whole
 from fast_jukebox.sessions.takes import Pieces, Take, made_from_start, read_span

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fast_jukebox.sampling.progress import level_name
+from fast_jukebox.sampling.checks import level_name
 
 _LOOKS = 8
 """How many numbers of each tensor are looked at."""

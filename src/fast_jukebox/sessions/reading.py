@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.sampling.checks import check_count
-from fast_jukebox.sampling.progress import level_name
+from fast_jukebox.sampling.checks import check_count, level_name
 from fast_jukebox.sessions.export import decode_stretch, write_stretch
 from fast_jukebox.sessions.state import SessionState
 from fast_jukebox.sessions.takes import Take

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fast_jukebox.sampling.progress import level_name
+from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.takes import Take
 
 

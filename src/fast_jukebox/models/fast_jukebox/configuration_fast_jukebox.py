@@ -9,9 +9,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from fast_jukebox.models.configuration_utils import MOST_ENTRIES, FastJukeboxBaseConfig
-from fast_jukebox.models.loading import level_name
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
+from fast_jukebox.sampling.checks import level_name
 
 # What a nested configuration does not repeat: the whole model states these once.
 _STATED_ONCE = ("transformers_version", "dtype", "architectures", "_name_or_path")
@@ -130,7 +130,10 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         """See [`FastJukeboxBaseConfig.validate`]. Checks that the priors fit the VQ-VAE and one another."""
         self.vqvae_config.validate()
         if len(self.prior_configs) != self.num_levels:
-            held = ", ".join(level_name(prior.level, self.num_levels) for prior in self.prior_configs) or "none"
+            held = (
+                ", ".join(level_name(prior.level, self.num_levels, numbered=True) for prior in self.prior_configs)
+                or "none"
+            )
             raise ValueError(
                 f"`prior_configs` must list one prior for each of the VQ-VAE's {self.num_levels} levels, bottom first; "
                 f"got {len(self.prior_configs)}: {held}"
@@ -142,7 +145,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
                 if found != wanted:
                     raise ValueError(
                         f"`prior_configs[{index}].{field}` must be {wanted!r} to fit the VQ-VAE at the "
-                        f"{level_name(index, self.num_levels)}, got {found!r}"
+                        f"{level_name(index, self.num_levels, numbered=True)}, got {found!r}"
                     )
             self._check_upper_ratio(index, prior)
 
@@ -160,7 +163,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         return wanted
 
     def _check_upper_ratio(self, index: int, prior: FastJukeboxPriorConfig) -> None:
-        name, hops = level_name(index, self.num_levels), self.hop_lengths
+        name, hops = level_name(index, self.num_levels, numbered=True), self.hop_lengths
         if index + 1 == self.num_levels:
             if prior.upsampling_strides is not None:
                 raise ValueError(

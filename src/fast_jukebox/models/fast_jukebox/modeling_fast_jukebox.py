@@ -21,7 +21,6 @@ from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
     check_weights,
     download_arguments,
-    level_name,
     load_foreign,
     parts_of,
     pin_revision,
@@ -31,6 +30,7 @@ from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.sampling.checks import level_name
 
 Model = TypeVar("Model", bound="FastJukeboxModel")
 
@@ -255,7 +255,9 @@ def _check_model_type(source: str | os.PathLike[str], config: dict[str, Any]) ->
 def _check_levels(source: str | os.PathLike[str], found: Sequence[str], num_levels: int) -> None:
     """Refuse a repository in which all weights of a part are missing."""
     names = {"vqvae": "the VQ-VAE"}
-    names.update({f"priors.{level}": f"the {level_name(level, num_levels)}" for level in range(num_levels)})
+    names.update(
+        {f"priors.{level}": f"the {level_name(level, num_levels, numbered=True)}" for level in range(num_levels)}
+    )
     missing = [part for part in names if part not in found]
     if missing:
         raise ValueError(
