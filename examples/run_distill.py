@@ -44,6 +44,7 @@ from fast_jukebox import (
 )
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
 from fast_jukebox.evaluation.report import TEACHER_FIGURES
@@ -69,7 +70,9 @@ class DataArguments:
 
     codes: str = field(metadata={"help": "Folder of codes; made of --songs where it is not there yet."})
     songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
-    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    test_share: float = field(
+        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
     label_dropout: float = field(
         default=0.0, metadata={"help": "How often a window is told of no artist and genre, and of no lyrics."}

@@ -39,6 +39,7 @@ from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.scanning import SongLimits
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
 from fast_jukebox.evaluation.notes import shortest_clip
@@ -86,7 +87,9 @@ class EvaluationArguments:
         default=None, metadata={"help": "Folder of codes of these songs; made where missing, by default in output_dir."}
     )
     output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of all that is written."})
-    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    test_share: float = field(
+        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    )
     max_songs: int | None = field(default=None, metadata={"help": "Use the first so many songs of each split only."})
     song_seconds: float = field(
         default=30.0, metadata={"help": "Seconds from the start of each held-out song to reconstruct and listen to."}

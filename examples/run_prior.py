@@ -41,6 +41,7 @@ from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_co
 from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
@@ -94,7 +95,9 @@ class DataArguments:
     codes: str = field(metadata={"help": "Folder of codes; made of --songs with --vqvae where it is not there yet."})
     songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
     vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name of the VQ-VAE that encodes them."})
-    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    test_share: float = field(
+        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    )
     device_codes: bool = field(
         default=False,
         metadata={"help": "Keep the codes in the device's memory and draw windows there; one process, no lyrics."},

@@ -21,6 +21,7 @@ from transformers import set_seed
 from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.data.windows import SoundWindows, stack_items
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments, measure_bandwidth
@@ -47,7 +48,9 @@ class DataArguments:
 
     songs: str = field(metadata={"help": "Folder of songs, with or without metadata.jsonl."})
     window: int = field(default=32768, metadata={"help": "Samples in a training window."})
-    test_share: float = field(default=0.08, metadata={"help": "Share of the songs held out where none are marked."})
+    test_share: float = field(
+        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
 
 

@@ -14,9 +14,10 @@ from huggingface_hub import DatasetCard, HfApi
 from fast_jukebox import FastJukeboxPriorConfig, FastJukeboxVQVAE
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data import codes as codes_module
-from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, read_manifest
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.manifest import read_manifest
 from fast_jukebox.data.push import push_codes, push_songs
-from fast_jukebox.data.scanning import SongLimits, find_dataset, scan_fetched_songs
+from fast_jukebox.data.scanning import find_dataset, scan_songs
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.hub import HubError
 
@@ -247,7 +248,7 @@ def test_a_local_folder_of_splits_is_read_and_links_out_of_it_are_not_followed(s
         (root / split).mkdir(parents=True)
         lines = []
         for index, row in enumerate(rows):
-            (root / split / f"{index}.wav").write_bytes(sound(index))
+            (root / split / f"{index}.wav").write_bytes(sound(index + len(rows)))
             lines.append(json.dumps({"file_name": f"{index}.wav", "title": row["title"]}))
         (root / split / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
     again = load_songs(root)
@@ -256,10 +257,12 @@ def test_a_local_folder_of_splits_is_read_and_links_out_of_it_are_not_followed(s
     }
     (tmp_path / "secret.wav").write_bytes(sound(9))
     (root / "train" / "link.wav").symlink_to(tmp_path / "secret.wav")
-    assert scan_fetched_songs(root, SongLimits()).skipped == {"train/link.wav": "leads out of the folder"}
+    assert scan_songs(root).skipped == {"train/link.wav": "leads out of the folder"}
     (root / "metadata.jsonl").write_text("", encoding="utf-8")
-    assert scan_fetched_songs(root, SongLimits()) is None  # one compilation with facts of its own
-    assert scan_fetched_songs(tmp_path / "songs", SongLimits()) is None
+    described = scan_songs(root).songs  # one compilation with facts of its own: names are relative to its folder
+    assert {song["file_name"]: song["split"] for song in described} == {
+        f"{split}/{index}.wav": split for split, rows in songs.items() for index in range(len(rows))
+    }
 
 
 def test_songs_without_proper_names_get_some(hub):

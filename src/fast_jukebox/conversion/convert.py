@@ -202,7 +202,7 @@ def _config_of(source: Any, **download: Any) -> Mapping[str, Any]:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # of text that is no UTF-8, too
         raise ValueError(f"`{path}` is no JSON: {error}") from error
     except RecursionError as error:

@@ -7,10 +7,8 @@ int32, bottom first).
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +19,29 @@ from torch.utils.data import Dataset as TorchDataset
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.labels import WindowLabels
+from fast_jukebox.data.manifest import (
+    MANIFEST,
+    claim_folder,
+    read_manifest,
+    shard_rows,
+    songs_manifest,
+    vqvae_fingerprint,
+)
 from fast_jukebox.data.scanning import find_dataset
+from fast_jukebox.data.splits import describe_splits
 from fast_jukebox.data.windows import WindowSampler
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.utils.files import replacing, write_file
+from fast_jukebox.utils.files import replacing
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
 
-MANIFEST = "codes.json"
+logger = logging.getLogger(__name__)
+
 _SONGS_IN_A_SHARD = 16
+_DTYPES = ("uint8", "uint16", "int16", "int32", "uint32", "int64")
 
 
 def encode_songs(
@@ -60,7 +69,7 @@ def encode_songs(
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim_folder(folder, _manifest(songs, vqvae))
+    claim_folder(folder, _manifest(songs, vqvae))
     features = _features(songs, vqvae)
     total = sum(len(split) for split in songs.values())
     with tqdm(total=total, desc="encoding songs", unit="song", disable=not progress) as bar:
@@ -68,7 +77,7 @@ def encode_songs(
             for first in range(0, len(split), _SONGS_IN_A_SHARD):
                 rows = range(first, min(first + _SONGS_IN_A_SHARD, len(split)))
                 shard = folder / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
-                if not shard.exists():
+                if shard_rows(shard) != len(rows):  # not made yet, or damaged
                     encoded = [_encode_song(split[row], vqvae) for row in rows]
                     columns = {column: [song.get(column) for song in encoded] for column in features}
                     with replacing(shard) as temporary:
@@ -99,7 +108,9 @@ def load_codes(
         FileNotFoundError: there is no such folder.
         HubError: the data set cannot be read from the Hub.
     """
+    import pyarrow
     from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
 
     path = find_dataset(folder, revision=revision, token=token, local_files_only=local_files_only)
     shards = sorted(path.glob("*-*.parquet"))
@@ -116,37 +127,26 @@ def load_codes(
             )
     elif vqvae is not None:
         raise ValueError(f"{folder} holds no {MANIFEST}, which says whose codes these are")
-    if path != Path(folder):
-        return load_dataset("parquet", data_files=files)
     # The cache stands beside the shards, so that a folder of codes is all there is to move or delete.
-    return load_dataset("parquet", data_files=files, cache_dir=str(path / ".cache"))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder of codes, when all songs that it states are there.
-
-    Raises:
-        ValueError: there is no manifest, or songs are missing.
-    """
-    import pyarrow.parquet
-
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no {MANIFEST}, which `encode_songs` writes beside the codes")
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for split, count in manifest["splits"].items():
-        shards = folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].parquet")
-        there = sum(pyarrow.parquet.read_metadata(shard).num_rows for shard in shards)
-        if there != count:
-            raise ValueError(
-                f"{folder} holds the codes of {there} songs of {split}, and its {MANIFEST} states {count}: let "
-                "`encode_songs` finish it, or fetch it again"
-            )
-    return manifest
+    cache = str(path / ".cache") if path == Path(folder) and os.access(path, os.W_OK) else None
+    try:
+        data = load_dataset("parquet", data_files=files, cache_dir=cache)
+    except (DatasetGenerationError, pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder} holds codes that cannot be read: let `encode_songs` make them again, or fetch them again "
+            f"({error.__cause__ or error})"
+        ) from error
+    for split in data.values():
+        for name, feature in split.features.items():
+            if name.startswith("codes_") and getattr(getattr(feature, "feature", None), "dtype", "") not in _DTYPES:
+                raise ValueError(f"{folder} must have lists of whole numbers in `{name}`, got {feature}")
+    return data
 
 
 def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> DatasetDict:
     """Songs or codes that can be trained on and measured: the data, if some of it is held out.
+
+    The songs and hours of each split are logged at the level INFO, which scripts show.
 
     Args:
         data: of [`~fast_jukebox.data.songs.load_songs`] or [`load_codes`].
@@ -160,6 +160,7 @@ def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> Dataset
             f"{source} must have songs to train on and songs held out, marked as `train` and `test` or parted by a "
             f"`test_share` above 0; got the splits {', '.join(data)}"
         )
+    logger.info("%s: %s", source, describe_splits(data))
     return data
 
 
@@ -302,56 +303,6 @@ def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
         for name, split in songs.items()
     }
     return songs_manifest(columns, vqvae)
-
-
-def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
-    """What a folder of codes says of itself: whose codes they are, and of which songs.
-
-    Args:
-        songs: rows with `duration` and, where they are known, `file_name`, by split.
-        vqvae: that encoded them.
-    """
-    durations = {name: [round(row["duration"], 3) for row in split] for name, split in songs.items()}
-    names = {
-        name: [row["file_name"] for row in split] for name, split in songs.items() if split and "file_name" in split[0]
-    }
-    return {
-        "vqvae": vqvae_fingerprint(vqvae),
-        "songs": _digest(durations),
-        "names": _digest(names),
-        "splits": {name: len(split) for name, split in songs.items()},
-        "sampling_rate": vqvae.config.sampling_rate,
-        "hop_lengths": vqvae.config.hop_lengths,
-        "codebook_size": vqvae.config.codebook_size,
-    }
-
-
-def _digest(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def vqvae_fingerprint(vqvae: FastJukeboxVQVAE) -> str:
-    """Digest of all weights and codebooks: two VQ-VAEs with the same digest give the same codes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(vqvae.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
-    path = folder / MANIFEST
-    if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        there.setdefault("names", manifest["names"])  # the oldest folders do not state them
-        for key, value in manifest.items():
-            if there.get(key) != value:
-                raise ValueError(
-                    f"{folder} holds codes of other {key} ({there.get(key)!r}, not {value!r}): "
-                    "name another folder or empty this one"
-                )
-        return
-    write_file(path, json.dumps(manifest, indent=2))
 
 
 def _values(table: Any, column: str) -> np.ndarray:

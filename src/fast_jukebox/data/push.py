@@ -1,12 +1,11 @@
-"""Songs and codes on the Hub: pushed in one commit with a card that states a licence, loaded by name.
+"""Songs and codes on the Hub: pushed in one commit with a card that states a licence, found by name.
 
 Songs go there as files beside a `metadata.jsonl` a split (the layout of an AudioFolder) or inside Parquet files, codes
-as [`encode_songs`][fast_jukebox.data.codes.encode_songs] wrote them.
+as [`encode_songs`][fast_jukebox.data.codes.encode_songs] wrote them. All is fetched before any of it is used.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from fast_jukebox.audio.io import audio_info
-from fast_jukebox.data.codes import read_manifest
-from fast_jukebox.data.scanning import AUDIO_SUFFIXES, METADATA_FILE
+from fast_jukebox.data.manifest import read_manifest
+from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
+from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.data.songs import load_songs, save_songs
 from fast_jukebox.hub import dataset_card, push_files
 
@@ -185,7 +185,8 @@ def push_codes(
 def _audio_folder(songs: Mapping[str, Any]) -> Iterator[tuple[str, Path | bytes]]:
     """Files by name: the songs, and a `metadata.jsonl` a split whose rows name them and state all that is known."""
     for split, rows in songs.items():
-        lines, taken = [], set()
+        lines: list[dict[str, Any]] = []
+        taken = set()
         for index, row in enumerate(rows):
             sound = row["audio"]
             data: Path | bytes = Path(sound["path"]) if sound.get("bytes") is None else sound["bytes"]
@@ -194,9 +195,9 @@ def _audio_folder(songs: Mapping[str, Any]) -> Iterator[tuple[str, Path | bytes]
                 raise ValueError(f"`songs` must have a `file_name` for each song of {split}, got {name!r} twice")
             taken.add(name)
             facts = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
-            lines.append(json.dumps({"file_name": name, **facts}, ensure_ascii=False, default=str))
+            lines.append({"file_name": name, **facts})
             yield f"{split}/{name}", data
-        yield f"{split}/{METADATA_FILE}", ("\n".join(lines) + "\n").encode()
+        yield f"{split}/{METADATA_FILE}", metadata_lines(lines)
 
 
 def _plain_name(name: str | None, index: int, data: Path | bytes) -> str:

@@ -1,31 +1,55 @@
-"""Songs of a folder or of a data set of the Hub: found, fetched and looked at, with a reason for each unusable one."""
+"""The songs of a folder or of a data set of the Hub: found, checked and described, or skipped with the reason."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import logging
 import os
 import re
-from collections.abc import Iterator
+import unicodedata
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from huggingface_hub import snapshot_download
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio.io import MAX_DURATION, audio_info, stream_audio
+from fast_jukebox.audio.io import MAX_DURATION, audio_info, load_audio, stream_audio
+from fast_jukebox.audio.readers import printable
+from fast_jukebox.data.metadata import MAX_METADATA_BYTES, METADATA_FILES, read_metadata, tidy_name
+from fast_jukebox.data.splits import split_of_folder
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.utils.files import path_within
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
-"""Files that `load_songs` looks at; others in the folder are left alone."""
+logger = logging.getLogger(__name__)
 
-METADATA_FILE = "metadata.jsonl"
-MAX_METADATA_BYTES = 64 * 2**20
+READ_SUFFIXES = (
+    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc"),
+    *(".au", ".snd", ".caf", ".w64", ".rf64"),
+)
+"""Suffixes of files that libsndfile reads."""
+
+AUDIO_SUFFIXES = (
+    *READ_SUFFIXES,
+    *(".m4a", ".m4b", ".aac", ".wma", ".amr", ".ape", ".wv", ".mpc", ".ac3", ".dsf", ".dff", ".mka", ".ra"),
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp", ".wmv", ".flv"),
+)
+"""Files that `load_songs` looks at, by what they hold; others in the folder are left alone."""
+
 MEASURED = ("audio", "file_name", "duration", "sampling_rate")
-"""Columns that are found by looking at a song."""
-_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
+"""Columns of every song, which no metadata can set."""
+
+_TAIL = 2048
+"""Samples at a song's end that are read once more from an offset."""
+_NAMED = 3
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+Song: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,11 +58,12 @@ class SongLimits:
 
     Attributes:
         min_duration: seconds that it lasts at least.
-        max_duration: seconds that it lasts at most; the file's header is asked before anything is read.
+        max_duration: seconds that it lasts at most; its length is looked for before anything is decoded.
         max_bytes: size of its file at most.
         silence: a song whose loudest sample stays below this, of a full scale of 1, is silent.
-        whole: decode each file to its end, so that one that is cut off or broken later on is found. Otherwise a file
-            is read until it sounds.
+        whole: decode each file to its end, so that one that is broken later on is found, and its end once more from an
+            offset, as training does. Otherwise a file is read until it sounds.
+        max_metadata_bytes: size of a `metadata.jsonl` or `metadata.csv` at most.
     """
 
     min_duration: float = 1.0
@@ -46,6 +71,7 @@ class SongLimits:
     max_bytes: int = 2 * 2**30
     silence: float = 1e-3
     whole: bool = True
+    max_metadata_bytes: int = MAX_METADATA_BYTES
 
     def __post_init__(self) -> None:
         """Refuse limits that nothing can meet, naming the field."""
@@ -53,18 +79,26 @@ class SongLimits:
             raise ValueError(f"`min_duration` must be from 0 to `max_duration`, got {self.min_duration!r}")
         if not 0 < self.max_duration < float("inf"):
             raise ValueError(f"`max_duration` must be over 0 and finite, got {self.max_duration!r}")
-        if not self.max_bytes > 0:
-            raise ValueError(f"`max_bytes` must be over 0, got {self.max_bytes!r}")
+        for name in ("max_bytes", "max_metadata_bytes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be over 0, got {getattr(self, name)!r}")
         if not 0 <= self.silence < 1:
             raise ValueError(f"`silence` must be in [0, 1), got {self.silence!r}")
 
 
 @dataclass
 class SongScan:
-    """What `scan_songs` found: `songs`, the rows that can be used, and `skipped`, the reason by name for the others."""
+    """What `scan_songs` found.
 
-    songs: list[dict[str, Any]] = field(default_factory=list)
+    Attributes:
+        songs: the rows that can be used.
+        skipped: the reason by name for the others.
+        notes: by name, what of a song that is used is not read.
+    """
+
+    songs: list[Song] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def find_dataset(
@@ -100,102 +134,200 @@ def find_dataset(
 
 
 def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = None, progress: bool = False) -> SongScan:
-    """Look at every song of a folder, as `load_songs` does, and say which can be used and why the others cannot."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-    facts = _read_metadata(folder / METADATA_FILE)
-    names = {path.relative_to(folder).as_posix() for path in _audio_files(folder)}
-    columns = sorted({key for row in facts.values() for key in row} - set(MEASURED))
-    scan = SongScan()
-    for name in tqdm(sorted(names | set(facts)), desc="looking at songs", unit="song", disable=not progress):
-        try:
-            path = _song_path(folder, name)
-            seconds, rate = check_song(path, limits or SongLimits())
-        except (ValueError, OSError) as error:
-            scan.skipped[name] = str(error)
-            continue
-        row = {"audio": str(path), "file_name": name, "duration": seconds, "sampling_rate": rate}
-        scan.songs.append(row | {column: facts.get(name, {}).get(column) for column in columns})
-    return scan
+    """Look at every song of a folder, as `load_songs` does, and say which can be used and why the others cannot.
 
+    Args:
+        folder: any layout that [`~fast_jukebox.data.songs.load_songs`] reads but Parquet.
+        limits: `SongLimits()` by default.
+        progress: show a bar.
 
-def scan_fetched_songs(folder: Path, limits: SongLimits, progress: bool = False) -> SongScan | None:
-    """Songs of a folder with a `metadata.jsonl` a split (`train/` and others), or of one that came from the Hub.
-
-    Returns:
-        As [`scan_songs`], each row with its split where there are splits; None for
-        every other folder.
+    Raises:
+        ValueError: a line of the metadata is wrong.
+        FileNotFoundError: there is no such folder.
     """
-    splits = {path.name: path for path in sorted(folder.iterdir()) if (path / METADATA_FILE).is_file()}
-    store = folder.parent.parent / "blobs"  # where the links of a folder in the client's cache lead to
-    fetched = folder.parent.name == "snapshots" and store.is_dir()
-    if (folder / METADATA_FILE).is_file() or not (fetched or "train" in splits):
-        splits = {}
-    if not splits and not fetched:
-        return None
-    scan = SongScan()
-    rows: list[tuple[Path, str, dict[str, Any]]] = []
-    for split, root in splits.items() or [("", folder)]:
-        facts = _read_metadata(root / METADATA_FILE)
-        names = {path.relative_to(root).as_posix() for path in _audio_files(root)}
-        given = {"split": split} if split else {}
-        rows += [(root, name, given | facts.get(name, {})) for name in sorted(names | set(facts))]
+    folder, limits = Path(folder), limits or SongLimits()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {printable(folder)!r}")
+    store = folder.parent.parent / "blobs"  # where the links of a folder in the Hub client's cache lead to
+    links = (store.resolve(),) if folder.parent.name == "snapshots" and store.is_dir() else ()
+    rows = list(_rows(folder, limits, fetched=bool(links)))
     columns = sorted({key for _, _, facts in rows for key in facts} - set(MEASURED))
+    scan = SongScan()
     for root, name, facts in tqdm(rows, desc="looking at songs", unit="song", disable=not progress):
+        path = root / name
         try:
-            path = _song_path(root, name, (store.resolve(),) if fetched else ())
-            seconds, rate = check_song(path, limits)
+            path = _existing(root, name, links)
+            seconds, rate, note = check_song(path, limits)
         except (ValueError, OSError) as error:
-            scan.skipped[(root / name).relative_to(folder).as_posix()] = str(error)
+            scan.skipped[(root.relative_to(folder) / name).as_posix()] = str(error).removeprefix(f"{printable(path)} ")
             continue
+        if note:
+            scan.notes[name] = note
         row = {"audio": str(path), "file_name": name, "duration": seconds, "sampling_rate": rate}
         scan.songs.append(row | {column: facts.get(column) for column in columns})
     return scan
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
-    """Sound files at any depth, by suffix; hidden files and folders and folders behind links are left alone."""
-    for root, folders, files in os.walk(folder):
+def report(source: str, scan: SongScan) -> None:
+    """Warn of every song that was skipped or is not read as a whole; many for the same reason in one line.
+
+    Raises:
+        ValueError: no song is left.
+    """
+    for verb, found in (("skipped", scan.skipped), ("used, though not read as a whole:", scan.notes)):
+        names: dict[str, list[str]] = defaultdict(list)
+        for name, reason in found.items():
+            names[reason].append(printable(name))
+        for reason, its_names in names.items():
+            more = f" and {len(its_names) - _NAMED} more" if len(its_names) > _NAMED + 1 else ""
+            listed = ", ".join(its_names[:_NAMED] if more else its_names)
+            logger.warning("%s: %s %s%s: %s", printable(source), verb, listed, more, reason)
+    if not scan.songs:
+        reasons = "; ".join(f"{printable(name)}: {reason}" for name, reason in list(scan.skipped.items())[:_NAMED])
+        raise ValueError(
+            f"{printable(source)} holds no song that can be used ({len(scan.skipped)} skipped; "
+            f"{reasons or _other_files(Path(source))})"
+        )
+
+
+def check_song(source: Path | dict[str, Any], limits: SongLimits) -> tuple[float, int, str | None]:
+    """Duration in seconds and sampling rate of a song that can be used, and what of it is not read, if anything.
+
+    Args:
+        source: a file, or `{"path", "bytes"}`.
+        limits: what it must be.
+
+    Raises:
+        ValueError: it cannot be used; the reason.
+        OSError: it cannot be opened.
+    """
+    size = source.stat().st_size if isinstance(source, Path) else len(source.get("bytes") or b"")
+    if size > limits.max_bytes:
+        raise ValueError(f"has {size} bytes, more than `max_bytes` ({limits.max_bytes})")
+    if isinstance(source, Path) and printable(source) != str(source):
+        raise ValueError("has a name that is no UTF-8 text, which a dataset cannot hold: rename it")
+    info = audio_info(source)
+    if info.missing is not None:
+        raise ValueError(f"is cut off: {info.missing}")
+    if info.duration is not None and info.duration < limits.min_duration:
+        raise ValueError(f"lasts {info.duration:.3g} s, less than `min_duration` ({limits.min_duration:g} s)")
+    if info.duration is not None and info.duration > limits.max_duration:
+        raise ValueError(f"lasts {info.duration:.6g} s, more than `max_duration` ({limits.max_duration:g} s)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is not read is told with the song
+        frames, peak, tail = 0, 0.0, torch.zeros(0)
+        for block in stream_audio(source, info.sampling_rate, max_duration=limits.max_duration):
+            frames += len(block)
+            peak = max(peak, float(block.abs().max()))
+            tail = torch.cat([tail, block])[-_TAIL:]
+            if not limits.whole and peak >= limits.silence and info.frames is not None:
+                return info.frames / info.sampling_rate, info.sampling_rate, info.left_out
+        seconds = frames / info.sampling_rate
+        if info.duration is not None and seconds < info.duration - 0.1:
+            raise ValueError(f"is cut off: {seconds:.6g} s of {info.duration:.6g} s can be read")
+        if frames == 0 or seconds < limits.min_duration:
+            raise ValueError(f"lasts {seconds:.3g} s, less than `min_duration` ({limits.min_duration:g} s)")
+        if peak < limits.silence:
+            raise ValueError(f"is silent: its loudest sample is {peak:.2g}, below `silence` ({limits.silence:g})")
+        _check_offset(source, frames - len(tail), info.sampling_rate, tail)
+    return seconds, info.sampling_rate, info.left_out
+
+
+def content_keys(sources: Iterable[Path | bytes]) -> list[Hashable]:
+    """The same for sounds of the same bytes, another for others.
+
+    Args:
+        sources: files, or their bytes, of which one is held at a time. Only files of the same size are read.
+    """
+    found = [
+        (source.stat().st_size, source) if isinstance(source, Path) else (len(source), _digest(source))
+        for source in sources
+    ]
+    counts = Counter(size for size, _ in found)
+    return [
+        (size, source if isinstance(source, str) else _digest(source) if counts[size] > 1 else "")
+        for size, source in found
+    ]
+
+
+def _digest(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return hashlib.blake2b(source).hexdigest()
+    digest = hashlib.blake2b()
+    with source.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_offset(source: Path | dict[str, Any], start: int, rate: int, wanted: Tensor) -> None:
+    """Refuse a song whose end sounds otherwise when it is read from an offset, as training reads it."""
+    found = load_audio(source, rate, offset=start / rate)
+    if found.shape != wanted.shape or not torch.allclose(found, wanted, atol=1e-3):
+        raise ValueError("gives another sound when it is read from an offset: convert it to FLAC")
+
+
+def _rows(folder: Path, limits: SongLimits, fetched: bool) -> Iterator[tuple[Path, str, Song]]:
+    """The folder that a song's name is relative to, the name, and what is known of the song.
+
+    A folder with metadata for each split in a folder of its own (`train/metadata.jsonl` and others) has songs whose
+    names are relative to those, as [`~fast_jukebox.data.push.push_songs`] writes them. Else the folders `train` and
+    `test` and their like are splits where the metadata says nothing.
+    """
+    splits = {path.name: path for path in sorted(folder.iterdir()) if _has_metadata(path)}
+    elsewhere = any(name.split("/", 1)[0] not in splits for name in _sound_names(folder))
+    if _has_metadata(folder) or elsewhere or not (fetched or "train" in splits):
+        splits = {}
+    if splits:
+        for split, root in splits.items():
+            found = _described(root, limits)
+            yield from ((root, name, {"split": split} | found[name]) for name in sorted(found))
+        return
+    found = _described(folder, limits)
+    by_folder = {name: split_of_folder(name) for name in found}
+    kinds = {split for split in by_folder.values() if split}
+    if any(row.get("split") for row in found.values()) or "train" not in kinds or len(kinds) < 2:
+        by_folder = {}
+    for name in sorted(found):
+        its_split = by_folder.get(name)
+        yield folder, name, ({"split": its_split} if its_split else {}) | found[name]
+
+
+def _has_metadata(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in METADATA_FILES)
+
+
+def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
+    """What is known of each song below a folder, by its name there; of songs that are only named too."""
+    found: dict[str, Song] = {name: {} for name in _sound_names(root)}
+    composed = {unicodedata.normalize("NFC", name): name for name in found}
+    for below in sorted({below for below, name in _files(root) if name in METADATA_FILES}):
+        for given, facts in read_metadata(root / below, limits.max_metadata_bytes).items():
+            name = tidy_name(root, (below / given).as_posix())
+            if name not in found:  # on the disk the name may be written otherwise (NFD)
+                name = composed.get(unicodedata.normalize("NFC", name), name)
+            if found.get(name):
+                raise ValueError(f"{root / below}: the metadata names {name!r} twice")
+            found[name] = facts
+    return found
+
+
+def _sound_names(root: Path) -> Iterator[str]:
+    """Sound files below a folder, by suffix."""
+    return ((below / name).as_posix() for below, name in _files(root) if name.lower().endswith(AUDIO_SUFFIXES))
+
+
+def _files(root: Path) -> Iterator[tuple[Path, str]]:
+    """Folder, relative to `root`, and name of each file; what is hidden and folders behind links are left alone."""
+    for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(AUDIO_SUFFIXES):
-                yield Path(root) / name
+        below = Path(place).relative_to(root)
+        yield from ((below, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _read_metadata(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows by `file_name`; empty where there is no file."""
-    if not path.exists():
-        return {}
-    if path.stat().st_size > MAX_METADATA_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_METADATA_BYTES} bytes")
-    rows: dict[str, dict[str, Any]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: no JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or not row["file_name"]:
-            raise ValueError(f"{path}, line {number}: must be an object with a `file_name`, got {line[:80]!r}")
-        name = Path(row["file_name"]).as_posix()
-        if name in rows:
-            raise ValueError(f"{path}, line {number}: `file_name` {name!r} stands there twice")
-        split = row.get("split")
-        if split is not None and not (isinstance(split, str) and _SPLIT_NAME.fullmatch(split)):
-            raise ValueError(f"{path}, line {number}: `split` must be a word such as 'train', got {split!r}")
-        rows[name] = row
-    return rows
-
-
-def _song_path(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
-    """The absolute path of a song, which must lie in the folder, or in `also`, when every link is followed."""
-    path = path_within(folder, name, also)
+def _existing(root: Path, name: str, links: tuple[Path, ...]) -> Path:
+    """The path of a song, which must lie in the folder, or where the links of the Hub client's cache lead."""
+    path = path_within(root, name, links)
     if not path.is_file():
         raise ValueError("is named in the metadata but is not there")
     if path.stat().st_size == 0:
@@ -203,27 +335,11 @@ def _song_path(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
     return path
 
 
-def check_song(source: Any, limits: SongLimits) -> tuple[float, int]:
-    """Duration and sampling rate of a song that can be used; a ValueError with the reason for one that cannot."""
-    size = source.stat().st_size if isinstance(source, Path) else len(source.get("bytes") or b"")
-    if size > limits.max_bytes:
-        raise ValueError(f"has {size} bytes, more than `max_bytes` ({limits.max_bytes})")
-    info = audio_info(source)
-    if info.duration is not None and info.duration < limits.min_duration:
-        raise ValueError(f"lasts {info.duration:.3g} s, less than `min_duration` ({limits.min_duration:g} s)")
-    if info.duration is not None and info.duration > limits.max_duration:
-        raise ValueError(f"lasts {info.duration:.6g} s, more than `max_duration` ({limits.max_duration:g} s)")
-    frames, peak = 0, 0.0
-    for block in stream_audio(source, info.sampling_rate, max_duration=limits.max_duration):
-        frames += len(block)
-        peak = max(peak, float(block.abs().max()))
-        if not limits.whole and peak >= limits.silence and info.frames is not None:
-            return info.frames / info.sampling_rate, info.sampling_rate
-    seconds = frames / info.sampling_rate
-    if info.duration is not None and seconds < info.duration - 0.1:
-        raise ValueError(f"is cut off: {seconds:.6g} s of {info.duration:.6g} s can be read")
-    if frames == 0 or seconds < limits.min_duration:
-        raise ValueError(f"lasts {seconds:.3g} s, less than `min_duration` ({limits.min_duration:g} s)")
-    if peak < limits.silence:
-        raise ValueError(f"is silent: its loudest sample is {peak:.2g}, below `silence` ({limits.silence:g})")
-    return seconds, info.sampling_rate
+def _other_files(folder: Path) -> str:
+    """What a folder without songs holds, in a few words."""
+    suffixes: Counter[str] = Counter()
+    suffixes.update(Path(name).suffix.lower() or "no suffix" for _, name in _files(folder))
+    if not suffixes:
+        return "it is empty"
+    listed = ", ".join(f"{count} of {suffix}" for suffix, count in suffixes.most_common(_NAMED))
+    return f"it holds other files: {printable(listed)}"

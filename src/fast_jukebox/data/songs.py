@@ -7,25 +7,28 @@ for when it decodes sound or builds an AudioFolder: rows hold `{"path", "bytes"}
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from fast_jukebox.audio.readers import printable
+from fast_jukebox.data.metadata import METADATA_FILE
 from fast_jukebox.data.scanning import (
     MEASURED,
-    METADATA_FILE,
+    Song,
     SongLimits,
-    SongScan,
     check_song,
+    content_keys,
     find_dataset,
-    scan_fetched_songs,
+    report,
     scan_songs,
 )
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, assign_splits, check_share, held_out_twice, split_order
 from fast_jukebox.utils.files import writing
 
 if TYPE_CHECKING:
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
+
 
 def load_songs(
     source: str | os.PathLike[str] | Dataset | DatasetDict,
-    test_share: float = 0.1,
+    test_share: float = DEFAULT_TEST_SHARE,
     *,
     limits: SongLimits | None = None,
     progress: bool = False,
@@ -47,11 +52,13 @@ def load_songs(
     """Songs, checked and split into `train` and `test`.
 
     Args:
-        source: a folder of sound files, at any depth, with or without a `metadata.jsonl` whose rows have `file_name`
-            (relative to the folder) and any other facts, or one such folder a split; a folder that `save_songs` made;
-            the name of a data set of these layouts on the Hub; or a dataset with a column `audio`.
-        test_share: share of the songs held out, in [0, 1). Which ones depends on their names alone. Splits that the
-            metadata or the dataset has already go first, if they are more than one.
+        source: a folder of sound files, at any depth, with or without a `metadata.jsonl` or `metadata.csv` whose rows
+            have `file_name` (relative to its folder) and any other facts, or one such folder a split; a folder that
+            `save_songs` made; the name of a data set of these layouts on the Hub; or a dataset with a column `audio`.
+        test_share: fraction of the songs held out, in [0, 1). Which ones depends on their names, and for songs of the
+            same content on the first of these. Splits that the metadata, the folders (`train`, `test` and the like) or
+            the dataset have already go first, if they are more than one; a song of `train` whose very recording is held
+            out as well is left out.
         limits: `SongLimits()` by default. Songs outside them are skipped with a warning that names them.
         progress: show a bar.
         revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
@@ -61,43 +68,43 @@ def load_songs(
         `file_name`, `duration` (seconds) and `sampling_rate` as measured, and those of the metadata.
 
     Raises:
-        ValueError: when no song is left, or naming the argument or the line of the metadata that is wrong.
+        ValueError: when no song is left or a Parquet file is missing or damaged, or naming the argument or the line of
+            the metadata that is wrong.
         FileNotFoundError: when the folder is not there.
         HubError: when the data set cannot be read from the Hub.
     """
     from datasets import Dataset, DatasetDict
 
-    if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
-        raise ValueError(f"`test_share` must be in [0, 1), got {test_share!r}")
+    check_share(test_share)
     limits = limits or SongLimits()
+    own = True
     if isinstance(source, str | os.PathLike):
         folder = find_dataset(source, revision=revision, token=token, local_files_only=local_files_only)
         shards = sorted(folder.glob("data/*-of-*.parquet"))
         if not shards:
-            scan = scan_fetched_songs(folder, limits, progress)
-            scan = scan or scan_songs(folder, limits=limits, progress=progress)
-            _report(str(source), scan)
-            return _split(scan.songs, test_share)
-        source = _load_parquet(shards)
+            scan = scan_songs(folder, limits=limits, progress=progress)
+            report(str(source), scan)
+            return _split(str(source), scan.songs, test_share)
+        source, own = _load_parquet(shards), False
     if isinstance(source, Dataset):
         source = DatasetDict({"": source})
     if not isinstance(source, DatasetDict):
         raise ValueError(f"`source` must be a folder, a Dataset or a DatasetDict, got {type(source)}")
     if len(source) == 1 and test_share > 0:
         source = DatasetDict({"": next(iter(source.values()))})
-    checked = {name: _checked_dataset(name, rows, limits, progress) for name, rows in source.items()}
+    checked = {name: _checked_dataset(name, rows, limits, own, progress) for name, rows in source.items()}
     checked = {name: rows for name, rows in checked.items() if len(rows)}
     if not checked:
         raise ValueError("`source` holds no song that can be used; the warnings name the reasons")
     if "" in checked:
         rows = checked[""]
         names = rows["split"] if "split" in rows.column_names else [None] * len(rows)
-        chosen = _assign_splits(rows["file_name"], names, test_share)
+        chosen = assign_splits(rows["file_name"], names, test_share, _contents(rows))
         checked = {
             split: rows.select([index for index, name in enumerate(chosen) if name == split])
-            for split in sorted(set(chosen), key=_split_order)
+            for split in sorted(set(chosen), key=split_order)
         }
-    return DatasetDict(checked)
+    return DatasetDict(_without_held_out(checked))
 
 
 def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_bytes: int = 400 * 2**20) -> list[Path]:
@@ -136,28 +143,30 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
     return written
 
 
-def _report(source: str, scan: SongScan) -> None:
-    for name, reason in scan.skipped.items():
-        logger.warning("%s: skipped %s: %s", source, name, reason)
-    if not scan.songs:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scan.skipped.items())[:3])
-        raise ValueError(f"{source} holds no song that can be used ({len(scan.skipped)} skipped; {reasons or 'empty'})")
-
-
-def _split(songs: list[dict[str, Any]], test_share: float) -> DatasetDict:
+def _split(source: str, songs: list[Song], test_share: float) -> DatasetDict:
     from datasets import Audio, Dataset, DatasetDict
 
-    chosen = _assign_splits([song["file_name"] for song in songs], [song.get("split") for song in songs], test_share)
-    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in sorted(set(chosen), key=_split_order)}
-    for song, split in zip(songs, chosen, strict=True):
-        rows[split].append(song)
+    contents = content_keys(Path(song["audio"]) for song in songs)
+    given = [song.get("split") for song in songs]
+    chosen = assign_splits([song["file_name"] for song in songs], given, test_share, contents)
+    twice = set(held_out_twice(chosen, contents))
+    for index in sorted(twice):
+        logger.warning("%s: skipped %s: %s", printable(source), printable(songs[index]["file_name"]), _HELD_OUT)
+    rows: dict[str, list[Song]] = {split: [] for split in sorted(set(chosen), key=split_order)}
+    for index, (song, split) in enumerate(zip(songs, chosen, strict=True)):
+        if index not in twice:
+            rows[split].append(song)
+    rows = {split: its_rows for split, its_rows in rows.items() if its_rows}
     ordered = [song for split in rows.values() for song in split]
     columns = {column: [song[column] for song in ordered] for column in songs[0]}
     try:
         # As one, so that a column has the same type in every split, also where all songs of one split lack the fact.
         whole = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
     except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
-        raise ValueError(f"{METADATA_FILE} has a column whose values are of several types: {error}") from error
+        wrong = next((name for name, values in columns.items() if not _is_column(values)), "")
+        raise ValueError(
+            f"{METADATA_FILE} has a column `{wrong}` whose values are of several types: {error}"
+        ) from error
     splits, start = {}, 0
     for split, its_rows in rows.items():
         splits[split] = whole.select(range(start, start + len(its_rows)))
@@ -165,39 +174,87 @@ def _split(songs: list[dict[str, Any]], test_share: float) -> DatasetDict:
     return DatasetDict(splits)
 
 
-def _assign_splits(names: Iterable[str], given: Iterable[str | None], test_share: float) -> list[str]:
-    """A split for each name: the one given, or by the name's hash, with at least one song in each of train and test.
+def _is_column(values: list[Any]) -> bool:
+    from datasets import Dataset
 
-    Where all are given the same split, it says nothing about what to hold out, and the hash decides.
-    """
-    names, given = list(names), list(given)
-    if test_share > 0 and len(set(given)) == 1:
-        given = [None] * len(names)
-    order = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
-    chosen = [
-        split or ("test" if order[name] < test_share else "train") for name, split in zip(names, given, strict=True)
-    ]
-    if not any(given) and len(names) > 1 and test_share > 0:
-        ranked = sorted(range(len(names)), key=lambda index: order[names[index]])
-        chosen[ranked[0]], chosen[ranked[-1]] = "test", "train"
-    return chosen
+    try:
+        Dataset.from_dict({"values": values})
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
-def _split_order(name: str) -> tuple[int, str]:
-    return {"train": 0, "validation": 1, "test": 2}.get(name, 3), name
+_HELD_OUT = "the same recording is held out in another split"
+
+
+def _contents(*splits: Dataset) -> list[Hashable]:
+    sounds = (row["audio"] for rows in splits for row in rows.select_columns(["audio"]))
+    return content_keys(sound["bytes"] or Path(sound["path"]) for sound in sounds)
+
+
+def _without_held_out(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    """The splits, the one to train on without the recordings that are in others too."""
+    names = [name for name, rows in splits.items() for _ in range(len(rows))]
+    if "train" not in splits or len(splits) == 1:
+        return splits
+    contents = _contents(*splits.values())
+    first = names.index("train")
+    twice = {index - first for index in held_out_twice(names, contents)}
+    if not twice:
+        return splits
+    rows = splits["train"]
+    for index in sorted(twice):
+        logger.warning("train: skipped %s: %s", printable(rows[index]["file_name"]), _HELD_OUT)
+    kept = rows.select([index for index in range(len(rows)) if index not in twice])
+    return {name: kept if name == "train" else part for name, part in splits.items() if name != "train" or len(kept)}
 
 
 def _load_parquet(shards: list[Path]) -> DatasetDict:
+    """Songs of Parquet files, all of which must be there.
+
+    Raises:
+        ValueError: one is missing or damaged; names it.
+    """
+    import pyarrow
+    import pyarrow.parquet
     from datasets import load_dataset
 
     files: dict[str, list[str]] = {}
+    numbers: dict[tuple[str, int], set[int]] = {}
     for shard in shards:
-        files.setdefault(shard.name.rsplit("-", 3)[0], []).append(str(shard))
+        found = _SHARD.fullmatch(shard.name)
+        if found is None:
+            raise ValueError(f"{shard} must be named as train-00000-of-00001.parquet is")
+        files.setdefault(found[1], []).append(str(shard))
+        numbers.setdefault((found[1], int(found[3])), set()).add(int(found[2]))
+        try:
+            pyarrow.parquet.read_schema(shard)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{shard} is damaged ({error}): fetch it again, or make it again") from error
+    for (split, count), there in numbers.items():
+        missing = sorted(set(range(count)) - there)
+        if missing:
+            raise ValueError(
+                f"{shards[0].parent} lacks {len(missing)} of the {count} files of {split!r}, the first of them "
+                f"{split}-{missing[0]:05d}-of-{count:05d}.parquet: fetch them again"
+            )
+    if len(numbers) > len(files):
+        raise ValueError(
+            f"{shards[0].parent} holds files of two counts, such as -of-00002 and -of-00003: delete the old"
+        )
     return load_dataset("parquet", data_files=files)
 
 
-def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, progress: bool) -> Dataset:
-    """The rows whose song can be used, with the measured columns."""
+def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, own: bool, progress: bool) -> Dataset:
+    """The rows whose song can be used, with the measured columns.
+
+    Args:
+        split: for messages.
+        rows: with a column `audio`.
+        limits: what a song must be.
+        own: whether the user made the dataset, whose paths are then followed; files from elsewhere must hold the sound.
+        progress: show a bar.
+    """
     from datasets import Audio
 
     if "audio" not in rows.column_names:
@@ -211,10 +268,15 @@ def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, progress: bo
         try:
             if sound.get("bytes") is None and not sound.get("path"):
                 raise ValueError("has no sound")
-            duration, rate = check_song(sound if sound.get("bytes") is not None else Path(sound["path"]), limits)
+            if sound.get("bytes") is None and not own:
+                raise ValueError("names a file in place of its sound, which is not read from a data set")
+            source = sound if sound.get("bytes") is not None else Path(sound["path"])
+            duration, rate, note = check_song(source, limits)
         except (ValueError, OSError) as error:
-            logger.warning("%s: skipped %s: %s", split or "songs", name, error)
+            logger.warning("%s: skipped %s: %s", split or "songs", printable(name), error)
             continue
+        if note:
+            logger.warning("%s: used %s, though not read as a whole: %s", split or "songs", printable(name), note)
         keep.append(index)
         measured.append((name, duration, rate))
     rows = rows.remove_columns([column for column in MEASURED[1:] if column in rows.column_names]).select(keep)

@@ -346,7 +346,7 @@ class _FreshMoments(TrainerCallback):
 
 def _read_json(text: str) -> Any:
     """JSON, or what a JSON file holds."""
-    source = text if text.lstrip().startswith(("[", "{")) else Path(text).read_text(encoding="utf-8")
+    source = text if text.lstrip().startswith(("[", "{")) else Path(text).read_text(encoding="utf-8-sig")
     try:
         return json.loads(source)
     except json.JSONDecodeError as error:

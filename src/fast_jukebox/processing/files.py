@@ -49,7 +49,7 @@ def read_json(path: str) -> dict[str, Any]:
         ValueError: it holds no JSON, or no mapping.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`{path}` is damaged, it must be JSON: {error}") from error
     if not isinstance(content, dict):

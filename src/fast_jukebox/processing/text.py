@@ -29,6 +29,7 @@ _GREEK = "α=a β=b γ=g δ=d ε=e ζ=z η=e θ=th ι=i κ=k λ=l μ=m ν=n ξ=x
 _LATIN = "ß=ss æ=ae œ=oe ø=o đ=d ð=d þ=th ł=l ħ=h ı=i ŋ=ng ə=e ŧ=t"  # noqa: RUF001
 _LETTERS = dict(pair.split("=") for pair in f"{_LATIN} {_CYRILLIC} {_MORE_CYRILLIC} {_GREEK}".split())
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
+_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 
 
 class CleanLyrics(NamedTuple):
@@ -46,7 +47,7 @@ def plain_name(name: str) -> str:
     >>> plain_name("AC/DC (Live!)"), plain_name("Classic Pop")
     ('ac_dc_live', 'classic_pop')
     """
-    return _NOT_PLAIN.sub("_", name.lower()).strip("_")
+    return _NOT_PLAIN.sub("_", _composed(name).lower()).strip("_")
 
 
 def lower_name(name: str) -> str:
@@ -55,7 +56,12 @@ def lower_name(name: str) -> str:
     >>> lower_name(" Classic Pop ")
     'classic pop'
     """
-    return name.lower().strip()
+    return _composed(name).lower().strip()
+
+
+def _composed(name: str) -> str:
+    """A name with its accents in one character each (NFC) and plain spaces, as it is written in most places."""
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", name))
 
 
 @lru_cache(maxsize=4096)

@@ -123,6 +123,9 @@ class LabelVocabulary:
     def _find(self, kind: str, name: str, given: Any, ids: Mapping[str, int], unknown: bool) -> int:
         if name in ids:
             return ids[name]
+        for known, number in ids.items():  # lists may write a name otherwise, as with a decomposed accent
+            if not known.isascii() and self.normalise(known) == name:
+                return number
         if unknown:
             return 0
         nearest = difflib.get_close_matches(name, ids, n=5, cutoff=0.0)
@@ -168,7 +171,7 @@ def read_names(path: str | os.PathLike[str]) -> list[NameList]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
             return [NameList(_lines(path, text), None)]
         content = json.loads(text)
@@ -226,7 +229,7 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
 
 def _lines(path: Path, text: str) -> dict[str, int]:
     ids: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         name, separator, last = line.strip().rpartition(";")

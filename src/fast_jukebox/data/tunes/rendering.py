@@ -144,7 +144,8 @@ def _render_file(
 def _finished_rows(folder: Path, recipe: SongRecipe) -> list[dict[str, Any]]:
     """Rows of the folder's metadata whose file is there, as long as it should be and made by this recipe."""
     path = folder / METADATA_FILE
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    rows = [json.loads(line) for line in text.split("\n") if line]
     finished = []
     for row in rows:
         file = folder / row["file_name"]

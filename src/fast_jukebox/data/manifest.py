@@ -1,0 +1,139 @@
+"""What a folder of codes says of itself, and whether all of it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.utils.files import read_file, write_file
+
+MANIFEST = "codes.json"
+_LARGEST = 2**24
+_TYPES: dict[str, type] = {
+    "vqvae": str,
+    "splits": dict,
+    "sampling_rate": int,
+    "hop_lengths": list,
+    "codebook_size": int,
+}
+
+
+def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+    """What a folder of codes says of itself: whose codes they are, and of which songs.
+
+    Args:
+        songs: rows with `duration` and, where they are known, `file_name`, by split.
+        vqvae: that encoded them.
+    """
+    durations = {name: [round(row["duration"], 3) for row in split] for name, split in songs.items()}
+    names = {
+        name: [row["file_name"] for row in split] for name, split in songs.items() if split and "file_name" in split[0]
+    }
+    return {
+        "vqvae": vqvae_fingerprint(vqvae),
+        "songs": _digest(durations),
+        "names": _digest(names),
+        "splits": {name: len(split) for name, split in songs.items()},
+        "sampling_rate": vqvae.config.sampling_rate,
+        "hop_lengths": vqvae.config.hop_lengths,
+        "codebook_size": vqvae.config.codebook_size,
+    }
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def vqvae_fingerprint(vqvae: FastJukeboxVQVAE) -> str:
+    """Digest of all weights and codebooks: two VQ-VAEs with the same digest give the same codes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vqvae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest into a folder, or find that the one that is there says the same.
+
+    Raises:
+        ValueError: the folder holds other codes, or its manifest is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        write_file(path, json.dumps(manifest, indent=2))
+        return
+    there = stated_manifest(folder)
+    there.setdefault("names", manifest["names"])  # the oldest folders do not state them
+    for key, value in manifest.items():
+        if there.get(key) != value:
+            raise ValueError(
+                f"{folder} holds codes of other {key} ({there.get(key)!r}, not {value!r}): "
+                "name another folder or empty this one"
+            )
+
+
+def stated_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of codes.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no {MANIFEST}, which `encode_songs` writes beside the codes")
+    try:
+        manifest = json.loads(read_file(path, _LARGEST))
+        for key, kind in _TYPES.items():
+            if not isinstance(manifest[key], kind):
+                raise ValueError(f"`{key}` must be of the type {kind.__name__}")
+        if not all(isinstance(count, int) and count >= 0 for count in manifest["splits"].values()):
+            raise ValueError("`splits` must be numbers of songs")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): fetch the codes again, or delete the folder and "
+            "encode the songs again"
+        ) from error
+    return manifest
+
+
+def shard_rows(shard: Path) -> int:
+    """Songs in a shard of codes; 0 where it is damaged, as a power cut leaves files."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_metadata(shard).num_rows
+    except (pyarrow.ArrowException, OSError):
+        return 0
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of codes, when all songs that it states are there.
+
+    Raises:
+        ValueError: there is no manifest, or songs are missing.
+    """
+    manifest = stated_manifest(folder)
+    for split, count in manifest["splits"].items():
+        shards = sorted(folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].parquet"))
+        rows = {shard: shard_rows(shard) for shard in shards}
+        for number, (shard, there) in enumerate(rows.items()):
+            if not there:
+                raise ValueError(f"{shard} is damaged: let `encode_songs` make it again, or fetch it again")
+            if int(shard.stem.rsplit("-", 1)[1]) != number:
+                raise ValueError(
+                    f"{folder} lacks {split}-{number:05d}.parquet: let `encode_songs` make it again, or fetch it again"
+                )
+        if sum(rows.values()) != count:
+            raise ValueError(
+                f"{folder} holds the codes of {sum(rows.values())} songs of {split}, and its {MANIFEST} states "
+                f"{count}: let `encode_songs` finish it, or fetch it again"
+            )
+    return manifest

@@ -1,0 +1,114 @@
+"""What is known of the songs of a folder: `metadata.jsonl` or `metadata.csv` beside them, as an AudioFolder has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+METADATA_FILE = "metadata.jsonl"
+METADATA_FILES = (METADATA_FILE, "metadata.csv")
+MAX_METADATA_BYTES = 2**30
+"""Size of such a file at most, unless told otherwise."""
+
+SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
+_LONGEST_LINE = 2**24
+# Characters at which other readers than those of JSON Lines end a line.
+_LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
+_TEXTS = ("file_name", "split", "artist", "genre", "lyrics", "title")
+
+
+def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str, dict[str, Any]]:
+    """Rows of a folder's own metadata file by `file_name`, as it stands there; empty where there is no file.
+
+    Args:
+        folder: with at most one of the files.
+        max_bytes: size of the file at most.
+
+    Raises:
+        ValueError: there are two, it is too large, or a line is wrong; names the file and the line.
+    """
+    paths = [folder / name for name in METADATA_FILES if (folder / name).is_file()]
+    if not paths:
+        return {}
+    if len(paths) > 1:
+        raise ValueError(f"{folder} holds {' and '.join(METADATA_FILES)}: keep the one that is right")
+    path = paths[0]
+    if path.stat().st_size > max_bytes:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, more than {max_bytes}: raise `max_metadata_bytes` of `SongLimits`"
+        )
+    rows: dict[str, dict[str, Any]] = {}
+    for where, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or not row["file_name"]:
+            raise ValueError(f"{where}: must be an object with a `file_name`, got {str(row)[:80]!r}")
+        name = row["file_name"]
+        if name in rows:
+            raise ValueError(f"{where}: `file_name` {name!r} stands there twice")
+        split = row.get("split")
+        if split is not None and not (isinstance(split, str) and SPLIT_NAME.fullmatch(split)):
+            raise ValueError(f"{where}: `split` must be a word such as 'train', got {split!r}")
+        rows[name] = row
+    return rows
+
+
+def metadata_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as a `metadata.jsonl`, one object a line, UTF-8; what JSON has no type for as text."""
+    lines = (json.dumps(dict(row), ensure_ascii=False, default=str).translate(_LINE_ENDS) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def tidy_name(folder: Path, name: str) -> str:
+    """A name of the metadata relative to the folder, without `..` and absolute paths where it lies in the folder."""
+    relative = os.path.relpath(os.path.normpath(folder.absolute() / name), folder.absolute())
+    return Path(name).as_posix() if relative.startswith("..") else Path(relative).as_posix()
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(_LONGEST_LINE + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > _LONGEST_LINE:
+                raise ValueError(f"{where}: has more than {_LONGEST_LINE} bytes")
+            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise ValueError(f"{path} is UTF-16 text: save it as UTF-8")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where}: no UTF-8 text ({error}): save {path.name} as UTF-8") from error
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+                if "\\ud" in text.lower():
+                    json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{where}: holds half of a pair of surrogates, which is no character") from error
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{where}: no JSON: {error}") from error
+            yield where, row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.csv
+
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pyarrow.string() for name in _TEXTS}, strings_can_be_null=True, null_values=[""]
+            ),
+        )
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
+    if "file_name" not in table.column_names:
+        raise ValueError(f"{path} must have a column `file_name`, got {', '.join(table.column_names)}")
+    for number, row in enumerate(table.to_pylist(), 2):
+        yield f"{path}, row {number}", row

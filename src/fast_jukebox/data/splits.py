@@ -1,0 +1,122 @@
+"""Which songs are held out: one rule, by name and content, for every folder, dataset and script."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEFAULT_TEST_SHARE = 0.1
+"""Fraction of the songs that is held out where nothing marks them."""
+
+SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""Splits by the names of folders that stand for them, as in `datasets`' AudioFolder."""
+
+
+def check_share(test_share: float) -> None:
+    """Refuse a fraction of held-out songs that is not in [0, 1).
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
+        raise ValueError(f"`test_share` must be in [0, 1), got {test_share!r}")
+
+
+def assign_splits(
+    names: Iterable[str],
+    given: Iterable[str | None],
+    test_share: float,
+    contents: Sequence[Hashable] | None = None,
+) -> list[str]:
+    """A split for each song: the one given, or by the name's hash, with at least one song in each of train and test.
+
+    Where all are given the same split, it says nothing about what to hold out, and the hash decides. Songs of the same
+    content go where the first of them goes, or where one of them is given. A name counts in its composed form (NFC),
+    and an absolute one, or one with `..`, without its folders, so that the same songs are held out on every machine.
+
+    Args:
+        names: of the songs.
+        given: their splits, None where they have none.
+        test_share: fraction that is held out, in [0, 1).
+        contents: the same for songs of the same bytes; all are different by default.
+    """
+    names, given = list(names), list(given)
+    contents = list(range(len(names))) if contents is None else contents
+    if test_share > 0 and len(set(given)) == 1:
+        given = [None] * len(names)
+    leader: dict[Hashable, int] = {}  # by content: the song that the others follow
+    for index in sorted(range(len(names)), key=lambda index: (given[index] is None, name_key(names[index]))):
+        leader.setdefault(contents[index], index)
+    order = [_place(names[leader[content]]) for content in contents]
+    chosen = [
+        split or given[leader[content]] or ("test" if place < test_share else "train")
+        for split, content, place in zip(given, contents, order, strict=True)
+    ]
+    if not any(given) and len(set(order)) > 1 and test_share > 0:
+        lowest, highest = min(order), max(order)
+        forced = {lowest: "test", highest: "train"}
+        chosen = [forced.get(place, split) for place, split in zip(order, chosen, strict=True)]
+    return chosen
+
+
+def held_out_twice(splits: Sequence[str], contents: Sequence[Hashable]) -> list[int]:
+    """Songs of `train` whose recording is held out in another split as well: to be left out of the training."""
+    held_out = {content for split, content in zip(splits, contents, strict=True) if split != "train"}
+    pairs = zip(splits, contents, strict=True)
+    return [index for index, (split, content) in enumerate(pairs) if split == "train" and content in held_out]
+
+
+def split_of_folder(name: str) -> str | None:
+    """The split that the folders of a song's name stand for, if any.
+
+    >>> split_of_folder("data/Training/a.wav"), split_of_folder("train.wav")
+    ('train', None)
+    """
+    for part in PurePosixPath(name).parent.parts:
+        if part.lower() in SPLIT_FOLDERS:
+            return SPLIT_FOLDERS[part.lower()]
+    return None
+
+
+def name_key(name: str) -> str:
+    """What of a name decides its split."""
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    path = PurePosixPath(name)
+    elsewhere = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
+    return path.name if elsewhere else path.as_posix()
+
+
+def split_order(name: str) -> tuple[int, str]:
+    """For sorting splits: train, validation, test, then others by name."""
+    return {"train": 0, "validation": 1, "test": 2}.get(name, 3), name
+
+
+def describe_splits(songs: Mapping[str, Dataset]) -> str:
+    """Songs and hours of each split, in a line for people.
+
+    Args:
+        songs: of [`~fast_jukebox.data.songs.load_songs`], or codes of them.
+    """
+    return "; ".join(f"{name}: {_count(rows)}" for name, rows in songs.items())
+
+
+def _count(rows: Dataset) -> str:
+    songs = f"{len(rows)} song{'' if len(rows) == 1 else 's'}"
+    return f"{songs}, {sum(rows['duration']) / 3600:.3g} hours" if "duration" in rows.column_names else songs
+
+
+def _place(name: str) -> float:
+    """A number in [0, 1) for a name, evenly distributed."""
+    digest = hashlib.sha256(name_key(name).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
