@@ -150,7 +150,7 @@ def _sync(handle: int) -> None:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again, `fast_jukebox` in `$XDG_CACHE_HOME` or ~/.cache; it may not exist."""
+    """The user's folder for what can be made again, which may not exist: in `$XDG_CACHE_HOME`, or in ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(root):  # as the XDG Base Directory Specification asks
         root = os.path.expanduser("~/.cache")

@@ -42,12 +42,12 @@ def test_a_trial_measures_agreement_and_both_engines_on_a_layer_of_each_pattern(
     prior = make_prior(num_hidden_layers=4, attention_patterns=["row", "column"], upper_downs=2, hidden_size=16)
     layers = []
     for kind in (FusedProgram, StaticProgram):
-        plain = kind._setup
-        monkeypatch.setattr(
-            kind,
-            "_setup",
-            lambda self, few, plain=plain: (layers.append(few.config.num_hidden_layers), plain(self, few)),
-        )
+
+        def noting(self, few, plain=kind._setup):
+            layers.append(few.config.num_hidden_layers)
+            plain(self, few)
+
+        monkeypatch.setattr(kind, "_setup", noting)
     monkeypatch.setattr(fused_trial, "_TIMINGS", 1)
     verdict = try_fused(prior, 2)
     assert layers == [2, 2] and prior.config.num_hidden_layers == len(prior.blocks) == 4

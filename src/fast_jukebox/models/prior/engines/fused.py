@@ -122,6 +122,8 @@ class FusedProgram(DeviceProgram):
         ValueError: the prior is not one that the kernels can step.
     """
 
+    engine = "fused"
+
     def __init__(
         self,
         prior: EnginePrior,
