@@ -76,7 +76,7 @@ def test_a_step_agrees_in_every_dtype(make_prior, make_inputs, kind, dtype, song
 )
 @pytest.mark.parametrize("songs", [1, 5])
 def test_choices_change_no_number(make_prior, make_inputs, choices, songs):
-    prior = make_prior(attention_patterns=PATTERNS, num_hidden_layers=4)
+    prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4)
     assert_a_step_agrees(prior, make_inputs, songs, 14, **choices)
     assert_a_step_agrees(prior, make_inputs, songs, 1, **choices)
 

@@ -39,7 +39,7 @@ def trials(monkeypatch):
 
 
 def test_a_trial_measures_agreement_and_both_engines_on_a_layer_of_each_pattern(make_prior, monkeypatch):
-    prior = make_prior(num_hidden_layers=4, attention_patterns=["row", "column"], upper_downs=2, hidden_size=16)
+    prior = make_prior(num_hidden_layers=4, layer_types=["row", "column"], upsampling_strides=[2, 2], hidden_size=16)
     layers = []
     for kind in (FusedProgram, StaticProgram):
 
@@ -143,7 +143,7 @@ def test_a_verdict_holds_for_one_size_and_dtype(make_prior):
         trial_name(prior, 2),
         trial_name(make_prior(num_hidden_layers=2), 1),
         trial_name(make_prior(num_hidden_layers=1, hidden_size=48), 1),
-        trial_name(make_prior(num_hidden_layers=1, upper_downs=2), 1),
+        trial_name(make_prior(num_hidden_layers=1, upsampling_strides=[2, 2]), 1),
         trial_name(make_prior(num_hidden_layers=1).to(torch.bfloat16), 1),
     }
     assert len(names) == 6

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,10 @@ from torch import Tensor, nn
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceProgram, StaticProgram
 from fast_jukebox.models.prior.engines.fused import FusedProgram, unsupported
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.utils.files import cache_folder, read_file, write_file
-
-if TYPE_CHECKING:
-    from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ _verdicts: dict[str, bool] = {}
 _trying = threading.RLock()
 
 
-def trusted_program(prior: FastJukeboxPrior, batch_size: int, settings: SamplingSettings) -> DeviceProgram | None:
+def trusted_program(prior: EnginePrior, batch_size: int, settings: SamplingSettings) -> DeviceProgram | None:
     """A program of fused steps where they suit the prior on its device; None where recorded steps do.
 
     Raises:
@@ -69,7 +67,7 @@ def trusted_program(prior: FastJukeboxPrior, batch_size: int, settings: Sampling
             return None
 
 
-def try_fused(prior: FastJukeboxPrior, batch_size: int) -> dict[str, Any]:
+def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, Any]:
     """A trial: `engine`, "fused" or "graph", and what was measured.
 
     Raises:
@@ -90,7 +88,7 @@ def try_fused(prior: FastJukeboxPrior, batch_size: int) -> dict[str, Any]:
     return {"engine": "fused" if quick else "graph", **measured, **milliseconds}
 
 
-def trial_name(prior: FastJukeboxPrior, batch_size: int) -> str:
+def trial_name(prior: EnginePrior, batch_size: int) -> str:
     """A name for all that a verdict holds for: the device, versions, kernels, dtype and shapes."""
     weight, config = prior.position_embedding, prior.config
     facts = [
@@ -100,7 +98,7 @@ def trial_name(prior: FastJukeboxPrior, batch_size: int) -> str:
         *(tuple(parameter.shape) for parameter in prior.blocks.parameters()),
         *(repr(block.attention.pattern) for block in prior.blocks),
         config.num_attention_heads,
-        config.vocabulary_size,
+        config.vocab_size,
         config.has_upper_level or config.use_timing,
     ]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
@@ -166,7 +164,7 @@ def _machine(device: str) -> tuple[str, ...]:
     return (found.name, f"{found.major}.{found.minor}", *versions)
 
 
-def _few_layers(prior: FastJukeboxPrior) -> FastJukeboxPrior:
+def _few_layers(prior: EnginePrior) -> EnginePrior:
     """The prior with its first layer of each pattern alone; their weights are the prior's own."""
     blocks: dict[Any, nn.Module] = {}
     for block in prior.blocks:
@@ -178,7 +176,7 @@ def _few_layers(prior: FastJukeboxPrior) -> FastJukeboxPrior:
     return few
 
 
-def _conditioning(prior: FastJukeboxPrior, batch_size: int, length: int) -> PriorConditioning:
+def _conditioning(prior: EnginePrior, batch_size: int, length: int) -> PriorConditioning:
     """Random numbers in place of what conditions a window."""
     config, like = prior.config, prior.position_embedding
 
@@ -195,10 +193,10 @@ def _conditioning(prior: FastJukeboxPrior, batch_size: int, length: int) -> Prio
     return PriorConditioning(numbers(1), positions, length, lyrics, states)
 
 
-def _difference(prior: FastJukeboxPrior, program: DeviceProgram) -> float:
+def _difference(prior: EnginePrior, program: DeviceProgram) -> float:
     """The largest difference of the logits of a few steps after a prompt of more than a row, as a share of them."""
     config, songs, device = prior.config, program.batch_size, prior.position_embedding.device
-    length = min(config.n_ctx, 2 * config.block_ctx + _STEPS)
+    length = min(config.n_ctx, 2 * config.row_length + _STEPS)
     prompt = max(length - _STEPS - 1, 0)
     codes = torch.randint(0, config.codebook_size, (songs, length), device=device)
     conditioning, cache = _conditioning(prior, songs, length), prior.new_cache(songs)
@@ -236,7 +234,7 @@ def _milliseconds(program: DeviceProgram) -> float:
     return 1e3 * best / count
 
 
-def _devices(prior: FastJukeboxPrior) -> list[torch.device]:
+def _devices(prior: EnginePrior) -> list[torch.device]:
     device = prior.position_embedding.device
     return [device] if device.type == "cuda" else []
 
