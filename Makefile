@@ -1,7 +1,8 @@
 # Everything starts from nothing: each target makes .venv and installs into it what is not there yet.
 #
 #   make song    20 seconds of music from the embedded default, in song.wav
-#   make test    the fast tests; make test-slow and make test-gpu run the others
+#   make test    the fast tests; make test-slow and make test-gpu gpu run the others
+#   make gpu     measure the full sizes on a GPU in MINUTES (10), into OUTPUT (runs/gpu)
 #   make style   what a change must pass before it is committed
 #
 # TORCH=cpu installs torch's CPU build first, from TORCH_INDEX: much less to download, for a machine without a GPU.
@@ -13,6 +14,8 @@ PYTEST_ARGS ?=
 DURATION ?= 20
 SEED ?= 0
 SONG ?=
+MINUTES ?= 10
+OUTPUT ?= runs/gpu
 TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -30,7 +33,7 @@ $(BIN)/python -c "import importlib.util as u; import sys; sys.exit(u.find_spec('
 without a GPU, 'make $(or $(MAKECMDGOALS),install) TORCH=cpu' takes a small part of that." || true
 endef
 
-.PHONY: help torch-cpu song test test-slow test-gpu style lint format types install install-dev hooks clean
+.PHONY: help torch-cpu song test test-slow test-gpu gpu style lint format types install install-dev hooks clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -68,6 +71,9 @@ test-slow: $(VENV)/.installed-dev
 
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+gpu: $(VENV)/.installed-dev
+	PYTHON=$(abspath $(BIN)/python) benchmarks/gpu.sh $(MINUTES) $(OUTPUT)
 
 style: lint types
 
