@@ -79,8 +79,10 @@ def _clean_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _tell(error: BaseException | str, code: int) -> int:
+    from fast_jukebox.utils.text import printable  # names of files, and of what is in them, may be anybody's
+
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    typer.echo(f"fast-jukebox: {' '.join(lines) or type(error).__name__}", err=True)
+    typer.echo(f"fast-jukebox: {printable(' '.join(lines)) or type(error).__name__}", err=True)
     return code
 
 

@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from rich.table import Table
+from rich.text import Text
 from transformers import AutoConfig, AutoModel
 
+from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.text import printable
+
+_LONGEST_LINE = 2000
+"""Characters of a line of a card that are shown."""
 
 
 def description(name: str) -> list[Any]:
@@ -38,12 +44,14 @@ def description(name: str) -> list[Any]:
         priors = [model]
     else:
         vqvae = model
-    parts: list[Any] = [f"{name}\n{type(model).__name__}, {_parameters(model)} parameters, {_dtype(config)}"]
+    what = f"{type(model).__name__}, {_parameters(model)} parameters, {_dtype(config)}"
+    parts: list[Any] = [Text(f"{printable(name)}\n{what}")]
     if vqvae is not None:
         parts.append(_vqvae_table(vqvae))
     if priors:
         parts.append(_prior_table(priors))
-    return parts + _card_summary(name)
+    # What strangers wrote is no markup, and steers no terminal.
+    return [*parts, *(Text(printable(line, _LONGEST_LINE)) for line in _card_summary(name))]
 
 
 def _parameters(module: Any) -> str:
@@ -104,13 +112,18 @@ def _prior_table(priors: list[Any]) -> Any:
 
 def _card_summary(name: str) -> list[str]:
     """The licence, the data and the first paragraph of a model's card; nothing where there is no card."""
-    path = Path(name)
-    if path.is_dir() and not (path / "README.md").is_file():
+    path = Path(name) / "README.md"
+    if not path.parent.is_dir():
+        try:
+            path = Path(hf_hub_download(name, "README.md"))
+        except EntryNotFoundError:
+            return ["no model card"]
+    if not path.is_file():
         return ["no model card"]
     try:
-        card = ModelCard.load(str(path / "README.md") if path.is_dir() else name, ignore_metadata_errors=True)
-    except EntryNotFoundError:
-        return ["no model card"]
+        card = load_card(path, strict=False)
+    except (ValueError, OSError) as error:
+        return [f"model card: {error}"]
     facts = [
         f"{key}: {getattr(card.data, key)}"
         for key in ("license", "datasets", "base_model")

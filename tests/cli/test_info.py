@@ -49,3 +49,21 @@ def test_info_of_something_else(run, tmp_path):
     result = run("info", folder)
     assert result.exit_code == 2
     assert "bert" in result.stderr
+
+
+def test_info_shows_a_strangers_card_as_plain_text(run, model_dir):
+    def shown(text):
+        (model_dir / "README.md").write_bytes(text if isinstance(text, bytes) else text.encode())
+        result = run("info", model_dir)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.stdout.split())
+
+    card = "---\nlicense: mit\n---\n# x\n\n{}\n"
+    for text in ("Trained on [folk] and [bold]pop[/bold].", "Of [/cs.SD].", "See [link=http://a]b[/link] :smile:"):
+        assert text in shown(card.format(text))
+    assert r"\x1b[31mred\x1b]8;;http://a\x07" in shown(card.format("A \x1b[31mred\x1b]8;;http://a\x07"))
+    assert "model card: the metadata of" in shown("---\nlicense: [\n---\n# x\n")
+    assert "must be UTF-8" in shown(b"---\nlicense: mit\n---\n# caf\xe9\n")
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    assert "refers to a part of itself" in shown(f"---\n{bomb}datasets: *a11\n---\n# x\n\nText.\n")
+    assert len(shown(card.format("a" * 100_000))) < 10_000

@@ -14,6 +14,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
+from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.utils.files import write_file
 
 LIBRARY_NAME = "fast-jukebox"
@@ -242,9 +243,9 @@ def require_license(source: str | os.PathLike[str] | RepoCard) -> str:
         if not path.is_file():
             raise ValueError(f"`license` must be stated by a card before a push, but `{source}` has no README.md")
         try:
-            data = RepoCard.load(path, ignore_metadata_errors=False).data
-        except Exception as error:  # the parser's own errors, whose messages do not name the file
-            raise ValueError(f"`license` must be stated by {path}, whose metadata cannot be read: {error}") from error
+            data = load_card(path, RepoCard).data
+        except ValueError as error:
+            raise ValueError(f"`license` must be stated by the card before a push: {error}") from error
     return _checked_license(data.get("license"), data.get("license_name"), data.get("license_link"))
 
 

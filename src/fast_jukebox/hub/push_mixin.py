@@ -17,13 +17,9 @@ from huggingface_hub.errors import (
 from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_model, require_license
+from fast_jukebox.hub.load_card import load_card
 
-_KINDS = {
-    "fast_jukebox": "model",
-    "fast_jukebox_vqvae": "vqvae",
-    "fast_jukebox_prior": "prior",
-    "fast_jukebox_valence": "valence",
-}
+_KINDS = {"fast_jukebox": "model", "fast_jukebox_vqvae": "vqvae", "fast_jukebox_prior": "prior"}
 # Arguments of `save_pretrained` that are about the push it may end with.
 _PUSH_ARGUMENTS = (
     "card", "license", "private", "token", "revision", "commit_message", "commit_description", "create_pr", "tags",
@@ -158,7 +154,7 @@ def _card_of_repository(repo_id: str, token: bool | str | None, revision: str | 
             return _card_of_repository(repo_id, token, None) if revision is not None else None
         except (EntryNotFoundError, RepositoryNotFoundError):
             return None
-    return ModelCard.load(path, ignore_metadata_errors=False)
+    return load_card(path)
 
 
 def describe_config(config: Any) -> str:
@@ -174,12 +170,6 @@ def describe_config(config: Any) -> str:
         return (
             f"The prior of level {config.level} (0 is the bottom) of a raw audio model{above}: a sparse transformer of "
             f"{config.num_hidden_layers} layers and width {config.hidden_size} over {config.n_ctx} codes."
-        )
-    if config.model_type == "fast_jukebox_valence":
-        source = f" Its labels: {config.labels_from}." if config.labels_from else ""
-        return (
-            "A classifier of emotional valence after Sukhavasi and Adapa (2019): activated or deactivated, pleasant or "
-            f"unpleasant.{source}"
         )
     depths = " or ".join(str(depth) for depth in sorted({prior.num_hidden_layers for prior in config.prior_configs}))
     hops = ", ".join(map(str, config.hop_lengths))

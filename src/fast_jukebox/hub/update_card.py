@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
-
 from fast_jukebox.hub.cards import Figures, model_card, place_picture, require_license, save_card
+from fast_jukebox.hub.load_card import load_card
 
 _FIGURES, _TRAINING = "Figures", "How it was trained"
 # New figures stand before the first of these that a card has.
@@ -50,7 +49,7 @@ def renew_model_card(
     directory = Path(directory)
     license = require_license(directory)
     path = directory / "README.md"
-    card = ModelCard.load(path, ignore_metadata_errors=False)
+    card = load_card(path)
     title, sections = _sections(card.text.rstrip() + "\n\n")
     made = model_card(
         name=card.data.get("model_name") or _title(title) or directory.absolute().name,
@@ -91,7 +90,7 @@ def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> 
     path = Path(directory) / "README.md"
     if not path.is_file():
         return {}
-    results = ModelCard.load(path, ignore_metadata_errors=False).data.eval_results or []
+    results = load_card(path).data.eval_results or []
     found: dict[str, dict[str, Any]] = {}
     for result in results:
         for group in groups:

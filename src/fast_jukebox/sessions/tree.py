@@ -7,6 +7,7 @@ from typing import Any
 
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.takes import Take
+from fast_jukebox.utils.text import printable
 
 
 def tree_lines(takes: Sequence[Take], kept: int | None, shares: Mapping[int, Sequence[float]], rate: int) -> list[str]:
@@ -50,4 +51,4 @@ def _told(metadata: Any) -> list[str]:
     words = metadata["words"] if isinstance(metadata, dict) and "words" in metadata else {}
     genre = words.get("genre")
     names = [words.get("artist"), *(genre if isinstance(genre, list) else [genre])]
-    return [*[str(name) for name in names if name], *(["sung"] if words.get("lyrics") else [])]
+    return [*[printable(str(name), 60) for name in names if name], *(["sung"] if words.get("lyrics") else [])]

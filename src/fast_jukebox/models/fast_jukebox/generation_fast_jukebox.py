@@ -42,8 +42,6 @@ class FastJukeboxGenerationOutput(ModelOutput):
             over from another; `None` for levels not made.
         dropped_lyrics (`list[str]`): where `metadata` was written in words, of each song of it the characters of its
             lyrics that the vocabulary cannot spell.
-        engines (`list` of `str` or `None`): what ran the steps of each level, of
-            [`~fast_jukebox.sampling.engine.ENGINES`], several joined by a comma; `None` for levels not sampled.
     """
 
     audio: Tensor | None = None
@@ -52,7 +50,6 @@ class FastJukeboxGenerationOutput(ModelOutput):
     seed: int | list[int] | None = None
     seams: list[Tensor | None] | None = None
     dropped_lyrics: list[str] | None = None
-    engines: list[str | None] | None = None
 
 
 class FastJukeboxGenerationMixin(GenerationConfigLoading):
@@ -142,7 +139,6 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             seed=plan.seed,
             seams=[None if own is None else torch.tensor(own.seams, dtype=torch.int64) for own in sampler.levels],
             dropped_lyrics=plan.dropped_lyrics,
-            engines=[", ".join(sorted(own)) or None for own in sampler.engines],
         )
 
     @request_arguments(without=["duration"])

@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from fast_jukebox.utils.files import cache_folder, write_file
+from fast_jukebox.utils.files import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ def _build(command: list[str], path: Path) -> Path:
     """
     good, said = _run(*command, str(SOURCE), "-o", str(path), "-lm")
     if not good:
-        raise NativeUnavailable(f"{command[0]} could not compile {SOURCE.name}: {said.strip()[-500:]}")
+        reason = said.strip()[-500:] or "it does not say why"
+        raise NativeUnavailable(f"{command[0]} could not compile {SOURCE.name}: {reason}")
     if not path.is_file() or not path.stat().st_size:
         raise NativeUnavailable(f"{command[0]} says that it compiled {SOURCE.name}, but made nothing")
     return path
@@ -173,7 +174,10 @@ def load(path: Path) -> ctypes.CDLL:
 
 def _cache_folder() -> Path | None:
     """The user's own folder for what was built; None where there is none that can be used, which is told once."""
-    folder = cache_folder()
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(root):  # as the XDG Base Directory Specification asks
+        root = os.path.expanduser("~/.cache")
+    folder = Path(root) / "fast_jukebox"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         reason = unsafe(folder.resolve())

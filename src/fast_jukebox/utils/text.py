@@ -1,0 +1,32 @@
+"""Text that somebody else wrote, shown on a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_HARMLESS = "\n\t\u200c\u200d"
+"""Line breaks, tabs, and the joiners that scripts and emoji need."""
+_CONTROLS = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Categories of Unicode: control, format (writing direction among them), surrogates, private use, separators."""
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """The text with what could steer a terminal written as an escape.
+
+    Colours, cursor movements, links and titles begin with a control character; marks of writing direction make a name
+    look like another one.
+
+    Args:
+        text: any.
+        most: characters to keep; what is left out is told by an ellipsis.
+    """
+    if most is not None and len(text) > most:
+        text = f"{text[:most]}..."
+    return "".join(
+        character if character in _HARMLESS or unicodedata.category(character) not in _CONTROLS else _escape(character)
+        for character in text
+    )
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,35 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fast_jukebox.utils.text import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("\x1b]8;;http://a\x07link", r"\x1b]8;;http://a\x07link"),
+        ("a\rb\x08c", r"a\rb\x08c"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\ud800", r"\ud800"),
+        ("\x9b31m", r"\x9b31m"),
+        ("Zoë 友達 👩‍🎤 [bold]\ttab\nline", "Zoë 友達 👩‍🎤 [bold]\ttab\nline"),
+    ],
+)
+def test_what_steers_a_terminal_is_shown_as_an_escape(text, shown):
+    assert printable(text) == shown
+
+
+@given(st.text(alphabet=st.characters(), max_size=80))
+def test_nothing_steers_a_terminal(text):
+    shown = printable(text)
+    steering = {chr(code) for code in [*range(32), *range(127, 160)]} - set("\n\t")
+    assert not steering & set(shown)
+    shown.encode()
+    assert printable(shown) == shown
+
+
+def test_long_text_is_cut():
+    assert printable("a" * 100, 10) == "a" * 10 + "..."
+    assert printable("short", 10) == "short"
