@@ -1,4 +1,12 @@
-from fast_jukebox.evaluation.report import card_figures, figures_markdown, level_names, training_markdown
+from fast_jukebox.evaluation.report import (
+    SONG_METRICS,
+    card_figures,
+    compare_songs,
+    figures_markdown,
+    level_names,
+    training_markdown,
+)
+from fast_jukebox.evaluation.song_metrics import SongMetrics, summarise_songs
 from fast_jukebox.hub import model_card
 
 FIGURES = {
@@ -46,6 +54,15 @@ def test_every_figure_stands_in_one_table():
             assert line.count("|") in (3, 4, 5, 10)
 
 
+def test_sets_of_songs_stand_side_by_side_with_their_intervals():
+    sets = {"old": summarise_songs([SongMetrics(20.0, *[value] * 8) for value in (0.25, 0.75)]), "one": {}}
+    sets["one"] = summarise_songs([SongMetrics(20.0, *[12.5] * 8)])
+    lines = compare_songs(sets).splitlines()
+    assert lines[0] == "| songs | old | one |"
+    assert lines[2] == "| time below -40 dBFS | 0.50 (0.25 to 0.75) | 12 |"
+    assert len(lines) == 2 + len(SONG_METRICS)
+
+
 def test_levels_are_named_by_their_number():
     assert level_names(FIGURES) == ["bottom", "middle", "top"]
     assert level_names({"snr_0": 1.0}) == ["only"]
@@ -81,6 +98,12 @@ def test_the_priors_songs_may_have_fewer_voices():
     assert "trained on the melodies alone, without the lower voices, played by piano or reed organ;" in text
     assert "prior voices" not in text
     assert "the upper 2 voices alone;" in training_markdown({**TRAINING, "prior_voices": 2}, FIGURES)
+
+
+def test_a_text_of_ones_own_takes_the_place_of_what_is_said_of_the_songs():
+    text = training_markdown({**TRAINING, "text": "On *jigs*."}, FIGURES)
+    assert text.startswith("On *jigs*.\n\n| part |")
+    assert "TimGM6mb" not in text and "370 songs" not in text
 
 
 def test_other_songs_are_not_said_to_be_chorales():

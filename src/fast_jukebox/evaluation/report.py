@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from fast_jukebox.evaluation.distance import Estimate
 from fast_jukebox.sampling.checks import level_name
 
 Figures = Mapping[str, "float | str"]
@@ -112,21 +115,34 @@ def figures_markdown(figures: Figures) -> str:
 
 
 def song_table(figures: Figures) -> str:
-    """Markdown table of [`SONG_METRICS`], a row a metric and a column a set of songs, with intervals in brackets."""
-    sets = [name for name in CLIP_SETS if f"{name}_songs" in figures]
-    header = ["songs", *(f"{CLIP_SETS[name]} ({figures[f'{name}_songs']:g})" for name in sets)]
-    rows = [[text, *(_interval(figures, f"{name}_{key}") for name in sets)] for key, text in SONG_METRICS.items()]
-    return _table(header, rows)
+    """[`compare_songs`] of the sets that figures hold."""
+    sets: dict[str, dict[str, Estimate]] = {}
+    for name, title in CLIP_SETS.items():
+        if f"{name}_songs" in figures:
+            own = sets.setdefault(f"{title} ({figures[f'{name}_songs']:g})", {})
+            for key in SONG_METRICS:
+                value, low, high = (float(figures.get(f"{name}_{key}{end}", math.nan)) for end in ("", "_low", "_high"))
+                own[key] = Estimate(value, low, high, torch.empty(0))
+    return compare_songs(sets)
 
 
-def _interval(figures: Figures, key: str) -> str:
-    value, low, high = (figures.get(f"{key}{end}") for end in ("", "_low", "_high"))
-    return f"{_rounded(value)} ({_rounded(low)} to {_rounded(high)})" if low is not None else _rounded(value)
+def compare_songs(sets: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """Markdown table of [`SONG_METRICS`], a row a metric and a column a set of songs, with intervals in brackets.
+
+    Args:
+        sets: by title, what [`summarise_songs`] gives for the set.
+    """
+    rows = [[text, *(_estimate(own.get(key)) for own in sets.values())] for key, text in SONG_METRICS.items()]
+    return _table(["songs", *sets], rows)
 
 
-def _rounded(value: float | str | None) -> str:
-    """Two decimals below 10, none above."""
-    return f"{value:.2f}" if isinstance(value, float) and abs(value) < 9.995 else _cell(value and round(float(value)))
+def _estimate(found: Estimate | None) -> str:
+    """Two decimals below 10, none above, and the interval where there is one."""
+    if found is None or math.isnan(found.value):
+        return ""
+    digits = 2 if abs(found.value) < 9.995 else 0
+    text = f"{found.value:.{digits}f}"
+    return text if math.isnan(found.low) else f"{text} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
 def card_figures(figures: Figures) -> dict[str, dict[str, float | str]]:
@@ -161,7 +177,7 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
         training: by part (`vqvae-0`, `prior-2`, `teacher-2`, `student-2` and so on) `steps`, `batch_size` and
             `seconds`; further facts by name, such as `preset` and `seed`. `"songs": "chorales"` stands for the
             compilation that `examples/prepare_songs.py` renders, and `prior_voices`, `prior_instruments` for how the
-            priors' songs differ from it.
+            priors' songs differ from it. `text` is Markdown that says what was trained on, in place of all that.
         figures: may tell `train_songs`, `train_hours` and `test_songs`.
     """
     chorales = training.get("songs") == "chorales"
@@ -171,7 +187,9 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
         upper = "the melodies alone, without the lower voices" if voices == 1 else f"the upper {voices} voices alone"
         played = f", played by {' or '.join(map(str, instruments))}" if instruments else ""
         paragraphs.append(f"The priors were trained on {upper}{played}; all figures below are of such songs.")
-    if "train_songs" in figures:
+    if training.get("text"):
+        paragraphs = [str(training["text"])]
+    elif "train_songs" in figures:
         paragraphs.append(
             f"{figures['train_songs']:g} songs ({figures.get('train_hours', 0):.3g} hours) to train on, "
             f"{figures.get('test_songs', 0):g} held out."
@@ -183,7 +201,7 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
     ]
     if rows:
         paragraphs.append(_table(["part", "steps", "windows a step", "time"], rows))
-    told = {"prior_voices", "prior_instruments", *(["songs"] if chorales else [])}
+    told = {"text", "prior_voices", "prior_instruments", *(["songs"] if chorales else [])}
     others = {
         name: value for name, value in training.items() if name not in parts and value is not None and name not in told
     }
