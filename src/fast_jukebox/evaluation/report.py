@@ -141,8 +141,10 @@ def _estimate(found: Estimate | None) -> str:
     if found is None or math.isnan(found.value):
         return ""
     digits = 2 if abs(found.value) < 9.995 else 0
-    text = f"{found.value:.{digits}f}"
-    return text if math.isnan(found.low) else f"{text} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+    value, low, high = (
+        f"{number:.{digits}f}".replace("-0.00", "0.00") for number in (found.value, found.low, found.high)
+    )
+    return value if math.isnan(found.low) or low == value == high else f"{value} ({low} to {high})"
 
 
 def card_figures(figures: Figures) -> dict[str, dict[str, float | str]]:
