@@ -143,6 +143,23 @@ def words_model(words_config, words_files):
     return model
 
 
+@pytest.fixture
+def paired_model(tiny_config):
+    """A whole model of random weights whose top prior is labelled, and whose processor knows which labels go together:
+    a fiddle plays jigs and reels, a harp plays airs.
+    """
+    from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor
+    from fast_jukebox.data.labels import labelled_config
+    from fast_jukebox.processing import LabelVocabulary
+
+    pairs = [("fiddle", "jig"), ("fiddle", "reel"), ("harp", "air")]
+    vocabulary = LabelVocabulary.from_metadata([{"artist": artist, "genre": genre} for artist, genre in pairs])
+    tiny_config.prior_configs[-1] = labelled_config(tiny_config.prior_configs[-1], vocabulary, longest=86400.0)
+    model = FastJukeboxModel(tiny_config).eval()
+    model.processor = FastJukeboxProcessor.from_vocabulary(vocabulary, tiny_config)
+    return model
+
+
 class _OnGpu(torch.Tensor):
     def _refuse(self, *args, **kwargs):
         raise TypeError("can't convert cuda:0 device type tensor to numpy")

@@ -336,3 +336,18 @@ def test_the_default_model_comes_without_advice():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert "not recommended" not in result.stderr
     assert "No model was supplied" not in result.stderr
+
+
+def test_a_labelled_model_plays_what_it_is_asked_for_or_says_what_it_chose(paired_model):
+    pipe = FastJukeboxPipeline(paired_model, device="cpu", progress=False)
+    song = pipe(duration=0.1, seed=2)
+    assert {"artist", "genre"} == set(song["metadata"])
+    asked = pipe(duration=0.1, seed=2, metadata=song["metadata"])
+    assert "metadata" not in asked
+    assert np.array_equal(asked["audio"], song["audio"])
+    assert len(pipe(duration=0.1, seed=2, num_samples=2)["metadata"]) == 2
+    several = pipe([{"duration": 0.1, "seed": seed} for seed in (2, 3)], batch_size=2)
+    assert several[0]["metadata"] == song["metadata"]
+    assert np.array_equal(several[0]["audio"], song["audio"])
+    with pytest.raises(ValueError, match="`genre` must be one of"):
+        pipe(duration=0.1, metadata={"genre": "polka"})

@@ -42,6 +42,8 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
 
     audio: float32 numpy array (samples,), or (songs, samples) where the input asks for several songs.
     sampling_rate: samples a second.
+    metadata: of a model with labels that was asked for none: the artist and genre that were drawn, a dictionary, or a
+        list of them for several songs.
     seed: with `return_details=True`: the seed that makes the same song again.
     dropped_lyrics: with `return_details=True`: of each song whose `metadata` is in words, the characters of its lyrics
         that the vocabulary cannot spell.
@@ -50,6 +52,7 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
 
     audio: np.ndarray
     sampling_rate: int
+    metadata: dict[str, Any] | list[dict[str, Any]]
     seed: int | list[int]
     codes: list[Tensor | None]
     dropped_lyrics: list[str] | None
@@ -240,6 +243,7 @@ class FastJukeboxPipeline(Pipeline):
                     "seed": requests[index].seed,
                     "codes": [None if codes is None else codes[part] for codes in made.codes],
                     "dropped_lyrics": made.dropped_lyrics,
+                    "metadata": None if made.metadata is None else made.metadata[part],
                 }
         return {"outputs": outputs}
 
@@ -257,6 +261,8 @@ class FastJukeboxPipeline(Pipeline):
         result = FastJukeboxPipelineOutput(
             audio=audio[0] if len(audio) == 1 else audio, sampling_rate=output["sampling_rate"]
         )
+        if (drawn := output["metadata"]) is not None:
+            result["metadata"] = drawn[0] if len(drawn) == 1 else drawn
         if return_details:
             result["seed"], result["codes"] = output["seed"], output["codes"]
             result["dropped_lyrics"] = output["dropped_lyrics"]

@@ -17,6 +17,7 @@ from fast_jukebox.audio import io as audio
 from fast_jukebox.audio.writer import AudioWriter
 from fast_jukebox.generation import SongRequest
 from fast_jukebox.generation.configuration import check_duration
+from fast_jukebox.generation.metadata import draw_metadata
 from fast_jukebox.sampling.filtering import fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
@@ -88,6 +89,12 @@ def generate(
     request = replace(request, metadata=words_for(loaded, words))
     if prompt is not None:
         request = replace(request, **_prompt(prompt, prompt_duration, extend, request.duration, rate))
+    drawn = None
+    if request.metadata is None:
+        songs_asked = range(1 if stream or outputs is None else request.num_samples)
+        endless = (stream or outputs is None) and request.duration is None
+        drawn = draw_metadata(loaded, [request.seed] * len(songs_asked), songs_asked, endless)
+        request = replace(request, metadata=drawn)
     dropped = ""
     try:
         with ProgressBars(False if quiet else None) as bars:
@@ -107,6 +114,8 @@ def generate(
         ) from error
     songs = "" if outputs is None or len(outputs) == 1 else f"{len(outputs)} songs of "
     said = f"{songs}{seconds:g} seconds, seed {request.seed}"
+    if drawn is not None:
+        said += "; " + ", ".join(f"{song['genre']} by {song['artist']}" for song in drawn)
     return f"{said}; {dropped_note(dropped)}" if dropped else said
 
 

@@ -16,11 +16,15 @@ from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
+from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.text import printable
 
 _LONGEST_LINE = 2000
 """Characters of a line of a card that are shown."""
+
+_MOST_NAMES = 60
+"""Artists or genres that are listed."""
 
 
 def description(name: str) -> list[Any]:
@@ -51,7 +55,8 @@ def description(name: str) -> list[Any]:
     if priors:
         parts.append(_prior_table(priors))
     # What strangers wrote is no markup, and steers no terminal.
-    return [*parts, *(Text(printable(line, _LONGEST_LINE)) for line in _card_summary(name))]
+    lines = [*_label_names(name, config), *_card_summary(name)]
+    return [*parts, *(Text(printable(line, _LONGEST_LINE)) for line in lines)]
 
 
 def _parameters(module: Any) -> str:
@@ -108,6 +113,20 @@ def _prior_table(priors: list[Any]) -> Any:
         "parameters": [_parameters(prior) for prior in priors],
     }
     return _columns_table("Priors" if len(priors) > 1 else "Prior", names, rows)
+
+
+def _label_names(name: str, config: Any) -> list[str]:
+    """The artists and genres that a model's vocabularies know, the first of many; nothing for models without labels."""
+    if not isinstance(config, FastJukeboxConfig | FastJukeboxPriorConfig):
+        return []
+    processor = FastJukeboxProcessor.find(name, config)
+    lines = []
+    for vocabulary in [] if processor is None else processor.vocabularies:
+        for kind, ids in (("artists", vocabulary.artists), ("genres", vocabulary.genres)):
+            names = [own for own, number in ids.items() if number]
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            lines.append(f"{kind}: {', '.join(names[:_MOST_NAMES]) or 'none'}{more}")
+    return lines
 
 
 def _card_summary(name: str) -> list[str]:

@@ -67,3 +67,10 @@ def test_info_shows_a_strangers_card_as_plain_text(run, model_dir):
     bomb = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     assert "refers to a part of itself" in shown(f"---\n{bomb}datasets: *a11\n---\n# x\n\nText.\n")
     assert len(shown(card.format("a" * 100_000))) < 10_000
+
+
+def test_info_lists_the_names_of_a_labelled_model(run, paired_model, tmp_path):
+    paired_model.save_pretrained(tmp_path / "model")
+    result = run("info", tmp_path / "model")
+    assert "artists: fiddle, harp" in result.stdout
+    assert "genres: air, jig, reel" in result.stdout

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from fast_jukebox.generation.metadata import check_song_lyrics, encode_metadata, with_window_lyrics
+from fast_jukebox.generation.metadata import (
+    check_song_lyrics,
+    draw_metadata,
+    encode_metadata,
+    with_window_lyrics,
+)
 
 SONG = {"artist": "Ann Lee", "genre": "Classic Pop", "lyrics": "Where the wind blows, there I go, slowly, on."}
 
@@ -118,3 +123,45 @@ def test_lyrics_must_be_characters(words_model):
             check_song_lyrics("metadata", labels, config)
     assert with_window_lyrics(None, config) is None
     assert with_window_lyrics(labels, words_model.priors[0].config) is labels
+
+
+PAIRS = {("fiddle", "jig"), ("fiddle", "reel"), ("harp", "air")}
+
+
+def test_labels_that_nobody_asked_for_are_drawn_by_the_seed(paired_model):
+    made = paired_model.generate(duration=0.1, seed=5, num_samples=3)
+    assert {(song["artist"], song["genre"]) for song in made.metadata} <= PAIRS
+    for song in range(3):
+        alone = paired_model.generate(duration=0.1, seed=5, song_ids=[song])
+        assert alone.metadata == [made.metadata[song]]
+        assert torch.equal(alone.audio[0], made.audio[song])
+    told = paired_model.generate(duration=0.1, seed=5, num_samples=3, metadata=made.metadata)
+    assert told.metadata is None
+    assert torch.equal(told.audio, made.audio)
+
+
+def test_all_pairs_are_drawn_about_equally_often(paired_model):
+    drawn = draw_metadata(paired_model, range(600), [0] * 600)
+    for artist, genre in PAIRS:
+        assert 140 < drawn.count({"artist": artist, "genre": genre}) < 260
+
+
+def test_a_song_without_end_is_given_a_length(paired_model):
+    (words,) = draw_metadata(paired_model, [0], [0], endless=True)
+    assert words["total_duration"] > 2 * words["offset"] - 10 > 86000
+    chunks = paired_model.stream(seed=0, round_duration=0.2)
+    assert next(chunks).isfinite().all()
+    chunks.close()
+
+
+def test_nothing_is_drawn_where_no_pairs_are_known(words_model, tiny_model):
+    assert draw_metadata(words_model, [0], [0]) is None
+    assert draw_metadata(tiny_model, [0], [0]) is None
+    with pytest.raises(ValueError, match="`metadata` must be given"):
+        words_model.generate(duration=0.1)
+
+
+def test_a_session_keeps_what_was_drawn_for_each_song(paired_model, tmp_path):
+    session = paired_model.new_session(tmp_path / "session", duration=0.1, num_samples=2, seed=5, stop_level=2)
+    drawn = draw_metadata(paired_model, [5, 5], [0, 1])
+    assert [session.takes[number].metadata["words"] for number in (1, 2)] == drawn

@@ -71,6 +71,23 @@ def test_a_compilation_makes_its_own():
     assert LabelVocabulary.from_metadata([]).num_artists == 1
 
 
+def test_pairs_are_the_labels_that_songs_have_together():
+    rows = [{"artist": "Ann", "genre": "Jig"}, {"artist": "ann", "genre": "jig"}, {"artist": "Bob", "genre": "Reel"}]
+    others = [{"artist": "Ann"}, {"genre": "Reel"}, {"artist": "Ann", "genre": ["Jig", "Reel"]}]
+    vocabulary = LabelVocabulary.from_metadata(rows + others)
+    assert vocabulary.pairs == (("ann", "jig"), ("bob", "reel"))
+    assert LabelVocabulary(**json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
+    assert "pairs" not in LabelVocabulary.from_metadata(others).to_dict()
+    words = LabelVocabulary.from_metadata([{"artist": "Ann Lee", "genre": "Slip Jig"}], genre_words=True)
+    assert words.pairs == (("ann_lee", "slip_jig"),)
+
+
+@pytest.mark.parametrize("pairs", ["ann", [["ann"]], [["ann", "polka"]], [["bob", "jig"]], [["ann", 1]]])
+def test_pairs_of_names_that_are_not_known_are_refused(pairs):
+    with pytest.raises(ValueError, match="`pairs`"):
+        LabelVocabulary({"ann": 1}, {"jig": 1}, pairs=pairs)
+
+
 def test_columns_of_a_dataset_are_read_by_name():
     from datasets import Dataset
 

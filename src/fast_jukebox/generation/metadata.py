@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.lyrics import window_lyrics
+from fast_jukebox.processing.songs import MAX_TOTAL_DURATION
 
 
 def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any, list[str] | None]:
@@ -40,6 +42,40 @@ def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any
     processor.check(model.config)
     labels = processor.encode(metadata) if quiet else processor(metadata)
     return labels.metadata, labels.dropped
+
+
+def draw_metadata(
+    model: Any, seeds: Sequence[int], songs: Sequence[int], endless: bool = False
+) -> list[dict[str, Any]] | None:
+    """An artist and a genre that the model's songs had together for each of several songs, where nothing is asked for.
+
+    What a song gets is a function of its seed and its number alone. A song without end is also given a length, the
+    longest that the priors take, of which it begins in the middle.
+
+    Args:
+        model: its `processor` knows the pairs.
+        seeds: of each song.
+        songs: which song of its seed each one is.
+        endless: whether the songs have no end.
+
+    Returns:
+        A dictionary in words a song; `None` where no prior has labels, or no pairs are known.
+    """
+    pairs = getattr(getattr(model, "processor", None), "pairs", ())
+    configs = [prior.config for prior in model.priors if prior.config.metadata_length]
+    if not configs or not pairs:
+        return None
+    drawn: list[dict[str, Any]] = []
+    for seed, song in zip(seeds, songs, strict=True):
+        digest = hashlib.sha256(f"labels/{seed}/{song}".encode()).digest()
+        artist, genre = pairs[int.from_bytes(digest[:8], "big") % len(pairs)]
+        drawn.append({"artist": artist, "genre": genre})
+        if endless and any(config.use_timing for config in configs):
+            longest = min(config.max_duration for config in configs)
+            context = max(config.n_ctx * config.hop_length / config.sampling_rate for config in configs)
+            whole = min(longest - context - 1, MAX_TOTAL_DURATION)
+            drawn[-1] |= {"total_duration": whole, "offset": whole // 2}
+    return drawn
 
 
 def _check_no_names(song: Any) -> None:

@@ -20,7 +20,7 @@ from fast_jukebox.generation.configuration import (
     per_level,
 )
 from fast_jukebox.generation.labels import check_labels, level_metadata
-from fast_jukebox.generation.metadata import encode_metadata
+from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
 from fast_jukebox.sampling.checks import (
@@ -56,6 +56,7 @@ class SongPlan:
         songs: which song of its seed each one is.
         dropped_lyrics: of each song whose metadata is in words, the characters of its lyrics that the vocabulary cannot
             spell; `None` where the metadata is not in words.
+        drawn: the metadata in words that each song got where the request has none, see `draw_metadata`; else `None`.
     """
 
     samples: int | None
@@ -73,6 +74,7 @@ class SongPlan:
     seeds: list[int]
     songs: list[int]
     dropped_lyrics: list[str] | None = None
+    drawn: list[dict[str, Any]] | None = None
 
     @cached_property
     def windows(self) -> list[list[Window]]:
@@ -145,8 +147,6 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
     given: list[Tensor | None] = [None] * num_levels
     if request.codes is not None:
         given = check_codes_by_level(request.codes, vqvae.config.codebook_size, hops)
-    encoded, dropped_lyrics = encode_metadata(model, request.metadata)
-    labels = level_metadata(encoded, priors)
     if request.prompt is not None:
         given = list(encode_prompt(vqvae, request.prompt, request.prompt_duration))
     duration = request.duration
@@ -161,11 +161,20 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
 
     sizes = {"num_samples": request.num_samples}
     sizes.update({f"codes[{level}]": own.shape[0] for level, own in enumerate(given) if own is not None})
-    sizes.update({f"metadata[{level}]": own.shape[0] for level, own in enumerate(labels) if own is not None})
     if isinstance(request.seed, list | tuple):
         sizes["seed"] = max(len(request.seed), 1)
-    batch = common_batch(sizes)
-    reported, seeds, songs = resolve_seeds(request.seed, request.song_ids, batch)
+    drawn = None
+    metadata: Any = request.metadata
+    if metadata is None:
+        batch = common_batch(sizes)
+        reported, seeds, songs = resolve_seeds(request.seed, request.song_ids, batch)
+        metadata = drawn = draw_metadata(model, seeds, songs, endless=samples is None)
+    encoded, dropped_lyrics = encode_metadata(model, metadata)
+    labels = level_metadata(encoded, priors)
+    if request.metadata is not None:
+        sizes.update({f"metadata[{level}]": own.shape[0] for level, own in enumerate(labels) if own is not None})
+        batch = common_batch(sizes)
+        reported, seeds, songs = resolve_seeds(request.seed, request.song_ids, batch)
     ratios = [upper // hop for hop, upper in zip(hops, [*hops[1:], hops[-1]], strict=True)]
     layouts: list[Layout | None] = [None] * num_levels
     for level in range(stop_level, start_level + 1):
@@ -196,6 +205,7 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         seeds=seeds,
         songs=songs,
         dropped_lyrics=dropped_lyrics,
+        drawn=drawn,
     )
 
 

@@ -152,6 +152,14 @@ class FastJukeboxProcessor:
             columns.append(torch.cat([torch.tensor(rows, dtype=torch.int64), join_texts(texts)], dim=1))
         return FastJukeboxLabels(columns, dropped)
 
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Artists and genres that songs have together: those of the highest level with labels that tells any."""
+        for own in reversed(self.levels):
+            if own is not None and self.vocabularies[own.vocabulary].pairs:
+                return self.vocabularies[own.vocabulary].pairs
+        return ()
+
     def for_prior(self, config: Any) -> tuple[LevelLabels, LabelVocabulary]:
         """What the prior of a configuration is told, and its vocabulary.
 

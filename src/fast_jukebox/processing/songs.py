@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+MAX_TOTAL_DURATION = 86400
+"""Seconds of the longest song that can be told of, a day."""
 FIELDS = ("artist", "genre", "lyrics", "total_duration", "offset", "unknown")
 """See [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]."""
 
@@ -33,8 +35,8 @@ def check_song(song: Any) -> dict[str, Any]:
             raise ValueError(f"`unknown` must be True or False, got {value!r}")
         if name in ("total_duration", "offset"):
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not 0 <= value <= 86400:
-                raise ValueError(f"`{name}` must be seconds from 0 to 86400, got {value!r}")
+            if not number or not 0 <= value <= MAX_TOTAL_DURATION:
+                raise ValueError(f"`{name}` must be seconds from 0 to {MAX_TOTAL_DURATION}, got {value!r}")
     told = {name: value for name, value in song.items() if value is not None}
     if told.get("total_duration") and told.get("offset", 0) >= told["total_duration"]:
         raise ValueError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ UNKNOWN = "unknown"
 """The name of id 0."""
 _OLDER = ".v2"
 _MOST_NAMES = 1_000_000
+_MOST_PAIRS = 1000
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class LabelVocabulary:
             with `_` for all but letters and digits; otherwise it has one genre (as the 1B Jukebox does), and names are
             in small letters.
         characters: of lyrics; character i has the id i + 1.
+        pairs: artists and genres, as normalised names, that songs have together; of these one is drawn where nothing is
+            asked for.
 
     Raises:
         ValueError: names or ids that cannot be, or a character that stands there twice.
@@ -38,6 +42,7 @@ class LabelVocabulary:
     genres: dict[str, int] = field(default_factory=dict)
     genre_words: bool = False
     characters: str = LYRIC_CHARACTERS[80]
+    pairs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for kind in ("artists", "genres"):
@@ -46,6 +51,7 @@ class LabelVocabulary:
             raise ValueError(f"`genre_words` must be True or False, got {self.genre_words!r}")
         if not isinstance(self.characters, str) or len(set(self.characters)) != len(self.characters):
             raise ValueError(f"`characters` must be a text in which none stands twice, got {self.characters!r}")
+        object.__setattr__(self, "pairs", self._checked_pairs())
 
     @property
     def num_artists(self) -> int:
@@ -95,18 +101,20 @@ class LabelVocabulary:
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
-        return {
+        written = {
             "artists": self.artists,
             "genres": self.genres,
             "genre_words": self.genre_words,
             "characters": self.characters,
         }
+        return {**written, "pairs": [list(pair) for pair in self.pairs]} if self.pairs else written
 
     @classmethod
     def from_metadata(
         cls, rows: Any, *, genre_words: bool = False, characters: str = LYRIC_CHARACTERS[80]
     ) -> LabelVocabulary:
-        """The vocabulary of a compilation: its artists and genres in alphabetical order after `unknown`.
+        """The vocabulary of a compilation: its artists and genres in alphabetical order after `unknown`, and which of
+        them its songs have together, the most frequent thousand.
 
         Args:
             rows: a dataset, or any rows, with `artist` and `genre` (a text or a list of texts) where they are known.
@@ -118,7 +126,25 @@ class LabelVocabulary:
         artists, genres = (set(map(normalise, names_in(rows, column))) for column in ("artist", "genre"))
         if genre_words:
             genres = {word for name in genres for word in name.split("_")}
-        return cls(_numbered(artists), _numbered(genres), genre_words, characters)
+        return cls(_numbered(artists), _numbered(genres), genre_words, characters, _pairs(rows, normalise))
+
+    def _checked_pairs(self) -> tuple[tuple[str, str], ...]:
+        """The pairs, each of two names.
+
+        Raises:
+            ValueError: one is no pair of known names, or there are too many.
+        """
+        pairs = self.pairs
+        if not isinstance(pairs, list | tuple) or len(pairs) > _MOST_PAIRS:
+            raise ValueError(f"`pairs` must be a list of at most {_MOST_PAIRS} pairs of names, got {pairs!r:.200}")
+        for pair in pairs:
+            two = isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
+            if not two or pair[0] not in self.artists or not set(self._words(pair[1])) <= self.genres.keys():
+                raise ValueError(f"`pairs` must be of a known artist and a known genre, got {pair!r}")
+        return tuple((artist, genre) for artist, genre in pairs)
+
+    def _words(self, genre: str) -> list[str]:
+        return [word for word in genre.split("_") if word] if self.genre_words else [genre]
 
     def _find(self, kind: str, name: str, given: Any, ids: Mapping[str, int], unknown: bool) -> int:
         if name in ids:
@@ -134,6 +160,21 @@ class LabelVocabulary:
             f"`{kind}` must be one of the {len(ids)} that are known, got {name!r}{of}; the nearest are "
             f"{', '.join(map(repr, nearest))}; `unknown=True` takes the unknown one for it"
         )
+
+
+def _pairs(rows: Any, normalise: Callable[[str], str]) -> tuple[tuple[str, str], ...]:
+    """Artists and genres that rows have together, sorted; rows without either, or with several genres, are left out."""
+    if hasattr(rows, "column_names"):
+        if not {"artist", "genre"} <= set(rows.column_names):
+            return ()
+        both = zip(rows["artist"], rows["genre"], strict=True)
+    else:
+        both = ((row.get("artist"), row.get("genre")) for row in rows)
+    counts: Counter[tuple[str, str]] = Counter()
+    for artist, genre in both:
+        if isinstance(artist, str) and isinstance(genre, str) and artist and genre:
+            counts[normalise(artist), normalise(genre)] += 1
+    return tuple(sorted(pair for pair, _ in counts.most_common(_MOST_PAIRS)))
 
 
 def names_in(rows: Any, column: str) -> list[str]:

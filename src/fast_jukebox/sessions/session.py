@@ -96,7 +96,8 @@ class Session(SessionReading):
         origin = "recording" if request.prompt is not None else "codes" if request.codes else "new"
         session.facts = ModelFacts.of(model, model_name)
         session._seed = plan.seeds[0]
-        records = [metadata_record(request.metadata, song) for song in range(plan.num_samples)]
+        told = plan.drawn if request.metadata is None else request.metadata
+        records = [metadata_record(told, song) for song in range(plan.num_samples)]
         session._store.make_folder()
         with session._store.locked():
             session._store.check_new()

@@ -42,6 +42,7 @@ class FastJukeboxGenerationOutput(ModelOutput):
             over from another; `None` for levels not made.
         dropped_lyrics (`list[str]`): where `metadata` was written in words, of each song of it the characters of its
             lyrics that the vocabulary cannot spell.
+        metadata (`list[dict]`): where none was given to a model with labels, the artist and genre drawn for each song.
     """
 
     audio: Tensor | None = None
@@ -50,6 +51,7 @@ class FastJukeboxGenerationOutput(ModelOutput):
     seed: int | list[int] | None = None
     seams: list[Tensor | None] | None = None
     dropped_lyrics: list[str] | None = None
+    metadata: list[dict[str, Any]] | None = None
 
 
 class FastJukeboxGenerationMixin(GenerationConfigLoading):
@@ -138,7 +140,8 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             sampling_rate=self.vqvae.config.sampling_rate,
             seed=plan.seed,
             seams=[None if own is None else torch.tensor(own.seams, dtype=torch.int64) for own in sampler.levels],
-            dropped_lyrics=plan.dropped_lyrics,
+            dropped_lyrics=None if plan.drawn is not None else plan.dropped_lyrics,
+            metadata=plan.drawn,
         )
 
     @request_arguments(without=["duration"])
