@@ -13,8 +13,11 @@ priors made deeper.
 What is done is kept and what was interrupted goes on from its last checkpoint: run the same command again. `--minutes`
 ends it early, for machines that are lent in stretches. Other settings of the training need another `--output_dir`. The
 figures are then measured side by side in one run, and the report is written from them and from the trainings' own logs.
-`models` holds the students as whole models, `training` what `run_evaluation.py --training` tells on a card of how they
-came to be.
+`teacher` and `models` hold the systems as whole models, which sample and are judged by
+
+    fast-jukebox evaluate runs/ablation/teacher runs/ablation/models/* --songs SONGS
+
+and `training` what `run_evaluation.py --training` tells on a card of how the students came to be.
 """
 
 from __future__ import annotations
@@ -248,7 +251,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     join(ablation, ablation.teacher, ablation.output / "teacher")
     run_jobs(ablation, second, deadline, adopt_student)
     run_jobs(ablation, third, deadline, adopt_student, share_first_stage)
-    for system in [*second, *third]:
+    for system in [name for name in by_name if name != ablation.teacher]:
         join(ablation, system, ablation.output / "models" / system)
     results = measure(ablation)
     (ablation.output / "ablation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")

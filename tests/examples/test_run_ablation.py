@@ -138,6 +138,8 @@ def test_the_whole_ablation_runs_and_is_kept(scripts, options, tmp_path):
         assert [step for step, _ in level["curves"]["student-without-pred-3"]] == [2, 4]
     story = json.loads((tmp_path / "ablation" / "training" / "student-plain-3.json").read_text())
     assert story["prior-0"]["steps"] == 7 and story["student-2"]["steps"] == 4
+    systems = {path.name for path in (tmp_path / "ablation" / "models").iterdir()}
+    assert systems == {"scratch-3", "student-without-pred-3", "student-3", "student-plain-3"}
     student = FastJukeboxModel.from_pretrained(tmp_path / "ablation" / "models" / "student-3")
     assert student.generate(duration=0.2, seed=0).audio.isfinite().all()
     shutil.rmtree(tmp_path / "codes" / ".cache")
