@@ -241,6 +241,9 @@ class StubPrior(PriorGenerationMixin, nn.Module):
         self.calls = []
         self.fail_at = None
 
+    def cache_nbytes(self, batch_size):
+        return 0
+
     def new_cache(self, batch_size):
         return SimpleNamespace(batch_size=batch_size, state=None, position=None)
 

@@ -14,7 +14,7 @@ from fast_jukebox.distillation.losses import (
     kl_divergence,
     prediction_cross_entropy,
 )
-from fast_jukebox.models.prior.attention import PATTERNS
+from fast_jukebox.models.prior.patterns import PATTERNS, LyricCrossPattern, PreviousRowPattern, RowPattern
 
 BLOCK_CTX, ROWS, HEADS = 3, 4, 2
 
@@ -49,8 +49,10 @@ def entry(weights, pattern, length, window, head, query, key):
 @given(st.sampled_from(sorted(PATTERNS)), st.integers(1, ROWS * BLOCK_CTX), st.integers(0, 99))
 def test_attention_is_compared_over_the_pairs_that_the_pattern_lets_meet(pattern, length, seed):
     ours, theirs = weights_of(pattern, length, seed), weights_of(pattern, length, seed + 1)
-    support = PATTERNS[pattern](ROWS * BLOCK_CTX, BLOCK_CTX).support
+    made = PATTERNS[pattern](ROWS * BLOCK_CTX, BLOCK_CTX)
+    support = made.support
     if pattern == "lyric_cross":  # its keys are characters, here as many as positions, all of which are seen
+        made = LyricCrossPattern(ROWS * BLOCK_CTX, BLOCK_CTX, length)
         support = lambda query: set(range(length))  # noqa: E731
     squares = [
         (entry(ours, pattern, length, *place) - entry(theirs, pattern, length, *place)) ** 2
@@ -61,21 +63,16 @@ def test_attention_is_compared_over_the_pairs_that_the_pattern_lets_meet(pattern
         for place in [(window, head, query, key)]
     ]
     naive = torch.stack(squares).mean() if squares else torch.tensor(0.0)
-    torch.testing.assert_close(attention_mse(ours, theirs, pattern, BLOCK_CTX, length), naive)
+    torch.testing.assert_close(attention_mse(ours, theirs, made, length), naive)
 
 
 def test_attention_by_hand():
     # One window of one full row of 2 positions, one head: 3 pairs meet, the masked one is 0 in both.
     ours = torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]])
     theirs = torch.tensor([[[[1.0, 0.0], [0.2, 0.8]]]])
-    torch.testing.assert_close(attention_mse(ours, theirs, "row", 2, 2), torch.tensor(0.18 / 3))
+    torch.testing.assert_close(attention_mse(ours, theirs, RowPattern(2, 2), 2), torch.tensor(0.18 / 3))
     # The first row of `previous_row` meets nothing, so a window of a single row has nothing to compare.
-    assert attention_mse(torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.5), "previous_row", 2, 2) == 0
-
-
-def test_an_unknown_pattern_is_refused():
-    with pytest.raises(ValueError, match="`pattern` must be dense, row, column, previous_row, .*, got 'rows'"):
-        attention_mse(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), "rows", 2, 2)
+    assert attention_mse(torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.5), PreviousRowPattern(2, 2), 2) == 0
 
 
 def test_hidden_states_by_hand():

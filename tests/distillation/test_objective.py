@@ -32,7 +32,7 @@ def test_terms_are_those_of_two_whole_forwards(pair, batch, level, length):
         ours, theirs = (
             model(**inputs, output_hidden_states=True, output_attentions=True) for model in (student, teacher)
         )
-    pairs, config = list(objective.layer_map), student.config
+    pairs = list(objective.layer_map)
     expected = {
         "attention_residual": [
             hidden_state_mse(ours.attention_residuals[s], theirs.attention_residuals[t]) for s, t in pairs
@@ -42,8 +42,7 @@ def test_terms_are_those_of_two_whole_forwards(pair, batch, level, length):
             attention_mse(
                 ours.attentions[s],
                 theirs.attentions[t],
-                config.layer_types[s],
-                config.row_length,
+                student.blocks[s].attention.pattern,
                 inputs["codes"].shape[1],
             )
             for s, t in pairs
@@ -81,7 +80,7 @@ def test_lyrics_are_heard_by_both(words_config, kind):
     torch.testing.assert_close(output.terms["hidden_states"], torch.stack(hidden).mean(), rtol=1e-4, atol=1e-6)
     length = ours.hidden_states[0].shape[1]
     attentions = [
-        attention_mse(ours.attentions[s], theirs.attentions[t], config.layer_types[s], config.row_length, length)
+        attention_mse(ours.attentions[s], theirs.attentions[t], student.blocks[s].attention.pattern, length)
         for s, t in pairs
     ]
     torch.testing.assert_close(output.terms["attentions"], torch.stack(attentions).mean(), rtol=1e-4, atol=1e-6)

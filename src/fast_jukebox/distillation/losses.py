@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.configuration_prior import PATTERN_NAMES
+from fast_jukebox.models.prior.patterns import Pattern
 
 # What is compared between mapped layers (Eq. 4), and all terms that a loss may be made of.
 INTERMEDIATE_TERMS = ("attention_residual", "hidden_states", "attentions")
@@ -57,48 +57,24 @@ def hidden_state_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (student.float() - teacher.float()).square().mean()
 
 
-def attention_mse(student: Tensor, teacher: Tensor, pattern: str, row_length: int, length: int) -> Tensor:
+def attention_mse(student: Tensor, teacher: Tensor, pattern: Pattern, length: int) -> Tensor:
     """Mean squared difference of attention matrices, Eq. 4, in the pattern's own layout.
 
-    The mean is over the pairs of positions that the pattern lets meet, `Pattern.support`: what is masked is zero in
+    The mean is over the pairs of positions that the pattern lets meet, `pattern.pair_count`: what is masked is zero in
     both and does not count, nor do the rows beyond `length` with which a short window is filled up, nor the first row
-    of `previous_row`, which meets nothing. It is 0 where no pair is left.
+    of [`PreviousRowPattern`], which meets nothing. It is 0 where no pair is left.
 
     Args:
-        student: weights as the pattern lays them out: (N, H, L, L) for `dense`, (N * rows, H, B, B) for `row` and
-            `previous_row`, (N * B, H, rows, rows) for `column`, with B = `row_length` and rows = ceil(L / B);
-            (N, H, L, characters) for `lyric_cross`, (N, H, L, keys) for `lyric_prefix`.
+        student: weights as the pattern lays them out, (groups, H, queries, keys).
         teacher: of the same shape.
-        pattern: `dense`, `row`, `column`, `previous_row`, `lyric_cross` or `lyric_prefix`.
-        row_length: positions in a row, B.
+        pattern: of the layer.
         length: positions of the window, L, the lyrics before the codes included.
     """
     _check_shapes(student, teacher)
-    difference = student.float() - teacher.float()
-    rows = -(-length // row_length)
-    full, rest = divmod(length, row_length)
-    # `pairs` of positions meet in one window and head; `layout` is that of the queries' grid in the weights.
-    if pattern == "dense":
-        pairs, layout = length * (length + 1) // 2, (1, length)
-    elif pattern == "row":
-        pairs, layout = full * row_length * (row_length + 1) // 2 + rest * (rest + 1) // 2, (rows, row_length)
-    elif pattern == "column":
-        pairs, layout = row_length * full * (full + 1) // 2 + rest * rows, (row_length, rows)
-    elif pattern == "previous_row":
-        pairs, layout = max(length - row_length, 0) * row_length, (rows, row_length)
-    elif pattern == "lyric_cross":
-        pairs, layout = length * student.shape[-1], (1, length)
-    elif pattern == "lyric_prefix":
-        keys = student.shape[-1]
-        pairs, layout = keys * (keys + 1) // 2 + (length - keys) * keys, (1, length)
-    else:
-        raise ValueError(f"`pattern` must be {', '.join(PATTERN_NAMES)}, got {pattern!r}")
-    if rest and pattern in ("row", "column", "previous_row"):
-        inside = (torch.arange(rows * row_length, device=student.device) < length).view(rows, row_length)
-        inside = inside.T if pattern == "column" else inside
-        difference = difference.unflatten(0, (-1, layout[0])) * inside[:, None, :, None]
-    windows, heads = student.shape[0] // layout[0], student.shape[1]
-    return difference.square().sum() / max(windows * heads * pairs, 1)
+    squares = (student.float() - teacher.float()).square().sum(-1, keepdim=True)  # (groups, H, queries, 1)
+    squares = pattern.by_position(squares, length)  # (N, H, L, 1)
+    songs, heads = squares.shape[:2]
+    return squares.sum() / max(songs * heads * pattern.pair_count(length), 1)
 
 
 def prediction_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

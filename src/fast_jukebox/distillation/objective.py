@@ -182,8 +182,7 @@ class DistillationObjective(nn.Module):
             terms["attentions"] = attention_mse(
                 cast(Tensor, ours.attentions),
                 cast(Tensor, theirs.attentions),
-                self.layer_map.student_patterns[layer],
-                self.student.config.row_length,
+                self.student.blocks[layer].attention.pattern,
                 ours.hidden_states.shape[1],
             )
         return terms

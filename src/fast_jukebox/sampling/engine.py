@@ -7,9 +7,9 @@ made for its device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,6 +30,8 @@ ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 - `"fused"`: recorded steps of a few fused Triton kernels a layer, on a CUDA device.
 """
 
+Value = TypeVar("Value")
+
 PROGRAMS_KEPT = 2
 """How many programs that were costly to make are kept for each prior, the last ones used."""
 
@@ -41,6 +43,9 @@ class SamplingPrior(Protocol):
 
     def new_cache(self, batch_size: int) -> Any:
         """An empty cache for so many songs."""
+
+    def cache_nbytes(self, batch_size: int) -> int:
+        """Bytes of such a cache."""
 
     def prefill(self, codes: Tensor, conditioning: Any, cache: Any) -> Tensor:
         """Logits (N, K) after a prompt of codes (N, P), P >= 0."""
@@ -218,7 +223,7 @@ def make_step(
         if engine not in ("auto", "eager"):
             raise ValueError(f"`engine` must be 'auto' or 'eager' for a {type(prior).__name__}, got {engine!r}")
         return EagerStep(prior, conditioning, batch_size, settings)
-    key = (engine, batch_size, settings, granted_threads(), _weights_of(prior))
+    key = (engine, batch_size, settings, granted_threads(), weight_state(prior.parameters()))
     program = _POOL.take(prior, key)
     if program is None:
         program = _new_program(prior, batch_size, settings, engine)
@@ -256,6 +261,7 @@ class _Pool:
 
     def __init__(self) -> None:
         self._programs: WeakKeyDictionary[Any, list[tuple[Any, Program]]] = WeakKeyDictionary()
+        self._shared: WeakKeyDictionary[Any, dict[str, tuple[Hashable, Any]]] = WeakKeyDictionary()
 
     def take(self, prior: Any, key: Any) -> Program | None:
         """The program of that key, which is then the caller's; those of other weights are dropped."""
@@ -274,23 +280,44 @@ class _Pool:
         kept.append((key, program))
         del kept[:-PROGRAMS_KEPT]
 
+    def shared(self, prior: Any, name: str, state: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, once for each name as long as the state stays the same."""
+        kept = self._shared.setdefault(prior, {})
+        if name not in kept or kept[name][0] != state:
+            kept.pop(name, None)  # its memory first
+            kept[name] = state, make()
+        return kept[name][1]
+
     def clear(self) -> None:
         self._programs.clear()
+        self._shared.clear()
 
 
 _POOL = _Pool()
 
 
 def release_programs() -> None:
-    """Give back the memory of all recorded and compiled steps that are kept for the next window."""
+    """Release the memory of all recorded and compiled steps and packed weights that are kept for the next window."""
     _POOL.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _weights_of(prior: Any) -> tuple[tuple[int, int], ...]:
-    """Where a prior's weights are and how often they were changed."""
-    return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in prior.parameters())
+def kept_for_prior(prior: Any, name: str, state: Hashable, make: Callable[[], Value]) -> Value:
+    """Something that engines make of a prior's weights, made once and kept as long as the prior lives.
+
+    Args:
+        prior: whose it is.
+        name: what it is.
+        state: of the weights (see `weight_state`); where it differs it is made again.
+        make: called to make it; must not hold the prior.
+    """
+    return _POOL.shared(prior, name, state, make)
+
+
+def weight_state(weights: Iterable[Tensor]) -> tuple[tuple[int, int], ...]:
+    """Address and version of each weight; both stay as they are where `.data` of a weight is changed in its place."""
+    return tuple([(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights])
 
 
 class WindowRun:

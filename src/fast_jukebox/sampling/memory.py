@@ -56,11 +56,9 @@ def process_memory() -> int:
 def row_bytes(prior: Any, length: int) -> int:
     """Bytes that one row (a window of one song) holds at most at once: first its conditioning, for a moment twice, then
     this, its cache and its logits; noise and codes all along.
-
-    The cache is made and measured, as only the prior knows its layers.
     """
     width, item = getattr(prior.config, "hidden_size", 0), next(prior.parameters()).element_size()
-    cache = getattr(prior.new_cache(1), "nbytes", 0)
+    cache = prior.cache_nbytes(1)
     conditioning = length * width * item
     # Logits are worked on in float32: themselves, probabilities, their sums and what is compared.
     logits = 4 * 4 * prior.config.codebook_size

@@ -5,15 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.models.prior.attention import (
-    PATTERNS,
-    ColumnPattern,
-    DensePattern,
-    FactoredAttention,
-    PreviousRowPattern,
-    RowPattern,
-    attend_from_one,
-)
+from fast_jukebox.models.prior.attention import FactoredAttention, attend_from_one, attend_step
+from fast_jukebox.models.prior.cache import LayerCache
+from fast_jukebox.models.prior.patterns import PATTERNS, ColumnPattern, DensePattern, PreviousRowPattern, RowPattern
 
 BLOCKS, BLOCK_CTX = 3, 4
 N_CTX = BLOCKS * BLOCK_CTX
@@ -109,12 +103,12 @@ def test_factored_patterns_make_no_square_matrix(word):
 def test_steps_equal_whole(word, dtype):
     pattern = PATTERNS[word](N_CTX, BLOCK_CTX)
     query, key, value = (x.to(dtype) for x in random_qkv(N_CTX))
-    cache = pattern.new_cache(2, HEADS, HEAD_DIM, dtype, torch.device("cpu"))
+    cache = LayerCache.empty(pattern, 2, HEADS, HEAD_DIM, dtype, torch.device("cpu"))
     whole = pattern.whole(query, key, value).output
     tolerance = 1e-6 if dtype == torch.float32 else 2e-2
     for position in range(N_CTX):
         out = torch.full((2, HEADS, HEAD_DIM), float("nan"), dtype=dtype)
-        pattern.step(query[:, position], torch.stack([key[:, position], value[:, position]], 1), cache, position, out)
+        attend_step(query[:, position], torch.stack([key[:, position], value[:, position]], 1), cache, position, out)
         torch.testing.assert_close(out, whole[:, position], atol=tolerance, rtol=tolerance)
 
 

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior
-from fast_jukebox.models.prior.attention import PATTERNS
+from fast_jukebox.models.prior.cache import LayerCache
+from fast_jukebox.models.prior.patterns import PATTERNS
 
 BLOCKS, BLOCK_CTX, HEADS, HEAD_DIM = 3, 4, 2, 3
 N_CTX = BLOCKS * BLOCK_CTX
@@ -12,7 +13,8 @@ WORDS = ["dense", "row", "column", "previous_row"]
 
 
 def new_cache(word, songs=2):
-    return PATTERNS[word](N_CTX, BLOCK_CTX).new_cache(songs, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+    pattern = PATTERNS[word](N_CTX, BLOCK_CTX)
+    return LayerCache.empty(pattern, songs, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
 
 
 @pytest.fixture(params=WORDS)
@@ -24,8 +26,7 @@ def test_a_step_reads_what_its_position_may_see(word):
     cache, pattern = new_cache(word), PATTERNS[word](N_CTX, BLOCK_CTX)
     key_values = torch.randn(N_CTX, 2, 2, HEADS, HEAD_DIM)
     for position in range(N_CTX):
-        cache.write(key_values[position], position)
-        seen, read = sorted(pattern.support(position)), cache.read(position)
+        seen, read = sorted(pattern.support(position)), cache.update(key_values[position], position)
         if not seen:
             assert read is None
         else:
@@ -36,13 +37,12 @@ def test_a_step_reads_what_its_position_may_see(word):
 def test_filling_at_once_equals_writing_one_by_one(word, length):
     key, value = (torch.randn(2, N_CTX, HEADS, HEAD_DIM) for _ in range(2))
     whole, single = new_cache(word), new_cache(word)
-    whole.write_whole(key[:, :length], value[:, :length])
+    whole.fill(key[:, :length], value[:, :length])
     for position in range(length):
-        single.write(torch.stack([key[:, position], value[:, position]], 1), position)
+        single.update(torch.stack([key[:, position], value[:, position]], 1), position)
     for position in range(length, N_CTX):
-        for cache in (whole, single):
-            cache.write(torch.stack([key[:, position], value[:, position]], 1), position)
-        read, wanted = whole.read(position), single.read(position)
+        entry = torch.stack([key[:, position], value[:, position]], 1)
+        read, wanted = (cache.update(entry, position) for cache in (whole, single))
         assert (read is None) == (wanted is None)
         assert read is None or torch.equal(read, wanted)
 
@@ -51,7 +51,7 @@ def test_storage_never_moves_or_grows(word):
     cache = new_cache(word)
     address, size = cache.storage.data_ptr(), cache.storage.nbytes
     for position in range(N_CTX):
-        cache.write(torch.ones(2, 2, HEADS, HEAD_DIM), position)
+        cache.update(torch.ones(2, 2, HEADS, HEAD_DIM), position)
     cache.reset()
     assert not cache.storage.any()
     assert (cache.storage.data_ptr(), cache.storage.nbytes) == (address, size)
@@ -59,8 +59,7 @@ def test_storage_never_moves_or_grows(word):
 
 def test_what_a_step_reads_is_contiguous_for_each_head(word):
     cache = new_cache(word)
-    cache.write(torch.ones(2, 2, HEADS, HEAD_DIM), N_CTX - 1)
-    read = cache.read(N_CTX - 1)
+    read = cache.update(torch.ones(2, 2, HEADS, HEAD_DIM), N_CTX - 1)
     assert read[0, 0, 0].is_contiguous()
 
 
@@ -72,18 +71,18 @@ def test_bounded_sizes(word, positions):
 @pytest.mark.parametrize("position", [N_CTX, N_CTX + 5, -1])
 def test_a_write_beyond_capacity_is_refused(word, position):
     with pytest.raises(ValueError, match=rf"position.*\[0, {N_CTX}\).*{position}"):
-        new_cache(word).write(torch.ones(2, 2, HEADS, HEAD_DIM), position)
+        new_cache(word).update(torch.ones(2, 2, HEADS, HEAD_DIM), position)
 
 
 def test_filling_beyond_capacity_is_refused(word):
     entries = torch.ones(2, N_CTX + 1, HEADS, HEAD_DIM)
     with pytest.raises(ValueError, match=f"position.*{N_CTX}"):
-        new_cache(word).write_whole(entries, entries)
+        new_cache(word).fill(entries, entries)
 
 
 def test_songs_share_storage(word):
     cache = new_cache(word, songs=3)
-    cache.songs(1, 1).write(torch.ones(1, 2, HEADS, HEAD_DIM), 0)
+    cache.songs(1, 1).update(torch.ones(1, 2, HEADS, HEAD_DIM), 0)
     assert not cache.storage[0].any()
     assert not cache.storage[2].any()
     assert cache.storage[1].sum() == 2 * HEADS * HEAD_DIM
@@ -109,9 +108,11 @@ def test_published_bottom_level_stays_under_100_mb_a_song():
     config = FastJukeboxConfig.preset("fastjukebox-18").prior_configs[0]
     assert (config.n_ctx, config.hidden_size, config.num_hidden_layers) == (8192, 1920, 18)
     with torch.device("meta"):
-        cache = FastJukeboxPrior(config).to(torch.bfloat16).new_cache(1)
+        prior = FastJukeboxPrior(config).to(torch.bfloat16)
+        cache = prior.new_cache(1)
     assert cache.device.type == "meta"
     assert cache.nbytes < 100e6
+    assert prior.cache_nbytes(3) == 3 * cache.nbytes
     # What every layer would hold if it kept every position.
     assert 2 * config.n_ctx * config.attention_size * 2 * 18 > 280e6
 
@@ -121,27 +122,37 @@ def test_positions_on_the_device_are_found_as_numbers_are(word, positions):
     cache, twin = new_cache(word), new_cache(word)
     key_values = torch.randn(N_CTX, 2, 2, HEADS, HEAD_DIM)
     for position in positions:
-        place = twin.place(torch.tensor([position]))
-        cache.write(key_values[position], position)
-        twin.write_at(key_values[position], place)
+        slots = twin.device_slots(torch.tensor([position]))
+        read = cache.update(key_values[position], position)
+        entries = twin.update_on_device(key_values[position], slots)
         assert torch.equal(twin.storage, cache.storage)
-        entries, read = twin.read_at(place), cache.read(position)
-        assert entries.shape[3] == cache.reach == len(place.present)
+        assert entries.shape[3] == cache.pattern.max_visible == len(slots.present)
         if read is None:
-            assert not place.present.any()
+            assert not slots.present.any()
         else:
-            assert torch.equal(entries[:, :, :, place.present], read)
+            assert torch.equal(entries[:, :, :, slots.present], read)
 
 
 @settings(max_examples=50)
-@given(st.sampled_from(WORDS), st.integers(1, 5), st.integers(1, 5), st.data())
-def test_slots_are_whole_number_functions_of_the_position(word, blocks, row_length, data):
-    pattern = PATTERNS[word](blocks * row_length, row_length)
-    cache = pattern.new_cache(1, 1, 1, torch.float32, torch.device("cpu"))
-    position = data.draw(st.integers(0, blocks * row_length - 1))
-    start, count = cache.seen(position)
-    slots = [cache.slot(seen) for seen in sorted(pattern.support(position))]
-    assert slots == list(range(start, start + count))
-    assert count <= cache.reach <= cache.slots.shape[3]
-    on_device = cache.seen(torch.tensor([position]))
-    assert [int(number) for number in on_device] == [start, count]
+@given(st.sampled_from([*WORDS, "lyric_prefix"]), st.integers(1, 5), st.integers(1, 5))
+def test_slots_are_whole_number_functions_of_the_position(word, rows, row_length):
+    length = rows * row_length
+    pattern = PATTERNS[word](length, row_length)
+    tables = pattern.tables(length, torch.int32)
+    for position in range(length):
+        slot, first, count = pattern.slots(position)
+        read = [pattern.slots(seen)[0] for seen in sorted(pattern.support(position))]
+        assert read == list(range(first, first + count))
+        assert count <= pattern.max_visible <= pattern.capacity
+        assert [int(table[position]) for table in tables] == [slot, first, count]
+        on_device = pattern.slots(torch.tensor([position]))
+        assert [int(number) for number in on_device] == [slot, first, count]
+        assert pattern.sees_nothing or count
+
+
+@settings(max_examples=50)
+@given(st.sampled_from([*WORDS, "lyric_prefix"]), st.integers(1, 5), st.integers(1, 5), st.data())
+def test_pairs_are_what_positions_see(word, rows, row_length, data):
+    pattern = PATTERNS[word](rows * row_length, row_length)
+    length = data.draw(st.integers(1, rows * row_length))
+    assert pattern.pair_count(length) == sum(len(pattern.support(position)) for position in range(length))

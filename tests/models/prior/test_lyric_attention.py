@@ -3,13 +3,9 @@ import math
 import pytest
 import torch
 
-from fast_jukebox.models.prior.attention import PATTERNS, FactoredAttention
-from fast_jukebox.models.prior.lyric_attention import (
-    LyricCrossAttention,
-    LyricCrossPattern,
-    LyricPrefixPattern,
-    make_attention,
-)
+from fast_jukebox.models.prior.attention import FactoredAttention, LyricCrossAttention, attend_step, make_attention
+from fast_jukebox.models.prior.cache import LayerCache
+from fast_jukebox.models.prior.patterns import PATTERNS, LyricCrossPattern, LyricPrefixPattern
 
 N_CTX, BLOCK_CTX, KEYS = 12, 4, 5
 HEADS, HEAD_DIM = 2, 3
@@ -67,40 +63,37 @@ def test_whole_of_the_cross_equals_the_naive_sum(need_weights):
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_slots_are_the_same_for_numbers_and_tensors(on_device):
-    prefix = LyricPrefixPattern(N_CTX, BLOCK_CTX, KEYS).new_cache(1, 1, 2, torch.float32, torch.device("cpu"))
-    cross = LyricCrossPattern(N_CTX, BLOCK_CTX, KEYS).new_cache(1, 1, 2, torch.float32, torch.device("cpu"))
-    assert prefix.reach == cross.reach == KEYS
+    prefix, cross = LyricPrefixPattern(N_CTX, BLOCK_CTX, KEYS), LyricCrossPattern(N_CTX, BLOCK_CTX, KEYS)
+    assert prefix.max_visible == cross.max_visible == KEYS
     for position in range(N_CTX):
         at = torch.tensor([position]) if on_device else position
-        assert int(prefix.slot(at)) == min(position, KEYS)
-        assert tuple(map(int, prefix.seen(at))) == (0, min(position + 1, KEYS))
-        assert int(cross.slot(at)) == KEYS
-        assert tuple(map(int, cross.seen(at))) == (0, KEYS)
+        assert tuple(map(int, prefix.slots(at))) == (min(position, KEYS), 0, min(position + 1, KEYS))
+        assert tuple(map(int, cross.slots(at))) == (KEYS, 0, KEYS)
 
 
 def test_steps_after_the_whole_read_what_it_left():
     prefix = LyricPrefixPattern(N_CTX, BLOCK_CTX, KEYS)
     for start in range(1, N_CTX):
         query, key, value = random_qkv(N_CTX)
-        cache = prefix.new_cache(2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
-        cache.write_whole(key[:, :start], value[:, :start])
+        cache = LayerCache.empty(prefix, 2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+        cache.fill(key[:, :start], value[:, :start])
         whole = prefix.whole(query, key, value).output
         for position in range(start, N_CTX):
             out = torch.full((2, HEADS, HEAD_DIM), float("nan"))
             own = torch.stack([key[:, position], value[:, position]], 1)
-            prefix.step(query[:, position], own, cache, position, out)
+            attend_step(query[:, position], own, cache, position, out)
             torch.testing.assert_close(out, whole[:, position], atol=1e-6, rtol=1e-5)
 
 
 def test_cross_steps_see_the_lyrics_and_nothing_of_the_window():
     cross = LyricCrossPattern(N_CTX, BLOCK_CTX, KEYS)
     query, key, value = random_qkv(N_CTX, KEYS)
-    cache = cross.new_cache(2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
-    cache.write_whole(key, value)
+    cache = LayerCache.empty(cross, 2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+    cache.fill(key, value)
     whole = cross.whole(query, key, value).output
     for position in range(N_CTX):
         out = torch.empty(2, HEADS, HEAD_DIM)
-        cross.step(query[:, position], torch.randn(2, 2, HEADS, HEAD_DIM), cache, position, out)
+        attend_step(query[:, position], torch.randn(2, 2, HEADS, HEAD_DIM), cache, position, out)
         torch.testing.assert_close(out, whole[:, position], atol=1e-6, rtol=1e-5)
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.cache import LayerCache, Place
+from fast_jukebox.models.prior.attention import attend_step, make_attention
+from fast_jukebox.models.prior.cache import DeviceSlots, LayerCache
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-from fast_jukebox.models.prior.lyric_attention import make_attention
 
 LAYER_NORM_EPS = 1e-5
 
@@ -131,7 +131,6 @@ class BlockStep:
     def __init__(self, block: PriorBlock, cache: LayerCache) -> None:
         attention, mlp = block.attention, block.mlp
         self.cache = cache
-        self.pattern = attention.pattern
         self.residual_scale = block.residual_scale
         modules = (
             block.attention_norm,
@@ -141,7 +140,7 @@ class BlockStep:
             mlp.expand,
             mlp.contract,
         )
-        self.weights = tuple(tensor for module in modules for tensor in (module.weight, module.bias))
+        self.weights = tuple([tensor for module in modules for tensor in (module.weight, module.bias)])
         heads, head_dim = attention.num_heads, attention.head_dim
         self.songs = cache.storage.shape[0]
         self.rows = rows_for(self.songs, cache.storage.device)
@@ -152,15 +151,15 @@ class BlockStep:
         self.attended_of_songs = self.attended[: self.songs].view(self.songs, heads, head_dim)
         self.gated = gate_rows(self.attended, mlp.expand.out_features)
 
-    def __call__(self, hidden: Tensor, position: int | Place) -> Tensor:
-        """(rows, W), of which the first rows are songs -> (rows, W); a position as [`Pattern.step`] takes it."""
+    def __call__(self, hidden: Tensor, position: int | DeviceSlots) -> Tensor:
+        """(rows, W), of which the first rows are songs -> (rows, W); a position as [`attend_step`] takes it."""
         norm_1, norm_1_bias, qkv, qkv_bias, out, out_bias, norm_2, norm_2_bias, *mlp = self.weights
         normed = torch.layer_norm(hidden, self.width, norm_1, norm_1_bias, LAYER_NORM_EPS)
         projected = F.linear(normed, qkv, qkv_bias).view(self.qkv_shape)
         if self.rows != self.songs:
             projected = projected.narrow(0, 0, self.songs)
         query, key_value = projected.select(1, 0), projected.narrow(1, 1, 2)
-        self.pattern.step(query, key_value, self.cache, position, self.attended_of_songs)
+        attend_step(query, key_value, self.cache, position, self.attended_of_songs)
         attended = F.linear(self.attended, out, out_bias)
         residual = hidden + attended
 

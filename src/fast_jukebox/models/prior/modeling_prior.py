@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.prior.block import BlockStep, PriorBlock, rows_for
-from fast_jukebox.models.prior.cache import PriorCache
+from fast_jukebox.models.prior.cache import LayerCache, PriorCache
 from fast_jukebox.models.prior.conditioning import (
     LabelConditioner,
     PriorConditioning,
@@ -207,14 +207,21 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
         dtype = self.position_embedding.dtype
-        steps = []
+        layers = []
         for block in self.blocks:
             attention = block.attention
-            layer_cache = attention.pattern.new_cache(
-                batch_size, attention.num_heads, attention.head_dim, dtype, attention.qkv.weight.device
-            )
-            steps.append(BlockStep(block, layer_cache))
-        return PriorCache([step.cache for step in steps], batch_size, steps=steps)
+            heads, head_dim, device = attention.num_heads, attention.head_dim, attention.qkv.weight.device
+            layers.append(LayerCache.empty(attention.pattern, batch_size, heads, head_dim, dtype, device))
+        return PriorCache(layers, batch_size)
+
+    def block_steps(self, cache: PriorCache) -> list[BlockStep]:
+        """Each block made ready to step with a cache; they hold the weights themselves, and not the prior."""
+        return [BlockStep(block, layer) for block, layer in zip(self.blocks, cache.layers, strict=True)]
+
+    def cache_nbytes(self, batch_size: int) -> int:
+        """Bytes of the cache that `new_cache` makes for so many windows."""
+        slots = sum(block.attention.pattern.capacity for block in self.blocks)
+        return batch_size * slots * 2 * self.config.attention_size * self.position_embedding.element_size()
 
     def new_program(
         self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
@@ -439,6 +446,8 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         spare = rows_for(songs, hidden.device) - songs
         if spare:
             hidden = F.pad(hidden, (0, 0, 0, spare))
+        if not cache.steps:
+            cache.steps = self.block_steps(cache)
         for block_step in cache.steps:
             hidden = block_step(hidden, position)
         if conditioning.positions is not None and self.config.add_conditioning_after:

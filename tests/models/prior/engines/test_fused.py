@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.models.prior.cache import Place
 from fast_jukebox.models.prior.engines import fused
-from fast_jukebox.models.prior.engines.fused import FEW_ROWS, FusedProgram, PatternTables, unsupported
+from fast_jukebox.models.prior.engines.fused import FEW_ROWS, FusedProgram, unsupported
 from fast_jukebox.sampling.engine import EagerStep, ProgramStep, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 
@@ -35,10 +34,10 @@ def assert_a_step_agrees(prior, make_inputs, songs, position, splits=None, setti
     error = (program.logits.float() - wanted.float()).abs().max()
     assert error <= TOLERANCE[dtype] * max(1.0, wanted.float().abs().max())
     for layer, other in zip(program.cache.layers, cache.layers, strict=True):
-        kept = min(layer.slots.shape[3], layer.reach)  # a spare slot keeps what nothing reads
+        kept = min(layer.pattern.capacity, layer.pattern.max_visible)  # a spare slot keeps what nothing reads
         torch.testing.assert_close(
-            layer.slots[:, :, :, :kept].float(),
-            other.slots[:, :, :, :kept].float(),
+            layer.storage[:, :, :, :kept].float(),
+            other.storage[:, :, :, :kept].float(),
             atol=TOLERANCE[dtype] * 4,
             rtol=TOLERANCE[dtype],
         )
@@ -116,22 +115,6 @@ def test_one_layer_of_the_published_sizes(make_inputs, monkeypatch, width, songs
         FastJukeboxPriorConfig(num_hidden_layers=1, layer_types=["column"], codebook_size=64, **fields, **context)
     ).eval()
     assert_a_step_agrees(prior.to(torch.bfloat16), make_inputs, songs, 6001)
-
-
-@pytest.mark.parametrize("kind_of_layer", ["row", "column", "previous_row", "dense", "lyric_prefix", "lyric_cross"])
-def test_tables_say_what_the_cache_does(make_prior, kind_of_layer):
-    labels = {"num_artists": 5, "num_genres": 4, "lyric_length": 8, "lyric_vocab_size": 6}
-    encoder = {"lyric_encoder_layers": 1, "lyric_encoder_hidden_size": 16, "lyric_encoder_heads": 1}
-    fields = {"lyric_prefix": labels, "lyric_cross": {**labels, **encoder, "lyric_encoder_num_rows": 2}}
-    prior = make_prior(layer_types=[kind_of_layer], num_hidden_layers=1, **fields.get(kind_of_layer, {}))
-    cache, length = prior.new_cache(1).layers[0], prior.config.sequence_length
-    tables = PatternTables.of_cache(cache, length)
-    for position in range(length):
-        place: Place = cache.place(torch.tensor([position]))
-        slots = cache.order if place.slots is None else place.slots
-        first, count = int(tables.first[position]), int(tables.count[position])
-        assert int(tables.slot[position]) == int(place.slot)
-        assert slots[place.present].tolist() == list(range(first, first + count))
 
 
 def test_what_the_kernels_cannot_step_is_refused(make_prior):

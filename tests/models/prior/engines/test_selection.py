@@ -1,14 +1,18 @@
 import logging
+import weakref
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from fast_jukebox.models.prior import configuration_prior
 from fast_jukebox.models.prior.engines import selection as programs
 from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
-from fast_jukebox.models.prior.engines.native import NativeProgram
+from fast_jukebox.models.prior.engines.native import NativeProgram, weights_of
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_program
-from fast_jukebox.sampling.engine import EagerStep, ProgramStep, make_step, sample_window
+from fast_jukebox.models.prior.patterns import PATTERNS, Attended, Pattern
+from fast_jukebox.sampling.engine import EagerStep, ProgramStep, make_step, release_programs, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 PLAIN = SamplingSettings(temperature=0.8)
@@ -150,3 +154,68 @@ def test_without_a_compiler_auto_says_so_once_and_goes_on(make_prior, monkeypatc
             new_program(make_prior(), 1, PLAIN, "native")
     finally:
         library.cache_clear()
+
+
+class ParityPattern(Pattern):
+    """Each position sees itself and those before it at an even distance: a pattern that no engine was written for."""
+
+    def support(self, position):
+        return set(range(position % 2, position + 1, 2))
+
+    def whole(self, query, key, value, need_weights=False):
+        distance = torch.arange(query.shape[1])[:, None] - torch.arange(query.shape[1])
+        seen = (distance >= 0) & (distance % 2 == 0)
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        return Attended(F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2), None)
+
+    def pair_count(self, length):
+        return sum(position // 2 + 1 for position in range(length))
+
+    @property
+    def capacity(self):
+        return 2 * self.max_visible
+
+    @property
+    def max_visible(self):
+        return -(-self.n_ctx // 2)
+
+    def slots(self, position):
+        first = position % 2 * self.max_visible
+        return first + position // 2, first, position // 2 + 1
+
+
+def test_a_new_pattern_needs_no_engine_of_its_own(make_prior, make_inputs, engine, monkeypatch):
+    monkeypatch.setitem(PATTERNS, "parity", ParityPattern)
+    monkeypatch.setattr(configuration_prior, "PATTERN_NAMES", (*configuration_prior.PATTERN_NAMES, "parity"))
+    prior = make_prior(layer_types=["parity", "row"], num_hidden_layers=4)
+    for known in (0, 7):
+        assert_engines_agree(prior, make_inputs, engine, 3, known, 24, PLAIN)
+
+
+def test_slots_that_lie_outside_the_cache_are_refused(make_prior, monkeypatch):
+    class Wrong(ParityPattern):
+        def slots(self, position):
+            return position + 20, position % 2 * self.max_visible, position // 2 + 1
+
+    monkeypatch.setitem(PATTERNS, "wrong", Wrong)
+    monkeypatch.setattr(configuration_prior, "PATTERN_NAMES", ("wrong",))
+    with pytest.raises(ValueError, match=r"must lie in the 24 slots of the cache.*at position 4 they are 24, 0 and 3"):
+        NativeProgram(make_prior(layer_types=["wrong"]), 1, PLAIN)
+
+
+def test_weights_are_packed_once_and_again_when_they_change(make_prior):
+    prior = make_prior()
+    first = weights_of(prior)
+    assert weights_of(prior) is first
+    with torch.no_grad():
+        prior.blocks[0].mlp.expand.weight.mul_(2.0)
+    second = weights_of(prior)
+    assert second is not first
+    prior.blocks[0].mlp.expand.weight.data.mul_(2.0)  # which counts no version
+    third = weights_of(prior)
+    assert third is not second
+    prior.blocks[0].mlp.expand.weight.data = prior.blocks[0].mlp.expand.weight.data.clone()
+    assert weights_of(prior) is not third
+    kept = weakref.ref(weights_of(prior))
+    release_programs()
+    assert kept() is None

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.block import rows_for
-from fast_jukebox.models.prior.cache import Place
+from fast_jukebox.models.prior.cache import DeviceSlots
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
@@ -197,6 +197,7 @@ class StaticProgram(DeviceProgram):
         return rows_for(self.batch_size, device)
 
     def _setup(self, prior: EnginePrior) -> None:
+        self.cache.steps = list(prior.block_steps(self.cache))
         self.position = torch.zeros(1, dtype=torch.int64, device=self.positions.device)
         self.cursor = torch.zeros_like(self.position)
 
@@ -213,10 +214,10 @@ class StaticProgram(DeviceProgram):
         told = self.told.index_select(0, self.cursor).squeeze(0) if self.conditioned else None
         if told is not None:
             hidden = hidden + told
-        places: list[Place] = []
+        slots: list[DeviceSlots] = []
         for layer, (block_step, first) in enumerate(zip(self.cache.steps, self._first_alike, strict=True)):
-            places.append(self.cache.layers[layer].place(self.position) if first == layer else places[first])
-            hidden = block_step(hidden, places[layer])
+            slots.append(self.cache.layers[layer].device_slots(self.position) if first == layer else slots[first])
+            hidden = block_step(hidden, slots[layer])
         if told is not None and self.add_after:
             hidden = hidden + told
         logits = F.linear(hidden, self.output)[:songs]

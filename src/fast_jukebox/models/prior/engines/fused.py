@@ -21,6 +21,7 @@ from fast_jukebox.models.prior.block import LAYER_NORM_EPS
 from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceProgram
 from fast_jukebox.models.prior.engines.interface import EnginePrior
+from fast_jukebox.models.prior.patterns import SlotTables
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 if TYPE_CHECKING:
@@ -61,22 +62,6 @@ class Launch(NamedTuple):
 
     def __call__(self, **step: int) -> None:
         self.kernel[self.grid](**self.arguments, **step, **self.options)
-
-
-class PatternTables(NamedTuple):
-    """Where each position of a sequence is kept and what it reads, int32 (sequence length,)."""
-
-    slot: Tensor
-    first: Tensor
-    count: Tensor
-
-    @classmethod
-    def of_cache(cls, cache: LayerCache, length: int) -> PatternTables:
-        """The tables of a layer's cache for positions 0..`length` - 1."""
-        positions = torch.arange(length, device=cache.storage.device)
-        first, count = cache.seen(positions)
-        first, count = (torch.as_tensor(x, device=positions.device).expand(length) for x in (first, count))
-        return cls(*(x.to(torch.int32).contiguous() for x in (cache.slot(positions), first, count)))
 
 
 @functools.cache
@@ -159,7 +144,8 @@ class FusedProgram(DeviceProgram):
         self.attended = torch.zeros(max(1, splits), songs, heads * dim, dtype=dtype, device=like.device)
         self.stats = torch.zeros(max(1, splits), songs, heads, 2, device=like.device)
         self._tables = [
-            PatternTables.of_cache(self.cache.layers[first], config.sequence_length) for first in self._first_alike
+            self.cache.layers[first].pattern.tables(config.sequence_length, torch.int32, like.device)
+            for first in self._first_alike
         ]
         last = len(prior.blocks) - 1
         self._layers = [
@@ -237,7 +223,7 @@ class FusedProgram(DeviceProgram):
             "OUTPUTS": outputs,
             "HEADS": self.heads,
             "HEAD_DIM": self.head_dim,
-            "slots": 1 if cache is None else cache.slots.shape[3],
+            "slots": 1 if cache is None else cache.pattern.capacity,
             "SPLITS": splits,
             "BIAS": bias is not None,
             "EPILOGUE": epilogue,
@@ -265,9 +251,9 @@ class FusedProgram(DeviceProgram):
         launch = Launch(kernels().normalise, (rows,), before)
         return [launch, _linear_of_many({**arguments, "hidden_ptr": self.normed}, rows)]
 
-    def _attention(self, cache: LayerCache, tables: PatternTables) -> Launch:
+    def _attention(self, cache: LayerCache, tables: SlotTables) -> Launch:
         block_dim = _block(self.head_dim)
-        reach = -(-cache.reach // max(1, self.splits))
+        reach = -(-cache.pattern.max_visible // max(1, self.splits))
         entries = 16384 if self.splits or self.batch_size * self.heads > _PROGRAMS // 2 else 32768
         block_slots = max(16, min(_block(reach), entries // block_dim))
         arguments = {
@@ -282,7 +268,7 @@ class FusedProgram(DeviceProgram):
             "scale": math.log2(math.e) / math.sqrt(self.head_dim),
             "HEADS": self.heads,
             "HEAD_DIM": self.head_dim,
-            "slots": cache.slots.shape[3],
+            "slots": cache.pattern.capacity,
             "SPLITS": self.splits,
             "BLOCK_DIM": block_dim,
             "BLOCK_SLOTS": block_slots,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from fast_jukebox.models.prior.block import BlockStep
 from fast_jukebox.models.prior.cache import PriorCache
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
@@ -28,6 +29,9 @@ class EnginePrior(Protocol):
 
     def new_cache(self, batch_size: int) -> PriorCache:
         """An empty cache for so many windows."""
+
+    def block_steps(self, cache: PriorCache) -> Sequence[BlockStep]:
+        """Each block made ready to step with a cache."""
 
     def prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
         """Logits (N, K) after a prompt of codes (N, P), P >= 0, which fills the cache."""

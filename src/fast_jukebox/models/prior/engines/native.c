@@ -21,21 +21,21 @@
 typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 
-enum { DENSE, ROW, COLUMN, PREVIOUS_ROW, LYRIC_PREFIX, LYRIC_CROSS };
-
 typedef struct {
-    int64_t pattern, reach, slots; /* of the layer's cache */
+    int64_t visible, capacity; /* slots that a position reads at most, and slots of the layer's cache */
+    /* By position: the slot that it is kept in, the first slot that it reads, and how many from there on. */
+    const int64_t *slot, *first, *count;
     const float *norm_1, *norm_1_bias, *qkv, *qkv_bias, *out, *out_bias;
     const float *norm_2, *norm_2_bias, *expand, *expand_bias, *contract, *contract_bias;
-    float *cache; /* (songs, 2, heads, slots, head_dim) */
+    float *cache; /* (songs, 2, heads, capacity, head_dim) */
 } layer_t;
 
 typedef struct {
-    int64_t songs, layers, width, heads, head_dim, inner, codes, n_ctx, block_ctx, length;
+    int64_t songs, layers, width, heads, head_dim, inner, codes, length;
     int64_t add_after, do_sample, top_k;
     double residual_scale, temperature, top_p;
     const float *embedding;    /* (codes, width) */
-    const float *positions;    /* (n_ctx, width); n_ctx and length count what stands before the codes too */
+    const float *positions;    /* (positions, width); they and length count what stands before the codes too */
     const float *conditioning; /* (songs, length, width) or null */
     const float *head;         /* packed */
     const layer_t *layer;
@@ -213,29 +213,14 @@ static void attend(const float *query, const float *keys, const float *values, i
 /* Keep the keys and values of a position and attend from it; qkv is (3, heads, head_dim). */
 static void attention(const prior_t *prior, const layer_t *layer, int64_t song, int64_t position, const float *qkv,
                       float *weights, float *out) {
-    const int64_t heads = prior->heads, head_dim = prior->head_dim, block = prior->block_ctx;
-    const int64_t row = position / block, column = position % block, reach = layer->reach, slots = layer->slots;
-    int64_t slot = position, start = 0, count = position + 1; /* DENSE */
-    switch (layer->pattern) {
-        case ROW: slot = column; count = column + 1; break;
-        case COLUMN: start = column * reach; slot = start + row; count = row + 1; break;
-        case PREVIOUS_ROW:
-            slot = row % 2 * block + column;
-            start = (row + 1) % 2 * block;
-            count = row ? block : 0;
-            break;
-        case LYRIC_PREFIX:
-            if (count > reach) count = reach;
-            if (slot > reach) slot = reach;
-            break;
-        case LYRIC_CROSS: slot = count = reach; break;
-    }
-    float *keys = layer->cache + song * 2 * heads * slots * head_dim, *values = keys + heads * slots * head_dim;
-    for (int64_t h = 0; h < heads; h++, keys += slots * head_dim, values += slots * head_dim) {
+    const int64_t heads = prior->heads, head_dim = prior->head_dim, head = layer->capacity * head_dim;
+    const int64_t slot = layer->slot[position], first = layer->first[position], count = layer->count[position];
+    float *keys = layer->cache + song * 2 * heads * head, *values = keys + heads * head;
+    for (int64_t h = 0; h < heads; h++, keys += head, values += head) {
         memcpy(keys + slot * head_dim, qkv + (heads + h) * head_dim, head_dim * sizeof(float));
         memcpy(values + slot * head_dim, qkv + (2 * heads + h) * head_dim, head_dim * sizeof(float));
         if (count)
-            attend(qkv + h * head_dim, keys + start * head_dim, values + start * head_dim, count, head_dim, weights,
+            attend(qkv + h * head_dim, keys + first * head_dim, values + first * head_dim, count, head_dim, weights,
                    out + h * head_dim);
         else
             memset(out + h * head_dim, 0, head_dim * sizeof(float));
@@ -329,11 +314,11 @@ typedef struct {
     float *hidden, *residual, *normed, *branch, *qkv, *attended, *inner, *logits, *weights, *drawing;
 } room_t;
 
-/* Attention weights of one query: as many as any layer's cache is read from, which with lyrics may be more than n_ctx. */
+/* Attention weights of one query: as many as any layer's cache is read from, which with lyrics may be more than a window. */
 static int64_t most_weights(const prior_t *prior) {
     int64_t most = 0;
     for (int64_t l = 0; l < prior->layers; l++)
-        if (prior->layer[l].reach > most) most = prior->layer[l].reach;
+        if (prior->layer[l].visible > most) most = prior->layer[l].visible;
     return padded(most);
 }
 

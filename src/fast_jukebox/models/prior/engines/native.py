@@ -10,17 +10,17 @@ from __future__ import annotations
 import ctypes
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.attention import ColumnPattern, DensePattern, PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.block import PriorBlock
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
-from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern, LyricPrefixPattern
+from fast_jukebox.models.prior.patterns import Pattern, SlotTables
+from fast_jukebox.sampling.engine import kept_for_prior, weight_state
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 # Outputs of a weight lie side by side in panels of so many; as in the source.
@@ -29,18 +29,12 @@ LANES = 16
 # Songs that one call takes through a row of steps: what they work with stays in the nearest caches.
 CHUNK = 24
 
-# As counted in the source.
-_PATTERNS = (DensePattern, RowPattern, ColumnPattern, PreviousRowPattern, LyricPrefixPattern, LyricCrossPattern)
-
 
 def unsupported(prior: EnginePrior) -> str | None:
     """Why a prior cannot be stepped by the compiled source, or None if it can."""
     weight = prior.position_embedding
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return f"it computes in float32 on a CPU, and the prior is in {weight.dtype} on {weight.device}"
-    others = {type(block.attention.pattern) for block in prior.blocks}.difference(_PATTERNS)
-    if others:
-        return f"it does not know {', '.join(sorted(other.__name__ for other in others))}"
     return None
 
 
@@ -68,13 +62,12 @@ class NativeProgram:
         self.grain = config.row_length
         self.cache = prior.new_cache(batch_size)
         self.logits = torch.zeros(batch_size, config.vocab_size)
-        self._kept: list[Tensor] = []
-        output = prior.code_embedding.weight if prior.output is None else prior.output.weight
         self.prefix = config.lyric_prefix_length
         self.vocab_size = config.vocab_size
-        layers = (Layer * len(prior.blocks))(
-            *(self._layer(block, cache) for block, cache in zip(prior.blocks, self.cache.layers, strict=True))
-        )
+        self.weights = weights_of(prior)
+        layers = (Layer * len(prior.blocks)).from_buffer_copy(self.weights.layers)
+        for layer, cache in zip(layers, self.cache.layers, strict=True):
+            layer.cache = cache.storage.data_ptr()
         attention = prior.blocks[0].attention
         self._prior = Prior(
             songs=batch_size,
@@ -84,17 +77,15 @@ class NativeProgram:
             head_dim=attention.head_dim,
             inner=config.mlp_size,
             codes=config.vocab_size,
-            n_ctx=config.sequence_length,
-            row_length=config.row_length,
             add_after=config.add_conditioning_after,
             do_sample=settings.do_sample,
             top_k=settings.top_k,
             residual_scale=prior.blocks[0].residual_scale,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            embedding=self._keep(prior.drawn_rows(prior.code_embedding.weight)),
-            positions=self._keep(prior.position_embedding),
-            head=self._keep(packed(prior.drawn_rows(output))),
+            embedding=self.weights.embedding,
+            positions=self.weights.positions,
+            head=self.weights.head,
             layer=layers,
             logits=self.logits.data_ptr(),
         )
@@ -172,7 +163,29 @@ class NativeProgram:
         if uniform.shape != (songs, count) or uniform.dtype != torch.float32:
             raise ValueError(f"`uniform` must be float32 ({songs}, count), got {uniform.dtype} {tuple(uniform.shape)}")
 
-    def _layer(self, block: Any, cache: Any) -> Layer:
+
+class NativeWeights:
+    """A prior's weights as `native.c` reads them, and the cache slots of its positions.
+
+    Args:
+        prior: float32, on a CPU.
+
+    Attributes:
+        layers: array of `Layer`, without caches.
+        embedding, positions, head: addresses.
+    """
+
+    def __init__(self, prior: EnginePrior) -> None:
+        self._kept: list[Tensor] = []
+        self._tables: dict[Pattern, dict[str, int]] = {}
+        self._positions = prior.config.sequence_length
+        output = prior.code_embedding.weight if prior.output is None else prior.output.weight
+        self.embedding = self._keep(prior.drawn_rows(prior.code_embedding.weight))
+        self.positions = self._keep(prior.position_embedding)
+        self.head = self._keep(packed(prior.drawn_rows(output)))
+        self.layers = (Layer * len(prior.blocks))(*(self._layer(block) for block in prior.blocks))
+
+    def _layer(self, block: PriorBlock) -> Layer:
         attention, mlp = block.attention, block.mlp
         fields: dict[str, int] = {}
         for name, norm in (("norm_1", block.attention_norm), ("norm_2", block.mlp_norm)):
@@ -186,19 +199,47 @@ class NativeProgram:
         for name, linear in linears:
             fields[name] = self._keep(packed(linear.weight))
             fields[f"{name}_bias"] = self._keep(F.pad(linear.bias.detach(), (0, -linear.bias.numel() % LANES)))
-        return Layer(
-            pattern=_PATTERNS.index(type(attention.pattern)),
-            reach=cache.reach,
-            slots=cache.slots.shape[3],
-            cache=cache.storage.data_ptr(),
-            **fields,
-        )
+        pattern = attention.pattern
+        if pattern not in self._tables:
+            tables = checked_tables(pattern, self._positions)
+            self._tables[pattern] = {name: self._keep(table) for name, table in tables._asdict().items()}
+        return Layer(visible=pattern.max_visible, capacity=pattern.capacity, **fields, **self._tables[pattern])
 
     def _keep(self, tensor: Tensor) -> int:
-        """The address of a tensor's numbers, which stay there as long as the program."""
+        """The address of a tensor's numbers, which stay there as long as this object."""
         tensor = tensor.detach().contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+def weights_of(prior: EnginePrior) -> NativeWeights:
+    """The prior's [`NativeWeights`], made once until its weights change, in whatever way."""
+    output = () if prior.output is None else (prior.output.weight,)
+    weights = [prior.code_embedding.weight, prior.position_embedding, *output, *prior.blocks.parameters()]
+    # A change of a weight's `.data` counts no version.
+    bits = torch.stack([torch.hash_tensor(weight.detach()) for weight in weights]).view(torch.int64)
+    state = (weight_state(weights), *bits.tolist())
+    return kept_for_prior(prior, "native weights", state, lambda: NativeWeights(prior))
+
+
+def checked_tables(pattern: Pattern, length: int) -> SlotTables:
+    """The pattern's tables, which decide what memory the source touches.
+
+    Raises:
+        ValueError: a slot is not in the cache, or more are read than the pattern says.
+    """
+    tables = pattern.tables(length)
+    slot, first, count = tables
+    inside = (slot >= 0) & (slot < pattern.capacity) & (first >= 0) & (count >= 0)
+    inside &= (first + count <= pattern.capacity) & (count <= pattern.max_visible)
+    if not inside.all():
+        position = int((~inside).nonzero()[0])
+        raise ValueError(
+            f"`slots` of {pattern} must lie in the {pattern.capacity} slots of the cache and be at most "
+            f"{pattern.max_visible}; at position {position} they are {int(slot[position])}, {int(first[position])} and "
+            f"{int(count[position])}"
+        )
+    return tables
 
 
 def packed(weight: Tensor) -> Tensor:

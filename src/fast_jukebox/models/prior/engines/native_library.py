@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from fast_jukebox.models.prior.patterns import SlotTables
 from fast_jukebox.utils.files import write_file
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class Layer(ctypes.Structure):
         *("norm_2", "norm_2_bias", "expand", "expand_bias", "contract", "contract_bias"),
     )
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("pattern", "reach", "slots")),
+        *((name, ctypes.c_int64) for name in ("visible", "capacity")),
+        *((name, ctypes.c_void_p) for name in SlotTables._fields),
         *((name, ctypes.c_void_p) for name in WEIGHTS),
         ("cache", ctypes.c_void_p),
     )
@@ -55,7 +57,7 @@ class Prior(ctypes.Structure):
     """`prior_t` of the source."""
 
     INTEGERS = (
-        *("songs", "layers", "width", "heads", "head_dim", "inner", "codes", "n_ctx", "row_length", "length"),
+        *("songs", "layers", "width", "heads", "head_dim", "inner", "codes", "length"),
         *("add_after", "do_sample", "top_k"),
     )
     _fields_ = (
