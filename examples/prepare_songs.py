@@ -19,6 +19,7 @@ command again to go on after an interruption: what is finished is kept.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_s
 from fast_jukebox.data.tunes.rendering import render_songs
 from fast_jukebox.data.tunes.scores import GENRES, load_scores, save_scores
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.scripts import run_script
 
 _DEFAULT = SongRecipe()
 
@@ -122,4 +124,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, resume=""))

@@ -18,6 +18,7 @@ Run again, it keeps what is finished and goes on.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, beat_qu
 from fast_jukebox.data.tunes.scores import Score, ScoreError, ScoreNote
 from fast_jukebox.data.tunes.synthesis import Player
 from fast_jukebox.models.valence import QUADRANTS
+from fast_jukebox.training.scripts import run_script
 
 # Quarter notes a minute, and how much of a note's length sounds.
 ACTIVATED, DEACTIVATED = (140, 0.5), (58, 1.0)
@@ -126,4 +128,4 @@ def play(chorale: Score, instrument: str, quadrant: str, seconds: float, player:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, resume=""))

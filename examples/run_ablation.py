@@ -45,6 +45,7 @@ from fast_jukebox.distillation.objective import DistillationObjective
 from fast_jukebox.evaluation.ablation import training_story, write_ablation
 from fast_jukebox.evaluation.fidelity import compare_with_teacher
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.scripts import run_script
 
 EXAMPLES = Path(__file__).resolve().parent
 SETTINGS = "settings.json"
@@ -440,4 +441,4 @@ def _timings(work: Callable[[], Any], repeats: int) -> Iterator[float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, resume=""))

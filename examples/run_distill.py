@@ -26,6 +26,7 @@ import copy
 import json
 import math
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ from fast_jukebox.evaluation.report import TEACHER_FIGURES
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.scripts import run_script
 
 RESULT = "distillation.json"
 
@@ -251,4 +253,4 @@ def write_card(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -67,6 +67,7 @@ from fast_jukebox.evaluation.song_metrics import SongMetrics, measure_songs, sum
 from fast_jukebox.hub import renew_model_card, require_license, stated_figures, write_model_card
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.scripts import run_script
 
 PICTURE = "spectrograms.png"
 _EMBEDDED_USAGE = """\
@@ -415,4 +416,4 @@ def describe(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, resume=None))

@@ -51,6 +51,7 @@ from fast_jukebox.data.tunes.rendering import render_songs
 from fast_jukebox.data.tunes.scores import Score, load_scores, save_scores
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side
 from fast_jukebox.training.vqvae import merge_levels
 from fast_jukebox.utils.files import replacing
@@ -110,6 +111,12 @@ class RecipeArguments:
     evaluation_samples: int = field(default=24, metadata={"help": "Songs to sample and listen to."})
     evaluation_duration: float = field(default=20.0, metadata={"help": "Seconds of each of them."})
     seed: int = field(default=0, metadata={"help": "Of everything."})
+    license: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of the weights, for the card; needed where they are made of scores, sounds or weights given."
+        },
+    )
     install: bool = field(default=False, metadata={"help": "Make the result the package's embedded default."})
 
 
@@ -119,6 +126,8 @@ def main(arguments: list[str] | None = None) -> Path:
     began = time.time()
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
+    if args.evaluate and card_options(args)["card"] == "none":
+        say(began, "no card will be written: `--license` must name the license of weights made of what you give")
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
     end = began + 60 * args.max_minutes - args.reserve_seconds
     scores = find_scores(output, args)
@@ -488,12 +497,20 @@ def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
         "max_windows": args.evaluation_windows,
         "num_samples": args.evaluation_samples,
         "duration": args.evaluation_duration,
-        "card": "embedded",
-        "card_license": "apache-2.0",
+        **card_options(args),
         "training": output / "training.json",
     }
     pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return [sys.executable, str(EXAMPLES / "run_evaluation.py"), *pairs]
+
+
+def card_options(args: RecipeArguments) -> dict[str, str]:
+    """How the card is written: as the default's, under the package's license, only of weights made of its own songs."""
+    own = not any([args.scores, args.soundfont, args.voices_soundfont, args.vqvae, set(args.start_from) - {"embedded"}])
+    license = args.license or ("apache-2.0" if own else None)
+    if license is None:
+        return {"card": "none"}
+    return {"card": "embedded" if own or args.install else "model", "card_license": license}
 
 
 def install(model: Path) -> None:
@@ -507,4 +524,4 @@ def install(model: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, resume=""))

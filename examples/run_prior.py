@@ -22,6 +22,7 @@ song it is; `--lyric_length 384` one that is told the lyrics too. Songs that lac
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,7 @@ from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.compilation import compile_blocks
 from fast_jukebox.training.growth import deepen
 from fast_jukebox.training.prior import PriorTrainer
+from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 
 
@@ -292,4 +294,4 @@ def prior_of(config: FastJukeboxConfig, level: int) -> FastJukeboxPriorConfig:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fast_jukebox.pipelines import default_model_path
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.scripts import run_script
 
 
 @dataclass
@@ -96,4 +98,4 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, resume=None))

@@ -22,6 +22,7 @@ The figures on the held-out songs go into the model's configuration, `valence.md
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from fast_jukebox.evaluation.valence import ValenceJudge, held_out_markdown, sco
 from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel
 from fast_jukebox.models.valence.classification import classification_figures
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
+from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.valence import ValenceTrainer, ValenceTrainingArguments
 
 
@@ -159,4 +161,4 @@ def sound_files(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -14,6 +14,7 @@ processes of their own are joined by `fast_jukebox.training.vqvae.merge_levels`.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 from transformers import set_seed
@@ -24,6 +25,7 @@ from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.data.windows import SoundWindows, stack_items
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
+from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments, measure_bandwidth
 
 
@@ -79,4 +81,4 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -93,3 +93,18 @@ def test_a_config_is_told_of_a_compilation(tiny_config):
     assert isinstance(top, FastJukeboxPriorConfig)
     with pytest.raises(ValueError, match="multiple of `num_rows`"):
         labelled_config(plain, vocabulary, lyric_length=7)
+
+
+def test_names_that_the_model_does_not_know_are_told(tiny_config, caplog):
+    known = [{"artist": "Ann", "genre": "Slow Pop"}, {"artist": "Bob", "genre": "Rock"}]
+    songs = Dataset.from_list([*known, {"artist": "Zoë", "genre": "Slow Rock"}, {"artist": None, "genre": "unknown"}])
+    for words, genre in ((True, None), (False, "Slow Rock")):
+        vocabulary = LabelVocabulary.from_metadata(known, genre_words=words)
+        config = labelled_config(tiny_config.prior_configs[1], vocabulary, max_genres=3 if words else 1)
+        processor = FastJukeboxProcessor.from_metadata(Dataset.from_list(known), config)
+        caplog.clear()
+        WindowLabels(songs, config, processor)
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [("'Zoë'" in line, "artist" in line) for line in warnings[:1]] == [(True, True)]
+        assert len(warnings) == (1 if genre is None else 2)
+        assert genre is None or repr(genre) in warnings[1]

@@ -91,3 +91,25 @@ def test_fewer_windows_are_spread_over_all_songs(songs):
     assert len(windows) == 3
     assert windows[2]["audio"][0] > 0.5
     assert stack_items([windows[0], windows[1]])["audio"].shape == (2, 100)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_data_loading_processes_learn_of_the_epoch(persistent):
+    class Places(torch.utils.data.Dataset):
+        def __init__(self):
+            self.sampler = WindowSampler([1000, 500], 10, seed=3)
+
+        def __len__(self):
+            return len(self.sampler)
+
+        def __getitem__(self, index):
+            return torch.tensor(self.sampler[index])
+
+    data = Places()
+    loader = torch.utils.data.DataLoader(data, batch_size=20, num_workers=1, persistent_workers=persistent)
+    seen = []
+    for epoch in range(3):
+        data.sampler.epoch = epoch
+        seen.append(torch.cat(list(loader)).tolist())
+        assert seen[-1] == [data[index].tolist() for index in range(len(data))]
+    assert seen[0] != seen[1] != seen[2]

@@ -32,3 +32,16 @@ def test_one_command_makes_a_model_and_its_card(repository_root, tmp_path):
     weights = (tmp_path / "prior-0" / "model.safetensors").stat().st_mtime_ns
     subprocess.run([*command, *TOY], check=True)
     assert (tmp_path / "prior-0" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_the_card_of_anyone_elses_songs_is_not_the_defaults(scripts):
+    script = scripts["run_pretrained"]
+
+    def options(**given):
+        return script.card_options(script.RecipeArguments(output_dir="x", **given))
+
+    assert options() == options(start_from=["embedded"]) == {"card": "embedded", "card_license": "apache-2.0"}
+    for given in ({"scores": "mine.jsonl"}, {"soundfont": "mine.sf2"}, {"vqvae": "ann/vqvae"}, {"start_from": ["w"]}):
+        assert options(**given) == {"card": "none"}
+        assert options(**given, license="cc-by-4.0") == {"card": "model", "card_license": "cc-by-4.0"}
+        assert options(**given, license="mit", install=True) == {"card": "embedded", "card_license": "mit"}

@@ -155,3 +155,30 @@ def test_a_prior_gets_the_list_that_it_was_trained_with():
     assert chosen(6, 3, names(3, None), names(4, None)) == 1
     with pytest.raises(ValueError, match=r"`artists` must hold a list of at most 3 ids .* got 4, 5, 9"):
         chosen(3, 1, words, whole, longest)
+
+
+@pytest.mark.parametrize("genre_words", [False, True])
+def test_a_name_is_one_in_every_form_that_it_is_written(genre_words):
+    forms = ["Beyonc\u00e9 K", "Beyonce\u0301 K", "beyonc\u00e9\u00a0k", " BEYONC\u00c9\u202fK "]
+    vocabulary = LabelVocabulary.from_metadata(
+        [{"artist": name, "genre": name} for name in forms], genre_words=genre_words
+    )
+    assert vocabulary.num_artists == 2
+    assert {vocabulary.artist_id(name) for name in forms} == {1}
+    assert len({tuple(vocabulary.genre_ids(name)) for name in forms}) == 1
+
+
+def test_lists_of_another_form_are_found_in():
+    vocabulary = LabelVocabulary({"beyonce\u0301": 1}, {"fado\u00a0novo": 1})
+    assert vocabulary.artist_id("Beyonc\u00e9") == 1
+    assert vocabulary.genre_ids("Fado Novo") == [1]
+    with pytest.raises(ValueError, match="must be one of the 2"):
+        vocabulary.artist_id("Beyonce")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("v3_artist_ids.txt", "ann lee;0\r\nbob;1\r\n"), ("a.json", '{"ann lee": 0}')]
+)
+def test_a_list_with_a_byte_order_mark_is_read(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode("utf-8-sig"))
+    assert read_names(tmp_path / name)[0].ids["ann lee"] == 0

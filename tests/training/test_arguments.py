@@ -1,11 +1,11 @@
 import json
+import logging
 import sys
 from dataclasses import dataclass, field
 
 import pytest
-from transformers import TrainingArguments
 
-from fast_jukebox.training.arguments import checkpoint_to_resume, name_base_model, parse_arguments
+from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 
 
@@ -29,20 +29,6 @@ def test_options_come_from_a_file(tmp_path, suffix):
     assert (options.songs, options.steps) == ("there", [5])
 
 
-@pytest.mark.parametrize(("wanted", "found"), [(None, None), ("false", None), ("true", "checkpoint-20"), ("x", "x")])
-def test_the_checkpoint_to_resume(tmp_path, wanted, found):
-    for step in (3, 20):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    args = TrainingArguments(output_dir=str(tmp_path), resume_from_checkpoint=wanted, use_cpu=True)
-    resumed = checkpoint_to_resume(args)
-    assert resumed == (str(tmp_path / found) if found and found != "x" else found)
-
-
-def test_a_first_run_has_nothing_to_resume(tmp_path):
-    args = TrainingArguments(output_dir=str(tmp_path), resume_from_checkpoint="true", use_cpu=True)
-    assert checkpoint_to_resume(args) is None
-
-
 def test_a_base_model_is_named_where_it_has_a_name_on_the_hub(tmp_path):
     def named(source, given=None):
         args = FastJukeboxTrainingArguments(output_dir=str(tmp_path), use_cpu=True, hub_base_model=given)
@@ -52,3 +38,20 @@ def test_a_base_model_is_named_where_it_has_a_name_on_the_hub(tmp_path):
     assert named("ann/first") == "ann/first"
     assert named(None) is None and named(str(tmp_path)) is None
     assert named(str(tmp_path), "ann/first") == named("ann/second", "ann/first") == "ann/first"
+
+
+def test_scripts_show_the_messages_of_the_package(capfd, monkeypatch):
+    logger = logging.getLogger("fast_jukebox")
+    monkeypatch.setattr(logger, "handlers", [])
+    level = logger.level
+    try:
+        parse_arguments((Options,), [])
+        parse_arguments((Options,), [])
+        logging.getLogger("fast_jukebox.data.codes").info("12 songs")
+        assert capfd.readouterr().err == "12 songs\n"
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setenv("RANK", "1")
+        parse_arguments((Options,), [])
+        assert not logger.handlers
+    finally:
+        logger.setLevel(level)

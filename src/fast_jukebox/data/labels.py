@@ -14,6 +14,7 @@ from torch import Tensor
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary
 from fast_jukebox.processing.lyrics import join_texts, window_lyrics
+from fast_jukebox.processing.vocabulary import UNKNOWN, names_in
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,6 +147,26 @@ def _encoded(
         dropped += len(clean.dropped)
     if dropped:
         logger.warning("%d characters of the songs' lyrics cannot be spelt and were dropped", dropped)
+    _warn_of_unknown(songs, vocabulary)
     named = sum(artist > 0 for artist, _ in ids), sum(genres[0] > 0 for _, genres in ids), sum(map(bool, texts))
     logger.info("of %d songs, %d have a known artist, %d a known genre, %d lyrics", len(ids), *named)
     return ids, texts
+
+
+def _warn_of_unknown(songs: Dataset, vocabulary: LabelVocabulary) -> None:
+    """Warn of names that songs have and the vocabulary lacks: these songs train as those of the unknown one."""
+    find = {
+        "artist": lambda name: [vocabulary.artist_id(name, unknown=True)],
+        "genre": lambda name: vocabulary.genre_ids(name, unknown=True),
+    }
+    for column, ids_of in find.items():
+        names = sorted({name for name in names_in(songs, column) if vocabulary.normalise(name) != UNKNOWN})
+        lacking = [name for name in names if 0 in ids_of(name)]
+        if lacking:
+            listed = ", ".join(map(repr, lacking[:5])) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+            logger.warning(
+                "the model does not know the %s %s, whose songs are trained on as of an unknown one: only a model that "
+                "is trained from the beginning learns new names",
+                column,
+                listed,
+            )

@@ -44,8 +44,18 @@ class WindowSampler:
                 "Use longer songs or a shorter window"
             )
         self.lengths, self.window, self.multiple, self.seed = list(lengths), window, multiple, seed
-        self.epoch = 0
+        # In memory that is shared, so that data loading processes which outlive an epoch learn of the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._ends = np.cumsum(counts)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the windows are of, the same in all processes that the sampler was sent to."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -150,8 +150,7 @@ class DistillationTrainer(FastJukeboxTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See [`~transformers.Trainer.train`]; lasts as long as the stages do."""
-        total = self.plan().total_steps
-        self.args.max_steps = min(total, self._max_steps) if self._max_steps > 0 else total
+        self.args.max_steps = self.planned_steps()
         return super().train(*args, **kwargs)
 
     def plan(self) -> StageSchedule:
@@ -169,6 +168,15 @@ class DistillationTrainer(FastJukeboxTrainer):
             settings.warmup_steps,
         )
         return self.schedule
+
+    def planned_steps(self) -> int:
+        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.planned_steps`]: the stages', or `max_steps`."""
+        total = self.plan().total_steps
+        return min(total, self._max_steps) if self._max_steps > 0 else total
+
+    def trained_model(self) -> nn.Module:
+        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.trained_model`]: the student."""
+        return self.student
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """See [`~transformers.Trainer.create_scheduler`]: the stages' learning rates, one after the other."""

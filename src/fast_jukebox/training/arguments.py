@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import HfArgumentParser, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import HfArgumentParser
 
 
 def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
     """One object for each dataclass of `groups`, from options, or from a JSON or YAML file that is the only argument.
 
+    What the package logs at the level INFO, such as the songs and hours of each split, is shown from here on.
+
     Args:
         groups: dataclasses whose fields are the options.
         arguments: in place of the command line.
     """
+    _show_messages()
     parser = HfArgumentParser(groups)  # type: ignore[arg-type]
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if len(arguments) == 1 and arguments[0].endswith(".json"):
@@ -27,12 +30,15 @@ def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = No
     return parser.parse_args_into_dataclasses(arguments)
 
 
-def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` names; `true` is the last of `--output_dir`, if any."""
-    wanted = args.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
-        return None
-    return get_last_checkpoint(args.output_dir) if str(wanted).lower() == "true" else wanted
+def _show_messages() -> None:
+    """Print the package's messages in the first process; in others warnings alone, as Python does by itself."""
+    logger = logging.getLogger("fast_jukebox")
+    if logger.handlers or int(os.environ.get("RANK", "0")):
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def name_base_model(args: Any, source: str | None) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import Trainer, TrainingArguments
+from safetensors.torch import load_file
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from fast_jukebox.hub import push_folder, write_model_card
-from fast_jukebox.training.arguments import checkpoint_to_resume
+from fast_jukebox.training.checkpoints import checkpoint_problem, checkpoint_to_resume, read_state
 from fast_jukebox.training.clock import TrainingClock
+from fast_jukebox.utils.files import sync_files
+
+logger = logging.getLogger(__name__)
 
 _NO_END = 10**9
+_RESULTS = "eval_results.json"
 # What an evaluation reports that says nothing of the model.
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
 
@@ -109,19 +119,126 @@ class FastJukeboxTrainer(Trainer):
         """What a training script does once all is set up: train, from the checkpoint that the arguments name, save the
         model, its metrics and the log, evaluate, and push if asked to.
 
+        A run that is finished, and resumed, does nothing; one whose last checkpoint is that of its last step is saved
+        and evaluated.
+
         Returns:
             The last evaluation.
+
+        Raises:
+            ValueError: the checkpoint that is named is not whole.
         """
-        result = self.train(resume_from_checkpoint=checkpoint_to_resume(self.args))
+        logger.info("%s", self.announcement())
+        checkpoint = checkpoint_to_resume(self.args)
+        resumes = str(self.args.resume_from_checkpoint).lower() == "true"
+        if resumes and (figures := self._finished_figures()) is not None:
+            return figures
+        if checkpoint is not None and self._is_finished(read_state(Path(checkpoint))):
+            logger.info("%s is of the last step: nothing is left to train", checkpoint)
+            self._take_over(checkpoint)
+        else:
+            result = self.train(resume_from_checkpoint=checkpoint)
+            self.save_metrics("train", result.metrics)
         self.save_model()
-        self.save_metrics("train", result.metrics)
         figures = self.evaluate()
         self.log_metrics("eval", figures)
-        self.save_metrics("eval", figures)
+        if self.clock is not None:
+            self.state.stateful_callbacks[type(self.clock).__name__] = self.clock.state()
         self.save_state()
+        self.save_metrics("eval", figures)
         if self.args.push_to_hub:
             self.push_to_hub()
         return figures
+
+    def announcement(self) -> str:
+        """What is trained, on what, for how long, and where the result goes, in a line for people."""
+        args, parameters = self.args, list(self.trained_model().parameters())
+        count = sum(parameter.numel() for parameter in parameters)
+        trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        frozen = "" if trained == count else f", {trained / 1e6:.3g} million of them trained"
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        steps = self.planned_steps()
+        if self.clock is not None:
+            length = f"{args.max_minutes:g} minutes" if args.max_minutes else "a time limit"
+        else:
+            length = "an unknown number of steps" if steps is None else f"{steps} steps"
+        windows = f"{len(self.train_dataset)} windows an epoch" if hasattr(self.train_dataset, "__len__") else "windows"
+        return (
+            f"{self.describe()} {count / 1e6:.3g} million parameters{frozen}, on {args.device}. {windows} in batches "
+            f"of {batch}, {length}. Result in {args.output_dir}."
+        )
+
+    def trained_model(self) -> torch.nn.Module:
+        """The model that is trained, as it was given."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def planned_steps(self) -> int | None:
+        """Steps of the whole training; None where only the data tells its end."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        try:
+            batches = len(self.get_train_dataloader())
+        except TypeError:
+            return None
+        steps = max(math.ceil(batches / self.args.gradient_accumulation_steps), 1)
+        return math.ceil(steps * self.args.num_train_epochs)
+
+    def _finished_figures(self) -> dict[str, float] | None:
+        """The figures of a run that ended with its last evaluation, whose model is loaded; None of any other run."""
+        folder = Path(self.args.output_dir or ".")
+        state = read_state(folder)
+        if not self._is_finished(state) or checkpoint_problem(folder, only_model=True) is not None:
+            return None
+        try:
+            figures = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        logger.info("%s is finished, with %d steps: nothing is done", folder, state["global_step"])
+        self._take_over(str(folder))
+        return figures
+
+    def _is_finished(self, state: dict[str, Any]) -> bool:
+        """Whether a state is that of the last step."""
+        if not state:
+            return False
+        if self.clock is not None:
+            kept = state.get("stateful_callbacks", {}).get(type(self.clock).__name__)
+            spent = kept["attributes"]["spent"] if isinstance(kept, dict) else 0.0
+            return self.clock.max_minutes is not None and spent >= 60 * self.clock.max_minutes
+        steps = self.planned_steps()
+        return steps is not None and state["global_step"] >= steps
+
+    def _take_over(self, folder: str) -> None:
+        """Load the weights and the state of a checkpoint or a finished run without training on."""
+        self._load_from_checkpoint(folder)
+        self.state = TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """See [`~transformers.Trainer._load_from_checkpoint`], which would read our configuration as one of its own."""
+        weights = Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME
+        if self.is_fsdp_enabled or not weights.is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        target = self.model if model is None else model
+        self._issue_warnings_after_load(target.load_state_dict(load_file(weights), strict=False))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """See [`~transformers.Trainer._save_checkpoint`]: older checkpoints go only when this one is on the disk."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = self._get_output_dir(trial=trial)
+            sync_files(Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            rotate_checkpoints(
+                output_dir=folder,
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
 
     def own_windows(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """An evaluation's batch without the windows that come twice, and how many windows that leaves.

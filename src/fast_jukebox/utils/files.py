@@ -149,6 +149,20 @@ def _sync(handle: int) -> None:
             raise
 
 
+def sync_files(folder: Path) -> None:
+    """Bring the files of a folder, which others wrote, to the disk, and the folder's own name.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            with open(path, "rb+") as file:
+                _sync(file.fileno())
+    sync_folder(folder)
+    sync_folder(folder.parent)
+
+
 def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
     """The absolute path of a file that is named in data, which must lie in a folder when every link is followed.
 

@@ -1,0 +1,131 @@
+"""Checkpoints of a training: which are whole, which one a run goes on from, and when a run is finished."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+logger = logging.getLogger(__name__)
+
+STATE = "trainer_state.json"
+_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_OPTIMIZER = ("optimizer.pt", "scheduler.pt")
+# What sharded trainings write in place of one file of weights and one optimizer.
+_SHARDED = ("pytorch_model_fsdp*", "global_step*", "optimizer_0", "*_state_dict*")
+
+
+def checkpoint_to_resume(args: TrainingArguments) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` names; `true` is the last whole one of `--output_dir`, if any.
+
+    Raises:
+        ValueError: the checkpoint that is named is not whole, or not there; says what is wrong.
+    """
+    wanted = args.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() == "false":
+        return None
+    only_model = bool(args.save_only_model)
+    if str(wanted).lower() == "true":
+        found = last_checkpoint(args.output_dir or ".", only_model)
+        return None if found is None else str(found)
+    problem = checkpoint_problem(Path(wanted), only_model)
+    if problem is not None:
+        raise ValueError(
+            f"`--resume_from_checkpoint` must be true, false or a whole checkpoint, got {wanted!r}: {problem}"
+        )
+    return str(wanted)
+
+
+def last_checkpoint(folder: str | os.PathLike[str], only_model: bool = False) -> Path | None:
+    """The last whole checkpoint of a folder, if any; a warning names those behind it that are not whole.
+
+    Args:
+        folder: with folders `checkpoint-500` and so on.
+        only_model: whether they have no optimizer, as with `--save_only_model true`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return None
+    steps = {
+        int(found[1]): path for path in folder.iterdir() if (found := _NAME.fullmatch(path.name)) and path.is_dir()
+    }
+    for step in sorted(steps, reverse=True):
+        problem = checkpoint_problem(steps[step], only_model)
+        if problem is None:
+            return steps[step]
+        logger.warning("%s is not whole (%s): an earlier checkpoint is taken, if there is one", steps[step], problem)
+    return None
+
+
+def checkpoint_problem(folder: Path, only_model: bool = False) -> str | None:
+    """What a checkpoint lacks, as one that was being written when its process was killed; None where it is whole.
+
+    Args:
+        folder: of the checkpoint.
+        only_model: whether it has no optimizer.
+    """
+    if not folder.is_dir():
+        return "there is no such folder"
+    sharded = any(next(folder.glob(pattern), None) is not None for pattern in _SHARDED)
+    needed = [STATE] if sharded else [STATE, "config.json", *(() if only_model else _OPTIMIZER)]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if not sharded and not any((folder / name).is_file() for name in (_WEIGHTS, _INDEX)):
+        missing.append(_WEIGHTS)
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    try:
+        if not isinstance(_json(folder / STATE)["global_step"], int):
+            return f"{STATE} is damaged"
+        shards = set(_json(folder / _INDEX)["weight_map"].values()) if (folder / _INDEX).is_file() else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"its JSON is damaged: {error}"
+    missing = sorted(name for name in shards if not (folder / str(name)).is_file())
+    if missing:
+        return f"it lacks {missing[0]}"
+    for path in sorted(folder.iterdir()):
+        if not _is_whole(path):
+            return f"{path.name} is damaged"
+    return None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's, or a finished run's, `trainer_state.json` holds; empty where there is none that is whole."""
+    try:
+        state = _json(folder / STATE)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) and isinstance(state.get("global_step"), int) else {}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file has the length that it states; of formats that state none, True."""
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return zipfile.is_zipfile(path)
+    try:
+        if path.suffix == ".json":
+            _json(path)
+        elif path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                size = struct.unpack("<Q", file.read(8))[0]
+                if size > path.stat().st_size:
+                    return False
+                header = json.loads(file.read(size))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return path.stat().st_size == 8 + size + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error):
+        return False
+    return True

@@ -1,0 +1,61 @@
+"""What the example scripts do around their work: one line for a mistake, and how to go on after Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+RESUME = "--resume_from_checkpoint"
+TRACEBACK = "FAST_JUKEBOX_TRACEBACK"
+"""Variable of the environment with which mistakes show where they were found."""
+
+
+def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
+    """Run a script.
+
+    A mistake (`ValueError`, `OSError`) ends in one line, other errors in a traceback, and Ctrl-C in the command that
+    goes on.
+
+    Args:
+        main: the script's work.
+        resume: the option that lets the same command go on when it is true; empty where it goes on without; None where
+            it begins anew.
+
+    Returns:
+        The exit status: 0, 1 after a mistake, 130 after Ctrl-C.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(f"\n{_how_to_go_on(sys.argv, resume)}", file=sys.stderr, flush=True)
+        return 130
+    except (ValueError, OSError) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = text.encode("utf-8", "backslashreplace").decode()
+        print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _how_to_go_on(command: list[str], resume: str | None) -> str:
+    program = Path(sys.executable).name if command[0].endswith(".py") else ""
+    words = [*([program] if program else []), *command]
+    if resume is None:
+        return "Stopped."
+    if not resume:
+        return f"Stopped. What is finished is kept; to go on:\n  {shlex.join(words)}"
+    if len(command) == 2 and command[1].endswith((".json", ".yaml", ".yml")):
+        file = f"put `{resume.removeprefix('--')}: true` into {command[1]}, and run the same command"
+        return f"Stopped. To go on, {file}:\n  {shlex.join(words)}"
+    kept: list[str] = []
+    for index, word in enumerate(words):
+        value_of = index > 0 and words[index - 1] == resume and not word.startswith("--")
+        if word != resume and not word.startswith(f"{resume}=") and not value_of:
+            kept.append(word)
+    then = shlex.join([*kept, resume, "true"])
+    return f"Stopped. To go on from the last checkpoint, or anew where there is none yet:\n  {then}"

@@ -1,0 +1,63 @@
+"""What scripts say when something is wrong or they are stopped."""
+
+import sys
+
+import pytest
+
+from fast_jukebox.training.scripts import run_script
+
+
+def stopped():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("`--level` must be from 0 to 2,\n  got 5"), "run.py: `--level` must be from 0 to 2, got 5"),
+        (FileNotFoundError("there is no folder 'x'"), "run.py: there is no folder 'x'"),
+        (ValueError("caf\udce9.wav"), "run.py: caf\\udce9.wav"),
+        (OSError(), "run.py: OSError"),
+    ],
+)
+def test_a_mistake_is_one_line(monkeypatch, capsys, error, line):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["examples/run.py"])
+    assert run_script(fail) == 1
+    assert capsys.readouterr().err == f"{line}\n"
+    monkeypatch.setenv("FAST_JUKEBOX_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        run_script(fail)
+
+
+def test_other_errors_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        run_script(lambda: 1 / 0)
+
+
+def test_a_script_that_ends_well_says_nothing(capsys):
+    assert run_script(lambda: {"loss": 1.0}) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "resume", "wanted"),
+    [
+        (["--steps", "3"], "--resume_from_checkpoint", "run.py --steps 3 --resume_from_checkpoint true"),
+        (
+            ["--resume_from_checkpoint", "false", "--songs", "my songs"],
+            "--resume_from_checkpoint",
+            "run.py --songs 'my songs' --resume_from_checkpoint true",
+        ),
+        (["--resume_from_checkpoint=x", "--a"], "--resume_from_checkpoint", "run.py --a --resume_from_checkpoint true"),
+        (["run.yaml"], "--resume_from_checkpoint", "put `resume_from_checkpoint: true` into run.yaml"),
+        (["--a", "1"], "", "What is finished is kept; to go on:"),
+        (["--a", "1"], None, "Stopped."),
+    ],
+)
+def test_after_ctrl_c_it_says_how_to_go_on(monkeypatch, capsys, arguments, resume, wanted):
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    assert run_script(stopped, resume) == 130
+    assert wanted in capsys.readouterr().err
