@@ -203,6 +203,14 @@ def test_checkpointed_gradients_are_the_same(pair, batch):
         torch.testing.assert_close(weight.grad, expected)
 
 
+def test_it_compiles_in_one_graph(pair, batch):
+    teacher, student = pair(2, teacher=8, student=4)
+    objective, inputs = DistillationObjective(student.train(), teacher), batch(student.config)
+    torch.compiler.reset()
+    loss = torch.compile(objective, backend="eager", fullgraph=True)(**inputs, weights=EVERYTHING).loss
+    torch.testing.assert_close(loss, objective(**inputs, weights=EVERYTHING).loss)
+
+
 def test_attentions_of_other_heads_are_not_compared(pair, batch):
     teacher, student = pair(num_attention_heads=2)
     objective = DistillationObjective(student, teacher)

@@ -220,13 +220,13 @@ class _TeacherWalk:
         with torch.no_grad():
             return self.prior.head(self.hidden, self.conditioning)
 
-    @torch.no_grad()
     def _run_to(self, end: int) -> None:
-        while self.done < end:
-            is_mapped = self.done in self.mapped
-            need_weights = self.need_weights and is_mapped
-            output = self.prior.blocks[self.done](self.hidden, need_weights, None, self.conditioning.lyric_states)
-            if is_mapped:
-                self.waiting[self.done] = output
-            self.hidden = output.hidden_states
-            self.done += 1
+        with torch.no_grad():  # not as a decorator, which torch.compile does not follow here
+            while self.done < end:
+                is_mapped = self.done in self.mapped
+                need_weights = self.need_weights and is_mapped
+                output = self.prior.blocks[self.done](self.hidden, need_weights, None, self.conditioning.lyric_states)
+                if is_mapped:
+                    self.waiting[self.done] = output
+                self.hidden = output.hidden_states
+                self.done += 1

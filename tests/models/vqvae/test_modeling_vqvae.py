@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -107,6 +108,18 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(vqvae):
         expected = error.mean() + 0.02 * error.topk(8, dim=1).values.mean()
         torch.testing.assert_close(output.reconstruction_losses[level], expected)
         torch.testing.assert_close(reconstruction, vqvae.decode([output.codes[level]], level), atol=1e-5, rtol=1e-4)
+
+
+def test_training_compiles_in_one_graph_and_moves_the_codebooks_alike(vqvae):
+    audio, plain = torch.rand(2, 256) * 2 - 1, copy.deepcopy(vqvae).train()
+    torch.compiler.reset()
+    compiled = torch.compile(vqvae.train(), backend="eager", fullgraph=True)
+    torch.manual_seed(1)
+    loss = compiled(audio).loss
+    torch.manual_seed(1)
+    torch.testing.assert_close(loss, plain(audio).loss)
+    for name, buffer in vqvae.named_buffers():
+        torch.testing.assert_close(buffer, plain.get_buffer(name), msg=name)
 
 
 def test_every_parameter_learns(vqvae):

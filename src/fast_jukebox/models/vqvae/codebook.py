@@ -114,8 +114,10 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def _update(self, latents: Tensor, codes: Tensor, random_rows: Tensor) -> None:
         rows = latents.detach().transpose(1, 2).reshape(-1, self.width).to(self.vectors.dtype)
-        batch_counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
-        batch_sums = torch.zeros_like(self.vectors).index_add_(0, codes.flatten(), rows)
+        drawn = codes.flatten()
+        # Not bincount, whose shape depends on the codes, which torch.compile cannot take.
+        batch_counts = torch.zeros_like(self.counts).index_add_(0, drawn, torch.ones_like(rows[:, 0]))
+        batch_sums = torch.zeros_like(self.vectors).index_add_(0, drawn, rows)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(batch_counts)
             distributed.all_reduce(batch_sums)
