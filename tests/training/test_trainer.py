@@ -5,9 +5,12 @@ from torch.utils.data import Dataset
 
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.data.windows import stack_items
+from fast_jukebox.distillation.trainer import DistillationArguments
 from fast_jukebox.training import trainer as trainer_module
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
+from fast_jukebox.training.valence import ValenceTrainingArguments
+from fast_jukebox.training.vqvae import VQVAETrainingArguments
 
 
 class Codes(Dataset):
@@ -112,3 +115,13 @@ def test_checkpoints_are_not_pushed_whole(tmp_path):
         FastJukeboxTrainingArguments(
             output_dir=str(tmp_path), push_to_hub=True, hub_license="mit", hub_strategy="all_checkpoints"
         )
+
+
+@pytest.mark.parametrize(
+    "kind", [FastJukeboxTrainingArguments, VQVAETrainingArguments, ValenceTrainingArguments, DistillationArguments]
+)
+def test_no_token_is_shown(tmp_path, kind):
+    args = kind(output_dir=str(tmp_path), report_to="none", use_cpu=True, hub_token="hf_secret")
+    assert "hf_secret" not in f"{args!r} {args} {[args]}"
+    assert args.hub_token == "hf_secret"
+    assert "learning_rate" in repr(args)

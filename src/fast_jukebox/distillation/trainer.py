@@ -30,7 +30,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _FIGURES = ("data", "teacher", "kl", "agreement", "accuracy")
 
 
-@dataclass
+@dataclass(repr=False)  # one of its own would show the token
 class DistillationArguments(FastJukeboxTrainingArguments):
     """[`~fast_jukebox.training.trainer.FastJukeboxTrainingArguments`] of a distillation.
 

@@ -29,7 +29,7 @@ _RESULTS = "eval_results.json"
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
 
 
-@dataclass
+@dataclass(repr=False)  # one of its own would show the token
 class FastJukeboxTrainingArguments(TrainingArguments):
     """[`~transformers.TrainingArguments`] with what a published model must state.
 

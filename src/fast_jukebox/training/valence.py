@@ -15,7 +15,7 @@ from fast_jukebox.models.valence.classification import classification_figures
 from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
 
 
-@dataclass
+@dataclass(repr=False)  # one of its own would show the token
 class ValenceTrainingArguments(FastJukeboxTrainingArguments):
     """[`FastJukeboxTrainingArguments`] with what the classifier adds.
 

@@ -16,7 +16,7 @@ from fast_jukebox.models.vqvae.metrics import ReconstructionReport
 from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
 
 
-@dataclass
+@dataclass(repr=False)  # one of its own would show the token
 class VQVAETrainingArguments(FastJukeboxTrainingArguments):
     """[`FastJukeboxTrainingArguments`] with what a VQ-VAE adds.
 
