@@ -116,7 +116,8 @@ def _facts(path: Path, told: dict[str, str]) -> dict[str, Any]:
 
 def _from_numpy(path: Path) -> Tensor:
     try:
-        found = np.load(path, allow_pickle=False)
+        # Mapped, so that a header that states more than the file holds is refused and not believed.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python
         raise ValueError(f"{str(path)!r} is damaged, or holds no plain array: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":

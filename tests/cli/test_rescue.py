@@ -83,3 +83,12 @@ def test_what_holds_no_codes_is_refused(tiny_model, tmp_path):
             top_codes(path, tiny_model)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         top_codes(tmp_path / "nowhere.npy", tiny_model)
+
+
+def test_an_array_that_states_more_than_its_file_holds_is_refused(tiny_model, tmp_path):
+    path = tmp_path / "bomb.npy"
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**11,)})
+        file.write(bytes(80))
+    with pytest.raises(ValueError, match=r"bomb.npy.*is damaged"):
+        top_codes(path, tiny_model)

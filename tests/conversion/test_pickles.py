@@ -3,6 +3,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 
 import pytest
 import torch
@@ -90,3 +91,25 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, zipped):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"x\.pth\.tar"):
             read_state_dict(path)
+
+
+def test_parts_that_are_compressed_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(10)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+        for part in plain.namelist():
+            bomb.writestr(part, plain.read(part), zipfile.ZIP_DEFLATED)
+    assert read_pickle(tmp_path / "plain.pth")["a"].shape == (10,)
+    with pytest.raises(ValueError, match=r"bomb.pth` is no checkpoint.*is compressed"):
+        read_pickle(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_larger_than_the_file_are_refused(tmp_path, zipped):
+    path = tmp_path / "bomb.pth"
+    for content in (torch.zeros(1).expand(10**6, 10**6), {"zs": [torch.zeros(8).as_strided((10**5, 8), (0, 1))]}):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        assert path.stat().st_size < 10_000
+        with pytest.raises(ValueError, match=r"bomb.pth` is no checkpoint.*is made of \d+ bytes"):
+            read_pickle(path)
+    torch.save(torch.arange(12).reshape(3, 4).T, path, _use_new_zipfile_serialization=zipped)
+    assert read_pickle(path).shape == (4, 3)

@@ -32,14 +32,42 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file `{path}`")
     try:
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_archive(path)
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats that are not expected; what cannot be read is an error
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        _check_sizes(content)
+        return content
     except OSError:
         raise
     # The bytes of a damaged file can lead the reader anywhere, so that any error may come.
     except Exception as error:
         raise ValueError(f"`{path}` {_explained(error)}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raise a `ValueError` where parts are compressed, which `torch.save` never does: a few bytes fill any memory."""
+    with zipfile.ZipFile(path) as archive:
+        packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"its part {packed[0]!r} is compressed")
+
+
+def _check_sizes(content: Any) -> None:
+    """Raise a `ValueError` where a tensor has more numbers than the file holds, by repeating them."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+        elif isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu":
+            held = value.untyped_storage().nbytes()
+            if value.numel() * value.element_size() > held:
+                raise ValueError(f"a tensor of {tuple(value.shape)} is made of {held} bytes")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:

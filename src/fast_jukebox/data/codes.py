@@ -27,6 +27,7 @@ from fast_jukebox.data.manifest import (
     songs_manifest,
     vqvae_fingerprint,
 )
+from fast_jukebox.data.parquet import check_values
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import describe_splits
 from fast_jukebox.data.windows import WindowSampler
@@ -118,6 +119,7 @@ def load_codes(
         raise ValueError(f"{folder} holds no codes: expected shards such as train-00000.parquet, see `encode_songs`")
     files: dict[str, list[str]] = {}
     for shard in shards:
+        check_values(shard)
         files.setdefault(shard.name.rsplit("-", 1)[0], []).append(str(shard))
     if path != Path(folder) or (path / MANIFEST).is_file():
         manifest = read_manifest(path)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from fast_jukebox.audio.readers import printable
 from fast_jukebox.data.metadata import METADATA_FILE
+from fast_jukebox.data.parquet import check_sound_bytes, check_values
 from fast_jukebox.data.scanning import (
     MEASURED,
     Song,
@@ -138,7 +139,7 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
             table = _with_bytes(rows.select(range(start, stop)))
             # Small row groups, so that a reader need not hold a whole file's sound in memory.
             with writing(path) as file:
-                pyarrow.parquet.write_table(table, file, row_group_size=8)
+                pyarrow.parquet.write_table(table, file, row_group_size=8, use_dictionary=False)
             written.append(path)
     return written
 
@@ -228,7 +229,8 @@ def _load_parquet(shards: list[Path]) -> DatasetDict:
         files.setdefault(found[1], []).append(str(shard))
         numbers.setdefault((found[1], int(found[3])), set()).add(int(found[2]))
         try:
-            pyarrow.parquet.read_schema(shard)
+            check_values(shard)
+            check_sound_bytes(shard)
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{shard} is damaged ({error}): fetch it again, or make it again") from error
     for (split, count), there in numbers.items():

@@ -18,7 +18,12 @@ MAX_BRACKETS = 64
 Card = TypeVar("Card", bound=RepoCard)
 
 
-def load_card(path: str | os.PathLike[str], kind: type[Card] = ModelCard, *, strict: bool = True) -> Card:
+def load_card(
+    path: str | os.PathLike[str],
+    kind: type[Card] = ModelCard,  # type: ignore[assignment]  # a default of a type variable
+    *,
+    strict: bool = True,
+) -> Card:
     """The card in a file.
 
     Args:

@@ -1,0 +1,63 @@
+"""Sizes of Parquet files that somebody else made: what they hold may be any times larger than they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MAX_ROWS = 2**20
+"""Songs in one file."""
+MAX_VALUES = 2**29
+"""Values in one file of codes, all columns together: 44 hours of song with three levels of the published VQ-VAE."""
+MAX_INFLATION = 100
+"""How many times as large as a file its sound may be, beside `FREE_BYTES`."""
+FREE_BYTES = 2**28
+
+_SOUND = "audio.bytes"
+
+
+def check_values(shard: Path) -> None:
+    """Refuse a file of more songs or values than one can have: a few bytes can stand for any number of equal ones.
+
+    Raises:
+        ValueError: it has; names it.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        found = pyarrow.parquet.read_metadata(shard)
+        groups = [found.row_group(index) for index in range(found.num_row_groups)]
+        values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
+    except (pyarrow.ArrowException, OSError):
+        return  # whoever reads it says what is wrong
+    if found.num_rows > MAX_ROWS or values > MAX_VALUES:
+        raise ValueError(
+            f"{shard} states {found.num_rows} songs and {values} values, more than {MAX_ROWS} and {MAX_VALUES}, which "
+            "is more than one file may have: split it"
+        )
+
+
+def check_sound_bytes(shard: Path) -> None:
+    """Refuse a file of songs whose sound is far larger than the file.
+
+    Raises:
+        ValueError: it is; names it.
+    """
+    import pyarrow.parquet
+
+    size = shard.stat().st_size
+    most = MAX_INFLATION * size + FREE_BYTES
+    with pyarrow.parquet.ParquetFile(shard) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+        sound = [chunk for chunk in chunks if chunk.path_in_schema == _SOUND]
+        total = sum(chunk.total_uncompressed_size for chunk in sound)
+        # A value that is repeated is held once, in a dictionary: only reading tells how often.
+        if total <= most and any("DICTIONARY" in name for chunk in sound for name in chunk.encodings):
+            total = 0
+            for batch in file.iter_batches(batch_size=8, columns=[_SOUND]):
+                total += batch.nbytes
+                if total > most:
+                    break
+    if total > most:
+        raise ValueError(f"{shard} has {size} bytes and holds more than {most} bytes of sound, so it is not read")
