@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     check_resumption(chosen, model_args, args)
 
     with args.main_process_first(desc="encoding"):
-        codes = prepare_codes(data_args, model_args.teacher)
+        codes = prepare_codes(data_args, model_args.teacher, args.device)
     for level in chosen:
         distil_level(level, model_args, data_args, args, codes)
     if not args.should_save:
@@ -118,9 +118,9 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     return {name: result["figures"] for name, result in results.items()}
 
 
-def prepare_codes(data_args: DataArguments, teacher: str) -> DatasetDict:
-    """The folder's codes, which are the teacher's VQ-VAE's, encoded first where songs are named."""
-    vqvae = FastJukeboxVQVAE.from_pretrained(teacher)
+def prepare_codes(data_args: DataArguments, teacher: str, device: torch.device) -> DatasetDict:
+    """The folder's codes, which are the teacher's VQ-VAE's, encoded first on a device where songs are named."""
+    vqvae = FastJukeboxVQVAE.from_pretrained(teacher).to(device)
     if data_args.songs:
         songs = load_songs(data_args.songs, test_share=data_args.test_share)
         return encode_songs(require_splits(songs, f"`--songs` {data_args.songs}"), vqvae, data_args.codes)

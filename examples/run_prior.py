@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     growing = data_args.device_codes and data_args.wait_minutes > 0
     with args.main_process_first(desc="encoding"):
-        codes = DatasetDict() if growing else prepare_codes(data_args)
+        codes = DatasetDict() if growing else prepare_codes(data_args, args.device)
     if model_args.model_name_or_path:
         model = named_prior(model_args)
     else:
@@ -217,12 +217,12 @@ def take_weights(model: FastJukeboxPrior, path: str) -> None:
     print(f"{len(fitting)} tensors from {path}; drawn at random: {', '.join(drawn) or 'none'}", flush=True)
 
 
-def prepare_codes(data_args: DataArguments) -> DatasetDict:
-    """The folder's codes, encoded first (or further, after an interruption) where songs and VQ-VAE are named."""
+def prepare_codes(data_args: DataArguments, device: torch.device) -> DatasetDict:
+    """The folder's codes; where songs and VQ-VAE are named, encoded first (or further) on a device."""
     if data_args.songs and data_args.vqvae:
         songs = load_songs(data_args.songs, test_share=data_args.test_share)
         require_splits(songs, f"`--songs` {data_args.songs}")
-        return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(data_args.vqvae), data_args.codes)
+        return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(data_args.vqvae).to(device), data_args.codes)
     if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
         raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` and `--vqvae` to make them")
     return require_splits(load_codes(data_args.codes), f"`--codes` {data_args.codes}")

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,24 @@ def test_codes_are_those_of_the_whole_song(songs, vqvae, tmp_path):
         assert "audio" not in row
 
 
+def test_songs_are_read_ahead_for_a_gpu_in_their_order_and_not_all_at_once(songs, vqvae, monkeypatch):
+    read = codes_module._read_song
+    begun, on_gpu = [], SimpleNamespace(config=vqvae.config, device=torch.device("cuda"))
+
+    def noting(song, rate):
+        begun.append(song["title"])
+        return read(song, rate)
+
+    monkeypatch.setattr(codes_module, "_read_song", noting)
+    rows = [0, 1, 2, 0, 1, 2, 0]
+    got = []
+    for song, audio in codes_module._read_songs(songs["train"], rows, on_gpu):
+        got.append(song["title"])
+        assert len(begun) <= len(got) + codes_module._SONGS_AHEAD
+        assert len(audio) == round(song["duration"] * 1600 * vqvae.config.sampling_rate / 1600)
+    assert got == [f"train {row}" for row in rows]
+
+
 def test_a_fact_that_some_songs_lack_is_kept(songs, vqvae, tmp_path, monkeypatch):
     monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
     for split, bpm in (("train", [None, 72.0, None]), ("test", [None])):
@@ -69,11 +88,11 @@ def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, mo
     monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
     encode, calls = codes_module._encode_song, []
 
-    def counted(song, model):
+    def counted(song, audio, model):
         calls.append(song["title"])
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return encode(song, model)
+        return encode(song, audio, model)
 
     monkeypatch.setattr(codes_module, "_encode_song", counted)
     with pytest.raises(KeyboardInterrupt):

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SONGS_IN_A_SHARD = 16
+_SONGS_AHEAD = 2
 _DTYPES = ("uint8", "uint16", "int16", "int32", "uint32", "int64")
 
 
@@ -55,7 +59,7 @@ def encode_songs(
 
     Args:
         songs: splits of rows as [`~fast_jukebox.data.songs.load_songs`] makes them.
-        vqvae: on any device; used in evaluation mode.
+        vqvae: on any device; used in evaluation mode. On a GPU the next songs are read while one is encoded.
         folder: made if missing.
         progress: whether to show a bar.
 
@@ -79,7 +83,7 @@ def encode_songs(
                 rows = range(first, min(first + _SONGS_IN_A_SHARD, len(split)))
                 shard = folder / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
                 if shard_rows(shard) != len(rows):  # not made yet, or damaged
-                    encoded = [_encode_song(split[row], vqvae) for row in rows]
+                    encoded = [_encode_song(song, audio, vqvae) for song, audio in _read_songs(split, rows, vqvae)]
                     columns = {column: [song.get(column) for song in encoded] for column in features}
                     with replacing(shard) as temporary:
                         Dataset.from_dict(columns, features=features).to_parquet(str(temporary))
@@ -245,11 +249,32 @@ class CodeWindows(TorchDataset):
         return item
 
 
-def _encode_song(song: dict[str, Any], vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
-    config = vqvae.config
+def _read_songs(
+    split: Dataset, rows: Iterable[int], vqvae: FastJukeboxVQVAE
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Songs with their audio (samples,): on a GPU two more are read meanwhile, a CPU is busy with encoding."""
+    rate = vqvae.config.sampling_rate
+    if vqvae.device.type == "cpu":
+        yield from (_read_song(split[row], rate) for row in rows)
+        return
+    with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
+        coming: deque[Future[tuple[dict[str, Any], Tensor]]] = deque()
+        for row in rows:
+            coming.append(pool.submit(_read_song, split[row], rate))
+            if len(coming) > _SONGS_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def _read_song(song: dict[str, Any], sampling_rate: int) -> tuple[dict[str, Any], Tensor]:
     sound = song["audio"]
     source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
-    audio = load_audio(source, config.sampling_rate)
+    return song, load_audio(source, sampling_rate)
+
+
+def _encode_song(song: dict[str, Any], audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+    config = vqvae.config
     hop = config.hop_lengths[-1]
     # What does not fill a code of the top level at the song's end is less than 3 ms.
     audio = audio[: max(audio.shape[0] // hop, 1) * hop]
