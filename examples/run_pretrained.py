@@ -76,6 +76,10 @@ class RecipeArguments:
     )
     soundfont: str | None = field(default=None, metadata={"help": "An .sf2 or .sf3 file; pretty_midi's by default."})
     voices_soundfont: str | None = field(default=None, metadata={"help": "Another one for four voices."})
+    instruments: list[str] = field(
+        default_factory=lambda: list(SongRecipe().instruments), metadata={"help": "That play tunes and melodies."}
+    )
+    human: float = field(default=1.0, metadata={"help": "0 plays as written, 1 as unevenly as a person."})
     songs: int = field(default=3300, metadata={"help": "Performances of tunes and melodies."})
     voices_songs: int = field(default=1200, metadata={"help": "Performances of chorales in four voices."})
     song_fraction: float = field(default=0.3, metadata={"help": "Of the time, after which no song is begun."})
@@ -205,13 +209,15 @@ def find_scores(output: Path, args: RecipeArguments) -> list[Score]:
 def recipes(args: RecipeArguments) -> dict[str, SongRecipe]:
     """How the songs of each folder of codes are played."""
     return {
-        "melodies": SongRecipe(seed=args.seed, longest=args.longest),
+        "melodies": SongRecipe(
+            seed=args.seed, instruments=tuple(args.instruments), human=args.human, longest=args.longest
+        ),
         "voices": SongRecipe(
             seed=args.seed,
             genres=("chorale",),
             instruments=VOICES_INSTRUMENTS,
             voices=None,
-            human=0.25,
+            human=min(args.human, 0.25),
             transpositions=(-5, 6),
             longest=args.longest,
         ),

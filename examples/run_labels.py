@@ -1,0 +1,163 @@
+#!/usr/bin/env python
+"""Measure whether a labelled model plays what it is asked for: its instruments by timbre, its genres by rhythm.
+
+    python examples/prepare_songs.py --output_dir songs/tunes --songs 400
+    python examples/run_labels.py --songs songs/tunes --output_dir runs/labels
+
+A classifier learns from songs (`artist` is the instrument, `genre` the kind of music) what each label sounds like, and
+judges samples that the model was asked to make. Beside them stand held-out songs, which are the most that samples can
+reach, chance, and the samples judged by what others were asked for. Writes `labels.json`, `labels.md` and the samples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox.audio.io import load_audio, save_audio
+from fast_jukebox.data.codes import require_splits
+from fast_jukebox.data.songs import load_songs
+from fast_jukebox.evaluation.label_agreement import (
+    LabelAgreement,
+    describe_rhythm,
+    describe_timbre,
+    label_agreement,
+)
+from fast_jukebox.models.loading import default_model_path
+from fast_jukebox.sampling.progress import ProgressBars
+from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.utils.files import write_file
+
+KINDS = {"artist": describe_timbre, "genre": describe_rhythm}
+
+
+@dataclass
+class LabelArguments:
+    """What to measure, and how much of it."""
+
+    songs: str = field(metadata={"help": "Folder of songs with `artist` and `genre`, some held out."})
+    output_dir: str = field(default="runs/labels", metadata={"help": "Folder of all that is written."})
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub name; the embedded default if left out."})
+    songs_per_label: int = field(default=4, metadata={"help": "Samples for each label."})
+    duration: float = field(default=10.0, metadata={"help": "Seconds of a sample, and of a clip of a song."})
+    stop_level: int = field(default=0, metadata={"help": "The lowest level to sample; 2 judges the top level alone."})
+    seed: int = field(default=1000, metadata={"help": "Of the samples."})
+    device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
+
+
+def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:
+    """Measure, write everything, and return what was found for artists and genres."""
+    (args,) = parse_arguments((LabelArguments,), arguments)
+    if args.songs_per_label < 1:
+        raise ValueError(f"`--songs_per_label` must be at least 1, got {args.songs_per_label}")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    source = default_model_path() if args.model is None else args.model
+    model = FastJukeboxModel.from_pretrained(source, dtype=torch.float32).eval().to(device)
+    pairs = () if model.processor is None else model.processor.pairs
+    if not pairs:
+        raise ValueError(f"`--model` must be a model with labels whose processor knows pairs of them, got {source}")
+    rate = model.config.vqvae_config.sampling_rate
+    songs = require_splits(load_songs(args.songs), f"`--songs` {args.songs}")
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+
+    real = {split: describe_songs(songs[split], rate, args.duration) for split in ("train", "test")}
+    asked = requests(pairs, args.songs_per_label)
+    sampled = describe(tqdm(draw(model, asked, args, output), total=len(asked), desc="samples", unit="song"), rate)
+    found = {}
+    for kind in KINDS:
+        known = set(songs["train"][kind])
+        rows = [number for number, labels in enumerate(asked) if labels[kind] in known]
+        found[kind] = label_agreement(
+            real["train"][kind],
+            songs["train"][kind],
+            real["test"][kind],
+            songs["test"][kind],
+            sampled[kind][rows],
+            [asked[number][kind] for number in rows],
+        )
+    write_file(output / "labels.json", json.dumps({kind: asdict(own) for kind, own in found.items()}, indent=2))
+    write_file(output / "labels.md", table(found))
+    print(table(found))
+    return found
+
+
+def requests(pairs: Iterable[tuple[str, str]], count: int) -> list[dict[str, str]]:
+    """Metadata in words: every genre `count` times or more, and so every artist, going round the known pairs."""
+    by_genre: dict[str, list[str]] = {}
+    for artist, genre in pairs:
+        by_genre.setdefault(genre, []).append(artist)
+    asked = [
+        {"artist": artists[number % len(artists)], "genre": genre}
+        for genre, artists in by_genre.items()
+        for number in range(count)
+    ]
+    for artist in sorted({artist for artists in by_genre.values() for artist in artists}):
+        genres = [genre for genre, artists in by_genre.items() if artist in artists]
+        missing = count - sum(labels["artist"] == artist for labels in asked)
+        asked += [{"artist": artist, "genre": genres[number % len(genres)]} for number in range(max(missing, 0))]
+    return asked
+
+
+def draw(model: Any, asked: list[dict[str, str]], args: LabelArguments, output: Path) -> Iterable[Tensor]:
+    """The samples, eight at once, each kept as a file."""
+    rate = model.config.vqvae_config.sampling_rate
+    for first in range(0, len(asked), 8):
+        labels = asked[first : first + 8]
+        with ProgressBars(False) as bars:
+            made = model.generate(
+                duration=args.duration,
+                metadata=labels,
+                seed=args.seed,
+                song_ids=list(range(first, first + len(labels))),
+                stop_level=args.stop_level,
+                progress=bars,
+            )
+        for number, (song, own) in enumerate(zip(made.audio.float().cpu(), labels, strict=True), first):
+            name = f"{number:03d}-{own['genre']}-{own['artist']}.flac".replace(" ", "-")
+            save_audio(output / name, song.clamp(-1, 1), rate)
+            yield song
+
+
+def describe_songs(songs: Any, rate: int, seconds: float) -> dict[str, Tensor]:
+    """Descriptions of a clip from each song, past its first second where it is long enough."""
+
+    def clips() -> Iterable[Tensor]:
+        for row in tqdm(songs, desc="songs", unit="song"):
+            source = row["audio"]["path"] if row["audio"].get("bytes") is None else row["audio"]["bytes"]
+            offset = 1.0 if row["duration"] > seconds + 2 else 0.0
+            yield torch.as_tensor(load_audio(source, rate, offset=offset, duration=seconds))
+
+    return describe(clips(), rate)
+
+
+def describe(clips: Iterable[Tensor], rate: int) -> dict[str, Tensor]:
+    """Descriptions by kind of label, each (clips, features)."""
+    found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    for clip in clips:
+        for kind, description in KINDS.items():
+            found[kind].append(description(clip, rate))
+    return {kind: torch.stack(own) for kind, own in found.items()}
+
+
+def table(found: dict[str, LabelAgreement]) -> str:
+    """Markdown of what was found."""
+    lines = ["| label heard | held-out songs | samples | asked of others | chance |", "|---|---|---|---|---|"]
+    for kind, own in found.items():
+        numbers = (own.songs, own.samples, own.swapped, own.chance)
+        lines.append(f"| {kind} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")
+    lines += ["", "| asked for | heard |", "|---|---|"]
+    lines += [f"| {name} | {share:.2f} |" for own in found.values() for name, share in own.by_label.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

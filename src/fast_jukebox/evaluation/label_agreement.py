@@ -1,0 +1,188 @@
+"""Whether songs sound as their labels say: plain statistics of timbre and rhythm, and a classifier of real songs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.evaluation.plots import mel_filters
+from fast_jukebox.evaluation.transcription import QUIET, find_onsets
+
+_BANDS, _WINDOW_SECONDS = 40, 0.046
+_SHORTEST_LAG, _LONGEST_LAG, _LAGS = 0.09, 1.6, 64
+_WIDTH = 0.015
+_FLOOR = 1e-5
+
+
+def describe_timbre(audio: Tensor, sampling_rate: int) -> Tensor:
+    """Spectrum of a recording whatever its loudness: mean and standard deviation of 40 mel bands in decibels.
+
+    Each frame of 46 ms counts relative to its own mean over the bands, which are cut off 50 dB below the loudest;
+    frames below [`QUIET`] do not count.
+
+    Args:
+        audio: float (samples,), mono.
+        sampling_rate: samples a second.
+
+    Returns:
+        float32 (80,); zeros for silence.
+    """
+    n_fft = 2 ** round(math.log2(_WINDOW_SECONDS * sampling_rate))
+    window = torch.hann_window(n_fft, device=audio.device)
+    audio = audio.float()
+    if len(audio) < n_fft:
+        return torch.zeros(2 * _BANDS)
+    frames = audio.unfold(0, n_fft, n_fft // 2)  # (frames, n_fft)
+    frames = frames[frames.square().mean(dim=1).sqrt() >= QUIET]
+    if len(frames) < 2:
+        return torch.zeros(2 * _BANDS)
+    power = torch.fft.rfft(frames * window).abs().square() * (2 / window.sum()) ** 2
+    bands = power @ mel_filters(_BANDS, n_fft, sampling_rate).to(audio.device).T  # (frames, bands)
+    decibels = 10 * (bands / bands.amax(dim=1, keepdim=True)).clamp_min(_FLOOR).log10()
+    decibels = decibels - decibels.mean(dim=1, keepdim=True)
+    return torch.cat([decibels.mean(dim=0), decibels.std(dim=0)]).cpu()
+
+
+def describe_rhythm(audio: Tensor, sampling_rate: int) -> Tensor:
+    """Which spans of time lie between attacks: the autocorrelation of the onsets, which shows tempo and metre.
+
+    Arguments as for [`describe_timbre`].
+
+    Returns:
+        float32 (65,): for 64 spans from 0.09 to 1.6 s, evenly spaced in their logarithm, pairs of onsets so far apart,
+        as a fraction of all onsets; then the onsets a second.
+    """
+    onsets = find_onsets(audio, sampling_rate).cpu()
+    lags = torch.logspace(math.log10(_SHORTEST_LAG), math.log10(_LONGEST_LAG), _LAGS)
+    if len(onsets) < 2:
+        return torch.zeros(_LAGS + 1)
+    spans = onsets[None] - onsets[:, None]  # (onsets, onsets)
+    spans = spans[(spans > 0) & (spans < 2 * _LONGEST_LAG)]
+    # A long span is known as well as a short one in relation to itself.
+    width = _WIDTH + 0.02 * lags
+    near = torch.exp(-0.5 * ((spans[:, None] - lags) / width).square()).sum(dim=0)
+    seconds = len(audio) / sampling_rate
+    return torch.cat([near / len(onsets), torch.tensor([len(onsets) / seconds])])
+
+
+@dataclass(frozen=True)
+class LabelClassifier:
+    """Linear discriminant analysis of descriptions: a mean a label and one covariance, shrunk towards its diagonal.
+
+    Attributes:
+        labels: in the order of the means.
+        means: float64 (labels, features).
+        precision: float64 (features, features), inverse of the covariance.
+    """
+
+    labels: tuple[str, ...]
+    means: Tensor
+    precision: Tensor
+
+    @classmethod
+    def fit(cls, descriptions: Tensor, labels: Sequence[str], shrinkage: float = 0.3) -> LabelClassifier:
+        """Learn what songs of each label are like.
+
+        Args:
+            descriptions: (songs, features).
+            labels: of the songs, two kinds or more, each with two songs or more.
+            shrinkage: weight in (0, 1] of the diagonal.
+
+        Raises:
+            ValueError: the numbers do not match, or a label has too few songs.
+        """
+        if len(labels) != len(descriptions):
+            raise ValueError(f"`labels` must be one for each of {len(descriptions)} songs, got {len(labels)}")
+        if not 0 < shrinkage <= 1:
+            raise ValueError(f"`shrinkage` must be in (0, 1], got {shrinkage!r}")
+        names = tuple(sorted(set(labels)))
+        few = [name for name in names if list(labels).count(name) < 2]
+        if len(names) < 2 or few:
+            raise ValueError(f"`labels` must be two or more, each of two songs or more, got {few or list(names)}")
+        data = descriptions.double()
+        index = torch.tensor([names.index(label) for label in labels])
+        means = torch.stack([data[index == number].mean(dim=0) for number in range(len(names))])
+        rest = data - means[index]
+        covariance = rest.T @ rest / max(len(data) - len(names), 1)
+        diagonal = covariance.diagonal().clamp_min(1e-8)
+        shrunk = (1 - shrinkage) * covariance + shrinkage * torch.diag(diagonal) + 1e-8 * torch.eye(len(diagonal))
+        return cls(names, means, torch.linalg.inv(shrunk))
+
+    def predict(self, descriptions: Tensor) -> list[str]:
+        """The label whose songs each description is most like."""
+        distance = descriptions.double()[:, None] - self.means  # (songs, labels, features)
+        nearest = torch.einsum("slf,fg,slg->sl", distance, self.precision, distance).argmin(dim=1)
+        return [self.labels[number] for number in nearest.tolist()]
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """How often a classifier of real songs hears what was asked for.
+
+    Attributes:
+        songs: fraction of held-out songs whose own label it hears: the most that samples can reach.
+        samples: fraction of samples whose label it hears.
+        chance: one over the number of labels.
+        swapped: fraction of samples in which it hears the label asked of another sample, the mean over all others with
+            another label: what a model gets that plays every label but listens to none.
+        by_label: fraction of samples, by label.
+    """
+
+    songs: float
+    samples: float
+    chance: float
+    swapped: float
+    by_label: dict[str, float]
+
+
+def label_agreement(
+    train: Tensor,
+    train_labels: Sequence[str],
+    held_out: Tensor,
+    held_out_labels: Sequence[str],
+    samples: Tensor,
+    sample_labels: Sequence[str],
+) -> LabelAgreement:
+    """Judge samples by what they were asked to be, with a classifier of real songs.
+
+    Args:
+        train: descriptions of real songs, (songs, features), that the classifier learns from.
+        train_labels: theirs.
+        held_out: descriptions of other real songs.
+        held_out_labels: theirs.
+        samples: descriptions of samples.
+        sample_labels: what each was asked to be.
+
+    Raises:
+        ValueError: as [`LabelClassifier.fit`]; or samples were asked for what no song is.
+    """
+    classifier = LabelClassifier.fit(train, train_labels)
+    if strangers := sorted(set(sample_labels) - set(classifier.labels)):
+        raise ValueError(f"`sample_labels` must be labels of songs, got {strangers}")
+    heard = classifier.predict(samples)
+    real = classifier.predict(held_out)
+    rates = []
+    for own, label in zip(heard, sample_labels, strict=True):
+        others = [other for other in sample_labels if other != label]
+        rates += [sum(other == own for other in others) / len(others)] if others else []
+    by_label = {
+        name: sum(own == name for own, asked in zip(heard, sample_labels, strict=True) if asked == name)
+        / list(sample_labels).count(name)
+        for name in sorted(set(sample_labels))
+    }
+    return LabelAgreement(
+        songs=_fraction(real, held_out_labels),
+        samples=_fraction(heard, sample_labels),
+        chance=1 / len(classifier.labels),
+        swapped=sum(rates) / len(rates) if rates else math.nan,
+        by_label=by_label,
+    )
+
+
+def _fraction(heard: Sequence[str], labels: Sequence[str]) -> float:
+    equal = [own == label for own, label in zip(heard, labels, strict=True)]
+    return sum(equal) / len(equal) if equal else math.nan
