@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig
-
 from fast_jukebox.generation import FastJukeboxGenerationConfig, GenerationEstimate
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import PRESETS
-from fast_jukebox_cli.model import chosen_device, model_name
+from fast_jukebox_cli.model import chosen_device, model_config, model_name
 
 
 def estimate(model: str | None, device: str, **arguments: Any) -> GenerationEstimate:
@@ -29,7 +27,7 @@ def estimate(model: str | None, device: str, **arguments: Any) -> GenerationEsti
         config: Any = FastJukeboxConfig.preset(model)
     else:
         name = model_name(model)
-        config = AutoConfig.from_pretrained(name)
+        config = model_config(name)
         if not isinstance(config, FastJukeboxConfig):
             raise ValueError(f"`model` must be a whole model, {name} is a {config.model_type}")
         settings = _settings_of(name)

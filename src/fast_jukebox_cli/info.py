@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from rich.table import Table
 from rich.text import Text
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
@@ -19,6 +19,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.text import printable
+from fast_jukebox_cli.model import model_config
 
 _LONGEST_LINE = 2000
 """Characters of a line of a card that are shown."""
@@ -33,7 +34,7 @@ def description(name: str) -> list[Any]:
     Raises:
         ValueError: it is no model of this package.
     """
-    config = AutoConfig.from_pretrained(name)
+    config = model_config(name)
     known = (FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAEConfig)
     if not isinstance(config, known):
         types = ", ".join(kind.model_type for kind in known)

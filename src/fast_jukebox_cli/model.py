@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from fast_jukebox.generation.offload import check_home, set_offload
@@ -16,6 +17,21 @@ from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_device
 
 _DTYPES = ("float32", "bfloat16", "float16")
+
+
+def model_config(name: str) -> Any:
+    """The configuration of any model of the package.
+
+    Args:
+        name: of a folder or repository.
+
+    Raises:
+        ValueError: its `config.json` is damaged or of no model that is known.
+    """
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (RecursionError, AttributeError, TypeError) as error:  # transformers expects names with their values
+        raise ValueError(f"`config.json` of `{name}` must hold names with their values: {error}") from error
 
 
 def model_name(model: str | None) -> str:

@@ -74,3 +74,10 @@ def test_info_lists_the_names_of_a_labelled_model(run, paired_model, tmp_path):
     result = run("info", tmp_path / "model")
     assert "artists: fiddle, harp" in result.stdout
     assert "genres: air, jig, reel" in result.stdout
+
+
+def test_info_of_a_damaged_configuration(run, tmp_path):
+    (tmp_path / "config.json").write_text('{"a":' * 100_000)
+    result = run("info", tmp_path)
+    assert result.exit_code == 2
+    assert "config.json" in result.stderr and "Traceback" not in result.stderr

@@ -246,3 +246,10 @@ def test_what_errors_quote_is_short():
     assert shown("\x1b[31m") == repr("\x1b[31m")
     assert len(shown("a" * 10_000)) < 250
     assert shown(10**5000) == "an integer of too many digits"
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"[]", b"null", b"7"])
+def test_a_file_that_holds_no_names_is_refused_with_its_name(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises((ValueError, OSError), match="config.json"):
+        FastJukeboxConfig.from_pretrained(tmp_path)

@@ -50,6 +50,38 @@ def test_files_of_another_take_are_refused(session):
             session.codes(int(name[5:9]))
 
 
+def test_codes_of_another_sessions_take_are_refused(session, tmp_path, stub_model):
+    other = stub_model.new_session(tmp_path / "other", duration=2.0, seed=77)
+    other.run()
+    for level in (2, 0):
+        name = f"codes/take-0001-level-{level}.safetensors"
+        own = (session.folder / name).read_bytes()
+        (session.folder / name).write_bytes((other.folder / name).read_bytes())
+        with pytest.raises(SessionError, match=f"take-0001-level-{level}.*does not belong to take 1"):
+            session.codes()
+        (session.folder / name).write_bytes(own)
+    session.codes()
+
+
+def test_a_past_of_another_shape_is_refused(session):
+    take = session.cut(1.0)
+    tensors, facts = session._store.read_codes(take.given)
+    session._store.write_codes(take.given, {name: own.reshape(-1, 1) for name, own in tensors.items()}, facts)
+    with pytest.raises(SessionError, match="does not belong to take 2"):
+        session.codes(2)
+
+
+def test_codes_of_older_versions_are_read(session):
+    expected = session.codes()
+    for level in range(3):
+        tensors, facts = session._store.read_codes(f"take-0001-level-{level}")
+        session._store.write_codes(
+            f"take-0001-level-{level}", tensors, {key: facts[key] for key in ("take", "level", "vqvae")}
+        )
+    for own, codes in zip(session.codes(), expected, strict=True):
+        assert torch.equal(own, codes)
+
+
 def test_a_past_that_is_lost(session):
     take = session.cut(1.0)
     (session.folder / "codes" / f"{take.given}.safetensors").unlink()

@@ -165,3 +165,23 @@ def test_a_session_that_was_killed_at_its_birth_is_begun_again(store):
 def test_codes_are_kept_small():
     assert codes_dtype(2048) == torch.int16
     assert codes_dtype(2**15 + 1) == torch.int32
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights there")
+def test_nothing_is_written_or_deleted_where_a_link_leads(store, tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / ".a.1-00000000-0.tmp.safetensors").touch()
+    codes = store.folder / "codes"
+    for path in codes.iterdir():
+        path.unlink()
+    codes.rmdir()
+    codes.symlink_to(target)
+    with (
+        pytest.raises(SessionError, match="codes' must be a folder of the session's own, got a link to"),
+        store.locked(),
+    ):
+        pass
+    with pytest.raises(SessionError, match="must be a folder"):
+        store.write_codes("take-0001-level-2", {"codes": torch.zeros(3, dtype=torch.int64)}, {})
+    assert [path.name for path in target.iterdir()] == [".a.1-00000000-0.tmp.safetensors"]

@@ -154,7 +154,7 @@ def written_config(read: Callable[..., Any], source: Any, **kwargs: Any) -> tupl
     """
     try:
         config, unused = read(source, **kwargs)
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"`config.json` of `{source}` must hold names with their values: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"`config.json` of `{source}` must hold names with their values, got {type(config).__name__}")

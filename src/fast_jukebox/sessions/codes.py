@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class TakeCodes:
         tensors, facts = found
         own = [tensors.get(f"level_{level}") if count else None for level, count in enumerate(take.known)]
         lengths = [0 if each is None else each.numel() for each in own]
-        if lengths != list(take.known):
+        if lengths != list(take.known) or any(each is not None and each.dim() != 1 for each in own):
             raise self._another(take.given, take)
         return [None if each is None else self._checked(each, facts, take.given, take) for each in own]
 
@@ -87,6 +88,8 @@ class TakeCodes:
             raise self._another(name, take) from error
         if not right or facts.get("take") != take.number or facts.get("level") != level:
             raise self._another(name, take)
+        if facts.get("record", own := _digest(take)) != own:  # sessions of older versions do not state it
+            raise self._another(name, take)
         return dict(zip(numbers, self._checked(codes, facts, name, take).split(counts), strict=True))
 
     def write_pieces(self, take: Take, level: int, pieces: Pieces) -> None:
@@ -101,7 +104,7 @@ class TakeCodes:
         if not take.layouts[level].parallel and given is not None:
             parts = [given, *parts]
         tensors = {"codes": self._narrow(torch.cat(parts)), "windows": torch.tensor(numbers, dtype=torch.int64)}
-        facts = {"take": take.number, "level": level, "vqvae": self.facts.vqvae}
+        facts = {"take": take.number, "level": level, "vqvae": self.facts.vqvae, "record": _digest(take)}
         self.store.write_codes(_name(take, level), tensors, facts)
 
     def span(self, take: Take, level: int, first: int, last: int) -> Tensor | None:
@@ -170,6 +173,11 @@ class TakeCodes:
     @staticmethod
     def _another(name: str, take: Take) -> SessionError:
         return SessionError(f"the file {name!r} does not belong to take {take.number} of this session")
+
+
+def _digest(take: Take) -> str:
+    """Of all that a take's codes follow from, so that those of another session's take are told apart."""
+    return hashlib.sha256(json.dumps(take.record(), sort_keys=True).encode()).hexdigest()
 
 
 def _name(take: Take, level: int) -> str:

@@ -190,6 +190,7 @@ class SessionStore:
         return self.folder / _CODES / f"{name}.safetensors"
 
     def _write(self, path: Path, content: bytes) -> None:
+        self._check_codes_folder()
         try:
             path.parent.mkdir(exist_ok=True)
         except OSError as error:
@@ -220,10 +221,20 @@ class SessionStore:
             file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
         return file
 
+    def _check_codes_folder(self) -> None:
+        """Refuse a session whose codes lie elsewhere: somebody else's session must not write where a link leads."""
+        folder = self.folder / _CODES
+        if folder.is_symlink():
+            raise SessionError(
+                f"{str(folder)!r} must be a folder of the session's own, got a link to {os.readlink(folder)!r}: "
+                "put the folder itself in its place"
+            )
+
     def _clear_leftovers(self) -> None:
         """Files that a process was writing when it was killed. Of the session's own the lock says that nobody is; what
         is exported into the folder is written without it.
         """
+        self._check_codes_folder()
         for path in [*self.folder.glob(_LEFT_MANIFEST), *(self.folder / _CODES).glob(_LEFT_CODES)]:
             with contextlib.suppress(OSError):
                 path.unlink()
