@@ -73,6 +73,8 @@ def test_cells_that_are_lacking_stay_empty_and_svg_has_the_titles(tmp_path):
         RATE,
     )
     text = path.read_text(encoding="utf-8")
+    x = re.findall(r'<image [^>]*?x="([\d.]+)"', text)
+    assert float(x[0]) == float(x[2]) > float(x[1])  # "upsampled" stands right of "top level alone", songs' own too
     assert text.startswith("<?xml")
     again = plot_levels(
         tmp_path / "again.svg",

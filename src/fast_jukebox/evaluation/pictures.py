@@ -95,7 +95,7 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
     Args:
         path: of the picture, `.png` or `.svg`.
         systems: by name, sound (T,) by column, such as `{"teacher": {"top level alone": a, "upsampled": b}}`. A cell
-            that a system lacks stays empty.
+            that a system lacks stays empty. Columns are in the order of the system that has most of them.
         sampling_rate: in Hz.
 
     Raises:
@@ -107,7 +107,8 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
 
     path = picture_path(path)
     _checked({f"{name}, {column}": audio for name, clips in systems.items() for column, audio in clips.items()})
-    columns = list(dict.fromkeys(column for clips in systems.values() for column in clips))
+    fullest_first = sorted(systems.values(), key=len, reverse=True)  # whose order of columns all follow
+    columns = list(dict.fromkeys(column for clips in fullest_first for column in clips))
     powers = {
         (name, column): mel_power(audio.detach().float().cpu(), sampling_rate)
         for name, clips in systems.items()
