@@ -16,83 +16,117 @@ import re
 import subprocess
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
-from fast_jukebox.models.prior.engines.fused import FusedProgram, Launch
+from fast_jukebox.models.prior.engines import fused
+from fast_jukebox.models.prior.engines.fused import FusedProgram, Launch, Tuning
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.sampling.filtering import SamplingSettings
 
-_TYPES = {
-    torch.float32: "*fp32",
-    torch.bfloat16: "*bf16",
-    torch.float16: "*fp16",
-    torch.int64: "*i64",
-    torch.int32: "*i32",
+FEW, MIDDLE, MANY = (fused.tuning_for(rows) for rows in (1, 12, 46))
+
+CHOICES: dict[tuple[int, int], list[Tuning]] = {
+    (2, 1): [
+        FEW,
+        replace(FEW, overlap=False),
+        replace(FEW, norm_apart=True),
+        replace(FEW, numbers=4096, warps=2, programs=512),
+        replace(FEW, numbers=16384, warps=4),
+        replace(FEW, numbers=16384, warps=8),
+        replace(FEW, numbers=8192, warps=8),
+        replace(FEW, splits=8),
+        replace(FEW, splits=2),
+        replace(FEW, splits=8, entries=8192),
+        replace(FEW, few=False, splits=0, block=(16, 16, 256, 4, 4)),
+    ],
+    (0, 46): [
+        MANY,
+        replace(MANY, overlap=False),
+        replace(MANY, block=(64, 16, 128, 4, 4)),
+        replace(MANY, block=(64, 32, 128, 4, 8)),
+        replace(MANY, block=(64, 32, 64, 8, 4)),
+        replace(MANY, block=(64, 64, 128, 4, 4)),
+        replace(MANY, block=(32, 32, 256, 3, 4)),
+        replace(MANY, block=(16, 64, 128, 4, 4)),
+        replace(MANY, entries=16384),
+    ],
+    (1, 12): [
+        MIDDLE,
+        replace(MIDDLE, overlap=False),
+        replace(MIDDLE, block=(16, 16, 128, 8, 4)),
+        replace(MIDDLE, block=(16, 32, 256, 4, 4)),
+        replace(MIDDLE, block=(16, 16, 512, 4, 4)),
+        replace(MIDDLE, block=(16, 16, 256, 4, 8)),
+        replace(MIDDLE, entries=16384),
+    ],
 }
+"""Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""
+
+
+class NoGPU:
+    """Stands for Triton's driver where there is no GPU: kernels are compiled for compute capability 9.0."""
+
+    def get_current_device(self) -> int:
+        """The only one."""
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        """The only one."""
+        return device
+
+    def get_current_target(self) -> Any:
+        """What is compiled for."""
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
 
 
 def launches(
-    preset: str, level: int, rows: int, dtype: torch.dtype, settings: SamplingSettings, overlap: bool
+    preset: str, level: int, rows: int, dtype: torch.dtype, settings: SamplingSettings, tuning: Tuning | None = None
 ) -> dict[str, Launch]:
     """The different kernels of a step, by name."""
     config = FastJukeboxConfig.preset(preset).prior_configs[level]
     config.num_hidden_layers = config.layer_period
     with torch.device("meta"):
         prior = FastJukeboxPrior(config).to(dtype)
-    program = FusedProgram(prior, rows, settings, overlap=overlap)
-    kernels = {"embed": program._embed, "draw": program._draw}
-    for index, launch in enumerate(program._layers):
+    program = FusedProgram(prior, rows, settings, tuning)
+    found: dict[str, tuple[str, Launch]] = {}
+    for launch in [*program._layers, program._embed, program._draw]:
+        constants = {key: value for key, value in launch.arguments.items() if key.isupper()}
         name = launch.kernel.fn.__name__
-        epilogue = launch.arguments.get("EPILOGUE")
-        kernels[f"{name} {epilogue}" if epilogue else name if name == "normalise" else f"{name} {index}"] = launch
-    return kernels
+        key = f"{name} {sorted(constants.items())} {launch.options}"
+        found.setdefault(key, (f"{name} {launch.arguments.get('EPILOGUE', '')}".strip(), launch))
+    return {f"{name} {index}": launch for index, (name, launch) in enumerate(found.values())}
 
 
 def compiled(launch: Launch) -> Any:
-    """The kernel built for the machine's GPU, or for compute capability 9.0 where there is none."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    """The kernel as a launch would have it, for the machine's GPU or for compute capability 9.0."""
+    from triton.runtime import driver
 
-    kernel = launch.kernel
-    varying = {name: 0 for name in ("step", "more") if name in kernel.arg_names}
-    if torch.cuda.is_available():
-        return kernel.warmup(grid=launch.grid, **launch.arguments, **varying, **launch.options)
-    arguments = {**launch.arguments, **varying}
-    signature: dict[str, str] = {}
-    constants: dict[str, Any] = {}
-    attributes: dict[tuple[int, ...], Any] = {}
-    for index, name in enumerate(kernel.arg_names):
-        value = arguments[name]
-        if kernel.params[index].is_constexpr:
-            signature[name], constants[name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            signature[name] = _TYPES[value.dtype]
-            attributes[(index,)] = [["tt.divisibility", 16]]
-        else:
-            signature[name] = "fp32" if isinstance(value, float) else "i32"
-    source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch.options)
+    if not torch.cuda.is_available():
+        driver.set_active(NoGPU())
+    varying = {name: 0 for name in ("step", "more") if name in launch.kernel.arg_names}
+    return launch.kernel.warmup(grid=launch.grid, **launch.arguments, **varying, **launch.options)
 
 
 def rows_of(
-    preset: str, level: int, dtype: str, windows: int, overlap: bool, settings: SamplingSettings, measured: bool
+    preset: str, level: int, dtype: str, windows: int, settings: SamplingSettings, tuning: Tuning | None, measured: bool
 ) -> list[dict[str, Any]]:
     """A row for each different kernel of a step."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, launch in launches(preset, level, windows, getattr(torch, dtype), settings, overlap).items():
-        constants = {key: value for key, value in launch.arguments.items() if key.isupper()}
-        kernel = compiled(launch)
-        found[f"{launch.kernel.fn.__name__} {sorted(constants.items())}"] = {
+    return [
+        {
             **{"model": preset, "level": level, "dtype": dtype, "windows": windows, "kernel": name},
             **{"programs": math.prod(launch.grid), "warps": launch.num_warps},
             **(resources(kernel) if measured else {}),
         }
-    return list(found.values())
+        for name, launch in launches(preset, level, windows, getattr(torch, dtype), settings, tuning).items()
+        for kernel in [compiled(launch)]
+    ]
 
 
 def resources(kernel: Any) -> dict[str, int]:
@@ -122,19 +156,27 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 2, 4, 12, 46, 184])
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16"])
     parser.add_argument("--json", action="store_true", help="a line of JSON a kernel")
-    parser.add_argument("--no-overlap", action="store_true")
+    parser.add_argument("--choices", action="store_true", help="also with each of `CHOICES`")
     parser.add_argument("--only-compile", action="store_true", help="say nothing of resources")
     parser.add_argument("--settings", default="{}", help="of the draw, as JSON")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     settings = SamplingSettings(**json.loads(options.settings))
-    jobs = [
-        (preset, level, dtype, windows, not options.no_overlap, settings, not options.only_compile)
+    jobs: list[tuple[Any, ...]] = [
+        (preset, level, dtype, windows, settings, None, not options.only_compile)
         for windows in options.rows
         for dtype in options.dtypes
         for preset in options.presets
         for level in options.levels
     ]
+    if options.choices:
+        jobs += [
+            (preset, level, dtype, windows, settings, tuning, not options.only_compile)
+            for (level, windows), tunings in CHOICES.items()
+            for tuning in tunings
+            for dtype in options.dtypes
+            for preset in options.presets
+        ]
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         for rows in pool.map(rows_of, *zip(*jobs, strict=True)):
             for row in rows:

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def correctness(bench: Bench) -> None:
     """Fused and recorded logits against those of one pass in float32, at every pattern and published width."""
     for level in (BOTTOM, TOP):
         for dtype in (torch.float32,) if bench.toy else (torch.bfloat16, torch.float32, torch.float16):
-            rows = (1, 3, 12, 46, 70, 184) if dtype == torch.bfloat16 else (1, 12)
+            rows = (1, 3, 12, 46, 70, 184) if dtype == torch.bfloat16 else (12,)
             rows = (1, 6) if bench.toy else rows
             config = bench.config("fastjukebox-18", level)
             config.layer_types, config.num_hidden_layers = ["row", "column", "previous_row", "dense"], 4
@@ -126,8 +127,6 @@ def correctness(bench: Bench) -> None:
                     parameter.add_(torch.randn_like(parameter) * 0.02)
             for batch in rows:
                 attempt(bench, correctness_row, prior, batch, "fused")
-            if dtype == torch.bfloat16:
-                attempt(bench, correctness_row, prior, 12, "graph")
             del prior
             bench.free()
 
@@ -196,16 +195,22 @@ def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engin
 
 
 def steps(bench: Bench) -> None:
-    """Steps of every size, level and number of windows, by the fused and the recorded engine."""
+    """Steps of the students with the windows of a minute, by the fused and the recorded engine."""
     bandwidth = measured_bandwidth(bench.device)
     bench.emit(machine=machine(bench.device), bandwidth_GB_s=bandwidth / 1e9)
-    plan = [("fastjukebox-18", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
-    plan += [("fastjukebox-72", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
-    plan += [("fastjukebox-24", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
+    time_steps(bench, [("fastjukebox-18", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)])
+
+
+def more_steps(bench: Bench) -> None:
+    """Steps of the other sizes and of other numbers of windows."""
+    plan = [(f"fastjukebox-{depth}", level, (WINDOWS[level],)) for depth in (72, 24) for level in (TOP, BOTTOM, MIDDLE)]
     plan += [("fastjukebox-18", TOP, (16,)), ("fastjukebox-18", MIDDLE, (1,)), ("fastjukebox-18", BOTTOM, (1, 184))]
-    if bench.toy:
-        plan = plan[:2]
-    for name, level, batches in plan:
+    time_steps(bench, plan)
+
+
+def time_steps(bench: Bench, plan: Sequence[tuple[str, int, tuple[int, ...]]]) -> None:
+    """A row for each model, level and number of windows, and each of the two engines."""
+    for name, level, batches in plan[:2] if bench.toy else plan:
         prior = bench.prior(bench.config(name, level))
         for batch in batches:
             for engine in ("fused", "graph"):
@@ -436,80 +441,79 @@ def training_row(bench: Bench, name: str, level: int, batch: int, checkpointing:
 
 
 def tune(bench: Bench) -> None:
-    """Step times of the fused engine by its choices: overlap, splits, block sizes. Not part of a whole run."""
-    from fast_jukebox.models.prior.engines import fused
+    """Step times of the fused engine by its choices; the parts that follow in a run use the best."""
+    from benchmarks.fused_compile import CHOICES
 
-    if bench.device != "cuda":
-        bench.emit(skipped="there is no GPU")
-        return
-    blocks = fused.BLOCKS
-    variants: dict[tuple[int, int], list[dict[str, Any]]] = {
-        (TOP, 1): [
-            {},
-            {"overlap": False},
-            {"splits": 0},
-            {"splits": 2},
-            {"_PROGRAMS": 512},
-            {"_PROGRAMS": 128},
-            {"FEW_ROWS": 0},
-        ],
-        (BOTTOM, 46): [
-            {},
-            {"overlap": False},
-            *(
-                {"BLOCKS": ((1 << 30, *block),)}
-                for block in ((64, 16, 128, 4), (64, 32, 64, 6), (64, 32, 128, 3), (64, 64, 128, 4), (16, 32, 256, 3))
-            ),
-        ],
-        (MIDDLE, 12): [
-            {},
-            {"overlap": False},
-            *({"BLOCKS": ((1 << 30, *block),)} for block in ((16, 16, 128, 6), (16, 32, 256, 4), (16, 16, 512, 3))),
-        ],
-        (BOTTOM, 184): [
-            {},
-            *({"BLOCKS": ((1 << 30, *block),)} for block in ((64, 32, 128, 4), (128, 32, 64, 4), (128, 64, 64, 4))),
-        ],
-    }
-    plain = {"_PROGRAMS": fused._PROGRAMS, "FEW_ROWS": fused.FEW_ROWS, "BLOCKS": blocks}
-    for (level, batch), choices in variants.items():
+    best: list[list[Any]] = []
+    for (level, batch), choices in CHOICES.items():
         prior = bench.prior(bench.config("fastjukebox-18", level))
-        for choice in choices:
-            options = {key: value for key, value in choice.items() if key in ("overlap", "splits")}
-            for key, value in plain.items():
-                setattr(fused, key, choice.get(key, value))
-            attempt(bench, tune_row, prior, batch, options, choice)
+        rows = 2 if bench.toy else batch
+        fastest, wanted = float("inf"), None
+        for index, tuning in enumerate(choices[:2] if bench.toy else choices):
+            try:
+                milliseconds, logits = timed_choice(bench, prior, rows, tuning)
+            except Exception as error:
+                traceback.print_exc()
+                bench.emit(
+                    level=level, windows=rows, failed=str(tuning), error=f"{type(error).__name__}: {error}"[:300]
+                )
+                continue
+            wanted = logits if wanted is None else wanted
+            difference = float((logits - wanted).norm() / wanted.norm())
+            fields = {
+                key: value for key, value in asdict(tuning).items() if not index or value != getattr(choices[0], key)
+            }
+            bench.emit(level=level, windows=rows, step_ms=milliseconds, difference=difference, choice=str(fields))
+            if milliseconds < fastest and difference < 0.05:
+                fastest = milliseconds
+                best = [entry for entry in best if entry[0] != batch] + [[batch, asdict(tuning)]]
+                (bench.output / "tuning.json").write_text(json.dumps(best), encoding="utf-8")
             bench.free()
         del prior
         bench.free()
 
 
+def use_tuning(path: Path) -> None:
+    """Make what `tune` found the fused engine's choices in this process."""
+    from fast_jukebox.models.prior.engines import fused
+
+    if not path.is_file():
+        return
+    for rows, fields in json.loads(path.read_text(encoding="utf-8")):
+        best = fused.Tuning(**{**fields, "block": tuple(fields["block"])})
+        fused.TUNINGS = [
+            (limit, best if tuning is fused.tuning_for(rows) else tuning) for limit, tuning in fused.TUNINGS
+        ]
+
+
 @torch.no_grad()
-def tune_row(
-    bench: Bench, prior: FastJukeboxPrior, batch: int, options: dict[str, Any], choice: dict[str, Any]
-) -> None:
-    """Latency of a step of a program with some choices."""
+def timed_choice(bench: Bench, prior: FastJukeboxPrior, batch: int, tuning: Any) -> tuple[float, torch.Tensor]:
+    """Milliseconds of a step of a program with some choices, and the logits of a first step."""
     from fast_jukebox.models.prior.engines.fused import FusedProgram
 
-    program = FusedProgram(prior, batch, SamplingSettings(), **options)
-    length = 4 * program.grain // 4 * 4
-    conditioning, uniform = window_inputs(bench, prior, batch, length + 4)
+    torch.manual_seed(0)
+    program = FusedProgram(prior, batch, SamplingSettings(), tuning)
+    length = program.grain if bench.toy else 3 * program.grain
+    conditioning, uniform = window_inputs(bench, prior, batch, (length + 4) // 4 * 4)
     program.load(conditioning)
     code = torch.zeros(batch, dtype=torch.int64, device=bench.device)
+    program.run(code, 1, uniform[:, :1])
+    logits = program.logits.float().clone()
     best = float("inf")
-    for _ in range(4):
+    for _ in range(1 if bench.toy else 4):
         wait(bench.device)
         begin = time.perf_counter()
         for start in range(0, length, program.grain):
             program.run(code, 1 + start, uniform[:, start : start + program.grain])
         wait(bench.device)
         best = min(best, time.perf_counter() - begin)
-    bench.emit(level=prior.config.level, windows=batch, choice=str(choice), step_ms=1e3 * best / length)
+    return 1e3 * best / length, logits
 
 
 PARTS: dict[str, tuple[Callable[[Bench], None], int]] = {
-    "correctness": (correctness, 150),
-    "steps": (steps, 150),
+    "correctness": (correctness, 45),
+    "tune": (tune, 70),
+    "steps": (steps, 45),
     "minute": (minute, 120),
     "profile": (profile, 60),
     "stream": (stream, 60),
@@ -520,9 +524,9 @@ PARTS: dict[str, tuple[Callable[[Bench], None], int]] = {
     "published": (published, 60),
     "musicgen": (musicgen, 90),
     "minute_by_graph": (minute_by_graph, 100),
-    "tune": (tune, 240),
+    "more_steps": (more_steps, 120),
 }
-"""Each part and the seconds that it may take, in the order of a whole run; `tune` is run by hand."""
+"""Each part and the seconds that it may take, in the order of a whole run."""
 
 
 def attempt(bench: Bench, work: Callable[..., None], *arguments: Any) -> None:
@@ -544,7 +548,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the parts of a whole run with their seconds")
     options = parser.parse_args(arguments)
     if options.list:
-        print("\n".join(f"{name} {seconds}" for name, (_, seconds) in PARTS.items() if name != "tune"))
+        print("\n".join(f"{name} {seconds}" for name, (_, seconds) in PARTS.items()))
         return 0
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown or not options.parts:
@@ -556,8 +560,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         repair()
         if not fused.interpreted():
             parser.error("--toy needs TRITON_INTERPRET=1 in the environment where there is no GPU")
-        fused._PROGRAMS = 2  # each costs the interpreter milliseconds
+        # Each program costs the interpreter milliseconds.
+        fused.TUNINGS = [(limit, dataclasses.replace(tuning, programs=2)) for limit, tuning in fused.TUNINGS]
     bench, failed = Bench(options.output, options.toy), False
+    use_tuning(options.output / "tuning.json")
     for name in options.parts:
         bench.part, begin = name, time.perf_counter()
         try:

@@ -19,6 +19,7 @@ BEGIN, END = "<!-- gpu tables -->", "<!-- end of gpu tables -->"
 TITLES = {
     "correctness": "Fused steps against one pass in float32: largest difference of logits, as a share of the largest",
     "steps": "Steps",
+    "more_steps": "Steps of other sizes and numbers of windows",
     "compiled": "Steps by torch.compile",
     "minute": "A minute of music",
     "minute_by_graph": "A minute by the recorded engine",

@@ -319,7 +319,9 @@ def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) ->
         if name == "top":
             rows = label_rows(scores, recipes(args)["melodies"])
             vocabulary = LabelVocabulary.from_metadata(rows)
-            config = labelled_config(config, vocabulary, longest=args.longest)
+            # As long as any song may be: all lengths here fall into one bin of time, and what is learnt of a song's
+            # course by the fraction that is over holds for songs of any length.
+            config = labelled_config(config, vocabulary, longest=86400.0)
             FastJukeboxProcessor.from_metadata(rows, config).save_pretrained(folder)
         config.validate()
         config.save_pretrained(folder)

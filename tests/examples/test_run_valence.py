@@ -48,6 +48,15 @@ def test_a_classifier_is_trained_stated_and_tabled(script, songs, tmp_path, monk
     assert "apart by instruments" in report
     assert "a test" in (output / "README.md").read_text(encoding="utf-8")
     assert (output / "preprocessor_config.json").is_file()
+    again = script.main(
+        [
+            *("--songs", str(songs), "--group_by", "instruments", "--test_groups", "organ", "--use_cpu", "true"),
+            *("--model_name_or_path", str(output), "--max_steps", "0", "--report_to", "none"),
+            *("--output_dir", str(tmp_path / "again"), "--table", f"real={songs}"),
+        ]
+    )
+    assert again == pytest.approx(figures)
+    assert "| real | 16 |" in (tmp_path / "again" / "valence.md").read_text(encoding="utf-8")
 
 
 def test_bad_words_are_refused_before_anything_is_read(script, tmp_path):

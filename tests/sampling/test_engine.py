@@ -88,7 +88,7 @@ def test_logits_that_are_no_numbers_are_an_error(stub_prior):
 class StubProgram:
     """Codes are ten times the code before plus the position."""
 
-    grain = 4
+    engine, grain = "native", 4
 
     def __init__(self, batch_size=1, costly=True):
         self.batch_size = batch_size

@@ -39,6 +39,7 @@ class SongSampler:
 
     Attributes:
         levels: what is known of each level, bottom first; `None` for levels below `plan.stop_level`.
+        engines: names of the engines that have sampled windows of each level.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SongSampler:
             else LevelCodes(plan.num_samples, plan.given[level], plan.layouts[level], device_of(prior))
             for level, prior in enumerate(priors)
         ]
+        self.engines: list[set[str]] = [set() for _ in priors]
         self.labels = [
             rows(own, plan.num_samples, device_of(prior)) for own, prior in zip(plan.metadata, priors, strict=True)
         ]
@@ -204,6 +206,8 @@ class SongSampler:
         noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
         noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])
         clock = self._batch_clock(level, windows, songs)
-        return WindowSampling(
+        sampling = WindowSampling(
             prior, first.length, prompt, upper, labels, plan.settings[level], noise, self.engine, clock
         )
+        self.engines[level].add(sampling.engine)
+        return sampling

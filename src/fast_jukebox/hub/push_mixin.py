@@ -19,7 +19,12 @@ from transformers import PreTrainedConfig
 from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_model, require_license
 from fast_jukebox.hub.load_card import load_card
 
-_KINDS = {"fast_jukebox": "model", "fast_jukebox_vqvae": "vqvae", "fast_jukebox_prior": "prior"}
+_KINDS = {
+    "fast_jukebox": "model",
+    "fast_jukebox_vqvae": "vqvae",
+    "fast_jukebox_prior": "prior",
+    "fast_jukebox_valence": "valence",
+}
 # Arguments of `save_pretrained` that are about the push it may end with.
 _PUSH_ARGUMENTS = (
     "card", "license", "private", "token", "revision", "commit_message", "commit_description", "create_pr", "tags",
@@ -170,6 +175,12 @@ def describe_config(config: Any) -> str:
         return (
             f"The prior of level {config.level} (0 is the bottom) of a raw audio model{above}: a sparse transformer of "
             f"{config.num_hidden_layers} layers and width {config.hidden_size} over {config.n_ctx} codes."
+        )
+    if config.model_type == "fast_jukebox_valence":
+        source = f" Its labels: {config.labels_from}." if config.labels_from else ""
+        return (
+            "A classifier of emotional valence after Sukhavasi and Adapa (2019): activated or deactivated, pleasant or "
+            f"unpleasant.{source}"
         )
     depths = " or ".join(str(depth) for depth in sorted({prior.num_hidden_layers for prior in config.prior_configs}))
     hops = ", ".join(map(str, config.hop_lengths))

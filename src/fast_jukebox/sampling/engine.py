@@ -57,6 +57,9 @@ class SamplingPrior(Protocol):
 class Step(Protocol):
     """What the loop asks of a prior that has been set up for one window."""
 
+    engine: str
+    """Its name among `ENGINES`."""
+
     def first(self, prompt: Tensor, uniform: Tensor) -> Tensor:
         """Take in the prompt (N, P), P >= 0, in one pass and draw the code (N,) at position P with `uniform` (N,)."""
 
@@ -77,6 +80,8 @@ class Step(Protocol):
 class Program(Protocol):
     """What a prior makes for its device: many steps in one call. Made by the prior's `new_program`."""
 
+    engine: str
+    """Its name among `ENGINES`."""
     grain: int
     """The most codes that one call draws."""
     cache: Any
@@ -107,6 +112,8 @@ class EagerStep:
         batch_size: songs in the batch.
         settings: how a code is drawn.
     """
+
+    engine = "eager"
 
     def __init__(self, prior: SamplingPrior, conditioning: Any, batch_size: int, settings: SamplingSettings) -> None:
         self.prior = prior
@@ -157,6 +164,7 @@ class ProgramStep:
         self.settings = settings
         self.give_back = give_back
         self.grain = program.grain
+        self.engine = program.engine
 
     def first(self, prompt: Tensor, uniform: Tensor) -> Tensor:
         """See [`Step`]."""

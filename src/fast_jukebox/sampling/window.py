@@ -67,6 +67,11 @@ class WindowSampling:
         return self._run.known + self._run.done
 
     @property
+    def engine(self) -> str:
+        """What runs the steps, one of [`~fast_jukebox.sampling.engine.ENGINES`], never "auto"."""
+        return self._run.step.engine
+
+    @property
     def codes(self) -> Tensor:
         """int64 (N, known)."""
         codes = self._run.codes[: self.count, : self.known]

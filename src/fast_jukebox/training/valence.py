@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction
 
-from fast_jukebox.models.valence import QUADRANTS
+from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.models.valence.classification import classification_figures
 from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
 
@@ -41,15 +41,12 @@ class ValenceTrainer(FastJukeboxTrainer):
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
-        labels = self.accelerator.unwrap_model(self.model).config.labels_from
-        source = f" Its labels: {labels}." if labels else ""
-        stated = self.accelerator.unwrap_model(self.model).config.held_out
-        if stated:
-            source += f" Its figures are of {stated['songs']} held-out songs, apart by {stated['held_out_by']}."
-        return (
-            "A classifier of emotional valence after Sukhavasi and Adapa (2019): activated or deactivated, pleasant or "
-            f"unpleasant ({', '.join(QUADRANTS)}).{source}"
-        )
+        config = self.accelerator.unwrap_model(self.model).config
+        stated = config.held_out
+        if not stated:
+            return describe_config(config)
+        figures = f"Its figures are of {stated['songs']} held-out songs, apart by {stated['held_out_by']}."
+        return f"{describe_config(config)} {figures}"
 
     def last_figures(self) -> dict[str, float]:
         """The figures on held-out songs that the configuration states, else the last evaluation's."""

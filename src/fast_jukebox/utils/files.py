@@ -163,6 +163,14 @@ def sync_files(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def cache_folder() -> Path:
+    """The user's folder for what can be made again, which may not exist: in `$XDG_CACHE_HOME`, or in ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(root):  # as the XDG Base Directory Specification asks
+        root = os.path.expanduser("~/.cache")
+    return Path(root) / "fast_jukebox"
+
+
 def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
     """The absolute path of a file that is named in data, which must lie in a folder when every link is followed.
 

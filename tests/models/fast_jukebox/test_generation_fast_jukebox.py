@@ -21,6 +21,12 @@ class TestModel:
         assert not output.audio.is_inference()
         same(output.audio, stub_model.vqvae.decode(output.codes)[:, :101])
 
+    def test_the_engine_of_each_level_is_reported(self, stub_model):
+        assert stub_model.generate(duration=0.5, seed=0).engines == ["eager"] * 3
+        codes = stub_model.generate(duration=0.5, seed=0).codes
+        output = stub_model.generate(duration=0.5, seed=0, codes=[None, *codes[1:]], start_level=0)
+        assert output.engines == ["eager", None, None]
+
     def test_the_seed_of_a_song_is_reported(self, stub_model):
         output = stub_model.generate(duration=0.5)
         again = stub_model.generate(duration=0.5, seed=output.seed)

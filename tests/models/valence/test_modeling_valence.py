@@ -104,6 +104,17 @@ def test_a_pretrained_backbone_is_taken_where_it_fits(model, tmp_path):
         model.load_backbone(tmp_path / "wide")
 
 
+def test_nothing_is_pushed_without_a_licence_and_the_card_is_of_its_kind(model, hub):
+    with pytest.raises(ValueError, match="`license` must name"):
+        model.push_to_hub("ann/valence")
+    model.push_to_hub("ann/valence", license="apache-2.0")
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load("ann/valence")
+    assert card.data.pipeline_tag == "audio-classification"
+    assert "ValenceJudge" in card.text
+
+
 def test_features_of_another_shape_are_refused(model):
     for shape in ((1, 32, 40), (1, 16, 64), (32, 64), (1, 32, 0)):
         with pytest.raises(ValueError, match="`input_features` must have the shape"):

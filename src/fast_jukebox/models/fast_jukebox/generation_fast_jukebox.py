@@ -43,6 +43,8 @@ class FastJukeboxGenerationOutput(ModelOutput):
         dropped_lyrics (`list[str]`): where `metadata` was written in words, of each song of it the characters of its
             lyrics that the vocabulary cannot spell.
         metadata (`list[dict]`): where none was given to a model with labels, the artist and genre drawn for each song.
+        engines (`list` of `str` or `None`): what ran the steps of each level, of
+            [`~fast_jukebox.sampling.engine.ENGINES`], several joined by a comma; `None` for levels not sampled.
     """
 
     audio: Tensor | None = None
@@ -52,6 +54,7 @@ class FastJukeboxGenerationOutput(ModelOutput):
     seams: list[Tensor | None] | None = None
     dropped_lyrics: list[str] | None = None
     metadata: list[dict[str, Any]] | None = None
+    engines: list[str | None] | None = None
 
 
 class FastJukeboxGenerationMixin(GenerationConfigLoading):
@@ -142,6 +145,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             seams=[None if own is None else torch.tensor(own.seams, dtype=torch.int64) for own in sampler.levels],
             dropped_lyrics=None if plan.drawn is not None else plan.dropped_lyrics,
             metadata=plan.drawn,
+            engines=[", ".join(sorted(own)) or None for own in sampler.engines],
         )
 
     @request_arguments(without=["duration"])

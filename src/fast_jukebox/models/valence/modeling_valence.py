@@ -13,6 +13,7 @@ from transformers import MobileNetV2Config, MobileNetV2Model, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.valence.configuration_valence import QUADRANTS, ValenceConfig
 
 
@@ -32,7 +33,7 @@ class ValenceOutput(ModelOutput):
     slice_probabilities: Tensor | None = None
 
 
-class ValenceModel(PreTrainedModel):
+class ValenceModel(HubPushMixin, PreTrainedModel):
     """The network of Sukhavasi and Adapa (MediaEval 2019) with four outputs in place of 56 tags (paper, section 5.2).
 
     Each slice goes through two 1x1 convolutions, MobileNetV2 and two more convolutions to one vector; self-attention

@@ -1,13 +1,13 @@
 """The fused kernels, run by Triton's interpreter on the CPU, against the plain step."""
 
+import dataclasses
 import importlib.util
 
 import pytest
 import torch
 
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.models.prior.engines import fused
-from fast_jukebox.models.prior.engines.fused import FEW_ROWS, FusedProgram, unsupported
+from fast_jukebox.models.prior.engines.fused import FusedProgram, tuning_for, unsupported
 from fast_jukebox.sampling.engine import EagerStep, ProgramStep, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 
@@ -18,13 +18,13 @@ PATTERNS = ["row", "column", "previous_row", "dense"]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
-def assert_a_step_agrees(prior, make_inputs, songs, position, splits=None, settings=PLAIN):
+def assert_a_step_agrees(prior, make_inputs, songs, position, settings=PLAIN, **choices):
     """Logits of `position` and what the caches keep of it, after a prompt of the codes before it."""
     dtype = prior.position_embedding.dtype
     inputs = make_inputs(prior.config, songs)
     codes = inputs.pop("codes")
     conditioning, cache = prior.condition(songs, prior.config.n_ctx, **inputs), prior.new_cache(songs)
-    program = FusedProgram(prior, songs, settings, splits)
+    program = FusedProgram(prior, songs, settings, dataclasses.replace(tuning_for(songs), **choices))
     for own in (cache, program.cache):
         prior.prefill(codes[:, : position - 1], conditioning, own)
     wanted = prior.step(codes[:, position - 1], position, conditioning, cache)
@@ -44,7 +44,7 @@ def assert_a_step_agrees(prior, make_inputs, songs, position, splits=None, setti
     assert torch.equal(drawn[:, 0], draw_codes(program.logits, uniform[:, 0], settings))
 
 
-@pytest.mark.parametrize("songs", [1, 3, FEW_ROWS + 1])
+@pytest.mark.parametrize("songs", [1, 3, 5])
 @pytest.mark.parametrize("position", [1, 5, 6, 7, 11, 12, 13, 22, 23])
 def test_a_step_agrees_with_the_plain_one_at_every_edge_of_rows_and_windows(make_prior, make_inputs, songs, position):
     prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4, upsampling_strides=[2, 2])
@@ -63,12 +63,21 @@ def test_a_step_agrees_in_every_dtype(make_prior, make_inputs, kind, dtype, song
     assert_a_step_agrees(make_prior(**kind).to(dtype), make_inputs, songs, 13)
 
 
-@pytest.mark.parametrize("splits", [0, 2, 4])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *({"splits": splits} for splits in (0, 2, 4)),
+        {"few": True},
+        {"few": True, "norm_apart": True},
+        {"few": False, "block": (32, 32, 32, 3, 4)},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("songs", [1, 5])
-def test_attention_may_be_split(make_prior, make_inputs, splits, songs):
+def test_choices_change_no_number(make_prior, make_inputs, choices, songs):
     prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4)
-    assert_a_step_agrees(prior, make_inputs, songs, 14, splits)
-    assert_a_step_agrees(prior, make_inputs, songs, 1, splits)
+    assert_a_step_agrees(prior, make_inputs, songs, 14, **choices)
+    assert_a_step_agrees(prior, make_inputs, songs, 1, **choices)
 
 
 @pytest.mark.parametrize("songs", [1, 5])
@@ -108,7 +117,6 @@ def test_whole_windows_draw_the_codes_of_the_plain_step(make_prior):
 @pytest.mark.parametrize("width", [2048, 1920])
 @pytest.mark.parametrize("songs", [1, 6])
 def test_one_layer_of_the_published_sizes(make_inputs, monkeypatch, width, songs):
-    monkeypatch.setattr(fused, "_PROGRAMS", 256 if songs == 1 else 2)
     fields = {"hidden_size": width, "num_attention_heads": 2 if width == 2048 else 1}
     context = {"n_ctx": 6144, "num_rows": 64} if width == 2048 else {"n_ctx": 8192, "num_rows": 128}
     prior = FastJukeboxPrior(

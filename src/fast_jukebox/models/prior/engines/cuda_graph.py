@@ -42,6 +42,8 @@ class DeviceProgram(ABC):
         settings: how a code is drawn.
     """
 
+    engine: str
+    """Its name among [`~fast_jukebox.sampling.engine.ENGINES`]."""
     position: Tensor
     """int64 (1,), of the next step, in the sequence"""
     cursor: Tensor
@@ -184,6 +186,7 @@ class StaticProgram(DeviceProgram):
     """
 
     def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings, compiled: bool = False) -> None:
+        self.engine = "compiled" if compiled else "graph"
         # No bound method: a program that nobody holds must give back its memory at once, not when garbage is next
         # collected.
         self._step: Callable[[StaticProgram], None] = _compiled_step() if compiled else StaticProgram.step

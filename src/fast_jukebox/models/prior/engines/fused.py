@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,20 +28,50 @@ from fast_jukebox.sampling.filtering import SamplingSettings
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.block import PriorBlock
 
-FEW_ROWS = 4
-"""Up to so many songs each weight is multiplied with every row as it is read; more go through the tensor cores."""
-
 WIDEST_OF_FEW = 16384
 """Inputs of a linear layer that a program of the kernel for few rows can hold at once."""
 
-BLOCKS = ((16, 16, 16, 256, 4), (64, 64, 32, 128, 4), (1 << 30, 64, 64, 128, 4))
-"""For up to so many rows: rows, outputs and inputs of a block, and loads under way, of the kernel for many rows."""
 
-_SPLITS = 4
-"""Into how many parts attention splits the slots where there are few rows, and so few programs."""
+@dataclass(frozen=True)
+class Tuning:
+    """Choices that change the time of a step and, rounding aside, nothing else.
 
-_PROGRAMS = 256
-"""Programs that a kernel should have at least, about two for each multiprocessor of a large GPU."""
+    Attributes:
+        few: multiply each weight with every row as it is read; otherwise multiply blocks by the tensor cores.
+        norm_apart: normalise in a separate kernel where `few` too.
+        programs: that a kernel for few rows should have at least: two or more for each multiprocessor of a large GPU.
+        numbers: of the weight, that a program of that kernel reads.
+        warps: of a program of that kernel.
+        splits: into how many parts attention splits the slots that it reads; 0 for none.
+        entries: numbers of the keys that a program of attention reads at once.
+        block: rows, outputs and inputs of a block of the tensor cores, loads under way and warps.
+        overlap: let a kernel begin while the one before it ends, where the GPU can (Hopper and later).
+    """
+
+    few: bool = False
+    norm_apart: bool = False
+    programs: int = 256
+    numbers: int = 8192
+    warps: int = 4
+    splits: int = 0
+    entries: int = 32768
+    block: tuple[int, int, int, int, int] = (64, 64, 128, 4, 4)
+    overlap: bool = True
+
+
+TUNINGS: list[tuple[int, Tuning]] = [
+    (4, Tuning(few=True, splits=4, entries=16384)),
+    (16, Tuning(block=(16, 16, 256, 4, 4))),
+    (64, Tuning(block=(64, 32, 128, 4, 4))),
+    (128, Tuning()),
+    (1 << 30, Tuning(entries=16384)),
+]
+"""The choices for up to so many rows."""
+
+
+def tuning_for(rows: int) -> Tuning:
+    """The choices for a number of rows."""
+    return next(tuning for limit, tuning in TUNINGS if rows <= limit)
 
 
 class Launch(NamedTuple):
@@ -60,8 +91,10 @@ class Launch(NamedTuple):
             options["launch_pdl"] = True
         return options
 
-    def __call__(self, **step: int) -> None:
-        self.kernel[self.grid](**self.arguments, **step, **self.options)
+    def __call__(self, **varying: int) -> None:
+        """Launch it with those of the numbers that it takes."""
+        taken = {name: value for name, value in varying.items() if name in self.kernel.arg_names}
+        self.kernel[self.grid](**self.arguments, **taken, **self.options)
 
 
 @functools.cache
@@ -100,25 +133,25 @@ class FusedProgram(DeviceProgram):
         prior: on a CUDA device, in float32, bfloat16 or float16.
         batch_size: songs, N.
         settings: how a code is drawn.
-        splits: into how many parts attention splits the slots that it reads; 0 for none, None for what suits.
-        overlap: let a kernel begin while the one before it ends (Hopper and later); None for what suits.
+        tuning: choices, by default [`tuning_for`] the rows.
 
     Raises:
         ValueError: the prior is not one that the kernels can step.
     """
+
+    engine = "fused"
 
     def __init__(
         self,
         prior: EnginePrior,
         batch_size: int,
         settings: SamplingSettings,
-        splits: int | None = None,
-        overlap: bool | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         reason = unsupported(prior)
         if reason is not None:
             raise ValueError(f"`engine` must not be 'fused' for this prior: {reason}")
-        self._splits, self._overlap = splits, overlap
+        self.tuning = tuning_for(batch_size) if tuning is None else tuning
         super().__init__(prior, batch_size, settings)
 
     def _rows(self, device: torch.device) -> int:
@@ -127,7 +160,7 @@ class FusedProgram(DeviceProgram):
     def _setup(self, prior: EnginePrior) -> None:
         config, songs = prior.config, self.batch_size
         like = self.positions
-        self._pdl = _can_overlap(like.device) if self._overlap is None else self._overlap
+        self._pdl = self.tuning.overlap and _can_overlap(like.device)
         heads, dim = config.num_attention_heads, config.attention_size // config.num_attention_heads
         self.heads, self.head_dim = heads, dim
         self.at = torch.zeros(2, dtype=torch.int64, device=like.device)
@@ -138,8 +171,7 @@ class FusedProgram(DeviceProgram):
         self.normed = like.new_zeros(songs, config.hidden_size)
         self.query = like.new_zeros(songs, heads * dim)
         self.inner = like.new_zeros(songs, config.mlp_size)
-        splits = (_SPLITS if songs <= FEW_ROWS else 0) if self._splits is None else self._splits
-        self.splits = splits
+        splits = self.tuning.splits
         dtype = torch.float32 if splits else like.dtype
         self.attended = torch.zeros(max(1, splits), songs, heads * dim, dtype=dtype, device=like.device)
         self.stats = torch.zeros(max(1, splits), songs, heads, 2, device=like.device)
@@ -166,6 +198,7 @@ class FusedProgram(DeviceProgram):
     def _block(self, block: PriorBlock, index: int, last: bool) -> list[Launch]:
         cache, tables = self.cache.layers[index], self._tables[index]
         attention, mlp = block.attention, block.mlp
+        splits = self.tuning.splits
         again = last and self.conditioned and self.add_after
         return [
             *self._linear(
@@ -173,7 +206,12 @@ class FusedProgram(DeviceProgram):
             ),
             self._attention(cache, tables),
             *self._linear(
-                self.attended, attention.projection, self.residual, "residual", base=self.hidden, splits=self.splits
+                self.attended,
+                attention.projection,
+                self.residual,
+                "residual",
+                base=self.hidden,
+                splits=splits,
             ),
             *self._linear(self.residual, mlp.expand, self.inner, "gate", norm=block.mlp_norm),
             *self._linear(
@@ -231,31 +269,37 @@ class FusedProgram(DeviceProgram):
             "ADDED": added,
             "PDL": self._pdl,
         }
-        normalising = {
-            "norm_ptr": spare if norm is None else norm.weight.detach(),
-            "norm_bias_ptr": spare if norm is None else norm.bias.detach(),
-            "EPS": LAYER_NORM_EPS,
-        }
-        if rows <= FEW_ROWS and width <= WIDEST_OF_FEW:
-            return [_linear_of_few({**arguments, **normalising, "NORM": norm is not None}, rows)]
-        if norm is None:
-            return [_linear_of_many(arguments, rows)]
-        before = {
-            **normalising,
+        few, launches = self.tuning.few and width <= WIDEST_OF_FEW, []
+        if norm is not None and (self.tuning.norm_apart or not few):
+            arguments["hidden_ptr"] = self.normed
+            launches.append(self._normalise(hidden, norm))
+            norm = None
+        if few:
+            arguments["norm_ptr"] = spare if norm is None else norm.weight.detach()
+            arguments["norm_bias_ptr"] = spare if norm is None else norm.bias.detach()
+            launches.append(_linear_of_few({**arguments, "NORM": norm is not None}, rows, self.tuning))
+        else:
+            launches.append(_linear_of_many(arguments, rows, self.tuning))
+        return launches
+
+    def _normalise(self, hidden: Tensor, norm: nn.LayerNorm) -> Launch:
+        width = hidden.shape[1]
+        arguments = {
             "hidden_ptr": hidden,
+            "norm_ptr": norm.weight.detach(),
+            "norm_bias_ptr": norm.bias.detach(),
             "out_ptr": self.normed,
             "WIDTH": width,
+            "EPS": LAYER_NORM_EPS,
             "BLOCK_IN": _block(width),
             "PDL": self._pdl,
         }
-        launch = Launch(kernels().normalise, (rows,), before)
-        return [launch, _linear_of_many({**arguments, "hidden_ptr": self.normed}, rows)]
+        return Launch(kernels().normalise, (self.batch_size,), arguments)
 
     def _attention(self, cache: LayerCache, tables: SlotTables) -> Launch:
-        block_dim = _block(self.head_dim)
-        reach = -(-cache.pattern.max_visible // max(1, self.splits))
-        entries = 16384 if self.splits or self.batch_size * self.heads > _PROGRAMS // 2 else 32768
-        block_slots = max(16, min(_block(reach), entries // block_dim))
+        block_dim, splits = _block(self.head_dim), self.tuning.splits
+        reach = -(-cache.pattern.max_visible // max(1, splits))
+        block_slots = max(16, min(_block(reach), self.tuning.entries // block_dim))
         arguments = {
             "query_ptr": self.query,
             "cache_ptr": cache.storage,
@@ -269,12 +313,12 @@ class FusedProgram(DeviceProgram):
             "HEADS": self.heads,
             "HEAD_DIM": self.head_dim,
             "slots": cache.pattern.capacity,
-            "SPLITS": self.splits,
+            "SPLITS": splits,
             "BLOCK_DIM": block_dim,
             "BLOCK_SLOTS": block_slots,
             "PDL": self._pdl,
         }
-        grid = (self.batch_size, self.heads, max(1, self.splits))
+        grid = (self.batch_size, self.heads, max(1, splits))
         warps = max(4, min(16, block_slots * block_dim // 2048))
         return Launch(kernels().attention, grid, arguments, num_warps=warps)
 
@@ -316,19 +360,25 @@ class FusedProgram(DeviceProgram):
         return Launch(kernels().draw, (self.batch_size,), arguments, num_warps=8)
 
 
-def _linear_of_few(arguments: dict[str, Any], rows: int) -> Launch:
+def _linear_of_few(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launch:
     width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
     block_in = _block(width)
-    # 64 numbers of the weight a thread: all that a program reads is under way at once.
-    block_out = max(2, min(8192 // block_in, _power_below(outputs / _PROGRAMS)))
-    arguments = {**arguments, "ROWS": rows, "BLOCK_OUT": block_out, "BLOCK_IN": block_in}
-    warps = 8 if block_in * block_out > 8192 else 4
+    # All that a program reads is under way at once.
+    block_out = max(2, min(tuning.numbers // block_in, _power_below(outputs / tuning.programs)))
+    arguments = {
+        **arguments,
+        "EPS": LAYER_NORM_EPS,
+        "ROWS": rows,
+        "BLOCK_OUT": block_out,
+        "BLOCK_IN": block_in,
+    }
+    warps = 8 if block_in * block_out > 16384 else tuning.warps
     return Launch(kernels().linear_of_few, (-(-outputs // block_out),), arguments, num_warps=warps)
 
 
-def _linear_of_many(arguments: dict[str, Any], rows: int) -> Launch:
+def _linear_of_many(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launch:
     width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
-    most, block_out, block_in, stages = next(sizes for limit, *sizes in BLOCKS if rows <= limit)
+    most, block_out, block_in, stages, warps = tuning.block
     block_rows = min(most, _block(rows))
     if arguments["weight_ptr"].dtype == torch.float32:
         block_in //= 4
@@ -341,10 +391,10 @@ def _linear_of_many(arguments: dict[str, Any], rows: int) -> Launch:
         "BLOCK_ROWS": block_rows,
         "BLOCK_OUT": block_out,
         "BLOCK_IN": block_in,
-        "BLOCK_LINES": _block(width * arguments["weight_ptr"].element_size() // 128),
+        "BLOCK_LINES": _block(-(-width * arguments["weight_ptr"].element_size() // 128)),
     }
     grid = (-(-rows // block_rows), -(-outputs // block_out))
-    return Launch(kernels().linear_of_many, grid, arguments, num_warps=4, num_stages=stages)
+    return Launch(kernels().linear_of_many, grid, arguments, num_warps=warps, num_stages=stages)
 
 
 def _block(count: int) -> int:
@@ -358,4 +408,6 @@ def _power_below(count: float) -> int:
 
 
 def _can_overlap(device: torch.device) -> bool:
+    if device.type == "meta":  # kernels are compiled ahead of time, for Hopper where there is no GPU
+        return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (9, 0)
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

@@ -36,5 +36,8 @@ class EnginePrior(Protocol):
     def prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
         """Logits (N, K) after a prompt of codes (N, P), P >= 0, which fills the cache."""
 
+    def step(self, code: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
+        """Logits (N, K) at `position`, from the code (N,) before it."""
+
     def drawn_rows(self, table: Tensor) -> Tensor:
         """A matrix (vocabulary, W) with its rows as they are drawn while sampling."""

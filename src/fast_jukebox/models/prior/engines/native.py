@@ -52,6 +52,8 @@ class NativeProgram:
         ValueError: the prior is not one that it can step.
     """
 
+    engine = "native"
+
     def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings, threads: int = 1) -> None:
         reason = unsupported(prior)
         if reason is not None:

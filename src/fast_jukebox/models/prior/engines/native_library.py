@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 from fast_jukebox.models.prior.patterns import SlotTables
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.files import cache_folder, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -176,10 +176,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 def _cache_folder() -> Path | None:
     """The user's own folder for what was built; None where there is none that can be used, which is told once."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(root):  # as the XDG Base Directory Specification asks
-        root = os.path.expanduser("~/.cache")
-    folder = Path(root) / "fast_jukebox"
+    folder = cache_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         reason = unsafe(folder.resolve())

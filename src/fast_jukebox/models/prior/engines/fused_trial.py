@@ -1,0 +1,245 @@
+"""Whether `engine="auto"` takes the fused steps on a GPU: tried once for each size there, and remembered.
+
+A trial steps a few layers of the prior's own weights, one of each attention pattern: the logits of the fused step must
+be those of the plain one to rounding, and a row of steps must take no longer than the recorded one. The verdict is kept
+in the user's cache folder by device, versions, dtype and shapes, so a machine goes on making the same song of a seed.
+What a trial raises is a verdict too, with one warning: whatever is wrong with the kernels, sampling goes on without.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fast_jukebox.models.prior.conditioning import PriorConditioning
+from fast_jukebox.models.prior.engines.cuda_graph import DeviceProgram, StaticProgram
+from fast_jukebox.models.prior.engines.fused import FusedProgram, unsupported
+from fast_jukebox.models.prior.engines.interface import EnginePrior
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.memory import is_out_of_memory
+from fast_jukebox.utils.files import cache_folder, read_file, write_file
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest difference of the logits from those of the plain step, as a share of them, by Euclidean norms."""
+
+SLACK = 1.02
+"""How much longer than the recorded steps the fused ones may take, for what timings vary."""
+
+_STEPS = 3
+_TIMINGS = 4
+_MOST_BYTES = 4096  # of a file with a verdict
+
+_verdicts: dict[str, bool] = {}
+_trying = threading.RLock()
+
+
+def trusted_program(prior: EnginePrior, batch_size: int, settings: SamplingSettings) -> DeviceProgram | None:
+    """A program of fused steps where they suit the prior on its device; None where recorded steps do.
+
+    Raises:
+        RuntimeError: there is not enough memory for it.
+    """
+    if unsupported(prior) is not None:
+        return None
+    with _trying:
+        name = trial_name(prior, batch_size)
+        if not _verdict(name, lambda: try_fused(prior, batch_size)):
+            return None
+        try:
+            return FusedProgram(prior, batch_size, settings)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            _remember(name, _failure(error))
+            return None
+
+
+def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, Any]:
+    """A trial: `engine`, "fused" or "graph", and what was measured.
+
+    Raises:
+        RuntimeError: a kernel could not be built or run, or there is not enough memory.
+    """
+    stack, settings = _few_layers(prior), SamplingSettings()
+    with torch.no_grad(), torch.random.fork_rng(devices=_devices(prior)):
+        torch.manual_seed(0)
+        fused = FusedProgram(stack, batch_size, settings)
+        difference = _difference(stack, fused)
+        measured = {"difference": difference, "tolerance": TOLERANCE[prior.position_embedding.dtype]}
+        if not difference <= measured["tolerance"]:  # NaN is no agreement either
+            return {"engine": "graph", "reason": "their logits are not those of the plain step", **measured}
+        milliseconds = {"fused_ms": _milliseconds(fused)}
+        del fused
+        milliseconds["graph_ms"] = _milliseconds(StaticProgram(stack, batch_size, settings))
+    quick = milliseconds["fused_ms"] <= SLACK * milliseconds["graph_ms"]
+    return {"engine": "fused" if quick else "graph", **measured, **milliseconds}
+
+
+def trial_name(prior: EnginePrior, batch_size: int) -> str:
+    """A name for all that a verdict holds for: the device, versions, kernels, dtype and shapes."""
+    weight, config = prior.position_embedding, prior.config
+    facts = [
+        *_machine(str(weight.device)),
+        str(weight.dtype),
+        batch_size,
+        *(tuple(parameter.shape) for parameter in prior.blocks.parameters()),
+        *(repr(block.attention.pattern) for block in prior.blocks),
+        config.num_attention_heads,
+        config.vocab_size,
+        config.has_upper_level or config.use_timing,
+    ]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
+
+
+def _verdict(name: str, trial: Callable[[], dict[str, Any]]) -> bool:
+    if name not in _verdicts:
+        known = _read(name)
+        if known is None:
+            try:
+                known = trial()
+            except Exception as error:
+                if is_out_of_memory(error):
+                    return False  # of this moment; tried again when there is more
+                known = _failure(error)
+            _remember(name, known)
+        _verdicts[name] = known["engine"] == "fused"
+    return _verdicts[name]
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"engine": "graph", "reason": f"{type(error).__name__}: {error}"[:500]}
+
+
+def _remember(name: str, verdict: dict[str, Any]) -> None:
+    """Keep a verdict, and say so where it is that the kernels do not work."""
+    _verdicts[name] = verdict["engine"] == "fused"
+    if "reason" in verdict:
+        logger.warning("sampling goes on with recorded steps, without the fused ones: %s", verdict["reason"])
+    else:
+        logger.info("fused steps were tried for this size: %s", verdict)
+    try:
+        path = _path(name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_file(path, json.dumps(verdict))
+    except OSError as error:
+        logger.info("the verdict on fused steps is not kept for the next process: %s", error)
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    try:
+        verdict = json.loads(read_file(_path(name), _MOST_BYTES))
+    except (OSError, ValueError):
+        return None
+    return verdict if isinstance(verdict, dict) and verdict.get("engine") in ("fused", "graph") else None
+
+
+def _path(name: str) -> Path:
+    return cache_folder() / f"fused-{name}.json"
+
+
+@functools.cache
+def _machine(device: str) -> tuple[str, ...]:
+    """Names and versions of what runs the kernels, and a digest of their source."""
+    import triton
+
+    folder = Path(__file__).parent
+    sources = b"".join((folder / name).read_bytes() for name in ("fused.py", "fused_kernels.py"))
+    versions = (torch.__version__, str(torch.version.cuda), triton.__version__, hashlib.sha256(sources).hexdigest())
+    if torch.device(device).type != "cuda":
+        return (device, *versions)
+    found = torch.cuda.get_device_properties(device)
+    return (found.name, f"{found.major}.{found.minor}", *versions)
+
+
+def _few_layers(prior: EnginePrior) -> EnginePrior:
+    """The prior with its first layer of each pattern alone; their weights are the prior's own."""
+    blocks: dict[Any, nn.Module] = {}
+    for block in prior.blocks:
+        blocks.setdefault(block.attention.pattern, block)
+    few = copy.copy(prior)
+    few._modules = {**prior._modules, "blocks": nn.ModuleList(blocks.values())}
+    few.config = copy.deepcopy(prior.config)
+    few.config.num_hidden_layers = len(blocks)
+    return few
+
+
+def _conditioning(prior: EnginePrior, batch_size: int, length: int) -> PriorConditioning:
+    """Random numbers in place of what conditions a window."""
+    config, like = prior.config, prior.position_embedding
+
+    def numbers(count: int) -> Tensor:
+        return torch.randn(batch_size, count, config.hidden_size, device=like.device).to(like.dtype) * 0.1
+
+    lyrics = states = None
+    if config.lyric_prefix_length:
+        lyrics = torch.randint(0, config.lyric_vocab_size, (batch_size, config.lyric_length), device=like.device)
+    if config.has_lyric_encoder:
+        states = numbers(config.lyric_length)
+    conditioned = config.has_upper_level or config.use_timing
+    positions = numbers(config.lyric_prefix_length + length) if conditioned else None
+    return PriorConditioning(numbers(1), positions, length, lyrics, states)
+
+
+def _difference(prior: EnginePrior, program: DeviceProgram) -> float:
+    """The largest difference of the logits of a few steps after a prompt of more than a row, as a share of them."""
+    config, songs, device = prior.config, program.batch_size, prior.position_embedding.device
+    length = min(config.n_ctx, 2 * config.row_length + _STEPS)
+    prompt = max(length - _STEPS - 1, 0)
+    codes = torch.randint(0, config.codebook_size, (songs, length), device=device)
+    conditioning, cache = _conditioning(prior, songs, length), prior.new_cache(songs)
+    for own in (cache, program.cache):
+        prior.prefill(codes[:, :prompt], conditioning, own)
+    program.load(conditioning)
+    largest = 0.0
+    for position in range(prompt + 1, length):
+        wanted = prior.step(codes[:, position - 1], position, conditioning, cache).float()
+        program.run(codes[:, position - 1], position, torch.rand(songs, 1, device=device))
+        share = float((program.logits.float() - wanted).norm() / wanted.norm())
+        largest = share if not share <= largest else largest
+    program.unload()
+    return largest
+
+
+def _milliseconds(program: DeviceProgram) -> float:
+    """Milliseconds of a step, the best of a few rows of them."""
+    device = program.positions.device
+    count = min(program.grain, program.n_ctx - 1)
+    like = program.positions
+    positions = None
+    if program.conditioned:
+        shape = (program.batch_size, program.prefix + count + 1, like.shape[1])
+        positions = torch.zeros(shape, dtype=like.dtype, device=device)
+    program.load(PriorConditioning(like[:1], positions, count + 1))
+    code = torch.zeros(program.batch_size, dtype=torch.int64, device=device)
+    uniform = torch.rand(program.batch_size, count, device=device)
+    best = float("inf")
+    for _ in range(_TIMINGS):
+        started = _now(device)
+        program.run(code, 1, uniform)
+        best = min(best, _now(device) - started)
+    program.unload()
+    return 1e3 * best / count
+
+
+def _devices(prior: EnginePrior) -> list[torch.device]:
+    device = prior.position_embedding.device
+    return [device] if device.type == "cuda" else []
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
