@@ -140,3 +140,12 @@ def test_settings_come_from_the_model(tiny_model):
 def test_bad_input(tiny_model, arguments, field):
     with pytest.raises(ValueError, match=field):
         tiny_model.estimate(**arguments)
+
+
+def test_no_more_songs_are_asked_for_than_one_call_makes(tiny_model):
+    with pytest.raises(ValueError, match="`num_samples` must be an integer from 1 to 65536, got 1000000000"):
+        tiny_model.estimate(duration=1.0, num_samples=10**9)
+    with pytest.raises(ValueError, match="`num_samples` must be an integer from 1 to 65536, got 1000000000"):
+        tiny_model.generate(duration=1.0, num_samples=10**9)
+    with pytest.raises(ValueError, match="`batch_size` must be an integer from 1 to 65536, got 1000000000"):
+        tiny_model.priors[2].generate(batch_size=10**9)

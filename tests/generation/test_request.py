@@ -89,6 +89,7 @@ def test_arguments_are_what_differs_and_make_the_same_request(names):
         ({"duration": 0}, "duration"),
         ({"duration": "20"}, "duration"),
         ({"num_samples": 0}, "num_samples"),
+        ({"num_samples": 10**9}, "num_samples"),
         ({"num_samples": True}, "num_samples"),
         ({"max_batch_size": 0}, "max_batch_size"),
         ({"seed": 2**63}, "seed"),

@@ -16,7 +16,7 @@ from fast_jukebox.generation.calibration import measure_decoding, measure_pace
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
 from fast_jukebox.generation.plan import level_layout, level_settings, song_lengths
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sampling.checks import check_count, check_device, check_levels, device_of, level_name
+from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_device, check_levels, device_of, level_name
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.memory import MEMORY_SHARE, even_parts, free_memory, process_memory, row_bytes
@@ -153,7 +153,7 @@ def estimate_generation(
     config = FastJukeboxGenerationConfig.from_dict({**base, **named})
     duration = config.duration if duration is None else duration
     check_duration("duration", duration)
-    check_count("num_samples", num_samples)
+    check_count("num_samples", num_samples, 1, MOST_SONGS)
     check_engine(engine)
     if max_batch_size is not None:
         check_count("max_batch_size", max_batch_size)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from fast_jukebox.generation.configuration import SETTINGS, check_duration, check_settings
-from fast_jukebox.sampling.checks import check_count
+from fast_jukebox.sampling.checks import MOST_SONGS, check_count
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.filtering import check_seed
 from fast_jukebox.sampling.progress import ProgressCallback
@@ -112,7 +112,7 @@ class SongRequest:
     generation_config: GenerationConfig | None = None
 
     def __post_init__(self) -> None:
-        check_count("num_samples", self.num_samples)
+        check_count("num_samples", self.num_samples, 1, MOST_SONGS)
         if self.max_batch_size is not None:
             check_count("max_batch_size", self.max_batch_size)
         if self.duration is not None:

@@ -29,6 +29,10 @@ def level_name(level: int, num_levels: int, numbered: bool = False) -> str:
     return f"{name} level ({level})" if numbered and not name.startswith("level") else name
 
 
+MOST_SONGS = 2**16
+"""Songs that one call makes at most: more is a mistake, which would fill the memory or take for ever."""
+
+
 def check_count(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """`value` itself.
 

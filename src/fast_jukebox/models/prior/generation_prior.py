@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
 from fast_jukebox.sampling.checks import (
+    MOST_SONGS,
     check_codes,
     check_count,
     check_metadata,
@@ -70,7 +71,7 @@ class PriorGenerationMixin(GenerationConfigLoading):
         """
         config: Any = self.config  # type: ignore[attr-defined]
         settings = SamplingSettings(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
-        check_count("batch_size", batch_size)
+        check_count("batch_size", batch_size, 1, MOST_SONGS)
         check_engine(engine)
         length = _window_length(config, length, upper_codes)
         if prompt is not None and check_codes("prompt", prompt, config.codebook_size).shape[1] > length:
