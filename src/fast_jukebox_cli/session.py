@@ -12,8 +12,8 @@ from fast_jukebox.generation import SongRequest
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.progress import ProgressBars
-from fast_jukebox.sessions.run import Job
 from fast_jukebox.sessions.session import Session
+from fast_jukebox.sessions.state import Job
 from fast_jukebox.sessions.store import SessionStore
 from fast_jukebox.sessions.takes import Take
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
@@ -70,12 +70,12 @@ class Machine:
             KeyboardInterrupt: Ctrl-C; its text says how to go on.
         """
         jobs = list(session.jobs)
-        wanted = {number for job in jobs if not _is_part(job) for number in job.takes}
+        wanted = {number for job in jobs if not job.is_part for number in job.takes}
         try:
             with ProgressBars(False if self.quiet else None) as bars:
                 session.run(progress=bars, engine=self.engine)
             wanted |= {number for number, take in session.takes.items() if missing and not _is_heard(session, take)}
-            parts = [(session.takes[number], job) for job in jobs if _is_part(job) for number in job.takes]
+            parts = [(session.takes[number], job) for job in jobs if job.is_part for number in job.takes]
             return [*sounds(session, sorted(wanted)), *[_part_sound(session, *part) for part in parts]]
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
@@ -186,10 +186,6 @@ def _is_heard(session: Session, take: Take) -> bool:
     """Whether there is a file of how a take sounds; of a beginning of another take nobody waits for one."""
     sound = _sound_of(session, take)
     return take.origin == "cut" or sound is None or sound[0].exists()
-
-
-def _is_part(job: Job) -> bool:
-    return job.start > 0 or job.end is not None
 
 
 def _part_sound(session: Session, take: Take, job: Job) -> Path:

@@ -235,7 +235,8 @@ def upsample(
     end: End = None,
     stop_level: Annotated[int, typer.Option(help="The lowest level to make: 0 is full quality.")] = 0,
     session: Annotated[
-        Path | None, typer.Option(help="With a FILE: the folder of the new session, by default FILE's name.")
+        Path | None,
+        typer.Option(help="With a FILE: the folder of the new session, by default FILE's name with -session."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="With a FILE: see `session new`.")] = None,
     artist: Annotated[str | None, typer.Option(help="With a FILE: in whose manner to play.")] = None,
@@ -271,7 +272,9 @@ def upsample(
 
     machine = run.Machine(model, device, engine, offload, quiet)
     if is_file:
-        folder = source.with_name(source.name.split(".")[0] + "-session") if session is None else session
+        folder = (
+            source.with_name(f"{Path(source.name.removesuffix('.tar')).stem}-session") if session is None else session
+        )
         words = song_words(artist, genre, None, None, None, None, unknown)
         _show(folder, run.rescue(folder, machine, source.expanduser(), stop_level, seed=seed, metadata=words))
     else:

@@ -28,8 +28,8 @@ def test_the_file_of_a_top_level_tells_the_song_alone(session):
 
 def test_codes_that_are_none_are_refused(session):
     codes, take = session._codes, session.kept
-    pieces = codes.pieces(take, 0)
-    codes.write_pieces(take, 0, {number: piece + 10 for number, piece in pieces.items()})
+    pieces = codes.window_codes(take, 0)
+    codes.write_window_codes(take, 0, {number: piece + 10 for number, piece in pieces.items()})
     with pytest.raises(SessionError, match="from 0 to 10"):
         session.codes()
 

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 import torch
@@ -227,7 +228,7 @@ class TestComposing:
         session = Session.open(session.folder)  # no model is asked
         first = session.branch(1, 0.4, metadata={"artist": "A", "genre": "G"})[0]
         assert first.metadata == {"words": {"artist": "A", "genre": "G"}}
-        assert [stretch.start for stretch in first.stretches] == [0, 15]
+        assert [segment.start for segment in first.segments] == [0, 15]
 
     def test_the_tree_is_drawn(self, session):
         session.branch(2, 0.4)
@@ -406,6 +407,42 @@ KILLED = """
     assert not [name for name in os.listdir(root + "/song/codes") if name.startswith(".")]
     print(json.dumps(dict(kills=kills)))
 """
+
+
+class TestThreads:
+    def test_threads_that_share_a_session_lose_no_take(self, stub_model, tmp_path):
+        session = stub_model.new_session(tmp_path / "song", duration=0.5, seed=7, stop_level=2)
+        session.run()
+        made, errors = [], []
+
+        def work():
+            try:
+                for _ in range(4):
+                    made.extend(take.number for take in session.branch(1, 0.1, take=1))
+                    session.tree()
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert sorted(made) == list(range(2, 18)) == list(Session.open(tmp_path / "song").takes)[1:]
+        assert len({take.seed for take in session.takes.values()}) == 17
+
+    def test_what_fails_to_be_saved_is_not_there(self, stub_model, tmp_path, monkeypatch):
+        session = stub_model.new_session(tmp_path / "song", duration=0.5, seed=7, stop_level=2)
+        session.run()
+
+        def full(body):
+            raise SessionError("the disk is full")
+
+        monkeypatch.setattr(session._store, "write_manifest", full)
+        with pytest.raises(SessionError, match="full"):
+            session.branch(2, 0.1)
+        assert list(session.takes) == [1] and session.jobs == []
 
 
 class TestFuzz:

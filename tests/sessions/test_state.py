@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from fast_jukebox.sessions.run import samplers_of
+from fast_jukebox.sessions.sampling import samplers_of
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionError
 
@@ -42,7 +42,7 @@ def test_a_manifest_that_says_something_else(session, name, value):
 
 
 def test_takes_that_are_not_as_they_were_written(session):
-    for name, value in (("seed", -3), ("known", [0]), ("origin", "heaven"), ("stretches", []), ("samples", "many")):
+    for name, value in (("seed", -3), ("known", [0]), ("origin", "heaven"), ("segments", []), ("samples", "many")):
         body = json.loads(json.dumps(session._store.read_manifest()))
         body["takes"][0][name] = value
         session._store.write_manifest(body)

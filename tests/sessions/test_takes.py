@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.windows import Layout
 from fast_jukebox.sessions.takes import (
-    Stretch,
+    Segment,
     Take,
     checked_settings,
     derived_seed,
@@ -20,7 +20,7 @@ from fast_jukebox.sessions.takes import (
     part_of,
     read_span,
     seconds_to_codes,
-    told_anew,
+    updated_metadata,
     window_key,
     window_numbers,
 )
@@ -102,7 +102,7 @@ def a_take(number, parent=None, **changes):
         "seed": 5,
         "song": 0,
         "settings": {"top_k": [1, 2]},
-        "stretches": (Stretch(0, None), Stretch(4, {"words": {"artist": "A"}})),
+        "segments": (Segment(0, None), Segment(4, {"words": {"artist": "A"}})),
         "given": None,
         "known": (0, 0),
         "layouts": (Layout(0, 20, 8, 6, parallel=True), Layout(1, 10, 8, 1, stretch=1)),
@@ -128,8 +128,8 @@ def test_a_take_survives_json():
         ({"layouts": (Layout(0, 20, 8, 6, stretch=0), Layout(1, 10, 8, 1))}, "stretch"),
         ({"layouts": (Layout(0, None, 8, 6), Layout(1, 10, 8, 1))}, "length"),
         ({"layouts": (Layout(0, 20, 8, 6), Layout(1, 10, 8, 1, given=3))}, "given"),
-        ({"stretches": (Stretch(0, None), Stretch(-1, None))}, "start"),
-        ({"stretches": (Stretch(0, {"labels": [True]}),)}, "labels"),
+        ({"segments": (Segment(0, None), Segment(-1, None))}, "start"),
+        ({"segments": (Segment(0, {"labels": [True]}),)}, "labels"),
         ({"number": 1, "parent": 1}, "parent"),
         ({"samples": 0}, "samples"),
         ({"settings": {"top_k": -1}}, "top_k"),
@@ -165,9 +165,9 @@ def test_what_a_song_is_told_survives_json():
 
 
 def test_words_that_are_not_said_again():
-    assert told_anew({"words": {"a": 1, "b": 2}}, {"words": {"b": 3}}) == {"words": {"a": 1, "b": 3}}
-    assert told_anew({"labels": [1]}, {"words": {"b": 3}}) == {"words": {"b": 3}}
-    assert told_anew(None, {"labels": [2]}) == {"labels": [2]}
+    assert updated_metadata({"words": {"a": 1, "b": 2}}, {"words": {"b": 3}}) == {"words": {"a": 1, "b": 3}}
+    assert updated_metadata({"labels": [1]}, {"words": {"b": 3}}) == {"words": {"b": 3}}
+    assert updated_metadata(None, {"labels": [2]}) == {"labels": [2]}
 
 
 def test_settings_are_checked():

@@ -1,5 +1,5 @@
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sessions.takes import Stretch, Take
+from fast_jukebox.sessions.takes import Segment, Take
 from fast_jukebox.sessions.tree import tree_lines
 
 
@@ -13,7 +13,7 @@ def a_take(number, parent=None, told=None):
         seed=5,
         song=0,
         settings={},
-        stretches=(Stretch(0, told),),
+        segments=(Segment(0, told),),
         given=None,
         known=(0, 0),
         layouts=(Layout(0, 20, 8, 6, parallel=True), Layout(1, 10, 8, 1)),

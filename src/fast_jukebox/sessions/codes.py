@@ -14,7 +14,7 @@ from torch import Tensor
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.fingerprint import ModelFacts
 from fast_jukebox.sessions.store import SessionError, SessionStore, codes_dtype, write_whole
-from fast_jukebox.sessions.takes import Pieces, Take, made_from_start, read_span
+from fast_jukebox.sessions.takes import Take, WindowCodes, made_from_start, read_span
 from fast_jukebox.utils.files import clear_temporary
 
 
@@ -66,7 +66,7 @@ class TakeCodes:
             raise self._another(take.given, take)
         return [None if each is None else self._checked(each, facts, take.given, take) for each in own]
 
-    def pieces(self, take: Take, level: int) -> Pieces:
+    def window_codes(self, take: Take, level: int) -> WindowCodes:
         """What is sampled of a level: of each window that is done, by its number, the new codes.
 
         Raises:
@@ -92,14 +92,14 @@ class TakeCodes:
             raise self._another(name, take)
         return dict(zip(numbers, self._checked(codes, facts, name, take).split(counts), strict=True))
 
-    def write_pieces(self, take: Take, level: int, pieces: Pieces) -> None:
+    def write_window_codes(self, take: Take, level: int, sampled: WindowCodes) -> None:
         """Replace what is sampled of a level.
 
         Raises:
             SessionError: it cannot be written; what was saved before stands.
         """
-        numbers = sorted(pieces)
-        parts = [pieces[number] for number in numbers]
+        numbers = sorted(sampled)
+        parts = [sampled[number] for number in numbers]
         given = self.given(take)[level]
         if not take.layouts[level].parallel and given is not None:
             parts = [given, *parts]
@@ -109,7 +109,7 @@ class TakeCodes:
 
     def span(self, take: Take, level: int, first: int, last: int) -> Tensor | None:
         """Codes int64 (last - first,) of a level, or `None` where not all of them are made."""
-        return read_span(take.layouts[level], self.given(take)[level], self.pieces(take, level), first, last)
+        return read_span(take.layouts[level], self.given(take)[level], self.window_codes(take, level), first, last)
 
     def shares(self, take: Take) -> list[float]:
         """How much of each level is made, in [0, 1], bottom first."""
@@ -117,8 +117,8 @@ class TakeCodes:
         for level, layout in enumerate(take.layouts):
             windows = list(layout.windows())
             wanted = layout.given + sum(window.new_length for window in windows)
-            pieces = self.pieces(take, level)
-            done = sum(window.new_length for number, window in enumerate(windows) if number in pieces)
+            sampled = self.window_codes(take, level)
+            done = sum(window.new_length for number, window in enumerate(windows) if number in sampled)
             shares.append((layout.given + done) / wanted)
         return shares
 
@@ -139,18 +139,23 @@ class TakeCodes:
         made = kept
         for level in reversed(range(top)):
             ratio = take.length(level) // take.length(top)
-            made = min(made, made_from_start(take.layouts[level], self.pieces(take, level)) // ratio)
+            made = min(made, made_from_start(take.layouts[level], self.window_codes(take, level)) // ratio)
             own[level] = self.span(take, level, 0, made * ratio) if made else None
         return own
 
-    def export(self, path: Path, take: Take, codes: Sequence[Tensor | None]) -> Path:
+    def complete(self, take: Take) -> list[Tensor | None]:
+        """Codes (1, length) of each level, bottom first; `None` for levels that are not complete."""
+        found = [self.span(take, level, 0, take.length(level)) for level in range(len(take.layouts))]
+        return [None if own is None else own.unsqueeze(0) for own in found]
+
+    def export(self, path: Path, take: Take) -> Path:
         """Write codes (1, length) of each level that is made to a `.safetensors` file that any program reads.
 
         Raises:
             ValueError: nothing is made.
             SessionError: the file cannot be written.
         """
-        tensors = {f"level_{level}": own for level, own in enumerate(codes) if own is not None}
+        tensors = {f"level_{level}": own for level, own in enumerate(self.complete(take)) if own is not None}
         if not tensors:
             raise ValueError(f"take {take.number} has no level that is made whole; `run` makes it")
         clear_temporary(path.parent)

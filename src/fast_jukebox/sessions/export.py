@@ -1,44 +1,54 @@
-"""The sound of a stretch of a take, and a file of it."""
+"""Sound of takes, and files of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
+from fast_jukebox.sampling.checks import check_count, level_name
 from fast_jukebox.sampling.engine import sampling_mode
+from fast_jukebox.sessions.codes import TakeCodes
 from fast_jukebox.sessions.store import SessionError
+from fast_jukebox.sessions.takes import Take
 from fast_jukebox.utils.files import clear_temporary, replacing
 
 
-def decode_stretch(
-    vqvae: Any, read: Callable[[int, int], Tensor | None], level: int, first: int, last: int, length: int
-) -> Iterator[Tensor] | None:
-    """Sound of a song from one audio sample to another, piece by piece; from the beginning on the same samples as the
-    whole song's.
+def take_sound(vqvae: Any, codes: TakeCodes, take: Take, level: int | None, first: int, last: int) -> Iterator[Tensor]:
+    """Sound of a take from one audio sample to another, chunk by chunk; from the beginning on the same samples as the
+    complete song's.
 
     Args:
         vqvae: has `config`, `decode` and `levels`.
-        read: codes int64 (last - first,) from one position to another, or `None` where they are not made.
-        level: that is decoded.
+        codes: of the takes of the session.
+        take: which one.
+        level: that is decoded; by default the lowest that is made there.
         first: the first sample.
         last: the one after the last.
-        length: codes of the whole song.
 
     Returns:
-        float32 (samples,) after (samples,), or `None` where codes are not made.
+        float32 (samples,) after (samples,).
+
+    Raises:
+        ValueError: the level is not made there.
     """
-    hop, reach = vqvae.config.hop_lengths[level], decoder_reach(vqvae, level)
-    begin, end = first // hop, -(-last // hop)
-    low, high = max(begin - reach, 0), min(end + reach, length)
-    codes = read(low, high)
-    return None if codes is None else _pieces(vqvae, codes, level, (begin, end), low, (first, last))
+    count = len(take.layouts)
+    for own in range(count) if level is None else [level]:
+        check_count("level", own, 0, count - 1)
+        hop, reach = vqvae.config.hop_lengths[own], decoder_reach(vqvae, own)
+        begin, end = first // hop, -(-last // hop)
+        low, high = max(begin - reach, 0), min(end + reach, take.length(own))
+        found = codes.span(take, own, low, high)
+        if found is not None:
+            return _chunks(vqvae, found, own, (begin, end), low, (first, last))
+    what = "any level" if level is None else f"the {level_name(level, count)} level"
+    raise ValueError(f"take {take.number} has no sound of {what} there yet; `run` or `upsample` makes it")
 
 
-def _pieces(
+def _chunks(
     vqvae: Any, codes: Tensor, level: int, span: tuple[int, int], low: int, samples: tuple[int, int]
 ) -> Iterator[Tensor]:
     hop, reach = vqvae.config.hop_lengths[level], decoder_reach(vqvae, level)
@@ -51,7 +61,7 @@ def _pieces(
         yield sound[max(samples[0] - start * hop, 0) : samples[1] - start * hop].clone().cpu()
 
 
-def write_stretch(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path:
+def write_sound(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path:
     """Write pieces of sound to a `.wav` or `.flac` file: beside its place, then renamed. What killed processes left of
     such files in the folder is deleted.
 

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from fast_jukebox.generation.configuration import SETTINGS, check_duration
-from fast_jukebox.generation.plan import plan_song, resolve_generation_config
-from fast_jukebox.generation.request import COMPUTING, SongModel, SongRequest
+import torch
+from torch import Tensor
+
+from fast_jukebox.generation.metadata import encode_metadata
+from fast_jukebox.generation.request import Metadata, SongModel, SongRequest
 from fast_jukebox.sampling.checks import check_count
-from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.filtering import check_seed
 from fast_jukebox.sampling.progress import ProgressCallback
+from fast_jukebox.sessions.codes import TakeCodes
+from fast_jukebox.sessions.export import take_sound, write_sound
 from fast_jukebox.sessions.fingerprint import ModelFacts
-from fast_jukebox.sessions.reading import SessionReading
-from fast_jukebox.sessions.run import Job, alike, sample_takes
+from fast_jukebox.sessions.sampling import batches, check_can_be_made, sample_takes
+from fast_jukebox.sessions.state import Job, SessionState, plan_session
 from fast_jukebox.sessions.store import SessionStore
-from fast_jukebox.sessions.takes import (
-    Stretch,
-    Take,
-    checked_settings,
-    derived_seed,
-    metadata_record,
-    seconds_to_codes,
-)
+from fast_jukebox.sessions.takes import Take
+from fast_jukebox.sessions.tree import tree_lines
 
 
-class Session(SessionReading):
+class Session:
     """A song in the making and its variants, in a folder.
 
-    A session holds *takes*. A take begins with codes that are known (none, a recording's, or a past that it shares with
-    the take it comes from) and follows from them, a seed and settings; it never changes. `branch`, `extend` and `cut`
-    make new takes and say what is to be done, `run` does it, and saves after every batch of windows. Whatever ends the
-    process, `run` in a new one goes on, to the codes that one run would have given.
+    A session holds *takes*. A take begins with known codes (none, a recording's, or the past that it shares with the
+    take it comes from) and follows from them, a seed and settings; it never changes. `branch`, `extend` and `cut` make
+    new takes and note what is to be made, `run` makes it, and saves after every batch of windows. Whatever ends the
+    process, `run` in a new one continues, to the codes that one run would have given.
 
     ```python
     session = model.new_session("my-song", duration=20, stop_level=2, seed=1)  # a draft: the top level alone
@@ -48,17 +46,17 @@ class Session(SessionReading):
     ```
 
     A method that needs a model takes the one that the session was made or opened with. One that changes the folder
-    locks it, so that a second process is refused; reading is always possible.
+    locks it: another thread waits, another process is refused. Reading is always possible.
+    Sessions come from [`Session.create`] and [`Session.open`].
 
-    Use [`Session.create`] and [`Session.open`].
-
-    Attributes:
-        folder: where it is kept.
+    Args:
+        store: the session's folder.
         model: what samples and decodes, or `None`.
-        facts: what is known of the model that it was made with.
-        takes: all takes, by number.
-        jobs: what was asked for and is not done.
     """
+
+    def __init__(self, store: SessionStore, model: SongModel | None = None) -> None:
+        self._store, self.model = store, model
+        self._state: SessionState
 
     @classmethod
     def create(
@@ -83,44 +81,15 @@ class Session(SessionReading):
             SessionError: the folder cannot be written.
         """
         request = SongRequest() if request is None else request
-        refused = [name for name in request.arguments() if name in ("start_level", *COMPUTING)]
-        if refused:
-            raise ValueError(f"`{refused[0]}` is no argument of a new session; `run` takes what is about computing")
         session = cls(SessionStore(folder), model)
         session._store.check_new()  # before the work, and again when nobody else can be making one there
-        with sampling_mode(model):
-            plan = plan_song(model, replace(request, stop_level=0))  # every level has windows, whenever it is made
-        check_count("stop_level", request.stop_level, 0, len(plan.layouts) - 1)
-        config = resolve_generation_config(model, request)
-        settings = checked_settings({name: getattr(config, name) for name in SETTINGS})
-        origin = "recording" if request.prompt is not None else "codes" if request.codes else "new"
-        session.facts = ModelFacts.of(model, model_name)
-        session._seed = plan.seeds[0]
-        told = plan.drawn if request.metadata is None else request.metadata
-        records = [metadata_record(told, song) for song in range(plan.num_samples)]
+        plan, settings = plan_session(model, request)
+        facts = ModelFacts.of(model, model_name)
         session._store.make_folder()
         with session._store.locked():
             session._store.check_new()
-            for song, told in enumerate(records):
-                given = [None if each is None else each[song if each.shape[0] > 1 else 0].cpu() for each in plan.given]
-                take = Take(
-                    number=song + 1,
-                    parent=None,
-                    origin=origin,
-                    kept=0 if given[-1] is None else len(given[-1]),
-                    samples=plan.samples,
-                    seed=plan.seeds[song],
-                    song=plan.songs[song],
-                    settings=settings,
-                    stretches=(Stretch(0, told),),
-                    given=session._codes.write_given(given),
-                    known=tuple(0 if each is None else len(each) for each in given),
-                    layouts=tuple(plan.layouts),
-                )
-                session.takes[take.number] = take
-            session._kept = 1 if plan.num_samples == 1 else None
-            session.jobs = [Job(tuple(session.takes), request.stop_level)]
-            session._write()
+            session._state = SessionState.first(facts, plan, request, settings, TakeCodes(session._store, facts))
+            session._store.write_manifest(session._state.record())
         return session
 
     @classmethod
@@ -136,15 +105,47 @@ class Session(SessionReading):
             SessionError: there is none, it is damaged or of another version.
         """
         session = cls(SessionStore(folder), model)
-        session._refresh()
+        session._state = SessionState.read(session._store)
         return session
 
+    @property
+    def folder(self) -> Path:
+        """Where the session is kept."""
+        return self._store.folder
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model that the session was made with."""
+        return self._state.facts
+
+    @property
+    def takes(self) -> Mapping[int, Take]:
+        """All takes, by number."""
+        return self._state.takes
+
+    @property
+    def jobs(self) -> list[Job]:
+        """What was asked for and is not done."""
+        return list(self._state.jobs)
+
+    @property
+    def kept(self) -> Take | None:
+        """The take that the other methods mean, if one is kept."""
+        return None if self._state.kept is None else self._state.takes[self._state.kept]
+
+    def take(self, number: int | Take | None = None) -> Take:
+        """A take by its number, by default the one that is kept.
+
+        Raises:
+            ValueError: there is none of that number, or none is kept.
+        """
+        return self._state.take(number)
+
     def keep(self, take: int | Take) -> Take:
-        """Go on with a take: `extend`, `branch`, `cut`, `upsample` and `export` mean it from now on."""
-        with self._changing():
-            found = self.take(take)
-            self._kept = found.number
-            self._write()
+        """Choose the take that `extend`, `branch`, `cut`, `upsample` and `export` mean from now on."""
+        with self._changing() as state:
+            found = state.take(take)
+            self._write(replace(state, kept=found.number))
         return found
 
     def branch(
@@ -153,74 +154,58 @@ class Session(SessionReading):
         seconds: float,
         take: int | Take | None = None,
         *,
-        metadata: Any = None,
+        metadata: Metadata | None = None,
         stop_level: int | None = None,
         **settings: Any,
     ) -> list[Take]:
-        """Candidates of what comes next: takes that begin with this one and go on for some seconds, each from a seed
-        of its own. The same call on the same session gives the same candidates; a second call gives others.
+        """Candidates of what comes next: takes that begin with this one and add some seconds, each from a separate
+        seed. The same call on the same session gives the same candidates; a second call gives others.
 
         Args:
             count: how many.
             seconds: to add, in whole codes of the top level.
-            take: which one to go on from, by default the one that is kept.
-            metadata: what the new seconds are told, of one song, as in `generate`; by default what the take was told.
+            take: which one to continue, by default the one that is kept.
+            metadata: of the new seconds, of one song, as in `generate`; by default the take's.
             stop_level: the lowest level to make at the next `run`; by default the top alone, a draft.
             settings: of sampling that differ from the take's, such as `temperature`.
 
         Raises:
             ValueError: an argument is not as asked, the take's top level is not made yet, or the model that the session
-                has refuses what it is told.
+                has refuses the metadata.
         """
-        check_count("count", count)
-        with self._changing():
-            parent = self.take(take)
-            new = seconds_to_codes("seconds", seconds, self.facts.hop_lengths[-1], self.facts.sampling_rate)
-            before = sum(child.parent == parent.number and child.origin == "branch" for child in self.takes.values())
-            seeds = [derived_seed(self._seed, parent.number, before + index) for index in range(count)]
-            kept = parent.length(-1)
-            samples = (kept + new) * self.facts.hop_lengths[-1]
-            told = (metadata, stop_level, settings)
-            return self._children(parent, "branch", kept, samples, [(seed, 0) for seed in seeds], *told)
+        with self._changing() as state:
+            made = state.branches(self._codes, state.take(take), count, seconds, metadata, settings)
+            return self._add(made, stop_level, metadata)
 
     def extend(
         self,
         duration: float,
         take: int | Take | None = None,
         *,
-        metadata: Any = None,
+        metadata: Metadata | None = None,
         stop_level: int | None = None,
         seed: int | None = None,
         **settings: Any,
     ) -> Take:
-        """A take that begins with this one and goes on to a longer duration; it is then the one that is kept.
+        """A take that begins with this one and has a longer duration; it is then the one that is kept.
 
         Args:
-            duration: seconds of the whole.
+            duration: seconds of the result.
             take: see `branch`.
             metadata: see `branch`.
             stop_level: see `branch`.
-            seed: of the new seconds; by default the take's own.
+            seed: of the new seconds; by default the take's.
             settings: see `branch`.
 
         Raises:
             ValueError: as `branch`, or the duration is not longer than the take.
         """
-        check_duration("duration", duration)
-        with self._changing():
-            parent = self.take(take)
-            samples, kept = round(duration * self.facts.sampling_rate), parent.length(-1)
-            if samples <= kept * self.facts.hop_lengths[-1]:
-                raise ValueError(
-                    f"`duration` must be longer than take {parent.number}, "
-                    f"{kept * self.facts.hop_lengths[-1] / self.facts.sampling_rate:g} seconds, got {duration!r}"
-                )
-            noise = (parent.seed, parent.song) if seed is None else (check_seed(seed), 0)
-            (child,) = self._children(parent, "extend", kept, samples, [noise], metadata, stop_level, settings)
-            return child
+        with self._changing() as state:
+            made = state.extension(self._codes, state.take(take), duration, seed, metadata, settings)
+            return self._add(made, stop_level, metadata)[0]
 
     def cut(self, seconds: float, take: int | Take | None = None) -> Take:
-        """The beginning of a take as a take of its own, with what is made of it at every level; it is then the one that
+        """The beginning of a take as a separate take, with what is made of it at every level; it is then the one that
         is kept.
 
         Args:
@@ -230,17 +215,8 @@ class Session(SessionReading):
         Raises:
             ValueError: more seconds than the take has, or they are not made yet.
         """
-        with self._changing():
-            parent = self.take(take)
-            kept = seconds_to_codes("seconds", seconds, self.facts.hop_lengths[-1], self.facts.sampling_rate)
-            if kept > parent.length(-1):
-                raise ValueError(
-                    f"`seconds` must be at most the {parent.samples / self.facts.sampling_rate:g} of take "
-                    f"{parent.number}, got {seconds!r}"
-                )
-            samples = min(kept * self.facts.hop_lengths[-1], parent.samples)
-            (child,) = self._children(parent, "cut", kept, samples, [(parent.seed, parent.song)], None, None, {})
-            return child
+        with self._changing() as state:
+            return self._add(state.beginning(self._codes, state.take(take), seconds))[0]
 
     def upsample(
         self,
@@ -249,23 +225,26 @@ class Session(SessionReading):
         stop_level: int = 0,
         start: float | None = None,
         end: float | None = None,
-        **options: Any,
+        model: SongModel | None = None,
+        progress: ProgressCallback | None = None,
+        engine: str = "auto",
+        max_batch_size: int | None = None,
     ) -> Take:
-        """Make the lower levels of a take, or of a part of it, with the codes that the whole has there.
+        """Make the lower levels of a take, or of a part of it, with the codes that the complete take has there.
 
         Args:
             take: by default the one that is kept.
             stop_level: the lowest level to make.
             start: seconds; by default the beginning.
             end: seconds; by default the end. Levels with the sequential schedule are made from the beginning on.
-            options: of `run`.
+            model: see `run`, like `progress`, `engine` and `max_batch_size`.
 
         Raises:
             ValueError: there is no such take or part.
         """
         found = self.take(take)
         self.request([found], stop_level, start, end)
-        self.run(**options)
+        self.run(model, progress=progress, engine=engine, max_batch_size=max_batch_size)
         return found
 
     def request(
@@ -281,53 +260,144 @@ class Session(SessionReading):
             ValueError: there is no such take, level or part; or the model that the session has cannot make it.
         """
         check_count("stop_level", stop_level, 0, len(self.facts.n_ctx) - 1)
-        with self._changing():
-            found = [self.take(take) for take in (list(self.takes) if takes is None else takes)]
-            shortest = min(take.samples for take in found)
-            first, last = self._samples_of(start, end, shortest)
+        with self._changing() as state:
+            found = [state.take(take) for take in (list(state.takes) if takes is None else takes)]
+            first, last = state.span(start, end, min(take.samples for take in found))
             job = Job(tuple(take.number for take in found), stop_level, first, None if end is None else last)
-            if job not in self.jobs:
-                self._check_can_be_made(found, stop_level)
-                self.jobs.append(job)
-                self._write()
+            if job not in state.jobs:
+                check_can_be_made(self.model, self._codes, found, stop_level)
+                self._write(state.with_job(job))
 
     def run(
         self,
-        model: Any = None,
+        model: SongModel | None = None,
         *,
         progress: ProgressCallback | None = None,
         engine: str = "auto",
         max_batch_size: int | None = None,
     ) -> None:
-        """Do what was asked for and is not done, and save after every batch of windows.
+        """Make what was asked for and is not done, and save after every batch of windows.
 
         Args:
             model: by default the one that the session was made or opened with.
             progress: as in `generate`, for what is left.
-            engine: likewise.
-            max_batch_size: likewise; how much is lost at most when the process is killed.
+            engine: as in `generate`.
+            max_batch_size: as in `generate`; at most so many windows are lost when the process is killed.
 
         Raises:
             ValueError: there is no model, or it is not the session's.
             SessionError: the session is in use, cannot be written or is damaged; what was saved stands.
-            GenerationCancelled: `progress` returned `False`; what was saved stands, and `run` goes on.
+            GenerationCancelled: `progress` returned `False`; what was saved stands, and `run` continues.
         """
         model = self._model(model)
-        with self._changing():
-            levels = {level for job in self.jobs for level in range(job.stop_level, len(self.facts.n_ctx))}
+        with self._changing() as state:
+            levels = {level for job in state.jobs for level in range(job.stop_level, len(self.facts.n_ctx))}
             self.facts.check(model, sorted(levels))
-            while self.jobs:
-                job = self.jobs[0]
-                wanted = [self.takes[number] for number in job.takes]
-                for batch in alike(self._codes, wanted):
+            for job in state.jobs:
+                for batch in batches(self._codes, [state.takes[number] for number in job.takes]):
                     sample_takes(model, self._codes, batch, job, progress, engine, max_batch_size)
-                self.jobs = [other for other in self.jobs if other != job]
-                self._write()
+                self._write(replace(self._state, jobs=tuple(other for other in self._state.jobs if other != job)))
 
     resume = run
 
     def forget(self) -> None:
-        """Let go of what was asked for and is not done. What is sampled stays."""
-        with self._changing():
-            self.jobs.clear()
-            self._write()
+        """Drop what was asked for and is not done. What is sampled stays."""
+        with self._changing() as state:
+            self._write(replace(state, jobs=()))
+
+    def codes(self, take: int | Take | None = None) -> list[Tensor | None]:
+        """Codes int64 (1, length) of each level of a take, bottom first; `None` for levels that are not complete."""
+        return self._codes.complete(self.take(take))
+
+    def shares(self, take: int | Take | None = None) -> list[float]:
+        """Fraction of each level of a take that is made, in [0, 1], bottom first."""
+        return self._codes.shares(self.take(take))
+
+    def tree(self) -> str:
+        """The takes as a tree, one a line: how each came about, its metadata and what is made of it."""
+        state = self._state
+        shares = {number: self._codes.shares(take) for number, take in state.takes.items()}
+        return "\n".join(tree_lines(list(state.takes.values()), state.kept, shares, self.facts.sampling_rate))
+
+    def audio(
+        self,
+        take: int | Take | None = None,
+        level: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        model: SongModel | None = None,
+    ) -> Tensor:
+        """Sound float32 (T,) of a take or of a part of it.
+
+        Args:
+            take: by default the one that is kept.
+            level: which level to decode; by default the lowest that is made there.
+            start: seconds; by default the beginning.
+            end: seconds; by default the end.
+            model: by default the one that the session was made or opened with.
+
+        Raises:
+            ValueError: the level is not made there, there is no such take or part, or the model is not the session's.
+        """
+        return torch.cat(list(self._sound(take, level, (start, end), model)))
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        take: int | Take | None = None,
+        level: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        model: SongModel | None = None,
+    ) -> Path:
+        """Write what `audio` returns to a `.wav` or `.flac` file, chunk by chunk, complete or not at all; or the codes
+        of every level that is made to a `.safetensors` file.
+
+        Raises:
+            ValueError: as `audio`, or another suffix.
+            SessionError: the file cannot be written.
+        """
+        path = Path(path).expanduser()
+        if path.suffix.lower() == ".safetensors":
+            return self._codes.export(path, self.take(take))
+        return write_sound(path, self._sound(take, level, (start, end), model), self.facts.sampling_rate)
+
+    def _sound(
+        self, take: int | Take | None, level: int | None, part: tuple[float | None, ...], model: SongModel | None
+    ) -> Iterator[Tensor]:
+        model, found = self._model(model), self.take(take)
+        self.facts.check(model, [])
+        span = self._state.span(part[0], part[1], found.samples)
+        return take_sound(model.vqvae, self._codes, found, level, *span)
+
+    @property
+    def _codes(self) -> TakeCodes:
+        return TakeCodes(self._store, self.facts)
+
+    def _model(self, model: SongModel | None) -> SongModel:
+        found = self.model if model is None else model
+        if found is None:
+            raise ValueError("`model` must be given, as the session was opened without one")
+        return found
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[SessionState]:
+        """The state on the disk, which another process may have changed, with the folder locked."""
+        with self._store.locked():
+            self._state = SessionState.read(self._store)
+            yield self._state
+
+    def _write(self, state: SessionState) -> None:
+        self._store.write_manifest(state.record())
+        self._state = state
+
+    def _add(self, takes: list[Take], stop_level: int | None = None, metadata: Metadata | None = None) -> list[Take]:
+        """Keep new takes, and note what is to be made of them."""
+        top = len(self.facts.n_ctx) - 1
+        lowest = check_count("stop_level", top if stop_level is None else stop_level, 0, top)
+        if self.model is not None and metadata is not None:
+            encode_metadata(self.model, metadata)  # tells what is dropped of new lyrics
+        if takes[0].origin != "cut":
+            check_can_be_made(self.model, self._codes, takes, lowest)
+        self._write(self._state.with_takes(takes, lowest))
+        return takes

@@ -1,107 +1,147 @@
-"""What a session knows between two calls: its model's facts, its takes and what was asked for, as its manifest says."""
+"""State of a session as its manifest holds it: the model's facts, takes and jobs, and how new takes come about."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fast_jukebox.generation.configuration import check_duration
-from fast_jukebox.generation.metadata import encode_metadata
+from fast_jukebox.generation.configuration import SETTINGS, FastJukeboxGenerationConfig, check_duration
+from fast_jukebox.generation.plan import SongPlan, level_layout, level_settings, plan_song, resolve_generation_config
+from fast_jukebox.generation.request import COMPUTING, Metadata, SongModel, SongRequest
+from fast_jukebox.generation.windows import Layout
 from fast_jukebox.sampling.checks import check_count
+from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.filtering import check_seed
 from fast_jukebox.sessions.codes import TakeCodes
 from fast_jukebox.sessions.fingerprint import ModelFacts
-from fast_jukebox.sessions.run import Job, alike, samplers_of, take_layouts
 from fast_jukebox.sessions.store import SessionError, SessionStore
-from fast_jukebox.sessions.takes import Stretch, Take, check_whole, checked_settings, metadata_record, told_anew
+from fast_jukebox.sessions.takes import (
+    Segment,
+    Take,
+    check_whole,
+    checked_settings,
+    derived_seed,
+    metadata_record,
+    seconds_to_codes,
+    updated_metadata,
+)
 
 
-class SessionState:
-    """The takes of a session and the way to new ones; see [`Session`].
-
-    Args:
-        store: the session's folder.
-        model: what samples and decodes, or `None`.
+@dataclass(frozen=True)
+class Job:
+    """Levels of takes that were asked for and may not be made yet.
 
     Attributes:
-        model: likewise.
-        facts: what is known of the model that the session was made with.
-        takes: all takes, by number.
-        jobs: what was asked for and is not done.
+        takes: their numbers.
+        stop_level: the lowest level to make.
+        start: the first audio sample wanted; 0 for the beginning.
+        end: the one after the last, or `None` for the end.
     """
 
-    def __init__(self, store: SessionStore, model: Any = None) -> None:
-        self._store, self.model = store, model
-        self.facts: ModelFacts
-        self.takes: dict[int, Take] = {}
-        self.jobs: list[Job] = []
-        self._seed, self._kept = 0, None
+    takes: tuple[int, ...]
+    stop_level: int
+    start: int = 0
+    end: int | None = None
 
     @property
-    def folder(self) -> Path:
-        """Where the session is kept."""
-        return self._store.folder
+    def is_part(self) -> bool:
+        """Whether less than the complete takes is wanted."""
+        return self.start > 0 or self.end is not None
 
-    @property
-    def kept(self) -> Take | None:
-        """The take that is gone on with, if one is kept."""
-        return None if self._kept is None else self.takes[self._kept]
 
-    def take(self, number: int | Take | None = None) -> Take:
-        """A take by its number, by default the one that is kept.
+@dataclass(frozen=True)
+class SessionState:
+    """What a session knows between two calls. It never changes: what is new is another state.
+
+    Attributes:
+        facts: of the model that the session was made with.
+        takes: all takes, by number.
+        jobs: what was asked for and is not done.
+        seed: from which those of branches are derived.
+        kept: number of the take that is kept, or `None`.
+    """
+
+    facts: ModelFacts
+    takes: Mapping[int, Take]
+    jobs: tuple[Job, ...]
+    seed: int
+    kept: int | None
+
+    def record(self) -> dict[str, Any]:
+        """The state as the manifest holds it."""
+        return {
+            "model": self.facts.record(),
+            "seed": self.seed,
+            "kept": self.kept,
+            "takes": [take.record() for take in self.takes.values()],
+            "jobs": [asdict(job) for job in self.jobs],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SessionState:
+        """The state that `record` was made of.
 
         Raises:
-            ValueError: there is none of that number, or none is kept.
+            KeyError, TypeError, ValueError, AttributeError, ArithmeticError: `record` is none.
         """
-        number = number.number if isinstance(number, Take) else self._kept if number is None else number
-        if number is None:
-            raise ValueError(f"`take` must be given, as none is kept; one of {', '.join(map(str, self.takes))}")
-        if number not in self.takes:
-            raise ValueError(f"`take` must be one of {', '.join(map(str, self.takes))}, got {number!r}")
-        return self.takes[number]
+        takes = [Take.from_record(each) for each in record["takes"]]
+        state = cls(
+            facts=ModelFacts.from_record(record["model"]),
+            takes={take.number: take for take in takes},
+            jobs=tuple(Job(**{**each, "takes": tuple(each["takes"])}) for each in record["jobs"]),
+            seed=check_seed(record["seed"]),
+            kept=record["kept"],
+        )
+        if not takes or list(state.takes) != list(range(1, len(takes) + 1)):
+            raise ValueError("takes are missing")
+        if state.kept is not None:
+            check_whole("kept", state.kept, 1, len(takes))
+        for take in takes:
+            state._check_take(take)
+        for job in state.jobs:
+            state._check_job(job)
+        return state
 
-    def _samples_of(self, start: Any, end: Any, samples: int) -> tuple[int, int]:
-        """Seconds as audio samples of a song."""
-        rate, first, last = self.facts.sampling_rate, 0, samples
-        if start is not None and start != 0:
-            check_duration("start", start)
-            first = round(start * rate)
-        if end is not None:
-            check_duration("end", end)
-            last = round(end * rate)
-        if not first < last <= samples:
-            raise ValueError(
-                f"`start` and `end` must be a part of the take's {samples / rate:g} seconds, got {start!r} and {end!r}"
-            )
-        return first, last
+    @classmethod
+    def read(cls, store: SessionStore) -> SessionState:
+        """The state on the disk.
 
-    @property
-    def _codes(self) -> TakeCodes:
-        return TakeCodes(self._store, self.facts)
-
-    def _changing(self) -> Any:
-        return _Changing(self)
-
-    def _refresh(self) -> None:
-        body = self._store.read_manifest()
+        Raises:
+            SessionError: there is no session, or it is damaged or of another version.
+        """
+        body = store.read_manifest()
         try:
-            self.facts = ModelFacts.from_record(body["model"])
-            takes = [Take.from_record(each) for each in body["takes"]]
-            self.takes = {take.number: take for take in takes}
-            self.jobs = [Job(**{**each, "takes": tuple(each["takes"])}) for each in body["jobs"]]
-            self._seed, self._kept = check_seed(body["seed"]), body["kept"]
-            if not takes or list(self.takes) != list(range(1, len(takes) + 1)):
-                raise ValueError("takes are missing")
-            if self._kept is not None:
-                check_whole("kept", self._kept, 1, len(takes))
-            for take in takes:
-                self._check_take(take)
-            for job in self.jobs:
-                self._check_job(job)
+            return cls.from_record(body)
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise SessionError(f"the manifest of {str(self.folder)!r} is not as it was written: {error}") from error
+            raise SessionError(f"the manifest of {str(store.folder)!r} is not as it was written: {error}") from error
+
+    @classmethod
+    def first(
+        cls, facts: ModelFacts, plan: SongPlan, request: SongRequest, settings: dict[str, Any], codes: TakeCodes
+    ) -> SessionState:
+        """The state of a new session: one take for each song of a plan, of which what is given is written."""
+        metadata = plan.drawn if request.metadata is None else request.metadata
+        origin = "recording" if request.prompt is not None else "codes" if request.codes else "new"
+        takes = {}
+        for song in range(plan.num_samples):
+            given = [None if each is None else each[song if each.shape[0] > 1 else 0].cpu() for each in plan.given]
+            takes[song + 1] = Take(
+                number=song + 1,
+                parent=None,
+                origin=origin,
+                kept=0 if given[-1] is None else len(given[-1]),
+                samples=plan.samples or 0,
+                seed=plan.seeds[song],
+                song=plan.songs[song],
+                settings=settings,
+                segments=(Segment(0, metadata_record(metadata, song)),),
+                given=codes.write_given(given),
+                known=tuple(0 if each is None else len(each) for each in given),
+                layouts=tuple(layout for layout in plan.layouts if layout is not None),
+            )
+        job = Job(tuple(takes), request.stop_level)
+        return cls(facts, takes, (job,), plan.seeds[0], 1 if plan.num_samples == 1 else None)
 
     def _check_take(self, take: Take) -> None:
         """Raise a `ValueError` unless a take is one of the session's model."""
@@ -123,40 +163,124 @@ class SessionState:
         if job.end is not None:
             check_whole("end", job.end, job.start + 1, shortest)
 
-    def _write(self) -> None:
-        self._store.write_manifest(
-            {
-                "model": self.facts.record(),
-                "seed": self._seed,
-                "kept": self._kept,
-                "takes": [take.record() for take in self.takes.values()],
-                "jobs": [asdict(job) for job in self.jobs],
-            }
-        )
+    def take(self, number: int | Take | None = None) -> Take:
+        """A take by its number, by default the one that is kept.
+
+        Raises:
+            ValueError: there is none of that number, or none is kept.
+        """
+        number = number.number if isinstance(number, Take) else self.kept if number is None else number
+        if number is None:
+            raise ValueError(f"`take` must be given, as none is kept; one of {', '.join(map(str, self.takes))}")
+        if number not in self.takes:
+            raise ValueError(f"`take` must be one of {', '.join(map(str, self.takes))}, got {number!r}")
+        return self.takes[number]
+
+    def span(self, start: float | None, end: float | None, samples: int) -> tuple[int, int]:
+        """Seconds from and to which a song of so many samples is meant, as audio samples.
+
+        Raises:
+            ValueError: they are no part of the song.
+        """
+        rate, first, last = self.facts.sampling_rate, 0, samples
+        if start is not None and start != 0:
+            check_duration("start", start)
+            first = round(start * rate)
+        if end is not None:
+            check_duration("end", end)
+            last = round(end * rate)
+        if not first < last <= samples:
+            raise ValueError(
+                f"`start` and `end` must be a part of the take's {samples / rate:g} seconds, got {start!r} and {end!r}"
+            )
+        return first, last
+
+    def with_takes(self, takes: Sequence[Take], stop_level: int) -> SessionState:
+        """The state with new takes, to be made down to a level; all but branches are then kept."""
+        origin, numbers = takes[0].origin, tuple(take.number for take in takes)
+        state = replace(self, takes={**self.takes, **dict(zip(numbers, takes, strict=True))})
+        if origin != "cut":
+            state = state.with_job(Job(numbers, stop_level))
+        return state if origin == "branch" else replace(state, kept=numbers[0])
+
+    def with_job(self, job: Job) -> SessionState:
+        """The state with something more to do."""
+        return self if job in self.jobs else replace(self, jobs=(*self.jobs, job))
+
+    def branches(
+        self,
+        codes: TakeCodes,
+        parent: Take,
+        count: int,
+        seconds: float,
+        metadata: Metadata | None,
+        settings: Mapping[str, Any],
+    ) -> list[Take]:
+        """Takes that add seconds to another, each from a separate seed; see [`Session.branch`]."""
+        check_count("count", count)
+        facts, kept = self.facts, parent.length(-1)
+        new = seconds_to_codes("seconds", seconds, facts.hop_lengths[-1], facts.sampling_rate)
+        before = sum(child.parent == parent.number and child.origin == "branch" for child in self.takes.values())
+        noises = [(derived_seed(self.seed, parent.number, before + index), 0) for index in range(count)]
+        samples = (kept + new) * facts.hop_lengths[-1]
+        return self._children(codes, parent, "branch", kept, samples, noises, metadata, settings)
+
+    def extension(
+        self,
+        codes: TakeCodes,
+        parent: Take,
+        duration: float,
+        seed: int | None,
+        metadata: Metadata | None,
+        settings: Mapping[str, Any],
+    ) -> list[Take]:
+        """A take that has a longer duration than another, with which it begins; see [`Session.extend`]."""
+        check_duration("duration", duration)
+        facts, kept = self.facts, parent.length(-1)
+        samples, own = round(duration * facts.sampling_rate), kept * facts.hop_lengths[-1]
+        if samples <= own:
+            raise ValueError(
+                f"`duration` must be longer than take {parent.number}, {own / facts.sampling_rate:g} seconds, got "
+                f"{duration!r}"
+            )
+        noise = (parent.seed, parent.song) if seed is None else (check_seed(seed), 0)
+        return self._children(codes, parent, "extend", kept, samples, [noise], metadata, settings)
+
+    def beginning(self, codes: TakeCodes, parent: Take, seconds: float) -> list[Take]:
+        """The first seconds of a take as a separate take; see [`Session.cut`]."""
+        facts = self.facts
+        kept = seconds_to_codes("seconds", seconds, facts.hop_lengths[-1], facts.sampling_rate)
+        if kept > parent.length(-1):
+            raise ValueError(
+                f"`seconds` must be at most the {parent.samples / facts.sampling_rate:g} of take {parent.number}, got "
+                f"{seconds!r}"
+            )
+        samples = min(kept * facts.hop_lengths[-1], parent.samples)
+        return self._children(codes, parent, "cut", kept, samples, [(parent.seed, parent.song)], None, {})
 
     def _children(
         self,
+        codes: TakeCodes,
         parent: Take,
         origin: str,
         kept: int,
         samples: int,
         noises: Sequence[tuple[int, int]],
-        metadata: Any,
-        stop_level: int | None,
-        settings: dict[str, Any],
+        metadata: Metadata | None,
+        settings: Mapping[str, Any],
     ) -> list[Take]:
-        """New takes that begin with `kept` top codes of a take; written, and what is to be made of them noted."""
-        top = len(parent.layouts) - 1
-        lowest = check_count("stop_level", top if stop_level is None else stop_level, 0, top)
+        """New takes, one for each seed and song number in `noises`, that begin with `kept` top codes of a take. These
+        codes are written.
+        """
         own_settings = checked_settings({**parent.settings, **settings})
-        given = self._codes.beginning(parent, kept)
-        stretches = tuple(stretch for stretch in parent.stretches if stretch.start < kept)
+        given = codes.beginning(parent, kept)
+        segments = tuple(segment for segment in parent.segments if segment.start < kept)
         if metadata is not None:
-            stretches = (*stretches, Stretch(kept, told_anew(parent.metadata, metadata_record(metadata, 0))))
+            segments = (*segments, Segment(kept, updated_metadata(parent.metadata, metadata_record(metadata, 0))))
         known = tuple(0 if each is None else len(each) for each in given)
         layouts = take_layouts(self.facts, own_settings, samples, known)
-        name = self._codes.write_given(given)
-        children = [
+        name = codes.write_given(given)
+        return [
             Take(
                 number=len(self.takes) + index + 1,
                 parent=parent.number,
@@ -166,49 +290,54 @@ class SessionState:
                 seed=seed,
                 song=song,
                 settings=own_settings,
-                stretches=stretches,
+                segments=segments,
                 given=name,
                 known=known,
                 layouts=layouts,
             )
             for index, (seed, song) in enumerate(noises)
         ]
-        if self.model is not None and metadata is not None:
-            encode_metadata(self.model, metadata)  # tells what is dropped of new lyrics
-        if origin != "cut":
-            self._check_can_be_made(children, lowest)
-        self.takes.update({child.number: child for child in children})
-        if origin != "cut":
-            self.jobs.append(Job(tuple(child.number for child in children), lowest))
-        if origin != "branch":
-            self._kept = children[0].number
-        self._write()
-        return children
-
-    def _check_can_be_made(self, takes: Sequence[Take], stop_level: int) -> None:
-        """Refuse what `run` would, where there is a model to ask, before it is noted: it would be in the way of all
-        that is asked for later.
-        """
-        if self.model is None:
-            return
-        self.facts.check(self.model, range(stop_level, len(self.facts.n_ctx)))
-        for batch in alike(self._codes, takes):
-            samplers_of(self.model, self._codes, batch, stop_level, "auto", None)
 
 
-class _Changing:
-    """Locks a session's folder and reads it anew, as another process may have changed it."""
+def plan_session(model: SongModel, request: SongRequest) -> tuple[SongPlan, dict[str, Any]]:
+    """The plan of a new session, of which every level has windows whenever it is made, and its sampling settings.
 
-    def __init__(self, session: SessionState) -> None:
-        self.session, self.lock = session, session._store.locked()
+    Raises:
+        ValueError: the model refuses the request, or a session does.
+    """
+    refused = [name for name in request.arguments() if name in ("start_level", *COMPUTING)]
+    if refused:
+        raise ValueError(f"`{refused[0]}` is no argument of a new session; `run` takes what is about computing")
+    with sampling_mode(model):
+        plan = plan_song(model, replace(request, stop_level=0))
+    check_count("stop_level", request.stop_level, 0, len(plan.layouts) - 1)
+    config = resolve_generation_config(model, request)
+    for song in range(plan.num_samples):
+        metadata_record(request.metadata, song)  # refused before there is a folder
+    return plan, checked_settings({name: getattr(config, name) for name in SETTINGS})
 
-    def __enter__(self) -> None:
-        self.lock.__enter__()
-        try:
-            self.session._refresh()
-        except BaseException:
-            self.lock.__exit__(None, None, None)
-            raise
 
-    def __exit__(self, *error: Any) -> None:
-        self.lock.__exit__(*error)
+def take_layouts(
+    facts: ModelFacts, settings: Mapping[str, Any], samples: int, known: Sequence[int]
+) -> tuple[Layout, ...]:
+    """The windows of each level of a song that begins with `known` codes, as `generate` lays them out.
+
+    Raises:
+        ValueError: the song is longer than one can be, or a setting does not fit the model.
+    """
+    hops = facts.hop_lengths
+    check_duration("duration", samples / facts.sampling_rate)
+    _, shapes = level_settings(FastJukeboxGenerationConfig(**settings), len(hops))
+    top_codes = -(-samples // hops[-1])
+    return tuple(
+        level_layout(
+            level,
+            top_codes * (hops[-1] // hop),
+            facts.n_ctx[level],
+            shapes[level],
+            ratio=upper // hop,
+            given=known[level],
+            top=level == len(hops) - 1,
+        )
+        for level, (hop, upper) in enumerate(zip(hops, [*hops[1:], hops[-1]], strict=True))
+    )

@@ -6,10 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from fast_jukebox.utils.files import clear_temporary, write_file
+from fast_jukebox.utils.locks import FolderLock, InUseError
 
 FORMAT = "fast-jukebox-session"
 VERSION = 1
@@ -30,8 +29,6 @@ _LOCK = "lock"
 _CODES = "codes"
 _LEFT_MANIFEST, _LEFT_CODES = ".session.*.tmp.json", ".*.tmp.safetensors"
 """What the two kinds of files are called before they are finished, see [`~fast_jukebox.utils.files.temporary_path`]."""
-_LOCKED_BYTE = 4096
-"""Which byte of the lock file is locked where whole files cannot be, so that the others can be read."""
 
 _RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes anew"
 """What to do where nothing is known of a session but its codes."""
@@ -47,7 +44,7 @@ class SessionStore:
     ```
     session.json      the manifest: the model, the takes, what was asked for; with its own checksum
     codes/            safetensors: what takes begin with, and what was sampled of each level of each take
-    lock              held by the process that writes
+    lock              held by the process that writes; `lock.soft` too where the file system has no locks
     ```
 
     Every file is written beside its place, brought to the disk and renamed, so that a reader finds the old one or the
@@ -59,29 +56,31 @@ class SessionStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        self._lock: FileIO | None = None
-        self._holders = 0
+        self._lock = FolderLock(self.folder / _LOCK)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else writes meanwhile. May be entered again by who is in it. A lock ends with its process, however
-        that ends, so a dead one's is never in the way.
+        """Nobody else writes meanwhile: other threads wait, other processes are refused. The thread that is in it may
+        enter again.
 
         Raises:
             SessionError: another process has the session, or the folder cannot be written to.
         """
-        if self._holders == 0:
-            self._lock = self._take_lock()
-        self._holders += 1
-        try:
-            if self._holders == 1:
+        if not self.folder.is_dir():
+            raise SessionError(f"there is no session in {str(self.folder)!r}: there is no such folder")
+        with contextlib.ExitStack() as stack:
+            try:
+                first = stack.enter_context(self._lock.held())
+            except InUseError as error:
+                holder = f" ({error})" if str(error) else ""
+                raise SessionError(
+                    f"the session {str(self.folder)!r} is in use by another process{holder}; wait until it ends"
+                ) from error
+            except OSError as error:
+                raise SessionError(f"cannot lock {str(self.folder / _LOCK)!r}: {_reason(error)}") from error
+            if first:
                 self._clear_leftovers()
             yield
-        finally:
-            self._holders -= 1
-            if self._holders == 0 and self._lock is not None:
-                self._lock.close()
-                self._lock = None
 
     def check_new(self) -> None:
         """Refuse a folder that a new session cannot have.
@@ -95,7 +94,9 @@ class SessionStore:
             names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         except OSError as error:
             raise SessionError(f"cannot look into {str(self.folder)!r}: {_reason(error)}") from error
-        if not all(name in (_LOCK, _CODES) or fnmatch(name, _LEFT_MANIFEST) for name in names):
+        if not all(
+            name in (_LOCK, self._lock.soft_path.name, _CODES) or fnmatch(name, _LEFT_MANIFEST) for name in names
+        ):
             raise ValueError(f"`folder` must be new or empty, but there is something in {str(self.folder)!r}")
 
     def make_folder(self) -> None:
@@ -197,30 +198,6 @@ class SessionStore:
             raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}") from error
         write_whole(path, content)
 
-    def _take_lock(self) -> FileIO:
-        path = self.folder / _LOCK
-        if not self.folder.is_dir():
-            raise SessionError(f"there is no session in {str(self.folder)!r}: there is no such folder")
-        try:
-            # Unbuffered, or what a full disk does not take would be written again, and fail again, when it is closed.
-            file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed when the lock is given back)
-        except OSError as error:
-            raise SessionError(f"cannot write into {str(self.folder)!r}: {_reason(error)}") from error
-        try:
-            _lock_file(file)
-        except OSError as error:
-            holder = _holder(file)
-            file.close()
-            if isinstance(error, BlockingIOError | PermissionError):
-                raise SessionError(
-                    f"the session {str(self.folder)!r} is in use by another process{holder}; wait until it ends"
-                ) from error
-            raise SessionError(f"cannot lock {str(path)!r}: {_reason(error)}") from error
-        with contextlib.suppress(OSError):  # who holds it is told for people, the lock does not depend on it
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
-        return file
-
     def _check_codes_folder(self) -> None:
         """Refuse a session whose codes lie elsewhere: somebody else's session must not write where a link leads."""
         folder = self.folder / _CODES
@@ -251,27 +228,6 @@ def write_whole(path: Path, content: bytes) -> None:
         write_file(path, content)
     except OSError as error:
         raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}; what was saved before stands") from error
-
-
-def _lock_file(file: FileIO) -> None:
-    """Lock an open file or raise at once."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        file.seek(_LOCKED_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _holder(file: FileIO) -> str:
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        file.seek(0)
-        told = file.read(200).decode()
-        return f" ({told})" if told else ""
-    return ""
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -21,12 +21,12 @@ ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
 GIVEN_NAME = r"given-[0-9a-f]{24}"
 """Of a file of codes that takes begin with."""
 
-Pieces = dict[int, Tensor]
+WindowCodes = dict[int, Tensor]
 """What was sampled of a level of a take: of each window that is done, by its number in the layout, the new codes."""
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """From where on a song is told what.
 
     Attributes:
@@ -55,7 +55,7 @@ class Take:
         seed: of its noise.
         song: which song of its seed it is.
         settings: of [`FastJukeboxGenerationConfig`], those of [`SETTINGS`].
-        stretches: what the song is told, from where on; ordered, the first from 0.
+        segments: what the song is told, from where on; ordered, the first from 0.
         given: name of the file of codes that it begins with, or `None`.
         known: how many codes it begins with at each level.
         layouts: the windows of each level.
@@ -69,7 +69,7 @@ class Take:
     seed: int
     song: int
     settings: Mapping[str, Any]
-    stretches: tuple[Stretch, ...]
+    segments: tuple[Segment, ...]
     given: str | None
     known: tuple[int, ...]
     layouts: tuple[Layout, ...]
@@ -88,9 +88,9 @@ class Take:
         names = {field.name for field in fields(cls)}
         if not isinstance(record, dict) or set(record) != names:
             raise ValueError("a take has other fields")
-        stretches = tuple(Stretch(**each) for each in record["stretches"])
+        segments = tuple(Segment(**each) for each in record["segments"])
         layouts = tuple(Layout(**each) for each in record["layouts"])
-        take = cls(**{**record, "stretches": stretches, "layouts": layouts, "known": tuple(record["known"])})
+        take = cls(**{**record, "segments": segments, "layouts": layouts, "known": tuple(record["known"])})
         check_whole("number", take.number, 1)
         for name in ("samples", "kept", "seed", "song"):
             check_whole(name, getattr(take, name), name == "samples")
@@ -98,11 +98,11 @@ class Take:
             check_whole("parent", take.parent, 1, take.number - 1)
         if take.origin not in ORIGINS or not (take.given is None or re.fullmatch(GIVEN_NAME, take.given)):
             raise ValueError("a take is not as it was written")
-        starts = [check_whole("start", stretch.start) for stretch in stretches]
+        starts = [check_whole("start", segment.start) for segment in segments]
         if not starts or starts[0] != 0 or starts != sorted(starts) or len(take.known) != len(layouts):
             raise ValueError("a take is not as it was written")
-        for stretch in stretches:
-            metadata_argument(stretch.metadata)
+        for segment in segments:
+            metadata_argument(segment.metadata)
         for level, (layout, known) in enumerate(zip(layouts, take.known, strict=True)):
             _check_layout(layout, level, known)
         if checked_settings(take.settings) != take.settings or not any(take.known) == (take.given is not None):
@@ -119,8 +119,8 @@ class Take:
 
     @property
     def metadata(self) -> Any:
-        """What its newest stretch is told."""
-        return self.stretches[-1].metadata
+        """What its newest segment is told."""
+        return self.segments[-1].metadata
 
 
 def check_whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> int:
@@ -133,10 +133,10 @@ def check_whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) ->
 def _check_layout(layout: Layout, level: int, known: int) -> None:
     """Raise a `ValueError` unless the windows of a level of a take can be laid out so."""
     check_whole("level", layout.level, level, level)
-    check_whole("length", layout.length, 1)
+    length = check_whole("length", layout.length, 1)
     check_whole("size", layout.size, 1)
     check_whole("hop", layout.hop, 1, layout.size)
-    check_whole("known", known, 0, layout.length)
+    check_whole("known", known, 0, length)
     check_whole("given", layout.given, known, known)
     if layout.stretch is not None:
         check_whole("stretch", layout.stretch, 1, layout.size)
@@ -201,20 +201,20 @@ def part_layouts(layouts: Sequence[Layout], stop_level: int, first: int, last: i
     return parts
 
 
-def read_span(layout: Layout, given: Tensor | None, pieces: Pieces, first: int, last: int) -> Tensor | None:
+def read_span(layout: Layout, given: Tensor | None, sampled: WindowCodes, first: int, last: int) -> Tensor | None:
     """Codes int64 (last - first,) of a level of a take, or `None` where not all are made.
 
     Args:
         layout: of the level.
         given: int64 (known,) codes that the take begins with, or `None`.
-        pieces: what was sampled.
+        sampled: what was sampled.
         first: the song's position of the first code.
         last: the one after the last.
     """
     part, numbers = part_of(layout, first, last), window_numbers(layout)
     own = LevelCodes(1, None if given is None else given.unsqueeze(0), part, torch.device("cpu"))
     for window in part.windows():
-        new = pieces.get(numbers[window_key(window)])
+        new = sampled.get(numbers[window_key(window)])
         if new is None:
             return None
         prompt = own.read(window.start, window.new_start)
@@ -222,11 +222,11 @@ def read_span(layout: Layout, given: Tensor | None, pieces: Pieces, first: int, 
     return own.read(first, last)[0].clone()
 
 
-def made_from_start(layout: Layout, pieces: Pieces) -> int:
+def made_from_start(layout: Layout, sampled: WindowCodes) -> int:
     """How many codes from the song's beginning are made and will not change."""
     made = layout.given
     for number, window in enumerate(layout.windows()):
-        if number not in pieces:
+        if number not in sampled:
             break
         made = max(made, window.final)
     return made
@@ -266,7 +266,7 @@ def metadata_record(metadata: Any, song: int) -> Any:
     )
 
 
-def told_anew(before: Any, now: Any) -> Any:
+def updated_metadata(before: Any, now: Any) -> Any:
     """What a song is told from now on: of words, those that are not said again stay."""
     if isinstance(before, dict) and isinstance(now, dict) and "words" in before and "words" in now:
         return {"words": {**before["words"], **now["words"]}}

@@ -49,7 +49,7 @@ def clear_temporary(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
             found = _NAME.fullmatch(path.name)
-            if found is None or found[2] != _machine() or _may_live(int(found[1])):
+            if found is None or found[2] != _machine() or may_live(int(found[1])):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -215,7 +215,8 @@ def _machine() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _may_live(process: int) -> bool:
+def may_live(process: int) -> bool:
+    """Whether a process of this machine of that number may be running; on systems other than POSIX always."""
     if os.name != "posix":  # elsewhere the question could end the process
         return True
     try:

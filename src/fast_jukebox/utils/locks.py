@@ -1,0 +1,155 @@
+"""Locks between processes and threads: one writer of a folder at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+from fast_jukebox.utils.files import may_live
+
+_logger = logging.getLogger(__name__)
+
+_LOCKED_BYTE = 4096
+"""Which byte of the lock file is locked where whole files cannot be, so that the others can be read."""
+
+# What flock answers where the file system has none: NFS without lockd, Lustre without -o flock, FUSE, SMB.
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+class InUseError(BlockingIOError):
+    """Another process has the lock; the text says which one, as far as it is known."""
+
+
+class FolderLock:
+    """A lock that threads of this process wait for, and that other processes are refused.
+
+    The operating system ends it with the process, however that ends. Where the file system has no locks, a second file
+    stands for it, which holds the process and its machine: that of a process that died on this machine is taken over.
+    (filelock, which is installed with huggingface_hub, falls back for one of the errors that file systems without locks
+    give, and its older versions wait for dead processes.)
+
+    Args:
+        path: of the lock file, in a folder that is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.soft_path = path, path.with_name(path.name + ".soft")
+        self._thread = threading.RLock()
+        self._holders = 0
+        self._file: FileIO | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the lock; yields whether it was taken just now, as the thread that holds it may enter again.
+
+        Raises:
+            InUseError: another process has it.
+            OSError: the lock file cannot be written, or is no regular file.
+        """
+        with self._thread:
+            first = self._holders == 0
+            if first:
+                self._file = self._acquire()
+            self._holders += 1
+            try:
+                yield first
+            finally:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._release()
+
+    def _acquire(self) -> FileIO | None:
+        """The locked file, or `None` where the second file stands for the lock."""
+        # Unbuffered, or what a full disk does not take would be written again, and fail again, when it is closed.
+        file = open(self.path, "a+b", buffering=0, opener=_opener)  # noqa: SIM115 (closed by `_release`)
+        try:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "is no regular file")
+            _lock_file(file)
+        except OSError as error:
+            holder = _holder(file)
+            file.close()
+            if isinstance(error, BlockingIOError | PermissionError):
+                raise InUseError(holder) from error
+            if error.errno not in _WITHOUT_LOCKS or str(error).endswith("regular file"):
+                raise
+            self._acquire_soft()
+            return None
+        with contextlib.suppress(OSError):  # for people; the lock does not depend on it
+            file.truncate(0)
+            file.write(_own_name())
+        return file
+
+    def _acquire_soft(self) -> None:
+        _warn_once(self.path.parent)
+        for last in (False, True):
+            try:
+                with open(self.soft_path, "xb", buffering=0, opener=_opener) as file:
+                    file.write(_own_name())
+                return
+            except FileExistsError as error:
+                holder = self.soft_path.read_bytes()[:200].decode(errors="replace")
+                process, _, machine = holder.partition(" on ")
+                dead = machine == socket.gethostname() and process.isdecimal() and not may_live(int(process))
+                if last or not dead:
+                    raise InUseError(f"{holder}; if it has ended, delete {str(self.soft_path)!r}") from error
+                self.soft_path.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        if self._file is None:
+            with contextlib.suppress(OSError):
+                self.soft_path.unlink()
+        else:
+            self._file.close()
+            self._file = None
+
+
+_warned: set[Path] = set()
+
+
+def _warn_once(folder: Path) -> None:
+    if folder not in _warned:
+        _warned.add(folder)
+        _logger.warning(
+            "the file system of %r has no locks; a file stands for one, which does not stop a process that looks at "
+            "the same moment: let one process at a time write there",
+            str(folder),
+        )
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | _NO_FOLLOW, 0o666)
+
+
+def _lock_file(file: FileIO) -> None:
+    """Lock an open file or raise at once."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _own_name() -> bytes:
+    return f"{os.getpid()} on {socket.gethostname()}".encode()
+
+
+def _holder(file: FileIO) -> str:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        file.seek(0)
+        return file.read(200).decode()
+    return ""
