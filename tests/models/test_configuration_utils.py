@@ -1,14 +1,16 @@
 import contextlib
 import json
 import math
+import os
 import resource
 import time
 from dataclasses import fields
 
 import pytest
+import torch
 from transformers import AutoConfig
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAEConfig
+from fast_jukebox import FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.models.configuration_utils import (
     MOST_ENTRIES,
     FastJukeboxBaseConfig,
@@ -253,3 +255,31 @@ def test_a_file_that_holds_no_names_is_refused_with_its_name(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises((ValueError, OSError), match="config.json"):
         FastJukeboxConfig.from_pretrained(tmp_path)
+
+
+def test_a_model_saved_over_another_is_one_or_the_other(tiny_config, tmp_path, monkeypatch):
+    """The process is killed at each rename in turn; whatever is loaded afterwards is one whole model."""
+    torch.manual_seed(0)
+    config = tiny_config.vqvae_config
+    wider = FastJukeboxVQVAE(type(config)(**{**config.to_diff_dict(), "codebook_size": 32}))
+    models = {16: FastJukeboxVQVAE(config), 32: wider}
+    rename, seen = os.replace, set()
+    for last in range(12):
+        models[16].save_pretrained(tmp_path / str(last))
+        calls = [0]
+
+        def replace(*names, calls=calls, last=last):
+            calls[0] += 1
+            if calls[0] > last:
+                raise SystemExit
+            rename(*names)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            with contextlib.suppress(SystemExit):
+                wider.save_pretrained(tmp_path / str(last))
+        loaded = FastJukeboxVQVAE.from_pretrained(tmp_path / str(last))
+        size = loaded.config.codebook_size
+        assert all(torch.equal(value, models[size].state_dict()[name]) for name, value in loaded.state_dict().items())
+        seen.add(size)
+    assert seen == {16, 32}

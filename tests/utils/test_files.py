@@ -1,5 +1,7 @@
 import errno
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from fast_jukebox.utils import files
 from fast_jukebox.utils.files import (
     clear_temporary,
+    finish_replacing,
     path_within,
     read_file,
     replacing,
+    replacing_files,
     sync_folder,
     temporary_path,
     write_file,
@@ -197,3 +201,83 @@ def test_a_file_larger_than_it_can_be_is_not_read(tmp_path):
     assert read_file(path, 100) == bytes(100)
     with pytest.raises(ValueError, match="card.*more than 99 bytes"):
         read_file(path, 99)
+
+
+WEIGHTS = re.compile(r"model.*\.safetensors")
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def save(folder, files):
+    with replacing_files(folder, WEIGHTS) as temporary:
+        for name, text in files.items():
+            (temporary / name).write_text(text)
+
+
+OLD = {"config.json": "old", "model-1.safetensors": "old", "model-2.safetensors": "old"}
+NEW = {"config.json": "new", "model.safetensors": "new", "more.json": "new"}
+
+
+def test_files_are_replaced_together_and_old_weights_go(tmp_path):
+    save(tmp_path / "m", OLD)
+    (tmp_path / "m" / "README.md").write_text("mine")
+    save(tmp_path / "m", NEW)
+    assert contents(tmp_path / "m") == NEW | {"README.md": "mine"}
+    save(tmp_path / "m", {"config.json": "newer"})
+    assert contents(tmp_path / "m") == NEW | {"README.md": "mine", "config.json": "newer"}
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"README.md", *NEW}
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_what_fails_leaves_the_old_files(tmp_path, error):
+    save(tmp_path, OLD)
+    with pytest.raises(type(error)), replacing_files(tmp_path, WEIGHTS) as temporary:
+        (temporary / "config.json").write_text("half")
+        raise error
+    assert {path.name for path in tmp_path.iterdir()} == set(OLD)
+    assert contents(tmp_path) == OLD
+
+
+def test_a_process_killed_at_any_call_leaves_the_old_files_or_the_new(tmp_path, monkeypatch):
+    """Each call that changes the disk is the last one in turn; what is found afterwards is finished."""
+    found = []
+    for last in range(40):
+        folder = tmp_path / str(last)
+        save(folder, OLD)
+        calls = [0]
+
+        def dying(real, calls=calls, last=last):
+            def call(*args, **kwargs):
+                calls[0] += 1
+                if calls[0] > last:
+                    raise SystemExit
+                return real(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "unlink", "mkdir", "rmdir"):
+                patch.setattr(os, name, dying(getattr(os, name)))
+            patch.setattr("fast_jukebox.utils.files.shutil.rmtree", dying(shutil.rmtree))
+            try:
+                save(folder, NEW)
+            except SystemExit:
+                pass
+            else:
+                break
+        finish_replacing(folder)
+        found.append("new" if contents(folder) == NEW else "old" if contents(folder) == OLD else contents(folder))
+    assert set(found) == {"old", "new"}
+    assert found == sorted(found, reverse=True)
+    assert 4 < len(found) < 39
+
+
+def test_a_list_of_old_files_cannot_name_others(tmp_path):
+    (tmp_path / "m" / ".saved").mkdir(parents=True)
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "m" / ".saved" / ".stale.json").write_text('["../secret", 5, "/etc/passwd"]')
+    finish_replacing(tmp_path / "m")
+    assert (tmp_path / "secret").exists()
+    assert not list((tmp_path / "m").iterdir())

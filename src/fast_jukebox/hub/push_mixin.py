@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_model, require_license
 from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.utils.files import replacing_files
 
 _KINDS = {
     "fast_jukebox": "model",
@@ -25,6 +27,7 @@ _KINDS = {
     "fast_jukebox_prior": "prior",
     "fast_jukebox_valence": "valence",
 }
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 # Arguments of `save_pretrained` that are about the push it may end with.
 _PUSH_ARGUMENTS = (
     "card", "license", "private", "token", "revision", "commit_message", "commit_description", "create_pr", "tags",
@@ -92,9 +95,15 @@ class HubPushMixin:
     ) -> Any:
         """Save as transformers does; with `push_to_hub=True` push as [`push_to_hub`] does, whose arguments it takes.
 
-        The repository is `repo_id`, by default the directory's name; the card is left in the directory.
+        The files take the places of an older model's all at once, or not at all, whenever the process is killed. The
+        repository is `repo_id`, by default the directory's name; the card is left in the directory.
         """
-        save = super().save_pretrained  # type: ignore[misc]
+
+        def save(folder: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+            with replacing_files(folder, _WEIGHTS) as temporary:
+                return write(temporary, *args, **kwargs)
+
+        write = super().save_pretrained  # type: ignore[misc]
         if not (push_to_hub and kwargs.get("is_main_process", True)):
             return save(save_directory, *args, **kwargs)
         repo_id = kwargs.pop("repo_id", None) or Path(save_directory).absolute().name

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -13,6 +15,7 @@ from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.hub.push_mixin import HubPushMixin
+from fast_jukebox.utils.files import finish_replacing
 
 # Keys that transformers itself writes to or passes through a configuration without declaring a field for them.
 _TRANSFORMERS_KEYS = frozenset(
@@ -146,12 +149,20 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         return super().save_pretrained(save_directory, *args[1:], push_to_hub=any(args[:1]) or push_to_hub, **kwargs)
 
 
+def finish_saving(source: Any) -> None:
+    """Finish a save into a folder whose process was killed; nothing for names on the Hub and folders of others."""
+    if isinstance(source, str | os.PathLike):
+        with contextlib.suppress(OSError):
+            finish_replacing(source)
+
+
 def written_config(read: Callable[..., Any], source: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a class's own `get_config_dict`, given as `read`, finds in a folder or repository.
 
     Raises:
         ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over.
     """
+    finish_saving(source)
     try:
         config, unused = read(source, **kwargs)
     except (AttributeError, TypeError, RecursionError) as error:

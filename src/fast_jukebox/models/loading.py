@@ -17,7 +17,7 @@ from transformers.utils.hub import resolve_revision
 
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.hub.push_mixin import HubPushMixin
-from fast_jukebox.models.configuration_utils import written_config
+from fast_jukebox.models.configuration_utils import finish_saving, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 from fast_jukebox.sampling.checks import level_name
 
@@ -254,6 +254,7 @@ class SubmodelLoadingMixin(HubPushMixin):
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
+        finish_saving(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         load = super().from_pretrained  # type: ignore[misc]
         source = pretrained_model_name_or_path

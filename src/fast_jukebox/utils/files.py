@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -25,6 +26,10 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _NAME = re.compile(r"\..*\.(\d+)-([0-9a-f]{8})-\d+\.tmp(\..*)?", re.DOTALL)
 _count = itertools.count()
+
+_READY = ".saved"
+_STALE = ".stale.json"
+_MOST_STALE = 2**20
 
 _LONGEST = 150
 """Bytes of a name that a temporary one holds whole; file systems take 255, and the rest needs up to 60."""
@@ -93,6 +98,64 @@ def writing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[F
     """
     with replacing(path, mode) as temporary, open(temporary, "x+b", buffering=0) as file:
         yield file
+
+
+@contextlib.contextmanager
+def replacing_files(folder: str | os.PathLike[str], kept: re.Pattern[str] | None = None) -> Iterator[Path]:
+    """A temporary folder whose files all take their places in `folder` when the block ends, or none.
+
+    From one moment on the new files count: whoever comes after a process that was killed while it moved them finds the
+    rest beside them, and [`finish_replacing`] moves it. What is raised within leaves what stood there.
+
+    Args:
+        folder: made where it is missing. Other files in it stay.
+        kept: names that go together, as those of the files of one model's weights: those that are not written now are
+            deleted where at least one is.
+
+    Raises:
+        OSError: the files cannot be brought to the disk; what stood there stands.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    finish_replacing(folder)
+    clear_temporary(folder)
+    temporary = temporary_path(folder / "saved")
+    try:
+        temporary.mkdir()
+        yield temporary
+        names = sorted(path.name for path in temporary.iterdir())
+        together = kept is not None and any(kept.fullmatch(name) for name in names)
+        old = [path.name for path in folder.iterdir() if together and kept is not None and kept.fullmatch(path.name)]
+        write_file(temporary / _STALE, json.dumps(sorted(set(old) - set(names))))
+        sync_files(temporary)
+        os.replace(temporary, folder / _READY)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finish_replacing(folder)
+
+
+def finish_replacing(folder: str | os.PathLike[str]) -> None:
+    """Move what a process that was killed in [`replacing_files`] had ready; nothing where there is nothing such.
+
+    Raises:
+        OSError: it cannot be moved, as on a disk that is read-only.
+    """
+    folder = Path(folder)
+    ready = folder / _READY
+    if not ready.is_dir() or ready.is_symlink():
+        return
+    stale: object = []
+    with contextlib.suppress(ValueError, RecursionError, FileNotFoundError):
+        stale = json.loads(read_file(ready / _STALE, _MOST_STALE))
+    for path in sorted(ready.iterdir()):
+        if path.name != _STALE:
+            os.replace(path, folder / path.name)
+    for name in stale if isinstance(stale, list) else []:
+        if isinstance(name, str) and Path(name).name == name:  # a name alone, whoever wrote the list
+            (folder / name).unlink(missing_ok=True)
+    sync_folder(folder)
+    shutil.rmtree(ready)
 
 
 def write_file(path: str | os.PathLike[str], content: Buffer | str, mode: int | None = None) -> None:

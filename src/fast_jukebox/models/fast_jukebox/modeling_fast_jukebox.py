@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.hub.push_mixin import HubPushMixin
+from fast_jukebox.models.configuration_utils import finish_saving
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationMixin
 from fast_jukebox.models.loading import (
@@ -182,6 +183,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
+        finish_saving(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         source = pretrained_model_name_or_path
         weights: dict[str, str] = {}
