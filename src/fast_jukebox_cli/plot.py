@@ -13,7 +13,7 @@ from fast_jukebox.audio.io import load_audio
 from fast_jukebox.audio.resample import resample_audio
 from fast_jukebox.evaluation.pictures import plot_levels, plot_waveforms, require_matplotlib
 from fast_jukebox.evaluation.systems import heard
-from fast_jukebox_cli.model import chosen_device, load_model
+from fast_jukebox_cli.model import ModelSource, chosen_device, load_model
 
 ALL, TOP = "all levels", "top level alone"
 _FILE_RATE = 44100
@@ -65,7 +65,7 @@ def _titled(source: str) -> tuple[str, str]:
 @torch.no_grad()
 def _played(source: str | None, seconds: float, seed: int, device: str) -> dict[str, tuple[Tensor, int]]:
     """What a model plays: its top level's codes alone, and the whole."""
-    model = load_model(source, chosen_device(device))
+    model = load_model(ModelSource(source), chosen_device(device))
     song, top = heard(model, model.generate(duration=seconds, seed=seed))
     rate = model.vqvae.config.sampling_rate
     return {TOP: (top[0], rate), ALL: (song[0], rate)}
