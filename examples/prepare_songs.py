@@ -24,10 +24,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fast_jukebox.data.tunes.accompaniment import PARTS
 from fast_jukebox.data.tunes.performing import INSTRUMENTS
-from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores, splits_of
+from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores
 from fast_jukebox.data.tunes.rendering import render_songs
-from fast_jukebox.data.tunes.scores import GENRES, load_scores, save_scores
+from fast_jukebox.data.tunes.scores import GENRES, choose_splits, load_scores, save_scores
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
 
@@ -54,6 +55,9 @@ class SongArguments:
     )
     soundfont: str | None = field(default=None, metadata={"help": "An .sf2 or .sf3 file; pretty_midi's by default."})
     voices: int | None = field(default=1, metadata={"help": "Play the highest so many voices only."})
+    accompaniment: list[str] = field(
+        default_factory=list, metadata={"help": f"Added to tunes by rule, among: {', '.join(PARTS)}."}
+    )
     balance: float = field(default=0.5, metadata={"help": "0 plays each score equally often, 1 each kind."})
     seed: int = field(default=0, metadata={"help": "Of each song's instrument, key, tempo and unevenness."})
     human: float = field(default=_DEFAULT.human, metadata={"help": "0 plays as written, 1 as unevenly as a person."})
@@ -74,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         genres=tuple(args.genres),
         instruments=tuple(args.instruments),
         voices=args.voices,
+        accompaniment=tuple(args.accompaniment),
         transpositions=(args.lowest_transposition, args.highest_transposition),
         human=args.human,
         sampling_rate=args.sampling_rate,
@@ -102,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = render_songs(
         folder,
         plan,
-        splits_of(scores, args.test_fraction),
+        choose_splits(scores, args.test_fraction),
         recipe,
         soundfont=args.soundfont,
         processes=args.processes,

@@ -46,9 +46,9 @@ from fast_jukebox import (
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.tunes.encoding import SongEncoder
 from fast_jukebox.data.tunes.performing import SUITED
-from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores, splits_of
+from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores
 from fast_jukebox.data.tunes.rendering import render_songs
-from fast_jukebox.data.tunes.scores import Score, load_scores, save_scores
+from fast_jukebox.data.tunes.scores import Score, choose_splits, load_scores, save_scores
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
@@ -228,7 +228,7 @@ def encode_songs(
     output: Path, scores: list[Score], vqvae: FastJukeboxVQVAE, args: RecipeArguments, stop_at: float, began: float
 ) -> None:
     """Play and encode what the priors are trained on: some of each kind first, then the rest until `stop_at`."""
-    splits = splits_of(scores)
+    splits = choose_splits(scores)
     plans = {"melodies": plan_both(scores, splits, args.songs, args.seed)}
     chorales = [score for score in scores if score.genre == "chorale"]
     if args.voices_fraction > 0 and chorales:
@@ -285,7 +285,7 @@ def train_vqvae(output: Path, scores: list[Score], args: RecipeArguments, stop_a
     )
     songs = output / "chorales"
     render_songs(
-        songs, plan_both(chorales, splits_of(scores), args.vqvae_songs, args.seed), splits_of(scores), recipe,
+        songs, plan_both(chorales, choose_splits(scores), args.vqvae_songs, args.seed), choose_splits(scores), recipe,
         soundfont=args.soundfont, processes=args.processes,
     )  # fmt: skip
     options = {
@@ -492,7 +492,7 @@ def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
     """The command that measures the model on held-out songs and writes its card."""
     songs = output / "held-out"
     scores = find_scores(output, args)
-    splits = splits_of(scores)
+    splits = choose_splits(scores)
     plan = beginning(plan_both(scores, splits, args.songs, args.seed), splits, 4)
     render_songs(
         songs, plan, splits, recipes(args)["melodies"],

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fast_jukebox.data.tunes.scores import Score
+from fast_jukebox.data.tunes.scores import DRUM_VOICE, Score
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ _GROOVES: dict[str, tuple[float, tuple[tuple[float, float], ...]]] = {
     "slip jig": (1.0, ((0.0, 0.0), (1 / 3, 0.36), (2 / 3, 0.67), (1.0, 1.0))),
 }
 _VOICE_LOUDNESS = (8, -4, -4, 2)
+_ACCOMPANYING = 5
+"""The first voice that accompanies the others."""
+_ACCOMPANYING_LOUDNESS = -20
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,8 @@ def choose_performance(
     suited = [name for name in instruments if name in SUITED[score.genre]] or list(instruments)
     instrument = draw.choice(suited)
     transposition = draw.randint(*transpositions)
-    low = min(note.pitch for note in score.notes) + transposition
-    high = max(note.pitch for note in score.notes) + transposition
+    pitches = [note.pitch for note in score.notes if note.voice < _ACCOMPANYING]
+    low, high = min(pitches) + transposition, max(pitches) + transposition
     played = INSTRUMENTS[instrument]
     while low < played.lowest and high + 12 <= played.highest:
         low, high, transposition = low + 12, high + 12, transposition + 12
@@ -170,23 +173,23 @@ def perform(score: Score, performance: Performance) -> list[SoundingNote]:
             swung + score.upbeat + drift * (math.cos(phase) - math.cos(2 * math.pi * place / period + phase))
         )
 
-    start = when(0.0)
+    start, several = when(0.0), len({note.voice for note in score.notes}) > 1
     bar = 4.0 * score.metre[0] / score.metre[1]
     sounding = []
     for note in score.notes:
         onset = max(when(note.onset) - start + human * max(-0.015, min(0.015, draw.gauss(0, 0.006))), 0.0)
         end = when(note.onset + note.duration) - start
-        loudness = 84 + _VOICE_LOUDNESS[min(note.voice, 3)] * (len(_voices(score)) > 1)
+        loudness = 84.0
+        if several:
+            accompanies = note.voice >= _ACCOMPANYING
+            loudness += _ACCOMPANYING_LOUDNESS if accompanies else _VOICE_LOUDNESS[min(note.voice, 3)]
         loudness += human * (_accent(score, note.onset - score.upbeat, beat, bar) + draw.gauss(0, 2.5))
         loudness += human * 5 * math.sin(math.pi * ((note.onset - score.upbeat) / (4 * bar) % 1.0))
         end = max(onset + (end - onset) * legato, onset + 0.03)
         velocity = round(max(30.0, min(120.0, loudness)))
-        sounding.append(SoundingNote(onset, end, note.pitch + performance.transposition, velocity, note.voice))
+        pitch = note.pitch if note.voice == DRUM_VOICE else note.pitch + performance.transposition
+        sounding.append(SoundingNote(onset, end, pitch, velocity, note.voice))
     return sorted(sounding, key=lambda note: (note.start, note.channel, note.pitch))
-
-
-def _voices(score: Score) -> set[int]:
-    return {note.voice for note in score.notes}
 
 
 def _accent(score: Score, place: float, beat: float, bar: float) -> float:

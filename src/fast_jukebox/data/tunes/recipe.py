@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from fast_jukebox.data.tunes.accompaniment import PARTS, PROGRAMS, accompany
 from fast_jukebox.data.tunes.chorales import chorale_paths, read_chorale
 from fast_jukebox.data.tunes.folk import COLLECTIONS, read_folk_tunes
 from fast_jukebox.data.tunes.listening import check_notes, check_sound
 from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, choose_performance, perform
-from fast_jukebox.data.tunes.scores import GENRES, TONICS, Score, ScoreError, choose_splits, natural_order
+from fast_jukebox.data.tunes.scores import DRUM_VOICE, GENRES, TONICS, Score, ScoreError, natural_order
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_license
 
 _RECIPE_VERSION = 2
@@ -33,6 +34,8 @@ class SongRecipe:
         instruments: names in [`~fast_jukebox.data.tunes.performing.INSTRUMENTS`]; each song is played by one that suits
             its kind.
         voices: how many voices are played, from the highest down; 1 is the melody alone, `None` is all of them.
+        accompaniment: what is added to tunes of one voice by rule, among
+            [`~fast_jukebox.data.tunes.accompaniment.PARTS`].
         transpositions: lowest and highest transposition in semitones.
         human: from 0, exactly as written, to 1, as unevenly as a person.
         sampling_rate: samples a second.
@@ -56,6 +59,7 @@ class SongRecipe:
         "recorder",
     )
     voices: int | None = 1
+    accompaniment: tuple[str, ...] = ()
     transpositions: tuple[int, int] = (-3, 3)
     human: float = 1.0
     sampling_rate: int = 44100
@@ -71,6 +75,8 @@ class SongRecipe:
             raise ValueError(f"`instruments` must be among {list(INSTRUMENTS)}, got {self.instruments!r}")
         if self.voices is not None and not 1 <= self.voices <= 4:
             raise ValueError(f"`voices` must be from 1 to 4, or None for all, got {self.voices!r}")
+        if not set(self.accompaniment) <= set(PARTS):
+            raise ValueError(f"`accompaniment` must be among {list(PARTS)}, got {self.accompaniment!r}")
         if not -12 <= self.transpositions[0] <= self.transpositions[1] <= 12:
             raise ValueError(f"`transpositions` must be lowest and highest in [-12, 12], got {self.transpositions!r}")
         if not 0 <= self.human <= 1:
@@ -85,10 +91,10 @@ class SongRecipe:
             raise ValueError(f"`longest` must be in [1, 600] seconds, got {self.longest!r}")
 
     def played(self, score: Score) -> Score:
-        """The score with those of its voices that the recipe plays."""
-        if self.voices is None:
-            return score
-        return replace(score, notes=tuple(note for note in score.notes if note.voice < (self.voices or 0)))
+        """The score with those of its voices that the recipe plays, and their accompaniment."""
+        if self.voices is not None:
+            score = replace(score, notes=tuple(note for note in score.notes if note.voice < (self.voices or 0)))
+        return accompany(score, self.accompaniment)
 
     def performance(self, score: Score, take: int = 0) -> Performance:
         """How a score is played the `take`-th time."""
@@ -184,7 +190,8 @@ def render_song(
     score = recipe.played(score)
     performance = recipe.performance(score, take)
     notes = perform(score, performance)
-    programs = dict.fromkeys({note.channel for note in notes}, INSTRUMENTS[performance.instrument].program)
+    own = INSTRUMENTS[performance.instrument].program
+    programs = {channel: PROGRAMS.get(channel, own) for channel in {note.channel for note in notes}}
     audio = player.play(notes, programs, recipe.tail, recipe.longest)
     peak = float(np.abs(audio).max())
     if not peak > 1e-4:
@@ -194,6 +201,7 @@ def render_song(
         "title": score.title,
         "artist": performance.instrument,
         "genre": score.genre,
+        "accompaniment": " ".join(recipe.accompaniment) if score.genre != "chorale" else "",
         "composer": score.composer or "traditional",
         "catalogue": score.catalogue or "",
         "collection": score.collection,
@@ -210,7 +218,8 @@ def render_song(
         "recipe": recipe.fingerprint(),
     }
     if check:
-        row |= _listen(score, audio, recipe, [(note.start, note.end, note.pitch) for note in notes])
+        pitched = [(note.start, note.end, note.pitch) for note in notes if note.channel != DRUM_VOICE]
+        row |= _listen(score, audio, recipe, pitched)
     return audio, row
 
 
@@ -238,8 +247,3 @@ def _listen(
         "notes_heard": round(heard.heard, 4),
         "notes_heard_elsewhere": round(heard.heard_elsewhere, 4),
     }
-
-
-def splits_of(scores: Sequence[Score], test_fraction: float = 0.08) -> dict[str, str]:
-    """`"train"` or `"test"` for each score's name; see [`~fast_jukebox.data.tunes.scores.choose_splits`]."""
-    return choose_splits(scores, test_fraction)

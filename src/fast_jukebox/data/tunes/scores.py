@@ -20,6 +20,8 @@ from fast_jukebox.utils.files import write_file
 GENRES = ("air", "chorale", "hornpipe", "jig", "march", "reel", "slip jig", "strathspey")
 """Kinds of music that the collections hold."""
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+DRUM_VOICE = 9
+"""Voice of drums, and their MIDI channel; their pitches are instruments of the drum kit."""
 _TICKS = 480
 _MOST_SCORES, _MOST_NOTES, _MOST_BYTES = 100_000, 20_000, 256 << 20
 _INSTALL = "install them with `pip install 'fast-jukebox[songs]'` and `pip install --no-deps tinysoundfont`"

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fast_jukebox.data.tunes.performing import SoundingNote
-from fast_jukebox.data.tunes.scores import require
+from fast_jukebox.data.tunes.scores import DRUM_VOICE, require
 
-_DRUM_CHANNEL = 9
 _SETTLING = 4096
 _FONT_LICENSES = {"timgm6mb": "GPL-2.0-only", "fluidr3": "MIT", "musescore_general": "MIT"}
 
@@ -73,7 +72,7 @@ class Player:
             synthesiser.sounds_off(channel)
         synthesiser.generate_simple(_SETTLING)  # what was cut off is heard for some milliseconds
         for channel, program in programs.items():
-            drums = channel == _DRUM_CHANNEL
+            drums = channel == DRUM_VOICE
             synthesiser.program_select(channel, self._font, 128 if drums else 0, 0 if drums else program)
         # At equal times a note ends before another of the same pitch begins.
         events = [(note.end, 0, note) for note in notes] + [(note.start, 1, note) for note in notes]
