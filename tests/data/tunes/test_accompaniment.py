@@ -69,7 +69,8 @@ def test_an_accompanied_song_is_rendered_with_its_notes(score):
     assert row["accompaniment"] == "chords bass drums"
     assert row["notes_heard"] > 0.5
     alone, _ = render_song(tune, SongRecipe(instruments=("flute",), longest=8.0), player)
-    assert len(alone) == len(audio) and not np.allclose(alone, audio, atol=0.05)
+    both = min(len(alone), len(audio))
+    assert abs(len(alone) - len(audio)) < 4410 and not np.allclose(alone[:both], audio[:both], atol=0.05)
 
 
 def test_an_unknown_part_is_refused():

@@ -24,8 +24,8 @@ _CHORDS = {
     "dorian": ((0, (0, 3, 7)), (10, (10, 2, 5)), (5, (5, 9, 0)), (3, (3, 7, 10)), (7, (7, 10, 2))),
     "mixolydian": ((0, (0, 4, 7)), (10, (10, 2, 5)), (5, (5, 9, 0)), (7, (7, 10, 2)), (2, (2, 5, 9))),
 }
-_COST_OF_RANK = 0.12
-_COST_OF_CHANGE = 0.15
+_COST_OF_RANK = 0.05
+_COST_OF_CHANGE = 0.08
 
 
 @dataclass(frozen=True)
