@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,3 +35,7 @@ def test_nothing_steers_a_terminal(text):
 def test_long_text_is_cut():
     assert printable("a" * 100, 10) == "a" * 10 + "..."
     assert printable("short", 10) == "short"
+
+
+def test_a_path_is_shown_too():
+    assert printable(Path("songs") / "caf\udce9.wav") == str(Path("songs") / r"caf\udce9.wav")

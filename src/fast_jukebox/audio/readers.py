@@ -22,6 +22,7 @@ from fast_jukebox.audio.bytes import ByteReader, RangesFile
 from fast_jukebox.audio.containers import FFMPEG_HINT, Layout, find_layout, mpeg_layout
 from fast_jukebox.audio.quiet import quiet_decoder
 from fast_jukebox.audio.resample import MAX_RATE, check_rate
+from fast_jukebox.utils.text import printable
 
 # libsndfile says this where a stream does not tell its length.
 _UNKNOWN_FRAMES = 2**63 - 1
@@ -352,11 +353,6 @@ def open_reader(source: Any, source_rate: int | None) -> Reader:
     raise ValueError(
         f"`source` must be a path, bytes, a binary file, an array, or a dictionary of one, got {type(source)}"
     )
-
-
-def printable(name: str | os.PathLike[str]) -> str:
-    r"""A file's name as text that any terminal and file can hold: bytes that are no UTF-8 as `\udce9`."""
-    return os.fspath(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _bytes_reader(data: bytes | bytearray | memoryview, name: str) -> FileReader:

@@ -20,11 +20,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import MAX_DURATION, audio_info, load_audio, stream_audio
-from fast_jukebox.audio.readers import printable
 from fast_jukebox.data.metadata import MAX_METADATA_BYTES, METADATA_FILES, read_metadata, tidy_name
 from fast_jukebox.data.splits import split_of_folder
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.utils.files import path_within
+from fast_jukebox.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ def check_song(source: Path | dict[str, Any], limits: SongLimits) -> tuple[float
     size = source.stat().st_size if isinstance(source, Path) else len(source.get("bytes") or b"")
     if size > limits.max_bytes:
         raise ValueError(f"has {size} bytes, more than `max_bytes` ({limits.max_bytes})")
-    if isinstance(source, Path) and printable(source) != str(source):
+    if isinstance(source, Path) and any("\ud800" <= letter <= "\udfff" for letter in str(source)):
         raise ValueError("has a name that is no UTF-8 text, which a dataset cannot hold: rename it")
     info = audio_info(source)
     if info.missing is not None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from fast_jukebox.audio.readers import printable
 from fast_jukebox.data.metadata import METADATA_FILE
 from fast_jukebox.data.parquet import check_sound_bytes, check_values
 from fast_jukebox.data.scanning import (
@@ -31,6 +30,7 @@ from fast_jukebox.data.scanning import (
 )
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, assign_splits, check_share, held_out_twice, split_order
 from fast_jukebox.utils.files import writing
+from fast_jukebox.utils.text import printable
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 
 _HARMLESS = "\n\t\u200c\u200d"
@@ -10,16 +11,17 @@ _CONTROLS = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 """Categories of Unicode: control, format (writing direction among them), surrogates, private use, separators."""
 
 
-def printable(text: str, most: int | None = None) -> str:
-    """The text with what could steer a terminal written as an escape.
+def printable(text: str | os.PathLike[str], most: int | None = None) -> str:
+    r"""The text with what could steer a terminal written as an escape.
 
     Colours, cursor movements, links and titles begin with a control character; marks of writing direction make a name
     look like another one.
 
     Args:
-        text: any.
+        text: any, or a path; of names that are no UTF-8 the bytes are shown as `\udce9`.
         most: characters to keep; what is left out is told by an ellipsis.
     """
+    text = os.fspath(text)
     if most is not None and len(text) > most:
         text = f"{text[:most]}..."
     return "".join(
