@@ -24,7 +24,7 @@ import torch
 
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.prior.engines import fused
-from fast_jukebox.models.prior.engines.fused import FusedProgram, Launch, Tuning
+from fast_jukebox.models.prior.engines.fused import FusedDecoder, Launch, Tuning
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.sampling.filtering import SamplingSettings
 
@@ -94,9 +94,9 @@ def launches(
     config.num_hidden_layers = config.layer_period
     with torch.device("meta"):
         prior = FastJukeboxPrior(config).to(dtype)
-    program = FusedProgram(prior, rows, settings, tuning)
+    decoder = FusedDecoder(prior, rows, settings, tuning)
     found: dict[str, tuple[str, Launch]] = {}
-    for launch in [*program._layers, program._embed, program._draw]:
+    for launch in [*decoder._layers, decoder._embed, decoder._draw]:
         constants = {key: value for key, value in launch.arguments.items() if key.isupper()}
         name = launch.kernel.fn.__name__
         key = f"{name} {sorted(constants.items())} {launch.options}"
@@ -130,7 +130,7 @@ def rows_of(
 
 
 def resources(kernel: Any) -> dict[str, int]:
-    """Registers a thread, bytes of stack (spills) and of shared memory a program."""
+    """Registers a thread, bytes of stack (spills) and of shared memory a decoder."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

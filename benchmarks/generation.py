@@ -35,8 +35,9 @@ from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_pe
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.generation.windows import SCHEDULES, Layout, hop_of
 from fast_jukebox.pipelines import default_model_path
-from fast_jukebox.sampling.engine import ENGINES, make_step, sample_window, sampling_mode
-from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
+from fast_jukebox.sampling.engine import ENGINES, open_decoder, sample_window, sampling_mode
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.threads import suited_threads
 
 PUBLISHED_HOPS = (0.5, 0.5, 0.125)
@@ -163,7 +164,7 @@ def step_row(
     prompt = torch.zeros(batch, 0, dtype=torch.int64, device=args.device)
 
     def run() -> Tensor:
-        step = make_step(prior, conditioning, batch, SamplingSettings(), args.engine)
+        step = open_decoder(prior, conditioning, batch, SamplingSettings(), args.engine)
         return sample_window(step, prompt, uniform)
 
     with sampling_mode(prior), suited_threads(prior):

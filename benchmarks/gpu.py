@@ -25,8 +25,9 @@ import torch
 
 from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_peak_memory, wait
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.sampling.engine import make_step, release_programs, sample_window, sampling_mode
-from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
+from fast_jukebox.sampling.engine import open_decoder, release_decoders, sample_window, sampling_mode
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.noise import uniform_noise
 
 TOP, MIDDLE, BOTTOM = 2, 1, 0
 WINDOWS = {TOP: 1, MIDDLE: 12, BOTTOM: 46}
@@ -96,7 +97,7 @@ class Bench:
 
     def free(self) -> None:
         """Give back what the last measurement held."""
-        release_programs()
+        release_decoders()
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
@@ -140,7 +141,7 @@ def correctness_row(bench: Bench, prior: FastJukeboxPrior, batch: int, engine: s
         conditioning, uniform = window_inputs(bench, prior, batch, length)
         prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
         begin = time.perf_counter()
-        step = make_step(prior, conditioning, batch, SamplingSettings(), engine)
+        step = open_decoder(prior, conditioning, batch, SamplingSettings(), engine)
         codes = sample_window(step, prompt, uniform)
         wait(bench.device)
         seconds = time.perf_counter() - begin
@@ -176,7 +177,7 @@ def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engin
         seconds = []
         for _ in range(4 if not bench.toy else 2):
             begin = time.perf_counter()
-            sample_window(make_step(prior, conditioning, batch, SamplingSettings(), engine), prompt, uniform)
+            sample_window(open_decoder(prior, conditioning, batch, SamplingSettings(), engine), prompt, uniform)
             wait(bench.device)
             seconds.append(time.perf_counter() - begin)
     best = min(seconds[1:])
@@ -338,10 +339,10 @@ def profile(bench: Bench) -> None:
             conditioning, uniform = window_inputs(bench, prior, batch, count)
             prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
             inputs = (prior, conditioning, batch, SamplingSettings(), "fused")
-            sample_window(make_step(*inputs), prompt, uniform)
+            sample_window(open_decoder(*inputs), prompt, uniform)
             wait(bench.device)
             with profiler(activities=[ProfilerActivity.CUDA]) as seen:
-                sample_window(make_step(*inputs), prompt, uniform)
+                sample_window(open_decoder(*inputs), prompt, uniform)
                 wait(bench.device)
         averages = seen.key_averages()
         total = sum(event.self_device_time_total for event in averages)
@@ -488,23 +489,23 @@ def use_tuning(path: Path) -> None:
 
 @torch.no_grad()
 def timed_choice(bench: Bench, prior: FastJukeboxPrior, batch: int, tuning: Any) -> tuple[float, torch.Tensor]:
-    """Milliseconds of a step of a program with some choices, and the logits of a first step."""
-    from fast_jukebox.models.prior.engines.fused import FusedProgram
+    """Milliseconds of a step of a decoder with some choices, and the logits of a first step."""
+    from fast_jukebox.models.prior.engines.fused import FusedDecoder
 
     torch.manual_seed(0)
-    program = FusedProgram(prior, batch, SamplingSettings(), tuning)
-    length = program.grain if bench.toy else 3 * program.grain
+    decoder = FusedDecoder(prior, batch, SamplingSettings(), tuning)
+    length = decoder.steps_per_call if bench.toy else 3 * decoder.steps_per_call
     conditioning, uniform = window_inputs(bench, prior, batch, (length + 4) // 4 * 4)
-    program.load(conditioning)
+    decoder.load(conditioning)
     code = torch.zeros(batch, dtype=torch.int64, device=bench.device)
-    program.run(code, 1, uniform[:, :1])
-    logits = program.logits.float().clone()
+    decoder.decode(code, 1, uniform[:, :1])
+    logits = decoder.logits.float().clone()
     best = float("inf")
     for _ in range(1 if bench.toy else 4):
         wait(bench.device)
         begin = time.perf_counter()
-        for start in range(0, length, program.grain):
-            program.run(code, 1 + start, uniform[:, start : start + program.grain])
+        for start in range(0, length, decoder.steps_per_call):
+            decoder.decode(code, 1 + start, uniform[:, start : start + decoder.steps_per_call])
         wait(bench.device)
         best = min(best, time.perf_counter() - begin)
     return 1e3 * best / length, logits
@@ -560,7 +561,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         repair()
         if not fused.interpreted():
             parser.error("--toy needs TRITON_INTERPRET=1 in the environment where there is no GPU")
-        # Each program costs the interpreter milliseconds.
+        # Each decoder costs the interpreter milliseconds.
         fused.TUNINGS = [(limit, dataclasses.replace(tuning, programs=2)) for limit, tuning in fused.TUNINGS]
     bench, failed = Bench(options.output, options.toy), False
     use_tuning(options.output / "tuning.json")

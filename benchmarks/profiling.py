@@ -26,22 +26,19 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.generation import model_of
 from benchmarks.report import machine, wait, write_report
 from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
-from fast_jukebox.sampling.engine import (
-    ENGINES,
-    EagerStep,
-    ProgramStep,
-    make_step,
-    sample_window,
-    sampling_mode,
-)
-from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
+from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
+from fast_jukebox.models.prior.engines.native import NativeDecoder
+from fast_jukebox.sampling.engine import ENGINES, EagerDecoder, open_decoder, sample_window, sampling_mode
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.threads import suited_threads
 
 PARTS = {
     "conditioning": (FastJukeboxPrior, "condition"),
     "prompts": (FastJukeboxPrior, "prefill"),
-    "steps": (ProgramStep, "run"),
-    "eager steps": (EagerStep, "next"),
+    "native steps": (NativeDecoder, "decode"),
+    "steps on the device": (DeviceDecoder, "decode"),
+    "eager steps": (EagerDecoder, "decode"),
     "decoding": (FastJukeboxVQVAE, "decode"),
 }
 
@@ -104,8 +101,8 @@ def watched(owner: type, method: str, part: str, device: str, seconds: dict[tupl
             return original(self, *args, **kwargs)
         finally:
             wait(device)
-            prior = getattr(self, "prior", self)
-            seconds[getattr(prior.config, "level", "sound"), part] += time.perf_counter() - begin
+            config = getattr(getattr(self, "prior", self), "config", self)
+            seconds[getattr(config, "level", "sound"), part] += time.perf_counter() - begin
 
     setattr(owner, method, timed_call)
     try:
@@ -129,7 +126,7 @@ def operation_rows(prior: FastJukeboxPrior, args: argparse.Namespace) -> list[di
 
         def run() -> None:
             sample_window(
-                make_step(prior, conditioning, args.windows, SamplingSettings(), args.engine), prompt, uniform
+                open_decoder(prior, conditioning, args.windows, SamplingSettings(), args.engine), prompt, uniform
             )
             wait(args.device)
 

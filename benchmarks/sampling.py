@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.report import machine, timed, write_report
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.sampling.engine import ENGINES, EagerStep, make_step
+from fast_jukebox.sampling.engine import ENGINES, open_decoder
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 SONG_SECONDS = 60.0
@@ -83,20 +83,16 @@ def window_from(prior: FastJukeboxPrior, batch: int, start: int, steps: int, eng
     upper = None
     if config.has_upper_level:
         upper = torch.zeros(batch, config.n_ctx // config.upper_ratio, dtype=torch.int64, device=prior.device)
-    step = make_step(prior, prior.condition(batch, config.n_ctx, upper), batch, SamplingSettings(), engine)
-    cache = step.cache if isinstance(step, EagerStep) else step.program.cache
+    decoder = open_decoder(prior, prior.condition(batch, config.n_ctx, upper), batch, SamplingSettings(), engine)
     uniform = torch.full((batch, steps), 0.5, device=prior.device)
-    first = step.first(torch.zeros(batch, start - 1, dtype=torch.int64, device=prior.device), uniform[:, 0])
+    first = decoder.prefill(torch.zeros(batch, start - 1, dtype=torch.int64, device=prior.device), uniform[:, 0])
 
     def sample() -> None:
-        cache.length = start
+        decoder.cache.length = start
         code, done = first, 0
         while done < steps:
-            count = min(getattr(step, "grain", 1), steps - done)
-            if isinstance(step, EagerStep):
-                code = step.next(code, start + done, uniform[:, done])
-            else:
-                code = step.run(code, start + done, uniform[:, done : done + count])[:, -1]
+            count = min(decoder.steps_per_call, steps - done)
+            code = decoder.decode(code, start + done, uniform[:, done : done + count])[:, -1]
             done += count
 
     return sample

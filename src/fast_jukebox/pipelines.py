@@ -22,7 +22,7 @@ from fast_jukebox.generation.request import FIELDS, Metadata, SongRequest, reque
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_count, check_device
-from fast_jukebox.sampling.filtering import fresh_seed
+from fast_jukebox.sampling.noise import fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars, ProgressCallback
 
 TASK = "fast-jukebox"

@@ -18,7 +18,7 @@ from fast_jukebox.audio.writer import AudioWriter
 from fast_jukebox.generation import SongRequest
 from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.metadata import draw_metadata
-from fast_jukebox.sampling.filtering import fresh_seed
+from fast_jukebox.sampling.noise import fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.values import waiting

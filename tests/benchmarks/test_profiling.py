@@ -14,7 +14,7 @@ def model_dir(tiny_config, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize(("engine", "part"), [("eager", "eager steps"), ("graph", "steps")])
+@pytest.mark.parametrize(("engine", "part"), [("eager", "eager steps"), ("graph", "steps on the device")])
 def test_the_parts_of_a_song_are_those_of_its_levels_and_add_up(model_dir, tiny_config, tmp_path, engine, part):
     before = FastJukeboxPrior.condition
     line = ["--model", str(model_dir), "--duration", "0.2", "--steps", "8", "--windows", "2", "--engine", engine]

@@ -146,7 +146,7 @@ def test_steps_of_who_leaves_are_let_go(tiny_model, monkeypatch):
     """They hold the weights that they were recorded with."""
     left = []
     tiny_model.set_offload("cpu")
-    monkeypatch.setattr("fast_jukebox.generation.offload.release_programs", lambda: left.append(visits._guest))
+    monkeypatch.setattr("fast_jukebox.generation.offload.release_decoders", lambda: left.append(visits._guest))
     visits = tiny_model._visits
     for prior in (2, 2, 1, 0):
         visits.bring(tiny_model.priors[prior])

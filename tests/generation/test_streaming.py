@@ -8,7 +8,7 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import decoding
-from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
+from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.sampling.progress import GenerationCancelled
 
 CASES = {
@@ -196,14 +196,14 @@ def test_memory_that_a_level_lacks_is_not_sought_at_the_levels_below(stub_model)
 
 
 def test_programs_of_windows_that_rest_outlive_a_closed_stream(tiny_model, monkeypatch):
-    monkeypatch.setattr(StaticProgram, "costly", True)
-    made, begin = [], StaticProgram.__init__
+    monkeypatch.setattr(GraphDecoder, "costly", True)
+    made, begin = [], GraphDecoder.__init__
 
     def begin_and_note(program, prior, *given, **named):
         made.append(prior.config.level)
         begin(program, prior, *given, **named)
 
-    monkeypatch.setattr(StaticProgram, "__init__", begin_and_note)
+    monkeypatch.setattr(GraphDecoder, "__init__", begin_and_note)
     expected = tiny_model.generate(duration=0.1, seed=1, engine="eager").audio
     for _ in range(3):
         stream = tiny_model.stream(seed=1, engine="graph")

@@ -1,5 +1,4 @@
 import weakref
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,12 +6,11 @@ from torch import nn
 
 from fast_jukebox.sampling import engine as engine_module
 from fast_jukebox.sampling.engine import (
+    DECODERS_KEPT,
     ENGINES,
-    PROGRAMS_KEPT,
-    EagerStep,
-    ProgramStep,
-    make_step,
-    release_programs,
+    EagerDecoder,
+    open_decoder,
+    release_decoders,
     sample_window,
     sampling_mode,
 )
@@ -34,7 +32,7 @@ def naive(prior, prompt, uniform, conditioning):
 def test_the_loop_is_prefill_and_steps(stub_prior, known, new):
     prompt, uniform = torch.randint(0, 11, (3, known)), torch.rand(3, new)
     conditioning = stub_prior.condition(3, known + new)
-    codes = sample_window(EagerStep(stub_prior, conditioning, 3, SETTINGS), prompt, uniform)
+    codes = sample_window(EagerDecoder(stub_prior, conditioning, 3, SETTINGS), prompt, uniform)
     assert conditioning.steps == new - 1  # one prefill, then a step a code
     assert codes.dtype == torch.int64
     assert torch.equal(codes, naive(stub_prior, prompt, uniform, conditioning))
@@ -43,7 +41,7 @@ def test_the_loop_is_prefill_and_steps(stub_prior, known, new):
 def test_the_loop_counts_codes_and_stops_when_told(stub_prior):
     counted = []
     conditioning = stub_prior.condition(1, 10)
-    step = EagerStep(stub_prior, conditioning, 1, SETTINGS)
+    step = EagerDecoder(stub_prior, conditioning, 1, SETTINGS)
     sample_window(step, torch.zeros((1, 4), dtype=torch.int64), torch.rand(1, 6), counted.append)
     assert counted == [1, 2, 3, 4, 5, 6]
 
@@ -52,7 +50,7 @@ def test_the_loop_counts_codes_and_stops_when_told(stub_prior):
             raise KeyboardInterrupt
 
     conditioning = stub_prior.condition(1, 10)
-    step = EagerStep(stub_prior, conditioning, 1, SETTINGS)
+    step = EagerDecoder(stub_prior, conditioning, 1, SETTINGS)
     with pytest.raises(KeyboardInterrupt):
         sample_window(step, torch.zeros((1, 4), dtype=torch.int64), torch.rand(1, 6), cancel)
     assert conditioning.steps == 1
@@ -60,53 +58,57 @@ def test_the_loop_counts_codes_and_stops_when_told(stub_prior):
 
 def test_any_step_that_keeps_the_protocol_can_be_given():
     class Counting:
-        finished = 0
+        steps_per_call, finished = 1, 0
 
-        def first(self, prompt, uniform):
+        def prefill(self, prompt, noise):
             return prompt.sum(dim=1)
 
-        def next(self, code, position, uniform):
-            return code * 10 + position
+        def decode(self, code, position, noise):
+            return (code * 10 + position)[:, None]
 
-        def finish(self):
-            self.finished += 1
+        def close(self, finished):
+            self.finished += finished
 
-    step = Counting()
-    codes = sample_window(step, torch.tensor([[1, 2]]), torch.zeros(1, 3))
+    decoder = Counting()
+    codes = sample_window(decoder, torch.tensor([[1, 2]]), torch.zeros(1, 3))
     assert codes.tolist() == [[1, 2, 3, 33, 334]]
-    assert step.finished == 1
+    assert decoder.finished == 1
 
 
 def test_logits_that_are_no_numbers_are_an_error(stub_prior):
     with torch.no_grad():
         stub_prior.weight.fill_(float("nan"))
-    step = EagerStep(stub_prior, stub_prior.condition(1, 4), 1, SETTINGS)
+    step = EagerDecoder(stub_prior, stub_prior.condition(1, 4), 1, SETTINGS)
     with pytest.raises(FloatingPointError, match="level 0"):
         sample_window(step, torch.zeros((1, 0), dtype=torch.int64), torch.rand(1, 4))
 
 
-class StubProgram:
+class StubDecoder:
     """Codes are ten times the code before plus the position."""
 
-    engine, grain = "native", 4
+    engine, steps_per_call = "native", 4
 
     def __init__(self, batch_size=1, costly=True):
         self.batch_size = batch_size
         self.costly = costly
-        self.cache = SimpleNamespace(batch_size=batch_size, state=None, position=None)
         self.calls = []
 
-    def load(self, conditioning):
-        self.cache.state = None
-        self.conditioning = conditioning
+    def open(self, prior, conditioning, on_close=None):
+        self.conditioning, self.on_close = conditioning, on_close
+        return self
 
-    def unload(self):
+    def prefill(self, prompt, noise):
+        return torch.arange(len(prompt)) + 3
+
+    def close(self, finished):
         self.conditioning = None
+        if self.on_close is not None:
+            self.on_close()
 
-    def run(self, code, position, uniform):
-        self.calls.append((position, uniform.shape[1]))
+    def decode(self, code, position, noise):
+        self.calls.append((position, noise.shape[1]))
         codes = []
-        for index in range(uniform.shape[1]):
+        for index in range(noise.shape[1]):
             code = code * 10 + position + index
             codes.append(code)
         self.logits = torch.zeros(len(code), 2)
@@ -118,17 +120,17 @@ def programmed_prior(stub_prior):
     """A prior that makes programs and counts them."""
     stub_prior.made = []
 
-    def new_program(batch_size, settings, engine, threads):
+    def new_decoder(batch_size, settings, engine, threads):
         stub_prior.made.append((batch_size, engine, threads))
-        return None if engine == "auto" else StubProgram(batch_size)
+        return None if engine == "auto" else StubDecoder(batch_size)
 
-    stub_prior.new_program = new_program
+    stub_prior.new_decoder = new_decoder
     yield stub_prior
-    release_programs()
+    release_decoders()
 
 
 def made_window(prior, batch_size=1, engine="graph", length=10, after_code=None):
-    step = make_step(prior, prior.condition(batch_size, length), batch_size, SETTINGS, engine)
+    step = open_decoder(prior, prior.condition(batch_size, length), batch_size, SETTINGS, engine)
     codes = sample_window(
         step, torch.zeros((batch_size, 0), dtype=torch.int64), torch.rand(batch_size, length), after_code
     )
@@ -138,39 +140,39 @@ def made_window(prior, batch_size=1, engine="graph", length=10, after_code=None)
 def test_a_program_draws_rows_and_progress_is_told_after_each(programmed_prior):
     counted = []
     step, codes = made_window(programmed_prior, after_code=counted.append)
-    assert isinstance(step, ProgramStep)
+    assert isinstance(step, StubDecoder)
     assert counted == [1, 5, 9, 10]
-    assert step.program.calls == [(1, 4), (5, 4), (9, 1)]
+    assert step.calls == [(1, 4), (5, 4), (9, 1)]
     first = int(codes[0, 0])
     assert codes[0, 1:4].tolist() == [first * 10 + 1, first * 100 + 12, first * 1000 + 123]
 
 
 def test_a_program_steps_one_by_one_too(programmed_prior):
-    step = make_step(programmed_prior, programmed_prior.condition(1, 10), 1, SETTINGS, "graph")
-    assert step.next(torch.tensor([4]), 3, torch.rand(1)).tolist() == [43]
+    step = open_decoder(programmed_prior, programmed_prior.condition(1, 10), 1, SETTINGS, "graph")
+    assert step.decode(torch.tensor([4]), 3, torch.rand(1, 1)).tolist() == [[43]]
 
 
 def test_the_plain_step_is_made_where_the_prior_prefers_it(programmed_prior, stub_upsampler):
-    assert isinstance(made_window(programmed_prior, engine="auto")[0], EagerStep)
-    assert isinstance(made_window(programmed_prior, engine="eager")[0], EagerStep)
+    assert isinstance(made_window(programmed_prior, engine="auto")[0], EagerDecoder)
+    assert isinstance(made_window(programmed_prior, engine="eager")[0], EagerDecoder)
     assert len(programmed_prior.made) == 1
-    assert isinstance(make_step(stub_upsampler, None, 1, SETTINGS), EagerStep)  # it makes no programs at all
+    assert isinstance(open_decoder(stub_upsampler, None, 1, SETTINGS), EagerDecoder)  # it makes no programs at all
 
 
 def test_unknown_engines_are_refused(stub_prior, programmed_prior):
     with pytest.raises(ValueError, match=r"`engine` must be one of 'auto'.*got 'fast'"):
-        make_step(programmed_prior, None, 1, SETTINGS, "fast")
-    del stub_prior.new_program
+        open_decoder(programmed_prior, None, 1, SETTINGS, "fast")
+    del stub_prior.new_decoder
     for engine in set(ENGINES) - {"auto", "eager"}:
         with pytest.raises(ValueError, match=f"`engine` must be 'auto' or 'eager' for a StubPrior, got '{engine}'"):
-            make_step(stub_prior, None, 1, SETTINGS, engine)
+            open_decoder(stub_prior, None, 1, SETTINGS, engine)
 
 
 def test_costly_programs_are_kept_for_the_next_window(programmed_prior):
     first, _ = made_window(programmed_prior)
     second, _ = made_window(programmed_prior)
-    assert second.program is first.program
-    assert second.program.conditioning is None
+    assert second is first
+    assert second.conditioning is None
     assert len(programmed_prior.made) == 1
     made_window(programmed_prior, batch_size=2)
     made_window(programmed_prior, batch_size=3)
@@ -178,16 +180,16 @@ def test_costly_programs_are_kept_for_the_next_window(programmed_prior):
     made_window(programmed_prior, batch_size=3)
     assert len(programmed_prior.made) == 3
     made_window(programmed_prior)  # the oldest had to go
-    assert len(programmed_prior.made) == 3 + (PROGRAMS_KEPT < 3)
-    release_programs()
+    assert len(programmed_prior.made) == 3 + (DECODERS_KEPT < 3)
+    release_decoders()
     made_window(programmed_prior)
     assert len(programmed_prior.made) == 5
 
 
 def test_a_program_serves_one_window_at_a_time(programmed_prior):
     made_window(programmed_prior)
-    steps = [make_step(programmed_prior, programmed_prior.condition(1, 10), 1, SETTINGS, "graph") for _ in range(2)]
-    assert steps[0].program is not steps[1].program
+    steps = [open_decoder(programmed_prior, programmed_prior.condition(1, 10), 1, SETTINGS, "graph") for _ in range(2)]
+    assert steps[0] is not steps[1]
 
 
 def test_changed_weights_make_a_new_program(programmed_prior):
@@ -197,7 +199,7 @@ def test_changed_weights_make_a_new_program(programmed_prior):
     second, _ = made_window(programmed_prior)
     programmed_prior.weight = nn.Parameter(torch.zeros(1))
     third, _ = made_window(programmed_prior)
-    assert len({id(step.program) for step in (first, second, third)}) == 3
+    assert len({id(step) for step in (first, second, third)}) == 3
 
 
 def test_a_program_that_was_interrupted_is_dropped(programmed_prior):
@@ -209,24 +211,24 @@ def test_a_program_that_was_interrupted_is_dropped(programmed_prior):
     with pytest.raises(KeyboardInterrupt):
         made_window(programmed_prior, after_code=cancel)
     again, _ = made_window(programmed_prior)
-    assert again.program is not first.program
+    assert again is not first
 
 
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
 def test_without_memory_the_kept_programs_make_room(programmed_prior, kind):
     made_window(programmed_prior)
-    make, kept, halves = programmed_prior.new_program, [], []
+    make, kept, halves = programmed_prior.new_decoder, [], []
 
-    def new_program(*arguments):
-        kept.append(len(engine_module._POOL._programs))
+    def new_decoder(*arguments):
+        kept.append(len(engine_module._POOL._decoders))
         if len(kept) == 1:
-            half = StubProgram()  # what the failed attempt had made so far
+            half = StubDecoder()  # what the failed attempt had made so far
             halves.append(weakref.ref(half))
             raise kind("CUDA error: out of memory")
         assert halves[0]() is None
         return make(*arguments)
 
-    programmed_prior.new_program = new_program
+    programmed_prior.new_decoder = new_decoder
     made_window(programmed_prior, batch_size=2)
     assert kept == [1, 0]
     assert len(programmed_prior.made) == 2

@@ -6,15 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.sampling.filtering import (
-    SamplingSettings,
-    check_seed,
-    draw_codes,
-    fresh_seed,
-    keep_likeliest,
-    philox,
-    uniform_noise,
-)
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes, filter_top_k_top_p
+from fast_jukebox.sampling.noise import check_seed, fresh_seed, philox, uniform_noise
 
 
 def chi_square(counts, expected):
@@ -106,7 +99,7 @@ def test_draw_inverts_the_cumulative_distribution(seed, temperature, top_k, top_
     logits, uniform = 2 * torch.randn(5, 7), torch.rand(5)
     codes = draw_codes(logits, uniform, settings)
     assert codes.dtype == torch.int64
-    kept = keep_likeliest(logits / temperature, top_k, top_p).double().softmax(-1)
+    kept = filter_top_k_top_p(logits / temperature, top_k, top_p).double().softmax(-1)
     for row in range(5):
         total, found = 0.0, None
         for code in range(7):
@@ -164,13 +157,13 @@ def test_greedy_takes_the_likeliest():
 
 def test_top_k_and_top_p_keep_what_they_say():
     logits = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
-    assert keep_likeliest(logits, top_k=2).isfinite().tolist() == [[False, True, False, True]]
-    assert keep_likeliest(logits, top_k=9).isfinite().all()
-    assert keep_likeliest(logits, top_p=0.65).isfinite().tolist() == [[False, True, False, True]]
-    assert keep_likeliest(logits, top_p=0.75).isfinite().tolist() == [[False, True, True, True]]
-    assert keep_likeliest(logits, top_p=1e-9).isfinite().tolist() == [[False, True, False, False]]
+    assert filter_top_k_top_p(logits, top_k=2).isfinite().tolist() == [[False, True, False, True]]
+    assert filter_top_k_top_p(logits, top_k=9).isfinite().all()
+    assert filter_top_k_top_p(logits, top_p=0.65).isfinite().tolist() == [[False, True, False, True]]
+    assert filter_top_k_top_p(logits, top_p=0.75).isfinite().tolist() == [[False, True, True, True]]
+    assert filter_top_k_top_p(logits, top_p=1e-9).isfinite().tolist() == [[False, True, False, False]]
     # top_p is of what top_k leaves: 0.4 of 0.7 is above a half.
-    assert keep_likeliest(logits, top_k=2, top_p=0.55).isfinite().tolist() == [[False, True, False, False]]
+    assert filter_top_k_top_p(logits, top_k=2, top_p=0.55).isfinite().tolist() == [[False, True, False, False]]
 
 
 @pytest.mark.parametrize(

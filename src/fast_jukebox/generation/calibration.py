@@ -15,7 +15,7 @@ import torch
 from transformers.initialization import no_init_weights
 
 from fast_jukebox.generation.decoding import decoder_reach, pieces
-from fast_jukebox.sampling.engine import make_step, sample_window, sampling_mode
+from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.threads import NARROW, granted_threads, share_out, single_threads, suited_threads
 
@@ -61,7 +61,7 @@ def measure_pace(
         length: codes of a window.
         settings: how codes are drawn.
         device: where to time.
-        engine: see [`~fast_jukebox.sampling.engine.make_step`].
+        engine: see [`~fast_jukebox.sampling.engine.open_decoder`].
     """
     timed = min(rows, _CPU_ROWS) if device.type == "cpu" else rows
     cycle = _cycle(prior.config)
@@ -131,8 +131,8 @@ def _time_stack(
         noise = torch.full((rows, new), 0.5, device=device)
         times: list[tuple[int, float]] = []
         started = _now(device)
-        step = make_step(stack, conditioning, rows, settings, engine)
-        sample_window(step, prompt, noise, lambda count: times.append((count, _now(device) - started)))
+        decoder = open_decoder(stack, conditioning, rows, settings, engine)
+        sample_window(decoder, prompt, noise, lambda count: times.append((count, _now(device) - started)))
         return times
 
     with sampling_mode(stack), suited_threads(stack):

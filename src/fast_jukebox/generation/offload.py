@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fast_jukebox.sampling.checks import check_device
-from fast_jukebox.sampling.engine import release_programs
+from fast_jukebox.sampling.engine import release_decoders
 
 HOMES = ("cpu", "disk")
 """Where the priors can live while they do not sample."""
@@ -68,7 +68,7 @@ class Visits:
             _put(prior, self._homes[id(prior)])
             prior.condition = _Visit(self, prior)
             prior.sampling_device = self.device
-        release_programs()
+        release_decoders()
 
     def bring(self, prior: nn.Module) -> None:
         """Send home whoever is there and bring a prior."""
@@ -85,7 +85,7 @@ class Visits:
         if self._guest is not None:
             _put(self._guest, self._homes[id(self._guest)])
             self._guest = None
-            release_programs()  # recorded steps hold the weights that they were recorded with
+            release_decoders()  # recorded steps hold the weights that they were recorded with
 
     def end(self) -> None:
         """All priors stay on the device from now on."""

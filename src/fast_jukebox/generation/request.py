@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from fast_jukebox.generation.configuration import SETTINGS, check_duration, check_settings
 from fast_jukebox.sampling.checks import MOST_SONGS, check_count
 from fast_jukebox.sampling.engine import check_engine
-from fast_jukebox.sampling.filtering import check_seed
+from fast_jukebox.sampling.noise import check_seed
 from fast_jukebox.sampling.progress import ProgressCallback
 
 _Function = TypeVar("_Function", bound=Callable[..., object])

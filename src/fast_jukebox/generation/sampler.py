@@ -17,9 +17,9 @@ from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.windows import Window, sampled_codes
 from fast_jukebox.sampling.checks import device_of, rows
-from fast_jukebox.sampling.engine import release_programs
-from fast_jukebox.sampling.filtering import uniform_noise
+from fast_jukebox.sampling.engine import release_decoders
 from fast_jukebox.sampling.memory import even_parts, is_out_of_memory, rows_that_fit
+from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.progress import BatchClock, GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
 from fast_jukebox.sampling.window import WindowSampling
 
@@ -34,7 +34,7 @@ class SongSampler:
     Args:
         model: has `priors`, one a level, bottom first, and `vqvae`.
         plan: what to sample.
-        engine: see [`make_step`].
+        engine: see [`open_decoder`].
         progress: see [`ProgressCallback`].
 
     Attributes:
@@ -119,7 +119,7 @@ class SongSampler:
                     raise
                 codes = None
             if codes is None:  # outside the handler, whose error keeps alive what filled the memory
-                release_programs()  # recorded steps hold memory too
+                release_decoders()  # recorded steps hold memory too
                 if freed:
                     continue
                 self._most[level] = tried // 2

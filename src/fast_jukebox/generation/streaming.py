@@ -13,7 +13,7 @@ from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Window
-from fast_jukebox.sampling.engine import release_programs
+from fast_jukebox.sampling.engine import release_decoders
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.sampling.progress import ProgressCallback
 from fast_jukebox.sampling.window import WindowSampling
@@ -92,7 +92,7 @@ class StreamSampler(SongSampler):
             begun = None
             self._whole.add(level)
             self._make_way()
-            release_programs()
+            release_decoders()
         elif codes.shape[1] < window.length:
             self._begun[level] = begun
             own.place_part(window, codes)

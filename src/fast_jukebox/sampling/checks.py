@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.sampling.filtering import check_seed, fresh_seed
+from fast_jukebox.sampling.noise import check_seed, fresh_seed
 
 _LOUDEST = 8.0
 """Peak above which samples cannot be meant to lie in [-1, 1]."""

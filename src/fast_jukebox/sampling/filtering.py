@@ -1,31 +1,18 @@
-"""Logits to codes: counter-based noise, and the draw.
+"""Logits to codes: top-k and top-p filtering, and the draw.
 
-Noise is a pure function of (seed, song, level, position in the song). Up to the rounding of logits a result therefore
-depends neither on the batch that a song is sampled in, nor on the order of windows, nor on an interruption, nor on the
-device. One uniform number a code is enough: the code is found by inverting the cumulative distribution.
+One uniform number a code is enough: the code is found by inverting the cumulative distribution.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-MAX_SEED = 2**63 - 1
-"""The largest seed."""
-
 MIN_TEMPERATURE = 1e-3
 """The lowest temperature: still less and logits would leave the range of float32. `do_sample=False` is the limit."""
-
-_MASK = 0xFFFFFFFF
-# Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-_ROUNDS = 10
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
 @dataclass(frozen=True)
@@ -61,92 +48,6 @@ class SamplingSettings:
             raise ValueError(f"`top_p` must be in (0, 1] (1 keeps every code), got {self.top_p!r}")
 
 
-def check_seed(seed: object) -> int:
-    """`seed` itself.
-
-    Raises:
-        ValueError: it is no integer in [0, 2**63).
-    """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {seed!r}")
-    return seed
-
-
-def fresh_seed() -> int:
-    """A seed from the operating system's randomness, below 2**53 so that it survives JSON and spreadsheets."""
-    return secrets.randbelow(2**53)
-
-
-def uniform_noise(
-    seeds: int | Sequence[int],
-    songs: Sequence[int],
-    level: int,
-    start: int,
-    length: int,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """One uniform number for each code of some songs' stretch of a level.
-
-    Philox4x32-10 keyed by the seed and counting (position, song, level), in 64-bit integers that never leave 48 bits,
-    so every device gives the same numbers. No generator is read or advanced.
-
-    Args:
-        seeds: of all songs or of each, integers in [0, 2**63).
-        songs: which song of its seed each row is, integers in [0, 2**32).
-        level: 0 is the bottom.
-        start: the song's position, in codes of the level, of the first number.
-        length: how many numbers a song.
-        device: where to compute.
-
-    Returns:
-        float32 (number of songs, `length`) in [0, 1), multiples of 2**-24.
-    """
-    seeds = [seeds] * len(songs) if isinstance(seeds, int) else list(seeds)
-    if len(seeds) != len(songs):
-        raise ValueError(f"`seeds` must be one or one for each of the {len(songs)} songs, got {len(seeds)}")
-
-    def column(values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device).reshape(-1, 1)
-
-    positions = torch.arange(start, start + length, dtype=torch.int64, device=device).expand(len(songs), length)
-    counter = (positions & _MASK, column([song & _MASK for song in songs]), level, positions >> 32)
-    key = (column([check_seed(seed) & _MASK for seed in seeds]), column([seed >> 32 for seed in seeds]))
-    return (philox(counter, key)[0] >> 8).to(torch.float32) * 2.0**-24
-
-
-def philox(
-    counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int], key: tuple[Tensor | int, Tensor | int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10: four hashed words of a counter of four and a key of two, all 32-bit values held in int64.
-
-    Args:
-        counter: integers or int64 tensors that broadcast together, in [0, 2**32).
-        key: likewise.
-
-    Returns:
-        Four int64 tensors (integers, if all arguments are) in [0, 2**32).
-    """
-    (first, second, third, fourth), (low_key, high_key) = counter, key
-    for _ in range(_ROUNDS):
-        first_high, first_low = _multiply(first, _MULTIPLIERS[0])
-        third_high, third_low = _multiply(third, _MULTIPLIERS[1])
-        first, second, third, fourth = (
-            third_high ^ second ^ low_key,
-            third_low,
-            first_high ^ fourth ^ high_key,
-            first_low,
-        )
-        low_key, high_key = (low_key + _KEY_STEPS[0]) & _MASK, (high_key + _KEY_STEPS[1]) & _MASK
-    return first, second, third, fourth  # type: ignore[return-value]
-
-
-def _multiply(value: Tensor | int, factor: int) -> tuple[Tensor | int, Tensor | int]:
-    """High and low 32 bits of a 32 x 32 bit product, by halves of `factor` so that nothing exceeds 2**49."""
-    low = value * (factor & 0xFFFF)
-    high = value * (factor >> 16) + (low >> 16)
-    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
-
-
 def draw_codes(logits: Tensor, uniform: Tensor, settings: SamplingSettings) -> Tensor:
     """One code from each row of logits, without a word to the host.
 
@@ -161,7 +62,7 @@ def draw_codes(logits: Tensor, uniform: Tensor, settings: SamplingSettings) -> T
     logits = logits.float()
     if not settings.do_sample:
         return logits.argmax(dim=-1)
-    logits = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
+    logits = filter_top_k_top_p(logits / settings.temperature, settings.top_k, settings.top_p)
     probabilities = logits.softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1).masked_fill(probabilities <= 0, 0.0)  # (N, K)
     # Of the codes that can be drawn the largest sum is the total, whatever the cumulative sum's rounding: u < 1 keeps
@@ -170,7 +71,7 @@ def draw_codes(logits: Tensor, uniform: Tensor, settings: SamplingSettings) -> T
     return (cumulative > threshold).to(torch.int32).argmax(dim=-1)  # the first of them
 
 
-def keep_likeliest(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+def filter_top_k_top_p(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """`logits` (N, K) with minus infinity for the codes that [`SamplingSettings`] leaves out; `top_k` goes first."""
     if 0 < top_k < logits.shape[-1]:
         last = logits.topk(top_k, dim=-1).values[..., -1:]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.sampling.engine import WindowRun, check_logits, make_step
+from fast_jukebox.sampling.engine import WindowRun, check_logits, open_decoder
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.progress import BatchClock
 from fast_jukebox.sampling.threads import suited_threads
@@ -26,7 +26,7 @@ class WindowSampling:
         metadata: int64 (N, width), or `None`.
         settings: how codes are drawn.
         noise: float32 (N, `length` - P).
-        engine: see [`~fast_jukebox.sampling.engine.make_step`].
+        engine: see [`~fast_jukebox.sampling.engine.open_decoder`].
         clock: is told of each row that is conditioned and of each code; what it raises ends the sampling.
     """
 
@@ -45,10 +45,9 @@ class WindowSampling:
         self.prior, self.length, self.count, self.clock = prior, length, len(prompt), clock
         spare = usual_rows(self.count) - self.count if prompt.device.type == "cuda" else 0
         if spare:
-            prompt, upper_codes, metadata, noise = (
-                None if each is None else torch.cat([each, each[-1:].expand(spare, *each.shape[1:])])
-                for each in (prompt, upper_codes, metadata, noise)
-            )
+            prompt, noise = _repeated(prompt, spare), _repeated(noise, spare)
+            upper_codes = None if upper_codes is None else _repeated(upper_codes, spare)
+            metadata = None if metadata is None else _repeated(metadata, spare)
         with suited_threads(prior):
             conditioning = prior.condition(
                 len(prompt),
@@ -57,7 +56,7 @@ class WindowSampling:
                 metadata=metadata,
                 after_song=None if clock is None else clock.conditioned,
             )
-            self._run = WindowRun(make_step(prior, conditioning, len(prompt), settings, engine), prompt, noise)
+            self._run = WindowRun(open_decoder(prior, conditioning, len(prompt), settings, engine), prompt, noise)
         if clock is not None:
             clock.pause()
 
@@ -69,7 +68,7 @@ class WindowSampling:
     @property
     def engine(self) -> str:
         """What runs the steps, one of [`~fast_jukebox.sampling.engine.ENGINES`], never "auto"."""
-        return self._run.step.engine
+        return self._run.decoder.engine
 
     @property
     def codes(self) -> Tensor:
@@ -90,18 +89,23 @@ class WindowSampling:
         if self.clock is not None:
             self.clock.resume()
         with suited_threads(self.prior):
-            run.go_on(end - run.known, None if self.clock is None else self.clock.sampled)
+            run.resume(end - run.known, None if self.clock is None else self.clock.sampled)
             if self.known == self.length:
-                run.step.finish()
+                run.decoder.close(finished=True)
             else:
-                check_logits(run.step.logits, self.prior.config.level)
+                check_logits(run.decoder.logits, self.prior.config.level)
         if self.clock is not None:
             self.clock.pause()
         return self.codes
 
     def leave(self) -> None:
         """End before the last code: what the sampling was done with serves other windows. Nothing can go on."""
-        self._run.step.leave()
+        self._run.decoder.close(finished=False)
+
+
+def _repeated(rows: Tensor, times: int) -> Tensor:
+    """Rows (N, any) and the last of them so many times more."""
+    return torch.cat([rows, rows[-1:].expand(times, *rows.shape[1:])])
 
 
 def usual_rows(count: int) -> int:

@@ -43,7 +43,7 @@ class SessionSampler(SongSampler):
     Args:
         model: has `priors`, one a level, bottom first, and `vqvae`.
         plan: what to sample.
-        engine: see [`make_step`].
+        engine: see [`open_decoder`].
         progress: see [`ProgressCallback`].
         known: what is done, of each level.
         segments: from which top code on which label vectors hold, those of all levels; the first from 0.

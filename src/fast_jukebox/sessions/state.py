@@ -12,7 +12,7 @@ from fast_jukebox.generation.request import COMPUTING, Metadata, SongModel, Song
 from fast_jukebox.generation.windows import Layout
 from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.filtering import check_seed
+from fast_jukebox.sampling.noise import check_seed
 from fast_jukebox.sessions.codes import TakeCodes
 from fast_jukebox.sessions.fingerprint import ModelFacts
 from fast_jukebox.sessions.store import SessionError, SessionStore

@@ -3,7 +3,8 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import FastJukeboxGenerationConfig
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes, uniform_noise
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.progress import GenerationCancelled
 
 

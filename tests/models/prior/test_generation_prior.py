@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes, uniform_noise
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.noise import uniform_noise
 
 
 def same(first, second):

@@ -43,9 +43,11 @@ class LayerCache:
     def __init__(self, pattern: Pattern, storage: Tensor, whole: LayerCache | None = None) -> None:
         self.pattern = pattern
         self.storage = storage
-        self.order = torch.arange(pattern.max_visible, device=storage.device) if whole is None else whole.order
+        order = torch.arange(pattern.max_visible, device=storage.device) if whole is None else whole.order
         # 1 / sqrt(D): steps multiply by a tensor, which is cheaper than by a number.
-        self.scale = torch.tensor(storage.shape[-1] ** -0.5, device="cpu") if whole is None else whole.scale
+        scale = torch.tensor(storage.shape[-1] ** -0.5, device="cpu") if whole is None else whole.scale
+        self.order: Tensor = order
+        self.scale: Tensor = scale
 
     @classmethod
     def empty(

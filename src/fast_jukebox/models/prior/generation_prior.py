@@ -20,7 +20,8 @@ from fast_jukebox.sampling.checks import (
     rows,
 )
 from fast_jukebox.sampling.engine import check_engine, sampling_mode
-from fast_jukebox.sampling.filtering import SamplingSettings, uniform_noise
+from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.window import WindowSampling
 
 

@@ -23,12 +23,12 @@ from fast_jukebox.models.prior.conditioning import (
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-from fast_jukebox.models.prior.engines.selection import new_program
+from fast_jukebox.models.prior.engines.interface import EngineDecoder
+from fast_jukebox.models.prior.engines.selection import new_decoder
 from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
 from fast_jukebox.models.prior.lyrics import LyricEncoder
 from fast_jukebox.models.prior.outputs import FastJukeboxPriorOutput
-from fast_jukebox.sampling.engine import Program
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.threads import share_out
 
@@ -223,11 +223,11 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         slots = sum(block.attention.pattern.capacity for block in self.blocks)
         return batch_size * slots * 2 * self.config.attention_size * self.position_embedding.element_size()
 
-    def new_program(
+    def new_decoder(
         self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
-    ) -> Program | None:
-        """See [`~fast_jukebox.models.prior.engines.selection.new_program`]."""
-        return new_program(self, batch_size, settings, engine, threads)
+    ) -> EngineDecoder | None:
+        """See [`~fast_jukebox.models.prior.engines.selection.new_decoder`]."""
+        return new_decoder(self, batch_size, settings, engine, threads)
 
     @torch.no_grad()
     def condition(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.models.prior.engines.fused import FusedProgram, tuning_for, unsupported
-from fast_jukebox.sampling.engine import EagerStep, ProgramStep, sample_window
+from fast_jukebox.models.prior.engines.fused import FusedDecoder, tuning_for, unsupported
+from fast_jukebox.sampling.engine import EagerDecoder, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 
 pytestmark = pytest.mark.usefixtures("interpreted")
@@ -24,16 +24,16 @@ def assert_a_step_agrees(prior, make_inputs, songs, position, settings=PLAIN, **
     inputs = make_inputs(prior.config, songs)
     codes = inputs.pop("codes")
     conditioning, cache = prior.condition(songs, prior.config.n_ctx, **inputs), prior.new_cache(songs)
-    program = FusedProgram(prior, songs, settings, dataclasses.replace(tuning_for(songs), **choices))
-    for own in (cache, program.cache):
+    decoder = FusedDecoder(prior, songs, settings, dataclasses.replace(tuning_for(songs), **choices))
+    for own in (cache, decoder.cache):
         prior.prefill(codes[:, : position - 1], conditioning, own)
     wanted = prior.step(codes[:, position - 1], position, conditioning, cache)
     uniform = torch.rand(songs, 1)
-    program.load(conditioning)
-    drawn = program.run(codes[:, position - 1], position, uniform)
-    error = (program.logits.float() - wanted.float()).abs().max()
+    decoder.load(conditioning)
+    drawn = decoder.decode(codes[:, position - 1], position, uniform)
+    error = (decoder.logits.float() - wanted.float()).abs().max()
     assert error <= TOLERANCE[dtype] * max(1.0, wanted.float().abs().max())
-    for layer, other in zip(program.cache.layers, cache.layers, strict=True):
+    for layer, other in zip(decoder.cache.layers, cache.layers, strict=True):
         kept = min(layer.pattern.capacity, layer.pattern.max_visible)  # a spare slot keeps what nothing reads
         torch.testing.assert_close(
             layer.storage[:, :, :, :kept].float(),
@@ -41,7 +41,7 @@ def assert_a_step_agrees(prior, make_inputs, songs, position, settings=PLAIN, **
             atol=TOLERANCE[dtype] * 4,
             rtol=TOLERANCE[dtype],
         )
-    assert torch.equal(drawn[:, 0], draw_codes(program.logits, uniform[:, 0], settings))
+    assert torch.equal(drawn[:, 0], draw_codes(decoder.logits, uniform[:, 0], settings))
 
 
 @pytest.mark.parametrize("songs", [1, 3, 5])
@@ -102,13 +102,13 @@ def test_lyrics(make_prior, make_inputs, lyric_kind, position):
 def test_whole_windows_draw_the_codes_of_the_plain_step(make_prior):
     prior = make_prior(upsampling_strides=[2, 2], n_ctx=12, layer_types=["previous_row", "column"], num_hidden_layers=2)
     settings = SamplingSettings(temperature=0.9, top_k=9, top_p=0.9)
-    program = FusedProgram(prior, 2, settings)
-    for known in (0, 5):  # one program, window after window; rows that begin anywhere
+    decoder = FusedDecoder(prior, 2, settings)
+    for known in (0, 5):  # one decoder, window after window; rows that begin anywhere
         conditioning = prior.condition(2, 12, torch.randint(0, 13, (2, 3)))
         prompt, uniform = torch.randint(0, 13, (2, known)), torch.rand(2, 12 - known)
-        plain = EagerStep(prior, conditioning, 2, settings)
+        plain = EagerDecoder(prior, conditioning, 2, settings)
         wanted = sample_window(plain, prompt, uniform)
-        step = ProgramStep(prior, conditioning, program, settings)
+        step = decoder.open(prior, conditioning)
         assert torch.equal(sample_window(step, prompt, uniform), wanted)
         torch.testing.assert_close(step.logits, plain.logits, atol=1e-4, rtol=1e-5)
 
@@ -131,7 +131,7 @@ def test_what_the_kernels_cannot_step_is_refused(make_prior):
     prior.blocks[0].mlp.expand.weight.data = prior.blocks[0].mlp.expand.weight.data.t().contiguous().t()
     assert "contiguous" in unsupported(prior)
     with pytest.raises(ValueError, match="`engine` must not be 'fused'.*contiguous"):
-        FusedProgram(prior, 1, PLAIN)
+        FusedDecoder(prior, 1, PLAIN)
     assert "float64" in unsupported(make_prior().to(torch.float64))
 
 

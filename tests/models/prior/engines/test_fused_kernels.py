@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from fast_jukebox.models.prior.engines.fused import FusedProgram
-from fast_jukebox.sampling.engine import EagerStep, make_step, release_programs, sample_window
+from fast_jukebox.models.prior.engines.fused import FusedDecoder
+from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -31,17 +31,17 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 @pytest.mark.parametrize("codes", [13, 300])
 def test_a_code_is_drawn_as_by_the_plain_draw(interpreted, make_prior, settings, codes):
     prior, songs = make_prior(num_hidden_layers=1, codebook_size=codes), 40
-    program = FusedProgram(prior, songs, settings)
-    program.load(prior.condition(songs, 24))
+    decoder = FusedDecoder(prior, songs, settings)
+    decoder.load(prior.condition(songs, 24))
     for dtype_scale in (0.1, 3.0):
         logits = torch.randn(songs, codes) * dtype_scale
         logits[:8] = (logits[:8] * 9).round() / 9  # ties
-        program.logits.copy_(logits)
-        program.uniform.copy_(torch.rand(program.grain, songs))
-        program.uniform[0, :4] = torch.tensor([0.0, 1 - 2**-24, 0.5017, 0.2613])
-        program._draw(step=0, more=0)
-        assert torch.equal(program.code, draw_codes(logits, program.uniform[0], settings))
-        assert torch.equal(program.codes[0], program.code)
+        decoder.logits.copy_(logits)
+        decoder.uniform.copy_(torch.rand(decoder.steps_per_call, songs))
+        decoder.uniform[0, :4] = torch.tensor([0.0, 1 - 2**-24, 0.5017, 0.2613])
+        decoder._draw(step=0, more=0)
+        assert torch.equal(decoder.code, draw_codes(logits, decoder.uniform[0], settings))
+        assert torch.equal(decoder.codes[0], decoder.code)
 
 
 @pytest.mark.slow
@@ -72,12 +72,12 @@ def test_fused_steps_on_a_gpu(make_prior, dtype, songs):
     conditioning = prior.condition(songs, 24, torch.randint(0, 13, (songs, 6), device="cuda"))
     prompt, uniform = torch.randint(0, 13, (songs, 5), device="cuda"), torch.rand(songs, 19, device="cuda")
     for _ in range(2):
-        step = make_step(prior, conditioning, songs, settings, "fused")
+        step = open_decoder(prior, conditioning, songs, settings, "fused")
         codes = sample_window(step, prompt, uniform)
     wanted = prior.prefill(codes[:, :-1], conditioning, prior.new_cache(songs))
     tolerance = {torch.float32: 4e-5, torch.bfloat16: 0.2, torch.float16: 0.04}[dtype]
     error = (step.logits.float() - wanted.float()).abs().max()
     assert error <= tolerance * max(1.0, wanted.float().abs().max())
     if dtype == torch.float32:
-        assert torch.equal(codes, sample_window(EagerStep(prior, conditioning, songs, settings), prompt, uniform))
-    release_programs()
+        assert torch.equal(codes, sample_window(EagerDecoder(prior, conditioning, songs, settings), prompt, uniform))
+    release_decoders()

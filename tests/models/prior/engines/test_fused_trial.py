@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fast_jukebox.models.prior.engines import fused_trial, selection
-from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
-from fast_jukebox.models.prior.engines.fused import FusedProgram
-from fast_jukebox.models.prior.engines.fused_trial import trial_name, trusted_program, try_fused
+from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
+from fast_jukebox.models.prior.engines.fused import FusedDecoder
+from fast_jukebox.models.prior.engines.fused_trial import trial_name, trusted_decoder, try_fused
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 pytestmark = pytest.mark.usefixtures("interpreted", "fresh")
@@ -41,7 +41,7 @@ def trials(monkeypatch):
 def test_a_trial_measures_agreement_and_both_engines_on_a_layer_of_each_pattern(make_prior, monkeypatch):
     prior = make_prior(num_hidden_layers=4, layer_types=["row", "column"], upsampling_strides=[2, 2], hidden_size=16)
     layers = []
-    for kind in (FusedProgram, StaticProgram):
+    for kind in (FusedDecoder, GraphDecoder):
 
         def noting(self, few, plain=kind._setup):
             layers.append(few.config.num_hidden_layers)
@@ -59,21 +59,21 @@ def test_a_trial_measures_agreement_and_both_engines_on_a_layer_of_each_pattern(
 @pytest.mark.parametrize("spoilt", [0.5, float("nan")])
 def test_steps_that_disagree_are_not_used(make_prior, monkeypatch, caplog, spoilt):
     prior = make_prior(num_hidden_layers=1, hidden_size=16)
-    plain = FusedProgram._steps
+    plain = FusedDecoder._steps
 
     def wrong(self, count):
         plain(self, count)
         self.logits.mul_(1 + spoilt)
 
-    monkeypatch.setattr(FusedProgram, "_steps", wrong)
+    monkeypatch.setattr(FusedDecoder, "_steps", wrong)
     with caplog.at_level(logging.WARNING):
-        assert [trusted_program(prior, 1, PLAIN) for _ in range(2)] == [None, None]
+        assert [trusted_decoder(prior, 1, PLAIN) for _ in range(2)] == [None, None]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "not those of the plain step" in caplog.text
 
 
 def test_every_kind_of_prior_can_be_tried(make_prior, lyric_kind, monkeypatch):
-    monkeypatch.setattr(fused_trial, "_milliseconds", lambda program: 1.0)
+    monkeypatch.setattr(fused_trial, "_milliseconds", lambda decoder: 1.0)
     prior = make_prior(**lyric_kind)
     assert try_fused(prior, 1)["engine"] == "fused"
 
@@ -82,10 +82,10 @@ def test_a_verdict_is_remembered_by_the_process_and_by_the_machine(make_prior, t
     results, done = trials
     results.append(dict(GOOD))
     prior = make_prior(num_hidden_layers=1)
-    assert isinstance(trusted_program(prior, 2, PLAIN), FusedProgram)
-    assert isinstance(trusted_program(prior, 2, SamplingSettings(top_k=3)), FusedProgram)
+    assert isinstance(trusted_decoder(prior, 2, PLAIN), FusedDecoder)
+    assert isinstance(trusted_decoder(prior, 2, SamplingSettings(top_k=3)), FusedDecoder)
     monkeypatch.setattr(fused_trial, "_verdicts", {})  # another process
-    assert isinstance(trusted_program(prior, 2, PLAIN), FusedProgram)
+    assert isinstance(trusted_decoder(prior, 2, PLAIN), FusedDecoder)
     assert done == [2]
 
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_verdict_is_replaced(make_prior, trials, content):
     path = fused_trial._path(trial_name(prior, 1))
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    assert isinstance(trusted_program(prior, 1, PLAIN), FusedProgram)
+    assert isinstance(trusted_decoder(prior, 1, PLAIN), FusedDecoder)
     assert done == [1] and json.loads(path.read_text()) == GOOD
 
 
@@ -108,7 +108,7 @@ def test_what_a_trial_raises_is_remembered_with_one_warning(make_prior, trials, 
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             monkeypatch.setattr(fused_trial, "_verdicts", {})
-            assert trusted_program(prior, 1, PLAIN) is None
+            assert trusted_decoder(prior, 1, PLAIN) is None
     assert done == [1] and len(caplog.records) == 1 and "no such instruction" in caplog.text
 
 
@@ -116,8 +116,8 @@ def test_too_little_memory_is_no_verdict(make_prior, trials):
     results, done = trials
     results += [torch.OutOfMemoryError("CUDA out of memory"), dict(GOOD)]
     prior = make_prior(num_hidden_layers=1)
-    assert trusted_program(prior, 1, PLAIN) is None
-    assert isinstance(trusted_program(prior, 1, PLAIN), FusedProgram)
+    assert trusted_decoder(prior, 1, PLAIN) is None
+    assert isinstance(trusted_decoder(prior, 1, PLAIN), FusedDecoder)
     assert done == [1, 1]
 
 
@@ -129,9 +129,9 @@ def test_a_program_that_cannot_be_made_takes_back_the_verdict(make_prior, trials
     def fail(self, prior):
         raise RuntimeError("out of resource: shared memory")
 
-    monkeypatch.setattr(FusedProgram, "_setup", fail)
+    monkeypatch.setattr(FusedDecoder, "_setup", fail)
     with caplog.at_level(logging.WARNING):
-        assert trusted_program(prior, 1, PLAIN) is None
+        assert trusted_decoder(prior, 1, PLAIN) is None
     assert "shared memory" in caplog.text
     assert json.loads(fused_trial._path(trial_name(prior, 1)).read_text())["engine"] == "graph"
 
@@ -156,20 +156,20 @@ def test_without_a_folder_to_write_to_a_verdict_holds_for_the_process(make_prior
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     prior = make_prior(num_hidden_layers=1)
-    assert all(isinstance(trusted_program(prior, 1, PLAIN), FusedProgram) for _ in range(2))
+    assert all(isinstance(trusted_decoder(prior, 1, PLAIN), FusedDecoder) for _ in range(2))
     assert done == [1]
 
 
 def test_auto_takes_what_the_trial_says(make_prior, monkeypatch):
-    prior, program = make_prior(num_hidden_layers=1), object()
+    prior, decoder = make_prior(num_hidden_layers=1), object()
     monkeypatch.setattr(selection, "choose_engine", lambda prior: "graph")
-    for trusted in (program, None):
-        monkeypatch.setattr(selection, "trusted_program", lambda *arguments, trusted=trusted: trusted)
-        made = selection.new_program(prior, 1, PLAIN)
-        assert made is program if trusted is program else isinstance(made, StaticProgram)
-    assert isinstance(selection.new_program(prior, 1, PLAIN, "graph"), StaticProgram)
+    for trusted in (decoder, None):
+        monkeypatch.setattr(selection, "trusted_decoder", lambda *arguments, trusted=trusted: trusted)
+        made = selection.new_decoder(prior, 1, PLAIN)
+        assert made is decoder if trusted is decoder else isinstance(made, GraphDecoder)
+    assert isinstance(selection.new_decoder(prior, 1, PLAIN, "graph"), GraphDecoder)
 
 
 def test_a_prior_that_the_kernels_cannot_step_is_not_tried(make_prior, trials):
-    assert trusted_program(make_prior(num_hidden_layers=1).to(torch.float64), 1, PLAIN) is None
+    assert trusted_decoder(make_prior(num_hidden_layers=1).to(torch.float64), 1, PLAIN) is None
     assert trials[1] == []

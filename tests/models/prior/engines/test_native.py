@@ -3,10 +3,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.models.prior.engines.native import CHUNK, LANES, NativeProgram, chunks, packed, unsupported
+from fast_jukebox.models.prior.engines.native import CHUNK, LANES, NativeDecoder, chunks, packed, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.sampling.engine import ProgramStep, sample_window
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes, uniform_noise
+from fast_jukebox.sampling.engine import sample_window
+from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.noise import uniform_noise
 
 SETTINGS = SamplingSettings(temperature=0.9)
 
@@ -22,7 +23,7 @@ def built():
 def sampled(prior, upper_codes, uniform, threads=1, prompt=0):
     songs = len(uniform)
     conditioning = prior.condition(songs, prompt + uniform.shape[1], upper_codes)
-    step = ProgramStep(prior, conditioning, NativeProgram(prior, songs, SETTINGS, threads), SETTINGS)
+    step = NativeDecoder(prior, songs, SETTINGS, threads).open(prior, conditioning)
     codes = sample_window(step, torch.zeros(songs, prompt, dtype=torch.int64), uniform)
     return codes, step.logits
 
@@ -44,22 +45,22 @@ def test_a_song_is_the_same_in_any_batch_and_on_any_threads(built, make_prior, f
 def test_a_window_cut_into_calls_of_any_length_is_the_same(built, make_prior):
     prior = make_prior()
     conditioning, uniform = prior.condition(2, 24), torch.rand(2, 24)
-    whole = NativeProgram(prior, 2, SETTINGS)
+    whole = NativeDecoder(prior, 2, SETTINGS)
     first = draw_codes(
         prior.prefill(torch.zeros(2, 0, dtype=torch.int64), conditioning, whole.cache), uniform[:, 0], SETTINGS
     )
     whole.load(conditioning)
-    wanted = whole.run(first, 1, uniform[:, 1:])
+    wanted = whole.decode(first, 1, uniform[:, 1:])
     for pieces in ([1] * 23, [5, 1, 17], [22, 1]):
-        program = NativeProgram(prior, 2, SETTINGS)
-        prior.prefill(torch.zeros(2, 0, dtype=torch.int64), conditioning, program.cache)
-        program.load(conditioning)
+        decoder = NativeDecoder(prior, 2, SETTINGS)
+        prior.prefill(torch.zeros(2, 0, dtype=torch.int64), conditioning, decoder.cache)
+        decoder.load(conditioning)
         code, position, drawn = first, 1, []
         for count in pieces:
-            drawn.append(program.run(code, position, uniform[:, position : position + count]))
+            drawn.append(decoder.decode(code, position, uniform[:, position : position + count]))
             code, position = drawn[-1][:, -1], position + count
         assert torch.equal(torch.cat(drawn, 1), wanted)
-        assert program.cache.length == 24
+        assert decoder.cache.length == 24
 
 
 def test_sigmoids_and_norms_of_large_numbers_are_right(built, make_prior):
@@ -68,14 +69,14 @@ def test_sigmoids_and_norms_of_large_numbers_are_right(built, make_prior):
         prior.blocks[0].mlp.expand.weight.mul_(300.0)  # gates far beyond what exp can hold
         prior.position_embedding.add_(50.0)
         prior.code_embedding.weight[3] = -1e4  # a logit far below all others
-    program = NativeProgram(prior, 3, SETTINGS)
+    decoder = NativeDecoder(prior, 3, SETTINGS)
     conditioning, cache = prior.condition(3, 24), prior.new_cache(3)
     prompt, code = torch.zeros(3, 0, dtype=torch.int64), torch.tensor([1, 2, 4])
-    for own in (cache, program.cache):
+    for own in (cache, decoder.cache):
         prior.prefill(prompt, conditioning, own)
-    program.load(conditioning)
-    program.run(code, 1, torch.rand(3, 1))
-    torch.testing.assert_close(program.logits, prior.step(code, 1, conditioning, cache), rtol=1e-4, atol=1e-3)
+    decoder.load(conditioning)
+    decoder.decode(code, 1, torch.rand(3, 1))
+    torch.testing.assert_close(decoder.logits, prior.step(code, 1, conditioning, cache), rtol=1e-4, atol=1e-3)
 
 
 def test_the_largest_and_smallest_noise_stay_in_the_codebook(built, make_prior):
@@ -93,23 +94,23 @@ def test_the_largest_and_smallest_noise_stay_in_the_codebook(built, make_prior):
         (torch.tensor([0, -1]), torch.rand(2, 1), "`code` must be int64"),
         (torch.tensor([0.0, 1.0]), torch.rand(2, 1), "`code` must be int64"),
         (torch.tensor([0]), torch.rand(2, 1), "`code` must be int64"),
-        (torch.tensor([0, 1]), torch.rand(1, 1), "`uniform` must be float32"),
-        (torch.tensor([0, 1]), torch.rand(2, 1).double(), "`uniform` must be float32"),
+        (torch.tensor([0, 1]), torch.rand(1, 1), "`noise` must be float32"),
+        (torch.tensor([0, 1]), torch.rand(2, 1).double(), "`noise` must be float32"),
     ],
 )
 def test_what_would_touch_foreign_memory_is_refused(built, make_prior, code, uniform, message):
     prior = make_prior()
-    program = NativeProgram(prior, 2, SETTINGS)
-    program.load(prior.condition(2, 24))
+    decoder = NativeDecoder(prior, 2, SETTINGS)
+    decoder.load(prior.condition(2, 24))
     with pytest.raises(ValueError, match=message):
-        program.run(code, 1, uniform)
+        decoder.decode(code, 1, uniform)
 
 
 def test_conditioning_of_another_batch_is_refused(built, make_prior):
     prior = make_prior(upsampling_strides=[2, 2])
-    program = NativeProgram(prior, 2, SETTINGS)
+    decoder = NativeDecoder(prior, 2, SETTINGS)
     with pytest.raises(ValueError, match=r"`conditioning` must be float32 \(2, 24, 32\), got.*\(3, 24, 32\)"):
-        program.load(prior.condition(3, 24, torch.zeros(3, 6, dtype=torch.int64)))
+        decoder.load(prior.condition(3, 24, torch.zeros(3, 6, dtype=torch.int64)))
 
 
 def test_priors_that_it_cannot_step_are_named(make_prior):
@@ -117,7 +118,7 @@ def test_priors_that_it_cannot_step_are_named(make_prior):
     prior = make_prior().to(torch.bfloat16)
     assert "torch.bfloat16" in unsupported(prior)
     with pytest.raises(ValueError, match="`engine` 'native'.*bfloat16"):
-        NativeProgram(prior, 1, SETTINGS)
+        NativeDecoder(prior, 1, SETTINGS)
 
 
 @given(st.integers(1, 300), st.integers(1, 9))
@@ -143,12 +144,12 @@ def test_packing_puts_outputs_side_by_side(outputs, inputs):
 @pytest.mark.slow
 def test_a_long_window_of_a_real_size_draws_the_codes_of_the_plain_step(built):
     from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior
-    from fast_jukebox.sampling.engine import EagerStep
+    from fast_jukebox.sampling.engine import EagerDecoder
 
     prior = FastJukeboxPrior(FastJukeboxConfig.preset("fastjukebox-mini-9").prior_configs[2]).eval()
     songs, length = 4, prior.config.n_ctx
     uniform = uniform_noise(5, range(songs), 2, 0, length)
     conditioning, prompt = prior.condition(songs, length), torch.zeros(songs, 0, dtype=torch.int64)
-    wanted = sample_window(EagerStep(prior, conditioning, songs, SETTINGS), prompt, uniform)
+    wanted = sample_window(EagerDecoder(prior, conditioning, songs, SETTINGS), prompt, uniform)
     codes, _ = sampled(prior, None, uniform)
     assert torch.equal(codes, wanted)

@@ -280,7 +280,7 @@ import random, sys
 import torch
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.models.prior.engines import native, native_library
-from fast_jukebox.sampling.engine import ProgramStep, sample_window
+from fast_jukebox.sampling.engine import sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 checked = native_library.load(sys.argv[1])
@@ -329,8 +329,8 @@ for seed in range(int(sys.argv[2])):
         metadata[:, 0], metadata[:, 2] = 100, 10
     known = rng.randrange(config.n_ctx)
     with torch.inference_mode():
-        program = native.NativeProgram(prior, songs, settings, threads=rng.choice([1, 2]))
-        step = ProgramStep(prior, prior.condition(songs, config.n_ctx, metadata=metadata), program, settings)
+        decoder = native.NativeDecoder(prior, songs, settings, threads=rng.choice([1, 2]))
+        step = decoder.open(prior, prior.condition(songs, config.n_ctx, metadata=metadata))
         prompt = torch.randint(0, config.codebook_size, (songs, known))
         codes = sample_window(step, prompt, torch.rand(songs, config.n_ctx - known))
     assert 0 <= codes.min() and codes.max() < config.vocab_size  # characters may be drawn

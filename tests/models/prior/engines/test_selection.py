@@ -7,12 +7,12 @@ from torch.nn import functional as F
 
 from fast_jukebox.models.prior import configuration_prior
 from fast_jukebox.models.prior.engines import selection as programs
-from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
-from fast_jukebox.models.prior.engines.native import NativeProgram, weights_of
+from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
+from fast_jukebox.models.prior.engines.native import NativeDecoder, weights_of
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_program
+from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_decoder
 from fast_jukebox.models.prior.patterns import PATTERNS, Attended, Pattern
-from fast_jukebox.sampling.engine import EagerStep, ProgramStep, make_step, release_programs, sample_window
+from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 PLAIN = SamplingSettings(temperature=0.8)
@@ -47,8 +47,8 @@ def conditions(make_inputs, config, songs, length):
 def window(prior, engine, prompt, told, uniform, settings):
     """Codes, and the logits of the last of them."""
     songs, length = len(prompt), prompt.shape[1] + uniform.shape[1]
-    step = make_step(prior, prior.condition(songs, length, **told), songs, settings, engine)
-    assert isinstance(step, EagerStep if engine == "eager" else ProgramStep)
+    step = open_decoder(prior, prior.condition(songs, length, **told), songs, settings, engine)
+    assert step.engine == engine
     return sample_window(step, prompt, uniform), step.logits
 
 
@@ -80,41 +80,41 @@ def test_every_engine_knows_lyrics(make_prior, make_inputs, engine, fields, know
 def test_every_engine_steps_one_by_one_too(make_prior, engine):
     prior = make_prior()
     conditioning, prompt, uniform = prior.condition(2, 24), torch.randint(0, 13, (2, 3)), torch.rand(2, 21)
-    whole = sample_window(make_step(prior, conditioning, 2, PLAIN, engine), prompt, uniform)
-    step = make_step(prior, conditioning, 2, PLAIN, engine)
-    code = step.first(prompt, uniform[:, 0])
+    whole = sample_window(open_decoder(prior, conditioning, 2, PLAIN, engine), prompt, uniform)
+    step = open_decoder(prior, conditioning, 2, PLAIN, engine)
+    code = step.prefill(prompt, uniform[:, 0])
     for index in range(1, 21):
         assert torch.equal(code, whole[:, 2 + index])
-        code = step.next(code, 3 + index, uniform[:, index])
-    step.finish()
+        code = step.decode(code, 3 + index, uniform[:, index : index + 1])[:, 0]
+    step.close(finished=True)
     assert torch.equal(code, whole[:, -1])
 
 
 def test_every_engine_can_be_used_for_one_window_after_another(make_prior, engine):
     prior = make_prior(upsampling_strides=[2, 2])
-    program = new_program(prior, 2, PLAIN, engine)
+    decoder = new_decoder(prior, 2, PLAIN, engine)
     for seed in range(2):
         torch.manual_seed(seed)
         told, prompt, uniform = torch.randint(0, 13, (2, 6)), torch.randint(0, 13, (2, 9 * seed)), torch.rand(2, 15)
         conditioning = prior.condition(2, 24, told)
-        wanted = sample_window(EagerStep(prior, conditioning, 2, PLAIN), prompt, uniform)
-        assert torch.equal(sample_window(ProgramStep(prior, conditioning, program, PLAIN), prompt, uniform), wanted)
+        wanted = sample_window(EagerDecoder(prior, conditioning, 2, PLAIN), prompt, uniform)
+        assert torch.equal(sample_window(decoder.open(prior, conditioning), prompt, uniform), wanted)
 
 
 @pytest.mark.parametrize(("position", "count"), [(0, 1), (19, 2), (-1, 1)])
 def test_positions_beyond_the_window_are_refused(make_prior, engine, position, count):
     prior = make_prior()
-    step = make_step(prior, prior.condition(1, 20), 1, PLAIN, engine)
-    code = step.first(torch.zeros(1, 0, dtype=torch.int64), torch.rand(1))
+    step = open_decoder(prior, prior.condition(1, 20), 1, PLAIN, engine)
+    code = step.prefill(torch.zeros(1, 0, dtype=torch.int64), torch.rand(1))
     with pytest.raises(ValueError, match=f"`position`.*window of 20; got {position} and {count} codes"):
-        step.run(code, position, torch.rand(1, count))
+        step.decode(code, position, torch.rand(1, count))
 
 
 def test_numbers_that_are_none_are_an_error(make_prior, engine):
     prior = make_prior()
     with torch.no_grad():
         prior.blocks[0].mlp.expand.weight[0, 0] = float("nan")
-    step = make_step(prior, prior.condition(1, 24), 1, PLAIN, engine)
+    step = open_decoder(prior, prior.condition(1, 24), 1, PLAIN, engine)
     with pytest.raises(FloatingPointError, match="level 2"):
         sample_window(step, torch.zeros(1, 0, dtype=torch.int64), torch.rand(1, 24))
 
@@ -134,11 +134,11 @@ def test_the_weights_are_followed(make_prior, engine):
 def test_auto_goes_by_the_prior_and_the_machine(make_prior):
     narrow, wide = make_prior(), make_prior(hidden_size=NATIVE_WIDEST + 8, num_hidden_layers=1)
     assert choose_engine(wide) == choose_engine(make_prior().to(torch.bfloat16)) == "eager"
-    assert new_program(wide, 1, PLAIN) is None
+    assert new_decoder(wide, 1, PLAIN) is None
     assert choose_engine(narrow) in ("native", "eager")
-    for engine, kind in (("native", NativeProgram), ("graph", StaticProgram)):
+    for engine, kind in (("native", NativeDecoder), ("graph", GraphDecoder)):
         if engine == "graph" or choose_engine(narrow) == "native":
-            assert isinstance(new_program(narrow, 2, PLAIN, engine), kind)
+            assert isinstance(new_decoder(narrow, 2, PLAIN, engine), kind)
 
 
 def test_without_a_compiler_auto_says_so_once_and_goes_on(make_prior, monkeypatch, caplog):
@@ -151,7 +151,7 @@ def test_without_a_compiler_auto_says_so_once_and_goes_on(make_prior, monkeypatc
         assert len(caplog.records) == 1
         assert "no-such-compiler" in caplog.text
         with pytest.raises(NativeUnavailable, match="no-such-compiler"):
-            new_program(make_prior(), 1, PLAIN, "native")
+            new_decoder(make_prior(), 1, PLAIN, "native")
     finally:
         library.cache_clear()
 
@@ -200,7 +200,7 @@ def test_slots_that_lie_outside_the_cache_are_refused(make_prior, monkeypatch):
     monkeypatch.setitem(PATTERNS, "wrong", Wrong)
     monkeypatch.setattr(configuration_prior, "PATTERN_NAMES", ("wrong",))
     with pytest.raises(ValueError, match=r"must lie in the 24 slots of the cache.*at position 4 they are 24, 0 and 3"):
-        NativeProgram(make_prior(layer_types=["wrong"]), 1, PLAIN)
+        NativeDecoder(make_prior(layer_types=["wrong"]), 1, PLAIN)
 
 
 def test_weights_are_packed_once_and_again_when_they_change(make_prior):
@@ -217,5 +217,5 @@ def test_weights_are_packed_once_and_again_when_they_change(make_prior):
     prior.blocks[0].mlp.expand.weight.data = prior.blocks[0].mlp.expand.weight.data.clone()
     assert weights_of(prior) is not third
     kept = weakref.ref(weights_of(prior))
-    release_programs()
+    release_decoders()
     assert kept() is None

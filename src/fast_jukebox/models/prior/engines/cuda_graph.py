@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from types import FunctionType
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fast_jukebox.models.prior.block import rows_for
 from fast_jukebox.models.prior.cache import DeviceSlots
 from fast_jukebox.models.prior.conditioning import PriorConditioning
-from fast_jukebox.models.prior.engines.interface import EnginePrior
+from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 
 GRAPH_LAYERS = 4096
@@ -31,8 +31,8 @@ _WARM_UPS = 3
 _RECORDING = threading.Lock()
 
 
-class DeviceProgram(ABC):
-    """A prior made ready to sample windows on its device: what the kinds of steps have in common.
+class DeviceDecoder(EngineDecoder):
+    """Steps that stay on the device: what their kinds have in common.
 
     It holds the weights themselves and no module, so it follows training but not a replacement of the weights.
 
@@ -42,22 +42,21 @@ class DeviceProgram(ABC):
         settings: how a code is drawn.
     """
 
-    engine: str
-    """Its name among [`~fast_jukebox.sampling.engine.ENGINES`]."""
     position: Tensor
     """int64 (1,), of the next step, in the sequence"""
     cursor: Tensor
-    """int64 (1,), its index into `uniform`, `told` and `codes`"""
+    """int64 (1,), its index into `uniform`, `added` and `codes`"""
 
     def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings) -> None:
         config = prior.config
+        self.level = config.level
         self.batch_size = batch_size
         self.settings = settings
         self.prefix = config.lyric_prefix_length
         self.n_ctx = config.n_ctx
         self.conditioned = config.has_upper_level or config.use_timing
         self.add_after = config.add_conditioning_after
-        self.grain = steps_in_a_row(config.row_length, config.num_hidden_layers)
+        self.steps_per_call = steps_in_a_row(config.row_length, config.num_hidden_layers)
         # Ordinary tensors, whether or not they are made in inference mode: they are written to in both.
         with torch.inference_mode(False), torch.no_grad():
             self.cache = prior.new_cache(batch_size)
@@ -70,9 +69,9 @@ class DeviceProgram(ABC):
             device, dtype = self.positions.device, self.positions.dtype
             self.rows = self._rows(device)
             self.code = torch.zeros(batch_size, dtype=torch.int64, device=device)
-            self.codes = torch.zeros(self.grain, batch_size, dtype=torch.int64, device=device)
-            self.uniform = torch.zeros(self.grain, batch_size, device=device)
-            self.told = torch.zeros(self.grain, self.rows, config.hidden_size, dtype=dtype, device=device)
+            self.codes = torch.zeros(self.steps_per_call, batch_size, dtype=torch.int64, device=device)
+            self.uniform = torch.zeros(self.steps_per_call, batch_size, device=device)
+            self.added = torch.zeros(self.steps_per_call, self.rows, config.hidden_size, dtype=dtype, device=device)
             self.logits = torch.zeros(batch_size, config.vocab_size, dtype=dtype, device=device)
             self._setup(prior)
             self._graphs = self._record() if device.type == "cuda" else {}
@@ -93,41 +92,39 @@ class DeviceProgram(ABC):
 
     @property
     def costly(self) -> bool:
-        """Whether making it took so long that it is better kept for the next window."""
         return bool(self._graphs)
 
     def load(self, conditioning: PriorConditioning) -> None:
-        """Take in what conditions the next window."""
         self._conditioning = conditioning.positions
         self._length = conditioning.length
 
     def unload(self) -> None:
-        """Let go of it, after the window: no codes can be drawn until the next `load`."""
         self._conditioning = None
         self._length = 0
 
-    def run(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
-        """Draw codes from `position` on: int64 (N,) before it and float32 (N, count) -> int64 (N, count).
+    def decode(self, code: Tensor, position: int, noise: Tensor) -> Tensor:
+        """See [`~fast_jukebox.sampling.engine.Decoder.decode`].
 
-        `count` is at most `grain`. On a GPU the host runs ahead of the device by two rows of steps at most.
+        On a GPU the host runs ahead of the device by two rows of steps at most.
 
         Raises:
             ValueError: the positions go beyond the window.
         """
-        count = uniform.shape[1]
-        if not (0 < position <= self._length - count and 0 < count <= self.grain):
+        count = noise.shape[1]
+        if not (0 < position <= self._length - count and 0 < count <= self.steps_per_call):
             raise ValueError(
-                f"`position` must be from 1 and, with 1 to {self.grain} codes, within the window of {self._length}; "
-                f"got {position} and {count} codes"
+                f"`position` must be from 1 and, with 1 to {self.steps_per_call} codes, within the window of "
+                f"{self._length}; got {position} and {count} codes"
             )
         with torch.inference_mode(False), torch.no_grad():
             self.code.copy_(code)
             self.position.fill_(self.prefix + position)
             self.cursor.zero_()
-            self.uniform[:count].copy_(uniform.t())
+            self.uniform[:count].copy_(noise.t())
             if self._conditioning is not None:
                 start = self.prefix + position
-                self.told[:count, : self.batch_size].copy_(self._conditioning[:, start : start + count].transpose(0, 1))
+                added = self._conditioning[:, start : start + count]  # (N, count, W)
+                self.added[:count, : self.batch_size].copy_(added.transpose(0, 1))
             self._replay(count)
             self.cache.length = position + count
             return self.codes[:count].t().clone()
@@ -160,7 +157,7 @@ class DeviceProgram(ABC):
             torch.cuda.current_stream().wait_stream(side)
             graphs: dict[int, torch.cuda.CUDAGraph] = {}
             pool = torch.cuda.graph_pool_handle()
-            for count in sorted({1, self.grain}):
+            for count in sorted({1, self.steps_per_call}):
                 self._rewind()
                 graph = torch.cuda.CUDAGraph()
                 # What other threads do on the device meanwhile is no part of it and must not fail.
@@ -176,25 +173,25 @@ class DeviceProgram(ABC):
         self.cursor.zero_()
 
 
-class StaticProgram(DeviceProgram):
+class GraphDecoder(DeviceDecoder):
     """Steps made of torch's operations.
 
     Args:
-        prior: as in [`DeviceProgram`], like `batch_size` and `settings`.
+        prior: as in [`DeviceDecoder`], like `batch_size` and `settings`.
         compiled: fuse the step's operations by torch.compile, in one graph of fixed shapes; takes a minute or so at the
             first step.
     """
 
     def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings, compiled: bool = False) -> None:
         self.engine = "compiled" if compiled else "graph"
-        # No bound method: a program that nobody holds must give back its memory at once, not when garbage is next
+        # No bound method: a decoder that nobody holds must give back its memory at once, not when garbage is next
         # collected.
-        self._step: Callable[[StaticProgram], None] = _compiled_step() if compiled else StaticProgram.step
+        self._step: Callable[[GraphDecoder], None] = _compiled_step() if compiled else GraphDecoder.step
         super().__init__(prior, batch_size, settings)
 
     @property
     def costly(self) -> bool:
-        return super().costly or self._step is not StaticProgram.step
+        return super().costly or self._step is not GraphDecoder.step
 
     def _rows(self, device: torch.device) -> int:
         return rows_for(self.batch_size, device)
@@ -214,15 +211,15 @@ class StaticProgram(DeviceProgram):
         hidden = F.embedding(self.code, self.embedding) + self.positions.index_select(0, self.position)
         if self.rows != songs:
             hidden = F.pad(hidden, (0, 0, 0, self.rows - songs))
-        told = self.told.index_select(0, self.cursor).squeeze(0) if self.conditioned else None
-        if told is not None:
-            hidden = hidden + told
+        added = self.added.index_select(0, self.cursor).squeeze(0) if self.conditioned else None
+        if added is not None:
+            hidden = hidden + added
         slots: list[DeviceSlots] = []
         for layer, (block_step, first) in enumerate(zip(self.cache.steps, self._first_alike, strict=True)):
             slots.append(self.cache.layers[layer].device_slots(self.position) if first == layer else slots[first])
             hidden = block_step(hidden, slots[layer])
-        if told is not None and self.add_after:
-            hidden = hidden + told
+        if added is not None and self.add_after:
+            hidden = hidden + added
         logits = F.linear(hidden, self.output)[:songs]
         uniform = self.uniform.index_select(0, self.cursor).squeeze(0)
         code = draw_codes(logits, uniform, self.settings)
@@ -239,11 +236,11 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _compiled_step() -> Callable[[StaticProgram], None]:
-    """`StaticProgram.step` after torch.compile, for one program: as a code object of its own, since torch.compile gives
+def _compiled_step() -> Callable[[GraphDecoder], None]:
+    """`GraphDecoder.step` after torch.compile, for one decoder: as a code object of its own, since torch.compile gives
     up on code that it has compiled for eight sizes.
     """
-    step = StaticProgram.step
+    step = GraphDecoder.step
     own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
     return torch.compile(own, fullgraph=True, dynamic=False)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS
 from fast_jukebox.models.prior.cache import LayerCache
-from fast_jukebox.models.prior.engines.cuda_graph import DeviceProgram
+from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.patterns import SlotTables
 from fast_jukebox.sampling.filtering import SamplingSettings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fast_jukebox.models.prior.block import PriorBlock
 
 WIDEST_OF_FEW = 16384
-"""Inputs of a linear layer that a program of the kernel for few rows can hold at once."""
+"""Inputs of a linear layer that a decoder of the kernel for few rows can hold at once."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Tuning:
         few: multiply each weight with every row as it is read; otherwise multiply blocks by the tensor cores.
         norm_apart: normalise in a separate kernel where `few` too.
         programs: that a kernel for few rows should have at least: two or more for each multiprocessor of a large GPU.
-        numbers: of the weight, that a program of that kernel reads.
-        warps: of a program of that kernel.
+        numbers: of the weight, that a decoder of that kernel reads.
+        warps: of a decoder of that kernel.
         splits: into how many parts attention splits the slots that it reads; 0 for none.
-        entries: numbers of the keys that a program of attention reads at once.
+        entries: numbers of the keys that a decoder of attention reads at once.
         block: rows, outputs and inputs of a block of the tensor cores, loads under way and warps.
         overlap: let a kernel begin while the one before it ends, where the GPU can (Hopper and later).
     """
@@ -126,7 +126,7 @@ def unsupported(prior: EnginePrior) -> str | None:
     return None
 
 
-class FusedProgram(DeviceProgram):
+class FusedDecoder(DeviceDecoder):
     """A prior made ready to sample windows by fused kernels.
 
     Args:
@@ -251,7 +251,7 @@ class FusedProgram(DeviceProgram):
             "bias_ptr": spare if bias is None else bias.detach(),
             "base_ptr": spare if base is None else base,
             "start_ptr": self.hidden,
-            "added_ptr": self.told,
+            "added_ptr": self.added,
             "out_ptr": out,
             "cache_ptr": spare if cache is None else cache.storage,
             "slot_ptr": self.at if slot is None else slot,
@@ -328,7 +328,7 @@ class FusedProgram(DeviceProgram):
             "code_ptr": self.code,
             "embedding_ptr": self.embedding,
             "positions_ptr": self.positions,
-            "added_ptr": self.told,
+            "added_ptr": self.added,
             "out_ptr": self.hidden,
             "at_ptr": self.at,
             "rows": self.batch_size,
@@ -363,7 +363,7 @@ class FusedProgram(DeviceProgram):
 def _linear_of_few(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launch:
     width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
     block_in = _block(width)
-    # All that a program reads is under way at once.
+    # All that a decoder reads is under way at once.
     block_out = max(2, min(tuning.numbers // block_in, _power_below(outputs / tuning.programs)))
     arguments = {
         **arguments,

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from fast_jukebox.models.prior.conditioning import PriorConditioning
-from fast_jukebox.models.prior.engines.cuda_graph import DeviceProgram, StaticProgram
-from fast_jukebox.models.prior.engines.fused import FusedProgram, unsupported
+from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDecoder
+from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.memory import is_out_of_memory
@@ -46,8 +46,8 @@ _verdicts: dict[str, bool] = {}
 _trying = threading.RLock()
 
 
-def trusted_program(prior: EnginePrior, batch_size: int, settings: SamplingSettings) -> DeviceProgram | None:
-    """A program of fused steps where they suit the prior on its device; None where recorded steps do.
+def trusted_decoder(prior: EnginePrior, batch_size: int, settings: SamplingSettings) -> DeviceDecoder | None:
+    """A decoder of fused steps where they suit the prior on its device; None where recorded steps do.
 
     Raises:
         RuntimeError: there is not enough memory for it.
@@ -59,7 +59,7 @@ def trusted_program(prior: EnginePrior, batch_size: int, settings: SamplingSetti
         if not _verdict(name, lambda: try_fused(prior, batch_size)):
             return None
         try:
-            return FusedProgram(prior, batch_size, settings)
+            return FusedDecoder(prior, batch_size, settings)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -76,14 +76,14 @@ def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, Any]:
     stack, settings = _few_layers(prior), SamplingSettings()
     with torch.no_grad(), torch.random.fork_rng(devices=_devices(prior)):
         torch.manual_seed(0)
-        fused = FusedProgram(stack, batch_size, settings)
+        fused = FusedDecoder(stack, batch_size, settings)
         difference = _difference(stack, fused)
         measured = {"difference": difference, "tolerance": TOLERANCE[prior.position_embedding.dtype]}
         if not difference <= measured["tolerance"]:  # NaN is no agreement either
             return {"engine": "graph", "reason": "their logits are not those of the plain step", **measured}
         milliseconds = {"fused_ms": _milliseconds(fused)}
         del fused
-        milliseconds["graph_ms"] = _milliseconds(StaticProgram(stack, batch_size, settings))
+        milliseconds["graph_ms"] = _milliseconds(GraphDecoder(stack, batch_size, settings))
     quick = milliseconds["fused_ms"] <= SLACK * milliseconds["graph_ms"]
     return {"engine": "fused" if quick else "graph", **measured, **milliseconds}
 
@@ -193,44 +193,44 @@ def _conditioning(prior: EnginePrior, batch_size: int, length: int) -> PriorCond
     return PriorConditioning(numbers(1), positions, length, lyrics, states)
 
 
-def _difference(prior: EnginePrior, program: DeviceProgram) -> float:
+def _difference(prior: EnginePrior, decoder: DeviceDecoder) -> float:
     """The largest difference of the logits of a few steps after a prompt of more than a row, as a share of them."""
-    config, songs, device = prior.config, program.batch_size, prior.position_embedding.device
+    config, songs, device = prior.config, decoder.batch_size, prior.position_embedding.device
     length = min(config.n_ctx, 2 * config.row_length + _STEPS)
     prompt = max(length - _STEPS - 1, 0)
     codes = torch.randint(0, config.codebook_size, (songs, length), device=device)
     conditioning, cache = _conditioning(prior, songs, length), prior.new_cache(songs)
-    for own in (cache, program.cache):
+    for own in (cache, decoder.cache):
         prior.prefill(codes[:, :prompt], conditioning, own)
-    program.load(conditioning)
+    decoder.load(conditioning)
     largest = 0.0
     for position in range(prompt + 1, length):
         wanted = prior.step(codes[:, position - 1], position, conditioning, cache).float()
-        program.run(codes[:, position - 1], position, torch.rand(songs, 1, device=device))
-        share = float((program.logits.float() - wanted).norm() / wanted.norm())
+        decoder.decode(codes[:, position - 1], position, torch.rand(songs, 1, device=device))
+        share = float((decoder.logits.float() - wanted).norm() / wanted.norm())
         largest = share if not share <= largest else largest
-    program.unload()
+    decoder.unload()
     return largest
 
 
-def _milliseconds(program: DeviceProgram) -> float:
+def _milliseconds(decoder: DeviceDecoder) -> float:
     """Milliseconds of a step, the best of a few rows of them."""
-    device = program.positions.device
-    count = min(program.grain, program.n_ctx - 1)
-    like = program.positions
+    device = decoder.positions.device
+    count = min(decoder.steps_per_call, decoder.n_ctx - 1)
+    like = decoder.positions
     positions = None
-    if program.conditioned:
-        shape = (program.batch_size, program.prefix + count + 1, like.shape[1])
+    if decoder.conditioned:
+        shape = (decoder.batch_size, decoder.prefix + count + 1, like.shape[1])
         positions = torch.zeros(shape, dtype=like.dtype, device=device)
-    program.load(PriorConditioning(like[:1], positions, count + 1))
-    code = torch.zeros(program.batch_size, dtype=torch.int64, device=device)
-    uniform = torch.rand(program.batch_size, count, device=device)
+    decoder.load(PriorConditioning(like[:1], positions, count + 1))
+    code = torch.zeros(decoder.batch_size, dtype=torch.int64, device=device)
+    uniform = torch.rand(decoder.batch_size, count, device=device)
     best = float("inf")
     for _ in range(_TIMINGS):
         started = _now(device)
-        program.run(code, 1, uniform)
+        decoder.decode(code, 1, uniform)
         best = min(best, _now(device) - started)
-    program.unload()
+    decoder.unload()
     return 1e3 * best / count
 
 

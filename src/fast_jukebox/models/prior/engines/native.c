@@ -259,7 +259,7 @@ static void softmax(const float *logits, int64_t codes, float *result) {
 }
 
 /* Minus infinity for the codes that top-k and top-p leave out; top-k goes first. */
-static void keep_likeliest(const prior_t *prior, float *logits, float *probabilities, ranked_t *ranked) {
+static void filter_top_k_top_p(const prior_t *prior, float *logits, float *probabilities, ranked_t *ranked) {
     const int64_t codes = prior->codes;
     if (prior->top_k > 0 && prior->top_k < codes) {
         for (int64_t k = 0; k < codes; k++) ranked[k] = (ranked_t){logits[k], (int32_t)k};
@@ -292,7 +292,7 @@ static int64_t draw(const prior_t *prior, const float *logits, float uniform, fl
     float *cooled = scratch, *cumulative = scratch + padded(codes);
     const float temperature = (float)prior->temperature;
     for (int64_t k = 0; k < codes; k++) cooled[k] = logits[k] / temperature;
-    keep_likeliest(prior, cooled, cumulative, (ranked_t *)(cumulative + padded(codes)));
+    filter_top_k_top_p(prior, cooled, cumulative, (ranked_t *)(cumulative + padded(codes)));
     softmax(cooled, codes, cumulative);
     double sum = 0.0;
     float largest = 0.0f;

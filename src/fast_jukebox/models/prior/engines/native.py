@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fast_jukebox.models.prior.block import PriorBlock
 from fast_jukebox.models.prior.conditioning import PriorConditioning
-from fast_jukebox.models.prior.engines.interface import EnginePrior
+from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
 from fast_jukebox.models.prior.patterns import Pattern, SlotTables
 from fast_jukebox.sampling.engine import kept_for_prior, weight_state
@@ -38,8 +38,8 @@ def unsupported(prior: EnginePrior) -> str | None:
     return None
 
 
-class NativeProgram:
-    """A prior made ready to sample windows with `native.c`.
+class NativeDecoder(EngineDecoder):
+    """Steps by `native.c`.
 
     Args:
         prior: float32, on a CPU.
@@ -60,8 +60,10 @@ class NativeProgram:
             raise ValueError(f"`engine` 'native' cannot sample this prior: {reason}")
         config = prior.config
         self.library = library()
+        self.level = config.level
         self.batch_size = batch_size
-        self.grain = config.row_length
+        self.settings = settings
+        self.steps_per_call = config.row_length
         self.cache = prior.new_cache(batch_size)
         self.logits = torch.zeros(batch_size, config.vocab_size)
         self.prefix = config.lyric_prefix_length
@@ -98,11 +100,8 @@ class NativeProgram:
         self._scratch = torch.empty(len(self._chunks), floats)
         self.unload()
 
-    costly = False
-    """Making it takes milliseconds, so it is not kept for the next window."""
-
     def load(self, conditioning: PriorConditioning) -> None:
-        """Take in what conditions the next window.
+        """Take in what conditions the window.
 
         Raises:
             ValueError: it is of other sizes than the prior's.
@@ -117,20 +116,19 @@ class NativeProgram:
         self._length = conditioning.length
 
     def unload(self) -> None:
-        """Let go of it, after the window: no codes can be drawn until the next `load`."""
         self._conditioning = None
         self._length = 0
         self._prior.conditioning = None
 
-    def run(self, code: Tensor, position: int, uniform: Tensor) -> Tensor:
-        """Draw codes from `position` on: int64 (N,) before it and float32 (N, count) -> int64 (N, count).
+    def decode(self, code: Tensor, position: int, noise: Tensor) -> Tensor:
+        """See [`~fast_jukebox.sampling.engine.Decoder.decode`].
 
         Raises:
             ValueError: an input is of another shape or type, or goes beyond the window or the codebook.
         """
-        count = uniform.shape[1]
-        self._check(code, position, uniform)
-        code, uniform = code.contiguous(), uniform.contiguous()
+        count = noise.shape[1]
+        self._check(code, position, noise)
+        code, noise = code.contiguous(), noise.contiguous()
         out = torch.empty((self.batch_size, count), dtype=torch.int64)
 
         def chunk(index: int) -> None:
@@ -138,7 +136,7 @@ class NativeProgram:
             self.library.run(
                 ctypes.byref(self._prior),
                 *(first, songs, self.prefix + position, count),
-                *(code.data_ptr(), uniform.data_ptr(), out.data_ptr(), count, self._scratch[index].data_ptr()),
+                *(code.data_ptr(), noise.data_ptr(), out.data_ptr(), count, self._scratch[index].data_ptr()),
             )
 
         if self._threads == 1:
@@ -150,9 +148,9 @@ class NativeProgram:
         self.cache.length = position + count
         return out
 
-    def _check(self, code: Tensor, position: int, uniform: Tensor) -> None:
+    def _check(self, code: Tensor, position: int, noise: Tensor) -> None:
         """Everything that decides which memory the source touches."""
-        songs, count = self.batch_size, uniform.shape[1]
+        songs, count = self.batch_size, noise.shape[1]
         if not 0 < position <= self._length - count:
             raise ValueError(
                 f"`position` must be from 1 and, with the codes to draw, within the window of {self._length}; got "
@@ -162,8 +160,8 @@ class NativeProgram:
             raise ValueError(
                 f"`code` must be int64 ({songs},) in [0, {self.vocab_size}), got {code.dtype} {tuple(code.shape)}"
             )
-        if uniform.shape != (songs, count) or uniform.dtype != torch.float32:
-            raise ValueError(f"`uniform` must be float32 ({songs}, count), got {uniform.dtype} {tuple(uniform.shape)}")
+        if noise.shape != (songs, count) or noise.dtype != torch.float32:
+            raise ValueError(f"`noise` must be float32 ({songs}, count), got {noise.dtype} {tuple(noise.shape)}")
 
 
 class NativeWeights:

@@ -107,8 +107,8 @@ def _compiler() -> list[str]:
         commands = [shlex.split(given)] if given else [["cc"], ["gcc"], ["clang"]]
     except ValueError as error:
         raise NativeUnavailable(f"`$CC` must be a command, got {given!r}: {error}") from error
-    for program, *options in commands:
-        found = shutil.which(program)
+    for decoder, *options in commands:
+        found = shutil.which(decoder)
         if found:
             return [found, *options]
     raise NativeUnavailable(f"no C compiler was found (looked for {', '.join(each[0] for each in commands)})")

@@ -1,16 +1,15 @@
-"""Which way of stepping suits a prior: one call of the model a code, recorded or fused steps, or compiled C."""
+"""The choice of a prior's engine: one call of the model a code, recorded or fused steps, or compiled C."""
 
 from __future__ import annotations
 
 import logging
 
-from fast_jukebox.models.prior.engines.cuda_graph import StaticProgram
-from fast_jukebox.models.prior.engines.fused import FusedProgram
-from fast_jukebox.models.prior.engines.fused_trial import trusted_program
-from fast_jukebox.models.prior.engines.interface import EnginePrior
-from fast_jukebox.models.prior.engines.native import NativeProgram, unsupported
+from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
+from fast_jukebox.models.prior.engines.fused import FusedDecoder
+from fast_jukebox.models.prior.engines.fused_trial import trusted_decoder
+from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
+from fast_jukebox.models.prior.engines.native import NativeDecoder, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.sampling.engine import Program
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ _told: set[str] = set()
 
 
 def choose_engine(prior: EnginePrior) -> str:
-    """What `engine="auto"` means for a prior: `"graph"` on a GPU, where [`new_program`] takes `"fused"` if it has shown
+    """What `engine="auto"` means for a prior: `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if it has shown
     itself right and no slower; `"native"` on a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else
     `"eager"`. On a CPU the batch has no say, so that the codes do not depend on it.
     """
@@ -43,10 +42,10 @@ def choose_engine(prior: EnginePrior) -> str:
     return "native"
 
 
-def new_program(
+def new_decoder(
     prior: EnginePrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
-) -> Program | None:
-    """A program that samples windows of the prior, or None where the plain step is meant.
+) -> EngineDecoder | None:
+    """A decoder that samples windows of the prior, or None where the eager one is meant.
 
     Args:
         prior: the prior.
@@ -62,13 +61,13 @@ def new_program(
     if engine == "auto":
         engine = choose_engine(prior)
         if engine == "graph":
-            program = trusted_program(prior, batch_size, settings)
-            if program is not None:
-                return program
+            decoder = trusted_decoder(prior, batch_size, settings)
+            if decoder is not None:
+                return decoder
     if engine == "native":
-        return NativeProgram(prior, batch_size, settings, threads)
+        return NativeDecoder(prior, batch_size, settings, threads)
     if engine in ("graph", "compiled"):
-        return StaticProgram(prior, batch_size, settings, compiled=engine == "compiled")
+        return GraphDecoder(prior, batch_size, settings, compiled=engine == "compiled")
     if engine == "fused":
-        return FusedProgram(prior, batch_size, settings)
+        return FusedDecoder(prior, batch_size, settings)
     return None
