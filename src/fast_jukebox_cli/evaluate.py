@@ -14,9 +14,9 @@ from fast_jukebox.evaluation.clap import Clap
 from fast_jukebox.evaluation.embedding_loading import load_embedding
 from fast_jukebox.evaluation.pictures import require_matplotlib
 from fast_jukebox.evaluation.side_by_side import EvaluationSettings, Judges, evaluate_systems, real_songs
-from fast_jukebox.evaluation.side_by_side_report import shown_command, write_report
+from fast_jukebox.evaluation.side_by_side_report import VALENCE, shown_command, write_report
 from fast_jukebox.evaluation.systems import System, parse_systems
-from fast_jukebox.evaluation.valence import ValenceJudge
+from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
 from fast_jukebox_cli.model import chosen_device, model_name
 
 
@@ -60,16 +60,18 @@ def evaluate(
     for system in systems if cards else []:
         if not (Path(system.source) / "README.md").is_file():
             raise FileNotFoundError(f"`--cards` needs models that are folders with a card, {system.source} has none")
+    scorer = None if valence is None else ValenceJudge.from_pretrained(valence, where)
     judges = Judges(
         [load_embedding(name, where) for name in embeddings],
         None if clap is None else Clap.from_pretrained(clap, where),
-        None if valence is None else ValenceJudge.from_pretrained(valence, where),
+        scorer,
     )
     songs = real_songs(chosen, judges)
     results = evaluate_systems(systems, chosen, judges, songs, lambda line: typer.echo(line, err=True))
     command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, chosen)])
+    notes = {} if scorer is None else {VALENCE: held_out_sentence(scorer.model.config)}
     song = songs[0][0] if pictures else None
-    return write_report(results, chosen, systems, command, song=song, dataset=dataset, cards=cards)
+    return write_report(results, chosen, systems, command, notes=notes, song=song, dataset=dataset, cards=cards)
 
 
 def named_systems(models: Sequence[str]) -> list[System]:

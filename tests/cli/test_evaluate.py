@@ -5,6 +5,7 @@ import torch
 
 from fast_jukebox.audio import save_audio
 from fast_jukebox.evaluation.systems import System
+from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel
 from fast_jukebox_cli.evaluate import named_systems
 
 
@@ -40,6 +41,32 @@ def test_models_are_judged_reported_and_kept(run, model_dir, songs):
     refused = run(*arguments, "--seed", 1)
     assert refused.exit_code == 2
     assert "sampled with another seed" in refused.output
+
+
+def test_a_valence_classifier_says_what_it_is_worth_below_its_table(run, model_dir, songs, tmp_path):
+    config = ValenceConfig(
+        num_slices=1, slice_frames=32, depth_multiplier=0.1, hidden_size=8, num_attention_heads=2, intermediate_size=8
+    )
+    ValenceModel(config).save_pretrained(tmp_path / "valence")
+    ValenceFeatureExtractor(num_frames=32).save_pretrained(tmp_path / "valence")
+    arguments = [
+        *("evaluate", model_dir, "--songs", songs, "--output", "out", "--num-samples", 2, "--duration", 3),
+        *("--embedding", "musicnn_mtt", "--resamples", 20, "--max-windows", 2, "--test-share", 0.4, "--no-pictures"),
+        *("--valence", tmp_path / "valence"),
+    ]
+    refused = run(*arguments)
+    assert refused.exit_code == 2
+    assert "must state roc_auc" in refused.output
+    assert not (run.folder / "out" / "samples").exists()
+    config.held_out = {name: 0.6 for name in ("roc_auc", "pr_auc", "accuracy", "pleasantness_auc", "activation_auc")}
+    config.held_out |= {"held_out_by": "artist", "songs": 9}
+    config.save_pretrained(tmp_path / "valence")
+    found = run(*arguments)
+    assert found.exit_code == 0, found.output
+    section = (run.folder / "out" / "report.md").read_text(encoding="utf-8").split("## Emotional valence")[1]
+    assert "| valence_AP | valence_DP | valence_AU | valence_DU |" in section
+    assert "on 9 held-out songs (apart by artist)" in section
+    assert "does not tell pleasantness or activation reliably" in section
 
 
 def test_cards_are_asked_for_before_the_work(run, model_dir, songs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from fast_jukebox.evaluation.systems import System, sample_paths, top_level_path
 from fast_jukebox.hub.cards import eval_results
 from fast_jukebox.hub.results import RESULTS_FOLDER, eval_results_file, merge_eval_results, model_index
 from fast_jukebox.utils.files import write_file
+
+VALENCE = "Emotional valence"
+"""Title of the table of the four probabilities."""
 
 PICTURES = ("waveforms.png", "levels.png")
 
@@ -39,14 +42,18 @@ def groups_of(results: Sequence[SetResult]) -> dict[str, list[str]]:
         "Distance to the songs": [name for name in names if name.startswith(_DISTANCES)],
         "Text": [name for name in names if name.startswith("clap_")],
         "Music": [name for name in names if name in METRICS],
-        "Emotional valence": [name for name in names if name.startswith("valence_")],
+        VALENCE: [name for name in names if name.startswith("valence_")],
         "Bits per code": [name for name in names if name.startswith("bits_per_code")],
     }
     return {group: members for group, members in groups.items() if members}
 
 
 def report_markdown(
-    results: Sequence[SetResult], settings: EvaluationSettings, systems: Sequence[System], command: str
+    results: Sequence[SetResult],
+    settings: EvaluationSettings,
+    systems: Sequence[System],
+    command: str,
+    notes: Mapping[str, str] | None = None,
 ) -> str:
     """The report: how it was made, a table a group of numbers, and differences from the first system.
 
@@ -55,6 +62,7 @@ def report_markdown(
         settings: they were made with.
         systems: in the order in which they were named.
         command: that makes the report.
+        notes: what stands below the table of a group, by its title.
     """
     real = next(result for result in results if result.name == SONGS)
     versions = ", ".join(f"{name} {version(name)}" for name in ("fast-jukebox", "torch", "transformers"))
@@ -71,6 +79,8 @@ def report_markdown(
         )
     for group, names in groups_of(results).items():
         parts += [f"## {group}", _table(names, results)]
+        if notes and group in notes:
+            parts.append(notes[group])
         if group == "Distance to the songs":
             parts.append(_NOTE)
         if group == "Bits per code":
@@ -120,6 +130,7 @@ def write_report(
     systems: Sequence[System],
     command: str,
     *,
+    notes: Mapping[str, str] | None = None,
     song: Sound | None = None,
     dataset: str | None = None,
     cards: bool = False,
@@ -134,6 +145,7 @@ def write_report(
         settings: they were made with.
         systems: in the order in which they were named.
         command: that makes the report.
+        notes: see [`report_markdown`].
         song: a real song for the pictures; without one there are none.
         dataset: the Hub's name of the songs; by default the folder's own name.
         cards: also put the entries into the folders of the models.
@@ -148,7 +160,7 @@ def write_report(
     if song is not None:
         draw_pictures(settings, systems, song)
     files = {
-        "report.md": report_markdown(results, settings, systems, command),
+        "report.md": report_markdown(results, settings, systems, command, notes),
         "report.json": json.dumps(report_json(results, settings, systems, command), indent=1) + "\n",
     }
     for name, text in files.items():
