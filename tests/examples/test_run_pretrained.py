@@ -3,45 +3,56 @@
 import json
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
-pytest.importorskip("music21", reason="the chorales need the extra [songs]")
-pytest.importorskip("tinysoundfont", reason="the chorales need their synthesiser: pip install --no-deps tinysoundfont")
+pytest.importorskip("pretty_midi", reason="the songs need the extra [songs]")
+pytest.importorskip("tinysoundfont", reason="the songs need their synthesiser: pip install --no-deps tinysoundfont")
+
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox.data.tunes.scores import Score, ScoreNote, choose_splits, save_scores
 
 TOY = [
-    "--limit", "14", "--prior_limit", "14",
-    "--vqvae_steps", "1", "1", "1", "--vqvae_batch_size", "1", "--vqvae_window", "4096",
-    "--prior_steps", "1", "1", "1", "--prior_batch_sizes", "1", "1", "1", "--eval_windows", "2",
-    "--evaluation_windows", "2", "--evaluation_songs", "1", "--evaluation_samples", "1", "--evaluation_duration", "0.3",
+    "--device", "cpu", "--max_minutes", "4", "--reserve_seconds", "20", "--song_fraction", "0.8", "--songs", "6",
+    "--longest", "6", "--processes", "1", "--top_width", "32", "--top_layers", "3", "--top_batch_size", "1",
+    "--batch_size", "1", "--eval_windows", "1", "--warmup_steps", "1", "--evaluate", "false",
 ]  # fmt: skip
 
 
+@pytest.fixture
+def scores(tmp_path):
+    """Jigs and airs of nine seconds or so, of which some are held out."""
+    made = []
+    for number in range(40):
+        pitches = [60 + (number * 7 + 5 * step) % 13 for step in range(60)]
+        notes = tuple(ScoreNote(step / 2, 0.5, pitch) for step, pitch in enumerate(pitches))
+        genre, metre = (("jig", (6, 8)), ("air", (3, 4)))[number % 2]
+        made.append(Score(f"tune-{number}", f"Tune {number}", genre, "A book", 0, "major", metre, notes))
+    assert set(choose_splits(made).values()) == {"train", "test"}
+    save_scores(tmp_path / "scores.jsonl.gz", made)
+    return tmp_path / "scores.jsonl.gz"
+
+
 @pytest.mark.slow
-def test_one_command_makes_a_model_and_its_card(repository_root, tmp_path):
-    command = [sys.executable, str(repository_root / "examples" / "run_pretrained.py"), "--output_dir", str(tmp_path)]
+def test_one_command_makes_a_labelled_model_and_goes_on_where_it_was(repository_root, scores, tmp_path):
+    output = tmp_path / "run"
+    script = repository_root / "examples" / "run_pretrained.py"
+    command = [sys.executable, str(script), "--output_dir", str(output), "--scores", str(scores)]
+    subprocess.run([*command, *TOY, "--start_from", "embedded"], check=True)
+
+    model = FastJukeboxModel.from_pretrained(output / "model")
+    assert ("fiddle", "jig") in model.processor.pairs and ("reed organ", "air") in model.processor.pairs
+    made = model.float().generate(duration=0.1, seed=0, metadata={"genre": "jig", "artist": "fiddle"})
+    assert made.audio.isfinite().all()
+    assert all(file.stat().st_size < 15.5e6 for file in (output / "model").iterdir())
+    facts = json.loads((output / "training.json").read_text(encoding="utf-8"))
+    assert all(facts[f"prior-{level}"]["steps"] >= 1 for level in range(3))
+    with tarfile.open(output / "weights" / "run.tar.gz") as archive:
+        assert {"training.json", "prior-top.log", "configs/top/vocabulary.json"} <= set(archive.getnames())
+
+    shards = {path: path.stat().st_mtime_ns for path in (output / "codes" / "melodies").glob("*.parquet")}
+    weights = (output / "prior-bottom" / "model.safetensors").stat().st_mtime_ns
     subprocess.run([*command, *TOY], check=True)
-    from fast_jukebox import FastJukeboxModel
-
-    model = FastJukeboxModel.from_pretrained(tmp_path / "model")
-    assert model.generate(duration=0.1, seed=0).audio.isfinite().all()
-    assert "bits per code" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8").lower()
-    facts = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
-    assert facts["prior-2"]["steps"] == 1
-
-    weights = (tmp_path / "prior-0" / "model.safetensors").stat().st_mtime_ns
-    subprocess.run([*command, *TOY], check=True)
-    assert (tmp_path / "prior-0" / "model.safetensors").stat().st_mtime_ns == weights
-
-
-def test_the_card_of_anyone_elses_songs_is_not_the_defaults(scripts):
-    script = scripts["run_pretrained"]
-
-    def options(**given):
-        return script.card_options(script.RecipeArguments(output_dir="x", **given))
-
-    assert options() == options(start_from=["embedded"]) == {"card": "embedded", "card_license": "apache-2.0"}
-    for given in ({"scores": "mine.jsonl"}, {"soundfont": "mine.sf2"}, {"vqvae": "ann/vqvae"}, {"start_from": ["w"]}):
-        assert options(**given) == {"card": "none"}
-        assert options(**given, license="cc-by-4.0") == {"card": "model", "card_license": "cc-by-4.0"}
-        assert options(**given, license="mit", install=True) == {"card": "embedded", "card_license": "mit"}
+    assert (output / "prior-bottom" / "model.safetensors").stat().st_mtime_ns == weights
+    assert {path: path.stat().st_mtime_ns for path in shards} == shards

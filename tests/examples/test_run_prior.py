@@ -4,7 +4,9 @@ import copy
 import json
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
 from fast_jukebox.data.codes import encode_songs
@@ -124,3 +126,57 @@ def test_what_cannot_be_trained_is_said_first(scripts, tiny_config, tmp_path):
     (tmp_path / "codes").mkdir()
     with pytest.raises(ValueError, match="holds no codes: name `--songs` and `--vqvae`"):
         scripts["run_prior"].main(["--codes", str(tmp_path / "codes"), "--output_dir", str(tmp_path / "out")])
+
+
+def codes_of(songs, tiny_config, tmp_path):
+    torch.manual_seed(0)
+    vqvae = FastJukeboxVQVAE(tiny_config.vqvae_config)
+    encode_songs(load_songs(songs, test_share=0.3), vqvae, tmp_path / "codes", progress=False)
+    tiny_config.prior_configs[1].save_pretrained(tmp_path / "config")
+    return [
+        "--codes", str(tmp_path / "codes"), "--config_name", str(tmp_path / "config"), "--level", "1",
+        "--max_eval_windows", "2", "--device_codes", "true",
+    ]  # fmt: skip
+
+
+def test_a_training_with_codes_on_the_device_resumes_where_it_was(
+    scripts, songs, tiny_config, tmp_path, training_options
+):
+    arguments = [*codes_of(songs, tiny_config, tmp_path), *training_options, "--save_steps", "2"]
+    whole = scripts["run_prior"].main([*arguments, "--output_dir", str(tmp_path / "whole"), "--max_steps", "4"])
+    part = [*arguments, "--output_dir", str(tmp_path / "part"), "--lr_scheduler_type", "constant"]
+    same = [*arguments, "--output_dir", str(tmp_path / "same"), "--lr_scheduler_type", "constant"]
+    scripts["run_prior"].main([*part, "--max_steps", "2"])
+    resumed = scripts["run_prior"].main([*part, "--max_steps", "4", "--resume_from_checkpoint", "true"])
+    alone = scripts["run_prior"].main([*same, "--max_steps", "4"])
+    assert resumed["eval_loss"] == pytest.approx(alone["eval_loss"], abs=1e-6)
+    assert 0 < whole["eval_bits_per_code"] < 10
+
+
+def test_a_training_ends_by_the_clock_and_begins_with_given_weights(
+    scripts, songs, tiny_config, tmp_path, training_options, capsys
+):
+    arguments = [*codes_of(songs, tiny_config, tmp_path), *training_options]
+    torch.manual_seed(5)
+    start = FastJukeboxPrior(tiny_config.prior_configs[1])
+    weights = {name: tmp_path / f"{name}.safetensors" for name in ("start", "other")}
+    save_file({"blocks.0.mlp.expand.weight": start.blocks[0].mlp.expand.weight.detach()}, weights["start"])
+    save_file({"other": torch.zeros(2)}, weights["other"])
+    clock = ["--max_minutes", "0.02", "--clock_evaluations", "1", "--learning_rate", "0"]
+    arguments += [*clock, "--output_dir", str(tmp_path / "run"), "--initial_weights"]
+    scripts["run_prior"].main([*arguments, str(weights["start"])])
+    assert "1 tensors from" in capsys.readouterr().out
+    trained = FastJukeboxPrior.from_pretrained(tmp_path / "run")
+    assert torch.equal(trained.blocks[0].mlp.expand.weight, start.blocks[0].mlp.expand.weight)
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert 0 < state["global_step"] < 10**6
+    with pytest.raises(ValueError, match="`--initial_weights`"):
+        scripts["run_prior"].main([*arguments, str(weights["other"])])
+
+
+def test_compiling_needs_batches_of_one_size(scripts, songs, tiny_config, tmp_path, training_options):
+    arguments = codes_of(songs, tiny_config, tmp_path)[:-2]
+    with pytest.raises(ValueError, match="`--compile_layers` needs"):
+        scripts["run_prior"].main(
+            [*arguments, *training_options, "--output_dir", str(tmp_path / "run"), "--compile_layers", "true"]
+        )

@@ -1,0 +1,46 @@
+"""The script asks for every label and judges what it gets."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+
+@pytest.fixture
+def labelled_songs(tmp_path):
+    """Songs by a fiddle and a harp at 1600 samples a second: tones of other spectra, struck at other spans."""
+    folder, rows = tmp_path / "labelled", []
+    folder.mkdir()
+    time = np.arange(4800) / 1600
+    for number in range(24):
+        artist, genre = [("fiddle", "jig"), ("fiddle", "reel"), ("harp", "air")][number % 3]
+        partials = (1, 1, 1) if artist == "fiddle" else (1, 0, 0)
+        struck = np.exp(-6 * (time % {"jig": 0.3, "reel": 0.2, "air": 0.9}[genre]))
+        tone = sum(a * np.sin(2 * np.pi * 100 * (1 + n) * (1 + number / 100) * time) for n, a in enumerate(partials))
+        name = f"{number}.wav"
+        soundfile.write(folder / name, (0.2 * struck * tone).astype(np.float32), 1600)
+        split = "test" if number < 6 else "train"
+        rows.append({"file_name": name, "artist": artist, "genre": genre, "split": split})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
+
+
+def test_every_label_is_asked_for_and_judged(scripts, paired_model, labelled_songs, tmp_path):
+    paired_model.save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--songs", str(labelled_songs), "--songs_per_label", "1"]
+    arguments += ["--duration", "0.5", "--output_dir", str(tmp_path / "out"), "--device", "cpu"]
+    found = scripts["run_labels"].main(arguments)
+    assert found["artist"].songs == 1.0 and found["artist"].chance == 0.5
+    assert set(found["artist"].by_label) == {"fiddle", "harp"}
+    assert set(found["genre"].by_label) == {"air", "jig", "reel"}
+    written = json.loads((tmp_path / "out" / "labels.json").read_text(encoding="utf-8"))
+    assert written["genre"]["samples"] == found["genre"].samples
+    assert "| artist |" in (tmp_path / "out" / "labels.md").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "out").glob("*.flac"))) == 3
+
+
+def test_a_model_without_labels_is_refused(scripts, model_dir, labelled_songs, tmp_path):
+    arguments = ["--model", str(model_dir), "--songs", str(labelled_songs), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="must be a model with labels"):
+        scripts["run_labels"].main(arguments)
