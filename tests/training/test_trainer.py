@@ -125,3 +125,37 @@ def test_no_token_is_shown(tmp_path, kind):
     assert "hf_secret" not in f"{args!r} {args} {[args]}"
     assert args.hub_token == "hf_secret"
     assert "learning_rate" in repr(args)
+
+
+def test_sums_of_every_batch_make_the_metrics_of_an_evaluation(tiny_config, tmp_path):
+    """Whatever the batch size; an evaluation that fails leaves nothing behind for the next."""
+
+    class Counting(PriorTrainer):
+        def metrics_of(self, inputs, outputs):
+            if self.fail:
+                raise RuntimeError("stopped")
+            codes = inputs["codes"].float()
+            return {"codes": codes.sum(), "columns": codes.sum(dim=0), "windows": torch.tensor(float(len(codes)))}
+
+        def metrics_from(self, sums, loss):
+            return {"mean": float(sums["codes"] / sums["windows"]), "first": float(sums["columns"][0]), "again": loss}
+
+    found = {}
+    for size in (1, 3, 8):
+        args = FastJukeboxTrainingArguments(
+            output_dir=str(tmp_path / "out"), use_cpu=True, disable_tqdm=True, per_device_eval_batch_size=size
+        )
+        trainer = Counting(
+            model=FastJukeboxPrior(tiny_config.prior_configs[2]),
+            args=args,
+            eval_dataset=Codes(),
+            data_collator=stack_items,
+        )
+        trainer.fail = True
+        with pytest.raises(RuntimeError, match="stopped"):
+            trainer.evaluate()
+        trainer.fail = False
+        found[size] = trainer.evaluate(metric_key_prefix="test")
+        assert found[size]["test_mean"] == 16 * 7.5
+        assert found[size]["test_first"] == sum(range(8))
+        assert found[size]["test_again"] == found[size]["test_loss"]

@@ -27,7 +27,6 @@ from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainin
 
 PROJECTION = "projection.safetensors"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FIGURES = ("data", "teacher", "kl", "agreement", "accuracy")
 
 
 @dataclass(repr=False)  # one of its own would show the token
@@ -132,7 +131,6 @@ class DistillationTrainer(FastJukeboxTrainer):
         self.schedule: StageSchedule | None = None
         self._max_steps = args.max_steps
         self._terms: dict[str, Tensor] = {}
-        self._figures: Tensor | None = None
         names = {"prediction", "data"}.union(*(check_weights(stage.weights) for stage in self.stages))
         self._evaluated = {name: 1.0 for name in TERMS if name in names}
         super().__init__(model=self.objective, args=args, **kwargs)
@@ -189,7 +187,9 @@ class DistillationTrainer(FastJukeboxTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """See [`~transformers.Trainer.compute_loss`]: the loss of the step's stage, or in evaluation all terms."""
+        """See [`~transformers.Trainer.compute_loss`]: the loss of the step's stage; in evaluation that on the data's
+        codes, with all terms.
+        """
         if model.training and self.schedule is not None:
             stage = self.schedule.stages[self.schedule.index_at(self.state.global_step)]
             asked = {"weights": dict(stage.weights), "temperature": stage.temperature}
@@ -198,7 +198,9 @@ class DistillationTrainer(FastJukeboxTrainer):
         loss, outputs = super().compute_loss(
             model, {**inputs, **asked}, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
-        if model.training:
+        if not model.training:
+            loss = outputs.terms["data"]
+        else:
             songs = len(inputs["codes"])
             for name, term in outputs.terms.items():
                 entry = torch.stack([term * songs, torch.full_like(term, songs)])
@@ -215,50 +217,35 @@ class DistillationTrainer(FastJukeboxTrainer):
             self._terms = {}
         super().log(logs, *args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """See [`~transformers.Trainer.evaluation_loop`]: adds the figures of the class's description."""
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        names = [*_FIGURES, *(name for name in self._evaluated if name != "data")]
-        self._figures = torch.zeros(1 + len(names), device=self.args.device)
-        output = super().evaluation_loop(*args, **kwargs)
-        songs, *sums = self.accelerator.reduce(self._figures, reduction="sum").tolist()
-        self._figures = None
-        means = {name: value / max(songs, 1) for name, value in zip(names, sums, strict=True)}
+    def metrics_of(self, inputs: dict[str, Any], outputs: Any) -> dict[str, Tensor]:
+        """See [`FastJukeboxTrainer.metrics_of`]: means over the batch, times its windows."""
+        labels = inputs.get("labels", inputs["codes"])
+        ours, theirs = outputs.logits.argmax(-1), outputs.teacher_logits.argmax(-1)
+        kept = labels != -100  # (N, n_ctx)
+        means = {
+            **{name: outputs.terms[name] for name in self._evaluated},
+            "teacher": data_cross_entropy(outputs.teacher_logits, labels),
+            "kl": kl_divergence(outputs.logits, outputs.teacher_logits),
+            "agreement": (ours == theirs).float().mean(),
+            "accuracy": ((ours == labels) & kept).sum() / kept.sum().clamp(min=1),
+        }
+        windows = torch.tensor(float(len(labels)), device=labels.device)
+        return {"windows": windows, **{name: mean.float() * windows for name, mean in means.items()}}
+
+    def metrics_from(self, sums: dict[str, Tensor], loss: float) -> dict[str, float]:
+        """See [`FastJukeboxTrainer.metrics_from`]: those of the class's description."""
+        windows = max(float(sums["windows"]), 1.0) if sums else 1.0
+        means = {name: float(total) / windows for name, total in sums.items() if name != "windows"}
+        if not means:
+            return {}
         nats = means.pop("data")
-        figures = {
+        return {
             "bits_per_code": nats / math.log(2),
             "perplexity": math.exp(min(nats, 700.0)),
-            "accuracy": means.pop("accuracy"),
             "teacher_bits_per_code": means.pop("teacher") / math.log(2),
             "kl_to_teacher": means.pop("kl") / math.log(2),
             **means,
         }
-        output.metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})
-        return output
-
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
-        """See [`~transformers.Trainer.prediction_step`]: adds figures up instead of keeping every logit."""
-        inputs, own = self.own_windows(self._prepare_inputs(inputs))
-        with torch.no_grad(), self.compute_loss_context_manager():
-            _, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        nats = outputs.terms["data"]
-        if self._figures is not None:
-            labels = inputs.get("labels", inputs["codes"])
-            ours, theirs = outputs.logits.argmax(-1), outputs.teacher_logits.argmax(-1)
-            kept = labels != -100
-            figures = [
-                nats,
-                data_cross_entropy(outputs.teacher_logits, labels),
-                kl_divergence(outputs.logits, outputs.teacher_logits),
-                (ours == theirs).float().mean(),
-                ((ours == labels) & kept).sum() / kept.sum().clamp(min=1),
-                *(outputs.terms[name] for name in self._evaluated if name != "data"),
-            ]
-            songs = torch.tensor(float(own), device=nats.device)
-            self._figures += torch.stack([songs, *(figure.float() * songs for figure in figures)])
-        return nats, None, None
 
     def describe(self) -> str:
         """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.describe`]."""

@@ -33,7 +33,6 @@ class PriorTrainer(FastJukeboxTrainer):
         if isinstance(data, DeviceCodeBatches):
             # It counts its batches itself, and nothing is read on the host at every step.
             self.args.ignore_data_skip, self.args.logging_nan_inf_filter = True, False
-        self._hits: Tensor | None = None
         self._nats: Tensor | None = None
 
     def describe(self) -> str:
@@ -82,39 +81,28 @@ class PriorTrainer(FastJukeboxTrainer):
             self._nats = entry if self._nats is None else self._nats + entry
         return (loss, outputs) if return_outputs else loss
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """See [`~transformers.Trainer.evaluation_loop`]: adds bits, perplexity and accuracy."""
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        self._hits = torch.zeros(5, device=self.args.device)
-        output = super().evaluation_loop(*args, **kwargs)
-        hits, codes, nats, songs, characters = self.accelerator.reduce(self._hits, reduction="sum").tolist()
-        self._hits = None
-        loss = output.metrics[f"{prefix}_loss"]
-        if songs:
-            loss = nats / max(codes, 1)
-            output.metrics[f"{prefix}_bits_per_character"] = characters / songs / math.log(2)
-        output.metrics[f"{prefix}_bits_per_code"] = loss / math.log(2)
-        output.metrics[f"{prefix}_perplexity"] = math.exp(loss)
-        output.metrics[f"{prefix}_accuracy"] = hits / max(codes, 1)
-        return output
+    def metrics_of(self, inputs: dict[str, Any], outputs: Any) -> dict[str, Tensor]:
+        """See [`FastJukeboxTrainer.metrics_of`]: codes and those that were the most probable; of lyrics the losses."""
+        kept = inputs["labels"] != -100  # (N, n_ctx)
+        codes = kept.sum().float()
+        sums = {"codes": codes, "hits": ((outputs.logits.argmax(-1) == inputs["labels"]) & kept).sum().float()}
+        if outputs.code_loss is not None:
+            windows = torch.full_like(codes, len(kept))
+            sums |= {"windows": windows, "nats": outputs.code_loss * codes, "characters": outputs.lyric_loss * windows}
+        return sums
 
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
-        """See [`~transformers.Trainer.prediction_step`]: counts hits instead of keeping every logit."""
-        inputs, own = self.own_windows(self._prepare_inputs(inputs))
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if self._hits is not None and own:
-            labels = inputs["labels"]
-            kept = labels != -100
-            hits = (outputs.logits.argmax(-1) == labels) & kept
-            figures = [hits.sum(), kept.sum(), *[torch.zeros_like(loss)] * 3]
-            if outputs.code_loss is not None:
-                songs = torch.tensor(float(len(labels)), device=loss.device)
-                figures[2:] = [outputs.code_loss * kept.sum(), songs, outputs.lyric_loss * songs]
-            self._hits += torch.stack([figure.float() for figure in figures])
-        return loss.detach(), None, None
+    def metrics_from(self, sums: dict[str, Tensor], loss: float) -> dict[str, float]:
+        """See [`FastJukeboxTrainer.metrics_from`]: bits, perplexity and accuracy."""
+        totals = {name: float(value) for name, value in sums.items()}
+        metrics = {}
+        if "nats" in totals:  # the loss is of codes and characters together
+            loss = totals["nats"] / max(totals["codes"], 1)
+            metrics["bits_per_character"] = totals["characters"] / max(totals["windows"], 1) / math.log(2)
+        return metrics | {
+            "bits_per_code": loss / math.log(2),
+            "perplexity": math.exp(loss),
+            "accuracy": totals.get("hits", 0.0) / max(totals.get("codes", 1.0), 1),
+        }
 
 
 class _BatchNumber(TrainerCallback):

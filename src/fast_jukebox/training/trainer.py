@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import Trainer, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from fast_jukebox.hub import push_folder, write_model_card
@@ -93,6 +94,7 @@ class FastJukeboxTrainer(Trainer):
         if settings is not None and (max_minutes is not None or stop_at is not None):
             self.clock = TrainingClock(max_minutes, stop_at, settings.clock_evaluations)
             kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), self.clock]
+        self._sums: dict[str, Tensor] | None = None  # of an evaluation that is going on
         super().__init__(*args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -239,6 +241,55 @@ class FastJukeboxTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    def metrics_of(self, inputs: dict[str, Any], outputs: Any) -> dict[str, Tensor]:
+        """Sums over the windows of an evaluation's batch, of any shape and the same names in every batch. They are
+        added up over all batches and processes, in place of every logit.
+
+        Args:
+            inputs: the batch, on the device.
+            outputs: the model's, without gradients.
+        """
+        return {}
+
+    def metrics_from(self, sums: dict[str, Tensor], loss: float) -> dict[str, float]:
+        """Metrics of an evaluation.
+
+        Args:
+            sums: those of `metrics_of` over all windows; empty where there was none.
+            loss: the mean loss of a window.
+        """
+        return {}
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """See [`~transformers.Trainer.evaluation_loop`]: adds the metrics of `metrics_from`."""
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        self._sums = {}
+        try:
+            output = super().evaluation_loop(*args, **kwargs)
+            sums = {name: self.accelerator.reduce(total, reduction="sum") for name, total in self._sums.items()}
+        finally:
+            self._sums = None
+        metrics = self.metrics_from(sums, output.metrics[f"{prefix}_loss"])
+        output.metrics.update({f"{prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """See [`~transformers.Trainer.prediction_step`]: keeps the sums of `metrics_of` alone, unless there are metrics
+        of all predictions together.
+        """
+        if self.compute_metrics is not None:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs, own = self.own_windows(self._prepare_inputs(inputs))
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+            if self._sums is not None:
+                for name, value in self.metrics_of(inputs, outputs).items():
+                    value = value if own else torch.zeros_like(value)
+                    self._sums[name] = self._sums[name] + value if name in self._sums else value
+        return loss.detach(), None, None
 
     def own_windows(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """An evaluation's batch without the windows that come twice, and how many windows that leaves.

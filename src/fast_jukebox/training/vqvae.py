@@ -44,7 +44,6 @@ class VQVAETrainer(FastJukeboxTrainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
         self._terms: dict[str, list[Tensor]] = {}
-        self._report: ReconstructionReport | None = None
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
@@ -78,27 +77,19 @@ class VQVAETrainer(FastJukeboxTrainer):
             self._terms = {}
         super().log(logs, *args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """See [`~transformers.Trainer.evaluation_loop`]: adds the reconstruction figures of each level."""
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        config = self.accelerator.unwrap_model(self.model).config
-        self._report = ReconstructionReport(self._levels(), config.codebook_size, self.args.device)
-        output = super().evaluation_loop(*args, **kwargs)
-        report = self.accelerator.reduce(self._report.totals, reduction="sum")
-        output.metrics.update({f"{prefix}_{key}": value for key, value in self._report.figures(report).items()})
-        self._report = None
-        return output
+    def metrics_of(self, inputs: dict[str, Any], outputs: Any) -> dict[str, Tensor]:
+        """See [`FastJukeboxTrainer.metrics_of`]: the totals of a [`ReconstructionReport`]."""
+        report = self._report()
+        report.add(inputs["audio"], outputs.reconstructions, outputs.codes)
+        return {"totals": report.totals}
 
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
-        """See [`~transformers.Trainer.prediction_step`]: keeps figures instead of every reconstruction."""
-        inputs, own = self.own_windows(self._prepare_inputs(inputs))
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if self._report is not None and own:
-            self._report.add(inputs["audio"], outputs.reconstructions, outputs.codes)
-        return loss.detach(), None, None
+    def metrics_from(self, sums: dict[str, Tensor], loss: float) -> dict[str, float]:
+        """See [`FastJukeboxTrainer.metrics_from`]: the metrics of each level's reconstruction."""
+        return self._report().figures(sums.get("totals"))
+
+    def _report(self) -> ReconstructionReport:
+        config = self.accelerator.unwrap_model(self.model).config
+        return ReconstructionReport(self._levels(), config.codebook_size, self.args.device)
 
     def _levels(self) -> list[int]:
         levels = getattr(self.args, "levels", None)
