@@ -93,17 +93,21 @@ def test_other_errors_are_told(tmp_path, without_flock):
     assert not (tmp_path / "lock.soft").exists()
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "soft link"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "soft link"])
 def test_what_is_no_lock_file_is_not_written_to(tmp_path, without_flock, kind):
     (tmp_path / "precious").write_text("my only copy")
     path = tmp_path / "lock"
     if kind == "link":
         path.symlink_to(tmp_path / "precious")
+    elif kind == "hard link":
+        path.hardlink_to(tmp_path / "precious")
     elif kind == "pipe":
         os.mkfifo(path)
     else:
         without_flock(errno.ENOSYS)
         FolderLock(path).soft_path.symlink_to(tmp_path / "precious")
-    with pytest.raises(OSError):
+    with pytest.raises(
+        OSError, match="if it has ended, delete" if kind == "soft link" else "a link or no regular file; delete it"
+    ):
         FolderLock(path).held().__enter__()
     assert (tmp_path / "precious").read_text() == "my only copy"

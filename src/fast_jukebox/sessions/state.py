@@ -10,7 +10,7 @@ from fast_jukebox.generation.configuration import SETTINGS, FastJukeboxGeneratio
 from fast_jukebox.generation.plan import SongPlan, level_layout, level_settings, plan_song, resolve_generation_config
 from fast_jukebox.generation.request import COMPUTING, Metadata, SongModel, SongRequest
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sampling.checks import check_count
+from fast_jukebox.sampling.checks import MOST_SONGS, check_count
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.noise import check_seed
 from fast_jukebox.sessions.codes import TakeCodes
@@ -217,7 +217,7 @@ class SessionState:
         settings: Mapping[str, Any],
     ) -> list[Take]:
         """Takes that add seconds to another, each from a separate seed; see [`Session.branch`]."""
-        check_count("count", count)
+        check_count("count", count, 1, MOST_SONGS)
         facts, kept = self.facts, parent.length(-1)
         new = seconds_to_codes("seconds", seconds, facts.hop_lengths[-1], facts.sampling_rate)
         before = sum(child.parent == parent.number and child.origin == "branch" for child in self.takes.values())

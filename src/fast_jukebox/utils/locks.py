@@ -23,6 +23,8 @@ _LOCKED_BYTE = 4096
 # What flock answers where the file system has none: NFS without lockd, Lustre without -o flock, FUSE, SMB.
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
+_NO_FILE = "it is a link or no regular file; delete it, it is made again"
+
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -73,15 +75,16 @@ class FolderLock:
         # Unbuffered, or what a full disk does not take would be written again, and fail again, when it is closed.
         file = open(self.path, "a+b", buffering=0, opener=_opener)  # noqa: SIM115 (closed by `_release`)
         try:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "is no regular file")
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a hard link is another file of the user's
+                raise OSError(errno.EINVAL, _NO_FILE)
             _lock_file(file)
         except OSError as error:
             holder = _holder(file)
             file.close()
             if isinstance(error, BlockingIOError | PermissionError):
                 raise InUseError(holder) from error
-            if error.errno not in _WITHOUT_LOCKS or str(error).endswith("regular file"):
+            if error.errno not in _WITHOUT_LOCKS or error.strerror == _NO_FILE:
                 raise
             self._acquire_soft()
             return None
@@ -128,7 +131,12 @@ def _warn_once(folder: Path) -> None:
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | _NO_FOLLOW, 0o666)
+    try:
+        return os.open(path, flags | _NO_FOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, _NO_FILE) from error
+        raise
 
 
 def _lock_file(file: FileIO) -> None:
