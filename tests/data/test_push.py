@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes
 from fast_jukebox.data.manifest import read_manifest
 from fast_jukebox.data.push import push_codes, push_songs
 from fast_jukebox.data.scanning import find_dataset, scan_songs
-from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.songs import load_songs, save_songs
 from fast_jukebox.hub import HubError
 
 RATE = 1600
@@ -280,3 +281,87 @@ def test_songs_without_proper_names_get_some(hub):
         ValueError, match="`songs` must have a `file_name` for each song of train, got 'good/a.wav' twice"
     ):
         push_songs(DatasetDict(train=Dataset.from_list([rows[-1]] * 2)), "ann/songs", license="mit")
+
+
+@pytest.mark.parametrize("layout", ["audiofolder", "parquet"])
+def test_lyrics_and_names_of_every_kind_come_back(hub, tmp_path, layout):
+    names = ["a\u0301.wav", "\u00e9.wav", "b c/d#1.wav", "e'\"f.wav"]
+    rows = []
+    for index, name in enumerate(names):
+        (tmp_path / "songs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "songs" / name).write_bytes(sound(index))
+        rows.append(
+            {"file_name": name, "lyrics": "one\u2028two\u2029three\x85four\nfive\ttab", "artist": "Beyonce\u0301"}
+        )
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=index % 2 == 0) for index, row in enumerate(rows))
+    (tmp_path / "songs" / "metadata.jsonl").write_bytes(lines.encode("utf-8-sig"))
+    songs = load_songs(tmp_path / "songs", test_share=0.3)
+    assert {row["file_name"] for split in songs.values() for row in split} == set(names)
+    assert {row["lyrics"] for split in songs.values() for row in split} == {rows[0]["lyrics"]}
+    push_songs(songs, "ann/songs", license="mit", layout=layout)
+    again = load_songs("ann/songs")
+    if layout == "audiofolder":
+        assert again["train"]["split"][:] == ["train"] * len(again["train"])
+        again = again.remove_columns("split")
+    assert facts(again) == facts(songs)
+
+
+def test_a_missing_or_damaged_file_of_a_data_set_is_named(songs, tmp_path):
+    for damage in ("lost", "empty", "cut"):
+        folder = tmp_path / damage
+        first, second, *_ = save_songs(songs, folder, shard_bytes=3000)
+        assert len(load_songs(folder)["train"]) == 4
+        if damage == "lost":
+            second.unlink()
+        else:
+            second.write_bytes(b"" if damage == "empty" else second.read_bytes()[:500])
+        wanted = f"lacks 1 of .*{second.name}" if damage == "lost" else f"{second.name} is damaged"
+        with pytest.raises(ValueError, match=wanted):
+            load_songs(folder)
+        assert first.exists()
+    folder = tmp_path / "two"
+    save_songs(songs, folder, shard_bytes=3000)
+    first = sorted((folder / "data").glob("train-*"))[0]
+    shutil.copy(first, folder / "data" / "train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="files of two counts"):
+        load_songs(folder)
+
+
+def test_files_that_a_data_set_names_are_not_read(songs, tmp_path, caplog):
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(sound(1))
+    (tmp_path / "data").mkdir()
+    rows = Dataset.from_list(
+        [{"audio": {"bytes": None, "path": str(secret)}}, {"audio": {"bytes": sound(2), "path": "a"}}]
+    )
+    rows.to_parquet(str(tmp_path / "data" / "train-00000-of-00001.parquet"))
+    loaded = load_songs(tmp_path, test_share=0)
+    assert len(loaded["train"]) == 1
+    assert "names a file in place of its sound" in caplog.text
+
+
+def test_codes_that_are_damaged_are_named_and_made_again(songs, vqvae, codes):
+    wanted = load_codes(codes).copy()
+    wanted = {split: rows.to_list() for split, rows in wanted.items()}
+    shard = codes / "train-00001.parquet"
+    for content in (b"", shard.read_bytes()[:200], b"PAR1" * 50):
+        shard.write_bytes(content)
+        with pytest.raises(ValueError, match=r"train-00001\.parquet is damaged"):
+            load_codes(codes)
+        encode_songs(songs, vqvae, codes, progress=False)
+        assert {split: rows.to_list() for split, rows in load_codes(codes).items()} == wanted
+    (codes / "train-00000.parquet").unlink()
+    with pytest.raises(ValueError, match=r"lacks train-00000\.parquet"):
+        load_codes(codes)
+    encode_songs(songs, vqvae, codes, progress=False)
+    for content in ("", "[]", '{"vqvae": 5}', '{"splits": {"train": "x"}}', "[" * 9999):
+        (codes / "codes.json").write_text(content)
+        for read in (load_codes, lambda folder: encode_songs(songs, vqvae, folder, progress=False)):
+            with pytest.raises(ValueError, match=r"codes\.json is damaged .*: fetch the codes again"):
+                read(codes)
+
+
+def test_codes_of_another_type_are_refused(tmp_path):
+    Dataset.from_dict({"codes_0": [["a"]]}).to_parquet(str(tmp_path / "train-00000.parquet"))
+    with pytest.raises(ValueError, match="lists of whole numbers in `codes_0`"):
+        load_codes(tmp_path)
