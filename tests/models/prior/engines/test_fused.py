@@ -18,6 +18,11 @@ PATTERNS = ["row", "column", "previous_row", "dense"]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
+def slow(value):
+    """A parameter that the fast tests leave out."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def assert_a_step_agrees(prior, make_inputs, songs, position, settings=PLAIN, **choices):
     """Logits of `position` and what the caches keep of it, after a prompt of the codes before it."""
     dtype = prior.position_embedding.dtype
@@ -44,23 +49,29 @@ def assert_a_step_agrees(prior, make_inputs, songs, position, settings=PLAIN, **
     assert torch.equal(drawn[:, 0], draw_codes(decoder.logits, uniform[:, 0], settings))
 
 
-@pytest.mark.parametrize("songs", [1, 3, 5])
-@pytest.mark.parametrize("position", [1, 5, 6, 7, 11, 12, 13, 22, 23])
+@pytest.mark.parametrize("songs", [1, slow(3), 5])
+@pytest.mark.parametrize("position", [1, slow(5), 6, slow(7), slow(11), 12, slow(13), slow(22), 23])
 def test_a_step_agrees_with_the_plain_one_at_every_edge_of_rows_and_windows(make_prior, make_inputs, songs, position):
     prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4, upsampling_strides=[2, 2])
     assert_a_step_agrees(prior, make_inputs, songs, position)
 
 
-@pytest.mark.parametrize("songs", [1, 2, 4, 5, 16, 17, 33, 64, 65, 70])
+@pytest.mark.parametrize("songs", [1, 2, 4, 5, slow(16), 17, slow(33), slow(64), slow(65), 70])
 def test_a_step_agrees_for_any_number_of_rows(make_prior, make_inputs, songs):
     prior = make_prior(num_hidden_layers=1, hidden_size=16, codebook_size=13)
     assert_a_step_agrees(prior, make_inputs, songs, 9)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("songs", [2, 6])
-def test_a_step_agrees_in_every_dtype(make_prior, make_inputs, kind, dtype, songs):
+@pytest.mark.parametrize("dtype", [torch.float32, slow(torch.bfloat16), slow(torch.float16)])
+@pytest.mark.parametrize("songs", [2, slow(6)])
+def test_a_step_agrees_for_every_kind_of_prior(make_prior, make_inputs, kind, dtype, songs):
     assert_a_step_agrees(make_prior(**kind).to(dtype), make_inputs, songs, 13)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("songs", [2, 6])
+def test_a_step_agrees_in_half_precision(make_prior, make_inputs, dtype, songs):
+    assert_a_step_agrees(make_prior(upsampling_strides=[2, 2]).to(dtype), make_inputs, songs, 13)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +84,9 @@ def test_a_step_agrees_in_every_dtype(make_prior, make_inputs, kind, dtype, song
     ],
     ids=str,
 )
-@pytest.mark.parametrize("songs", [1, 5])
+@pytest.mark.parametrize("songs", [1, slow(5)])
 def test_choices_change_no_number(make_prior, make_inputs, choices, songs):
-    prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4)
+    prior = make_prior(layer_types=["column", "previous_row"], num_hidden_layers=2)
     assert_a_step_agrees(prior, make_inputs, songs, 14, **choices)
     assert_a_step_agrees(prior, make_inputs, songs, 1, **choices)
 
@@ -93,7 +104,7 @@ def test_odd_widths(make_prior, make_inputs, songs, fields):
     assert_a_step_agrees(make_prior(**fields), make_inputs, songs, 13)
 
 
-@pytest.mark.parametrize("position", [1, 10, 23])
+@pytest.mark.parametrize("position", [slow(1), 10, slow(23)])
 def test_lyrics(make_prior, make_inputs, lyric_kind, position):
     assert_a_step_agrees(make_prior(**lyric_kind), make_inputs, 2, position)
     assert_a_step_agrees(make_prior(**lyric_kind), make_inputs, 6, position)

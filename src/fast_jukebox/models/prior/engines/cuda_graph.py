@@ -242,7 +242,9 @@ def _compiled_step() -> Callable[[GraphDecoder], None]:
     """
     step = GraphDecoder.step
     own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
-    return torch.compile(own, fullgraph=True, dynamic=False)
+    # Coordinate descent makes products of one row fused matrix-vector kernels; compiled code is kept on disk.
+    options = {"coordinate_descent_tuning": True}
+    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
 def steps_in_a_row(row_length: int, layers: int) -> int:

@@ -141,8 +141,7 @@ def _build(command: list[str], path: Path) -> Path:
     """
     good, said = _run(*command, str(SOURCE), "-o", str(path), "-lm")
     if not good:
-        reason = said.strip()[-500:] or "it does not say why"
-        raise NativeUnavailable(f"{command[0]} could not compile {SOURCE.name}: {reason}")
+        raise NativeUnavailable(f"{command[0]} could not compile {SOURCE.name}: {said.strip()[-500:]}")
     if not path.is_file() or not path.stat().st_size:
         raise NativeUnavailable(f"{command[0]} says that it compiled {SOURCE.name}, but made nothing")
     return path
