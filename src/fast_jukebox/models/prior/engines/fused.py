@@ -40,10 +40,10 @@ class Tuning:
         few: multiply each weight with every row as it is read; otherwise multiply blocks by the tensor cores.
         norm_apart: normalise in a separate kernel where `few` too.
         programs: that a kernel for few rows should have at least: two or more for each multiprocessor of a large GPU.
-        numbers: of the weight, that a decoder of that kernel reads.
-        warps: of a decoder of that kernel.
+        numbers: 16-bit numbers of the weight, or half as many of 32 bits, that a program of that kernel reads.
+        warps: of a program of that kernel.
         splits: into how many parts attention splits the slots that it reads; 0 for none.
-        entries: numbers of the keys that a decoder of attention reads at once.
+        entries: 16-bit numbers of the keys, or half as many of 32 bits, that a program of attention reads at once.
         block: rows, outputs and inputs of a block of the tensor cores, loads under way and warps.
         overlap: let a kernel begin while the one before it ends, where the GPU can (Hopper and later).
     """
@@ -60,13 +60,14 @@ class Tuning:
 
 
 TUNINGS: list[tuple[int, Tuning]] = [
+    (1, Tuning(few=True, splits=4, entries=16384, numbers=16384)),
     (4, Tuning(few=True, splits=4, entries=16384)),
-    (16, Tuning(block=(16, 16, 256, 4, 4))),
-    (64, Tuning(block=(64, 32, 128, 4, 4))),
-    (128, Tuning()),
-    (1 << 30, Tuning(entries=16384)),
+    (16, Tuning(block=(16, 16, 256, 4, 4), overlap=False)),
+    (64, Tuning(block=(64, 32, 128, 4, 4), overlap=False)),
+    (128, Tuning(overlap=False)),
+    (1 << 30, Tuning(entries=16384, overlap=False)),
 ]
-"""The choices for up to so many rows."""
+"""The choices for up to so many rows; for 1, 16 and 64 the quickest of `benchmarks.gpu tune` on an H200 in bfloat16."""
 
 
 def tuning_for(rows: int) -> Tuning:
@@ -299,7 +300,8 @@ class FusedDecoder(DeviceDecoder):
     def _attention(self, cache: LayerCache, tables: SlotTables) -> Launch:
         block_dim, splits = _block(self.head_dim), self.tuning.splits
         reach = -(-cache.pattern.max_visible // max(1, splits))
-        block_slots = max(16, min(_block(reach), self.tuning.entries // block_dim))
+        entries = self.tuning.entries * 2 // cache.storage.element_size()
+        block_slots = max(16, min(_block(reach), entries // block_dim))
         arguments = {
             "query_ptr": self.query,
             "cache_ptr": cache.storage,
@@ -363,8 +365,9 @@ class FusedDecoder(DeviceDecoder):
 def _linear_of_few(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launch:
     width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
     block_in = _block(width)
-    # All that a decoder reads is under way at once.
-    block_out = max(2, min(tuning.numbers // block_in, _power_below(outputs / tuning.programs)))
+    # All that a program reads is under way at once.
+    numbers = tuning.numbers * 2 // arguments["weight_ptr"].element_size()
+    block_out = max(2, min(numbers // block_in, _power_below(outputs / tuning.programs)))
     arguments = {
         **arguments,
         "EPS": LAYER_NORM_EPS,
