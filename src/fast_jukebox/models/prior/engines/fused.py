@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fast_jukebox.models.prior.block import PriorBlock
 
 WIDEST_OF_FEW = 16384
-"""Inputs of a linear layer that a decoder of the kernel for few rows can hold at once."""
+"""Inputs of a linear layer that a program of the kernel for few rows can hold at once."""
 
 
 @dataclass(frozen=True)

@@ -153,10 +153,10 @@ def linear_of_few(
     BLOCK_IN: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """A linear layer of a few rows: each decoder reads BLOCK_OUT rows of the weight once, for all ROWS of the input.
+    """A linear layer of a few rows: each program reads BLOCK_OUT rows of the weight once, for all ROWS of the input.
 
     The input is (ROWS, WIDTH) in `hidden`, normalised where NORM; where SPLITS > 0 it is merged from the parts that
-    `attention` left in `hidden` and `stats`. BLOCK_IN >= WIDTH, so that all reads of a decoder are under way at once.
+    `attention` left in `hidden` and `stats`. BLOCK_IN >= WIDTH, so that all reads of a program are under way at once.
     """
     if PDL:
         gdc_launch_dependents()
@@ -374,7 +374,7 @@ def attention(
 ):
     """Attention of one query over the slots that its position reads, in place.
 
-    One decoder a song, head and split of the slots. With SPLITS == 0 the output (N, A) itself is stored. Otherwise each
+    One program a song, head and split of the slots. With SPLITS == 0 the output (N, A) itself is stored. Otherwise each
     split leaves its weighted sum of values, float32 (SPLITS, N, A), and in `stats` (SPLITS, N, H, 2) the largest score
     and the sum of exponentials. No slots, or none for the split: zeros.
 
@@ -516,7 +516,7 @@ def draw(
     PDL: tl.constexpr,
 ):
     """Draw a song's code from its logits as [`~fast_jukebox.sampling.filtering.draw_codes`] does, and where `more` is
-    1 store what enters the first layer at the next position. One decoder a song.
+    1 store what enters the first layer at the next position. One program a song.
     """
     if PDL:
         gdc_launch_dependents()
