@@ -167,7 +167,7 @@ def _pairs(rows: Any, normalise: Callable[[str], str]) -> tuple[tuple[str, str],
     if hasattr(rows, "column_names"):
         if not {"artist", "genre"} <= set(rows.column_names):
             return ()
-        both = zip(rows["artist"], rows["genre"], strict=True)
+        both: Iterable[tuple[Any, Any]] = zip(rows["artist"], rows["genre"], strict=True)
     else:
         both = ((row.get("artist"), row.get("genre")) for row in rows)
     counts: Counter[tuple[str, str]] = Counter()

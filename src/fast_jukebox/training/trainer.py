@@ -71,7 +71,8 @@ class FastJukeboxTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        if (self.max_minutes is not None or self.stop_at is not None) and self.max_steps <= 0:
+        steps: int = self.max_steps  # type: ignore[has-type]  # a field of the base class, whose module mypy cannot see
+        if (self.max_minutes is not None or self.stop_at is not None) and steps <= 0:
             self.max_steps = _NO_END
         super().__post_init__()
         if self.push_to_hub and not self.hub_license:
@@ -102,12 +103,14 @@ class FastJukeboxTrainer(Trainer):
         clock = self.clock
         if clock is None:
             return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
+        scheduler: Any = self.lr_scheduler  # type: ignore[has-type]  # set by the base class
+        if scheduler is None:
             warmup = int(self.args.warmup_steps)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer, lambda step: clock.rate(step, warmup)
             )
-        return self.lr_scheduler
+            self.lr_scheduler = scheduler
+        return scheduler
 
     def describe(self) -> str:
         """What the card says of the model, Markdown."""
