@@ -16,7 +16,7 @@ from fast_jukebox.audio import io as audio
 from fast_jukebox.conversion.pickles import read_pickle
 from fast_jukebox.generation.plan import encode_prompt
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sessions.fingerprint import fingerprint
+from fast_jukebox.sessions.fingerprint import weights_digest
 
 _PICKLES = (".pt", ".pth", ".tar")
 
@@ -70,7 +70,7 @@ def _of_file(path: Path, model: Any) -> list[Any]:
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        return _from_safetensors(path, len(model.vqvae.config.hop_lengths) - 1, fingerprint(model.vqvae))
+        return _from_safetensors(path, len(model.vqvae.config.hop_lengths) - 1, weights_digest(model.vqvae))
     if suffix == ".npy":
         return [_from_numpy(path)]
     if suffix in _PICKLES:

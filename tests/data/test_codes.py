@@ -8,8 +8,9 @@ import torch
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data import codes as codes_module
-from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, require_splits, vqvae_fingerprint
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.windows import stack_items
+from fast_jukebox.sessions.fingerprint import weights_digest
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_codes_of_songs_of_the_same_lengths_and_other_names_are_not_mixed(songs,
 def test_the_manifest_names_the_vqvae(songs, vqvae, tmp_path):
     encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     manifest = json.loads((tmp_path / "codes" / "codes.json").read_text())
-    assert manifest["vqvae"] == vqvae_fingerprint(vqvae)
+    assert manifest["vqvae"] == weights_digest(vqvae)
     assert manifest["hop_lengths"] == [4, 8, 16]
     assert manifest["splits"] == {"train": 3, "test": 1}
 

@@ -28,7 +28,6 @@ from fast_jukebox.data.manifest import (
     read_manifest,
     shard_rows,
     songs_manifest,
-    vqvae_fingerprint,
 )
 from fast_jukebox.data.parquet import check_values
 from fast_jukebox.data.scanning import find_dataset
@@ -37,6 +36,7 @@ from fast_jukebox.data.windows import WindowSampler
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.sessions.fingerprint import weights_digest
 from fast_jukebox.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def load_codes(
         files.setdefault(shard.name.rsplit("-", 1)[0], []).append(str(shard))
     if path != Path(folder) or (path / MANIFEST).is_file():
         manifest = read_manifest(path)
-        if vqvae is not None and manifest["vqvae"] != vqvae_fingerprint(vqvae):
+        if vqvae is not None and manifest["vqvae"] != weights_digest(vqvae):
             raise ValueError(
                 f"{folder} holds codes of another VQ-VAE than the one given: encode the songs with that one"
             )

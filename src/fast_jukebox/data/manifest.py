@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.sessions.fingerprint import weights_digest
 from fast_jukebox.utils.files import read_file, write_file
 
 MANIFEST = "codes.json"
@@ -36,7 +35,7 @@ def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: Fast
         name: [row["file_name"] for row in split] for name, split in songs.items() if split and "file_name" in split[0]
     }
     return {
-        "vqvae": vqvae_fingerprint(vqvae),
+        "vqvae": weights_digest(vqvae),
         "songs": _digest(durations),
         "names": _digest(names),
         "splits": {name: len(split) for name, split in songs.items()},
@@ -48,15 +47,6 @@ def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: Fast
 
 def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def vqvae_fingerprint(vqvae: FastJukeboxVQVAE) -> str:
-    """Digest of all weights and codebooks: two VQ-VAEs with the same digest give the same codes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(vqvae.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def claim_folder(folder: Path, manifest: dict[str, Any]) -> None:

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
+from torch import nn
 
 from fast_jukebox.sampling.checks import level_name
 
-_LOOKS = 8
-"""How many numbers of each tensor are looked at."""
+_NUMBERS = 8
+"""Numbers of each tensor that a fingerprint reads."""
 
 # Of a configuration; the type is that of the tensors.
 _OF_NO_EFFECT = {
@@ -33,7 +34,7 @@ class ModelFacts:
         hop_lengths: audio samples a code stands for.
         codebook_size: codes are below it.
         n_ctx: codes of a prior's context.
-        vqvae: fingerprint of the VQ-VAE, which gives codes their meaning.
+        vqvae: digest of the VQ-VAE's weights, which give codes their meaning.
         priors: fingerprint of each prior.
     """
 
@@ -58,7 +59,7 @@ class ModelFacts:
             hop_lengths=tuple(config.hop_lengths),
             codebook_size=int(config.codebook_size),
             n_ctx=tuple(prior.config.n_ctx for prior in model.priors),
-            vqvae=fingerprint(model.vqvae),
+            vqvae=weights_digest(model.vqvae),
             priors=tuple(fingerprint(prior) for prior in model.priors),
         )
 
@@ -100,7 +101,7 @@ class ModelFacts:
         from_here = f"the session was made with {self.name or 'another model'}" + (
             f" at revision {self.revision}" if self.revision else ""
         )
-        if fingerprint(model.vqvae) != self.vqvae:
+        if weights_digest(model.vqvae) != self.vqvae:
             raise ValueError(
                 "`model` must have the session's VQ-VAE in the same dtype, as its codes mean nothing to others; "
                 f"{from_here}"
@@ -113,8 +114,17 @@ class ModelFacts:
                 )
 
 
+def weights_digest(module: nn.Module) -> str:
+    """Digest of all weights and buffers of a module: two VQ-VAEs with the same digest give the same codes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def fingerprint(part: Any) -> str:
-    """What tells a VQ-VAE or a prior from others: its configuration, and of each tensor the name, type, shape and a few
+    """Fingerprint of a prior, however large: its configuration, and of each tensor the name, type, shape and a few
     numbers. Takes milliseconds, also for a large model; the same wherever the part lies.
     """
     # What has its default is left out, so that a field that is new in a later version makes no difference.
@@ -124,7 +134,7 @@ def fingerprint(part: Any) -> str:
     for name, tensor in sorted(part.state_dict().items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel() and tensor.device.type != "meta":
-            places = torch.linspace(0, tensor.numel() - 1, _LOOKS, dtype=torch.float64).long().to(tensor.device)
+            places = torch.linspace(0, tensor.numel() - 1, _NUMBERS, dtype=torch.float64).long().to(tensor.device)
             seen = tensor.detach().reshape(-1)[places].to("cpu", torch.float64)
             found.update(seen.numpy().tobytes())
     return found.hexdigest()[:32]
