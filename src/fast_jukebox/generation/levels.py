@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.joining import seam_positions
 from fast_jukebox.generation.windows import Layout, Window
 
 
@@ -48,12 +48,7 @@ class LevelCodes:
 
     def ahead(self, count: int) -> list[Window]:
         """The next `count` windows that are not done, or those that are left."""
-        while len(self._waiting) < count:
-            window = next(self._coming, None)
-            if window is None:
-                break
-            self._waiting.append(window)
-        return [self._waiting[index] for index in range(min(count, len(self._waiting)))]
+        return list(islice(self._windows(), count))
 
     def ready(self, upper: LevelCodes | None, ratio: int, limit: int | None) -> list[Window]:
         """Windows that can be sampled now, at most `limit`: those over codes of the level above that are final; of a
@@ -61,13 +56,20 @@ class LevelCodes:
         """
         if not self.parallel:
             limit = 1
+        known = None if upper is None else upper.final * ratio
         ready: list[Window] = []
-        while limit is None or len(ready) < limit:
-            ahead = self.ahead(len(ready) + 1)
-            if len(ahead) == len(ready) or (upper is not None and ahead[-1].end > upper.final * ratio):
+        for window in self._windows():
+            if len(ready) == limit or (known is not None and window.end > known):
                 break
-            ready = ahead
+            ready.append(window)
         return ready
+
+    def _windows(self) -> Iterator[Window]:
+        """Windows that are not done, in order."""
+        yield from self._waiting
+        for window in self._coming:
+            self._waiting.append(window)
+            yield window
 
     def read(self, start: int, stop: int) -> Tensor:
         """Codes (N, stop - start), a view."""
@@ -123,3 +125,33 @@ class LevelCodes:
         missing = end - self.offset - self.codes.shape[1]
         if missing > 0:
             self.codes = torch.cat([self.codes, self.codes.new_zeros((len(self.done), missing))], dim=1)
+
+
+def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list[int]:
+    """Where to change from the codes of one window to those of the next: in the middle of the longest stretch of codes
+    on which both agree, so that to either side of the seam stands what both would have said.
+
+    Whole numbers on the host, song by song: the same in any batch and on any device.
+
+    Args:
+        before: int64 (N, M), what the earlier window has for the span that both have sampled.
+        after: int64 (N, M), what the later one has.
+        first: the earliest seam allowed, from 0.
+        last: the latest, from `first` to M. Agreement counts from `first` to `last` only.
+
+    Returns:
+        For each song the seam s: codes before s are of the earlier window, the others of the later one. Of stretches of
+        the same length the first is taken; the middle of the allowed span where no code agrees.
+    """
+    agreed = (before[:, first:last] == after[:, first:last]).to("cpu", torch.int64).tolist()
+    return [first + _middle_of_longest_run(row) for row in agreed]
+
+
+def _middle_of_longest_run(agreed: list[int]) -> int:
+    best_start, best, start = 0, 0, 0
+    for position, same in enumerate(agreed):
+        if not same:
+            start = position + 1
+        elif position + 1 - start > best:
+            best_start, best = start, position + 1 - start
+    return best_start + best // 2 if best else len(agreed) // 2

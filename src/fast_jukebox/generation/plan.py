@@ -19,8 +19,7 @@ from fast_jukebox.generation.configuration import (
     default_hop_fraction,
     per_level,
 )
-from fast_jukebox.generation.labels import check_labels, level_metadata
-from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
+from fast_jukebox.generation.metadata import check_labels, draw_metadata, encode_metadata, level_metadata
 from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
 from fast_jukebox.sampling.checks import (

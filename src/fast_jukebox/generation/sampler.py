@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.labels import window_metadata
 from fast_jukebox.generation.levels import LevelCodes
-from fast_jukebox.generation.metadata import with_window_lyrics
+from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.windows import Window, sampled_codes

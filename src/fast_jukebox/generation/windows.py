@@ -138,7 +138,7 @@ class Layout:
     def _parallel(self) -> Iterator[Window]:
         size = self.size if self.length is None else min(self.size, self.length)
         before, start, last = 0, 0, False  # the end of the window before
-        lead = self._overlap // 4
+        lead, seam_length = self._overlap // 4, self._seam_length
         while not last:
             last = self.length is not None and start + size >= self.length
             first = self.length - size if last and self.length is not None else start
@@ -149,8 +149,8 @@ class Layout:
                     max(self.given - first, 0),
                     size,
                     seam_end=before - lead if before else 0,
-                    seam_length=self._seam_length if before else 0,
-                    provisional=0 if last else lead + self._seam_length,
+                    seam_length=seam_length if before else 0,
+                    provisional=0 if last else lead + seam_length,
                 )
                 before = first + size
             start += self.hop
