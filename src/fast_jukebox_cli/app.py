@@ -78,11 +78,16 @@ def _clean_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _tell(error: BaseException | str, code: int) -> int:
-    from fast_jukebox.utils.text import printable  # names of files, and of what is in them, may be anybody's
+def _printable(text: str) -> str:
+    """Text whose names of files, and of what is in them, may be anybody's."""
+    from fast_jukebox.utils.text import printable
 
+    return printable(text)
+
+
+def _tell(error: BaseException | str, code: int) -> int:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    typer.echo(f"fast-jukebox: {printable(' '.join(lines)) or type(error).__name__}", err=True)
+    typer.echo(f"fast-jukebox: {_printable(' '.join(lines)) or type(error).__name__}", err=True)
     return code
 
 
@@ -260,7 +265,7 @@ def generate(
             "num_samples": num_samples,
         },
     )
-    typer.echo(made, err=True)
+    typer.echo(_printable(made), err=True)
     for target in targets or ():
         typer.echo(str(target))
 

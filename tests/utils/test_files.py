@@ -116,6 +116,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError, match=r"nowhere.a\.wav'") as caught:
+        write_file(tmp_path / "nowhere" / "a.wav", b"sound")
+    assert ".tmp" not in str(caught.value)
+
+
 @posix
 def test_permissions_are_those_of_any_new_file_or_as_asked(tmp_path):
     (tmp_path / "plain").touch()

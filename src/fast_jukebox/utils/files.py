@@ -83,9 +83,11 @@ def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator
         if mode is not None:
             os.chmod(temporary, mode)
         _place(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename in (os.fspath(temporary), temporary):
+            error.filename = os.fspath(path)  # the name that the caller knows
         raise
 
 
