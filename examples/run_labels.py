@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fast_jukebox import FastJukeboxModel
+from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
@@ -32,6 +32,7 @@ from fast_jukebox.evaluation.label_agreement import (
     label_agreement,
 )
 from fast_jukebox.models.loading import default_model_path
+from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.utils.files import write_file
@@ -61,11 +62,13 @@ def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     source = default_model_path() if args.model is None else args.model
     model = FastJukeboxModel.from_pretrained(source, dtype=torch.float32).eval().to(device)
-    pairs = () if model.processor is None else model.processor.pairs
-    if not pairs:
-        raise ValueError(f"`--model` must be a model with labels whose processor knows pairs of them, got {source}")
+    if model.processor is None:
+        raise ValueError(f"`--model` must be a model with labels whose processor knows their names, got {source}")
     rate = model.config.vqvae_config.sampling_rate
     songs = require_splits(load_songs(args.songs), f"`--songs` {args.songs}")
+    pairs = known_pairs(model.processor, songs["train"])
+    if not pairs:
+        raise ValueError(f"`--songs` {args.songs} must have an artist and a genre that {source} knows")
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
 
@@ -88,6 +91,13 @@ def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:
     write_file(output / "labels.md", table(found))
     print(table(found))
     return found
+
+
+def known_pairs(processor: FastJukeboxProcessor, songs: Any) -> list[tuple[str, str]]:
+    """Artists and genres that songs have together and a model knows, sorted."""
+    vocabulary = processor.vocabularies[-1]
+    both = LabelVocabulary.from_metadata(songs, genre_words=vocabulary.genre_words).pairs
+    return [pair for pair in both if pair[0] in vocabulary.artists and pair[1] in vocabulary.genres]
 
 
 def requests(pairs: Iterable[tuple[str, str]], count: int) -> list[dict[str, str]]:

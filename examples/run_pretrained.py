@@ -33,20 +33,17 @@ from pathlib import Path
 from threading import Event, Thread
 
 import torch
-from safetensors.torch import save_file
 
 from fast_jukebox import (
     FastJukeboxConfig,
     FastJukeboxModel,
-    FastJukeboxPrior,
     FastJukeboxPriorConfig,
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.tunes.encoding import SongEncoder
-from fast_jukebox.data.tunes.performing import SUITED
-from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores
+from fast_jukebox.data.tunes.recipe import SongRecipe, label_pairs, plan_with_held_out, read_scores
 from fast_jukebox.data.tunes.rendering import render_songs
 from fast_jukebox.data.tunes.scores import Score, choose_splits, load_scores, save_scores
 from fast_jukebox.processing import LabelVocabulary
@@ -54,7 +51,7 @@ from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side
 from fast_jukebox.training.vqvae import merge_levels
-from fast_jukebox.utils.files import replacing
+from fast_jukebox.training.weights import save_weights
 
 EXAMPLES = Path(__file__).resolve().parent
 EMBEDDED = Path(str(resources.files("fast_jukebox") / "pretrained"))
@@ -229,10 +226,10 @@ def encode_songs(
 ) -> None:
     """Play and encode what the priors are trained on: some of each kind first, then the rest until `stop_at`."""
     splits = choose_splits(scores)
-    plans = {"melodies": plan_both(scores, splits, args.songs, args.seed)}
+    plans = {"melodies": plan_with_held_out(scores, splits, args.songs, seed=args.seed)}
     chorales = [score for score in scores if score.genre == "chorale"]
     if args.voices_fraction > 0 and chorales:
-        plans["voices"] = plan_both(chorales, splits, args.voices_songs, args.seed)
+        plans["voices"] = plan_with_held_out(chorales, splits, args.voices_songs, seed=args.seed)
     first = {name: beginning(plan, splits, 8 if name == "melodies" else 4) for name, plan in plans.items()}
     own = recipes(args)
     fonts = {"melodies": args.soundfont, "voices": args.voices_soundfont or args.soundfont}
@@ -252,15 +249,6 @@ def encode_songs(
                 )
                 counts = ", ".join(f"{split}: {len(rows)}" for split, rows in report.songs.items())
                 say(began, f"{name}: {report.hours:.2f} h encoded ({counts}; {len(report.failed)} failed)")
-
-
-def plan_both(scores: list[Score], splits: dict[str, str], count: int, seed: int) -> list[tuple[Score, int]]:
-    """Performances to train on, and a twelfth as many held-out ones, but at least four."""
-    plan = []
-    for split, number in (("test", max(4, count // 12)), ("train", count - count // 12)):
-        own = [score for score in scores if splits[score.name] == split]
-        plan += plan_performances(own, number, seed=seed) if own else []
-    return plan
 
 
 def beginning(plan: list[tuple[Score, int]], splits: dict[str, str], batches: int) -> list[tuple[Score, int]]:
@@ -283,11 +271,9 @@ def train_vqvae(output: Path, scores: list[Score], args: RecipeArguments, stop_a
         voices=None,
         instruments=("piano", "church organ", "reed organ", "strings", "choir"),
     )
-    songs = output / "chorales"
-    render_songs(
-        songs, plan_both(chorales, choose_splits(scores), args.vqvae_songs, args.seed), choose_splits(scores), recipe,
-        soundfont=args.soundfont, processes=args.processes,
-    )  # fmt: skip
+    songs, splits = output / "chorales", choose_splits(scores)
+    plan = plan_with_held_out(chorales, splits, args.vqvae_songs, seed=args.seed)
+    render_songs(songs, plan, splits, recipe, soundfont=args.soundfont, processes=args.processes)
     options = {
         "songs": songs, "preset": args.preset, "window": 32768, "per_device_train_batch_size": 4,
         "learning_rate": 8e-4, "warmup_steps": 50, "per_device_eval_batch_size": 4,
@@ -317,7 +303,7 @@ def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) ->
             config.hidden_size = args.top_width if name == "top" else args.voices_width
             config.num_hidden_layers, config.num_attention_heads = args.top_layers, 4
         if name == "top":
-            rows = label_rows(scores, recipes(args)["melodies"])
+            rows = label_pairs(scores, recipes(args)["melodies"])
             vocabulary = LabelVocabulary.from_metadata(rows)
             # As long as any song may be: all lengths here fall into one bin of time, and what is learnt of a song's
             # course by the fraction that is over holds for songs of any length.
@@ -325,16 +311,6 @@ def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) ->
             FastJukeboxProcessor.from_metadata(rows, config).save_pretrained(folder)
         config.validate()
         config.save_pretrained(folder)
-
-
-def label_rows(scores: list[Score], recipe: SongRecipe) -> list[dict[str, str]]:
-    """Every pair of genre and instrument that the recipe plays."""
-    genres = sorted({score.genre for score in scores} & set(recipe.genres))
-    return [
-        {"artist": artist, "genre": genre}
-        for genre in genres
-        for artist in [name for name in recipe.instruments if name in SUITED[genre]] or recipe.instruments
-    ]
 
 
 def prior_jobs(
@@ -427,14 +403,6 @@ def command(script: str, options: dict[str, object]) -> list[str]:
     return [sys.executable, str(EXAMPLES / script), *pairs]
 
 
-def save_weights(folder: Path, path: Path, level: int | None = None) -> None:
-    """The weights of a trained prior in float16, as one file that `--start_from` takes."""
-    prior = FastJukeboxPrior.from_pretrained(folder, level=level, dtype=torch.float32)
-    tensors = {name: tensor.half().contiguous() for name, tensor in prior.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
-
-
 def join_model(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Path:
     """The whole model in float16, in files of at most 15 MB; with four voices, a second one beside it."""
     for name in ("top", "voices"):
@@ -493,7 +461,7 @@ def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
     songs = output / "held-out"
     scores = find_scores(output, args)
     splits = choose_splits(scores)
-    plan = beginning(plan_both(scores, splits, args.songs, args.seed), splits, 4)
+    plan = beginning(plan_with_held_out(scores, splits, args.songs, seed=args.seed), splits, 4)
     render_songs(
         songs, plan, splits, recipes(args)["melodies"],
         soundfont=args.soundfont, processes=args.processes,

@@ -28,7 +28,6 @@ from pathlib import Path
 
 import torch
 from datasets import DatasetDict
-from safetensors.torch import load_file
 from transformers import AutoConfig, set_seed
 
 from fast_jukebox import (
@@ -51,6 +50,7 @@ from fast_jukebox.training.growth import deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
+from fast_jukebox.training.weights import take_weights
 
 
 @dataclass
@@ -136,7 +136,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if processor is not None and args.should_save:
         processor.save_pretrained(args.output_dir)
     if model_args.initial_weights:
-        take_weights(model, model_args.initial_weights)
+        drawn = take_weights(model, model_args.initial_weights)
+        print(f"drawn at random: {', '.join(drawn) or 'none'}", flush=True)
     if data_args.device_codes:
         train, test = device_windows(model, processor, model_args, data_args, args)
     else:
@@ -193,28 +194,6 @@ def random_batch(model: FastJukeboxPrior, batch_size: int) -> dict[str, torch.Te
         labels = torch.tensor([total, 0, window, 0] + [0] * config.max_genres, device=model.device)
         batch["metadata"] = labels.expand(batch_size, -1).contiguous()
     return batch
-
-
-def take_weights(model: FastJukeboxPrior, path: str) -> None:
-    """Copy the tensors of a file into those of the model with the same name and shape.
-
-    Raises:
-        ValueError: there is no such tensor.
-    """
-    found, own = load_file(path), model.state_dict()
-    fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
-        raise ValueError(f"`--initial_weights` {path} has no tensor with the name and shape of one of the model's")
-    model.load_state_dict({name: tensor.float() for name, tensor in fitting.items()}, strict=False)
-    labels = model.label_conditioner
-    if labels is not None and "start_token" in found and not any(name.startswith("label_cond") for name in fitting):
-        # Weights of a prior without labels: all artists begin as what stood in their place, the rest says nothing.
-        with torch.no_grad():
-            for embedding in labels.children():
-                embedding.weight.zero_()
-            labels.artist_embedding.weight.add_(found["start_token"].float())
-    drawn = sorted(own.keys() - fitting.keys())
-    print(f"{len(fitting)} tensors from {path}; drawn at random: {', '.join(drawn) or 'none'}", flush=True)
 
 
 def prepare_codes(data_args: DataArguments, device: torch.device) -> DatasetDict:

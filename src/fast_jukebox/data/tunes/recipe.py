@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fast_jukebox.data.tunes.accompaniment import PARTS, PROGRAMS, accompany
 from fast_jukebox.data.tunes.chorales import chorale_paths, read_chorale
 from fast_jukebox.data.tunes.folk import COLLECTIONS, read_folk_tunes
 from fast_jukebox.data.tunes.listening import check_notes, check_sound
-from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, choose_performance, perform
+from fast_jukebox.data.tunes.performing import INSTRUMENTS, SUITED, Performance, choose_performance, perform
 from fast_jukebox.data.tunes.scores import DRUM_VOICE, GENRES, TONICS, Score, ScoreError, natural_order
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_license
 
@@ -174,6 +174,34 @@ def plan_performances(
         plan += [(own[index % len(own)], index // len(own)) for index in range(share)]
     draw.shuffle(plan)
     return plan
+
+
+def plan_with_held_out(
+    scores: Sequence[Score], splits: Mapping[str, str], count: int, *, seed: int = 0
+) -> list[tuple[Score, int]]:
+    """Performances to train on, and a twelfth as many of held-out scores, but at least four.
+
+    Args:
+        scores: to choose from.
+        splits: `"train"` or `"test"` by the scores' names.
+        count: performances, about.
+        seed: of their order.
+    """
+    plan = []
+    for split, number in (("test", max(4, count // 12)), ("train", count - count // 12)):
+        own = [score for score in scores if splits[score.name] == split]
+        plan += plan_performances(own, number, seed=seed) if own else []
+    return plan
+
+
+def label_pairs(scores: Iterable[Score], recipe: SongRecipe) -> list[dict[str, str]]:
+    """Every pair of `artist` and `genre` that a recipe plays: rows for a vocabulary of labels."""
+    genres = sorted({score.genre for score in scores} & set(recipe.genres))
+    return [
+        {"artist": artist, "genre": genre}
+        for genre in genres
+        for artist in [name for name in recipe.instruments if name in SUITED[genre]] or recipe.instruments
+    ]
 
 
 def render_song(
