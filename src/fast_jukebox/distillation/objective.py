@@ -22,7 +22,7 @@ from fast_jukebox.distillation.losses import (
 )
 from fast_jukebox.distillation.student import check_student
 from fast_jukebox.models.prior import FastJukeboxPrior
-from fast_jukebox.models.prior.block import BlockOutput
+from fast_jukebox.models.prior.block import BlockOutput, PriorBlock
 
 
 @dataclass
@@ -182,7 +182,7 @@ class DistillationObjective(nn.Module):
             terms["attentions"] = attention_mse(
                 cast(Tensor, ours.attentions),
                 cast(Tensor, theirs.attentions),
-                self.student.blocks[layer].attention.pattern,
+                cast(PriorBlock, self.student.blocks[layer]).attention.pattern,
                 ours.hidden_states.shape[1],
             )
         return terms

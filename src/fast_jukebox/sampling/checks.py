@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Protocol, overload
 
 import torch
 from torch import Tensor
@@ -33,20 +33,20 @@ MOST_SONGS = 2**16
 """Songs that one call makes at most: more is a mistake, which would fill the memory or take for ever."""
 
 
-def check_count(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
     """`value` itself.
 
     Raises:
         ValueError: it is no integer from `minimum` to `maximum`.
     """
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    if not good or (maximum is not None and value > maximum):
+    good = isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, int) or not good or value < minimum or (maximum is not None and value > maximum):
         allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
         raise ValueError(f"`{name}` must be an integer {allowed}, got {value!r}")
     return value
 
 
-def check_codes(name: str, codes: Any, codebook_size: int) -> Tensor:
+def check_codes(name: str, codes: object, codebook_size: int) -> Tensor:
     """`codes` itself.
 
     Raises:
@@ -65,7 +65,7 @@ def check_codes(name: str, codes: Any, codebook_size: int) -> Tensor:
     return codes
 
 
-def check_metadata(name: str, metadata: Any, width: int, fewest: int | None = None) -> Tensor:
+def check_metadata(name: str, metadata: object, width: int, fewest: int | None = None) -> Tensor:
     """`metadata` itself.
 
     Raises:
@@ -86,7 +86,7 @@ def check_metadata(name: str, metadata: Any, width: int, fewest: int | None = No
     return metadata
 
 
-def check_prompt_audio(prompt: Any) -> Tensor:
+def check_prompt_audio(prompt: object) -> Tensor:
     """A recording as a floating-point tensor (N, T).
 
     Raises:
@@ -126,7 +126,7 @@ def common_batch(sizes: dict[str, int]) -> int:
     return batch
 
 
-def resolve_seeds(seed: Any, songs: Any, batch: int) -> tuple[int | list[int], list[int], list[int]]:
+def resolve_seeds(seed: object, songs: object, batch: int) -> tuple[int | list[int], list[int], list[int]]:
     """Which noise each song of a batch gets.
 
     Args:
@@ -156,6 +156,36 @@ def resolve_seeds(seed: Any, songs: Any, batch: int) -> tuple[int | list[int], l
     return reported, seeds, numbers
 
 
+class SamplingConfig(Protocol):
+    """Configuration of a prior, as far as sampling reads it."""
+
+    level: int
+    codebook_size: int
+    n_ctx: int
+
+
+class HasParameters(Protocol):
+    """Whatever has weights, such as a module."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """All weights."""
+
+
+class SizedPrior(HasParameters, Protocol):
+    """A prior whose memory is counted."""
+
+    @property
+    def config(self) -> SamplingConfig:
+        """Its level and sizes."""
+
+    def cache_nbytes(self, batch_size: int) -> int:
+        """Bytes of its cache for so many songs."""
+
+
+@overload
+def rows(tensor: Tensor, batch: int, device: torch.device) -> Tensor: ...
+@overload
+def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | None: ...
 def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
     """`tensor` (1 or N, ...) on a device, one row for each of `batch` songs."""
     if tensor is None:
@@ -163,13 +193,13 @@ def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | No
     return tensor.to(device).expand(batch, *tensor.shape[1:])
 
 
-def device_of(module: torch.nn.Module) -> torch.device:
+def device_of(module: HasParameters) -> torch.device:
     """Where a module's parameters are, or come when it samples: see [`~fast_jukebox.generation.offload.Visits`]."""
     visits = getattr(module, "sampling_device", None)
     return next(module.parameters()).device if visits is None else visits
 
 
-def check_device(device: Any) -> torch.device | None:
+def check_device(device: object) -> torch.device | None:
     """`device` as [`~transformers.Pipeline`] takes it: a name, a `torch.device`, the number of an accelerator or -1 for
     the CPU; `None` for `None` and `"auto"`.
 
@@ -184,7 +214,7 @@ def check_device(device: Any) -> torch.device | None:
     if isinstance(device, int):
         name = "cpu" if device == -1 else f"cuda:{device}" if torch.cuda.is_available() else f"mps:{device}"
     else:
-        name = device
+        name = str(device)
     try:
         found = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -196,7 +226,7 @@ def check_device(device: Any) -> torch.device | None:
     return found
 
 
-def check_levels(start_level: Any, stop_level: Any, num_levels: int) -> tuple[int, int]:
+def check_levels(start_level: object, stop_level: object, num_levels: int) -> tuple[int, int]:
     """The highest and the lowest level to sample; `None` for the first is the top.
 
     Raises:
@@ -213,7 +243,7 @@ def check_levels(start_level: Any, stop_level: Any, num_levels: int) -> tuple[in
     return start_level, stop_level
 
 
-def check_codes_by_level(codes: Any, codebook_size: int, hop_lengths: Sequence[int]) -> list[Tensor | None]:
+def check_codes_by_level(codes: object, codebook_size: int, hop_lengths: Sequence[int]) -> list[Tensor | None]:
     """A list of codes that ends at the top level, as one with an entry for each level, bottom first.
 
     Raises:

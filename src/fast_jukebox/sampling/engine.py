@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from fast_jukebox.sampling.checks import SamplingConfig
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.sampling.threads import granted_threads
@@ -34,20 +35,11 @@ DECODERS_KEPT = 2
 """How many decoders that were costly to make are kept for each prior, the last ones used."""
 
 Conditioning = TypeVar("Conditioning")
-Conditions = TypeVar("Conditions", contravariant=True)
 Cache = TypeVar("Cache")
 Value = TypeVar("Value")
 
 
-class SamplingConfig(Protocol):
-    """Configuration of a prior, as far as sampling reads it."""
-
-    level: int
-    codebook_size: int
-    n_ctx: int
-
-
-class SamplingPrior(Protocol[Conditions, Cache]):
+class SamplingPrior(Protocol[Conditioning, Cache]):
     """What sampling needs of a prior. One that has engines also has `new_decoder`, see [`EnginesPrior`]."""
 
     @property
@@ -60,10 +52,20 @@ class SamplingPrior(Protocol[Conditions, Cache]):
     def cache_nbytes(self, batch_size: int) -> int:
         """Bytes of such a cache."""
 
-    def prefill(self, codes: Tensor, conditioning: Conditions, cache: Cache) -> Tensor:
+    def condition(
+        self,
+        batch_size: int,
+        length: int,
+        upper_codes: Tensor | None = None,
+        metadata: Tensor | None = None,
+        after_song: Callable[[int], None] | None = None,
+    ) -> Conditioning:
+        """What conditions `batch_size` windows of `length` codes; `after_song` is called with how many are done."""
+
+    def prefill(self, codes: Tensor, conditioning: Conditioning, cache: Cache) -> Tensor:
         """Logits (N, K) after a prompt of codes (N, P), P >= 0."""
 
-    def step(self, code: Tensor, position: int, conditioning: Conditions, cache: Cache) -> Tensor:
+    def step(self, code: Tensor, position: int, conditioning: Conditioning, cache: Cache) -> Tensor:
         """Logits (N, K) at `position`, from the code (N,) before it."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -123,7 +125,10 @@ class ReusableDecoder(Decoder, Protocol):
         """Whether making it took so long that it is better kept for the next window."""
 
     def open(
-        self, prior: SamplingPrior, conditioning: object, on_close: Callable[[], None] | None = None
+        self,
+        prior: SamplingPrior[Conditioning, Cache],
+        conditioning: Conditioning,
+        on_close: Callable[[], None] | None = None,
     ) -> ReusableDecoder:
         """Begin a window.
 

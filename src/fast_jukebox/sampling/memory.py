@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
-from fast_jukebox.sampling.checks import device_of
+from fast_jukebox.sampling.checks import SizedPrior, device_of
 
 Item = TypeVar("Item")
 
@@ -53,7 +53,7 @@ def process_memory() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def row_bytes(prior: Any, length: int) -> int:
+def row_bytes(prior: SizedPrior, length: int) -> int:
     """Bytes that one row (a window of one song) holds at most at once: first its conditioning, for a moment twice, then
     this, its cache and its logits; noise and codes all along.
     """
@@ -65,7 +65,7 @@ def row_bytes(prior: Any, length: int) -> int:
     return length * (4 + 8) + conditioning + max(conditioning, cache + logits)
 
 
-def rows_that_fit(prior: Any, length: int, most: int) -> int:
+def rows_that_fit(prior: SizedPrior, length: int, most: int) -> int:
     """How many rows of `length` codes to sample at once, from 1 to `most`, by the memory free on the prior's device."""
     free = free_memory(device_of(prior))
     if free is None or most <= 1:

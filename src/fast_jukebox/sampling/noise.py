@@ -18,7 +18,7 @@ MAX_SEED = 2**63 - 1
 _MASK = 0xFFFFFFFF
 # Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 _ROUNDS = 10
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_LOW, _HIGH = (0x1F53, 0x8D57), (0xD251, 0xCD9E)  # halves of the multipliers 0xD2511F53 and 0xCD9E8D57
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
@@ -89,20 +89,16 @@ def philox(
     """
     (first, second, third, fourth), (low_key, high_key) = counter, key
     for _ in range(_ROUNDS):
-        first_high, first_low = _multiply(first, _MULTIPLIERS[0])
-        third_high, third_low = _multiply(third, _MULTIPLIERS[1])
+        # 32 x 32 bit products by halves of the multipliers, so that nothing exceeds 2**49.
+        first_low, first_high = first * _LOW[0], first * _HIGH[0]
+        first_high = first_high + (first_low >> 16)
+        third_low, third_high = third * _LOW[1], third * _HIGH[1]
+        third_high = third_high + (third_low >> 16)
         first, second, third, fourth = (
-            third_high ^ second ^ low_key,
-            third_low,
-            first_high ^ fourth ^ high_key,
-            first_low,
+            (third_high >> 16) ^ second ^ low_key,
+            ((third_high & 0xFFFF) << 16) | (third_low & 0xFFFF),
+            (first_high >> 16) ^ fourth ^ high_key,
+            ((first_high & 0xFFFF) << 16) | (first_low & 0xFFFF),
         )
         low_key, high_key = (low_key + _KEY_STEPS[0]) & _MASK, (high_key + _KEY_STEPS[1]) & _MASK
     return first, second, third, fourth  # type: ignore[return-value]
-
-
-def _multiply(value: Tensor | int, factor: int) -> tuple[Tensor | int, Tensor | int]:
-    """High and low 32 bits of a 32 x 32 bit product, by halves of `factor` so that nothing exceeds 2**49."""
-    low = value * (factor & 0xFFFF)
-    high = value * (factor >> 16) + (low >> 16)
-    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
-from fast_jukebox.sampling.checks import device_of
+from fast_jukebox.sampling.checks import SizedPrior, device_of
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ def single_threads() -> Iterator[None]:
 
 
 @contextmanager
-def suited_threads(prior: Any) -> Iterator[None]:
+def suited_threads(prior: SizedPrior) -> Iterator[None]:
     """On a CPU, `single_threads` for narrow priors.
 
     The operations of a narrow prior's step take microseconds, which is less than it takes to share them out. The width

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from fast_jukebox.sampling.engine import WindowRun, check_logits, open_decoder
+from fast_jukebox.sampling.engine import Cache, Conditioning, SamplingPrior, WindowRun, check_logits, open_decoder
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.progress import BatchClock
 from fast_jukebox.sampling.threads import suited_threads
 
 
-class WindowSampling:
+class WindowSampling(Generic[Conditioning, Cache]):
     """The sampling of windows of one shape, N of them at once, which may rest after any code or row of codes.
 
     How often it rests changes no code. While it rests, it holds its caches.
@@ -32,7 +32,7 @@ class WindowSampling:
 
     def __init__(
         self,
-        prior: Any,
+        prior: SamplingPrior[Conditioning, Cache],
         length: int,
         prompt: Tensor,
         upper_codes: Tensor | None,

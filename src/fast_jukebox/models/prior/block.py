@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class PriorBlock(nn.Module):
     # Set by `gradient_checkpointing_enable` of the model. (The base class that transformers has for such layers lives
     # in a module that imports torchaudio and fails where that is broken.)
     gradient_checkpointing = False
-    _gradient_checkpointing_func: Callable[..., Any]
+    _gradient_checkpointing_func: Callable[..., BlockOutput]
 
     def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
         super().__init__()
@@ -115,6 +115,13 @@ class PriorBlock(nn.Module):
         if self.residual_scale == 1.0:
             return BlockOutput(residual + branch, residual, weights)
         return BlockOutput(hidden + self.residual_scale * (attended + branch), residual, weights)
+
+
+class BlockList(nn.ModuleList):
+    """Blocks of a prior, in order."""
+
+    def __iter__(self) -> Iterator[PriorBlock]:
+        return cast("Iterator[PriorBlock]", super().__iter__())
 
 
 class BlockStep:

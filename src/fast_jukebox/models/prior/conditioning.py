@@ -52,7 +52,8 @@ class PriorConditioning:
         """The conditioning of all songs of the given ones, which are of one length."""
 
         def together(tensors: list[Tensor | None]) -> Tensor | None:
-            return None if tensors[0] is None else torch.cat(tensors)
+            there = [tensor for tensor in tensors if tensor is not None]
+            return torch.cat(there) if there else None
 
         return PriorConditioning(
             torch.cat([song.start for song in songs]),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
+from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.sampling.checks import (
     MOST_SONGS,
     check_codes,
@@ -19,7 +20,7 @@ from fast_jukebox.sampling.checks import (
     resolve_seeds,
     rows,
 )
-from fast_jukebox.sampling.engine import check_engine, sampling_mode
+from fast_jukebox.sampling.engine import SamplingPrior, check_engine, sampling_mode
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.window import WindowSampling
@@ -31,6 +32,8 @@ class PriorGenerationMixin(GenerationConfigLoading):
     The prior has the sampling protocol: `config`, `new_cache(batch_size)`, `condition(batch_size, length, upper_codes,
     metadata, after_song)`, `prefill(codes, conditioning, cache)`, `step(code, position, conditioning, cache)`.
     """
+
+    config: FastJukeboxPriorConfig
 
     def generate(
         self,
@@ -70,7 +73,7 @@ class PriorGenerationMixin(GenerationConfigLoading):
         Raises:
             ValueError: naming the argument, its value and what is allowed, before anything is sampled.
         """
-        config: Any = self.config  # type: ignore[attr-defined]
+        config, prior = self.config, cast("SamplingPrior[object, object]", self)
         settings = SamplingSettings(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
         check_count("batch_size", batch_size, 1, MOST_SONGS)
         check_engine(engine)
@@ -85,7 +88,7 @@ class PriorGenerationMixin(GenerationConfigLoading):
         batch = common_batch({"batch_size": batch_size, **sizes})
         _, seeds, songs = resolve_seeds(seed, None, batch)
 
-        device = device_of(self)  # type: ignore[arg-type]
+        device = device_of(prior)
         known = rows(torch.empty((1, 0), dtype=torch.int64) if prompt is None else prompt, batch, device)
         if known.shape[1] == length:
             return known.clone()
@@ -93,11 +96,11 @@ class PriorGenerationMixin(GenerationConfigLoading):
         noise = uniform_noise(seeds, songs, config.level, known.shape[1], new, device)
         above, labels = rows(upper_codes, batch, device), rows(metadata, batch, device)
         with sampling_mode(self):
-            codes = WindowSampling(self, length, known, above, labels, settings, noise, engine).sample()
+            codes = WindowSampling(prior, length, known, above, labels, settings, noise, engine).sample()
         return codes.clone()  # outside inference mode, so that it may be trained on
 
 
-def _window_length(config: Any, length: Any, upper_codes: Tensor | None) -> int:
+def _window_length(config: FastJukeboxPriorConfig, length: object, upper_codes: Tensor | None) -> int:
     """Codes of a prior's window, by default its context or what `upper_codes` cover."""
     if length is not None:
         return check_count("length", length, 1, config.n_ctx)
@@ -106,7 +109,9 @@ def _window_length(config: Any, length: Any, upper_codes: Tensor | None) -> int:
     return max(min(config.n_ctx, upper_codes.shape[1] * config.upper_ratio), 1)
 
 
-def _check_conditions(config: Any, length: int, upper_codes: Tensor | None, metadata: Tensor | None) -> None:
+def _check_conditions(
+    config: FastJukeboxPriorConfig, length: int, upper_codes: Tensor | None, metadata: Tensor | None
+) -> None:
     """Raise a `ValueError` unless a prior gets the upper codes and the metadata that it is conditioned on."""
     if config.upsampling_strides is None:
         if upper_codes is not None:

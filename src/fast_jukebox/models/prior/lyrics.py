@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.block import LAYER_NORM_EPS, PriorBlock
+from fast_jukebox.models.prior.block import LAYER_NORM_EPS, BlockList, PriorBlock
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 
 
@@ -26,7 +26,7 @@ class LyricEncoder(nn.Module):
         self.character_embedding = nn.Embedding(config.lyric_vocab_size, own.hidden_size)
         self.position_embedding = nn.Parameter(torch.empty(config.lyric_length, own.hidden_size))
         self.start_token = nn.Parameter(torch.empty(1, own.hidden_size))
-        self.blocks = nn.ModuleList(PriorBlock(own, layer) for layer in range(own.num_hidden_layers))
+        self.blocks = BlockList(PriorBlock(own, layer) for layer in range(own.num_hidden_layers))
         self.project = nn.Linear(own.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.output = nn.Linear(config.hidden_size, config.lyric_vocab_size, bias=False)

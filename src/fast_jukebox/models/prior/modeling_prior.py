@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from fast_jukebox.models.loading import SubmodelLoadingMixin
-from fast_jukebox.models.prior.block import BlockStep, PriorBlock, rows_for
+from fast_jukebox.models.prior.block import BlockList, BlockStep, PriorBlock, rows_for
 from fast_jukebox.models.prior.cache import LayerCache, PriorCache
 from fast_jukebox.models.prior.conditioning import (
     LabelConditioner,
@@ -104,7 +105,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         self.upper_conditioner = UpperConditioner(config) if config.has_upper_level else None
         self.label_conditioner = LabelConditioner(config) if config.has_labels else None
         self.lyric_encoder = LyricEncoder(config) if config.has_lyric_encoder else None
-        self.blocks = nn.ModuleList(PriorBlock(config, layer) for layer in range(config.num_hidden_layers))
+        self.blocks = BlockList(PriorBlock(config, layer) for layer in range(config.num_hidden_layers))
         self.output = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
         self.post_init()
 
@@ -112,7 +113,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         return self.code_embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.code_embedding = value
+        self.code_embedding = cast(nn.Embedding, value)
 
     def get_output_embeddings(self) -> nn.Module | None:
         return self.output
@@ -168,7 +169,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             attentions=tuple(attentions) if output_attentions else None,
         )
         if self.config.has_lyrics:
-            return self._with_lyrics(output, hidden, conditioning, metadata, labels, num_items_in_batch)
+            return self._with_lyrics(output, hidden, conditioning, cast(Tensor, metadata), labels, num_items_in_batch)
         output.logits = self.head(hidden, conditioning)
         if labels is not None:
             output.loss = cross_entropy(output.logits, labels, num_items_in_batch)
@@ -293,7 +294,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         if prompt == 0 and not self.config.has_lyrics:
             hidden = self._embed(codes, conditioning).squeeze(1)
             logits = self._step(hidden, 0, conditioning, cache)
-        elif codes.device.type == "cpu":
+        elif codes.device.type == "cpu" and songs > 1:
             # Song by song: the same numbers in any batch, and less memory.
             def one(song: int) -> Tensor:
                 return self._prefill(codes[song : song + 1], conditioning.songs(song, 1), cache.songs(song, 1))
@@ -373,12 +374,14 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
     ) -> PriorConditioning:
         positions = None if self.upper_conditioner is None else self.upper_conditioner(upper_codes)
         if self.label_conditioner is None:
-            return PriorConditioning(self.start_token.expand(songs, 1, -1), positions, length)
+            start = cast(Tensor, self.start_token).expand(songs, 1, -1)  # (N, 1, W)
+            return PriorConditioning(start, positions, length)
+        metadata = cast(Tensor, metadata)  # None was refused before
         start = self.label_conditioner.start(metadata)
         if self.config.use_timing:
             timing = self.label_conditioner.timing(metadata, length)
             positions = timing if positions is None else positions + timing
-        if not self.config.has_lyrics or metadata is None:  # models with lyrics have refused None before
+        if not self.config.has_lyrics:
             return PriorConditioning(start, positions, length)
         lyrics = metadata[:, self.config.label_length :]
         if self.lyric_encoder is not None:
@@ -415,7 +418,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
             output.lyric_logits, code_logits = logits.tensor_split([config.lyric_length], dim=1)
             output.logits = code_logits[..., config.code_offset :]
         else:
-            output.lyric_logits = self.lyric_encoder.logits(conditioning.lyric_states)
+            output.lyric_logits = self.lyric_encoder.logits(cast(Tensor, conditioning.lyric_states))
             output.logits = code_logits = self.head(hidden, conditioning)
         if labels is not None:
             output.code_loss = cross_entropy(code_logits, shifted(labels, config.code_offset), num_items_in_batch)
@@ -447,7 +450,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         if spare:
             hidden = F.pad(hidden, (0, 0, 0, spare))
         if not cache.steps:
-            cache.steps = self.block_steps(cache)
+            cache.steps = list(self.block_steps(cache))
         for block_step in cache.steps:
             hidden = block_step(hidden, position)
         if conditioning.positions is not None and self.config.add_conditioning_after:

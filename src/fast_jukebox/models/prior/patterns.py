@@ -37,7 +37,7 @@ class SlotTables(NamedTuple):
 
     slot: Tensor
     first: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # a tuple's own `count` is of no use here
 
 
 @dataclass(frozen=True)

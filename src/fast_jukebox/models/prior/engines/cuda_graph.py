@@ -232,7 +232,7 @@ class GraphDecoder(DeviceDecoder):
 
 @functools.cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream that programs of a device are recorded on: one, as cuBLAS keeps a workspace for each."""
+    """The stream that decoders of a device are recorded on: one, as cuBLAS keeps a workspace for each."""
     return torch.cuda.Stream(device)
 
 
@@ -243,8 +243,7 @@ def _compiled_step() -> Callable[[GraphDecoder], None]:
     step = GraphDecoder.step
     own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
     # Coordinate descent makes products of one row fused matrix-vector kernels; compiled code is kept on disk.
-    options = {"coordinate_descent_tuning": True}
-    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+    return torch.compile(own, fullgraph=True, dynamic=False, options={"coordinate_descent_tuning": True})
 
 
 def steps_in_a_row(row_length: int, layers: int) -> int:

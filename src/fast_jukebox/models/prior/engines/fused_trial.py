@@ -17,15 +17,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from fast_jukebox.models.prior.block import BlockList, PriorBlock
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
 from fast_jukebox.models.prior.engines.interface import EnginePrior
+from fast_jukebox.models.prior.patterns import Pattern
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.utils.files import cache_folder, read_file, write_file
@@ -166,11 +168,12 @@ def _machine(device: str) -> tuple[str, ...]:
 
 def _few_layers(prior: EnginePrior) -> EnginePrior:
     """The prior with its first layer of each pattern alone; their weights are the prior's own."""
-    blocks: dict[Any, nn.Module] = {}
+    blocks: dict[Pattern, PriorBlock] = {}
     for block in prior.blocks:
         blocks.setdefault(block.attention.pattern, block)
     few = copy.copy(prior)
-    few._modules = {**prior._modules, "blocks": nn.ModuleList(blocks.values())}
+    modules = cast(nn.Module, prior)._modules
+    cast(nn.Module, few)._modules = {**modules, "blocks": BlockList(blocks.values())}
     few.config = copy.deepcopy(prior.config)
     few.config.num_hidden_layers = len(blocks)
     return few

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from fast_jukebox.models.prior.block import BlockStep
+from fast_jukebox.models.prior.block import BlockList, BlockStep
 from fast_jukebox.models.prior.cache import PriorCache
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
@@ -24,8 +24,7 @@ class EnginePrior(Protocol):
     position_embedding: nn.Parameter
     output: nn.Linear | None
     """The output matrix; None where it is the code embedding."""
-    blocks: nn.ModuleList
-    """Its layers, each a [`~fast_jukebox.models.prior.block.PriorBlock`]."""
+    blocks: BlockList
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights."""

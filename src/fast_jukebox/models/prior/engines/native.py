@@ -72,19 +72,19 @@ class NativeDecoder(EngineDecoder):
         layers = (Layer * len(prior.blocks)).from_buffer_copy(self.weights.layers)
         for layer, cache in zip(layers, self.cache.layers, strict=True):
             layer.cache = cache.storage.data_ptr()
-        attention = prior.blocks[0].attention
+        first = next(iter(prior.blocks))
         self._prior = Prior(
             songs=batch_size,
             layers=len(prior.blocks),
             width=config.hidden_size,
-            heads=attention.num_heads,
-            head_dim=attention.head_dim,
+            heads=first.attention.num_heads,
+            head_dim=first.attention.head_dim,
             inner=config.mlp_size,
             codes=config.vocab_size,
             add_after=config.add_conditioning_after,
             do_sample=settings.do_sample,
             top_k=settings.top_k,
-            residual_scale=prior.blocks[0].residual_scale,
+            residual_scale=first.residual_scale,
             temperature=settings.temperature,
             top_p=settings.top_p,
             embedding=self.weights.embedding,
@@ -110,8 +110,8 @@ class NativeDecoder(EngineDecoder):
         shape = (self.batch_size, self.prefix + conditioning.length, self._prior.width)
         if positions is not None and (positions.shape != shape or positions.dtype != torch.float32):
             raise ValueError(f"`conditioning` must be float32 {shape}, got {positions.dtype} {tuple(positions.shape)}")
-        self._conditioning = None if positions is None else positions.contiguous()
-        self._prior.conditioning = None if positions is None else self._conditioning.data_ptr()
+        self._conditioning = positions = None if positions is None else positions.contiguous()
+        self._prior.conditioning = None if positions is None else positions.data_ptr()
         self._prior.length = self.prefix + conditioning.length
         self._length = conditioning.length
 
@@ -131,20 +131,17 @@ class NativeDecoder(EngineDecoder):
         code, noise = code.contiguous(), noise.contiguous()
         out = torch.empty((self.batch_size, count), dtype=torch.int64)
 
-        def chunk(index: int) -> None:
-            first, songs = self._chunks[index]
-            self.library.run(
-                ctypes.byref(self._prior),
-                *(first, songs, self.prefix + position, count),
-                *(code.data_ptr(), noise.data_ptr(), out.data_ptr(), count, self._scratch[index].data_ptr()),
-            )
-
+        shared = self.prefix + position, count, code.data_ptr(), noise.data_ptr(), out.data_ptr(), count
+        calls = [
+            (ctypes.byref(self._prior), *chunk, *shared, scratch.data_ptr())
+            for chunk, scratch in zip(self._chunks, self._scratch, strict=True)
+        ]
         if self._threads == 1:
-            for index in range(len(self._chunks)):
-                chunk(index)
+            for call in calls:
+                self.library.run(*call)
         else:
-            with ThreadPoolExecutor(self._threads) as pool:  # ctypes lets go of the interpreter's lock
-                list(pool.map(chunk, range(len(self._chunks))))
+            with ThreadPoolExecutor(self._threads) as pool:  # ctypes releases the interpreter's lock
+                list(pool.map(lambda call: self.library.run(*call), calls))
         self.cache.length = position + count
         return out
 
