@@ -128,7 +128,7 @@ def rows_of(
 
 
 def resources(kernel: Any) -> dict[str, int]:
-    """Registers a thread, bytes of stack (spills) and of shared memory a decoder."""
+    """Registers a thread, bytes of stack (spills) and of shared memory a program."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

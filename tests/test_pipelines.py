@@ -104,6 +104,7 @@ def test_details_make_the_song_again(pipe):
     same(pipe(duration=0.1, seed=song["seed"])["audio"], song["audio"])
     drafted = pipe(duration=0.1, stop_level=2, seed=song["seed"], return_details=True)
     assert drafted["codes"][0] is None
+    assert all(song["engines"]) and drafted["engines"] == [None, None, song["engines"][2]]
     same(pipe(codes=[drafted["codes"][2]], seed=song["seed"])["audio"], song["audio"])
 
 

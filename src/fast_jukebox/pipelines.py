@@ -47,6 +47,7 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
     seed: with `return_details=True`: the seed that makes the same song again.
     dropped_lyrics: with `return_details=True`: of each song whose `metadata` is in words, the characters of its lyrics
         that the vocabulary cannot spell.
+    engines: with `return_details=True`: what ran the steps of each level, bottom first, `None` where not sampled.
     codes: with `return_details=True`: int64 tensors (songs, length) of each level, bottom first, `None` where not made.
     """
 
@@ -56,6 +57,7 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
     seed: int | list[int]
     codes: list[Tensor | None]
     dropped_lyrics: list[str] | None
+    engines: list[str | None] | None
 
 
 class FastJukeboxPipeline(Pipeline):
@@ -141,7 +143,7 @@ class FastJukeboxPipeline(Pipeline):
             {request}
             progress: `True` and `False` show bars or none, `None` shows them on terminals and in notebooks; a function
                 is called with a [`GenerationProgress`].
-            return_details: whether to return `seed`, `codes` and `dropped_lyrics` too; not by default.
+            return_details: whether to return `seed`, `codes`, `engines` and `dropped_lyrics` too; not by default.
             batch_size: how many inputs of a list to sample at once, where they differ in their seed only; 1 by default.
             num_workers: has no effect; inputs are read by this process.
 
@@ -243,6 +245,7 @@ class FastJukeboxPipeline(Pipeline):
                     "seed": requests[index].seed,
                     "codes": [None if codes is None else codes[part] for codes in made.codes],
                     "dropped_lyrics": made.dropped_lyrics,
+                    "engines": made.engines,
                     "metadata": None if made.metadata is None else made.metadata[part],
                 }
         return {"outputs": outputs}
@@ -266,6 +269,7 @@ class FastJukeboxPipeline(Pipeline):
         if return_details:
             result["seed"], result["codes"] = output["seed"], output["codes"]
             result["dropped_lyrics"] = output["dropped_lyrics"]
+            result["engines"] = output["engines"]
         return result
 
     def get_iterator(

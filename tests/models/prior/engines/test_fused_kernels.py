@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from fast_jukebox.models.prior.engines.fused import FusedDecoder
+from fast_jukebox.models.prior.engines.fused import FusedDecoder, Tuning
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
 
@@ -42,6 +42,15 @@ def test_a_code_is_drawn_as_by_the_plain_draw(interpreted, make_prior, settings,
         decoder._draw(step=0, more=0)
         assert torch.equal(decoder.code, draw_codes(logits, decoder.uniform[0], settings))
         assert torch.equal(decoder.codes[0], decoder.code)
+
+
+@pytest.mark.parametrize(
+    ("shared", "entries", "stages"), [(227, 32768, 4), (163, 32768, 4), (99, 16384, 3), (64, 8192, 2)]
+)
+def test_blocks_are_made_small_enough_for_a_gpu(shared, entries, stages):
+    tuning = Tuning(entries=32768, block=(64, 64, 128, 4, 4)).within(shared * 1024)
+    assert (tuning.entries, tuning.block) == (entries, (64, 64, 128, stages, 4))
+    assert tuning.within(shared * 1024) == tuning
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 WIDEST_OF_FEW = 16384
 """Inputs of a linear layer that a program of the kernel for few rows can hold at once."""
+
+
+_SHARED_OF_HOPPER = 227 * 1024
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ class Tuning:
     entries: int = 32768
     block: tuple[int, int, int, int, int] = (64, 64, 128, 4, 4)
     overlap: bool = True
+
+    def within(self, shared: int) -> Tuning:
+        """The choices with what their kernels hold at once made small enough for so many bytes of shared memory."""
+        entries, (rows, outputs, inputs, stages, warps) = self.entries, self.block
+        while entries * 9 // 2 > shared:  # keys and values of 16 bits, and an eighth for sums
+            entries //= 2
+        while (rows + outputs) * inputs * 2 * stages > shared and stages > 1:
+            stages -= 1
+        return replace(self, entries=entries, block=(rows, outputs, inputs, stages, warps))
 
 
 TUNINGS: list[tuple[int, Tuning]] = [
@@ -152,7 +164,8 @@ class FusedDecoder(DeviceDecoder):
         reason = unsupported(prior)
         if reason is not None:
             raise ValueError(f"`engine` must not be 'fused' for this prior: {reason}")
-        self.tuning = tuning_for(batch_size) if tuning is None else tuning
+        wanted = tuning_for(batch_size) if tuning is None else tuning
+        self.tuning = wanted.within(_shared_memory(prior.position_embedding.device))
         super().__init__(prior, batch_size, settings)
 
     def _rows(self, device: torch.device) -> int:
@@ -408,6 +421,13 @@ def _block(count: int) -> int:
 def _power_below(count: float) -> int:
     """The largest power of two up to `count`, 1 at least."""
     return 1 << max(0, int(count).bit_length() - 1)
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have; Hopper's where there is no GPU."""
+    if device.type != "cuda":
+        return _SHARED_OF_HOPPER
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def _can_overlap(device: torch.device) -> bool:
