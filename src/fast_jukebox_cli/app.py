@@ -80,6 +80,8 @@ def _clean_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def _printable(text: str) -> str:
     """Text whose names of files, and of what is in them, may be anybody's."""
+    if text.isprintable():
+        return text
     from fast_jukebox.utils.text import printable
 
     return printable(text)
