@@ -8,6 +8,8 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
+from anyascii import anyascii
+
 _MARKS = "'\"()[] \t\n"
 LYRIC_CHARACTERS = {
     80: f"{string.ascii_uppercase}{string.ascii_lowercase}{string.digits}.,:;!?-+{_MARKS}",
@@ -23,11 +25,6 @@ _SIGNS = {
     **dict.fromkeys("‐‑‒–—―−", "-"),  # noqa: RUF001
     **{"\\": "\n", "\r": "\n", "\u2028": "\n", "\u2029": "\n", "¿": "?", "¡": "!", "。": ".", "、": ","},
 }
-_CYRILLIC = "а=a б=b в=v г=g д=d е=e ж=zh з=z и=i й=i к=k л=l м=m н=n о=o п=p р=r с=s т=t у=u ф=f х=kh ц=ts ч=ch ш=sh"  # noqa: RUF001
-_MORE_CYRILLIC = "щ=shch ъ= ы=y ь= э=e ю=iu я=ia і=i є=ie ґ=g ђ=dj ј=j љ=lj њ=nj ћ=c џ=dz"  # noqa: RUF001
-_GREEK = "α=a β=b γ=g δ=d ε=e ζ=z η=e θ=th ι=i κ=k λ=l μ=m ν=n ξ=x ο=o π=p ρ=r σ=s ς=s τ=t υ=u φ=ph χ=kh ψ=ps ω=o"  # noqa: RUF001
-_LATIN = "ß=ss æ=ae œ=oe ø=o đ=d ð=d þ=th ł=l ħ=h ı=i ŋ=ng ə=e ŧ=t"  # noqa: RUF001
-_LETTERS = dict(pair.split("=") for pair in f"{_LATIN} {_CYRILLIC} {_MORE_CYRILLIC} {_GREEK}".split())
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 _SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 
@@ -68,27 +65,24 @@ def _composed(name: str) -> str:
 def transliterate(character: str) -> str:
     """One character as ASCII, nothing where there is no such spelling.
 
-    Accents are left out, ligatures and letters with a stroke are spelt, typographic quotes and dashes become plain,
-    and Cyrillic, Greek, kana and Hangul letters are romanised one by one.
+    Typographic quotes and dashes become plain; letters, digits and other punctuation are spelt as anyascii does, which
+    knows most scripts; symbols and emoji are not spelt.
 
-    >>> [transliterate(each) for each in "aé“Æж각カ漢"]
-    ['a', 'e', '"', 'AE', 'zh', 'gag', 'ka', '']
+    >>> [transliterate(each) for each in "aé“Æж각カ漢♪"]
+    ['a', 'e', '"', 'Ae', 'zh', 'gag', 'ka', 'han', '']
     """
     if character in _SIGNS:
         return _SIGNS[character]
     if character.isascii():
         return character
+    if unicodedata.category(character).startswith("S"):
+        plain = unicodedata.normalize("NFKD", character)
+        return plain if plain.isascii() else ""
     name = unicodedata.name(character, "")
-    if name.startswith("HANGUL SYLLABLE "):
+    if name.startswith("HANGUL SYLLABLE "):  # as it is romanised today; anyascii has `lang` for `rang`
         return name.split()[-1].lower()
-    if name.startswith(("HIRAGANA LETTER ", "KATAKANA LETTER ")):
-        return name.split()[-1].lower()
-    lower = character.lower()
-    if lower in _LETTERS:
-        spelt = _LETTERS[lower]
-        return spelt if character == lower else spelt.upper()
-    pieces = unicodedata.normalize("NFKD", character)
-    return "" if pieces == character else "".join(map(transliterate, pieces))
+    spelt = anyascii(character)
+    return spelt.lower() if character == character.lower() else spelt  # syllables of scripts without case begin large
 
 
 def clean_lyrics(text: str, characters: str) -> CleanLyrics:
