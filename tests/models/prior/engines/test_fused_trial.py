@@ -148,6 +148,7 @@ def test_a_verdict_holds_for_one_size_and_dtype(make_prior):
     }
     assert len(names) == 6
     assert trial_name(make_prior(num_hidden_layers=1), 1) == trial_name(prior, 1)
+    assert trial_name(make_prior(num_hidden_layers=3), 1) == trial_name(make_prior(num_hidden_layers=9), 1)
 
 
 def test_without_a_folder_to_write_to_a_verdict_holds_for_the_process(make_prior, trials, monkeypatch, tmp_path):

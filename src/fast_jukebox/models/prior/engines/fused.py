@@ -427,7 +427,8 @@ def _shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that a program may have; Hopper's where there is no GPU."""
     if device.type != "cuda":
         return _SHARED_OF_HOPPER
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    found = torch.cuda.get_device_properties(device)
+    return int(getattr(found, "shared_memory_per_block_optin", _SHARED_OF_HOPPER))  # missing from torch's stubs
 
 
 def _can_overlap(device: torch.device) -> bool:

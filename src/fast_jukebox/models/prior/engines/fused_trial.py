@@ -91,14 +91,15 @@ def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, Any]:
 
 
 def trial_name(prior: EnginePrior, batch_size: int) -> str:
-    """A name for all that a verdict holds for: the device, versions, kernels, dtype and shapes."""
+    """A name for all that a verdict holds for: the device, versions, kernels, dtype and shapes, whatever the depth."""
     weight, config = prior.position_embedding, prior.config
     facts = [
         *_machine(str(weight.device)),
         str(weight.dtype),
         batch_size,
-        *(tuple(parameter.shape) for parameter in prior.blocks.parameters()),
-        *(repr(block.attention.pattern) for block in prior.blocks),
+        *(tuple(parameter.shape) for parameter in prior.blocks[0].parameters()),
+        *dict.fromkeys(repr(block.attention.pattern) for block in prior.blocks),
+        prior.blocks[0].residual_scale == 1.0,
         config.num_attention_heads,
         config.vocab_size,
         config.has_upper_level or config.use_timing,
