@@ -49,9 +49,10 @@ def song_words(
 
 
 def words_for(model: Any, words: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What a new song is told: where nothing is said and the model is told of songs, that nothing is known of it."""
+    """Metadata of a new song; where nothing is said, `None` if the model can draw labels, else an empty dictionary."""
     labelled = any(prior.config.metadata_length for prior in model.priors)
-    return {} if words is None and labelled else words
+    draws = bool(getattr(getattr(model, "processor", None), "pairs", ()))
+    return {} if words is None and labelled and not draws else words
 
 
 def dropped_note(dropped: str) -> str:

@@ -215,3 +215,28 @@ def test_a_recording_is_extended_by_seconds(run, model_dir):
     short = run(*arguments, "--duration", 0.1)
     assert short.exit_code == 2
     assert "--extend" in short.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--stream"]])
+def test_a_labelled_model_says_what_it_chose(run, paired_model, tmp_path, options):
+    paired_model.save_pretrained(tmp_path / "model")
+    words = [
+        "generate",
+        "--model",
+        tmp_path / "model",
+        "--duration",
+        0.1,
+        "--seed",
+        3,
+        "--output",
+        "song.wav",
+        *options,
+    ]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    found = re.search(r"seed 3; (\w+) by (\w+)", result.stderr)
+    assert (found[2], found[1]) in paired_model.processor.pairs
+    asked = ["--output", "same.wav", "--genre", found[1], "--artist", found[2], *options]
+    again = run(*words, *asked)
+    assert again.exit_code == 0, again.output
+    assert (run.folder / "same.wav").read_bytes() == (run.folder / "song.wav").read_bytes()
