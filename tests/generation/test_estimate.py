@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.generation import FastJukeboxGenerationConfig, estimate
+from fast_jukebox.generation import FastJukeboxGenerationConfig, SongRequest, estimate
 from fast_jukebox.generation.estimate import estimate_generation, level_batches, weight_bytes
 from fast_jukebox.generation.windows import Layout
 from fast_jukebox.sampling import memory as batching
@@ -121,7 +121,9 @@ def test_settings_come_from_the_model(tiny_model):
     made = tiny_model.estimate(calibrate=False)
     assert made.duration == 0.2
     assert made.levels[0].rows == 1
-    assert estimate_generation(tiny_model, calibrate=False).duration == 20.0
+    assert estimate_generation(tiny_model, SongRequest(), calibrate=False).duration == 0.2
+    other = SongRequest(generation_config=FastJukeboxGenerationConfig())
+    assert estimate_generation(tiny_model, other, calibrate=False).duration == 20.0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fast_jukebox import FastJukeboxModel, FastJukeboxPipeline
 from fast_jukebox.generation.configuration import SETTINGS, FastJukeboxGenerationConfig
-from fast_jukebox.generation.request import COMPUTING, FIELDS, SongRequest, request_arguments
+from fast_jukebox.generation.request import COMPUTING, FIELDS, FROM_NOTHING, SongRequest, request_arguments
 
 FIELD_PARAMETERS = dict(inspect.signature(SongRequest).parameters)
 OF_A_SESSION = [name for name in FIELDS if name not in ("start_level", *COMPUTING)]
@@ -38,6 +38,15 @@ def test_functions_take_the_fields_of_a_request(function, names, others):
             assert own.default is None
         assert f"\n    {name}: " in function.__doc__, name
     assert "{request}" not in function.__doc__
+
+
+def test_an_estimate_takes_what_it_needs_of_a_request():
+    taken = dict(inspect.signature(FastJukeboxModel.estimate).parameters)
+    assert set(taken) == {*FIELDS, "self", "device", "dtype", "calibrate"} - {*FROM_NOTHING}
+    for name in set(taken) & {*FIELDS}:
+        field = FIELD_PARAMETERS[name]
+        assert (taken[name].annotation, taken[name].default) == (field.annotation, field.default), name
+        assert f"\n    {name}: " in FastJukeboxModel.estimate.__doc__, name
 
 
 @pytest.mark.parametrize("name", FIELDS)

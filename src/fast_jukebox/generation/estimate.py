@@ -1,4 +1,4 @@
-"""What a generation will take, known before weights are loaded: memory from sizes, time from a few steps."""
+"""Estimate of what a generation takes, before weights are loaded: memory from sizes, time from a few steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import torch
 from tqdm import tqdm
 
 from fast_jukebox.generation.calibration import measure_decoding, measure_pace
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig, check_duration
-from fast_jukebox.generation.plan import level_layout, level_settings, song_lengths
+from fast_jukebox.generation.plan import level_layout, level_settings, resolve_generation_config, song_lengths
+from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_device, check_levels, device_of, level_name
-from fast_jukebox.sampling.engine import check_engine
+from fast_jukebox.sampling.checks import check_device, check_levels, device_of, level_name
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.memory import MEMORY_SHARE, even_parts, free_memory, process_memory, row_bytes
 
@@ -114,20 +113,11 @@ class GenerationEstimate:
 
 
 def estimate_generation(
-    model: Any,
-    duration: float | None = None,
-    num_samples: int = 1,
+    model: SongModel,
+    request: SongRequest,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
-    schedule: str | Sequence[str | None] | None = None,
-    *,
-    window_fractions: float | Sequence[float | None] | None = None,
-    hop_fractions: float | Sequence[float | None] | None = None,
-    stop_level: int = 0,
-    max_batch_size: int | None = None,
-    engine: str = "auto",
     calibrate: bool = True,
-    generation_config: Any = None,
 ) -> GenerationEstimate:
     """Estimate a call of `model.generate` on this machine.
 
@@ -135,28 +125,17 @@ def estimate_generation(
 
     Args:
         model: a whole model.
-        duration: seconds of a song; by default what `generation_config` says.
-        num_samples: songs.
+        request: songs from nothing; its prompt, codes, metadata and seeds are not read.
         device: where they will be made; by default where the model is.
         dtype: of the priors there, such as `torch.bfloat16` or `"bfloat16"`; by default the model's.
-        schedule: as in `generate`, like `window_fractions`, `hop_fractions`, `stop_level`, `max_batch_size` and
-            `engine`.
         calibrate: time a few steps (up to about ten seconds); else times are 0.
-        generation_config: defaults of the settings.
 
     Raises:
         ValueError: naming the argument, its value and what is allowed.
     """
-    base = {} if generation_config is None else generation_config.to_dict()
-    chosen = {"schedule": schedule, "window_fractions": window_fractions, "hop_fractions": hop_fractions}
-    named = {name: value for name, value in chosen.items() if value is not None}
-    config = FastJukeboxGenerationConfig.from_dict({**base, **named})
-    duration = config.duration if duration is None else duration
-    check_duration("duration", duration)
-    check_count("num_samples", num_samples, 1, MOST_SONGS)
-    check_engine(engine)
-    if max_batch_size is not None:
-        check_count("max_batch_size", max_batch_size)
+    config = resolve_generation_config(model, request)
+    duration = config.duration if request.duration is None else request.duration
+    num_samples, stop_level, max_batch_size = request.num_samples, request.stop_level, request.max_batch_size
     hops, rate = model.vqvae.config.hop_lengths, model.vqvae.config.sampling_rate
     check_levels(None, stop_level, len(hops))
     where = _device(device, model)
@@ -178,7 +157,7 @@ def estimate_generation(
         layout = level_layout(level, length, prior.config.n_ctx, shapes[level], ratio=ratio, given=0, top=top)
         batches = level_batches(layout, num_samples, _most_rows(prior, layout, free, max_batch_size))
         rows = max(batch.rows for batch in batches)
-        seconds = _level_seconds(prior, batches, settings[level], where, engine) if calibrate else 0.0
+        seconds = _level_seconds(prior, batches, settings[level], where, request.engine) if calibrate else 0.0
         levels.append(
             LevelEstimate(
                 name=level_name(level, len(hops)),

@@ -38,6 +38,13 @@ class SongModel(Protocol):
     priors: Any
 
 
+FROM_NOTHING = (
+    *("prompt", "prompt_duration", "codes", "start_level", "metadata", "seed", "song_ids", "progress"),
+    *("temperature", "top_k", "top_p", "do_sample"),
+)
+"""Fields of a [`SongRequest`] that an estimate of songs from nothing does not need."""
+
+
 @dataclass(frozen=True, eq=False)
 class SongRequest:
     """Songs to make: from nothing, as a continuation of a recording or of codes, or upsampled from the codes of upper

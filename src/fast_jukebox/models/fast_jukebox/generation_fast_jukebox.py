@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
@@ -20,7 +20,7 @@ from fast_jukebox.generation.decoding import decode_song
 from fast_jukebox.generation.estimate import GenerationEstimate, estimate_generation
 from fast_jukebox.generation.offload import set_offload
 from fast_jukebox.generation.plan import plan_song
-from fast_jukebox.generation.request import COMPUTING, Metadata, SongRequest, request_arguments
+from fast_jukebox.generation.request import COMPUTING, FROM_NOTHING, Metadata, SongRequest, request_arguments
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.streaming import SongStream, StreamSampler
 from fast_jukebox.sampling.engine import sampling_mode
@@ -310,6 +310,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         """
         set_offload(self, home, device, folder)
 
+    @request_arguments(without=[*FROM_NOTHING, "duration"])
     def estimate(
         self,
         duration: float | None = None,
@@ -317,7 +318,14 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
         schedule: str | Sequence[str | None] | None = None,
-        **options: Any,
+        *,
+        window_fractions: float | Sequence[float | None] | None = None,
+        hop_fractions: float | Sequence[float | None] | None = None,
+        stop_level: int = 0,
+        max_batch_size: int | None = None,
+        engine: str = "auto",
+        generation_config: GenerationConfig | None = None,
+        calibrate: bool = True,
     ) -> GenerationEstimate:
         """Time and memory that `generate` will take on this machine, from sizes and a few steps of shallow stacks.
 
@@ -325,11 +333,10 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
 
         Args:
             duration: seconds of a song; by default that of `generation_config`.
-            num_samples: songs.
-            device: where they will be made; by default where the model is.
-            dtype: of the priors there; by default the model's.
-            schedule: as in `generate`.
-            options: see [`~fast_jukebox.generation.estimate.estimate_generation`].
+            device: where the songs will be made; by default where the model is.
+            dtype: of the priors there, such as `torch.bfloat16` or `"bfloat16"`; by default the model's.
+            {request}
+            calibrate: time a few steps; else times are 0.
 
         Returns:
             A [`GenerationEstimate`]; printed, it is a table.
@@ -337,11 +344,21 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         Raises:
             ValueError: naming the argument, its value and what is allowed.
         """
-        options.setdefault("generation_config", getattr(self, "generation_config", None))
-        return estimate_generation(self, duration, num_samples, device, dtype, schedule, **options)
+        request = SongRequest(
+            duration=duration,
+            num_samples=num_samples,
+            stop_level=stop_level,
+            schedule=schedule,
+            window_fractions=window_fractions,
+            hop_fractions=hop_fractions,
+            max_batch_size=max_batch_size,
+            engine=engine,
+            generation_config=generation_config,
+        )
+        return estimate_generation(self, request, device, dtype, calibrate)
 
     @classmethod
-    def estimate_from_config(cls, config: Any, *args: Any, **kwargs: Any) -> GenerationEstimate:
+    def estimate_from_config(cls, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> GenerationEstimate:
         """`estimate` for a configuration, before there are weights; on the CPU unless `device` says otherwise."""
         with torch.device("meta"):
             model: Any = cls(copy.deepcopy(config))  # type: ignore[call-arg]
