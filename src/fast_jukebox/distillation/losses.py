@@ -1,4 +1,4 @@
-"""What a student is told by its teacher (Fast Jukebox, Eq. 3 and 4), as pure functions.
+"""Distillation losses (Fast Jukebox, Eq. 3 and 4), as pure functions.
 
 Shapes: N windows, L positions, W width, H heads, K codes. Everything is computed in float32 and returned as a scalar,
 a mean over what is compared; gradients reach the student's side only where the teacher's was computed without.
@@ -33,7 +33,7 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
     """The weights that count, those above 0.
 
     Raises:
-        ValueError: a term that does not exist, a weight that is negative or no number, or none above 0.
+        ValueError: a term that does not exist, a weight that is negative or not finite, or none above 0.
     """
     for name, weight in weights.items():
         if name not in TERMS:

@@ -1,4 +1,4 @@
-"""What bad input gets: a `ValueError` naming the field, the value and what is allowed, before anything is sampled."""
+"""Checks of input: a `ValueError` that names the field, the value and what is allowed, before anything is sampled."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def common_batch(sizes: dict[str, int]) -> int:
 
 
 def resolve_seeds(seed: object, songs: object, batch: int) -> tuple[int | list[int], list[int], list[int]]:
-    """Which noise each song of a batch gets.
+    """Seed and song number of each song of a batch, for its noise.
 
     Args:
         seed: one seed; or one a song, each of which then stands for the first song of its seed; or `None`, drawn
@@ -194,7 +194,9 @@ def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | No
 
 
 def device_of(module: HasParameters) -> torch.device:
-    """Where a module's parameters are, or come when it samples: see [`~fast_jukebox.generation.offload.Visits`]."""
+    """Device of a module's parameters, or the one that they are moved to when it samples (see
+    [`~fast_jukebox.generation.offload.Visits`]).
+    """
     visits = getattr(module, "sampling_device", None)
     return next(module.parameters()).device if visits is None else visits
 

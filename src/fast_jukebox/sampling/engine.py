@@ -21,7 +21,7 @@ from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.sampling.threads import granted_threads
 
 ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
-"""What [`open_decoder`] can be asked for:
+"""Engines that [`open_decoder`] takes:
 
 - `"auto"`: what suits the machine;
 - `"eager"`: one call of the prior a code, anywhere;
@@ -32,7 +32,7 @@ ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 """
 
 DECODERS_KEPT = 2
-"""How many decoders that were costly to make are kept for each prior, the last ones used."""
+"""Most decoders that are kept for each prior, of those that were costly to make the last ones used."""
 
 Conditioning = TypeVar("Conditioning")
 Cache = TypeVar("Cache")
@@ -40,7 +40,7 @@ Value = TypeVar("Value")
 
 
 class SamplingPrior(Protocol[Conditioning, Cache]):
-    """What sampling needs of a prior. One that has engines also has `new_decoder`, see [`EnginesPrior`]."""
+    """Interface of a prior to sampling. One that has engines also has `new_decoder`, see [`EnginesPrior`]."""
 
     @property
     def config(self) -> SamplingConfig:
@@ -60,7 +60,7 @@ class SamplingPrior(Protocol[Conditioning, Cache]):
         metadata: Tensor | None = None,
         after_song: Callable[[int], None] | None = None,
     ) -> Conditioning:
-        """What conditions `batch_size` windows of `length` codes; `after_song` is called with how many are done."""
+        """Conditioning of `batch_size` windows of `length` codes; `after_song` is called with how many are done."""
 
     def prefill(self, codes: Tensor, conditioning: Conditioning, cache: Cache) -> Tensor:
         """Logits (N, K) after a prompt of codes (N, P), P >= 0."""
@@ -297,7 +297,7 @@ class _Pool:
         del kept[:-DECODERS_KEPT]
 
     def shared(self, prior: object, name: str, state: Hashable, make: Callable[[], Value]) -> Value:
-        """What `make` gives, once for each name as long as the state stays the same."""
+        """Result of `make`, made once for each name as long as the state stays the same."""
         kept = self._shared.setdefault(prior, {})
         if name not in kept or kept[name][0] != state:
             kept.pop(name, None)  # its memory first

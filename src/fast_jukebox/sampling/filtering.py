@@ -17,13 +17,14 @@ MIN_TEMPERATURE = 1e-3
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a code is drawn from logits.
+    """Settings of the draw of a code from logits.
 
     Attributes:
-        do_sample: draw; if `False`, take the likeliest code.
+        do_sample: draw; if `False`, take the most probable code.
         temperature: what logits are divided by, at least `MIN_TEMPERATURE`.
-        top_k: keep only the `top_k` likeliest codes (and those that tie with the last of them); 0 keeps all.
-        top_p: keep only the fewest likeliest codes whose probabilities sum to at least `top_p`, in (0, 1]; 1 keeps all.
+        top_k: keep only the `top_k` most probable codes (and those that tie with the last of them); 0 keeps all.
+        top_p: keep only the fewest most probable codes whose probabilities sum to at least `top_p`, in (0, 1]; 1 keeps
+            all.
 
     Raises:
         ValueError: a value is not as asked.
@@ -40,7 +41,7 @@ class SamplingSettings:
         if not _is_number(self.temperature) or not self.temperature >= MIN_TEMPERATURE:
             raise ValueError(
                 f"`temperature` must be a finite number of at least {MIN_TEMPERATURE:g} (do_sample=False takes the "
-                f"likeliest code), got {self.temperature!r}"
+                f"most probable code), got {self.temperature!r}"
             )
         if not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 0:
             raise ValueError(f"`top_k` must be an integer of at least 0 (0 keeps every code), got {self.top_k!r}")
@@ -80,7 +81,7 @@ def filter_top_k_top_p(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Te
         ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
         left_out = (
             ordered.cumsum(dim=-1) - ordered >= top_p
-        )  # by the probability of all likelier codes; never the first
+        )  # by the probability of all more probable codes; never the first
         logits = logits.masked_fill(torch.empty_like(left_out).scatter(-1, order, left_out), -math.inf)
     return logits
 

@@ -1,4 +1,4 @@
-"""How many rows are sampled at once: as many as memory holds, and half of them where it did not."""
+"""Rows that are sampled at once: as many as memory holds, and half of them where it did not."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fast_jukebox.sampling.checks import SizedPrior, device_of
 Item = TypeVar("Item")
 
 MEMORY_SHARE = 0.5
-"""How much of the free memory the tensors counted here may take; the rest is for what a step needs for a moment."""
+"""Fraction of the free memory that the tensors counted here may take; the rest is for a step's intermediates."""
 
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
-"""What drivers and libraries say, in a plain RuntimeError, where torch's own allocator was not the one that failed."""
+"""Words of drivers and libraries, in a plain RuntimeError, where torch's own allocator was not the one that failed."""
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -66,7 +66,7 @@ def row_bytes(prior: SizedPrior, length: int) -> int:
 
 
 def rows_that_fit(prior: SizedPrior, length: int, most: int) -> int:
-    """How many rows of `length` codes to sample at once, from 1 to `most`, by the memory free on the prior's device."""
+    """Number of rows of `length` codes to sample at once, 1 to `most`, by the memory free on the prior's device."""
     free = free_memory(device_of(prior))
     if free is None or most <= 1:
         return most

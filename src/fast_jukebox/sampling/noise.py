@@ -46,7 +46,7 @@ def uniform_noise(
     length: int,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """One uniform number for each code of some songs' stretch of a level.
+    """One uniform number for each code of some songs' segment of a level.
 
     Philox4x32-10 keyed by the seed and counting (position, song, level), in 64-bit integers that never leave 48 bits,
     so every device gives the same numbers. No generator is read or advanced.
@@ -82,7 +82,7 @@ def philox(
 
     Args:
         counter: integers or int64 tensors that broadcast together, in [0, 2**32).
-        key: likewise.
+        key: the same.
 
     Returns:
         Four int64 tensors (integers, if all arguments are) in [0, 2**32).

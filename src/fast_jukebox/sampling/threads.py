@@ -1,4 +1,4 @@
-"""How a CPU's threads are used: each takes whole songs, so that no number depends on how many there are.
+"""Threads of a CPU: each takes complete songs, so that no number depends on how many there are.
 
 An operation that several threads share adds up in another order, and takes many times longer where other programs keep
 a core busy, as every thread waits for the last. What is done song by song, window by window or piece by piece runs on
@@ -27,9 +27,9 @@ _granted: ContextVar[int | None] = ContextVar("granted", default=None)
 
 @contextmanager
 def single_threads() -> Iterator[None]:
-    """Let torch use one thread for an operation; afterwards it has as many as before, come what may.
+    """Let torch use one thread for an operation; afterwards, also on errors, it has as many as before.
 
-    Within, `granted_threads` tells how many there were, and `share_out` uses them.
+    Within, `granted_threads` says how many there were, and `share_out` uses them.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -59,7 +59,7 @@ def suited_threads(prior: SizedPrior) -> Iterator[None]:
 
 
 def granted_threads() -> int:
-    """How many threads may be used: torch's own, or within `single_threads` those it had before."""
+    """Number of threads that may be used: torch's own, or within `single_threads` those it had before."""
     return _granted.get() or torch.get_num_threads()
 
 

@@ -14,9 +14,9 @@ from fast_jukebox.sampling.threads import suited_threads
 
 
 class WindowSampling(Generic[Conditioning, Cache]):
-    """The sampling of windows of one shape, N of them at once, which may rest after any code or row of codes.
+    """The sampling of windows of one shape, N of them at once, which may pause after any code or row of codes.
 
-    How often it rests changes no code. While it rests, it holds its caches.
+    How often it pauses changes no code. While it is paused, it holds its caches.
 
     Args:
         prior: the level's prior.
@@ -27,7 +27,7 @@ class WindowSampling(Generic[Conditioning, Cache]):
         settings: how codes are drawn.
         noise: float32 (N, `length` - P).
         engine: see [`~fast_jukebox.sampling.engine.open_decoder`].
-        clock: is told of each row that is conditioned and of each code; what it raises ends the sampling.
+        clock: counts each row that is conditioned and each code; what it raises ends the sampling.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class WindowSampling(Generic[Conditioning, Cache]):
 
     @property
     def engine(self) -> str:
-        """What runs the steps, one of [`~fast_jukebox.sampling.engine.ENGINES`], never "auto"."""
+        """Engine of the steps, one of [`~fast_jukebox.sampling.engine.ENGINES`], never "auto"."""
         return self._run.decoder.engine
 
     @property
@@ -78,10 +78,10 @@ class WindowSampling(Generic[Conditioning, Cache]):
         return codes.masked_fill(codes >= self.prior.config.codebook_size, 0)
 
     def sample(self, known: int | None = None) -> Tensor:
-        """Go on until so many codes of each window are there, or a few more; by default to the end. Returns `codes`.
+        """Resume until so many codes of each window are there, or a few more; by default to the end. Returns `codes`.
 
         Raises:
-            FloatingPointError: the prior's numbers were none, so the codes mean nothing.
+            FloatingPointError: the prior's logits are NaN, so the codes mean nothing.
         """
         run, end = self._run, self.length if known is None else min(known, self.length)
         if self.known >= end:
@@ -99,7 +99,7 @@ class WindowSampling(Generic[Conditioning, Cache]):
         return self.codes
 
     def leave(self) -> None:
-        """End before the last code: what the sampling was done with serves other windows. Nothing can go on."""
+        """End before the last code; the decoder may serve other windows. It cannot be resumed."""
         self._run.decoder.close(finished=False)
 
 
@@ -110,7 +110,7 @@ def _repeated(rows: Tensor, times: int) -> Tensor:
 
 def usual_rows(count: int) -> int:
     """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
-    two above it. So programs that are costly to make are made for few sizes; the spare rows repeat the last one.
+    two above it. So decoders that are costly to make are made for few sizes; the spare rows repeat the last one.
     """
-    grain = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
-    return -(-count // grain) * grain
+    unit = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
+    return -(-count // unit) * unit

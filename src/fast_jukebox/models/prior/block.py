@@ -38,7 +38,7 @@ def rows_for(songs: int, device: torch.device) -> int:
 
 
 class BlockOutput(NamedTuple):
-    """What a [`PriorBlock`] returns."""
+    """Output of a [`PriorBlock`]."""
 
     hidden_states: Tensor
     """(N, L, W), output of the block"""

@@ -1,4 +1,4 @@
-"""What a prior remembers while it samples: a bounded, preallocated cache for each layer.
+"""Key and value caches of a prior: bounded and preallocated, one for each layer.
 
 A cache holds keys and values of the positions that later positions may attend to, and no others. Storage is allocated
 once, never grows and never moves; a step writes one position and reads a view. The layer's pattern says in which slot
@@ -19,8 +19,8 @@ from fast_jukebox.models.prior.patterns import Pattern
 
 
 class DeviceSlots(NamedTuple):
-    """Where a position on the device is kept and what it reads, in shapes that do not depend on it. The same for all
-    layers of a pattern, so that a step finds it once for them.
+    """Slots of a position on the device: where it is kept and what it reads, in shapes that do not depend on it. The
+    same for all layers of a pattern, so that a step finds them once.
     """
 
     slot: Tensor
@@ -117,7 +117,7 @@ class LayerCache:
 
 
 class PriorCache:
-    """What a prior remembers of the songs of one batch; made by [`FastJukeboxPrior.new_cache`].
+    """Caches of all layers for one batch; made by [`FastJukeboxPrior.new_cache`].
 
     Args:
         layers: one cache a layer.

@@ -1,4 +1,4 @@
-"""What a prior is told beside its own codes: the codes of the level above, and the song's labels."""
+"""Conditioning of a prior on the codes of the level above and on the song's labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fast_jukebox.models.vqvae.resnet import DecoderStage
 
 @dataclass(frozen=True)
 class PriorConditioning:
-    """What conditions a window, computed once for it.
+    """Conditioning of a batch of windows, computed once for them.
 
     Args:
         start: (N, 1, W), what stands at position 0 in place of a code's embedding.

@@ -76,10 +76,10 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         num_artists, num_genres (`int`, default to 0): artists and genres that exist; 0 (both) for a prior without
             labels.
         max_genres (`int`, defaults to 1): genre slots of the metadata.
-        use_timing (`bool`, defaults to `False`): a labelled prior is also told where in the song each code stands.
+        use_timing (`bool`, defaults to `False`): condition a labelled prior on each code's place in the song too.
         timing_bins (`int`, defaults to 64): bins of each of the three timing embeddings.
         min_duration, max_duration (`float`, default to 17.84 and 600.0): seconds, `[min, max)`, that a song may last.
-        lyric_length (`int`, defaults to 0): characters of lyrics that a labelled prior is told of, as the last ids of
+        lyric_length (`int`, defaults to 0): characters of lyrics that a labelled prior receives, as the last ids of
             its label vector; 0 for a prior without lyrics.
         lyric_vocab_size (`int`, defaults to 80): characters that exist; 0 is the unknown one and stands for none.
         lyric_encoder_layers (`int`, *optional*): depth of the encoder that reads the lyrics; None for lyrics that stand
@@ -196,7 +196,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
 
     @property
     def has_lyrics(self) -> bool:
-        """Whether the prior is told of lyrics."""
+        """Whether the prior is conditioned on lyrics."""
         return self.lyric_length > 0
 
     @property

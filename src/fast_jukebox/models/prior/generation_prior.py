@@ -59,10 +59,10 @@ class PriorGenerationMixin(GenerationConfigLoading):
             upper_codes: int64 (N or 1, `length` / `config.upper_ratio`) codes of the level above for the window's span.
                 For priors that have a level above, and no others.
             metadata: int64 (N or 1, `config.metadata_length`) label vectors. For labelled priors.
-            do_sample: draw codes; if `False`, take the likeliest.
+            do_sample: draw codes; if `False`, take the most probable.
             temperature: what logits are divided by, above 0.
-            top_k: keep only so many of the likeliest codes; 0 keeps all.
-            top_p: keep only the likeliest codes that sum to this probability, in (0, 1].
+            top_k: keep only so many of the most probable codes; 0 keeps all.
+            top_p: keep only the most probable codes that sum to this probability, in (0, 1].
             seed: integer in [0, 2**63); `None` draws one. Row i is song i of the seed. A list gives each row its own
                 seed, of which the row is song 0.
             engine: what runs a step, one of [`~fast_jukebox.sampling.engine.ENGINES`].

@@ -1,4 +1,4 @@
-"""What a prior is trained on: the codes, and where it has lyrics the characters too."""
+"""Training losses of a prior: of the codes, and where it has lyrics of the characters."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def join_losses(
 
 
 def share_of_batch(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | float:
-    """Which share of the labels of all accumulated batches `labels` are; 1 where there are no others."""
+    """Fraction that `labels` are of the labels of all accumulated batches; 1 where there are no others."""
     return 1.0 if num_items_in_batch is None else (labels != IGNORED_LABEL).sum() / num_items_in_batch
 
 

@@ -35,7 +35,7 @@ from fast_jukebox.sampling.threads import share_out
 
 
 class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
-    """What loading, saving and initialising need to know of the prior."""
+    """Base of the prior for loading, saving and initialising."""
 
     config_class = FastJukeboxPriorConfig
     base_model_prefix = "prior"
@@ -178,7 +178,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
     def embed(
         self, codes: Tensor, upper_codes: Tensor | None = None, metadata: Tensor | None = None
     ) -> tuple[Tensor, PriorConditioning]:
-        """What enters the first block, (N, L, W), and the conditioning, for inputs as in `forward`."""
+        """Input of the first block, (N, L, W), and the conditioning, for inputs as in `forward`."""
         check_codes("codes", codes, self.config.codebook_size)
         songs, length = codes.shape
         self._check_window(songs, length, "codes")
@@ -239,7 +239,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         metadata: Tensor | None = None,
         after_song: Callable[[int], None] | None = None,
     ) -> PriorConditioning:
-        """What conditions the sampling of windows of `length` codes, 1 <= length <= n_ctx.
+        """Conditioning of windows of `length` codes to sample, 1 <= length <= n_ctx.
 
         Args:
             batch_size: windows, N.
@@ -348,13 +348,13 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         return table.roll(-offset, dims=0) if offset else table
 
     def _next_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of what can be drawn, as `prefill` tells: (N, W) -> (N, ids)."""
+        """Logits of what can be drawn, as in `prefill`: (N, W) -> (N, ids)."""
         logits = F.linear(hidden, self._output_weight)
         offset = self.config.code_offset
         return logits.roll(-offset, dims=-1) if offset else logits
 
     def _ids(self, drawn: Tensor) -> Tensor:
-        """Where in the vocabulary something drawn stands."""
+        """Ids in the vocabulary of what was drawn."""
         offset = self.config.code_offset
         return (drawn + offset) % self.config.vocab_size if offset else drawn
 

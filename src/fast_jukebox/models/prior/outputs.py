@@ -1,4 +1,4 @@
-"""What a prior returns."""
+"""Output of a prior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class FastJukeboxPriorOutput(ModelOutput):
-    """What [`FastJukeboxPrior.forward`] returns.
+    """Output of [`FastJukeboxPrior.forward`].
 
     S is the sequence: L codes, and before them the lyrics where they stand there.
 

@@ -1,4 +1,4 @@
-"""Attention patterns: which positions see which, and in which cache slots a step finds them.
+"""Attention patterns: the positions that each position sees, and the cache slots in which a step finds them.
 
 A window of n_ctx positions is laid out as `num_rows` rows of `row_length` positions. A pattern is the only place that
 knows its geometry; caches, engines, kernels and losses ask it. It has two faces that agree: `whole`, over all positions
@@ -26,7 +26,7 @@ Position = TypeVar("Position", int, Tensor)
 
 
 class Attended(NamedTuple):
-    """What `whole` gives: `output` (N, L, H, D) and, where asked for, `weights` in the pattern's own layout."""
+    """Result of `whole`: `output` (N, L, H, D) and, where asked for, `weights` in the pattern's own layout."""
 
     output: Tensor
     weights: Tensor | None
@@ -42,7 +42,7 @@ class SlotTables(NamedTuple):
 
 @dataclass(frozen=True)
 class Pattern(ABC):
-    """Which positions each position attends to.
+    """Attention pattern: the positions that each position attends to.
 
     Args:
         n_ctx: positions of a window.
@@ -116,7 +116,7 @@ class Pattern(ABC):
         return SlotTables(*(entry.to(device=device, dtype=dtype, copy=True) for entry in entries))
 
     def kept(self, length: int) -> SlotsOfPrompt:
-        """Which of the first `length` positions still have a slot after the last of them, and which one.
+        """Those of the first `length` positions that still have a slot after the last of them, and their slots.
 
         Raises:
             ValueError: `length` exceeds n_ctx.

@@ -134,7 +134,7 @@ class DeviceDecoder(EngineDecoder):
             self._steps(count)
             return
         if len(self._replayed) == 2:
-            self._replayed.pop(0).synchronize()  # progress is told of work that is all but done
+            self._replayed.pop(0).synchronize()  # so that progress counts work that is all but done
         if count in self._graphs:
             self._graphs[count].replay()
         else:
@@ -184,7 +184,7 @@ class GraphDecoder(DeviceDecoder):
 
     def __init__(self, prior: EnginePrior, batch_size: int, settings: SamplingSettings, compiled: bool = False) -> None:
         self.engine = "compiled" if compiled else "graph"
-        # No bound method: a decoder that nobody holds must give back its memory at once, not when garbage is next
+        # No bound method: a decoder that nobody holds must free its memory at once, not when garbage is next
         # collected.
         self._step: Callable[[GraphDecoder], None] = _compiled_step() if compiled else GraphDecoder.step
         super().__init__(prior, batch_size, settings)

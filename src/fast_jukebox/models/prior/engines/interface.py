@@ -1,4 +1,4 @@
-"""What the engines need of a prior, and what their decoders share."""
+"""Interface of a prior to its engines, and the base of their decoders."""
 
 from __future__ import annotations
 

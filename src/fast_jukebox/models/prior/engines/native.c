@@ -162,7 +162,7 @@ static void gate(float *x, int64_t length) {
     }
 }
 
-/* ---- attention of one position over a stretch of slots ---- */
+/* ---- attention of one position over a range of slots ---- */
 
 static inline float dot(const float *a, const float *b, int64_t length) {
     vec sum = splat(0.0f);
@@ -344,8 +344,8 @@ static void embed(const prior_t *prior, int64_t position, int64_t code, float *h
 }
 
 static void add_conditioning(const prior_t *prior, int64_t song, int64_t position, float *hidden) {
-    const float *told = prior->conditioning + (song * prior->length + position) * prior->width;
-    for (int64_t k = 0; k < prior->width; k++) hidden[k] += told[k];
+    const float *added = prior->conditioning + (song * prior->length + position) * prior->width;
+    for (int64_t k = 0; k < prior->width; k++) hidden[k] += added[k];
 }
 
 static void block(const prior_t *prior, const layer_t *layer, int64_t first, int64_t songs, int64_t position,

@@ -23,9 +23,11 @@ _told: set[str] = set()
 
 
 def choose_engine(prior: EnginePrior) -> str:
-    """What `engine="auto"` means for a prior: `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if it has shown
-    itself right and no slower; `"native"` on a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else
-    `"eager"`. On a CPU the batch has no say, so that the codes do not depend on it.
+    """The engine that `"auto"` means for a prior.
+
+    `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if that has shown itself right and no slower; `"native"`
+    on a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else `"eager"`. On a CPU the batch has no
+    say, so that the codes do not depend on it.
     """
     device = prior.position_embedding.device.type
     if device == "cuda":
