@@ -122,7 +122,7 @@ def prepare_codes(data_args: DataArguments, teacher: str, device: torch.device) 
     """The folder's codes, which are the teacher's VQ-VAE's, encoded first on a device where songs are named."""
     vqvae = FastJukeboxVQVAE.from_pretrained(teacher).to(device)
     if data_args.songs:
-        songs = load_songs(data_args.songs, test_share=data_args.test_share)
+        songs = load_songs(data_args.songs, test_share=data_args.test_share, progress=True)
         return encode_songs(require_splits(songs, f"`--songs` {data_args.songs}"), vqvae, data_args.codes)
     if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
         raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` to make them")

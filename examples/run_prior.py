@@ -199,7 +199,7 @@ def random_batch(model: FastJukeboxPrior, batch_size: int) -> dict[str, torch.Te
 def prepare_codes(data_args: DataArguments, device: torch.device) -> DatasetDict:
     """The folder's codes; where songs and VQ-VAE are named, encoded first (or further) on a device."""
     if data_args.songs and data_args.vqvae:
-        songs = load_songs(data_args.songs, test_share=data_args.test_share)
+        songs = load_songs(data_args.songs, test_share=data_args.test_share, progress=True)
         require_splits(songs, f"`--songs` {data_args.songs}")
         return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(data_args.vqvae).to(device), data_args.codes)
     if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():

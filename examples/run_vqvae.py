@@ -63,7 +63,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     set_seed(args.seed)
     name_base_model(args, model_args.model_name_or_path)
 
-    songs = require_splits(load_songs(data_args.songs, test_share=data_args.test_share), f"`--songs` {data_args.songs}")
+    songs = require_splits(
+        load_songs(data_args.songs, test_share=data_args.test_share, progress=True), f"`--songs` {data_args.songs}"
+    )
     if model_args.model_name_or_path:
         model = FastJukeboxVQVAE.from_pretrained(model_args.model_name_or_path)
     elif model_args.config_name:

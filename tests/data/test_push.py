@@ -320,6 +320,8 @@ def test_a_missing_or_damaged_file_of_a_data_set_is_named(songs, tmp_path):
             load_songs(folder)
         assert first.exists()
     folder = tmp_path / "two"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / ".train-00000-of-00002.7-0123abcd-1.tmp.parquet").write_bytes(b"PAR1")
     save_songs(songs, folder, shard_bytes=3000)
     first = sorted((folder / "data").glob("train-*"))[0]
     shutil.copy(first, folder / "data" / "train-00000-of-00001.parquet")
@@ -350,6 +352,8 @@ def test_codes_that_are_damaged_are_named_and_made_again(songs, vqvae, codes):
             load_codes(codes)
         encode_songs(songs, vqvae, codes, progress=False)
         assert {split: rows.to_list() for split, rows in load_codes(codes).items()} == wanted
+    (codes / ".train-00001.7-0123abcd-1.tmp.parquet").write_bytes(b"PAR1")  # as of a process that is killed
+    assert {split: rows.to_list() for split, rows in load_codes(codes).items()} == wanted
     (codes / "train-00000.parquet").unlink()
     with pytest.raises(ValueError, match=r"lacks train-00000\.parquet"):
         load_codes(codes)

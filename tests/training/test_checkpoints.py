@@ -197,7 +197,7 @@ def test_a_finished_distillation_does_nothing(tiny_config, prior, codes, tmp_pat
             eval_dataset=CodeWindows(data["test"], config, max_windows=2),
             data_collator=stack_items,
         )
-        assert "million parameters" in trainer.announcement() and "6 steps" in trainer.announcement()
+        assert " parameters" in trainer.announcement() and "6 steps" in trainer.announcement()
         trainer.train_and_save()
         return trainer.state.global_step, weights(tmp_path / "run")
 
@@ -235,5 +235,5 @@ def test_what_is_trained_is_said(prior, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         prior(tmp_path / "run")
     line = next(line for line in caplog.messages if "Result in" in line)
-    for part in ("level 2", "million parameters", "on cpu", "batches of 2", "6 steps", str(tmp_path / "run")):
+    for part in ("level 2", " parameters", "on cpu", "batches of 2", "6 steps", str(tmp_path / "run")):
         assert part in line

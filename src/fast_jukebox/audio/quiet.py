@@ -10,8 +10,10 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-_LOCK = threading.RLock()
-_depth = 0
+_lock = threading.RLock()
+_kept: int | None = None
+"""A copy of the error stream while it is led elsewhere."""
+
 _COMPLAINT = re.compile(
     rb"\[src/libmpg123/|(Note|Warning|Error): .*(MPEG|resync|Skipped|Xing|header|stream|track|layer|ID3|frame)|\s*$"
 )
@@ -23,30 +25,49 @@ def quiet_decoder() -> Iterator[None]:
 
     One thread at a time. Where there is no error stream, nothing is done.
     """
-    global _depth
-    with _LOCK:
-        if _depth:
+    global _kept
+    with _lock:
+        if _kept is not None:
             yield
             return
         try:
-            with contextlib.suppress(AttributeError, ValueError, OSError):
-                sys.stderr.flush()
-            kept = os.dup(2)
+            _flush()
+            _kept = os.dup(2)
         except OSError:
             yield
             return
         with tempfile.TemporaryFile() as heard:
             os.dup2(heard.fileno(), 2)
-            _depth = 1
             try:
                 yield
             finally:
-                _depth = 0
-                with contextlib.suppress(AttributeError, ValueError, OSError):
-                    sys.stderr.flush()
-                os.dup2(kept, 2)
-                os.close(kept)
+                _flush()
+                _restore()
                 heard.seek(0)
                 rest = [line for line in heard.read().splitlines(keepends=True) if not _COMPLAINT.match(line)]
                 if rest:
                     os.write(2, b"".join(rest))
+
+
+def _flush() -> None:
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        sys.stderr.flush()
+
+
+def _restore() -> None:
+    global _kept
+    if _kept is not None:
+        os.dup2(_kept, 2)
+        os.close(_kept)
+        _kept = None
+
+
+def _begin_anew() -> None:
+    """In a process that was forked while another thread decoded, which does not go on there."""
+    global _lock
+    _lock = threading.RLock()
+    _restore()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

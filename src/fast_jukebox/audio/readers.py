@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -27,7 +26,7 @@ from fast_jukebox.utils.text import printable
 # libsndfile says this where a stream does not tell its length.
 _UNKNOWN_FRAMES = 2**63 - 1
 _SKIPPED_AT_ONCE = 2**16
-_LAYOUTS: OrderedDict[Hashable, Layout] = OrderedDict()
+_LAYOUTS: dict[Hashable, Layout] = {}
 _MOST_LAYOUTS = 4096
 _T = TypeVar("_T")
 
@@ -194,9 +193,9 @@ class FileReader:
         self.close()
 
     def _find_layout(self, key: Hashable) -> Layout:
-        if key is not None and key in _LAYOUTS:
-            _LAYOUTS.move_to_end(key)
-            return _LAYOUTS[key]
+        known = None if key is None else _LAYOUTS.get(key)
+        if known is not None:
+            return known
         data = ByteReader(self._file)
         try:
             layout = find_layout(data)
@@ -212,9 +211,9 @@ class FileReader:
                 raise ValueError(f"{self.name} is no sound that can be read, though it looks a little like MP3")
             layout = frames
         if key is not None:
+            if len(_LAYOUTS) >= _MOST_LAYOUTS:
+                _LAYOUTS.clear()
             _LAYOUTS[key] = layout
-            while len(_LAYOUTS) > _MOST_LAYOUTS:
-                _LAYOUTS.popitem(last=False)
         return layout
 
     def _measure(self) -> tuple[AudioInfo, list[int]]:

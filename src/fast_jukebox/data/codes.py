@@ -25,6 +25,7 @@ from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.manifest import (
     MANIFEST,
     claim_folder,
+    code_shards,
     read_manifest,
     shard_rows,
     songs_manifest,
@@ -37,7 +38,7 @@ from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sessions.fingerprint import weights_digest
-from fast_jukebox.utils.files import replacing
+from fast_jukebox.utils.files import clear_temporary, replacing
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -75,6 +76,7 @@ def encode_songs(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     claim_folder(folder, _manifest(songs, vqvae))
+    clear_temporary(folder)
     features = _features(songs, vqvae)
     total = sum(len(split) for split in songs.values())
     with tqdm(total=total, desc="encoding songs", unit="song", disable=not progress) as bar:
@@ -83,13 +85,16 @@ def encode_songs(
                 rows = range(first, min(first + _SONGS_IN_A_SHARD, len(split)))
                 shard = folder / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
                 if shard_rows(shard) != len(rows):  # not made yet, or damaged
-                    encoded = [_encode_song(song, audio, vqvae) for song, audio in _read_songs(split, rows, vqvae)]
+                    encoded = []
+                    for song, audio in _read_songs(split, rows, vqvae):
+                        encoded.append(_encode_song(song, audio, vqvae))
+                        bar.update()
                     columns = {column: [song.get(column) for song in encoded] for column in features}
                     with replacing(shard) as temporary:
                         Dataset.from_dict(columns, features=features).to_parquet(str(temporary))
                 else:
                     _refresh_facts(shard, split.select(rows), features)
-                bar.update(len(rows))
+                    bar.update(len(rows))
     return load_codes(folder)
 
 
@@ -118,7 +123,7 @@ def load_codes(
     from datasets.exceptions import DatasetGenerationError
 
     path = find_dataset(folder, revision=revision, token=token, local_files_only=local_files_only)
-    shards = sorted(path.glob("*-*.parquet"))
+    shards = code_shards(path)
     if not shards:
         raise ValueError(f"{folder} holds no codes: expected shards such as train-00000.parquet, see `encode_songs`")
     files: dict[str, list[str]] = {}
@@ -138,9 +143,12 @@ def load_codes(
     try:
         data = load_dataset("parquet", data_files=files, cache_dir=cache)
     except (DatasetGenerationError, pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        reason = error.__cause__ or error
+        if isinstance(reason, OSError) and reason.errno is not None:  # of the disk, as one that is full
+            raise reason from error
         raise ValueError(
             f"{folder} holds codes that cannot be read: let `encode_songs` make them again, or fetch them again "
-            f"({error.__cause__ or error})"
+            f"({reason})"
         ) from error
     for split in data.values():
         for name, feature in split.features.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fast_jukebox.utils.files import read_file, write_file
 
 MANIFEST = "codes.json"
 _LARGEST = 2**24
+_SHARD = re.compile(r"\w+(\.\w+)*-\d{5}\.parquet")
 _TYPES: dict[str, type] = {
     "vqvae": str,
     "splits": dict,
@@ -91,6 +93,11 @@ def stated_manifest(folder: Path) -> dict[str, Any]:
             "encode the songs again"
         ) from error
     return manifest
+
+
+def code_shards(folder: Path) -> list[Path]:
+    """The shards of a folder of codes by name; what is being written is none."""
+    return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 
 def shard_rows(shard: Path) -> int:

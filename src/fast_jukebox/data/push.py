@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from fast_jukebox.audio.io import audio_info
-from fast_jukebox.data.manifest import read_manifest
+from fast_jukebox.data.manifest import code_shards, read_manifest
 from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
 from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.data.songs import load_songs, save_songs
@@ -148,7 +148,7 @@ def push_codes(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    shards = sorted(folder.glob("*-*.parquet"))
+    shards = code_shards(folder)
     made_with = f"`{vqvae}`" if vqvae else "a VQ-VAE of fast-jukebox"
     hops = ", ".join(map(str, manifest["hop_lengths"]))
     card = dataset_card(

@@ -29,7 +29,7 @@ from fast_jukebox.data.scanning import (
     scan_songs,
 )
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, assign_splits, check_share, held_out_twice, split_order
-from fast_jukebox.utils.files import writing
+from fast_jukebox.utils.files import clear_temporary, writing
 from fast_jukebox.utils.text import printable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def load_songs(
     own = True
     if isinstance(source, str | os.PathLike):
         folder = find_dataset(source, revision=revision, token=token, local_files_only=local_files_only)
-        shards = sorted(folder.glob("data/*-of-*.parquet"))
+        shards = [path for path in sorted(folder.glob("data/*-of-*.parquet")) if not path.name.startswith(".")]
         if not shards:
             scan = scan_songs(folder, limits=limits, progress=progress)
             report(str(source), scan)
@@ -129,7 +129,8 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
 
     data = Path(folder) / "data"
     data.mkdir(parents=True, exist_ok=True)
-    if any(data.glob("*.parquet")):
+    clear_temporary(data)
+    if any(not path.name.startswith(".") for path in data.glob("*.parquet")):
         raise ValueError(f"`folder` holds songs already: {data}; name another one or delete them")
     written = []
     for split, rows in songs.items():

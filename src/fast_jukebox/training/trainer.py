@@ -160,7 +160,7 @@ class FastJukeboxTrainer(Trainer):
         args, parameters = self.args, list(self.trained_model().parameters())
         count = sum(parameter.numel() for parameter in parameters)
         trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        frozen = "" if trained == count else f", {trained / 1e6:.3g} million of them trained"
+        frozen = "" if trained == count else f", {trained:,} of them trained"
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         steps = self.planned_steps()
         if self.clock is not None:
@@ -169,7 +169,7 @@ class FastJukeboxTrainer(Trainer):
             length = "an unknown number of steps" if steps is None else f"{steps} steps"
         windows = f"{len(self.train_dataset)} windows an epoch" if hasattr(self.train_dataset, "__len__") else "windows"
         return (
-            f"{self.describe()} {count / 1e6:.3g} million parameters{frozen}, on {args.device}. {windows} in batches "
+            f"{self.describe()} {count:,} parameters{frozen}, on {args.device}. {windows} in batches "
             f"of {batch}, {length}. Result in {args.output_dir}."
         )
 
