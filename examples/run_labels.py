@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor
+from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
 
-    real = {split: describe_songs(songs[split], rate, args.duration) for split in ("train", "test")}
+    real = {split: describe_songs(songs[split], model.vqvae, args) for split in ("train", "test")}
     asked = requests(pairs, args.songs_per_label)
     sampled = describe(tqdm(draw(model, asked, args, output), total=len(asked), desc="samples", unit="song"), rate)
     found = {}
@@ -137,14 +137,22 @@ def draw(model: Any, asked: list[dict[str, str]], args: LabelArguments, output: 
             yield song
 
 
-def describe_songs(songs: Any, rate: int, seconds: float) -> dict[str, Tensor]:
-    """Descriptions of a clip from each song, past its first second where it is long enough."""
+def describe_songs(songs: Any, vqvae: FastJukeboxVQVAE, args: LabelArguments) -> dict[str, Tensor]:
+    """Descriptions of a clip from each song, past its first second where it is long enough, as the samples' level hears
+    it: above the bottom, through the codes of that level.
+    """
+    rate, hop, seconds = vqvae.config.sampling_rate, vqvae.config.hop_lengths[-1], args.duration
 
     def clips() -> Iterable[Tensor]:
         for row in tqdm(songs, desc="songs", unit="song"):
             source = row["audio"]["path"] if row["audio"].get("bytes") is None else row["audio"]["bytes"]
             offset = 1.0 if row["duration"] > seconds + 2 else 0.0
-            yield torch.as_tensor(load_audio(source, rate, offset=offset, duration=seconds))
+            clip = torch.as_tensor(load_audio(source, rate, offset=offset, duration=seconds))
+            if args.stop_level:
+                whole = clip[: max(len(clip) // hop, 1) * hop].to(vqvae.device)
+                codes = vqvae.encode(whole[None], levels=[args.stop_level])
+                clip = vqvae.decode(codes, start_level=args.stop_level)[0].cpu()
+            yield clip
 
     return describe(clips(), rate)
 
