@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fast_jukebox.models.prior.patterns import Pattern
+from fast_jukebox.models.prior.pattern import Pattern
 
 
 class DeviceSlots(NamedTuple):

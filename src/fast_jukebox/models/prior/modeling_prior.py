@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import ModelOutput
 
 from fast_jukebox.models.loading import SubmodelLoadingMixin
-from fast_jukebox.models.prior.block import BlockList, BlockStep, PriorBlock, rows_for
-from fast_jukebox.models.prior.cache import LayerCache, PriorCache
+from fast_jukebox.models.prior.block import BlockList, PriorBlock
 from fast_jukebox.models.prior.conditioning import (
     LabelConditioner,
     PriorConditioning,
@@ -24,14 +24,43 @@ from fast_jukebox.models.prior.conditioning import (
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-from fast_jukebox.models.prior.engines.interface import EngineDecoder
-from fast_jukebox.models.prior.engines.selection import new_decoder
 from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
 from fast_jukebox.models.prior.lyrics import LyricEncoder
-from fast_jukebox.models.prior.outputs import FastJukeboxPriorOutput
-from fast_jukebox.sampling.filtering import SamplingSettings
-from fast_jukebox.sampling.threads import share_out
+from fast_jukebox.models.prior.sampling_prior import PriorSamplingMixin
+
+
+@dataclass
+class FastJukeboxPriorOutput(ModelOutput):
+    """Output of [`FastJukeboxPrior.forward`].
+
+    S is the sequence: L codes, and before them the lyrics where they stand there.
+
+    Args:
+        loss (`Tensor` scalar): where labels were given, cross entropy in nats a code; of a prior with lyrics the sum of
+            `code_loss` and `lyric_loss`, each times its share of positions, the latter also times `lyric_loss_weight`.
+        logits (`Tensor` (N, L, K)): position t's logits predict code t.
+        hidden_states (`tuple` of `Tensor` (N, S, W)): output of each block, where `output_hidden_states`.
+        attention_residuals (`tuple` of `Tensor` (N, S, W)): inside each block, the state after the attention's
+            residual, where `output_hidden_states`.
+        attentions (`tuple` of `Tensor`): weights of each layer in its pattern's own layout, where
+            `output_attentions`: dense (N, H, S, S); row and previous row (N * rows, H, row_length, row_length);
+            column (N * row_length, H, rows, rows); lyric cross (N, H, S, lyric_length); lyric prefix
+            (N, H, S, lyric_prefix_keys).
+        code_loss (`Tensor` scalar): nats a code, of a prior with lyrics.
+        lyric_loss (`Tensor` scalar): nats a character, of a prior with lyrics.
+        lyric_logits (`Tensor` (N, lyric_length, ids)): of each character, of a prior with lyrics; over the common
+            vocabulary of characters and codes where they share one.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attention_residuals: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    code_loss: Tensor | None = None
+    lyric_loss: Tensor | None = None
+    lyric_logits: Tensor | None = None
 
 
 class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
@@ -73,7 +102,7 @@ class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
                 init.normal_(module.start_token, std=std)
 
 
-class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPriorPreTrainedModel):
+class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, PriorSamplingMixin, FastJukeboxPriorPreTrainedModel):
     """Decoder-only transformer with factored attention over the codes of one level (Jukebox, section 4; Fast Jukebox,
     "Prior"): p(codes), p(codes | upper codes) for an upsampler, either given labels, and lyrics with them.
 
@@ -199,165 +228,6 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
         """
         return F.linear(self._conditioned_again(hidden, conditioning), self._output_weight)
 
-    def new_cache(self, batch_size: int) -> PriorCache:
-        """An empty cache for sampling `batch_size` windows: bounded, allocated once, dtype and device of the weights.
-
-        Raises:
-            ValueError: `batch_size` is less than 1.
-        """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
-        dtype = self.position_embedding.dtype
-        layers = []
-        for block in self.blocks:
-            attention = block.attention
-            heads, head_dim, device = attention.num_heads, attention.head_dim, attention.qkv.weight.device
-            layers.append(LayerCache.empty(attention.pattern, batch_size, heads, head_dim, dtype, device))
-        return PriorCache(layers, batch_size)
-
-    def block_steps(self, cache: PriorCache) -> list[BlockStep]:
-        """Each block made ready to step with a cache; they hold the weights themselves, and not the prior."""
-        return [BlockStep(block, layer) for block, layer in zip(self.blocks, cache.layers, strict=True)]
-
-    def cache_nbytes(self, batch_size: int) -> int:
-        """Bytes of the cache that `new_cache` makes for so many windows."""
-        slots = sum(block.attention.pattern.capacity for block in self.blocks)
-        return batch_size * slots * 2 * self.config.attention_size * self.position_embedding.element_size()
-
-    def new_decoder(
-        self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
-    ) -> EngineDecoder | None:
-        """See [`~fast_jukebox.models.prior.engines.selection.new_decoder`]."""
-        return new_decoder(self, batch_size, settings, engine, threads)
-
-    @torch.no_grad()
-    def condition(
-        self,
-        batch_size: int,
-        length: int,
-        upper_codes: Tensor | None = None,
-        metadata: Tensor | None = None,
-        after_song: Callable[[int], None] | None = None,
-    ) -> PriorConditioning:
-        """Conditioning of windows of `length` codes to sample, 1 <= length <= n_ctx.
-
-        Args:
-            batch_size: windows, N.
-            length: codes of each, the prompt included.
-            upper_codes: int64 (N, length / upper_ratio), or None, as in `forward`.
-            metadata: int64 (N, metadata_length), or None, as in `forward`.
-            after_song: called with how many windows are done where they are done one by one, for progress; what it
-                raises ends the work.
-
-        Raises:
-            ValueError: as in `forward`.
-        """
-        self._check_window(batch_size, length, "length")
-        check_upper_codes(upper_codes, self.config, batch_size, length)
-        check_metadata(metadata, self.config, batch_size)
-        if self.device.type != "cpu" or (self.upper_conditioner is None and self.lyric_encoder is None):
-            return self._condition(batch_size, length, upper_codes, metadata)
-
-        def one(song: int) -> PriorConditioning:
-            upper = None if upper_codes is None else upper_codes[song : song + 1]
-            return self._condition(1, length, upper, None if metadata is None else metadata[song : song + 1])
-
-        # Song by song: the same numbers in any batch, and less memory.
-        return PriorConditioning.joined(share_out(one, batch_size, after_song))
-
-    @torch.no_grad()
-    def prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
-        """Fill a cache with a prompt in one parallel pass.
-
-        Args:
-            codes: int64 (N, P), the prompt, 0 <= P < the conditioning's length.
-            conditioning: of the window, from `condition`.
-            cache: from `new_cache`; whatever it held is overwritten.
-
-        Returns:
-            Logits of position P, (N, K); where lyrics and codes share a vocabulary, (N, K + lyric_vocab_size), the
-            codes first: as published, a character may be drawn and goes into the next step as such. It stands for
-            code 0 in the song.
-
-        Raises:
-            ValueError: the prompt is too long, of another batch size or dtype, or outside the codebook.
-        """
-        check_codes("codes", codes, self.config.codebook_size)
-        songs, prompt = codes.shape
-        if prompt >= conditioning.length:
-            raise ValueError(f"`codes` must be a prompt of fewer than {conditioning.length} codes, got {prompt}")
-        if songs != cache.batch_size or songs != conditioning.start.shape[0]:
-            raise ValueError(
-                f"`codes` must have the batch size of the cache ({cache.batch_size}) and of the conditioning "
-                f"({conditioning.start.shape[0]}), got {songs}"
-            )
-        if prompt == 0 and not self.config.has_lyrics:
-            hidden = self._embed(codes, conditioning).squeeze(1)
-            logits = self._step(hidden, 0, conditioning, cache)
-        elif codes.device.type == "cpu" and songs > 1:
-            # Song by song: the same numbers in any batch, and less memory.
-            def one(song: int) -> Tensor:
-                return self._prefill(codes[song : song + 1], conditioning.songs(song, 1), cache.songs(song, 1))
-
-            logits = torch.cat(share_out(one, songs))
-        else:
-            logits = self._prefill(codes, conditioning, cache)
-        cache.length = prompt + 1
-        return logits
-
-    @torch.no_grad()
-    def step(self, code: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
-        """One step of sampling, whose cost does not depend on the position.
-
-        Args:
-            code: int64 (N,), the code at `position - 1`, or what was drawn there from the last logits.
-            position: 1 <= position < the conditioning's length; positions follow one another.
-            conditioning: of the window, as given to `prefill`.
-            cache: as left by `prefill` or by the last step.
-
-        Returns:
-            Logits of `position`, as `prefill` gives them. On a CPU in float32 a song's logits do not depend on the
-            other songs of the batch or on their number.
-
-        Raises:
-            ValueError: `position` does not follow the cache's last one, or is beyond the window.
-        """
-        if position != cache.length or not 0 < position < conditioning.length:
-            raise ValueError(
-                f"`position` must follow the {cache.length} positions that the cache has seen (`prefill` comes first) "
-                f"and be less than {conditioning.length}, the window's length; got {position}"
-            )
-        place = self.config.lyric_prefix_length + position
-        hidden = F.embedding(self._ids(code), self.code_embedding.weight)
-        hidden = hidden + self.position_embedding.select(0, place)
-        if conditioning.positions is not None:
-            hidden.add_(conditioning.positions.select(1, place))
-        logits = self._step(hidden, place, conditioning, cache)
-        cache.length = position + 1
-        return logits
-
-    @property
-    def _output_weight(self) -> Tensor:
-        return self.code_embedding.weight if self.output is None else self.output.weight
-
-    def drawn_rows(self, table: Tensor) -> Tensor:
-        """A matrix over the vocabulary with its rows as they are drawn while sampling: the codes first, then the
-        characters where lyrics and codes share one. The matrix itself where they do not.
-        """
-        offset = self.config.code_offset
-        return table.roll(-offset, dims=0) if offset else table
-
-    def _next_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of what can be drawn, as in `prefill`: (N, W) -> (N, ids)."""
-        logits = F.linear(hidden, self._output_weight)
-        offset = self.config.code_offset
-        return logits.roll(-offset, dims=-1) if offset else logits
-
-    def _ids(self, drawn: Tensor) -> Tensor:
-        """Ids in the vocabulary of what was drawn."""
-        offset = self.config.code_offset
-        return (drawn + offset) % self.config.vocab_size if offset else drawn
-
     def _conditioned_again(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
         if conditioning.positions is None or not self.config.add_conditioning_after:
             return hidden
@@ -432,31 +302,6 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, FastJukeboxPr
                 share_of_batch(labels, num_items_in_batch),
             )
         return output
-
-    def _prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
-        hidden = self._embed(codes, conditioning)
-        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
-            hidden = block(hidden, False, layer_cache, conditioning.lyric_states)[0]
-        last = hidden.shape[1] - 1
-        hidden = hidden[:, last]
-        if conditioning.positions is not None and self.config.add_conditioning_after:
-            hidden = hidden + conditioning.positions[:, last]
-        return self._next_logits(hidden)
-
-    def _step(self, hidden: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
-        """Blocks and head for one position: (N, W) -> (N, K)."""
-        songs = hidden.shape[0]
-        spare = rows_for(songs, hidden.device) - songs
-        if spare:
-            hidden = F.pad(hidden, (0, 0, 0, spare))
-        if not cache.steps:
-            cache.steps = list(self.block_steps(cache))
-        for block_step in cache.steps:
-            hidden = block_step(hidden, position)
-        if conditioning.positions is not None and self.config.add_conditioning_after:
-            hidden.narrow(0, 0, songs).add_(conditioning.positions.select(1, position))
-        logits = self._next_logits(hidden)
-        return logits.narrow(0, 0, songs) if spare else logits
 
 
 def sinusoids(length: int, width: int) -> Tensor:

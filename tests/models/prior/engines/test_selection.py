@@ -11,7 +11,8 @@ from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.native import NativeDecoder, weights_of
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_decoder
-from fast_jukebox.models.prior.patterns import PATTERNS, Attended, Pattern
+from fast_jukebox.models.prior.pattern import Attended, Pattern
+from fast_jukebox.models.prior.patterns import PATTERNS
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
 from fast_jukebox.sampling.filtering import SamplingSettings
 

@@ -22,7 +22,7 @@ from fast_jukebox.models.prior.block import LAYER_NORM_EPS
 from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.interface import EnginePrior
-from fast_jukebox.models.prior.patterns import SlotTables
+from fast_jukebox.models.prior.pattern import SlotTables
 from fast_jukebox.sampling.filtering import SamplingSettings
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
 from fast_jukebox.models.prior.engines.interface import EnginePrior
-from fast_jukebox.models.prior.patterns import Pattern
+from fast_jukebox.models.prior.pattern import Pattern
 from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.utils.files import cache_folder, read_file, write_file

@@ -19,7 +19,7 @@ from fast_jukebox.models.prior.block import PriorBlock
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
-from fast_jukebox.models.prior.patterns import Pattern, SlotTables
+from fast_jukebox.models.prior.pattern import Pattern, SlotTables
 from fast_jukebox.sampling.engine import kept_for_prior, weight_state
 from fast_jukebox.sampling.filtering import SamplingSettings
 
