@@ -301,7 +301,7 @@ class TestEmbeddedDefault:
         measured = {result.metric_name: result.metric_value for result in card.data.eval_results}
         for level in ("bottom", "middle", "top"):
             assert measured[f"bits per code of the prior, {level}"] < 4
-            assert measured[f"reconstruction, signal-to-noise ratio (dB), {level}"] > 3
+            assert measured[f"reconstruction, signal-to-noise ratio (dB), {level}"] > 2
         assert measured["time below -40 dBFS, samples of the model"] < 0.1
         assert measured["songs silent for over 2 s, samples of the model"] < 0.1
 
