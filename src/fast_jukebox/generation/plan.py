@@ -25,6 +25,7 @@ from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
 from fast_jukebox.sampling.checks import (
     check_codes_by_level,
     check_levels,
+    check_no_adapters,
     check_prompt_audio,
     common_batch,
     device_of,
@@ -138,6 +139,7 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         ValueError: naming the argument, its value and what is allowed.
     """
     vqvae, priors = model.vqvae, model.priors
+    check_no_adapters(priors)
     hops, rate, num_levels = vqvae.config.hop_lengths, vqvae.config.sampling_rate, len(priors)
     start_level, stop_level = check_levels(request.start_level, request.stop_level, num_levels)
     config = resolve_generation_config(model, request)
