@@ -276,7 +276,7 @@ def check_codes_by_level(codes: object, codebook_size: int, hop_lengths: Sequenc
 
 
 def check_no_adapters(priors: Iterable[nn.Module]) -> None:
-    """Raise a `ValueError` for priors with adapters of peft that are not merged: steps read the base layers' weights."""
+    """Raise a `ValueError` for priors with unmerged adapters of peft, as steps read the base layers' weights."""
     for prior in priors:
         for name, module in prior.named_modules():
             if hasattr(module, "base_layer") and not getattr(module, "merged", False):
