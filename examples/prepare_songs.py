@@ -10,10 +10,10 @@ All of J. S. Bach's chorales in four voices, 4.5 hours of sound:
     python examples/prepare_songs.py --output_dir songs/chorales --collections chorales --voices 4 --songs 400 \
         --instruments piano "church organ" "reed organ" strings choir
 
-The scores come with music21 (`--collections oneill ryan chorales`; docs/songs.md tells of their terms), and are read
+The scores come with music21 (`--collections oneill ryan chorales`; docs/train.md states their terms), and are read
 once, into `scores.jsonl.gz` beside the songs. A row of metadata.jsonl names the song's kind (`genre`), instrument
 (`artist`), key, tempo, split and licences. `--soundfont` plays another soundfont than pretty_midi's. Run the same
-command again to go on after an interruption: what is finished is kept.
+command again to resume after an interruption: finished songs are kept.
 """
 
 from __future__ import annotations

@@ -2,22 +2,23 @@
 """The ablation of Fast Jukebox's Table 1, trained and measured: a teacher, shallow priors from scratch, and students.
 
     python examples/run_ablation.py --codes runs/pretrained/codes --model runs/pretrained/model \
-        --output_dir runs/ablation --report docs/ablation.md
+        --output_dir runs/ablation --report runs/ablation/report.md
 
 At every level: a teacher; priors of each student's depth trained from scratch; students that learn Eq. 4 and then the
 data ("without Pred"); students that learn Eq. 4 and then Eq. 3; and of the depths in `--plain_layers` such a student
-from a plain beginning, without the teacher's weights. Scratch and students have equal steps on equal windows. Sizes but
-for the depth, and the VQ-VAE, are those of `--model`; with `--grow_teacher true` the teacher begins with that model's
-priors made deeper.
+with random initialisation, without the teacher's weights. Scratch and students have equal steps on equal windows. Sizes
+but for the depth, and the VQ-VAE, are those of `--model`; with `--grow_teacher true` the teacher begins with that
+model's priors made deeper.
 
-What is done is kept and what was interrupted goes on from its last checkpoint: run the same command again. `--minutes`
-ends it early, for machines that are lent in stretches. Other settings of the training need another `--output_dir`. The
-figures are then measured side by side in one run, and the report is written from them and from the trainings' own logs.
-`teacher` and `models` hold the systems as whole models, which sample and are judged by
+Finished trainings are kept and an interrupted one resumes from its last checkpoint: run the same command again.
+`--minutes` ends it early, for machines that are lent for a short time. Other settings of the training need another
+`--output_dir`. The metrics are then measured side by side in one run, and the report is written from them and from the
+trainings' logs.
+`teacher` and `models` hold the systems as complete models, which sample and are evaluated by
 
     fast-jukebox evaluate runs/ablation/teacher runs/ablation/models/* --songs SONGS
 
-and `training` what `run_evaluation.py --training` tells on a card of how the students came to be.
+and `training` what `run_evaluation.py --training` states on a card of how the students were made.
 """
 
 from __future__ import annotations
@@ -88,13 +89,13 @@ class AblationArguments:
     warmup_steps: int = field(default=50, metadata={"help": "Of the teacher and from scratch; a fifth in a stage."})
     eval_steps: int = field(default=250, metadata={"help": "Steps between points of the curves; divides the steps."})
     curve_windows: int = field(default=24, metadata={"help": "Held-out windows of the curves."})
-    eval_windows: int = field(default=64, metadata={"help": "Held-out windows of the final figures."})
+    eval_windows: int = field(default=64, metadata={"help": "Held-out windows of the final metrics."})
     measured_codes: int = field(default=1024, metadata={"help": "Codes to sample when speed is measured."})
     processes: int = field(default=1, metadata={"help": "Trainings side by side."})
-    minutes: float | None = field(default=None, metadata={"help": "End after so long; the same command goes on."})
+    minutes: float | None = field(default=None, metadata={"help": "End after so long; the same command resumes."})
     training: str | None = field(
         default=None,
-        metadata={"help": "JSON file that tells of the model's training, for what is told of the students'."},
+        metadata={"help": "JSON file on the model's training, which the students' cards state too."},
     )
     seed: int = field(default=0, metadata={"help": "Of everything."})
 

@@ -14,9 +14,9 @@ One level, in stages of your own, each with its loss or weights, length, learnin
 
 All options in a file: `python examples/run_distill.py examples/configs/distill-mini-12.yaml`. `--output_dir` holds a
 complete model from the first level on: levels that are not distilled yet are the teacher's. Each level trains in
-`runs/level-N` of it; with `--resume_from_checkpoint true` finished levels are kept and an unfinished one goes on. The
-student of a teacher that is told artists, genres and lyrics is told them too, of the songs' metadata; `--label_dropout`
-leaves them out at random. The card is written where `--hub_license` states the weights' license, and
+`runs/level-N` of it; with `--resume_from_checkpoint true` finished levels are kept and an unfinished one resumes. The
+student of a teacher conditioned on artists, genres and lyrics receives them too, from the songs' metadata;
+`--label_dropout` leaves them out at random. The card is written where `--hub_license` states the weights' license, and
 `--push_to_hub true --hub_model_id NAME` pushes.
 """
 
@@ -61,7 +61,7 @@ RESULT = "distillation.json"
 class ModelArguments:
     """Teacher and student."""
 
-    teacher: str = field(metadata={"help": "Folder or Hub name of a whole model."})
+    teacher: str = field(metadata={"help": "Folder or Hub name of a complete model."})
     student_layers: int = field(metadata={"help": "Depth of the student's priors."})
     level: int | None = field(default=None, metadata={"help": "One level, 0 is the bottom; by default all, top first."})
 
@@ -77,7 +77,7 @@ class DataArguments:
     )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
     label_dropout: float = field(
-        default=0.0, metadata={"help": "How often a window is told of no artist and genre, and of no lyrics."}
+        default=0.0, metadata={"help": "Fraction of windows without artist and genre, and of windows without lyrics."}
     )
 
 

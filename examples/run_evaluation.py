@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Measure a model on held-out songs: figures, samples, a picture, and if asked its card.
+"""Measure a model on held-out songs: metrics, samples, pictures, and if asked its card.
 
     python examples/run_evaluation.py --model runs/model --songs songs/chorales --codes runs/codes \
         --output_dir runs/evaluation
 
-Writes `figures.json` and `figures.md` (docs/evaluation.md says what the keys mean), the samples (the first of the seed,
+Writes `figures.json` and `figures.md` (docs/evaluate.md explains the keys), the samples (the first of the seed,
 not selected) as FLAC files, `notes.png` (what is heard in the first four, like a score) and `spectrograms.png`: a
 held-out song, what each level's codes keep of it, and a sample. Without `--codes` the songs are encoded first.
 `--max_songs`, `--song_seconds`, `--max_windows` and `--duration` bound the time; `--samples FOLDER` measures songs
-sampled before. `--card model` puts the figures and the picture on the card in the model's folder and leaves the rest of
-it as it is: a student's still names its teacher and tells of its distillation. Where there is no card yet,
-`--card model --card_license apache-2.0` writes one, with what `--training` (a JSON file) tells of the training.
+sampled before. `--card model` puts the metrics and the picture on the card in the model's folder and keeps the rest of
+it: a student's still names its teacher and states its distillation. Where there is no card yet,
+`--card model --card_license apache-2.0` writes one, with what `--training` (a JSON file) states of the training.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ song["audio"], song["sampling_rate"]"""
 class EvaluationArguments:
     """What to measure, and how much of it."""
 
-    model: str = field(metadata={"help": "Folder or Hub name of a whole model."})
-    songs: str = field(metadata={"help": "Folder of songs; those marked as test are held out, or a share of them."})
+    model: str = field(metadata={"help": "Folder or Hub name of a complete model."})
+    songs: str = field(metadata={"help": "Folder of songs; those marked as test are held out, or a fraction."})
     codes: str | None = field(
         default=None, metadata={"help": "Folder of codes of these songs; made where missing, by default in output_dir."}
     )
@@ -112,7 +112,7 @@ class EvaluationArguments:
     card_license: str | None = field(default=None, metadata={"help": "License of the weights, for a new card."})
     card_name: str | None = field(default=None, metadata={"help": "Name on a new card; by default the model's folder."})
     training: str | None = field(
-        default=None, metadata={"help": "JSON file that tells of the training, for the card; an old one keeps its own."}
+        default=None, metadata={"help": "JSON file on the training, for the card; an old card keeps its own."}
     )
 
 

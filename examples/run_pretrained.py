@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make the embedded default model in one command: songs, codes, priors, the whole model and its card.
+"""Make the embedded model in one command: songs, codes, priors, the complete model and its card.
 
     python examples/run_pretrained.py --output_dir runs/pretrained --max_minutes 120
 
@@ -13,8 +13,8 @@ two below it, and with `--voices_fraction` a further top prior on chorales in fo
 with the weights there (`top`, `middle`, `bottom`, `voices`, each `.safetensors`), which is what `--output_dir/weights`
 holds at the end. The VQ-VAE is the embedded one, another (`--vqvae`), or trained first (`--train_vqvae`).
 
-Run the same command again to go on: songs that are encoded are kept, and trainings begin at their last checkpoints.
-`--install` puts the result in place of what `pipeline("fast-jukebox")` loads. docs/pretrained.md tells more.
+Run the same command again to resume: encoded songs are kept, and trainings begin at their last checkpoints.
+`--install` puts the result in place of what `pipeline("fast-jukebox")` loads. docs/train.md has more.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RecipeArguments:
 
     output_dir: str = field(metadata={"help": "Folder of all stages."})
     device: str = field(default="auto", metadata={"help": "auto, cpu or cuda."})
-    max_minutes: float = field(default=120.0, metadata={"help": "Of the whole recipe, its evaluation apart."})
+    max_minutes: float = field(default=120.0, metadata={"help": "Of the complete recipe, without its evaluation."})
     reserve_seconds: float = field(default=30.0, metadata={"help": "Of these, kept for saving at the end."})
     scores: str | None = field(default=None, metadata={"help": "File of scores; made of music21's corpus if missing."})
     collections: list[str] = field(
@@ -100,7 +100,7 @@ class RecipeArguments:
     batch_size: int = field(default=2, metadata={"help": "Windows in a step of the others."})
     learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak of the priors' schedules."})
     warmup_steps: int = field(default=100, metadata={"help": "Steps to the peak."})
-    label_dropout: float = field(default=0.1, metadata={"help": "How often the top prior is told no labels."})
+    label_dropout: float = field(default=0.1, metadata={"help": "Fraction of the top prior's windows without labels."})
     compile_layers: bool = field(default=False, metadata={"help": "Compile the priors' layers; for GPUs."})
     eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
     vqvae_songs: int = field(default=350, metadata={"help": "Chorales that the VQ-VAE is trained on."})

@@ -10,11 +10,11 @@ The mini top prior, from scratch (repeat with `--level 1` and `--level 0` for th
 
 The songs are encoded once, into `--codes`, by all levels of the VQ-VAE; later runs need only that folder. `--layers 36`
 makes a teacher of another depth, `--model_name_or_path` trains on, and both together begin with a deeper model that
-computes the same as the one named. An interrupted run goes on where its last
-checkpoint stands when the same command gets `--resume_from_checkpoint true`. All options: `--help`.
+computes the same as the one named. An interrupted run resumes from its last
+checkpoint when the same command gets `--resume_from_checkpoint true`. All options: `--help`.
 
-`--labels true` makes a prior that is told the artist and the genre of the songs' metadata, and at the top where in the
-song it is; `--lyric_length 384` one that is told the lyrics too. Songs that lack any of them train alongside:
+`--labels true` makes a prior conditioned on the artist and the genre of the songs' metadata, and at the top on the
+position in the song; `--lyric_length 384` on lyrics too. Songs that lack any of them train alongside:
 
     python examples/run_prior.py --songs songs/mine --vqvae runs/vqvae --codes runs/codes --level 2 --layers 12 \
         --labels true --lyric_length 384 --label_dropout 0.1 --output_dir runs/prior-2
@@ -62,21 +62,21 @@ class ModelArguments:
         default="fastjukebox-mini-9", metadata={"help": "Named size whose prior is trained from scratch."}
     )
     config_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a prior or a whole model whose configuration is used."}
+        default=None, metadata={"help": "Folder or Hub name of a prior or a model whose configuration is used."}
     )
     layers: int | None = field(
         default=None, metadata={"help": "Another depth than the preset's, or a greater one than the named model's."}
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a prior or a whole model to train on, not a preset."}
+        default=None, metadata={"help": "Folder or Hub name of a prior or a model to train further, not a preset."}
     )
     labels: bool = field(
         default=False,
-        metadata={"help": "A preset's prior is told the songs' `artist` and `genre`, the top one time too."},
+        metadata={"help": "Condition a preset's prior on `artist` and `genre`, the top one on time too."},
     )
     genre_words: int = field(
         default=0,
-        metadata={"help": "With --labels: so many words of a genre's name at most, in place of whole genres."},
+        metadata={"help": "With --labels: so many words of a genre's name at most, in place of genres."},
     )
     initial_weights: str | None = field(
         default=None,
@@ -86,7 +86,7 @@ class ModelArguments:
         default=False, metadata={"help": "Compile the layers with torch.compile, where it can; for GPUs."}
     )
     lyric_length: int = field(
-        default=0, metadata={"help": "With --labels: characters of `lyrics` that the top prior is told in a window."}
+        default=0, metadata={"help": "With --labels: characters of `lyrics` that the top prior receives in a window."}
     )
 
 
@@ -113,7 +113,7 @@ class DataArguments:
     )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
     label_dropout: float = field(
-        default=0.0, metadata={"help": "How often a window is told of no artist and genre, and of no lyrics."}
+        default=0.0, metadata={"help": "Fraction of windows without artist and genre, and of windows without lyrics."}
     )
 
 

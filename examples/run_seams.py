@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Measure whether the seams between windows are heard, for both schedules.
+"""Measure whether joins between windows are audible, for both schedules.
 
     python examples/run_seams.py --output_dir runs/seams
 
-Makes the same songs in each schedule: their top level once, the levels below anew. Writes `seams.json` and `seams.md`:
+Makes the same songs in each schedule: their top level once, the levels below again. Writes `seams.json` and `seams.md`:
 the largest step from a sample to the next and the change of the spectrum at the seams of each level, each as its ratio
 to the mean of the rest of the songs and as its rank there. A ratio of 1 and a rank of 0.5 are what any other place has;
-docs/generation.md tells more. By default the embedded model, 3 songs of 20 s: some minutes on two CPU cores.
+docs/play.md has more. By default the embedded model, 3 songs of 20 s: some minutes on two CPU cores.
 """
 
 from __future__ import annotations

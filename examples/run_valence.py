@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the classifier of emotional valence, and say what it is worth on songs that it has not heard.
+"""Train the classifier of emotional valence, and measure it on held-out songs.
 
 On MTG-Jamendo (a folder with `autotagging_moodtheme-{train,validation,test}.tsv` and the audio), at the published size:
 
@@ -14,9 +14,9 @@ At mini size on clips whose labels are manners of playing, one instrument held o
         --labels_from "manners of playing; no listener was asked" --output_dir runs/valence --max_steps 300 \
         --per_device_train_batch_size 8 --learning_rate 1e-3 --lr_scheduler_type cosine --hub_license apache-2.0
 
-The figures on the held-out songs go into the model's configuration, `valence.md` and the card. With
+The metrics on the held-out songs go into the model's configuration, `valence.md` and the card. With
 `--table songs=FOLDER teacher=FOLDER` the paper's Table 2 of folders of sound files is added; `--max_steps 0
---model_name_or_path MODEL` makes it with a classifier that is trained already. An interrupted run goes on with
+--model_name_or_path MODEL` makes it with a classifier that is trained already. An interrupted run resumes with
 `--resume_from_checkpoint true`. All options: `--help`.
 """
 

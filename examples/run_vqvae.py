@@ -1,15 +1,15 @@
 #!/usr/bin/env python
 """Train a VQ-VAE on a folder of songs.
 
-The mini VQ-VAE of the embedded default, on the chorales that `prepare_songs.py` makes:
+The mini VQ-VAE of the embedded model, on the chorales that `prepare_songs.py` makes:
 
     python examples/run_vqvae.py --songs songs/chorales --preset fastjukebox-mini-9 --window 32768 \
         --output_dir runs/vqvae --max_steps 2000 --per_device_train_batch_size 4 --learning_rate 6e-4 \
         --lr_scheduler_type cosine --eval_strategy steps --eval_steps 500 --save_steps 500 --logging_steps 50
 
-An interrupted run goes on where its last checkpoint stands when the same command gets `--resume_from_checkpoint true`.
+An interrupted run resumes from its last checkpoint when the same command gets `--resume_from_checkpoint true`.
 Levels share nothing: `--levels 2` trains the top level alone, from `--model_name_or_path` if given; levels trained in
-processes of their own are joined by `fast_jukebox.training.vqvae.merge_levels`. All options: `--help`.
+separate processes are joined by `fast_jukebox.training.vqvae.merge_levels`. All options: `--help`.
 """
 
 from __future__ import annotations

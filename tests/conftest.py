@@ -36,6 +36,17 @@ def repository_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def docs_section():
+    """The text of one section of a page in docs: from its heading `## ...` to the next one."""
+
+    def section(page: str, heading: str) -> str:
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+    return section
+
+
+@pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """Folder of golden cases: $FAST_JUKEBOX_GOLDEN, or shared/golden beside the repository."""
     named = os.environ.get("FAST_JUKEBOX_GOLDEN")

@@ -29,14 +29,15 @@ def embedded(slow_model, tmp_path, monkeypatch):
     return slow_model
 
 
-def page(root):
-    return (root / "docs" / "sessions.md").read_text(encoding="utf-8")
+@pytest.fixture
+def page(docs_section):
+    return docs_section("play.md", "Sessions")
 
 
-def test_every_command_of_the_page(run, embedded, repository_root):
+def test_every_command_of_the_page(run, embedded, page):
     soundfile.write(run.folder / "phone.wav", np.sin(np.arange(384)) / 2, 48)
     shown = []
-    for block in re.findall(r"```bash\n(.*?)```", page(repository_root), flags=re.DOTALL):
+    for block in re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL):
         for line in block.strip().splitlines():
             program, *arguments = line.split()
             assert program == "fast-jukebox"
@@ -45,7 +46,7 @@ def test_every_command_of_the_page(run, embedded, repository_root):
             shown.append(result.output)
     assert (run.folder / "my-song" / "take-1-top.wav").is_file()
     assert soundfile.info(run.folder / "my-song.flac").duration == pytest.approx(21, abs=0.3)
-    drawn = re.findall(r"```\n(take.*?)```", page(repository_root), flags=re.DOTALL)[0]
+    drawn = re.findall(r"```\n(take.*?)```", page, flags=re.DOTALL)[0]
     assert re.sub(r"seed \d{3,}", "seed ...", shown[2]).strip() == drawn.strip()
     kept = Session.open(run.folder / "my-song", embedded)
     whole = embedded.generate(
@@ -55,9 +56,9 @@ def test_every_command_of_the_page(run, embedded, repository_root):
         assert torch.equal(own, codes)
 
 
-def test_the_python_of_the_page(embedded, repository_root, tmp_path, monkeypatch):
+def test_the_python_of_the_page(embedded, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", page(repository_root), flags=re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     names = {"model": embedded}
     exec(code, names)
     assert names["middle"].shape[1] == 2 * names["top"].shape[1]

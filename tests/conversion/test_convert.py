@@ -420,13 +420,13 @@ def stand_ins(golden_dir, tmp_path, monkeypatch, tiny_published, write_openai):
     return tmp_path
 
 
-def test_the_page_for_owners_of_checkpoints_works_as_written(repository_root, stand_ins):
-    page = (repository_root / "docs" / "jukebox-checkpoints.md").read_text(encoding="utf-8")
+def test_the_section_for_owners_of_checkpoints_works_as_written(docs_section, stand_ins):
+    page = docs_section("play.md", "Published Jukebox checkpoints")
     blocks = re.findall(r"```(bash|python)\n(.*?)```", page, re.DOTALL)
     assert {language for language, _ in blocks} == {"bash", "python"}
     for language, code in blocks:
         if language == "python":
-            exec(compile(code, "jukebox-checkpoints.md", "exec"), {})
+            exec(compile(code, "docs/play.md", "exec"), {})
             continue
         for line in code.splitlines():
             program, *arguments = shlex.split(line)

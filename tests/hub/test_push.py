@@ -234,10 +234,10 @@ def at_home(hub, tiny_model, tmp_path, monkeypatch):
 
 
 def test_the_page_on_the_hub_tells_what_works(at_home, repository_root):
-    page = (repository_root / "docs" / "hub.md").read_text(encoding="utf-8")
+    page = (repository_root / "docs" / "publish.md").read_text(encoding="utf-8")
     namespace: dict = {}
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(compile(code.replace("duration=5", "duration=0.1"), "docs/hub.md", "exec"), namespace)
+        exec(compile(code.replace("duration=5", "duration=0.1"), "docs/publish.md", "exec"), namespace)
     expected = FastJukeboxModel.from_pretrained("runs/model").state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in namespace["model"].state_dict().items())
     assert at_home.repository("my-name/my-model").private

@@ -242,13 +242,14 @@ def test_damage_anywhere_is_a_clear_error_or_none(tmp_path_factory, name, place,
         assert str(error)
 
 
-def test_the_page_runs_as_written(words_model, words_files, tmp_path, monkeypatch, repository_root, capsys):
-    """Each snippet of docs/metadata.md, on a tiny model and in tiny durations."""
+def test_the_page_runs_as_written(words_model, words_files, tmp_path, monkeypatch, docs_section, capsys):
+    """Each snippet on labels in docs, on a tiny model and in tiny durations."""
     from typer.testing import CliRunner
 
     from fast_jukebox_cli import app as cli
 
-    page = (repository_root / "docs" / "metadata.md").read_text(encoding="utf-8")
+    sections = ("play.md", "Artists, genres and lyrics"), ("train.md", "The priors"), ("train.md", "Labels and lyrics")
+    page = "".join(docs_section(*section) for section in sections)
     page = re.sub(r"(\bduration[= ])20\b", r"\g<1>0.05", page)
     words_model.save_pretrained(tmp_path / "my-jukebox")
     words_model.vqvae.save_pretrained(tmp_path / "runs" / "vqvae")
@@ -266,7 +267,7 @@ def test_the_page_runs_as_written(words_model, words_files, tmp_path, monkeypatc
     names = {}
     for language, code in snippets:
         if language == "python":
-            exec(compile(code, "metadata.md", "exec"), names)
+            exec(compile(code, "docs/play.md", "exec"), names)
             continue
         for line in code.splitlines():
             if line.startswith("fast-jukebox "):

@@ -191,7 +191,7 @@ def _command(settings: Mapping[str, Any]) -> str:
         pairs.append(("plain_layers", settings["plain_layers"]))
     if settings.get("notes"):
         pairs.append(("notes", settings["notes"]))
-    pairs.append(("report", "docs/ablation.md"))
+    pairs.append(("report", "runs/ablation/report.md"))
     words = [f"--{name} {_word(value)}" for name, value in pairs]
     lines, line = [], "python examples/run_ablation.py"
     for word in words:
