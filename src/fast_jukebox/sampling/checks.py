@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, overload
 
 import torch
@@ -46,22 +48,51 @@ def check_count(name: str, value: object, minimum: int = 1, maximum: int | None 
     return value
 
 
-def check_codes(name: str, codes: object, codebook_size: int) -> Tensor:
+_values_are_checked: ContextVar[bool] = ContextVar("values_are_checked", default=False)
+
+
+@contextmanager
+def values_checked() -> Iterator[None]:
+    """Inputs of a prior are in their ranges, as its caller has made sure of: their values are not read again.
+
+    For training on an accelerator, which each look at a value would wait for. Shapes and dtypes are checked as ever.
+    """
+    token = _values_are_checked.set(True)
+    try:
+        yield
+    finally:
+        _values_are_checked.reset(token)
+
+
+def are_values_checked() -> bool:
+    """Whether values are not to be read: within `values_checked`, and while compiling."""
+    return torch.compiler.is_compiling() or _values_are_checked.get()
+
+
+def check_codes(name: str, codes: object, codebook_size: int, *, ignored: int | None = None) -> Tensor:
     """`codes` itself.
+
+    Reads the values, which waits for an accelerator; not while compiling or within `values_checked`.
+
+    Args:
+        name: of the argument.
+        codes: anything.
+        codebook_size: codes are below it.
+        ignored: a value that stands for no code.
 
     Raises:
         ValueError: it is no int64 tensor (N, L), or holds something that is no code.
     """
-    if not isinstance(codes, Tensor):
-        raise ValueError(f"`{name}` must be an int64 tensor of shape (songs, length), got {type(codes).__name__}")
-    if codes.dtype != torch.int64 or codes.dim() != 2 or codes.shape[0] == 0:
-        raise ValueError(
-            f"`{name}` must be an int64 tensor of shape (songs, length), got {codes.dtype} {tuple(codes.shape)}"
-        )
-    if codes.numel():
-        low, high = int(codes.min()), int(codes.max())
-        if low < 0 or high >= codebook_size:
-            raise ValueError(f"`{name}` must hold codes from 0 to {codebook_size - 1}, got {low} to {high}")
+    if not isinstance(codes, Tensor) or codes.dtype != torch.int64 or codes.dim() != 2 or codes.shape[0] == 0:
+        got = f"{codes.dtype} {tuple(codes.shape)}" if isinstance(codes, Tensor) else type(codes).__name__
+        raise ValueError(f"`{name}` must be an int64 tensor (batch, length), of a batch of at least 1, got {got}")
+    if are_values_checked() or codes.is_meta or codes.numel() == 0:
+        return codes
+    known = codes if ignored is None else codes.masked_fill(codes == ignored, 0)
+    low, high = torch.stack(torch.aminmax(known)).tolist()
+    if low < 0 or high >= codebook_size:
+        also = "" if ignored is None else f" or {ignored}"
+        raise ValueError(f"`{name}` must hold codes from 0 to {codebook_size - 1}{also}, got {low} to {high}")
     return codes
 
 

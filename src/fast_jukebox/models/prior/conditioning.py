@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae.resnet import DecoderStage
+from fast_jukebox.sampling.checks import are_values_checked, check_codes
 
 
 @dataclass(frozen=True)
@@ -143,40 +142,6 @@ class LabelConditioner(nn.Module):
         return (bins * ((value - low) / (high - low))).floor().long().clamp(0, bins - 1)
 
 
-_values_are_checked: ContextVar[bool] = ContextVar("values_are_checked", default=False)
-
-
-@contextmanager
-def values_checked() -> Iterator[None]:
-    """Inputs of a prior are in their ranges, as its caller has made sure of: their values are not read again.
-
-    For training on an accelerator, which each look at a value would wait for. Shapes and dtypes are checked as ever.
-    """
-    token = _values_are_checked.set(True)
-    try:
-        yield
-    finally:
-        _values_are_checked.reset(token)
-
-
-def check_codes(name: str, codes: Tensor, codebook_size: int, *, ignored: int | None = None) -> None:
-    """Raise a `ValueError` unless `codes` are int64 (N, L) in [0, codebook_size) (or `ignored`).
-
-    Reads the values, which waits for an accelerator; skipped while compiling.
-    """
-    if not isinstance(codes, Tensor) or codes.dtype != torch.int64:
-        raise ValueError(f"`{name}` must be an int64 tensor, got {getattr(codes, 'dtype', type(codes).__name__)}")
-    if codes.ndim != 2:
-        raise ValueError(f"`{name}` must have the shape (batch, length), got {tuple(codes.shape)}")
-    if torch.compiler.is_compiling() or codes.is_meta or codes.numel() == 0 or _values_are_checked.get():
-        return
-    checked = codes if ignored is None else codes.masked_fill(codes == ignored, 0)
-    low, high = torch.stack(torch.aminmax(checked)).tolist()
-    if low < 0 or high >= codebook_size:
-        also = "" if ignored is None else f" or {ignored}"
-        raise ValueError(f"`{name}` must be codes in [0, {codebook_size}){also}, got {low if low < 0 else high}")
-
-
 def check_upper_codes(upper_codes: Tensor | None, config: FastJukeboxPriorConfig, songs: int, length: int) -> None:
     """Raise a `ValueError` unless `upper_codes` fit `songs` windows of `length` codes of a prior.
 
@@ -217,7 +182,7 @@ def check_metadata(metadata: Tensor | None, config: FastJukeboxPriorConfig, song
         raise ValueError(f"`metadata` must be given: the prior has labels; wanted is int64 {shape}")
     if metadata.dtype != torch.int64 or tuple(metadata.shape) != shape:
         raise ValueError(f"`metadata` must be int64 of shape {shape}, got {metadata.dtype} of {tuple(metadata.shape)}")
-    if torch.compiler.is_compiling() or metadata.is_meta or _values_are_checked.get():
+    if torch.compiler.is_compiling() or metadata.is_meta or are_values_checked():
         return
     for row in metadata[:, : config.label_length].tolist():
         _check_labels(row, config)

@@ -19,7 +19,6 @@ from fast_jukebox.models.prior.conditioning import (
     LabelConditioner,
     PriorConditioning,
     UpperConditioner,
-    check_codes,
     check_metadata,
     check_upper_codes,
 )
@@ -28,6 +27,7 @@ from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
 from fast_jukebox.models.prior.lyrics import LyricEncoder
 from fast_jukebox.models.prior.sampling_prior import PriorSamplingMixin
+from fast_jukebox.sampling.checks import check_codes
 
 
 @dataclass

@@ -17,6 +17,7 @@ from fast_jukebox.models.vqvae.codebook import Codebook
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.losses import linf_loss, multispectral_loss
 from fast_jukebox.models.vqvae.resnet import DecoderStage, EncoderStage
+from fast_jukebox.sampling.checks import check_codes
 
 # Audio samples worked on at once (3 s at 44.1 kHz): bounds the memory of long songs at a small cost in margins.
 CHUNK_SAMPLES = 131072
@@ -311,9 +312,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
             raise ValueError(
                 f"`codes` must be integers of shape (batch, length >= 1), got {codes.dtype} {tuple(codes.shape)}"
             )
-        low, high = int(codes.min()), int(codes.max())
-        if low < 0 or high >= self.config.codebook_size:
-            raise ValueError(f"`codes` must be from 0 to {self.config.codebook_size - 1}, got {low} to {high}")
+        check_codes("codes", codes.to(torch.int64), self.config.codebook_size)
 
 
 def _check_finite(audio: Tensor) -> None:
