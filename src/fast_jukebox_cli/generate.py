@@ -18,7 +18,7 @@ from fast_jukebox.audio.writer import AudioWriter
 from fast_jukebox.generation import SongRequest
 from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.metadata import draw_metadata
-from fast_jukebox.sampling.noise import fresh_seed
+from fast_jukebox.sampling.noise import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.values import waiting
@@ -77,8 +77,8 @@ def generate(
     """
     words, others = arguments["metadata"], {name: value for name, value in arguments.items() if name != "metadata"}
     request = SongRequest(**{**settings, **others})
-    if request.seed is None:
-        request = replace(request, seed=fresh_seed())
+    seed = fresh_seed() if request.seed is None else check_seed(request.seed)
+    request = replace(request, seed=seed)
     for name, seconds in (("prompt_duration", prompt_duration), ("extend", extend)):
         if seconds is not None:
             check_duration(name, seconds)
@@ -93,7 +93,7 @@ def generate(
     if request.metadata is None:
         songs_asked = range(1 if stream or outputs is None else request.num_samples)
         endless = (stream or outputs is None) and request.duration is None
-        drawn = draw_metadata(loaded, [request.seed] * len(songs_asked), songs_asked, endless)
+        drawn = draw_metadata(loaded, [seed] * len(songs_asked), songs_asked, endless)
         request = replace(request, metadata=drawn)
     dropped = ""
     try:
@@ -105,7 +105,7 @@ def generate(
                 made: Any = loaded.generate(**request.arguments(), progress=bars)
                 dropped = "".join(made.dropped_lyrics or [])
                 seconds = made.audio.shape[1] / rate
-                _write(outputs, made.audio, rate, model_name(model.name), request.seed)
+                _write(outputs, made.audio, rate, model_name(model.name), seed)
     except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, GenerationFailed):
             raise

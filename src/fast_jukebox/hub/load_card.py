@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import yaml
 from huggingface_hub import ModelCard, RepoCard
@@ -18,12 +18,15 @@ MAX_BRACKETS = 64
 Card = TypeVar("Card", bound=RepoCard)
 
 
-def load_card(
-    path: str | os.PathLike[str],
-    kind: type[Card] = ModelCard,  # type: ignore[assignment]  # a default of a type variable
-    *,
-    strict: bool = True,
-) -> Card:
+@overload
+def load_card(path: str | os.PathLike[str], *, strict: bool = True) -> ModelCard: ...
+
+
+@overload
+def load_card(path: str | os.PathLike[str], kind: type[Card], *, strict: bool = True) -> Card: ...
+
+
+def load_card(path: str | os.PathLike[str], kind: type[RepoCard] = ModelCard, *, strict: bool = True) -> RepoCard:
     """The card in a file.
 
     Args:

@@ -154,7 +154,8 @@ def _card_to_push(
     more = [*(getattr(model, "model_tags", None) or []), *([tags] if isinstance(tags, str) else tags or [])]
     if more:
         card = copy.deepcopy(card)
-        card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *more]))
+        stated = getattr(card.data, "tags", None) or []
+        setattr(card.data, "tags", list(dict.fromkeys([*stated, *more])))  # noqa: B010  # no field of every kind of card
     return card
 
 

@@ -90,7 +90,7 @@ def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> 
     path = Path(directory) / "README.md"
     if not path.is_file():
         return {}
-    results = load_card(path).data.eval_results or []
+    results = getattr(load_card(path).data, "eval_results", None) or []
     found: dict[str, dict[str, Any]] = {}
     for result in results:
         for group in groups:
