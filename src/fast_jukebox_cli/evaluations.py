@@ -46,7 +46,7 @@ def evaluate(
     max_windows: Annotated[int, typer.Option(help="Held-out windows that each prior predicts.")] = 48,
     batch_size: Annotated[int, typer.Option(help="Songs sampled at once.")] = 4,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200,
-    test_share: Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")] = 0.08,
+    test_share: Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")] = 0.1,
     dataset: Annotated[str | None, typer.Option(help="The Hub's name of the songs, for the cards' results.")] = None,
     cards: Annotated[
         bool, typer.Option("--cards", help="Put the results on the cards in the models' folders too.")

@@ -15,6 +15,7 @@ import torch
 
 from fast_jukebox.audio.io import audio_info, save_audio
 from fast_jukebox.data.songs import SongLimits, load_songs
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.evaluation.clap import Clap, mean_cosine
 from fast_jukebox.evaluation.comparison import Comparison, compare_sets
 from fast_jukebox.evaluation.controls import white_noise
@@ -68,7 +69,7 @@ class EvaluationSettings:
     max_windows: int = 48
     batch_size: int = 4
     resamples: int = 200
-    test_share: float = 0.08
+    test_share: float = DEFAULT_TEST_SHARE
     text: str | None = None
     reconstruct: int = 12
     device: str = "cpu"
