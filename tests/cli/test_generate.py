@@ -90,7 +90,10 @@ def test_a_player_that_is_closed_ends_the_song(tiny_model, monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=Closed(), fileno=lambda: 1))
     monkeypatch.setattr(module.os, "dup2", lambda source, target: None)
-    assert module._stream(tiny_model, None, "wav", 1600, SongRequest(seed=1, duration=3600.0)) >= 0
+    assert (
+        module._stream(tiny_model, None, "wav", 1600, SongRequest(seed=1, duration=3600.0), lambda song, start: song)
+        >= 0
+    )
 
 
 def test_a_terminal_is_no_place_for_sound(run, monkeypatch):
@@ -240,3 +243,14 @@ def test_a_labelled_model_says_what_it_chose(run, paired_model, tmp_path, option
     again = run(*words, *asked)
     assert again.exit_code == 0, again.output
     assert (run.folder / "same.wav").read_bytes() == (run.folder / "song.wav").read_bytes()
+
+
+def test_a_stream_keeps_the_recording_as_a_whole_song_does(run, model_dir):
+    samples = (0.3 * np.sin(np.arange(400) / 5)).astype(np.float32)
+    soundfile.write(run.folder / "in.wav", samples, 1600, subtype="FLOAT")
+    arguments = ["generate", "--model", model_dir, "--quiet", "--seed", 3, "--prompt", "in.wav", "--extend", 0.1]
+    for name, how in (("whole.wav", []), ("streamed.wav", ["--stream"])):
+        assert run(*arguments, "--output", name, *how).exit_code == 0
+    whole, streamed = (soundfile.read(run.folder / name, dtype="float32")[0] for name in ("whole.wav", "streamed.wav"))
+    np.testing.assert_allclose(streamed, whole, atol=1 / 32000)
+    np.testing.assert_allclose(whole[:352], samples[:352], atol=1 / 32000)

@@ -1,8 +1,18 @@
 from itertools import islice
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fast_jukebox.generation.decoding import FIRST_SAMPLES, LAST_SAMPLES, decode_song, decoder_reach, pieces
+from fast_jukebox.generation.decoding import (
+    FIRST_SAMPLES,
+    LAST_SAMPLES,
+    decode_song,
+    decoder_reach,
+    keep_recording,
+    pieces,
+)
 
 
 def test_pieces_double_and_begin_the_same_whatever_the_length():
@@ -30,3 +40,17 @@ def test_real_pieces_have_all_that_reaches_into_them(tiny_model, monkeypatch):
         codes = torch.randint(0, 16, (2, 100))
         whole = tiny_model.vqvae.decode([codes], level)
         torch.testing.assert_close(decode_song(tiny_model.vqvae, codes, level), whole, rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(0, 40), st.integers(1, 60), st.integers(0, 50), st.integers(0, 70))
+def test_a_recording_is_kept_and_fades_into_the_models_samples(start, length, kept, fade):
+    recording, audio = torch.rand(1, 50), torch.rand(2, length)
+    made = keep_recording(audio, recording, kept, fade, start)
+    for offset in range(length):
+        position = start + offset
+        weight = 0.0 if position >= kept else min(1.0, (kept - position) / max(1, min(fade, kept)))
+        for song in range(2):
+            wanted = audio[song, offset]
+            if weight:
+                wanted = weight * recording[0, position] + (1 - weight) * wanted
+            assert float(made[song, offset]) == pytest.approx(float(wanted), abs=1e-6)

@@ -78,5 +78,27 @@ def decode_song(vqvae: Any, codes: Tensor, level: int) -> Tensor:
         return torch.cat(share_out(piece, len(spans)), dim=1)
 
 
+def keep_recording(audio: Tensor, recording: Tensor, kept: int, fade: int, start: int = 0) -> Tensor:
+    """Audio with a recording's own samples where a song begins with them, faded into those of the model.
+
+    Args:
+        audio: float32 (N, T), decoded; the song's samples from `start` on.
+        recording: float32 (1 or N, at least `kept`), at the same rate.
+        kept: samples of the recording with which the song begins.
+        fade: samples before `kept` over which the model's take over, linearly.
+        start: the song's position of the first of `audio`.
+    """
+    first, last = min(start, kept), min(start + audio.shape[1], kept)
+    if first == last:
+        return audio
+    fade = max(1, min(fade, kept))
+    positions = torch.arange(first, last, dtype=torch.float32, device=audio.device)
+    weight = ((kept - positions) / fade).clamp(max=1.0)  # (span,)
+    span = slice(first - start, last - start)
+    audio = audio.clone()
+    audio[:, span] += weight * (recording[:, first:last].to(audio) - audio[:, span])
+    return audio
+
+
 def _threads_of(device: torch.device) -> AbstractContextManager[None]:
     return single_threads() if device.type == "cpu" else nullcontext()
