@@ -14,7 +14,17 @@ from typer.core import TyperGroup
 from fast_jukebox_cli.evaluations import register as register_evaluations
 from fast_jukebox_cli.sessions import SESSION_COMMANDS, Offload
 from fast_jukebox_cli.sessions import register as register_sessions
-from fast_jukebox_cli.values import choices, file, free_path, numbered, numbers, output_file, waiting, with_options
+from fast_jukebox_cli.values import (
+    choices,
+    file,
+    free_path,
+    numbered,
+    numbers,
+    output_file,
+    path_text,
+    waiting,
+    with_options,
+)
 
 # Whatever is slow to import is imported by the command that needs it, so that `--help` is quick.
 
@@ -269,7 +279,7 @@ def generate(
     )
     typer.echo(_printable(made), err=True)
     for target in targets or ():
-        typer.echo(str(target))
+        typer.echo(path_text(target))
 
 
 @app.command()
@@ -353,7 +363,7 @@ def convert(
 
     download = {} if revision is None else {"revision": revision}
     settings = {"model": model, "hyperparameters": hyperparameters, "dtype": dtype, "max_shard_size": max_shard_size}
-    typer.echo(str(run(source, output, quiet=quiet, **settings, **download)))
+    typer.echo(path_text(run(source, output, quiet=quiet, **settings, **download)))
 
 
 register_evaluations(app, _clean_errors)

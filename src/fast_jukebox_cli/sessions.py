@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fast_jukebox_cli.values import choices, file, numbers, output_file
+from fast_jukebox_cli.values import choices, file, numbers, output_file, path_text
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The session's folder.", show_default=False)]
 Take = Annotated[
@@ -301,7 +301,7 @@ def export(
     from fast_jukebox_cli import session as run
 
     machine = run.Machine(model, device, "auto", None, True)
-    typer.echo(str(run.export(folder, machine, target, take, level, start, end)))
+    typer.echo(path_text(run.export(folder, machine, target, take, level, start, end)))
 
 
 def takes(folder: Folder) -> None:
@@ -337,7 +337,7 @@ def _show(folder: Path, written: Sequence[Path]) -> None:
 
     typer.echo(Session.open(folder).tree(), err=True)
     for path in written:
-        typer.echo(str(path))
+        typer.echo(path_text(path))
 
 
 SESSION_COMMANDS = frozenset(

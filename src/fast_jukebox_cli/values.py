@@ -106,6 +106,11 @@ def _try_name(name: str, output: Path) -> None:
         raise ValueError(f"`--{name}` must be a file that can be written, got {str(output)!r}: {why}") from error
 
 
+def path_text(path: Path) -> str:
+    r"""A path as it is printed; bytes of a name that is no UTF-8 are written as `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def numbered(path: Path, count: int) -> list[Path]:
     """`song.wav`, or `song-1.wav`, `song-2.wav`, ... for several."""
     if count == 1:

@@ -254,3 +254,11 @@ def test_a_stream_keeps_the_recording_as_a_whole_song_does(run, model_dir):
     whole, streamed = (soundfile.read(run.folder / name, dtype="float32")[0] for name in ("whole.wav", "streamed.wav"))
     np.testing.assert_allclose(streamed, whole, atol=1 / 32000)
     np.testing.assert_allclose(whole[:352], samples[:352], atol=1 / 32000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_no_utf8_is_written_and_printed(run, model_dir):
+    result = run(*quick(model_dir, "--output", "caf\udce9.wav"))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith("caf\\xe9.wav")
+    assert [path.name for path in run.folder.iterdir()] == ["caf\udce9.wav"]
