@@ -138,8 +138,8 @@ def draw(model: Any, asked: list[dict[str, str]], args: LabelArguments, output: 
 
 
 def describe_songs(songs: Any, vqvae: FastJukeboxVQVAE, args: LabelArguments) -> dict[str, Tensor]:
-    """Descriptions of a clip from each song, past its first second where it is long enough, as the samples' level hears
-    it: above the bottom, through the codes of that level.
+    """Descriptions of a clip from each song, past its first second where it is long enough, through the codes of the
+    samples' level: what the VQ-VAE adds to a timbre is in both alike.
     """
     rate, hop, seconds = vqvae.config.sampling_rate, vqvae.config.hop_lengths[-1], args.duration
 
@@ -148,11 +148,9 @@ def describe_songs(songs: Any, vqvae: FastJukeboxVQVAE, args: LabelArguments) ->
             source = row["audio"]["path"] if row["audio"].get("bytes") is None else row["audio"]["bytes"]
             offset = 1.0 if row["duration"] > seconds + 2 else 0.0
             clip = torch.as_tensor(load_audio(source, rate, offset=offset, duration=seconds))
-            if args.stop_level:
-                whole = clip[: max(len(clip) // hop, 1) * hop].to(vqvae.device)
-                codes = vqvae.encode(whole[None], levels=[args.stop_level])
-                clip = vqvae.decode(codes, start_level=args.stop_level)[0].cpu()
-            yield clip
+            whole = clip[: max(len(clip) // hop, 1) * hop].to(vqvae.device)
+            codes = vqvae.encode(whole[None], levels=[args.stop_level])
+            yield vqvae.decode(codes, start_level=args.stop_level)[0].cpu()
 
     return describe(clips(), rate)
 
