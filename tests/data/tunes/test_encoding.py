@@ -54,7 +54,8 @@ def test_codes_are_those_of_the_rendered_files(plan, vqvae, tmp_path):
     for split in ours.values():
         for row in split:
             same = wanted[row["score"]]
-            assert (row["artist"], row["genre"], row["duration"]) == (same["artist"], same["genre"], same["duration"])
+            assert (row["artist"], row["genre"]) == (same["artist"], same["genre"])
+            assert row["duration"] == pytest.approx(same["duration"], abs=1e-5)
             for level in range(vqvae.config.num_levels):
                 own, other = row[f"codes_{level}"], same[f"codes_{level}"]
                 equal = sum(a == b for a, b in zip(own, other, strict=False))
