@@ -124,7 +124,7 @@ def _checked_output(
     if stream and num_samples != 1:
         raise ValueError(f"`--stream` writes one song, got `--num-samples {num_samples}`")
     path = free_path(Path("song.wav"), num_samples) if output is None else output
-    suffixes = _SUFFIXES[:2] if stream else _SUFFIXES
+    suffixes = _SUFFIXES[:3] if stream else _SUFFIXES
     others = ", or be -" + (" (with `--stream`)" if stream else "")
     return [output_file("output", each, suffixes, others, force, inputs) for each in numbered(path, num_samples)]
 

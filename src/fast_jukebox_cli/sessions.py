@@ -284,7 +284,7 @@ def upsample(
 def export(
     folder: Folder,
     output: Annotated[
-        Path, typer.Option(help="The file to write: .wav or .flac, or .safetensors for the codes of all levels.")
+        Path, typer.Option(help="The file to write: .wav, .flac or .mp3, or .safetensors for the codes of all levels.")
     ] = Path("song.wav"),
     take: Take = None,
     level: Annotated[
@@ -296,7 +296,7 @@ def export(
     device: Device = "auto",
 ) -> None:
     """Write the sound of a take to a file. Or of a part of it, or its codes."""
-    target = output_file("output", output, (".wav", ".flac", ".safetensors"))
+    target = output_file("output", output, (".wav", ".flac", ".mp3", ".safetensors"))
 
     from fast_jukebox_cli import session as run
 

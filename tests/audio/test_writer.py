@@ -8,6 +8,7 @@ import soundfile
 import torch
 
 from fast_jukebox.audio.io import save_audio
+from fast_jukebox.audio.mpeg import frame_header
 from fast_jukebox.audio.writer import AudioWriter
 
 RATE = 8000
@@ -82,9 +83,46 @@ def test_a_pipe_gets_a_header_of_unknown_length(sound):
     assert not raw.closed
 
 
+def test_an_mp3_file_of_pieces_is_the_one_of_the_whole(tmp_path, sound):
+    with AudioWriter(tmp_path / "song.mp3", RATE) as writer:
+        for piece in np.split(sound, [1, 100, 3000]):
+            writer.write(piece)
+    audio, rate = soundfile.read(tmp_path / "song.mp3", dtype="float32")
+    assert (len(audio), rate) == (5000, RATE)
+    np.testing.assert_array_equal(audio, soundfile.read(save_audio(tmp_path / "whole.mp3", sound, RATE))[0])
+
+
+def whole_frames(data):
+    """Samples in the complete frames of MP3 data that begins with one."""
+    samples = position = 0
+    while (header := frame_header(data[position : position + 4])) and position + header.length <= len(data):
+        samples, position = samples + header.samples, position + header.length
+    return samples
+
+
+def test_an_mp3_stream_can_be_played_while_it_grows():
+    class Pipe(io.BytesIO):
+        def seek(self, *arguments):
+            raise OSError("a pipe cannot seek")
+
+    pipe, tone = Pipe(), (0.5 * np.sin(np.arange(3 * 44100) / 20)).astype(np.float32)
+    with AudioWriter(pipe, 44100, "mp3") as writer:
+        for piece in np.split(tone, 12):
+            writer.write(piece)
+            assert 0 <= writer.samples - whole_frames(pipe.getvalue()) < 8 * 1152
+    assert whole_frames(pipe.getvalue()) >= len(tone)
+    heard = soundfile.read(io.BytesIO(pipe.getvalue()))[0]
+    assert np.abs(heard).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_rates_that_mp3_lacks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`sampling_rate` must be one that MP3 has, got 1600"):
+        AudioWriter(tmp_path / "song.mp3", 1600)
+
+
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match="target"):
-        AudioWriter(tmp_path / "song.mp3", RATE)
+        AudioWriter(tmp_path / "song.ogg", RATE)
     with pytest.raises(ValueError, match="kind"):
         AudioWriter(io.BytesIO(), RATE, kind="flac")
     with pytest.raises(OSError, match="missing"):

@@ -94,7 +94,7 @@ def test_bad_input_is_one_line(run, embedded):
         (("keep", "song", 9), 2, "take"),
         (("cut", "song", "--seconds", 99), 2, "seconds"),
         (("extend", "song", "--duration", 0.5), 2, "duration"),
-        (("export", "song", "--output", "song.mp3"), 2, "--output"),
+        (("export", "song", "--output", "song.ogg"), 2, "--output"),
         (("export", "song", "--output", "nowhere/song.wav"), 2, "--output"),
         (("export", "song", "--output", "codes.safetensors", "--start", 1), 2, "--start"),
         (("export", "song", "--level", 0), 2, "bottom"),

@@ -55,4 +55,4 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(SessionError, match="cannot write"):
         write_sound(tmp_path / "nowhere" / "song.wav", iter([]), 100)
     with pytest.raises(ValueError, match="path"):
-        write_sound(tmp_path / "song.mp3", iter([]), 100)
+        write_sound(tmp_path / "song.ogg", iter([]), 100)

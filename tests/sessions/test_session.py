@@ -259,7 +259,7 @@ class TestComposing:
             (lambda: session.upsample(end=1.3), "end"),
             (lambda: session.upsample(stop_level=3), "stop_level"),
             (lambda: session.audio(level=7), "level"),
-            (lambda: session.export("song.mp3"), "path"),
+            (lambda: session.export("song.ogg"), "path"),
             (lambda: Session.open(session.folder).run(), "model"),
         ):
             with pytest.raises(ValueError, match=name):

@@ -15,8 +15,13 @@ import soundfile
 import torch
 from torch import Tensor
 
-FORMATS = {".wav": "wav", ".flac": "flac"}
-"""Formats of files by their suffix; a pipe takes `"wav"` or `"raw"`."""
+FORMATS = {".wav": "wav", ".flac": "flac", ".mp3": "mp3"}
+"""Formats of files by their suffix; a pipe takes one of [`STREAM_KINDS`]."""
+
+STREAM_KINDS = ("wav", "raw", "mp3")
+"""Formats of a pipe: WAV of unknown length, 16-bit little-endian samples, or MP3 frames."""
+
+_ENCODERS = {"flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III")}
 
 _HEADER = 44
 _UNKNOWN = 0xFFFFFFFF
@@ -27,18 +32,20 @@ class AudioWriter:
     """Writes mono 16-bit sound piece by piece. Use it in a `with` statement.
 
     A WAV file's header tells its length after every piece, so it is whole even after a power cut; a FLAC file's is
-    written at the end. A WAV file of more than 4 GiB (13 hours at 44.1 kHz) says that its length is unknown.
+    written at the end. A WAV file of more than 4 GiB (13 hours at 44.1 kHz) says that its length is unknown. MP3 frames
+    follow the samples by some hundredths of a second; a player may begin with any of them.
 
     Args:
-        target: a path that ends in `.wav` or `.flac`, whose folder exists; or a binary stream, which is not closed.
-        sampling_rate: samples a second.
-        kind: for streams, `"wav"` or `"raw"` (16-bit little-endian samples and nothing else).
+        target: a path that ends in `.wav`, `.flac` or `.mp3`, whose folder exists; or a binary stream, which is not
+            closed and need not seek.
+        sampling_rate: samples a second; for MP3 one that MP3 has.
+        kind: for streams, of [`STREAM_KINDS`].
 
     Attributes:
         samples: how many have been written.
 
     Raises:
-        ValueError: another suffix or kind.
+        ValueError: another suffix or kind, or a sampling rate that the format lacks.
         OSError: the file cannot be written.
     """
 
@@ -49,19 +56,24 @@ class AudioWriter:
         if isinstance(target, str | os.PathLike):
             suffix = Path(target).suffix.lower()
             if suffix not in FORMATS:
-                raise ValueError(f"`target` must end in {' or '.join(FORMATS)}, got {os.fspath(target)!r}")
+                raise ValueError(f"`target` must end in {', '.join(FORMATS)}, got {os.fspath(target)!r}")
             kind = FORMATS[suffix]
             self._file: BinaryIO = open(target, "wb")  # noqa: SIM115 (closed by `close`)
-        elif kind not in ("wav", "raw"):
-            raise ValueError(f"`kind` must be 'wav' or 'raw' for a stream, got {kind!r}")
+        elif kind not in STREAM_KINDS:
+            raise ValueError(f"`kind` must be one of {STREAM_KINDS} for a stream, got {kind!r}")
         else:
             self._file = target
         self.kind = kind
-        if kind == "flac":
-            self._heard = _HeardFile(self._file)
-            self._encoder = soundfile.SoundFile(
-                self._heard, "w", sampling_rate, channels=1, format="FLAC", subtype="PCM_16"
-            )
+        if kind in _ENCODERS:
+            container, subtype = _ENCODERS[kind]
+            self._heard = _HeardFile(self._file) if self._owned else _HeardStream(self._file)
+            try:
+                self._encoder = soundfile.SoundFile(self._heard, "w", sampling_rate, 1, subtype, format=container)
+            except soundfile.LibsndfileError as error:
+                self.close()
+                raise ValueError(
+                    f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}"
+                ) from error
         elif kind == "wav":
             self._file.write(_wav_header(sampling_rate, 0 if self._owned else None))
 
@@ -156,6 +168,33 @@ class _HeardFile:
                 act()
             except OSError as error:
                 self._error = error
+
+
+class _HeardStream(_HeardFile):
+    """A stream that cannot seek: what would be written again at an earlier place, as the length of an MP3 file at its
+    end, is left out.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self._position = self._end = 0
+
+    def write(self, data: bytes) -> int:
+        """All of it where it is new."""
+        if self._position == self._end:
+            self._end += len(data)
+            super().write(data)
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The new position."""
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
 
 
 def _wav_header(sampling_rate: int, data_bytes: int | None) -> bytes:

@@ -62,8 +62,8 @@ def _chunks(
 
 
 def write_sound(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path:
-    """Write pieces of sound to a `.wav` or `.flac` file: beside its place, then renamed. What killed processes left of
-    such files in the folder is deleted.
+    """Write pieces of sound to a `.wav`, `.flac` or `.mp3` file: beside its place, then renamed. What killed processes
+    left of such files in the folder is deleted.
 
     Raises:
         ValueError: another suffix.

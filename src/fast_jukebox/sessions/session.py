@@ -350,8 +350,8 @@ class Session:
         end: float | None = None,
         model: SongModel | None = None,
     ) -> Path:
-        """Write what `audio` returns to a `.wav` or `.flac` file, chunk by chunk, complete or not at all; or the codes
-        of every level that is made to a `.safetensors` file.
+        """Write what `audio` returns to a `.wav`, `.flac` or `.mp3` file, chunk by chunk, complete or not at all; or
+        the codes of every level that is made to a `.safetensors` file.
 
         Raises:
             ValueError: as `audio`, or another suffix.
