@@ -1,9 +1,13 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fast_jukebox import FastJukeboxPriorConfig
+from fast_jukebox.conversion.openai_prior import prior_config
+from fast_jukebox.conversion.published import published_model
 from fast_jukebox.distillation.layer_map import LayerMap
-from fast_jukebox.distillation.student import check_student, initialize_student, student_config, student_layer_types
+from fast_jukebox.distillation.student import check_student, initialize_student, student_config
 
 
 def test_a_student_is_its_teacher_at_another_depth(tiny_config):
@@ -79,29 +83,103 @@ def lyric_config(patterns, depth, encoder=True):
     )  # fmt: skip
 
 
-def test_lyrics_that_only_deep_layers_hear_are_kept():
-    three = ["row", "column", "previous_row"]
-    # As the published 5B model: lyrics after 18 layers, then after every 9.
-    teacher = lyric_config([*three * 3, *([*three * 3, "lyric_cross"] * 7)], 79)
-    assert teacher.alignment_layer == 18
-    student = student_config(teacher, 18)
-    patterns = student.layer_types
-    assert [index for index, word in enumerate(patterns) if word == "lyric_cross"] == [8, 17]
-    assert [word for word in patterns if word != "lyric_cross"] == (three * 6)[:16]
+def published_top(name):
+    """The published top prior's patterns and alignment layer, at a tiny width."""
+    vqvae, priors = published_model(name)
+    config = prior_config(priors[2], vqvae)
+    shrunk = {"hidden_size": 32, "lyric_encoder_hidden_size": 16, "codebook_size": 16}
+    return FastJukeboxPriorConfig(**{**config.to_dict(), **shrunk})
+
+
+def grouped(layer_map):
+    """Teacher layers that are learnt from, by pattern, and the last of each pattern in the teacher."""
+    found, last = {}, {}
+    for ours, theirs in layer_map:
+        found.setdefault(layer_map.student_patterns[ours], []).append(theirs)
+    for layer, word in enumerate(layer_map.teacher_patterns):
+        last[word] = layer
+    return found, last
+
+
+@pytest.mark.parametrize("name", ["1b_lyrics", "5b_lyrics"])
+@pytest.mark.parametrize("depth", [5, 6, 9, 18, 24, 36])
+def test_students_of_the_published_lyric_models_follow_them_to_the_end(name, depth):
+    teacher = published_top(name)
+    student = student_config(teacher, depth)
     layer_map = check_student(student, teacher)
-    assert [layer_map[8], layer_map[17]] == [48 - 10, 78]
-    assert (student.alignment_layer, student.alignment_head) == (None, None)
-    # Where the first layers hear them, the teacher's patterns go on.
-    assert student_layer_types(teacher, 24) == teacher.layer_types
-    same = student_config(teacher, 79)
-    assert (same.alignment_layer, same.alignment_head) == (18, 1)
-    # As the 1B model: every sixteenth layer, of which the last but one and a half shows the alignment.
-    cycle = [*(three * 5), "lyric_cross"]
-    teacher = lyric_config(cycle, 72)
-    teacher.alignment_layer = 63
+    # The deeper learns from the deeper, and the last from the last: of each pattern, and of all.
+    assert list(layer_map.teacher_layers) == sorted(layer_map.teacher_layers)
+    assert layer_map[depth - 1] == teacher.num_hidden_layers - 1
+    found, last = grouped(layer_map)
+    assert {word: layers[-1] for word, layers in found.items()} == last
+    # The layer that shows when which character is sung is still there.
+    assert layer_map[student.alignment_layer] == teacher.alignment_layer
+    assert student.alignment_head == teacher.alignment_head
+
+
+def test_the_1b_lyrics_student_of_18_layers():
+    layer_map = check_student(student_config(published_top("1b_lyrics"), 18), published_top("1b_lyrics"))
+    assert list(layer_map.teacher_layers[-4:]) == [63, 69, 70, 71] and 47 in layer_map.teacher_layers
+    shares = {word: layer_map.student_patterns.count(word) for word in dict.fromkeys(layer_map.student_patterns)}
+    assert shares == {"column": 6, "row": 5, "previous_row": 5, "dense": 1, "lyric_prefix": 1}
+
+
+def test_a_student_as_deep_as_a_lyric_teacher_is_its_like():
+    teacher = published_top("5b_lyrics")
+    assert student_config(teacher, 79).to_dict() == teacher.to_dict()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.integers(2, 60))
+def test_any_lyric_teacher_and_depth(data, layers):
+    words = ["row", "column", "previous_row", "dense"]
+    patterns = data.draw(st.lists(st.sampled_from([*words, "lyric_cross"]), min_size=layers, max_size=layers))
+    patterns[data.draw(st.integers(0, layers - 1))] = "lyric_cross"
+    teacher = lyric_config(patterns, layers)
+    teacher.alignment_layer = data.draw(st.sampled_from([i for i, w in enumerate(patterns) if w == "lyric_cross"]))
+    depth = data.draw(st.integers(len(set(patterns)), layers))
+    layer_map = check_student(student := student_config(teacher, depth), teacher)
+    assert len(student.layer_types) == depth and set(student.layer_types) == set(patterns)
+    assert list(layer_map.teacher_layers) == sorted(layer_map.teacher_layers)
+    found, last = grouped(layer_map)
+    assert {word: own[-1] for word, own in found.items()} == last
+    total = sum(patterns.count(word) for word in found)
+    for word, own in found.items():
+        least = 2 if word == "lyric_cross" else 1
+        assert len(own) <= max(least, -(-depth * patterns.count(word) // total))
+    if student.layer_types.count("lyric_cross") > 1 or teacher.alignment_layer == last["lyric_cross"]:
+        assert layer_map[student.alignment_layer] == teacher.alignment_layer
+    else:
+        assert student.alignment_layer is None and depth == len(found)
+
+
+def test_a_student_made_of_the_teachers_first_patterns_is_accepted():
+    teacher = lyric_config([*(["row", "column", "previous_row"] * 5), "lyric_cross"], 32)
     student = student_config(teacher, 18)
-    assert (student.alignment_layer, student.alignment_head) == (15, 1)
-    assert student.layer_types == [*cycle, *three][:18]
+    first = list(teacher.layer_types[:18])
+    assert student.layer_types != first
+    student.layer_types = first
+    assert check_student(student, teacher)[17] == 29
+
+
+def test_a_student_too_shallow_for_the_lyrics_is_refused():
+    teacher = lyric_config(["row", "column", "lyric_cross"], 12)
+    match = "pattern 'lyric_cross'.*at least 3, one for each of row, column, lyric_cross, got 2"
+    with pytest.raises(ValueError, match=match):
+        student_config(teacher, 2)
+    prefix = FastJukeboxPriorConfig(
+        **{**teacher.to_dict(), "lyric_encoder_layers": None, "layer_types": ["row", "column", "lyric_prefix"] * 4}
+    )
+    with pytest.raises(ValueError, match="pattern 'lyric_prefix'"):
+        student_config(prefix, 2)
+
+
+def test_a_student_too_shallow_for_other_patterns_says_so(tiny_config, caplog):
+    teacher = tiny_config.prior_configs[0]
+    check_student(student_config(teacher, 3), teacher)
+    assert not caplog.messages
+    check_student(student_config(teacher, 2), teacher)
+    assert "a student of 2 layers has none of the attention pattern 'previous_row'" in caplog.text
 
 
 @pytest.mark.parametrize("field", ["lyric_length", "lyric_vocab_size"])

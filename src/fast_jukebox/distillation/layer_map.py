@@ -68,11 +68,19 @@ class LayerMap:
         Raises:
             ValueError: the student has more layers of a pattern than the teacher; shows both.
         """
-        return cls.from_patterns(teacher.layer_types, student.layer_types)
+        return cls.from_patterns(teacher.layer_types, student.layer_types, teacher.alignment_layer)
 
     @classmethod
-    def from_patterns(cls, teacher: Sequence[str], student: Sequence[str]) -> LayerMap:
+    def from_patterns(
+        cls, teacher: Sequence[str], student: Sequence[str], alignment_layer: int | None = None
+    ) -> LayerMap:
         """The map from the attention pattern of each layer of both.
+
+        Args:
+            teacher: pattern of each of its layers.
+            student: likewise.
+            alignment_layer: a teacher layer that one of two or more student layers of its pattern is to learn from: it
+                takes the place of the one whose run it is in, or of the last but one, as the last still meets the last.
 
         Raises:
             ValueError: there are no layers, or the student has more of a pattern than the teacher; shows both.
@@ -87,8 +95,8 @@ class LayerMap:
                     f"the student must have no more layers of a pattern than the teacher: of {pattern!r} the student "
                     f"has {len(ours)} (of {len(student)} layers), the teacher {len(theirs)} (of {len(teacher)})"
                 )
-            for index, layer in enumerate(ours):
-                teacher_layers[layer] = theirs[(index + 1) * len(theirs) // len(ours) - 1]
+            for layer, learned_from in zip(ours, last_of_runs(theirs, len(ours), alignment_layer), strict=True):
+                teacher_layers[layer] = learned_from
         return cls(tuple(teacher), tuple(student), tuple(teacher_layers))
 
     def check_fits(self, teacher: FastJukeboxPriorConfig, student: FastJukeboxPriorConfig) -> None:
@@ -139,6 +147,18 @@ class LayerMap:
         ]
         text = [f"| {' | '.join(line)} |" for line in lines]
         return "\n".join([text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:]])
+
+
+def last_of_runs(layers: Sequence[int], count: int, kept: int | None = None) -> list[int]:
+    """The last of each of `count` runs that share the layers as evenly as possible, and `kept` where it is one of them
+    and `count` leaves room for it beside the last: in its run's place, or in that of the last run but one.
+    """
+    ends = [(index + 1) * len(layers) // count for index in range(count)]
+    chosen = [layers[end - 1] for end in ends]
+    if kept is not None and kept in layers and kept not in chosen and count > 1:
+        run = next(index for index, end in enumerate(ends) if layers.index(kept) < end)
+        chosen[min(run, count - 2)] = kept
+    return chosen
 
 
 def _layers_of(pattern: str, patterns: Sequence[str]) -> list[int]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from fast_jukebox.distillation.layer_map import LayerMap
+from fast_jukebox.distillation.layer_map import LayerMap, last_of_runs
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
+
+logger = logging.getLogger(__name__)
 
 # Fields in which a student must agree with its teacher: what the codes mean and what the model is told beside them.
 _SHARED_FIELDS = (
@@ -34,16 +38,17 @@ _SHARED_FIELDS = (
 def student_config(teacher: FastJukeboxPriorConfig, num_hidden_layers: int) -> FastJukeboxPriorConfig:
     """The teacher's configuration at another depth.
 
-    A student has layers of all the teacher's patterns: where the teacher's first layers lack one, as a deep teacher's
-    may lack the lyrics, it is spread over the student in the teacher's proportion. The student's alignment layer is the
-    one that learns from the teacher's, if one does.
+    The attention patterns are those of [`student_layer_types`]. The student's alignment layer is the one that learns
+    from the teacher's, if one does.
 
     Raises:
-        ValueError: a depth that is no positive integer.
+        ValueError: a depth that is no positive integer, or one that leaves a teacher's student without the layers that
+            attend to its lyrics.
     """
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = num_hidden_layers
     config.layer_types = student_layer_types(teacher, num_hidden_layers)
+    _check_lyric_layers(config, teacher)
     config.validate()
     if teacher.alignment_layer is not None and num_hidden_layers <= teacher.num_hidden_layers:
         learners = LayerMap.from_configs(teacher, config).teacher_layers
@@ -53,26 +58,57 @@ def student_config(teacher: FastJukeboxPriorConfig, num_hidden_layers: int) -> F
     return config
 
 
-def student_layer_types(teacher: FastJukeboxPriorConfig, depth: Any) -> list[str]:
-    """Patterns of a student of `depth` layers: the teacher's own where all of them are among its first layers, or where
-    the student has too few layers to have them all.
+def student_layer_types(teacher: FastJukeboxPriorConfig, depth: int) -> list[str]:
+    """Attention patterns of a student of `depth` layers.
+
+    Without lyrics they are the teacher's first, as in the paper, where all its patterns are among them. Otherwise each
+    pattern has the share of layers that it has in the teacher, and one at least (two for the lyrics, where the
+    teacher's alignment layer is not the last of them), and the layers stand in the order of those that they learn from
+    (see [`LayerMap`]): the deeper layer learns from the deeper one, and the student's last from the teacher's last. The
+    teacher's first patterns where the depth is too small for all of them, its own where it is no depth of a student.
     """
     patterns = list(teacher.layer_types)
     words = list(dict.fromkeys(patterns))
-    if not isinstance(depth, int) or not len(words) <= depth <= len(patterns) or set(patterns[:depth]) == set(words):
+    if not isinstance(depth, int) or not 0 < depth <= len(patterns):
         return patterns
-    missing = [word for word in words if word not in patterns[:depth]]
-    rest = [word for word in patterns if word not in missing]
-    chosen: list[str | None] = [None] * depth
-    for word in missing:
-        count = max(1, round(depth * patterns.count(word) / len(patterns)))
-        for index in range(count):
-            place = (index + 1) * depth // count - 1
-            while chosen[place] is not None:
-                place -= 1
-            chosen[place] = word
-    others = iter(rest)
-    return [next(others) if word is None else word for word in chosen]
+    if depth < len(words) or (not _lyric_words(patterns) and set(patterns[:depth]) == set(words)):
+        return patterns[:depth]
+    layers = {word: [layer for layer, own in enumerate(patterns) if own == word] for word in words}
+    least = dict.fromkeys(words, 1)
+    aligned = teacher.alignment_layer
+    lyrics = next((word for word in _lyric_words(patterns) if aligned in layers[word][:-1]), None)
+    if lyrics is not None and depth > len(words):
+        least[lyrics] = 2
+    learned_from: dict[int, str] = {}
+    for word, count in _shares(layers, depth, least).items():
+        learned_from |= dict.fromkeys(last_of_runs(layers[word], count, aligned), word)
+    return [learned_from[layer] for layer in sorted(learned_from)]
+
+
+def _shares(layers: dict[str, list[int]], depth: int, least: dict[str, int]) -> dict[str, int]:
+    """Layers of each pattern in a student of `depth` layers: the teacher's proportions as nearly as can be."""
+    total = sum(len(own) for own in layers.values())
+    counts = dict(least)
+    while sum(counts.values()) < depth:
+        word = max(layers, key=lambda word: depth * len(layers[word]) / total - counts[word])
+        counts[word] += 1
+    return counts
+
+
+def _lyric_words(patterns: Iterable[str]) -> list[str]:
+    return [word for word in dict.fromkeys(patterns) if word.startswith("lyric")]
+
+
+def _check_lyric_layers(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConfig) -> None:
+    """Raise a `ValueError` for a student without layers that attend to the lyrics, as its teacher's do."""
+    missing = [word for word in _lyric_words(teacher.layer_types) if word not in student.layer_types]
+    depth = student.num_hidden_layers
+    if missing and isinstance(depth, int) and depth > 0:
+        words = list(dict.fromkeys(teacher.layer_types))
+        raise ValueError(
+            f"`num_hidden_layers` must leave the student layers of the pattern {missing[0]!r}, or it hears no "
+            f"lyrics: at least {len(words)}, one for each of {', '.join(words)}, got {depth}"
+        )
 
 
 def check_student(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConfig) -> LayerMap:
@@ -80,7 +116,7 @@ def check_student(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConf
 
     Raises:
         ValueError: they differ in the codes, the context, the attention patterns or the conditions, or the student is
-            deeper; names the field and shows both values.
+            deeper, or has no layer that attends to the lyrics; names the field and shows both values.
     """
     wrong = [
         f"`{name}` is {ours!r} in the student and {theirs!r} in the teacher"
@@ -88,14 +124,24 @@ def check_student(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConf
         if (ours := _value(student, name)) != (theirs := _value(teacher, name))
     ]
     depth = min(student.num_hidden_layers, teacher.num_hidden_layers)
-    wanted = student_layer_types(teacher, student.num_hidden_layers)[:depth]
-    if list(student.layer_types)[:depth] != wanted:
+    wanted = [types[:depth] for types in (student_layer_types(teacher, depth), list(teacher.layer_types))]
+    if list(student.layer_types)[:depth] not in wanted:
         wrong.append(
             f"`layer_types` is {list(student.layer_types)} in the student and "
             f"{list(teacher.layer_types)} in the teacher"
         )
     if wrong:
         raise ValueError(f"student and teacher must agree: {'; '.join(wrong)}")
+    _check_lyric_layers(student, teacher)
+    missing = [word for word in dict.fromkeys(teacher.layer_types) if word not in student.layer_types]
+    if missing:
+        logger.warning(
+            "a student of %d layers has none of the attention pattern %s of its teacher of %d: nothing of those layers "
+            "is learnt",
+            student.num_hidden_layers,
+            ", ".join(map(repr, missing)),
+            teacher.num_hidden_layers,
+        )
     return LayerMap.from_configs(teacher, student)
 
 
