@@ -26,7 +26,7 @@ from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJuke
 from fast_jukebox.models.prior.engines import fused
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, Launch, Tuning
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 
 FEW, MIDDLE, MANY = (fused.tuning_for(rows) for rows in (1, 12, 46))
 

@@ -35,8 +35,8 @@ from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_pe
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.generation.windows import SCHEDULES, Layout, hop_of
 from fast_jukebox.pipelines import default_model_path
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import ENGINES, open_decoder, sample_window, sampling_mode
-from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.threads import suited_threads
 

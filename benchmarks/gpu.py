@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_peak_memory, wait
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import open_decoder, release_decoders, sample_window, sampling_mode
-from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.noise import uniform_noise
 
 TOP, MIDDLE, BOTTOM = 2, 1, 0

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.report import machine, timed, write_report
 from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import ENGINES, open_decoder
-from fast_jukebox.sampling.filtering import SamplingSettings
 
 SONG_SECONDS = 60.0
 EARLY = 100

@@ -17,11 +17,11 @@ from torch import Tensor
 from fast_jukebox import __version__
 from fast_jukebox.audio import io as audio
 from fast_jukebox.audio.writer import AudioWriter
-from fast_jukebox.generation import SongRequest
-from fast_jukebox.generation.configuration import check_duration
 from fast_jukebox.generation.decoding import keep_recording
 from fast_jukebox.generation.metadata import draw_metadata
-from fast_jukebox.sampling.noise import check_seed, fresh_seed
+from fast_jukebox.generation.request import SongRequest
+from fast_jukebox.generation.settings import check_duration
+from fast_jukebox.sampling.checks import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.values import waiting

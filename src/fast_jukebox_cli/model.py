@@ -14,7 +14,7 @@ from transformers.utils import logging
 from fast_jukebox.generation.offload import check_home, set_offload
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
-from fast_jukebox.sampling.checks import check_device
+from fast_jukebox.sampling.inputs import check_device
 
 _DTYPES = ("float32", "bfloat16", "float16")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fast_jukebox.audio import io as audio
-from fast_jukebox.generation import SongRequest
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.progress import ProgressBars

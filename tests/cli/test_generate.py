@@ -10,7 +10,8 @@ import soundfile
 
 import fast_jukebox
 from fast_jukebox import FastJukeboxModel
-from fast_jukebox.generation import SongRequest, decoding
+from fast_jukebox.generation import decoding
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox_cli import generate as module
 
 

@@ -4,7 +4,7 @@ import torch
 from fast_jukebox import FastJukeboxPriorConfig
 from fast_jukebox.generation import calibration
 from fast_jukebox.generation.calibration import Pace, measure_decoding, measure_pace
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 
 CPU = torch.device("cpu")
 

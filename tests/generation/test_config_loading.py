@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fast_jukebox import FastJukeboxModel
-from fast_jukebox.generation import FastJukeboxGenerationConfig
+from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 
 
 def same(first, second):

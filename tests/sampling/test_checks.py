@@ -1,16 +1,13 @@
 import pytest
 import torch
 
-from fast_jukebox.sampling.checks import (
+from fast_jukebox.sampling.checks import check_count, check_levels, common_batch, resolve_seeds
+from fast_jukebox.sampling.inputs import (
     check_codes,
     check_codes_by_level,
-    check_count,
     check_device,
-    check_levels,
     check_metadata,
     check_prompt_audio,
-    common_batch,
-    resolve_seeds,
     rows,
 )
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fast_jukebox.sampling import engine as engine_module
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import (
     DECODERS_KEPT,
     ENGINES,
@@ -14,7 +15,7 @@ from fast_jukebox.sampling.engine import (
     sample_window,
     sampling_mode,
 )
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.filtering import draw_codes
 
 SETTINGS = SamplingSettings(temperature=1.5)
 

@@ -3,8 +3,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.progress import LevelWork, ProgressClock
 from fast_jukebox.sampling.window import WindowSampling, usual_rows
 

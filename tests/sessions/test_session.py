@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.generation.configuration import SETTINGS
 from fast_jukebox.generation.request import SongRequest
+from fast_jukebox.generation.settings import SETTINGS
 from fast_jukebox.sampling.progress import GenerationCancelled
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionError

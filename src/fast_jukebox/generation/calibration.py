@@ -15,8 +15,8 @@ import torch
 from transformers.initialization import no_init_weights
 
 from fast_jukebox.generation.decoding import decoder_reach, pieces
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode
-from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.threads import NARROW, granted_threads, share_out, single_threads, suited_threads
 
 _SECONDS = 0.5

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import GenerationConfig
 
-from fast_jukebox.generation.windows import SCHEDULES
-from fast_jukebox.sampling.filtering import SamplingSettings
-
-DEFAULT_DURATION = 20.0
-"""Seconds of a song where nothing says otherwise."""
-
-MAX_DURATION_SECONDS = 24 * 3600.0
-"""The longest song that one call makes: a day."""
-
-DRAW_SETTINGS = tuple(field.name for field in fields(SamplingSettings))
-"""Settings of how a code is drawn from its logits."""
-
-WINDOW_SETTINGS = ("schedule", "window_fractions", "hop_fractions")
-"""Settings of how the windows of a level are laid out."""
-
-SETTINGS = (*WINDOW_SETTINGS, *DRAW_SETTINGS)
-"""All sampling settings: one value for all levels, or a list with one for each, bottom first."""
+from fast_jukebox.generation.settings import DEFAULT_DURATION, SETTINGS, check_duration, check_settings
 
 
 class FastJukeboxGenerationConfig(GenerationConfig):
@@ -92,73 +74,3 @@ class FastJukeboxGenerationConfig(GenerationConfig):
         """
         check_duration("duration", self.duration)
         check_settings({name: getattr(self, name) for name in SETTINGS})
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` unless the values of some of [`SETTINGS`] are in their ranges; of those that are laid out by
-    default, `None` is.
-    """
-    check_schedule(settings.get("schedule"))
-    for name, value in settings.items():
-        for entry in _entries(value):
-            if name in DRAW_SETTINGS:
-                SamplingSettings(**{name: entry})
-            elif name != "schedule" and entry is not None:
-                check_fraction(name, entry)
-
-
-def _entries(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def per_level(name: str, value: Any, num_levels: int) -> list[Any]:
-    """One value a level, bottom first, from one value for all or a list.
-
-    Raises:
-        ValueError: a list of another length.
-    """
-    if isinstance(value, list | tuple):
-        if len(value) != num_levels:
-            raise ValueError(
-                f"`{name}` must be one value or a list of {num_levels}, one for each level, bottom first; got {value!r}"
-            )
-        return list(value)
-    return [value] * num_levels
-
-
-def default_hop_fraction(parallel: bool, top: bool, window_fraction: float = 1.0) -> float:
-    """Hop fraction of a level where nothing says otherwise: see [`FastJukeboxGenerationConfig`]."""
-    if parallel:
-        return 1.0 - min(0.125 / window_fraction, 0.25)
-    return 0.125 if top else 0.5
-
-
-def check_duration(name: str, value: Any) -> None:
-    """Raise a `ValueError` unless `value` is a number of seconds above 0 and at most [`MAX_DURATION_SECONDS`]."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not 0 < value <= MAX_DURATION_SECONDS:
-        raise ValueError(
-            f"`{name}` must be a number of seconds above 0 and at most {MAX_DURATION_SECONDS:.0f}, got {value!r}"
-        )
-
-
-def check_fraction(name: str, value: Any) -> None:
-    """Raise a `ValueError` unless `value` is a number in (0, 1]."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not 0 < value <= 1:
-        raise ValueError(f"`{name}` must be in (0, 1], got {value!r}")
-
-
-def check_schedule(value: Any) -> None:
-    """Raise a `ValueError` unless `value` is one of `SCHEDULES`, or a list of them whose last entry, the top level's,
-    is sequential; `None` stands for the default.
-    """
-    allowed = " or ".join(map(repr, SCHEDULES))
-    for entry in _entries(value):
-        if entry is not None and entry not in SCHEDULES:
-            raise ValueError(f"`schedule` must be {allowed}, or a list of them, bottom first; got {value!r}")
-    if isinstance(value, list | tuple) and value and value[-1] == "parallel":
-        raise ValueError(
-            "`schedule` must end with 'sequential': windows of the top level, which nothing conditions, cannot be "
-            f"sampled apart; got {value!r}"
-        )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.sampling.checks import device_of
+from fast_jukebox.sampling.inputs import device_of
 from fast_jukebox.sampling.threads import share_out, single_threads
 
 FIRST_SAMPLES = 8192

@@ -13,11 +13,12 @@ import torch
 from tqdm import tqdm
 
 from fast_jukebox.generation.calibration import measure_decoding, measure_pace
-from fast_jukebox.generation.plan import level_layout, level_settings, resolve_generation_config, song_lengths
+from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
 from fast_jukebox.generation.request import SongModel, SongRequest
+from fast_jukebox.generation.settings import SETTINGS, draw_settings, song_layouts
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sampling.checks import check_device, check_levels, device_of, level_name
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings, check_levels, level_name
+from fast_jukebox.sampling.inputs import check_device, device_of
 from fast_jukebox.sampling.memory import MEMORY_SHARE, even_parts, free_memory, process_memory, row_bytes
 
 _ANY = 2**31
@@ -142,7 +143,10 @@ def estimate_generation(
     loaded = weight_bytes(model) if device_of(model).type == "cpu" else 0
     libraries = max(process_memory() - loaded, 0)
     samples, lengths = song_lengths(duration, [None] * len(hops), hops, rate)
-    settings, shapes = level_settings(config, len(hops))
+    chosen = {name: getattr(config, name) for name in SETTINGS}
+    settings = draw_settings(chosen, len(hops))
+    contexts = [prior.config.n_ctx for prior in model.priors]
+    layouts = song_layouts(chosen, lengths, hops, contexts, [0] * len(hops))
     shadow = _shadow(model, dtype)
     weights = [weight_bytes(prior) for prior in shadow.priors]
     vqvae_weights = weight_bytes(shadow.vqvae)
@@ -151,10 +155,7 @@ def estimate_generation(
         free = max(free - sum(weights) - vqvae_weights, 0)
     levels = []
     for level in range(stop_level, len(hops)):
-        top = level == len(hops) - 1
-        ratio = 1 if top else hops[level + 1] // hops[level]
-        prior, length = shadow.priors[level], lengths[level]
-        layout = level_layout(level, length, prior.config.n_ctx, shapes[level], ratio=ratio, given=0, top=top)
+        prior, layout = shadow.priors[level], layouts[level]
         batches = level_batches(layout, num_samples, _most_rows(prior, layout, free, max_batch_size))
         rows = max(batch.rows for batch in batches)
         seconds = _level_seconds(prior, batches, settings[level], where, request.engine) if calibrate else 0.0

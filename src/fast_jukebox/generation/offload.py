@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fast_jukebox.sampling.checks import check_device
 from fast_jukebox.sampling.engine import release_decoders
+from fast_jukebox.sampling.inputs import check_device
 
 HOMES = ("cpu", "disk")
 """Where the priors can live while they do not sample."""

@@ -11,28 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.configuration import (
-    DRAW_SETTINGS,
-    WINDOW_SETTINGS,
-    FastJukeboxGenerationConfig,
-    check_duration,
-    default_hop_fraction,
-    per_level,
-)
+from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.metadata import check_labels, draw_metadata, encode_metadata, level_metadata
 from fast_jukebox.generation.request import SongModel, SongRequest
-from fast_jukebox.generation.windows import Layout, Window, hop_of, size_of
-from fast_jukebox.sampling.checks import (
-    check_codes_by_level,
-    check_levels,
-    check_no_adapters,
-    check_prompt_audio,
-    common_batch,
-    device_of,
-    level_name,
-    resolve_seeds,
-)
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.generation.settings import SETTINGS, check_duration, draw_settings, song_layouts
+from fast_jukebox.generation.windows import Layout, Window
+from fast_jukebox.sampling.checks import SamplingSettings, check_levels, common_batch, level_name, resolve_seeds
+from fast_jukebox.sampling.inputs import check_codes_by_level, check_no_adapters, check_prompt_audio, device_of
 
 
 @dataclass(frozen=True)
@@ -143,7 +128,8 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
     hops, rate, num_levels = vqvae.config.hop_lengths, vqvae.config.sampling_rate, len(priors)
     start_level, stop_level = check_levels(request.start_level, request.stop_level, num_levels)
     config = resolve_generation_config(model, request)
-    settings, shapes = level_settings(config, num_levels)
+    chosen = {name: getattr(config, name) for name in SETTINGS}
+    settings = draw_settings(chosen, num_levels)
 
     given: list[Tensor | None] = [None] * num_levels
     if request.codes is not None:
@@ -177,18 +163,11 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         batch = common_batch(sizes)
         reported, seeds, songs = resolve_seeds(request.seed, request.song_ids, batch)
     ratios = [upper // hop for hop, upper in zip(hops, [*hops[1:], hops[-1]], strict=True)]
-    layouts: list[Layout | None] = [None] * num_levels
-    for level in range(stop_level, start_level + 1):
-        known = given[level]
-        layouts[level] = level_layout(
-            level,
-            lengths[level],
-            priors[level].config.n_ctx,
-            shapes[level],
-            ratio=ratios[level],
-            given=0 if known is None else known.shape[1],
-            top=level == num_levels - 1,
-        )
+    known = [0 if own is None else own.shape[1] for own in given]
+    layouts: list[Layout | None] = [
+        layout if stop_level <= layout.level <= start_level else None
+        for layout in song_layouts(chosen, lengths, hops, [prior.config.n_ctx for prior in priors], known)
+    ]
     check_labels(priors, labels, layouts, hops, samples)
     return SongPlan(
         samples=samples,
@@ -208,47 +187,6 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         dropped_lyrics=dropped_lyrics,
         drawn=drawn,
     )
-
-
-@dataclass(frozen=True)
-class WindowShape:
-    """How the windows of a level are laid out: see [`FastJukeboxGenerationConfig`]."""
-
-    parallel: bool
-    window_fraction: float
-    hop_fraction: float
-
-
-def level_settings(
-    config: FastJukeboxGenerationConfig, num_levels: int
-) -> tuple[list[SamplingSettings], list[WindowShape]]:
-    """How codes are drawn, and how windows are laid out, at each level.
-
-    Raises:
-        ValueError: a list in `config` has another number of levels.
-    """
-    columns = [per_level(name, getattr(config, name), num_levels) for name in DRAW_SETTINGS]
-    settings = [SamplingSettings(**dict(zip(DRAW_SETTINGS, row, strict=True))) for row in zip(*columns, strict=True)]
-    chosen = zip(*(per_level(name, getattr(config, name), num_levels) for name in WINDOW_SETTINGS), strict=True)
-    shapes = []
-    for level, (schedule, window_fraction, hop_fraction) in enumerate(chosen):
-        top = level == num_levels - 1
-        parallel = not top and schedule != "sequential"
-        share = 1.0 if window_fraction is None or not parallel else window_fraction
-        default = default_hop_fraction(parallel, top, share)
-        shapes.append(WindowShape(parallel, share, default if hop_fraction is None else hop_fraction))
-    return settings, shapes
-
-
-def level_layout(
-    level: int, length: int | None, n_ctx: int, shape: WindowShape, *, ratio: int, given: int, top: bool
-) -> Layout:
-    """Which windows a level is sampled in. The top level's first window is sampled a hop at a time, like those after
-    it, so that the levels below need not wait for a whole context.
-    """
-    size = size_of(shape.window_fraction, n_ctx, ratio)
-    hop = hop_of(shape.hop_fraction, size, ratio)
-    return Layout(level, length, size, hop, given, parallel=shape.parallel, stretch=hop if top else None)
 
 
 def song_lengths(

@@ -12,10 +12,9 @@ import numpy as np
 from torch import Tensor
 from transformers import GenerationConfig
 
-from fast_jukebox.generation.configuration import SETTINGS, check_duration, check_settings
-from fast_jukebox.sampling.checks import MOST_SONGS, check_count
+from fast_jukebox.generation.settings import SETTINGS, check_duration, check_settings
+from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sampling.engine import check_engine
-from fast_jukebox.sampling.noise import check_seed
 from fast_jukebox.sampling.progress import ProgressCallback
 
 _Function = TypeVar("_Function", bound=Callable[..., object])

@@ -15,8 +15,8 @@ from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.windows import Window, sampled_codes
-from fast_jukebox.sampling.checks import device_of, rows
 from fast_jukebox.sampling.engine import release_decoders
+from fast_jukebox.sampling.inputs import device_of, rows
 from fast_jukebox.sampling.memory import even_parts, is_out_of_memory, rows_that_fit
 from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.progress import BatchClock, GenerationCancelled, LevelWork, ProgressCallback, ProgressClock

@@ -1,20 +1,15 @@
-"""Checks of input: a `ValueError` that names the field, the value and what is allowed, before anything is sampled."""
+"""Sampling settings and checks of input that need no tensors: a `ValueError` names the field, the value and what is
+allowed, before anything is sampled. Loads no torch, as the notes of a session are read without it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Protocol, overload
+import secrets
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from fast_jukebox.sampling.noise import check_seed, fresh_seed
-
-_LOUDEST = 8.0
-"""Peak above which samples cannot be meant to lie in [-1, 1]."""
+MAX_SEED = 2**63 - 1
+"""The largest seed."""
 
 
 def level_name(level: int, num_levels: int, numbered: bool = False) -> str:
@@ -46,101 +41,6 @@ def check_count(name: str, value: object, minimum: int = 1, maximum: int | None 
         allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
         raise ValueError(f"`{name}` must be an integer {allowed}, got {value!r}")
     return value
-
-
-_values_are_checked: ContextVar[bool] = ContextVar("values_are_checked", default=False)
-
-
-@contextmanager
-def values_checked() -> Iterator[None]:
-    """Inputs of a prior are in their ranges, as its caller has made sure of: their values are not read again.
-
-    For training on an accelerator, which each look at a value would wait for. Shapes and dtypes are checked as ever.
-    """
-    token = _values_are_checked.set(True)
-    try:
-        yield
-    finally:
-        _values_are_checked.reset(token)
-
-
-def are_values_checked() -> bool:
-    """Whether values are not to be read: within `values_checked`, and while compiling."""
-    return torch.compiler.is_compiling() or _values_are_checked.get()
-
-
-def check_codes(name: str, codes: object, codebook_size: int, *, ignored: int | None = None) -> Tensor:
-    """`codes` itself.
-
-    Reads the values, which waits for an accelerator; not while compiling or within `values_checked`.
-
-    Args:
-        name: of the argument.
-        codes: anything.
-        codebook_size: codes are below it.
-        ignored: a value that stands for no code.
-
-    Raises:
-        ValueError: it is no int64 tensor (N, L), or holds something that is no code.
-    """
-    if not isinstance(codes, Tensor) or codes.dtype != torch.int64 or codes.dim() != 2 or codes.shape[0] == 0:
-        got = f"{codes.dtype} {tuple(codes.shape)}" if isinstance(codes, Tensor) else type(codes).__name__
-        raise ValueError(f"`{name}` must be an int64 tensor (batch, length), of a batch of at least 1, got {got}")
-    if are_values_checked() or codes.is_meta or codes.numel() == 0:
-        return codes
-    known = codes if ignored is None else codes.masked_fill(codes == ignored, 0)
-    low, high = torch.stack(torch.aminmax(known)).tolist()
-    if low < 0 or high >= codebook_size:
-        also = "" if ignored is None else f" or {ignored}"
-        raise ValueError(f"`{name}` must hold codes from 0 to {codebook_size - 1}{also}, got {low} to {high}")
-    return codes
-
-
-def check_metadata(name: str, metadata: object, width: int, fewest: int | None = None) -> Tensor:
-    """`metadata` itself.
-
-    Raises:
-        ValueError: it is no int64 tensor (N, `width`), or with `fewest` of at least so many columns; or `width` is 0,
-            which stands for a prior without labels.
-    """
-    if width == 0:
-        raise ValueError(f"`{name}` must be None where no prior has labels, got {type(metadata).__name__}")
-    shape = f"(songs, {width})" if fewest is None else f"(songs, {fewest} or more)"
-    if not isinstance(metadata, Tensor):
-        raise ValueError(f"`{name}` must be an int64 tensor of shape {shape}, got {type(metadata).__name__}")
-    fits = metadata.dim() == 2 and metadata.shape[0] > 0
-    fits = fits and (metadata.shape[1] == width if fewest is None else metadata.shape[1] >= fewest)
-    if metadata.dtype != torch.int64 or not fits:
-        raise ValueError(
-            f"`{name}` must be an int64 tensor of shape {shape}, got {metadata.dtype} {tuple(metadata.shape)}"
-        )
-    return metadata
-
-
-def check_prompt_audio(prompt: object) -> Tensor:
-    """A recording as a floating-point tensor (N, T).
-
-    Raises:
-        ValueError: it has another rank or type, is empty, or holds samples that are not finite or far outside [-1, 1].
-    """
-    try:
-        audio = prompt if isinstance(prompt, Tensor) else torch.as_tensor(prompt)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            "`prompt` must be floating-point audio of shape (samples,) or (songs, samples), got "
-            f"{type(prompt).__name__}"
-        ) from error
-    if not audio.is_floating_point() or audio.dim() not in (1, 2) or audio.numel() == 0:
-        raise ValueError(
-            "`prompt` must be floating-point audio of shape (samples,) or (songs, samples), not empty, got "
-            f"{audio.dtype} {tuple(audio.shape)}"
-        )
-    peak = float(audio.abs().max())
-    if not math.isfinite(peak):
-        raise ValueError("`prompt` must be finite, got audio with NaN or infinite samples")
-    if peak > _LOUDEST:
-        raise ValueError(f"`prompt` must be audio in [-1, 1], got samples of up to {peak:g}")
-    return audio.unsqueeze(0) if audio.dim() == 1 else audio
 
 
 def common_batch(sizes: dict[str, int]) -> int:
@@ -187,78 +87,6 @@ def resolve_seeds(seed: object, songs: object, batch: int) -> tuple[int | list[i
     return reported, seeds, numbers
 
 
-class SamplingConfig(Protocol):
-    """Configuration of a prior, as far as sampling reads it."""
-
-    level: int
-    codebook_size: int
-    n_ctx: int
-
-
-class HasParameters(Protocol):
-    """Whatever has weights, such as a module."""
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """All weights."""
-
-
-class SizedPrior(HasParameters, Protocol):
-    """A prior whose memory is counted."""
-
-    @property
-    def config(self) -> SamplingConfig:
-        """Its level and sizes."""
-
-    def cache_nbytes(self, batch_size: int) -> int:
-        """Bytes of its cache for so many songs."""
-
-
-@overload
-def rows(tensor: Tensor, batch: int, device: torch.device) -> Tensor: ...
-@overload
-def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | None: ...
-def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
-    """`tensor` (1 or N, ...) on a device, one row for each of `batch` songs."""
-    if tensor is None:
-        return None
-    return tensor.to(device).expand(batch, *tensor.shape[1:])
-
-
-def device_of(module: HasParameters) -> torch.device:
-    """Device of a module's parameters, or the one that they are moved to when it samples (see
-    [`~fast_jukebox.generation.offload.Visits`]).
-    """
-    visits = getattr(module, "sampling_device", None)
-    return next(module.parameters()).device if visits is None else visits
-
-
-def check_device(device: object) -> torch.device | None:
-    """`device` as [`~transformers.Pipeline`] takes it: a name, a `torch.device`, the number of an accelerator or -1 for
-    the CPU; `None` for `None` and `"auto"`.
-
-    Raises:
-        ValueError: there is no such device on this machine.
-    """
-    if device is None or device == "auto":
-        return None
-    allowed = "auto, cpu, cuda, cuda:1, mps and so on"
-    if isinstance(device, bool):
-        raise ValueError(f"`device` must be {allowed}, got {device!r}")
-    if isinstance(device, int):
-        name = "cpu" if device == -1 else f"cuda:{device}" if torch.cuda.is_available() else f"mps:{device}"
-    else:
-        name = str(device)
-    try:
-        found = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"`device` must be {allowed}, got {device!r}") from error
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = {"cuda": gpus, "mps": int(torch.backends.mps.is_available())}
-    if (found.index or 0) >= there.get(found.type, math.inf):
-        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
-    return found
-
-
 def check_levels(start_level: object, stop_level: object, num_levels: int) -> tuple[int, int]:
     """The highest and the lowest level to sample; `None` for the first is the top.
 
@@ -276,42 +104,59 @@ def check_levels(start_level: object, stop_level: object, num_levels: int) -> tu
     return start_level, stop_level
 
 
-def check_codes_by_level(codes: object, codebook_size: int, hop_lengths: Sequence[int]) -> list[Tensor | None]:
-    """A list of codes that ends at the top level, as one with an entry for each level, bottom first.
+def check_seed(seed: object) -> int:
+    """`seed` itself.
 
     Raises:
-        ValueError: too many or no entries, no codes at the top, entries that are no codes, or a level that is given for
-            a longer time than the level above it.
+        ValueError: it is no integer in [0, 2**63).
     """
-    num_levels = len(hop_lengths)
-    if not isinstance(codes, list | tuple) or not 1 <= len(codes) <= num_levels:
-        got = f"{len(codes)} entries" if isinstance(codes, list | tuple) else type(codes).__name__
-        raise ValueError(f"`codes` must be a list of 1 to {num_levels} levels that ends at the top one, got {got}")
-    levels: list[Tensor | None] = [None] * (num_levels - len(codes)) + list(codes)
-    if levels[-1] is None:
-        raise ValueError("`codes` must end with codes of the top level, got None there")
-    span = None
-    for level in reversed(range(num_levels)):
-        own = levels[level]
-        if own is None:
-            span = 0
-            continue
-        own_span = check_codes(f"codes[{level - num_levels}]", own, codebook_size).shape[1] * hop_lengths[level]
-        if span is not None and own_span > span:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {seed!r}")
+    return seed
+
+
+def fresh_seed() -> int:
+    """A seed from the operating system's randomness, below 2**53 so that it survives JSON and spreadsheets."""
+    return secrets.randbelow(2**53)
+
+
+MIN_TEMPERATURE = 1e-3
+"""The lowest temperature: still less and logits would leave the range of float32. `do_sample=False` is the limit."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Settings of the draw of a code from logits.
+
+    Attributes:
+        do_sample: draw; if `False`, take the most probable code.
+        temperature: what logits are divided by, at least `MIN_TEMPERATURE`.
+        top_k: keep only the `top_k` most probable codes (and those that tie with the last of them); 0 keeps all.
+        top_p: keep only the fewest most probable codes whose probabilities sum to at least `top_p`, in (0, 1]; 1 keeps
+            all.
+
+    Raises:
+        ValueError: a value is not as asked.
+    """
+
+    do_sample: bool = True
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.do_sample, bool):
+            raise ValueError(f"`do_sample` must be True or False, got {self.do_sample!r}")
+        if not _is_number(self.temperature) or not self.temperature >= MIN_TEMPERATURE:
             raise ValueError(
-                f"`codes[{level - num_levels}]` (level {level}) must not reach further than the level above it, which "
-                f"is given for {span} audio samples; got {own.shape[1]} codes, which are {own_span}"
+                f"`temperature` must be a finite number of at least {MIN_TEMPERATURE:g} (do_sample=False takes the "
+                f"most probable code), got {self.temperature!r}"
             )
-        span = own_span
-    return levels
+        if not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 0:
+            raise ValueError(f"`top_k` must be an integer of at least 0 (0 keeps every code), got {self.top_k!r}")
+        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
+            raise ValueError(f"`top_p` must be in (0, 1] (1 keeps every code), got {self.top_p!r}")
 
 
-def check_no_adapters(priors: Iterable[nn.Module]) -> None:
-    """Raise a `ValueError` for priors with unmerged adapters of peft, as steps read the base layers' weights."""
-    for prior in priors:
-        for name, module in prior.named_modules():
-            if hasattr(module, "base_layer") and not getattr(module, "merged", False):
-                raise ValueError(
-                    f"the prior must have no unmerged adapters to be sampled, got one at {name!r}, which would not be "
-                    "heard: merge it first, as `merge_and_unload()` of peft does"
-                )
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

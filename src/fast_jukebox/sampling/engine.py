@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from fast_jukebox.sampling.checks import SamplingConfig
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.filtering import draw_codes
+from fast_jukebox.sampling.inputs import SamplingConfig
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.sampling.threads import granted_threads
 

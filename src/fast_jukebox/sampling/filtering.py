@@ -6,47 +6,11 @@ One uniform number a code is enough: the code is found by inverting the cumulati
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-MIN_TEMPERATURE = 1e-3
-"""The lowest temperature: still less and logits would leave the range of float32. `do_sample=False` is the limit."""
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """Settings of the draw of a code from logits.
-
-    Attributes:
-        do_sample: draw; if `False`, take the most probable code.
-        temperature: what logits are divided by, at least `MIN_TEMPERATURE`.
-        top_k: keep only the `top_k` most probable codes (and those that tie with the last of them); 0 keeps all.
-        top_p: keep only the fewest most probable codes whose probabilities sum to at least `top_p`, in (0, 1]; 1 keeps
-            all.
-
-    Raises:
-        ValueError: a value is not as asked.
-    """
-
-    do_sample: bool = True
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.do_sample, bool):
-            raise ValueError(f"`do_sample` must be True or False, got {self.do_sample!r}")
-        if not _is_number(self.temperature) or not self.temperature >= MIN_TEMPERATURE:
-            raise ValueError(
-                f"`temperature` must be a finite number of at least {MIN_TEMPERATURE:g} (do_sample=False takes the "
-                f"most probable code), got {self.temperature!r}"
-            )
-        if not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 0:
-            raise ValueError(f"`top_k` must be an integer of at least 0 (0 keeps every code), got {self.top_k!r}")
-        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
-            raise ValueError(f"`top_p` must be in (0, 1] (1 keeps every code), got {self.top_p!r}")
+from fast_jukebox.sampling.checks import SamplingSettings
 
 
 def draw_codes(logits: Tensor, uniform: Tensor, settings: SamplingSettings) -> Tensor:
@@ -84,7 +48,3 @@ def filter_top_k_top_p(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Te
         )  # by the probability of all more probable codes; never the first
         logits = logits.masked_fill(torch.empty_like(left_out).scatter(-1, order, left_out), -math.inf)
     return logits
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

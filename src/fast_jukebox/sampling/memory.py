@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from fast_jukebox.sampling.checks import SizedPrior, device_of
+from fast_jukebox.sampling.inputs import SizedPrior, device_of
 
 Item = TypeVar("Item")
 

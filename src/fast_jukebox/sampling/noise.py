@@ -6,36 +6,18 @@ of windows, nor on an interruption, nor on the device.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-MAX_SEED = 2**63 - 1
-"""The largest seed."""
+from fast_jukebox.sampling.checks import check_seed
 
 _MASK = 0xFFFFFFFF
 # Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 _ROUNDS = 10
 _LOW, _HIGH = (0x1F53, 0x8D57), (0xD251, 0xCD9E)  # halves of the multipliers 0xD2511F53 and 0xCD9E8D57
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-
-
-def check_seed(seed: object) -> int:
-    """`seed` itself.
-
-    Raises:
-        ValueError: it is no integer in [0, 2**63).
-    """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {seed!r}")
-    return seed
-
-
-def fresh_seed() -> int:
-    """A seed from the operating system's randomness, below 2**53 so that it survives JSON and spreadsheets."""
-    return secrets.randbelow(2**53)
 
 
 def uniform_noise(

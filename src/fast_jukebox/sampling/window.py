@@ -7,8 +7,8 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import Cache, Conditioning, SamplingPrior, WindowRun, check_logits, open_decoder
-from fast_jukebox.sampling.filtering import SamplingSettings
 from fast_jukebox.sampling.progress import BatchClock
 from fast_jukebox.sampling.threads import suited_threads
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fast_jukebox.generation.configuration import SETTINGS, FastJukeboxGenerationConfig, check_duration
-from fast_jukebox.generation.plan import SongPlan, level_layout, level_settings, plan_song, resolve_generation_config
+from fast_jukebox.generation.plan import SongPlan, plan_song, resolve_generation_config
 from fast_jukebox.generation.request import COMPUTING, Metadata, SongModel, SongRequest
+from fast_jukebox.generation.settings import SETTINGS, check_duration, song_layouts
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sampling.checks import MOST_SONGS, check_count
+from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.noise import check_seed
 from fast_jukebox.sessions.codes import TakeCodes
 from fast_jukebox.sessions.fingerprint import ModelFacts
 from fast_jukebox.sessions.store import SessionError, SessionStore
@@ -327,17 +326,5 @@ def take_layouts(
     """
     hops = facts.hop_lengths
     check_duration("duration", samples / facts.sampling_rate)
-    _, shapes = level_settings(FastJukeboxGenerationConfig(**settings), len(hops))
-    top_codes = -(-samples // hops[-1])
-    return tuple(
-        level_layout(
-            level,
-            top_codes * (hops[-1] // hop),
-            facts.n_ctx[level],
-            shapes[level],
-            ratio=upper // hop,
-            given=known[level],
-            top=level == len(hops) - 1,
-        )
-        for level, (hop, upper) in enumerate(zip(hops, [*hops[1:], hops[-1]], strict=True))
-    )
+    lengths = [-(-samples // hops[-1]) * (hops[-1] // hop) for hop in hops]
+    return tuple(song_layouts(settings, lengths, hops, facts.n_ctx, known))

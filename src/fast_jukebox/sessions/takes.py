@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.configuration import SETTINGS, FastJukeboxGenerationConfig, check_duration
+from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.levels import LevelCodes
+from fast_jukebox.generation.settings import SETTINGS, check_duration
 from fast_jukebox.generation.windows import Layout, Window
 
 ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")

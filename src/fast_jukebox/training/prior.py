@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from fast_jukebox.data.device_codes import DeviceCodeBatches
-from fast_jukebox.sampling.checks import values_checked
+from fast_jukebox.sampling.inputs import values_checked
 from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.filtering import draw_codes
 from fast_jukebox.sampling.noise import uniform_noise
 
 

@@ -27,7 +27,7 @@ from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
 from fast_jukebox.models.prior.lyrics import LyricEncoder
 from fast_jukebox.models.prior.sampling_prior import PriorSamplingMixin
-from fast_jukebox.sampling.checks import check_codes
+from fast_jukebox.sampling.inputs import check_codes
 
 
 @dataclass

@@ -22,7 +22,7 @@ from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.selection import new_decoder
 from fast_jukebox.models.prior.lyrics import LyricEncoder
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.threads import share_out
 
 

@@ -8,8 +8,9 @@ import torch
 
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, tuning_for, unsupported
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EagerDecoder, sample_window
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.filtering import draw_codes
 
 pytestmark = pytest.mark.usefixtures("interpreted")
 

@@ -8,7 +8,7 @@ from fast_jukebox.models.prior.engines import fused_trial, selection
 from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder
 from fast_jukebox.models.prior.engines.fused_trial import trial_name, trusted_decoder, try_fused
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 
 pytestmark = pytest.mark.usefixtures("interpreted", "fresh")
 

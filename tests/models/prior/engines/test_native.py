@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from fast_jukebox.models.prior.engines.native import CHUNK, LANES, NativeDecoder, chunks, packed, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import sample_window
-from fast_jukebox.sampling.filtering import SamplingSettings, draw_codes
+from fast_jukebox.sampling.filtering import draw_codes
 from fast_jukebox.sampling.noise import uniform_noise
 
 SETTINGS = SamplingSettings(temperature=0.9)

@@ -13,8 +13,8 @@ from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, 
 from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_decoder
 from fast_jukebox.models.prior.pattern import Attended, Pattern
 from fast_jukebox.models.prior.patterns import PATTERNS
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
-from fast_jukebox.sampling.filtering import SamplingSettings
 
 PLAIN = SamplingSettings(temperature=0.8)
 SETTINGS = [PLAIN, SamplingSettings(top_k=5, top_p=0.7), SamplingSettings(top_p=0.5), SamplingSettings(do_sample=False)]

@@ -23,7 +23,7 @@ from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.pattern import SlotTables
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.block import PriorBlock

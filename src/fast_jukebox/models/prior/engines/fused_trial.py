@@ -28,7 +28,7 @@ from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDec
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.pattern import Pattern
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.utils.files import cache_folder, read_file, write_file
 

@@ -10,7 +10,7 @@ from fast_jukebox.models.prior.engines.fused_trial import trusted_decoder
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native import NativeDecoder, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 
 logger = logging.getLogger(__name__)
 
