@@ -46,7 +46,7 @@ from fast_jukebox.data.windows import stack_items
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.compilation import compile_blocks
-from fast_jukebox.training.growth import deepen
+from fast_jukebox.training.growth import add_labels, add_names, deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
@@ -72,7 +72,14 @@ class ModelArguments:
     )
     labels: bool = field(
         default=False,
-        metadata={"help": "Condition a preset's prior on `artist` and `genre`, the top one on time too."},
+        metadata={
+            "help": "Condition a preset's prior, or a named one without labels, on `artist` and `genre`, the top one "
+            "on time too."
+        },
+    )
+    new_names: bool = field(
+        default=True,
+        metadata={"help": "Add the songs' artists and genres that the named model does not know."},
     )
     genre_words: int = field(
         default=0,
@@ -129,10 +136,10 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     with args.main_process_first(desc="encoding"):
         codes = DatasetDict() if growing else prepare_codes(data_args, args.device)
     if model_args.model_name_or_path:
-        model = named_prior(model_args)
+        model, processor = named_prior(model_args, codes, data_args.more_codes)
     else:
         model = FastJukeboxPrior(with_labels(prior_config(model_args), model_args, codes))
-    processor = processor_of(model.config, model_args, codes)
+        processor = processor_of(model.config, model_args, codes)
     if processor is not None and args.should_save:
         processor.save_pretrained(args.output_dir)
     if model_args.initial_weights:
@@ -207,12 +214,35 @@ def prepare_codes(data_args: DataArguments, device: torch.device) -> DatasetDict
     return require_splits(load_codes(data_args.codes), f"`--codes` {data_args.codes}")
 
 
-def named_prior(model_args: ModelArguments) -> FastJukeboxPrior:
-    """The prior to train on, of the depth asked for."""
-    prior = FastJukeboxPrior.from_pretrained(model_args.model_name_or_path, level=model_args.level, dtype=torch.float32)
-    if model_args.layers is None or model_args.layers == prior.config.num_hidden_layers:
-        return prior
-    return deepen(prior, model_args.layers)
+def named_prior(
+    model_args: ModelArguments, codes: DatasetDict, more_codes: list[str]
+) -> tuple[FastJukeboxPrior, FastJukeboxProcessor | None]:
+    """The prior to train further, of the depth and with the names asked for, and its processor."""
+    source = model_args.model_name_or_path
+    prior = FastJukeboxPrior.from_pretrained(source, level=model_args.level, dtype=torch.float32)
+    processor = FastJukeboxProcessor.find(source, prior.config)
+    if model_args.layers not in (None, prior.config.num_hidden_layers):
+        prior = deepen(prior, model_args.layers)
+    if model_args.lyric_length:
+        raise ValueError(f"`--lyric_length` must be left out: {source} keeps its own, {prior.config.lyric_length}")
+    if model_args.labels and not prior.config.has_labels:
+        if not codes:
+            raise ValueError("`--labels` needs all codes at the start, and `--wait_minutes` is given")
+        prior = add_labels(
+            prior, codes["train"], max_genres=max(model_args.genre_words, 1), longest=longest_song(codes)
+        )
+        processor = FastJukeboxProcessor.from_metadata(codes["train"], prior.config)
+    if codes and not prior.config.has_labels and {"artist", "genre"} & set(codes["train"].column_names):
+        print(f"{source} has no labels: the songs' artists and genres are not used (see --labels)", flush=True)
+    if prior.config.has_labels and model_args.new_names and codes:
+        for rows in (codes["train"], *(load_codes(folder)["train"] for folder in more_codes)):
+            processor = add_names(prior, processor, rows)
+    return prior, processor
+
+
+def longest_song(codes: DatasetDict) -> float:
+    """Seconds of the longest song."""
+    return max(max(split["duration"], default=0.0) for split in codes.values())
 
 
 def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
@@ -243,21 +273,20 @@ def with_labels(
     if not codes:
         raise ValueError("`--labels` needs all codes at the start: name a labelled prior's `--config_name` to wait")
     vocabulary = LabelVocabulary.from_metadata(codes["train"], genre_words=model_args.genre_words > 1)
-    longest = max(max(split["duration"], default=0.0) for split in codes.values())
     return labelled_config(
         config,
         vocabulary,
         max_genres=max(model_args.genre_words, 1),
         lyric_length=model_args.lyric_length,
-        longest=longest,
+        longest=longest_song(codes),
     )
 
 
 def processor_of(
     config: FastJukeboxPriorConfig, model_args: ModelArguments, codes: DatasetDict
 ) -> FastJukeboxProcessor | None:
-    """The named model's processor, or one of the compilation's names; `None` where there are no names."""
-    source = model_args.model_name_or_path or model_args.config_name
+    """The named configuration's processor, or one of the songs' names; `None` where there are no names."""
+    source = model_args.config_name
     processor = None if source is None else FastJukeboxProcessor.find(source, config)
     named = {"artist", "genre", "lyrics"} & set(codes["train"].column_names) if codes else set()
     if processor is None and config.has_labels and named:

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data.codes import encode_songs
 from fast_jukebox.data.songs import load_songs
 
@@ -92,6 +92,73 @@ def test_priors_are_told_what_the_songs_tell(scripts, songs, tiny_config, tmp_pa
     assert song.audio.isfinite().all()
     with pytest.raises(ValueError, match="`--labels` must be true where"):
         script.main([*named, "--lyric_length", "8", "--output_dir", str(tmp_path / "out")])
+
+
+def named_songs(songs, names):
+    """Two songs a name, of which the metadata hold out none."""
+    lines = [
+        {
+            "file_name": f"{index}.wav",
+            "artist": names[index // 2],
+            "genre": "Pop",
+            "split": ["train", "test"][index % 2],
+        }
+        for index in range(2 * len(names))
+    ]
+    (songs / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_a_model_learns_the_names_of_new_songs_and_keeps_its_own(
+    scripts, songs, tiny_config, tmp_path, training_options, capsys
+):
+    torch.manual_seed(1)
+    FastJukeboxVQVAE(tiny_config.vqvae_config).save_pretrained(tmp_path / "vqvae")
+    tiny_config.prior_configs[2].save_pretrained(tmp_path / "config")
+    shared = ["--songs", str(songs), "--vqvae", str(tmp_path / "vqvae"), "--max_steps", "3", *training_options]
+    for number, names in enumerate((["Ann", "Bob"], ["Cleo", "Bob"], ["Ann", "Dora", "Abe"])):
+        named_songs(songs, names)
+        arguments = [*shared, "--codes", str(tmp_path / f"codes-{number}"), "--output_dir", str(tmp_path / str(number))]
+        if number == 0:
+            arguments += ["--config_name", str(tmp_path / "config"), "--labels", "true"]
+        else:
+            arguments += ["--model_name_or_path", str(tmp_path / str(number - 1))]
+        scripts["run_prior"].main(arguments)
+    ids = {"unknown": 0, "ann": 1, "bob": 2, "cleo": 3, "abe": 4, "dora": 5}
+    rows = []
+    for number, count in enumerate((3, 4, 6)):
+        prior = FastJukeboxPrior.from_pretrained(tmp_path / str(number))
+        vocabulary = FastJukeboxProcessor.find(tmp_path / str(number), prior.config).vocabularies[0]
+        assert vocabulary.artists == dict(list(ids.items())[:count])
+        rows.append(prior.label_conditioner.artist_embedding.weight.detach())
+        assert rows[-1].shape[0] == prior.config.num_artists == count
+    assert torch.equal(rows[1][1], rows[0][1])  # Ann is in no song of the second training
+    assert torch.equal(rows[2][2], rows[1][2]) and torch.equal(rows[2][3], rows[1][3])  # nor Bob and Cleo in the third
+    assert not torch.equal(rows[1][2], rows[0][2]) and not torch.equal(rows[1][3], rows[0][1:].mean(0))
+    scripts["run_prior"].main(
+        [*arguments[:-1], str(tmp_path / "0"), "--output_dir", str(tmp_path / "as"), "--new_names", "false"]
+    )
+    assert FastJukeboxPrior.from_pretrained(tmp_path / "as").config.num_artists == 3
+
+
+def test_a_model_without_labels_is_given_some(scripts, songs, tiny_config, tmp_path, training_options):
+    named_songs(songs, ["Ann", "Bob", "Cleo"])
+    torch.manual_seed(1)
+    FastJukeboxVQVAE(tiny_config.vqvae_config).save_pretrained(tmp_path / "vqvae")
+    prior = FastJukeboxPrior(tiny_config.prior_configs[1])
+    prior.save_pretrained(tmp_path / "base")
+    arguments = [
+        "--songs", str(songs), "--vqvae", str(tmp_path / "vqvae"), "--codes", str(tmp_path / "codes"), "--level", "1",
+        "--model_name_or_path", str(tmp_path / "base"), "--labels", "true", "--learning_rate", "0", "--max_steps", "1",
+        "--output_dir", str(tmp_path / "out"), *training_options,
+    ]  # fmt: skip
+    scripts["run_prior"].main(arguments)
+    labelled = FastJukeboxPrior.from_pretrained(tmp_path / "out")
+    processor = FastJukeboxProcessor.find(tmp_path / "out", labelled.config)
+    codes, upper = torch.randint(16, (1, 32)), torch.randint(16, (1, 16))
+    metadata = processor({"artist": "Cleo", "genre": "pop", "total_duration": 1.5}).metadata[0]
+    torch.testing.assert_close(
+        labelled(codes, upper, metadata=metadata).logits, prior.eval()(codes, upper).logits, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("script", "kind"), [("run_prior", "priors"), ("run_vqvae", "vqvae")])

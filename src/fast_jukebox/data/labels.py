@@ -165,8 +165,8 @@ def _warn_of_unknown(songs: Dataset, vocabulary: LabelVocabulary) -> None:
         if lacking:
             listed = ", ".join(map(repr, lacking[:5])) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
             logger.warning(
-                "the model does not know the %s %s, whose songs are trained on as of an unknown one: only a model that "
-                "is trained from the beginning learns new names",
+                "the model does not know the %s %s, whose songs count as of an unknown one: a model learns the names "
+                "of the songs that it is trained on, unless `--new_names` is false",
                 column,
                 listed,
             )

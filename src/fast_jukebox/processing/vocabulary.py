@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,12 +121,36 @@ class LabelVocabulary:
             genre_words: see [`LabelVocabulary`].
             characters: likewise.
         """
+        return cls(genre_words=genre_words, characters=characters).extended(rows)
+
+    def extended(self, rows: Any, *, num_artists: int = 1, num_genres: int = 1) -> LabelVocabulary:
+        """This vocabulary with the names of further songs that it lacks. Ids that there are stay; new ones follow, in
+        alphabetical order. Where the songs have pairs of artists and genres, these replace the vocabulary's, so that a
+        model trained further on them plays them where nothing is asked for.
+
+        Args:
+            rows: see [`from_metadata`].
+            num_artists: ids that are taken at least, such as a prior's, which may have more than there are names.
+            num_genres: likewise.
+        """
         rows = rows if hasattr(rows, "column_names") else list(rows)
-        normalise = plain_name if genre_words else lower_name
-        artists, genres = (set(map(normalise, names_in(rows, column))) for column in ("artist", "genre"))
-        if genre_words:
-            genres = {word for name in genres for word in name.split("_")}
-        return cls(_numbered(artists), _numbered(genres), genre_words, characters, _pairs(rows, normalise))
+        lacking: list[dict[str, int]] = []
+        for column, known, taken in (
+            ("artist", self.artists, max(num_artists, self.num_artists)),
+            ("genre", self.genres, max(num_genres, self.num_genres)),
+        ):
+            names = set(map(self.normalise, names_in(rows, column)))
+            if column == "genre":
+                names = {word for name in names for word in self._words(name)}
+            new = sorted(name for name in names - {UNKNOWN, ""} if self._id(name, known) is None)
+            lacking.append({name: taken + number for number, name in enumerate(new)})
+        grown = replace(self, artists=self.artists | lacking[0], genres=self.genres | lacking[1])
+        named = [
+            pair
+            for pair in _pairs(rows, self.normalise)
+            if pair[0] in grown.artists and grown.genres.keys() >= set(grown._words(pair[1]))
+        ]
+        return replace(grown, pairs=tuple(named)) if named else grown
 
     def _checked_pairs(self) -> tuple[tuple[str, str], ...]:
         """The pairs, each of two names.
@@ -146,14 +170,19 @@ class LabelVocabulary:
     def _words(self, genre: str) -> list[str]:
         return [word for word in genre.split("_") if word] if self.genre_words else [genre]
 
-    def _find(self, kind: str, name: str, given: Any, ids: Mapping[str, int], unknown: bool) -> int:
+    def _id(self, name: str, ids: Mapping[str, int]) -> int | None:
+        """The id of a normalised name, if it is known."""
         if name in ids:
             return ids[name]
         for known, number in ids.items():  # lists may write a name otherwise, as with a decomposed accent
             if not known.isascii() and self.normalise(known) == name:
                 return number
-        if unknown:
-            return 0
+        return None
+
+    def _find(self, kind: str, name: str, given: Any, ids: Mapping[str, int], unknown: bool) -> int:
+        number = self._id(name, ids)
+        if number is not None or unknown:
+            return number or 0
         nearest = difflib.get_close_matches(name, ids, n=5, cutoff=0.0)
         of = "" if name == given else f" of {given!r}"
         raise ValueError(
@@ -262,10 +291,6 @@ def characters_of(config: Any) -> str:
             f"no characters of its own, got {config.lyric_vocab_size}"
         )
     return LYRIC_CHARACTERS[config.lyric_vocab_size]
-
-
-def _numbered(names: Iterable[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate([UNKNOWN, *sorted(set(names) - {UNKNOWN, ""})])}
 
 
 def _lines(path: Path, text: str) -> dict[str, int]:

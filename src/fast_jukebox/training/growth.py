@@ -1,13 +1,22 @@
-"""A deep prior that begins where a shallow one stands, so that a teacher need not learn everything anew."""
+"""Priors that begin where a smaller one stands: with more layers, or with more artists and genres."""
 
 from __future__ import annotations
 
 import copy
+import logging
 import re
+from collections.abc import Collection
+from typing import Any
 
 import torch
+from torch import nn
 
+from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.models.prior import FastJukeboxPrior
+from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary
+from fast_jukebox.training.weights import copy_weights
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -64,3 +73,70 @@ def deep_layer(layer: int, depth: int, deep: int, cycle: int) -> int:
     """Where layer `layer` of `depth` stands among `deep` layers whose patterns go round in `cycle`."""
     index, pattern = divmod(layer, cycle)
     return ((index + 1) * (deep // cycle) // (depth // cycle) - 1) * cycle + pattern
+
+
+@torch.no_grad()
+def add_names(prior: FastJukeboxPrior, processor: FastJukeboxProcessor | None, rows: Any) -> FastJukeboxProcessor:
+    """Add the artists and genres of songs that a labelled prior does not know yet.
+
+    The rows of its embeddings stay bit for bit; each new one begins as the mean of the rows of the names known before,
+    or as the unknown one's where there are none, so that a new name sounds like the model at large until it is trained.
+
+    Args:
+        prior: with labels; changed in place, its configuration too.
+        processor: of the prior; `None` where its names are not at hand, whose rows are then left alone.
+        rows: of songs, with `artist` and `genre`; see
+            [`~fast_jukebox.processing.vocabulary.LabelVocabulary.from_metadata`].
+
+    Returns:
+        The processor that knows the new names too.
+
+    Raises:
+        ValueError: the processor does not fit the prior.
+    """
+    config = prior.config
+    vocabulary = (processor or FastJukeboxProcessor.without_names(config)).for_prior(config)[1]
+    grown = vocabulary.extended(rows, num_artists=config.num_artists, num_genres=config.num_genres)
+    labels = prior.label_conditioner
+    assert labels is not None  # `for_prior` refuses priors without labels
+    for kind, embedding in (("artist", labels.artist_embedding), ("genre", labels.genre_embedding)):
+        before, after = getattr(vocabulary, f"{kind}s"), getattr(grown, f"{kind}s")
+        new = [name for name in after if name not in before]
+        if not new:
+            continue
+        setattr(labels, f"{kind}_embedding", _with_rows(embedding, max(after.values()) + 1, set(before.values()) - {0}))
+        setattr(config, f"num_{kind}s", max(after.values()) + 1)
+        shown = ", ".join(map(repr, new[:10])) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
+        logger.info("new %s of the prior of level %d: %s", f"{kind}s", config.level, shown)
+    return FastJukeboxProcessor.from_vocabulary(grown, config)
+
+
+def _with_rows(embedding: nn.Embedding, rows: int, known: Collection[int]) -> nn.Embedding:
+    """An embedding of more rows, the new ones the mean of some of the old."""
+    old = embedding.weight
+    new = old[sorted(known) or [0]].float().mean(0, keepdim=True).to(old.dtype).expand(rows - len(old), -1)
+    return nn.Embedding.from_pretrained(torch.cat([old, new]), freeze=not old.requires_grad)
+
+
+def add_labels(prior: FastJukeboxPrior, rows: Any, *, max_genres: int = 1, longest: float = 600.0) -> FastJukeboxPrior:
+    """A prior conditioned on the artists and genres of songs, and at the top on time, that computes the same as one
+    without labels whatever the labels are.
+
+    Args:
+        prior: without labels; not changed.
+        rows: see [`add_names`].
+        max_genres: genre slots; above 1 for words of genres in place of genres.
+        longest: seconds of the longest song.
+
+    Returns:
+        A new prior in float32 on the CPU.
+
+    Raises:
+        ValueError: the prior has labels.
+    """
+    if prior.config.has_labels:
+        raise ValueError(f"`prior` must have no labels, got one with {prior.config.num_artists} artists")
+    vocabulary = LabelVocabulary.from_metadata(rows, genre_words=max_genres > 1)
+    labelled = FastJukeboxPrior(labelled_config(prior.config, vocabulary, max_genres=max_genres, longest=longest))
+    copy_weights(labelled, prior.state_dict())
+    return labelled

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.utils.files import replacing
@@ -26,28 +28,44 @@ def save_weights(source: str | os.PathLike[str], path: str | os.PathLike[str], l
         save_file(tensors, temporary)
 
 
-@torch.no_grad()
 def take_weights(prior: FastJukeboxPrior, path: str | os.PathLike[str]) -> list[str]:
-    """Copy the tensors of a file into those of a prior with the same name and shape.
+    """Copy the tensors of a file into those of a prior; see [`copy_weights`].
+
+    Args:
+        prior: is changed.
+        path: of a safetensors file.
+
+    Raises:
+        ValueError: no tensor of the file fits.
+        OSError: there is no such file.
+    """
+    try:
+        return copy_weights(prior, load_file(Path(path)))
+    except ValueError as error:
+        raise ValueError(f"`{path}` has {error}") from None
+
+
+@torch.no_grad()
+def copy_weights(prior: FastJukeboxPrior, found: Mapping[str, Tensor]) -> list[str]:
+    """Copy tensors into those of a prior with the same name and shape.
 
     Where a prior with labels takes weights of one without, each artist begins as what stood in the place of a label,
     and genres and times begin at zero.
 
     Args:
         prior: is changed.
-        path: of a safetensors file.
+        found: tensors by name.
 
     Returns:
-        Names of the prior's tensors that the file does not have, sorted.
+        Names of the prior's tensors that are not among them, sorted.
 
     Raises:
-        ValueError: no tensor of the file fits.
-        OSError: there is no such file.
+        ValueError: none fits.
     """
-    found, own = load_file(Path(path)), prior.state_dict()
+    own = prior.state_dict()
     fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:
-        raise ValueError(f"`{path}` has no tensor with the name and shape of one of the prior's")
+        raise ValueError("no tensor with the name and shape of one of the prior's")
     prior.load_state_dict({name: tensor.float() for name, tensor in fitting.items()}, strict=False)
     labels = prior.label_conditioner
     if labels is not None and "start_token" in found and not any(name.startswith("label_cond") for name in fitting):
