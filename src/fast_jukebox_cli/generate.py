@@ -6,18 +6,15 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fast_jukebox import __version__
 from fast_jukebox.audio import io as audio
 from fast_jukebox.audio.writer import AudioWriter
-from fast_jukebox.generation.decoding import keep_recording
 from fast_jukebox.generation.metadata import draw_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.settings import check_duration
@@ -27,8 +24,6 @@ from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model
 from fast_jukebox_cli.values import waiting
 from fast_jukebox_cli.words import dropped_note, words_for
 
-_FADE_SECONDS = 0.03
-"""How long a recording's own samples fade into the model's."""
 _CONTEXT_SECONDS = 1.0
 """What is read of a prompt beyond what is kept of it, so that its last codes know how it goes on."""
 
@@ -102,23 +97,16 @@ def generate(
         request = replace(request, metadata=drawn)
     dropped = ""
 
-    def continued(song: Tensor, start: int = 0) -> Tensor:
-        if request.prompt is None:
-            return song
-        recording, hop = torch.as_tensor(request.prompt).reshape(1, -1), loaded.vqvae.config.hop_lengths[-1]
-        samples = recording.shape[1] if request.prompt_duration is None else round(request.prompt_duration * rate)
-        return keep_recording(song, recording, samples // hop * hop, round(_FADE_SECONDS * rate), start)
-
     try:
         with ProgressBars(False if quiet else None) as bars:
             if stream or outputs is None:
                 output = None if outputs is None else outputs[0]
-                seconds = _stream(loaded, output, kind, rate, replace(request, num_samples=1, progress=bars), continued)
+                seconds = _stream(loaded, output, kind, rate, replace(request, num_samples=1, progress=bars))
             else:
                 made: Any = loaded.generate(**request.arguments(), progress=bars)
                 dropped = "".join(made.dropped_lyrics or [])
                 seconds = made.audio.shape[1] / rate
-                _write(outputs, continued(made.audio.cpu()), rate, model_name(model.name), seed)
+                _write(outputs, made.audio.cpu(), rate, model_name(model.name), seed)
     except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, GenerationFailed):
             raise
@@ -187,16 +175,15 @@ def _stream(
     kind: str,
     rate: int,
     request: SongRequest,
-    continued: Callable[[Tensor, int], Tensor],
 ) -> float:
     """Write a stream until it ends, nobody listens any more or Ctrl-C; seconds written."""
     chunks = loaded.stream(**request.arguments())
     first = next(chunks)  # what stood in the file before is kept until there is something to hear
     with AudioWriter(sys.stdout.buffer if output is None else output, rate, kind) as writer:
         try:
-            writer.write(continued(first.cpu(), 0)[0])
+            writer.write(first.cpu()[0])
             for chunk in chunks:
-                writer.write(continued(chunk.cpu(), writer.samples)[0])
+                writer.write(chunk.cpu()[0])
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted; {writer.samples / rate:g} seconds were written, seed {request.seed}"

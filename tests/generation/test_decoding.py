@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from fast_jukebox.generation.decoding import (
     FIRST_SAMPLES,
     LAST_SAMPLES,
+    KeptRecording,
     decode_song,
     decoder_reach,
-    keep_recording,
     pieces,
 )
 
@@ -44,8 +44,8 @@ def test_real_pieces_have_all_that_reaches_into_them(tiny_model, monkeypatch):
 
 @given(st.integers(0, 40), st.integers(1, 60), st.integers(0, 50), st.integers(0, 70))
 def test_a_recording_is_kept_and_fades_into_the_models_samples(start, length, kept, fade):
-    recording, audio = torch.rand(1, 50), torch.rand(2, length)
-    made = keep_recording(audio, recording, kept, fade, start)
+    recording, audio = torch.rand(1, kept), torch.rand(2, length)
+    made = KeptRecording(recording, fade).join(audio, start)
     for offset in range(length):
         position = start + offset
         weight = 0.0 if position >= kept else min(1.0, (kept - position) / max(1, min(fade, kept)))

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fast_jukebox.generation.windows import (
+    MOST_WINDOWS,
     Layout,
     Window,
     hop_of,
@@ -200,3 +201,9 @@ def test_the_size_is_rounded_to_whole_upper_codes():
     assert size_of(1.0, 24, 4) == 24
     with pytest.raises(ValueError, match="window_fractions"):
         size_of(0.0, 24)
+
+
+def test_more_windows_than_memory_holds_are_refused():
+    Layout(0, MOST_WINDOWS, 8, 1)
+    with pytest.raises(ValueError, match="`hop_fractions` must be larger: 1000000000 codes of level 0"):
+        Layout(0, 10**9, 8, 2, stretch=1)

@@ -17,7 +17,7 @@ def codes_of(codes, level, read):
         return codes[0, start:stop] if own == level else None
 
     take = SimpleNamespace(number=1, layouts=[None] * 3, length=lambda level: 200)
-    return SimpleNamespace(span=span), take
+    return SimpleNamespace(span=span, recording=lambda take: None), take
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 800), (0, 101), (3, 4), (333, 657), (792, 800)])

@@ -55,8 +55,45 @@ class TestWaysToPlay:
         arguments = {"duration": 2.0, "prompt": prompt, "prompt_duration": 0.5, "seed": 1}
         session = stub_model.new_session(tmp_path / "song", **arguments)
         session.run()
-        same(session.codes(), stub_model.generate(**arguments).codes)
+        whole = stub_model.generate(**arguments)
+        same(session.codes(), whole.codes)
         assert session.kept.origin == "recording"
+        session = Session.open(tmp_path / "song", stub_model)
+        same(session.audio(), whole.audio[0])
+        same(session.audio()[:45], prompt[:45])  # 48 samples are kept; their last 30 ms, 3, fade
+        same(session.audio(start=0.2, end=0.6), whole.audio[0, 20:60])
+        begun = session.cut(0.32)
+        same(session.audio(begun), prompt[:32])
+        (child,) = session.branch(1, 0.4, begun)
+        session.run()
+        same(session.audio(child)[:29], prompt[:29])
+        same(session.audio(child)[32:], stub_model.vqvae.decode([session.codes(child)[2]], 2)[0, 32:])
+        longer = session.extend(3.0, 1, stop_level=0)
+        session.run()
+        same(session.audio(longer)[:45], prompt[:45])
+
+    def test_a_lost_recording_is_named(self, stub_model, tmp_path):
+        session = stub_model.new_session(tmp_path / "song", duration=1.0, prompt=torch.rand(50) / 10, seed=1)
+        session.run()
+        path = session.folder / "codes" / f"{session.kept.recording}.safetensors"
+        content = path.read_bytes()
+        path.write_bytes(content[:-8])
+        with pytest.raises(SessionError, match="recording-.* is damaged"):
+            session.audio()
+        path.write_bytes(content + bytes(10**6))
+        with pytest.raises(SessionError, match="recording-.* bytes, and what belongs there at most"):
+            session.audio()
+        path.unlink()
+        with pytest.raises(SessionError, match="lost the recording of take 1"):
+            session.audio()
+
+    def test_songs_with_a_recording_each(self, stub_model, tmp_path):
+        prompt = torch.rand(2, 60) / 10
+        session = stub_model.new_session(tmp_path / "song", duration=1.0, prompt=prompt, seed=1)
+        session.run()
+        whole = stub_model.generate(duration=1.0, prompt=prompt, seed=1)
+        for number in (1, 2):
+            same(session.audio(number), whole.audio[number - 1])
 
     def test_from_codes_of_a_file_on_another_machine(self, stub_model, tmp_path):
         draft = stub_model.new_session(tmp_path / "draft", duration=2.0, seed=1, stop_level=2)

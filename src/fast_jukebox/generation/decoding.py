@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,44 @@ FIRST_SAMPLES = 8192
 """Audio samples of the first piece, 0.2 s at 44.1 kHz, so that it is heard soon; each piece is twice as long as the one
 before, up to `LAST_SAMPLES`."""
 LAST_SAMPLES = 131072
+FADE_SECONDS = 0.03
+"""How long a recording's own samples fade into the model's."""
+
+
+@dataclass(frozen=True)
+class KeptRecording:
+    """Samples of a recording with which a song begins, in place of those that its codes decode to.
+
+    Args:
+        samples: float32 (1 or N, kept), in [-1, 1] at the model's rate.
+        fade: number of samples at their end over which the model's take over, linearly.
+    """
+
+    samples: Tensor
+    fade: int
+
+    @classmethod
+    def of(cls, samples: Tensor, sampling_rate: int) -> KeptRecording:
+        """A recording that fades into the model's samples within `FADE_SECONDS`."""
+        return cls(samples, round(FADE_SECONDS * sampling_rate))
+
+    def join(self, audio: Tensor, start: int = 0) -> Tensor:
+        """Decoded audio, float32 (N, T), with the recording's samples where the song begins with them.
+
+        Args:
+            audio: the song's samples from `start` on.
+            start: the song's position of the first of them.
+        """
+        kept = self.samples.shape[1]
+        first, last = min(start, kept), min(start + audio.shape[1], kept)
+        if first == last:
+            return audio
+        positions = torch.arange(first, last, dtype=torch.float32, device=audio.device)
+        weight = ((kept - positions) / max(1, min(self.fade, kept))).clamp(max=1.0)  # (span,)
+        span = slice(first - start, last - start)
+        joined = audio.clone()
+        joined[:, span] = torch.lerp(joined[:, span], self.samples[:, first:last].to(audio), weight)  # exact at 1
+        return joined
 
 
 def pieces(hop_length: int, length: int | None) -> Iterator[tuple[int, int]]:
@@ -76,28 +115,6 @@ def decode_song(vqvae: Any, codes: Tensor, level: int) -> Tensor:
 
     with _threads_of(device_of(vqvae)):
         return torch.cat(share_out(piece, len(spans)), dim=1)
-
-
-def keep_recording(audio: Tensor, recording: Tensor, kept: int, fade: int, start: int = 0) -> Tensor:
-    """Audio with a recording's own samples where a song begins with them, faded into those of the model.
-
-    Args:
-        audio: float32 (N, T), decoded; the song's samples from `start` on.
-        recording: float32 (1 or N, at least `kept`), at the same rate.
-        kept: samples of the recording with which the song begins.
-        fade: samples before `kept` over which the model's take over, linearly.
-        start: the song's position of the first of `audio`.
-    """
-    first, last = min(start, kept), min(start + audio.shape[1], kept)
-    if first == last:
-        return audio
-    fade = max(1, min(fade, kept))
-    positions = torch.arange(first, last, dtype=torch.float32, device=audio.device)
-    weight = ((kept - positions) / fade).clamp(max=1.0)  # (span,)
-    span = slice(first - start, last - start)
-    audio = audio.clone()
-    audio[:, span] += weight * (recording[:, first:last].to(audio) - audio[:, span])
-    return audio
 
 
 def _threads_of(device: torch.device) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
+from fast_jukebox.generation.decoding import KeptRecording
 from fast_jukebox.generation.metadata import check_labels, draw_metadata, encode_metadata, level_metadata
 from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.settings import SETTINGS, check_duration, draw_settings, song_layouts
@@ -42,6 +43,7 @@ class SongPlan:
         dropped_lyrics: of each song whose metadata is in words, the characters of its lyrics that the vocabulary cannot
             spell; `None` where the metadata is not in words.
         drawn: the metadata in words that each song got where the request has none, see `draw_metadata`; else `None`.
+        recording: the samples of a recording with which the songs begin; `None` where they do not.
     """
 
     samples: int | None
@@ -60,6 +62,7 @@ class SongPlan:
     songs: list[int]
     dropped_lyrics: list[str] | None = None
     drawn: list[dict[str, Any]] | None = None
+    recording: KeptRecording | None = None
 
     @cached_property
     def windows(self) -> list[list[Window]]:
@@ -132,10 +135,13 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
     settings = draw_settings(chosen, num_levels)
 
     given: list[Tensor | None] = [None] * num_levels
+    recording = None
     if request.codes is not None:
         given = check_codes_by_level(request.codes, vqvae.config.codebook_size, hops)
     if request.prompt is not None:
         given = list(encode_prompt(vqvae, request.prompt, request.prompt_duration))
+        kept = check_prompt_audio(request.prompt)[:, : given[-1].shape[1] * hops[-1]]
+        recording = KeptRecording.of(kept.to("cpu", torch.float32), rate)
     duration = request.duration
     if duration is None and request.codes is None and not endless:
         duration = config.duration
@@ -186,6 +192,7 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         songs=songs,
         dropped_lyrics=dropped_lyrics,
         drawn=drawn,
+        recording=recording,
     )
 
 

@@ -57,8 +57,8 @@ class SongRequest:
             codes, else that of `generation_config` (20).
         num_samples: number of songs, N. Inputs with one row serve all of them; where it is 1, the rows of the inputs
             count.
-        prompt: audio (T,) or (N, T) in [-1, 1] at the model's sampling rate, with which the result begins (as the
-            VQ-VAE encodes it).
+        prompt: audio (T,) or (N, T) in [-1, 1] at the model's sampling rate, with which the result begins: its own
+            samples, the last 30 ms of which fade into the model's. The codes are those of its encoding.
         prompt_duration: seconds of `prompt` to keep, by default all; cut to whole codes of the top level.
         codes: int64 (N or 1, length) for some levels, bottom first; the last entry is the top level's and `None` stands
             for a level not given: `[top]`, `[None, None, top]`, `[bottom, middle, top]`. They are kept; a level that is

@@ -146,6 +146,8 @@ class SongStream:
         audio = decode_piece(self.vqvae, own.read(first, last), self.level, first, start, stop)
         self._piece = next(self._pieces, None)
         self._forget()
+        if self.plan.recording is not None:
+            audio = self.plan.recording.join(audio, start * self.hop)
         return audio if self.plan.samples is None else audio[:, : max(self.plan.samples - start * self.hop, 0)]
 
     def close(self) -> None:

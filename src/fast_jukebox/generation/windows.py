@@ -9,6 +9,9 @@ from dataclasses import dataclass
 SCHEDULES = ("parallel", "sequential")
 """How the windows of a level follow each other; see [`Layout`]."""
 
+MOST_WINDOWS = 2**22
+"""Windows of a level of one song at most; a day at a hop length of 8, in windows of 512 codes, takes a quarter."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -110,6 +113,15 @@ class Layout:
     given: int = 0
     parallel: bool = False
     stretch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise a `ValueError` where there would be so many windows that listing them fills the memory."""
+        least = max(self.hop if self.stretch is None else min(self.hop, self.stretch), 1)
+        if self.length is not None and self.length > MOST_WINDOWS * least:
+            raise ValueError(
+                f"`hop_fractions` must be larger: {self.length} codes of level {self.level} in steps of {least} would "
+                f"take more than {MOST_WINDOWS} windows"
+            )
 
     def windows(self) -> Iterator[Window]:
         """The windows in their order; endless where the song is."""

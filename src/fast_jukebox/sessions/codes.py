@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from fast_jukebox.generation.decoding import KeptRecording
+from fast_jukebox.generation.windows import sampled_codes
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.fingerprint import ModelFacts
 from fast_jukebox.sessions.store import SessionError, SessionStore, codes_dtype, write_whole
@@ -21,9 +23,10 @@ from fast_jukebox.utils.files import clear_temporary
 class TakeCodes:
     """Reads and writes the codes of takes.
 
-    A file `given-*` holds what takes begin with; its name is that of its content, so that siblings share one. A file
-    `take-*-level-*` holds what was sampled of one level: of a sequential level all codes so far, so that the file of a
-    top level says on its own how the song goes, of a parallel one the codes of each window.
+    A file `given-*` holds the codes that takes begin with, a file `recording-*` the samples; its name is that of its
+    content, so that siblings share one. A file `take-*-level-*` holds what was sampled of one level: of a sequential
+    level all codes so far, so that the file of a top level says on its own how the song goes, of a parallel one the
+    codes of each window.
 
     Args:
         store: the session's folder.
@@ -40,13 +43,39 @@ class TakeCodes:
         }
         if not tensors:
             return None
+        return self._write_once("given", tensors)
+
+    def _write_once(self, kind: str, tensors: Mapping[str, Tensor]) -> str:
+        """Write a file that is called by its content, unless it is there; its name."""
         found = hashlib.sha256(self.facts.vqvae.encode())
         for name, tensor in tensors.items():
             found.update(name.encode() + tensor.numpy().tobytes())
-        name = f"given-{found.hexdigest()[:24]}"
+        name = f"{kind}-{found.hexdigest()[:24]}"
         if not self.store.has_codes(name):
             self.store.write_codes(name, tensors, {"vqvae": self.facts.vqvae})
         return name
+
+    def write_recording(self, recording: KeptRecording | None, length: int | None = None) -> list[str | None]:
+        """Keep the samples of the recordings that takes begin with, at most `length`; the name of each one's file."""
+        if recording is None:
+            return [None]
+        return [self._write_once("recording", {"samples": own[:length].clone()}) for own in recording.samples]
+
+    def recording(self, take: Take) -> KeptRecording | None:
+        """The samples that a take begins with; `None` where it continues no recording.
+
+        Raises:
+            SessionError: the file is lost, damaged or another one.
+        """
+        if take.recording is None:
+            return None
+        found = self.store.read_codes(take.recording, take.recorded)
+        if found is None:
+            raise SessionError(f"the session has lost the recording of take {take.number}, the file {take.recording!r}")
+        samples = found[0].get("samples", torch.empty(0))
+        if samples.dtype != torch.float32 or samples.shape != (take.recorded,):
+            raise self._another(take.recording, take)
+        return KeptRecording.of(samples.unsqueeze(0), self.facts.sampling_rate)
 
     def given(self, take: Take) -> list[Tensor | None]:
         """Codes int64 (known,) that a take begins with at each level.
@@ -56,7 +85,7 @@ class TakeCodes:
         """
         if take.given is None:
             return [None] * len(take.layouts)
-        found = self.store.read_codes(take.given)
+        found = self.store.read_codes(take.given, sum(take.known))
         if found is None:
             raise SessionError(f"the session has lost what take {take.number} begins with, the file {take.given!r}")
         tensors, facts = found
@@ -73,11 +102,11 @@ class TakeCodes:
             SessionError: the file is damaged or another one.
         """
         name, layout = _name(take, level), take.layouts[level]
-        found = self.store.read_codes(name)
+        windows = list(layout.windows())
+        found = self.store.read_codes(name, layout.given + sampled_codes(windows) + len(windows))
         if found is None:
             return {}
         tensors, facts = found
-        windows = list(layout.windows())
         try:
             numbers = [int(number) for number in tensors["windows"].tolist()]
             counts = [windows[number].new_length for number in numbers]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
+from fast_jukebox.generation.decoding import KeptRecording, decode_piece, decoder_reach, pieces
 from fast_jukebox.sampling.checks import check_count, level_name
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sessions.codes import TakeCodes
@@ -19,7 +19,7 @@ from fast_jukebox.utils.files import clear_temporary, replacing
 
 def take_sound(vqvae: Any, codes: TakeCodes, take: Take, level: int | None, first: int, last: int) -> Iterator[Tensor]:
     """Sound of a take from one audio sample to another, chunk by chunk; from the beginning on the same samples as the
-    complete song's.
+    complete song's. A take that continues a recording begins with the recording's samples.
 
     Args:
         vqvae: has `config`, `decode` and `levels`.
@@ -43,13 +43,20 @@ def take_sound(vqvae: Any, codes: TakeCodes, take: Take, level: int | None, firs
         low, high = max(begin - reach, 0), min(end + reach, take.length(own))
         found = codes.span(take, own, low, high)
         if found is not None:
-            return _chunks(vqvae, found, own, (begin, end), low, (first, last))
+            recording = codes.recording(take)
+            return _chunks(vqvae, found, recording, own, (begin, end), low, (first, last))
     what = "any level" if level is None else f"the {level_name(level, count)} level"
     raise ValueError(f"take {take.number} has no sound of {what} there yet; `run` or `upsample` makes it")
 
 
 def _chunks(
-    vqvae: Any, codes: Tensor, level: int, span: tuple[int, int], low: int, samples: tuple[int, int]
+    vqvae: Any,
+    codes: Tensor,
+    recording: KeptRecording | None,
+    level: int,
+    span: tuple[int, int],
+    low: int,
+    samples: tuple[int, int],
 ) -> Iterator[Tensor]:
     hop, reach = vqvae.config.hop_lengths[level], decoder_reach(vqvae, level)
     for start, stop in pieces(hop, span[1] - span[0]):
@@ -57,7 +64,8 @@ def _chunks(
         around = max(start - reach, low), min(stop + reach, low + len(codes))
         with sampling_mode(vqvae):  # not while the caller has the turn
             own = codes[around[0] - low : around[1] - low].unsqueeze(0)
-            sound = decode_piece(vqvae, own, level, around[0], start, stop)[0]
+            sound = decode_piece(vqvae, own, level, around[0], start, stop)
+        sound = sound[0] if recording is None else recording.join(sound, start * hop)[0]
         yield sound[max(samples[0] - start * hop, 0) : samples[1] - start * hop].clone().cpu()
 
 

@@ -121,6 +121,7 @@ class SessionState:
     ) -> SessionState:
         """The state of a new session: one take for each song of a plan, of which what is given is written."""
         metadata = plan.drawn if request.metadata is None else request.metadata
+        recordings = codes.write_recording(plan.recording)
         origin = "recording" if request.prompt is not None else "codes" if request.codes else "new"
         takes = {}
         for song in range(plan.num_samples):
@@ -138,6 +139,8 @@ class SessionState:
                 given=codes.write_given(given),
                 known=tuple(0 if each is None else len(each) for each in given),
                 layouts=tuple(layout for layout in plan.layouts if layout is not None),
+                recording=recordings[song if len(recordings) > 1 else 0],
+                recorded=0 if plan.recording is None else plan.recording.samples.shape[1],
             )
         job = Job(tuple(takes), request.stop_level)
         return cls(facts, takes, (job,), plan.seeds[0], 1 if plan.num_samples == 1 else None)
@@ -146,6 +149,8 @@ class SessionState:
         """Raise a `ValueError` unless a take is one of the session's model."""
         hops, rate = self.facts.hop_lengths, self.facts.sampling_rate
         check_duration("samples", take.samples / rate)
+        if take.recording is not None:
+            check_duration("recorded", take.recorded / rate)
         lengths = [-(-take.samples // hops[-1]) * (hops[-1] // hop) for hop in hops]
         if [layout.length for layout in take.layouts] != lengths:
             raise ValueError(f"take {take.number} is of another model")
@@ -271,14 +276,19 @@ class SessionState:
         """New takes, one for each seed and song number in `noises`, that begin with `kept` top codes of a take. These
         codes are written.
         """
-        own_settings = checked_settings({**parent.settings, **settings})
+        facts, own_settings = self.facts, checked_settings({**parent.settings, **settings})
         given = codes.beginning(parent, kept)
         segments = tuple(segment for segment in parent.segments if segment.start < kept)
         if metadata is not None:
             segments = (*segments, Segment(kept, updated_metadata(parent.metadata, metadata_record(metadata, 0))))
         known = tuple(0 if each is None else len(each) for each in given)
-        layouts = take_layouts(self.facts, own_settings, samples, known)
+        layouts = take_layouts(facts, own_settings, samples, known)
         name = codes.write_given(given)
+        # A beginning sounds as its parent does; a song that goes on from within the recording fades before.
+        recording, recorded = parent.recording, parent.recorded
+        if origin != "cut" and recorded > kept * facts.hop_lengths[-1]:
+            recorded = kept * facts.hop_lengths[-1]
+            recording = codes.write_recording(codes.recording(parent), recorded)[0]
         return [
             Take(
                 number=len(self.takes) + index + 1,
@@ -293,6 +303,8 @@ class SessionState:
                 given=name,
                 known=known,
                 layouts=layouts,
+                recording=recording,
+                recorded=recorded,
             )
             for index, (seed, song) in enumerate(noises)
         ]

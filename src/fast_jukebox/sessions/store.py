@@ -30,6 +30,12 @@ _CODES = "codes"
 _LEFT_MANIFEST, _LEFT_CODES = ".session.*.tmp.json", ".*.tmp.safetensors"
 """What the two kinds of files are called before they are finished, see [`~fast_jukebox.utils.files.temporary_path`]."""
 
+MOST_NUMBERS = 2**30
+"""How many numbers a file of codes holds at most, where nothing more is known: those of a day at a hop length of 8."""
+_HEADER_BYTES = 2**16
+"""The largest header of such a file."""
+_MANIFEST_BYTES = 2**28
+
 _RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes anew"
 """What to do where nothing is known of a session but its codes."""
 
@@ -43,7 +49,8 @@ class SessionStore:
 
     ```
     session.json      the manifest: the model, the takes, what was asked for; with its own checksum
-    codes/            safetensors: what takes begin with, and what was sampled of each level of each take
+    codes/            safetensors: what takes begin with, codes and recordings, and what was sampled of each level of
+                      each take
     lock              held by the process that writes; `lock.soft` too where the file system has no locks
     ```
 
@@ -120,6 +127,10 @@ class SessionStore:
         """
         path = self.folder / MANIFEST
         try:
+            if (size := path.stat().st_size) > _MANIFEST_BYTES:
+                raise SessionError(
+                    f"{str(path)!r} is damaged: it has {size} bytes, more than {_MANIFEST_BYTES}; {_RESCUE}"
+                )
             written = json.loads(path.read_bytes())
         except FileNotFoundError as error:
             raise SessionError(f"there is no session in {str(self.folder)!r}: it has no {MANIFEST}") from error
@@ -153,7 +164,7 @@ class SessionStore:
 
         Args:
             name: without suffix.
-            tensors: integers, on any device.
+            tensors: integers, or samples of a recording, on any device.
             facts: small things to know of them, as JSON holds them.
 
         Raises:
@@ -164,21 +175,31 @@ class SessionStore:
         metadata = {"format": FORMAT, "version": str(VERSION), "facts": told, "digest": _digest(whole, told)}
         self._write(self._codes_path(name), save_safetensors(whole, metadata))
 
-    def read_codes(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """A file of codes: its tensors and facts; `None` where there is none.
+    def read_codes(self, name: str, most: int = MOST_NUMBERS) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """A file of codes, or of a recording: its tensors and facts; `None` where there is none.
+
+        Args:
+            name: without suffix.
+            most: how many numbers it can hold; a larger file is refused before it is read.
 
         Raises:
             SessionError: it cannot be read or is damaged.
         """
         path = self._codes_path(name)
         try:
+            size, limit = path.stat().st_size, 8 * most + _HEADER_BYTES
+            if size > limit:
+                raise SessionError(
+                    f"{str(path)!r} is damaged: it has {size} bytes, and what belongs there at most {limit}; "
+                    f"{_remedy(name)}"
+                )
             content = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise SessionError(f"cannot read {str(path)!r}: {_reason(error)}") from error
         try:
-            tensors, facts = _parse(content)
+            tensors, facts = _parse(content, floating=name.startswith("recording-"))
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
             raise SessionError(f"{str(path)!r} is damaged; {_remedy(name)}") from error
         return tensors, facts
@@ -243,15 +264,15 @@ def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     return found.hexdigest()
 
 
-def _parse(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _parse(content: bytes, floating: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of a file of codes; raises almost anything where it is damaged."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header["__metadata__"]
     tensors = load_safetensors(content)
     if metadata["format"] != FORMAT or metadata["version"] != str(VERSION):
         raise ValueError("another format")
-    if any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors.values()):
-        raise ValueError("not integers")
+    if any(tensor.is_floating_point() != floating or tensor.is_complex() for tensor in tensors.values()):
+        raise ValueError("not integers" if not floating else "not samples")
     if metadata["digest"] != _digest(tensors, metadata["facts"]):
         raise ValueError("another digest")
     facts = json.loads(metadata["facts"])

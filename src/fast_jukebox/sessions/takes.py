@@ -22,8 +22,14 @@ ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
 GIVEN_NAME = r"given-[0-9a-f]{24}"
 """Of a file of codes that takes begin with."""
 
+RECORDING_NAME = r"recording-[0-9a-f]{24}"
+"""Of a file of a recording's samples that takes begin with."""
+
 WindowCodes = dict[int, Tensor]
 """What was sampled of a level of a take: of each window that is done, by its number in the layout, the new codes."""
+
+_OF_RECORDINGS = {"recording", "recorded"}
+"""Fields of a [`Take`] that only one which continues a recording states."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Take:
         given: name of the file of codes that it begins with, or `None`.
         known: how many codes it begins with at each level.
         layouts: the windows of each level.
+        recording: name of the file with the samples of the recording that it begins with, or `None`.
+        recorded: how many of these samples it begins with.
     """
 
     number: int
@@ -74,10 +82,13 @@ class Take:
     given: str | None
     known: tuple[int, ...]
     layouts: tuple[Layout, ...]
+    recording: str | None = None
+    recorded: int = 0
 
     def record(self) -> dict[str, Any]:
-        """The take as JSON holds it."""
-        return {**asdict(self), "settings": dict(self.settings)}
+        """The take as JSON holds it; of one without a recording as versions that knew none wrote it."""
+        record = {**asdict(self), "settings": dict(self.settings)}
+        return record if self.recording else {name: record[name] for name in record if name not in _OF_RECORDINGS}
 
     @classmethod
     def from_record(cls, record: Any) -> Take:
@@ -87,7 +98,7 @@ class Take:
             KeyError, TypeError, ValueError: `record` is none.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(record, dict) or set(record) != names:
+        if not isinstance(record, dict) or set(record) not in (names, names - _OF_RECORDINGS):
             raise ValueError("a take has other fields")
         segments = tuple(Segment(**each) for each in record["segments"])
         layouts = tuple(Layout(**each) for each in record["layouts"])
@@ -98,6 +109,9 @@ class Take:
         if take.parent is not None:
             check_whole("parent", take.parent, 1, take.number - 1)
         if take.origin not in ORIGINS or not (take.given is None or re.fullmatch(GIVEN_NAME, take.given)):
+            raise ValueError("a take is not as it was written")
+        check_whole("recorded", take.recorded)
+        if not (take.recorded == 0 if take.recording is None else re.fullmatch(RECORDING_NAME, take.recording)):
             raise ValueError("a take is not as it was written")
         starts = [check_whole("start", segment.start) for segment in segments]
         if not starts or starts[0] != 0 or starts != sorted(starts) or len(take.known) != len(layouts):

@@ -230,6 +230,13 @@ class TestRealModel:
         audio = 0.5 * torch.randn(2, 500).clamp(-1, 1)
         output = tiny_model.generate(duration=0.4, prompt=audio, prompt_duration=0.1, seed=2)
         assert output.audio.shape == (2, 640)
+        decoded = tiny_model.vqvae.decode([output.codes[0]])[:, :640].float()
+        same(output.audio[:, :112], audio[:, :112])  # 160 samples are kept; their last 30 ms, 48, fade
+        torch.testing.assert_close(output.audio[:, 160:], decoded[:, 160:])
+        middle = 0.5 * (audio[:, 136] + decoded[:, 136])
+        torch.testing.assert_close(output.audio[:, 136], middle)
+        draft = tiny_model.generate(duration=0.4, prompt=audio, prompt_duration=0.1, seed=2, stop_level=2)
+        same(draft.audio[:, :112], audio[:, :112])
         for codes, recorded in zip(output.codes, tiny_model.vqvae.encode(audio[:, :496]), strict=True):
             kept = recorded.shape[1] * 10 // 31
             same(codes[:, :kept], recorded[:, :kept])

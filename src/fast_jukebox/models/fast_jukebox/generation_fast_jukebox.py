@@ -35,6 +35,7 @@ class FastJukeboxGenerationOutput(ModelOutput):
 
     Args:
         audio (float32 `Tensor` (N, T)): the songs, decoded from the lowest level made; at about [-1, 1], not clipped.
+            Those that continue a recording begin with its samples, whose last 30 ms fade into the model's.
         codes (`list` of int64 `Tensor` (N, length) or `None`): of every level, bottom first; `None` for levels not
             made. They cover whole top codes, so up to one top hop more than the audio.
         sampling_rate (`int`): samples a second.
@@ -138,6 +139,8 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             sampler.sample_all()
             made = sampler.final_codes()
             audio = decode_song(self.vqvae, made[plan.stop_level], plan.stop_level)[:, : plan.samples]
+            if plan.recording is not None:
+                audio = plan.recording.join(audio)
         return FastJukeboxGenerationOutput(
             audio=audio.clone(),  # outside inference mode, like the codes
             codes=[None if own is None else own.clone() for own in made],
