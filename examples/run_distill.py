@@ -43,15 +43,13 @@ from fast_jukebox import (
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
-from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
-from fast_jukebox.data.songs import load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
 from fast_jukebox.evaluation.report import TEACHER_FIGURES
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.data import CodesArguments
 from fast_jukebox.training.scripts import run_script
 
 RESULT = "distillation.json"
@@ -66,24 +64,9 @@ class ModelArguments:
     level: int | None = field(default=None, metadata={"help": "One level, 0 is the bottom; by default all, top first."})
 
 
-@dataclass
-class DataArguments:
-    """Which codes."""
-
-    codes: str = field(metadata={"help": "Folder of codes; made of --songs where it is not there yet."})
-    songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
-    test_share: float = field(
-        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
-    )
-    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
-    label_dropout: float = field(
-        default=0.0, metadata={"help": "Fraction of windows without artist and genre, and of windows without lyrics."}
-    )
-
-
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Distil, write the student; returns each level's figures."""
-    model_args, data_args, args = parse_arguments((ModelArguments, DataArguments, DistillationArguments), arguments)
+    model_args, data_args, args = parse_arguments((ModelArguments, CodesArguments, DistillationArguments), arguments)
     config = FastJukeboxConfig.from_pretrained(model_args.teacher)
     levels = range(config.num_levels)
     if model_args.level is not None and model_args.level not in levels:
@@ -101,7 +84,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     check_resumption(chosen, model_args, args)
 
     with args.main_process_first(desc="encoding"):
-        codes = prepare_codes(data_args, model_args.teacher, args.device)
+        codes = data_args.load(FastJukeboxVQVAE.from_pretrained(model_args.teacher).to(args.device))
     for level in chosen:
         distil_level(level, model_args, data_args, args, codes)
     if not args.should_save:
@@ -116,17 +99,6 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
             revision=args.hub_revision,
         )
     return {name: result["figures"] for name, result in results.items()}
-
-
-def prepare_codes(data_args: DataArguments, teacher: str, device: torch.device) -> DatasetDict:
-    """The folder's codes, which are the teacher's VQ-VAE's, encoded first on a device where songs are named."""
-    vqvae = FastJukeboxVQVAE.from_pretrained(teacher).to(device)
-    if data_args.songs:
-        songs = load_songs(data_args.songs, test_share=data_args.test_share, progress=True)
-        return encode_songs(require_splits(songs, f"`--songs` {data_args.songs}"), vqvae, data_args.codes)
-    if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
-        raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` to make them")
-    return require_splits(load_codes(data_args.codes, vqvae=vqvae), f"`--codes` {data_args.codes}")
 
 
 def check_resumption(levels: list[int], model_args: ModelArguments, args: DistillationArguments) -> None:
@@ -157,7 +129,7 @@ def level_folder(output_dir: str | None, level: int) -> Path:
 
 
 def distil_level(
-    level: int, model_args: ModelArguments, data_args: DataArguments, args: DistillationArguments, codes: DatasetDict
+    level: int, model_args: ModelArguments, data_args: CodesArguments, args: DistillationArguments, codes: DatasetDict
 ) -> None:
     """Distil the prior of one level and save it with what the card will say of it."""
     folder = level_folder(args.output_dir, level)
@@ -170,16 +142,13 @@ def distil_level(
     teacher = FastJukeboxPrior.from_pretrained(model_args.teacher, level=level, dtype=torch.float32)
     student = FastJukeboxPrior(student_config(teacher.config, model_args.student_layers))
     processor = FastJukeboxProcessor.find(model_args.teacher, teacher.config)
+    train, test = data_args.windows(codes, student.config, args.seed, processor)
     trainer = DistillationTrainer(
         model=student,
         teacher=teacher,
         args=args,
-        train_dataset=CodeWindows(
-            codes["train"], student.config, args.seed, processor=processor, label_dropout=data_args.label_dropout
-        ),
-        eval_dataset=CodeWindows(
-            codes["test"], student.config, max_windows=data_args.max_eval_windows, processor=processor
-        ),
+        train_dataset=train,
+        eval_dataset=test,
         data_collator=stack_items,
     )
     metrics = trainer.train_and_save()

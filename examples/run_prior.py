@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from datasets import DatasetDict
@@ -37,15 +36,14 @@ from fast_jukebox import (
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
-from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
+from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.data.labels import labelled_config
-from fast_jukebox.data.songs import load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.compilation import compile_blocks
+from fast_jukebox.training.data import CodesArguments
 from fast_jukebox.training.growth import add_labels, add_names, deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.scripts import run_script
@@ -98,15 +96,10 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Which codes."""
+class DataArguments(CodesArguments):
+    """Which codes, and where they are kept."""
 
-    codes: str = field(metadata={"help": "Folder of codes; made of --songs with --vqvae where it is not there yet."})
-    songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
     vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name of the VQ-VAE that encodes them."})
-    test_share: float = field(
-        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
-    )
     device_codes: bool = field(
         default=False,
         metadata={"help": "Keep the codes in the device's memory and draw windows there; one process, no lyrics."},
@@ -117,10 +110,6 @@ class DataArguments:
     wait_minutes: float = field(
         default=0.0,
         metadata={"help": "With --device_codes: wait so long for the first codes, and load what comes later too."},
-    )
-    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
-    label_dropout: float = field(
-        default=0.0, metadata={"help": "Fraction of windows without artist and genre, and of windows without lyrics."}
     )
 
 
@@ -134,7 +123,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     growing = data_args.device_codes and data_args.wait_minutes > 0
     with args.main_process_first(desc="encoding"):
-        codes = DatasetDict() if growing else prepare_codes(data_args, args.device)
+        vqvae = FastJukeboxVQVAE.from_pretrained(data_args.vqvae).to(args.device) if data_args.vqvae else None
+        codes = DatasetDict() if growing else data_args.load(vqvae)
     if model_args.model_name_or_path:
         model, processor = named_prior(model_args, codes, data_args.more_codes)
     else:
@@ -146,14 +136,13 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         drawn = take_weights(model, model_args.initial_weights)
         print(f"drawn at random: {', '.join(drawn) or 'none'}", flush=True)
     if data_args.device_codes:
+        if codes and "test" not in codes:
+            raise ValueError("`--device_codes` must be false where songs are held out by time, got true")
         train, test = device_windows(model, processor, model_args, data_args, args)
     else:
         if model_args.compile_layers:
             raise ValueError("`--compile_layers` needs `--device_codes true`, whose batches are all of one size")
-        train = CodeWindows(
-            codes["train"], model.config, args.seed, processor=processor, label_dropout=data_args.label_dropout
-        )
-        test = CodeWindows(codes["test"], model.config, max_windows=data_args.max_eval_windows, processor=processor)
+        train, test = data_args.windows(codes, model.config, args.seed, processor)
 
     trainer = PriorTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
     return trainer.train_and_save()
@@ -201,17 +190,6 @@ def random_batch(model: FastJukeboxPrior, batch_size: int) -> dict[str, torch.Te
         labels = torch.tensor([total, 0, window, 0] + [0] * config.max_genres, device=model.device)
         batch["metadata"] = labels.expand(batch_size, -1).contiguous()
     return batch
-
-
-def prepare_codes(data_args: DataArguments, device: torch.device) -> DatasetDict:
-    """The folder's codes; where songs and VQ-VAE are named, encoded first (or further) on a device."""
-    if data_args.songs and data_args.vqvae:
-        songs = load_songs(data_args.songs, test_share=data_args.test_share, progress=True)
-        require_splits(songs, f"`--songs` {data_args.songs}")
-        return encode_songs(songs, FastJukeboxVQVAE.from_pretrained(data_args.vqvae).to(device), data_args.codes)
-    if not (Path(data_args.codes) / MANIFEST).exists() and Path(data_args.codes).is_dir():
-        raise ValueError(f"`--codes` {data_args.codes} holds no codes: name `--songs` and `--vqvae` to make them")
-    return require_splits(load_codes(data_args.codes), f"`--codes` {data_args.codes}")
 
 
 def named_prior(

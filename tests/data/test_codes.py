@@ -191,7 +191,7 @@ def test_labelled_priors_get_the_label_vector(songs, vqvae, tmp_path):
     codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]
     config = FastJukeboxPriorConfig(
         level=2, codebook_size=16, n_ctx=16, num_rows=4, hidden_size=16, num_hidden_layers=3, hop_length=16,
-        num_artists=5, num_genres=4, max_genres=3, use_timing=True,
+        num_artists=5, num_genres=4, max_genres=3, use_timing=True, min_duration=0.0,
     )  # fmt: skip
     windows = CodeWindows(codes, config)
     row, start = windows.sampler[len(windows) - 1]

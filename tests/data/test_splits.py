@@ -67,7 +67,8 @@ def test_scripts_and_the_library_hold_out_the_same_share():
     from examples import run_distill, run_evaluation, run_prior, run_vqvae
 
     for arguments in (
-        run_distill.DataArguments, run_evaluation.EvaluationArguments, run_prior.DataArguments, run_vqvae.DataArguments,
+        run_distill.CodesArguments, run_prior.DataArguments, run_vqvae.DataArguments,
+        run_evaluation.EvaluationArguments,
     ):  # fmt: skip
         assert arguments.__dataclass_fields__["test_share"].default == DEFAULT_TEST_SHARE
 

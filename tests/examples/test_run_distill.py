@@ -105,7 +105,7 @@ def test_what_is_asked_of_the_push_and_of_the_windows_is_passed_on(scripts, opti
     assert pushed == {
         "names": (options["output_dir"], "ann/student"), "private": True, "token": "token", "revision": "draft",
     }  # fmt: skip
-    monkeypatch.setattr(script, "CodeWindows", lambda *_, **more: windows.append(more))
+    monkeypatch.setattr("fast_jukebox.training.data.CodeWindows", lambda *_, **more: windows.append(more))
     monkeypatch.setattr(script, "DistillationTrainer", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         script.main([str(tmp_path / "options.json")])
@@ -193,7 +193,7 @@ def test_the_settings_that_are_given_can_be_read(scripts, repository_root, tmp_p
     files = sorted((repository_root / "examples" / "configs").glob("distill-*.yaml"))
     assert [path.stem for path in files] == ["distill-fastjukebox-18", "distill-mini-12"]
     script = scripts["run_distill"]
-    groups = (script.ModelArguments, script.DataArguments, DistillationArguments)
+    groups = (script.ModelArguments, script.CodesArguments, DistillationArguments)
     for path, layers in zip(files, (18, 12), strict=True):
         # Whether there is a GPU says nothing of the file.
         text = path.read_text(encoding="utf-8").replace("bf16: true", "use_cpu: true")

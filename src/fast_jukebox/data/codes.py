@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ from fast_jukebox.data.manifest import (
 )
 from fast_jukebox.data.parquet import check_values
 from fast_jukebox.data.scanning import find_dataset
-from fast_jukebox.data.splits import describe_splits
-from fast_jukebox.data.windows import WindowSampler
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, describe_splits
+from fast_jukebox.data.windows import WindowSampler, time_cut
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
@@ -194,10 +194,13 @@ class CodeWindows(TorchDataset):
         processor: knows the names, see [`~fast_jukebox.data.labels.WindowLabels`].
         label_dropout: how often a window at a random offset is told of no artist and genre, and of no lyrics; a
             function of the seed, the epoch and the window's number.
+        part: `"test"` for the end of each song alone, a fraction `test_share` of it and at least one window, `"train"`
+            for what is before it: songs held out by time. `None` for whole songs.
+        test_share: see `part`.
 
     Raises:
-        ValueError: if the codes lack the level or the level above, are outside the codebook, or every song is shorter
-            than the context.
+        ValueError: if the codes lack the level or the level above, are outside the codebook, every song is shorter than
+            the context (two contexts where it has two parts), or a song is longer than the prior's `max_duration`.
     """
 
     def __init__(
@@ -208,6 +211,8 @@ class CodeWindows(TorchDataset):
         max_windows: int | None = None,
         processor: FastJukeboxProcessor | None = None,
         label_dropout: float = 0.0,
+        part: Literal["train", "test"] | None = None,
+        test_share: float = DEFAULT_TEST_SHARE,
     ) -> None:
         self.config = config
         self.labels = WindowLabels(codes, config, processor, label_dropout, seed) if config.has_labels else None
@@ -217,8 +222,31 @@ class CodeWindows(TorchDataset):
             if column not in codes.column_names:
                 raise ValueError(f"the codes have no column `{column}`, only {', '.join(codes.column_names)}")
         self._rows = codes.with_format("arrow")
-        lengths = []
-        for row in range(len(codes)):
+        lengths = self._lengths()
+        starts = [0] * len(lengths)
+        if part is not None:
+            cuts = [time_cut(length, config.n_ctx, config.upper_ratio, test_share) for length in lengths]
+            if cuts == lengths:
+                raise ValueError(
+                    f"a song must have at least two windows of {config.n_ctx} codes to be held out by time "
+                    f"({self._seconds(2 * config.n_ctx):.1f} s, one to train on and one held out), the longest has "
+                    f"{self._seconds(max(lengths, default=0)):.1f} s: use longer songs, or more than one"
+                )
+            if part == "test":
+                starts, lengths = cuts, [length - cut for length, cut in zip(lengths, cuts, strict=True)]
+            else:
+                lengths = cuts
+        self.sampler = WindowSampler(lengths, config.n_ctx, config.upper_ratio, seed, starts)
+        total = len(self.sampler)
+        self._length = total if max_windows is None else min(total, max_windows)
+
+    def _seconds(self, codes: int) -> float:
+        return codes * self.config.hop_length / self.config.sampling_rate
+
+    def _lengths(self) -> list[int]:
+        """Codes of each song."""
+        config, lengths = self.config, []
+        for row in range(len(self._rows)):
             table = self._rows[row : row + 1]
             values = _values(table, self.column)
             if len(values) and int(values.max()) >= config.codebook_size:
@@ -227,12 +255,15 @@ class CodeWindows(TorchDataset):
                     "these codes are another VQ-VAE's"
                 )
             length = len(values)
+            if config.use_timing and self._seconds(length) >= config.max_duration:
+                raise ValueError(
+                    f"`max_duration` of the prior is {config.max_duration:g} s, but song {row} lasts "
+                    f"{self._seconds(length):.1f} s: cut it into shorter files"
+                )
             if config.has_upper_level:
                 length = min(length, len(_values(table, self.upper_column)) * config.upper_ratio)
             lengths.append(length)
-        self.sampler = WindowSampler(lengths, config.n_ctx, multiple=config.upper_ratio, seed=seed)
-        total = len(self.sampler)
-        self._length = total if max_windows is None else min(total, max_windows)
+        return lengths
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer's data loader: other random offsets in every epoch."""

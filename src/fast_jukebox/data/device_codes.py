@@ -6,6 +6,7 @@ no copies, no waiting. A song takes 14.5 kB a second of music at all three level
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -134,7 +135,10 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
             # Id 0 is that of the unknown artist and genre; slots without a genre hold -1.
             named = torch.where(known[:, None], named, torch.minimum(named, torch.zeros_like(named)))
             times = torch.stack([self._lengths[song], start, torch.full_like(start, config.n_ctx)], dim=1)
-            batch["metadata"] = torch.cat([times * config.hop_length, named], dim=1)
+            times = times * config.hop_length
+            if config.use_timing:
+                times[:, 0].clamp_(min=math.ceil(config.min_duration * config.sampling_rate))
+            batch["metadata"] = torch.cat([times, named], dim=1)
         return batch
 
     def windows(self, count: int) -> list[dict[str, Tensor]]:

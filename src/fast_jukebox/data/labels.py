@@ -79,6 +79,8 @@ class WindowLabels:
             artist, genres = 0, [0]
         genres = [*genres, *[-1] * config.max_genres][: config.max_genres]
         times = [codes * config.hop_length for codes in (length, start, config.n_ctx)]
+        if config.use_timing:  # a song that is shorter than any the prior was made for counts as of the shortest length
+            times[0] = max(times[0], math.ceil(config.min_duration * config.sampling_rate))
         labels = torch.tensor([[*times, artist, *genres]], dtype=torch.int64)
         if config.has_lyrics:
             labels = torch.cat([labels, join_texts([[] if no_lyrics else text])], dim=1)
@@ -165,8 +167,8 @@ def _warn_of_unknown(songs: Dataset, vocabulary: LabelVocabulary) -> None:
         if lacking:
             listed = ", ".join(map(repr, lacking[:5])) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
             logger.warning(
-                "the model does not know the %s %s, whose songs count as of an unknown one: a model learns the names "
-                "of the songs that it is trained on, unless `--new_names` is false",
+                "the model does not know the %s %s, whose songs count as of an unknown one: run_prior.py teaches a "
+                "model the names of the songs that it trains on, unless `--new_names` is false",
                 column,
                 listed,
             )

@@ -28,12 +28,21 @@ class WindowSampler:
         window: length of a window in that unit, at least 1. Songs shorter than it are left out.
         multiple: every offset is a multiple of this.
         seed: of the random offsets, or None for fixed offsets, side by side from each song's start.
+        starts: where each song's windows may begin, multiples of `multiple`; its length counts from there. 0 by
+            default.
 
     Raises:
         ValueError: if no song is as long as a window.
     """
 
-    def __init__(self, lengths: Sequence[int], window: int, multiple: int = 1, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        window: int,
+        multiple: int = 1,
+        seed: int | None = None,
+        starts: Sequence[int] | None = None,
+    ) -> None:
         if window < 1 or multiple < 1:
             raise ValueError(f"`window` and `multiple` must be at least 1, got {window} and {multiple}")
         counts = np.array([length // window for length in lengths], dtype=np.int64)
@@ -44,6 +53,7 @@ class WindowSampler:
                 "Use longer songs or a shorter window"
             )
         self.lengths, self.window, self.multiple, self.seed = list(lengths), window, multiple, seed
+        self.starts = [0] * len(lengths) if starts is None else list(starts)
         # In memory that is shared, so that data loading processes which outlive an epoch learn of the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._ends = np.cumsum(counts)
@@ -68,10 +78,30 @@ class WindowSampler:
         first = int(self._ends[song - 1]) if song else 0
         if self.seed is None:
             offset = (index - first) * self.window
-            return song, offset - offset % self.multiple
+            return song, self.starts[song] + offset - offset % self.multiple
         places = (self.lengths[song] - self.window) // self.multiple + 1
         draw = np.random.default_rng((self.seed, self.epoch, index)).integers(places)
-        return song, int(draw) * self.multiple
+        return song, self.starts[song] + int(draw) * self.multiple
+
+
+def time_cut(length: int, window: int, multiple: int, test_share: float) -> int:
+    """Where the held-out end of a song begins: a fraction of the song, and at least one window.
+
+    Args:
+        length: of the song.
+        window: of what is trained on, in the same unit.
+        multiple: the end begins at a multiple of this.
+        test_share: fraction held out, in [0, 1).
+
+    Returns:
+        The beginning; the song's length, so that nothing is held out, where less than a window were left before it.
+
+    >>> [time_cut(length, 24, 2, 0.1) for length in (1000, 101, 47)]
+    [900, 76, 47]
+    """
+    cut = length - max(round(test_share * length), window)
+    cut -= cut % multiple
+    return cut if cut >= window else length
 
 
 class SoundWindows(TorchDataset):

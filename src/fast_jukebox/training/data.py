@@ -1,0 +1,107 @@
+"""The codes of a training script: encoded where they are not there yet, with some of them held out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
+from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
+from fast_jukebox.models.prior import FastJukeboxPriorConfig
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.processing import FastJukeboxProcessor
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CodesArguments:
+    """Which codes.
+
+    Raises:
+        ValueError: `test_share` is not in [0, 1).
+    """
+
+    codes: str = field(metadata={"help": "Folder of codes; made of --songs where it is not there yet."})
+    songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
+    test_share: float = field(
+        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    )
+    hold_out: Literal["songs", "time"] = field(
+        default="songs",
+        metadata={
+            "help": "What is held out: songs, or the end of every song, --test_share of it and at least one window. "
+            "One song alone is always held out by time."
+        },
+    )
+    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+    label_dropout: float = field(
+        default=0.0, metadata={"help": "Fraction of windows without artist and genre, and of windows without lyrics."}
+    )
+
+    def load(self, vqvae: FastJukeboxVQVAE | None) -> DatasetDict:
+        """The folder's codes, encoded first (or further) where songs and a VQ-VAE are named.
+
+        Args:
+            vqvae: whose codes they must be, on the device that encodes; `None` takes any.
+
+        Returns:
+            Splits `train` and `test`; `train` alone where the songs are held out by time.
+
+        Raises:
+            ValueError: there are no codes and nothing to make them of, or no songs are held out.
+        """
+        if self.songs and vqvae is not None:
+            songs = load_songs(self.songs, test_share=self.test_share, progress=True)
+            if not self._by_time(songs):
+                require_splits(songs, f"`--songs` {self.songs}")
+            return self._split(encode_songs(songs, vqvae, self.codes))
+        if not (Path(self.codes) / MANIFEST).exists() and Path(self.codes).is_dir():
+            raise ValueError(f"`--codes` {self.codes} holds no codes: name `--songs` and `--vqvae` to make them")
+        codes = self._split(load_codes(self.codes, vqvae=vqvae))
+        return codes if self._by_time(codes) else require_splits(codes, f"`--codes` {self.codes}")
+
+    def windows(
+        self,
+        codes: DatasetDict,
+        config: FastJukeboxPriorConfig,
+        seed: int,
+        processor: FastJukeboxProcessor | None = None,
+    ) -> tuple[CodeWindows, CodeWindows]:
+        """Windows to train on, at random places, and held-out ones.
+
+        Args:
+            codes: of [`load`].
+            config: of the prior.
+            seed: of the places.
+            processor: of the prior.
+        """
+        learnt = {"seed": seed, "processor": processor, "label_dropout": self.label_dropout}
+        measured = {"max_windows": self.max_eval_windows, "processor": processor}
+        if "test" in codes:
+            return CodeWindows(codes["train"], config, **learnt), CodeWindows(codes["test"], config, **measured)
+        songs, share = codes["train"], self.test_share
+        train = CodeWindows(songs, config, **learnt, part="train", test_share=share)
+        return train, CodeWindows(songs, config, **measured, part="test", test_share=share)
+
+    def _by_time(self, songs: DatasetDict) -> bool:
+        return self.hold_out == "time" or sum(map(len, songs.values())) == 1
+
+    def _split(self, codes: DatasetDict) -> DatasetDict:
+        """The splits; all songs as `train` where they are held out by time."""
+        if not self._by_time(codes):
+            return codes
+        from datasets import DatasetDict, concatenate_datasets
+
+        songs = concatenate_datasets(list(codes.values()))
+        logger.info(
+            "%d song%s, held out by time: the last %g %% of each, and at least one window",
+            len(songs), "s" if len(songs) > 1 else "", 100 * self.test_share,
+        )  # fmt: skip
+        return DatasetDict({"train": songs})
