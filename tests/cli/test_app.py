@@ -88,7 +88,7 @@ def test_settings_and_a_recording_are_passed_on(run, model_dir, tiny_model):
     ("arguments", "message"),
     [
         (["--output", "song.aiff"], "--output"),
-        (["--output", "song.mp3", "--stream"], "--output"),
+        (["--output", "song.ogg", "--stream"], "--output"),
         (["--output", "x" * 260 + ".wav"], "--output"),
         (["--num-samples", "2", "--stream"], "--stream"),
         (["--extend", "3"], "--extend"),
