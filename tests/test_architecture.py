@@ -24,6 +24,7 @@ LAYERS = (
     {"distillation", "evaluation"},
     {"metrics"},
     {"pipelines"},
+    {"text_to_audio"},
     {"registration"},
     {"__init__"},
 )

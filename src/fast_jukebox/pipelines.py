@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
@@ -17,10 +17,12 @@ from transformers import AutoModel, GenerationConfig, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from fast_jukebox.audio.io import load_audio
+from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.generation.request import FIELDS, Metadata, SongRequest, request_arguments
 from fast_jukebox.generation.settings import check_duration
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
+from fast_jukebox.processing.songs import text_song
 from fast_jukebox.sampling.checks import check_count, fresh_seed
 from fast_jukebox.sampling.inputs import check_device
 from fast_jukebox.sampling.progress import ProgressBars, ProgressCallback
@@ -126,6 +128,8 @@ class FastJukeboxPipeline(Pipeline):
         max_batch_size: int | None = None,
         engine: str | None = None,
         generation_config: GenerationConfig | None = None,
+        forward_params: Mapping[str, Any] | None = None,
+        generate_kwargs: Mapping[str, Any] | None = None,
         return_details: bool | None = None,
         batch_size: int | None = None,
         num_workers: int | None = None,
@@ -137,12 +141,16 @@ class FastJukeboxPipeline(Pipeline):
 
         Args:
             inputs: nothing; or a recording to continue (a path, the bytes of a file, an array at the model's sampling
-                rate, or a dictionary `{"array" or "raw", "sampling_rate"}`); or a dictionary of the arguments below; or
-                a list, dataset or generator of such. A dictionary's own arguments go before those of the call.
+                rate, or a dictionary `{"array" or "raw", "sampling_rate"}`); or a text, where no file is called so: a
+                genre, an artist, or `"GENRE by ARTIST"`, for models with lyrics also the words that are sung; or a
+                dictionary of the arguments below; or a list, dataset or generator of such. A dictionary's own
+                arguments go before those of the call.
             prompt: a recording, as in `inputs`.
             {request}
             progress: `True` and `False` show bars or none, `None` shows them on terminals and in notebooks; a function
                 is called with a [`GenerationProgress`].
+            forward_params: further arguments by name, as transformers' `text-to-audio` takes them.
+            generate_kwargs: likewise; they go before `forward_params`.
             return_details: whether to return `seed`, `codes`, `engines` and `dropped_lyrics` too; not by default.
             batch_size: how many inputs of a list to sample at once, where they differ in their seed only; 1 by default.
             num_workers: has no effect; inputs are read by this process.
@@ -185,7 +193,8 @@ class FastJukeboxPipeline(Pipeline):
             return []
         if _is_hub_dataset(inputs):  # transformers knows those of torch only
             inputs = (row for row in inputs)
-        given = {name: value for name, value in arguments.items() if value is not None}
+        named = {**(forward_params or {}), **(generate_kwargs or {})}
+        given = {**named, **{name: value for name, value in arguments.items() if value is not None}}
         return super().__call__({} if inputs is None else inputs, **given)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -195,12 +204,23 @@ class FastJukeboxPipeline(Pipeline):
 
     def preprocess(self, inputs: Any, **arguments: Any) -> dict[str, list[SongRequest]]:
         """The request of one input, its recording read, under `"requests"`."""
-        given = {**arguments, **_arguments_of(inputs)}
+        given = {**arguments, **self._arguments_of(inputs, arguments)}
         if given.get("prompt") is not None:
             given["prompt"] = self._read_prompt(given["prompt"], given.get("prompt_duration"))
         if given.get("seed") is None:
             given["seed"] = fresh_seed()
         return {"requests": [SongRequest(**given)]}
+
+    def _arguments_of(self, inputs: Any, others: dict[str, Any]) -> dict[str, Any]:
+        """One input as arguments of `generate`."""
+        if isinstance(inputs, dict) and not _AUDIO_KEYS & inputs.keys():
+            return _checked_arguments(inputs)
+        if not isinstance(inputs, str) or _is_recording(inputs):
+            return {"prompt": inputs}
+        told = others.get("metadata")
+        if told is not None and not isinstance(told, dict):
+            raise ValueError("a text must not be given with `metadata` of several songs or in label vectors")
+        return {"metadata": {**text_song(getattr(self.model, "processor", None), inputs), **(told or {})} or None}
 
     def _read_prompt(self, prompt: Recording, prompt_duration: float | None) -> Tensor:
         if prompt_duration is not None:
@@ -315,22 +335,25 @@ def _check_recording(path: str) -> None:
         raise ValueError(f"`prompt` must be a local recording, got the address {path!r}: download it first")
     if not os.path.lexists(os.path.expanduser(path)):
         raise ValueError(
-            f"`prompt` must be a recording, and there is no file {path!r}. No model here takes a description in "
-            'words: say what is known of the song by `metadata={"artist": ..., "genre": ..., "lyrics": ...}`'
+            f"`prompt` must be a recording, and there is no file {path!r}. Say what is known of the song by "
+            '`metadata={"artist": ..., "genre": ..., "lyrics": ...}`'
         )
+
+
+def _is_recording(text: str) -> bool:
+    """Whether a text is meant as the path, or the address, of a recording, be it there or not."""
+    if "://" in text or os.path.splitext(text)[1].lower() in AUDIO_SUFFIXES:
+        return True
+    try:
+        return os.path.lexists(os.path.expanduser(text))
+    except (OSError, ValueError):  # a text is not bound to be a path
+        return False
 
 
 def _is_hub_dataset(inputs: Any) -> bool:
     """Whether it is a data set of `datasets`, which need not be installed."""
     datasets = sys.modules.get("datasets")
     return datasets is not None and isinstance(inputs, datasets.Dataset | datasets.IterableDataset)
-
-
-def _arguments_of(inputs: Any) -> dict[str, Any]:
-    """One input of the pipeline as arguments of `generate`."""
-    if isinstance(inputs, dict) and not _AUDIO_KEYS & inputs.keys():
-        return _checked_arguments(inputs)
-    return {"prompt": inputs}
 
 
 def _groups(requests: list[SongRequest]) -> list[list[int]]:

@@ -85,6 +85,8 @@ def _register_models() -> None:
             )
         if "modeling_auto" in auto:
             auto["modeling_auto"].AutoModel.register(model.config_class, model, exist_ok=True)
+    if "modeling_auto" in auto:
+        auto["modeling_auto"].AutoModelForTextToWaveform.register(models[-1].config_class, models[-1], exist_ok=True)
     if "processing_auto" in auto:
         processor = importlib.import_module("fast_jukebox.processing").FastJukeboxProcessor
         auto["processing_auto"].AutoProcessor.register(models[-1].config_class, processor, exist_ok=True)
@@ -93,6 +95,7 @@ def _register_models() -> None:
 def _register_pipeline() -> None:
     # The module registers its task at its end, also where it is what imported transformers' pipelines just now.
     importlib.import_module("fast_jukebox.pipelines")
+    importlib.import_module("fast_jukebox.text_to_audio")
 
 
 def _register_layout() -> None:

@@ -21,7 +21,11 @@ OF_A_SESSION = [name for name in FIELDS if name not in ("start_level", *COMPUTIN
         (FastJukeboxModel.generate, FIELDS, []),
         (FastJukeboxModel.stream, FIELDS, ["round_duration"]),
         (FastJukeboxModel.new_session, OF_A_SESSION, ["folder", "model_name"]),
-        (FastJukeboxPipeline.__call__, FIELDS, ["inputs", "return_details", "batch_size", "num_workers"]),
+        (
+            FastJukeboxPipeline.__call__,
+            FIELDS,
+            ["inputs", "forward_params", "generate_kwargs", "return_details", "batch_size", "num_workers"],
+        ),
     ],
 )
 def test_functions_take_the_fields_of_a_request(function, names, others):

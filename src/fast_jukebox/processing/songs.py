@@ -45,5 +45,44 @@ def check_song(song: Any) -> dict[str, Any]:
     return told
 
 
+def text_song(processor: Any, text: str) -> dict[str, Any]:
+    """What a text tells of a song: a genre, an artist, `GENRE by ARTIST`, or for models with lyrics anything else as
+    the words that are sung.
+
+    Args:
+        processor: a model's [`FastJukeboxProcessor`], or `None`.
+        text: by a person.
+
+    Raises:
+        ValueError: the model takes no words, or not these.
+    """
+    told = [level for level in reversed(processor.levels if processor is not None else []) if level is not None]
+    if not text.strip():
+        return {}
+    if not told:
+        raise ValueError(f"the model takes no words, got {text!r:.80}: call it without")
+    vocabulary = processor.vocabularies[told[0].vocabulary]
+    genre, by, artist = text.partition(" by ")
+    readings = [{"genre": text}, {"artist": text}, *([{"genre": genre, "artist": artist}] if by else [])]
+    for song in readings:
+        try:
+            vocabulary.genre_ids(song.get("genre")), vocabulary.artist_id(song.get("artist"))
+        except ValueError:
+            continue
+        return {name: value.strip() for name, value in song.items()}
+    if any(level.lyric_length for level in told):
+        return {"lyrics": text}
+    raise ValueError(
+        f"a text must be a genre, an artist or `GENRE by ARTIST` of those that the model knows, got {text!r:.80}: "
+        f"{_some(vocabulary.genres)} by {_some(vocabulary.artists)}"
+    )
+
+
+def _some(names: Mapping[str, int]) -> str:
+    """Known names, the first ten of many."""
+    known = [name for name in names if names[name]]
+    return ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+
+
 def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)

@@ -1,0 +1,79 @@
+"""transformers' task `text-to-audio`, and `pipeline(model=...)` without a task, for models of this package."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import transformers.pipelines
+from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.loading import COMPOSITE_MODEL_TYPE
+
+_TASK = "text-to-audio"
+_PREPROCESSORS = ("tokenizer", "processor", "feature_extractor", "image_processor", "video_processor")
+
+
+class TextToAudio:
+    """The pipeline of the task `text-to-audio`: a [`FastJukeboxPipeline`] for models of this package, transformers' own
+    for all others.
+
+    `transformers.pipeline` chooses the class before it has the model, so this chooses once it is there.
+
+    Args:
+        model: what was loaded.
+        kwargs: of the pipeline's class.
+    """
+
+    _load_tokenizer = None  # models of this package have none: tried, and missed below where one is needed
+    _load_processor = None
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def __new__(cls, model: Any, **kwargs: Any) -> Pipeline:  # type: ignore[misc]  # that is what it is for
+        from transformers import TextToAudioPipeline
+
+        from fast_jukebox.pipelines import FastJukeboxPipeline
+
+        if isinstance(model, FastJukeboxModel):
+            return FastJukeboxPipeline(
+                model, **{name: value for name, value in kwargs.items() if name not in _PREPROCESSORS}
+            )
+        if kwargs.get("tokenizer") is None and TextToAudioPipeline._load_tokenizer:
+            if not getattr(model, "name_or_path", None):
+                raise ValueError("`tokenizer` must be given with a model that was not loaded by its name")
+            kwargs["tokenizer"] = AutoTokenizer.from_pretrained(model.name_or_path)  # says why it is not there
+        return TextToAudioPipeline(model=model, **kwargs)
+
+
+def register_text_to_audio() -> None:
+    """Let transformers find the pipeline of this package's models: by `pipeline("text-to-audio", model=...)` and by
+    `pipeline(model=...)`, for which it asks the Hub, also where the model is a folder. Calling it again is harmless.
+    """
+    known = PIPELINE_REGISTRY.supported_tasks
+    if _TASK in known and known[_TASK]["impl"] is not TextToAudio:
+        known[_TASK] = {**known[_TASK], "impl": TextToAudio}
+    ask = transformers.pipelines.get_task
+    if hasattr(ask, "__wrapped__"):
+        return
+
+    @functools.wraps(ask)
+    def get_task(model: str, *args: Any, **kwargs: Any) -> str:
+        return "fast-jukebox" if _is_ours(model) else ask(model, *args, **kwargs)
+
+    transformers.pipelines.get_task = get_task
+
+
+def _is_ours(model: str) -> bool:
+    """Whether a folder, or a repository whose `config.json` was fetched just before, holds a model of this package."""
+    try:
+        config = PreTrainedConfig.get_config_dict(model, local_files_only=True)[0]
+    except (OSError, ValueError):
+        return False
+    return str(config.get("model_type")).startswith(COMPOSITE_MODEL_TYPE)
+
+
+register_text_to_audio()
