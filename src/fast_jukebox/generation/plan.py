@@ -17,8 +17,9 @@ from fast_jukebox.generation.metadata import check_labels, draw_metadata, encode
 from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.settings import SETTINGS, check_duration, draw_settings, song_layouts
 from fast_jukebox.generation.windows import Layout, Window
+from fast_jukebox.sampling.adapters import check_adapters
 from fast_jukebox.sampling.checks import SamplingSettings, check_levels, common_batch, level_name, resolve_seeds
-from fast_jukebox.sampling.inputs import check_codes_by_level, check_no_adapters, check_prompt_audio, device_of
+from fast_jukebox.sampling.inputs import check_codes_by_level, check_prompt_audio, device_of
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         ValueError: naming the argument, its value and what is allowed.
     """
     vqvae, priors = model.vqvae, model.priors
-    check_no_adapters(priors)
+    check_adapters(priors)
     hops, rate, num_levels = vqvae.config.hop_lengths, vqvae.config.sampling_rate, len(priors)
     start_level, stop_level = check_levels(request.start_level, request.stop_level, num_levels)
     config = resolve_generation_config(model, request)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from fast_jukebox.sampling.adapters import adapter_state
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.filtering import draw_codes
 from fast_jukebox.sampling.inputs import SamplingConfig
@@ -236,7 +237,8 @@ def open_decoder(
         if engine not in ("auto", "eager"):
             raise ValueError(f"`engine` must be 'auto' or 'eager' for a {type(prior).__name__}, got {engine!r}")
         return EagerDecoder(prior, conditioning, batch_size, settings)
-    key = (engine, batch_size, settings, granted_threads(), weight_state(prior.parameters()))
+    state = weight_state(prior.parameters()), adapter_state(prior)
+    key = (engine, batch_size, settings, granted_threads(), state)
     decoder = _POOL.take(prior, key)
     if decoder is None:
         decoder = _new_decoder(cast(EnginesPrior, prior), batch_size, settings, engine)

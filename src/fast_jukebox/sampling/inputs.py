@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _LOUDEST = 8.0
 """Peak above which samples cannot be meant to lie in [-1, 1]."""
@@ -214,14 +214,3 @@ def check_codes_by_level(codes: object, codebook_size: int, hop_lengths: Sequenc
             )
         span = own_span
     return levels
-
-
-def check_no_adapters(priors: Iterable[nn.Module]) -> None:
-    """Raise a `ValueError` for priors with unmerged adapters of peft, as steps read the base layers' weights."""
-    for prior in priors:
-        for name, module in prior.named_modules():
-            if hasattr(module, "base_layer") and not getattr(module, "merged", False):
-                raise ValueError(
-                    f"the prior must have no unmerged adapters to be sampled, got one at {name!r}, which would not be "
-                    "heard: merge it first, as `merge_and_unload()` of peft does"
-                )

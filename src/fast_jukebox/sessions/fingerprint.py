@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fast_jukebox.sampling.adapters import adapter_settings
 from fast_jukebox.sampling.checks import level_name
 
 _NUMBERS = 8
@@ -137,4 +138,6 @@ def fingerprint(part: Any) -> str:
             places = torch.linspace(0, tensor.numel() - 1, _NUMBERS, dtype=torch.float64).long().to(tensor.device)
             seen = tensor.detach().reshape(-1)[places].to("cpu", torch.float64)
             found.update(seen.numpy().tobytes())
+    if settings := adapter_settings(part):
+        found.update(repr(settings).encode())
     return found.hexdigest()[:32]

@@ -314,22 +314,3 @@ class TestRealModel:
         output = tiny_model.to(torch.bfloat16).generate(duration=0.1, seed=1)
         assert output.audio.dtype == torch.float32
         assert torch.isfinite(output.audio).all()
-
-
-class Adapter(torch.nn.Module):
-    """As peft wraps a layer."""
-
-    def __init__(self, base_layer, merged):
-        super().__init__()
-        self.base_layer, self.merged = base_layer, merged
-
-    def forward(self, hidden):
-        return self.base_layer(hidden)
-
-
-def test_adapters_that_would_not_be_heard_are_refused(stub_model):
-    stub_model.priors[1].layer = Adapter(torch.nn.Linear(2, 2), merged=False)
-    with pytest.raises(ValueError, match=r"unmerged adapters .* 'layer'.*merge_and_unload"):
-        stub_model.generate(duration=1, seed=0)
-    stub_model.priors[1].layer.merged = True
-    assert stub_model.generate(duration=1, seed=0).audio.shape == (1, 100)

@@ -158,12 +158,10 @@ class LyricCrossAttention(FactoredAttention):
             raise ValueError(
                 "`lyric_states` must be given to a layer that attends to lyrics, those of the conditioning; got None"
             )
-        size = self.num_heads * self.head_dim
-        heads = (self.num_heads, self.head_dim)
-        query_weight, key_value_weight = self.qkv.weight.split([size, 2 * size])
-        query_bias, key_value_bias = self.qkv.bias.split([size, 2 * size])
-        query = F.linear(hidden, query_weight, query_bias).unflatten(-1, heads)
-        key, value = F.linear(lyric_states, key_value_weight, key_value_bias).unflatten(-1, (2, *heads)).unbind(2)
+        # The layer is called, whose weight may have adapters or lie elsewhere, though a part of each product is unused.
+        parts = (3, self.num_heads, self.head_dim)
+        query = self.qkv(hidden).unflatten(-1, parts).select(2, 0)
+        _, key, value = self.qkv(lyric_states).unflatten(-1, parts).unbind(2)
         if cache is not None:
             cache.fill(key, value)
         eager = self.config._attn_implementation == "eager"

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fast_jukebox.models.prior.attention import attend_step, make_attention
 from fast_jukebox.models.prior.cache import DeviceSlots, LayerCache
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.sampling.adapters import effective_weights
 
 LAYER_NORM_EPS = 1e-5
 
@@ -128,7 +129,8 @@ class BlockStep:
     """A block made ready to run one position at a time: its weights gathered, its cache, a buffer.
 
     It gives what `block.forward` gives for the position, with as few operations as possible and without gradients and
-    hooks. It holds the weights themselves, so it follows their training but not their replacement.
+    hooks. It holds the weights themselves, so it follows their training but not their replacement; of a layer with
+    adapters it holds a merged copy, which follows neither.
 
     Args:
         block: the block.
@@ -147,16 +149,16 @@ class BlockStep:
             mlp.expand,
             mlp.contract,
         )
-        self.weights = tuple([tensor for module in modules for tensor in (module.weight, module.bias)])
+        self.weights = tuple([cast(Tensor, tensor) for module in modules for tensor in effective_weights(module)])
         heads, head_dim = attention.num_heads, attention.head_dim
         self.songs = cache.storage.shape[0]
         self.rows = rows_for(self.songs, cache.storage.device)
-        self.width = (block.attention_norm.normalized_shape[0],)
+        self.width = self.weights[0].shape
         self.qkv_shape = (self.rows, 3, heads, head_dim)
         # What was attended to; the spare rows stay zero.
         self.attended = cache.storage.new_zeros(self.rows, heads * head_dim)
         self.attended_of_songs = self.attended[: self.songs].view(self.songs, heads, head_dim)
-        self.gated = gate_rows(self.attended, mlp.expand.out_features)
+        self.gated = gate_rows(self.attended, len(self.weights[8]))
 
     def __call__(self, hidden: Tensor, position: int | DeviceSlots) -> Tensor:
         """(rows, W), of which the first rows are songs -> (rows, W); a position as [`attend_step`] takes it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS, BlockList, PriorBlock
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
@@ -43,4 +42,4 @@ class LyricEncoder(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits of each character: (N, lyric_length, W) -> (N, lyric_length, lyric_vocab_size)."""
-        return F.linear(states, self.output.weight)
+        return self.output(states)

@@ -219,14 +219,16 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, PriorSampling
     def head(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
         """Logits of the codes, (N, L, K), of the last block's output, (N, lyrics before the codes + L, W)."""
         prefix = self.config.lyric_prefix_length
-        hidden = self._conditioned_again(hidden, conditioning)[:, prefix:]
-        return F.linear(hidden, self._output_weight[self.config.code_offset :])
+        hidden, offset = self._conditioned_again(hidden, conditioning)[:, prefix:], self.config.code_offset
+        if self.output is not None:
+            return self.output(hidden)[..., offset:]
+        return F.linear(hidden, self.code_embedding.weight[offset:])
 
     def sequence_logits(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
         """Logits of lyrics and codes over their common vocabulary, (N, S, vocab_size), of the last block's output
         (N, S, W); where lyrics do not stand before the codes, those of `head`.
         """
-        return F.linear(self._conditioned_again(hidden, conditioning), self._output_weight)
+        return self._logits(self._conditioned_again(hidden, conditioning))
 
     def _conditioned_again(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
         if conditioning.positions is None or not self.config.add_conditioning_after:

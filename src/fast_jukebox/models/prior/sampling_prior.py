@@ -170,7 +170,7 @@ class PriorSamplingMixin:
                 f"and be less than {conditioning.length}, the window's length; got {position}"
             )
         place = self.config.lyric_prefix_length + position
-        hidden = F.embedding(self._ids(code), self.code_embedding.weight)
+        hidden = self.code_embedding(self._ids(code))
         hidden = hidden + self.position_embedding.select(0, place)
         if conditioning.positions is not None:
             hidden.add_(conditioning.positions.select(1, place))
@@ -178,9 +178,9 @@ class PriorSamplingMixin:
         cache.length = position + 1
         return logits
 
-    @property
-    def _output_weight(self) -> Tensor:
-        return self.code_embedding.weight if self.output is None else self.output.weight
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary: (..., W) -> (..., vocab_size)."""
+        return F.linear(hidden, self.code_embedding.weight) if self.output is None else self.output(hidden)
 
     def drawn_rows(self, table: Tensor) -> Tensor:
         """A matrix over the vocabulary with its rows as they are drawn while sampling: the codes first, then the
@@ -191,7 +191,7 @@ class PriorSamplingMixin:
 
     def _next_logits(self, hidden: Tensor) -> Tensor:
         """Logits of what can be drawn, as in `prefill`: (N, W) -> (N, ids)."""
-        logits = F.linear(hidden, self._output_weight)
+        logits = self._logits(hidden)
         offset = self.config.code_offset
         return logits.roll(-offset, dims=-1) if offset else logits
 

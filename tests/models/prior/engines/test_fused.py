@@ -111,6 +111,21 @@ def test_lyrics(make_prior, make_inputs, lyric_kind, position, songs):
     assert_a_step_agrees(make_prior(**lyric_kind), make_inputs, songs, position)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+@pytest.mark.parametrize("songs", [2, slow(6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters(make_prior, make_inputs, lyric_kind, dtype, songs):
+    peft = pytest.importorskip("peft")
+    prior = make_prior(**lyric_kind).to(dtype)
+    model = peft.get_peft_model(prior, peft.LoraConfig(r=4, target_modules="all-linear"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    assert_a_step_agrees(prior, make_inputs, songs, 13)
+    merged = model.merge_and_unload()
+    assert_a_step_agrees(merged, make_inputs, songs, 13)
+
+
 def test_whole_windows_draw_the_codes_of_the_plain_step(make_prior):
     prior = make_prior(
         upsampling_strides=[2, 2], n_ctx=8, hidden_size=16, layer_types=["previous_row", "column"], num_hidden_layers=2

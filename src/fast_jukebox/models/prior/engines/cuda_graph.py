@@ -21,6 +21,7 @@ from fast_jukebox.models.prior.block import rows_for
 from fast_jukebox.models.prior.cache import DeviceSlots
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
+from fast_jukebox.sampling.adapters import effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.filtering import draw_codes
 
@@ -35,7 +36,8 @@ _RECORDING = threading.Lock()
 class DeviceDecoder(EngineDecoder):
     """Steps that stay on the device: what their kinds have in common.
 
-    It holds the weights themselves and no module, so it follows training but not a replacement of the weights.
+    It holds the weights themselves and no module, so it follows training but not a replacement of the weights; of
+    layers with adapters it holds merged copies, which follow neither.
 
     Args:
         prior: on any device, in any floating type.
@@ -63,9 +65,9 @@ class DeviceDecoder(EngineDecoder):
             self.cache = prior.new_cache(batch_size)
             patterns = [block.attention.pattern for block in prior.blocks]
             self._first_alike = [patterns.index(pattern) for pattern in patterns]  # the first layer of each's pattern
-            self.embedding = prior.drawn_rows(prior.code_embedding.weight.detach())
-            output = prior.code_embedding.weight if prior.output is None else prior.output.weight
-            self.output = prior.drawn_rows(output.detach())
+            embedding, _ = effective_weights(prior.code_embedding)
+            output = embedding if prior.output is None else effective_weights(prior.output)[0]
+            self.embedding, self.output = prior.drawn_rows(embedding.detach()), prior.drawn_rows(output.detach())
             self.positions = prior.position_embedding.detach()
             device, dtype = self.positions.device, self.positions.dtype
             self.rows = self._rows(device)

@@ -13,7 +13,7 @@ import functools
 import importlib.util
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.pattern import SlotTables
+from fast_jukebox.sampling.adapters import base_parameters, effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def unsupported(prior: EnginePrior) -> str | None:
         return f"it needs a prior on a CUDA device, and this one is on {weight.device}"
     if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"it knows float32, bfloat16 and float16, and the prior is in {weight.dtype}"
-    if not all(parameter.is_contiguous() and parameter.dtype == weight.dtype for parameter in prior.parameters()):
+    own = base_parameters(cast(nn.Module, prior))
+    if not all(parameter.is_contiguous() and parameter.dtype == weight.dtype for parameter in own):
         return "it needs contiguous weights of one dtype"
     return None
 
@@ -254,7 +256,8 @@ class FusedDecoder(DeviceDecoder):
         added: bool = False,
     ) -> list[Launch]:
         """One linear layer, or a matrix without bias, with what stands before and after it (see `_store_output`)."""
-        weight, bias = (layer, None) if isinstance(layer, Tensor) else (layer.weight.detach(), layer.bias)
+        weight, bias = (layer, None) if isinstance(layer, Tensor) else effective_weights(layer)
+        weight = weight.detach()
         outputs, width = weight.shape
         rows = self.batch_size
         spare = self.hidden  # stands where a kernel reads nothing
@@ -289,8 +292,8 @@ class FusedDecoder(DeviceDecoder):
             launches.append(self._normalise(hidden, norm))
             norm = None
         if few:
-            arguments["norm_ptr"] = spare if norm is None else norm.weight.detach()
-            arguments["norm_bias_ptr"] = spare if norm is None else norm.bias.detach()
+            scale_and_shift = (spare, spare) if norm is None else effective_weights(norm)
+            arguments["norm_ptr"], arguments["norm_bias_ptr"] = (cast(Tensor, own).detach() for own in scale_and_shift)
             launches.append(_linear_of_few({**arguments, "NORM": norm is not None}, rows, self.tuning))
         else:
             launches.append(_linear_of_many(arguments, rows, self.tuning))
@@ -298,10 +301,11 @@ class FusedDecoder(DeviceDecoder):
 
     def _normalise(self, hidden: Tensor, norm: nn.LayerNorm) -> Launch:
         width = hidden.shape[1]
+        weight, bias = effective_weights(norm)
         arguments = {
             "hidden_ptr": hidden,
-            "norm_ptr": norm.weight.detach(),
-            "norm_bias_ptr": norm.bias.detach(),
+            "norm_ptr": weight.detach(),
+            "norm_bias_ptr": cast(Tensor, bias).detach(),
             "out_ptr": self.normed,
             "WIDTH": width,
             "EPS": LAYER_NORM_EPS,

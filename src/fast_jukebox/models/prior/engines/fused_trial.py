@@ -28,6 +28,7 @@ from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDec
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.pattern import Pattern
+from fast_jukebox.sampling.adapters import base_parameters
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.memory import is_out_of_memory
 from fast_jukebox.utils.files import cache_folder, read_file, write_file
@@ -97,7 +98,7 @@ def trial_name(prior: EnginePrior, batch_size: int) -> str:
         *_machine(str(weight.device)),
         str(weight.dtype),
         batch_size,
-        *(tuple(parameter.shape) for parameter in prior.blocks[0].parameters()),
+        *(tuple(parameter.shape) for parameter in base_parameters(prior.blocks[0])),
         *dict.fromkeys(repr(block.attention.pattern) for block in prior.blocks),
         prior.blocks[0].residual_scale == 1.0,
         config.num_attention_heads,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
 from fast_jukebox.models.prior.pattern import Pattern, SlotTables
+from fast_jukebox.sampling.adapters import adapter_state, effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import kept_for_prior, weight_state
 
@@ -176,8 +178,9 @@ class NativeWeights:
         self._kept: list[Tensor] = []
         self._tables: dict[Pattern, dict[str, int]] = {}
         self._positions = prior.config.sequence_length
-        output = prior.code_embedding.weight if prior.output is None else prior.output.weight
-        self.embedding = self._keep(prior.drawn_rows(prior.code_embedding.weight))
+        embedding, _ = effective_weights(prior.code_embedding)
+        output = embedding if prior.output is None else effective_weights(prior.output)[0]
+        self.embedding = self._keep(prior.drawn_rows(embedding))
         self.positions = self._keep(prior.position_embedding)
         self.head = self._keep(packed(prior.drawn_rows(output)))
         self.layers = (Layer * len(prior.blocks))(*(self._layer(block) for block in prior.blocks))
@@ -186,7 +189,8 @@ class NativeWeights:
         attention, mlp = block.attention, block.mlp
         fields: dict[str, int] = {}
         for name, norm in (("norm_1", block.attention_norm), ("norm_2", block.mlp_norm)):
-            fields[name], fields[f"{name}_bias"] = self._keep(norm.weight), self._keep(norm.bias)
+            for field, tensor in zip((name, f"{name}_bias"), effective_weights(norm), strict=True):
+                fields[field] = self._keep(cast(Tensor, tensor))
         linears = (
             ("qkv", attention.qkv),
             ("out", attention.projection),
@@ -194,8 +198,9 @@ class NativeWeights:
             ("contract", mlp.contract),
         )
         for name, linear in linears:
-            fields[name] = self._keep(packed(linear.weight))
-            fields[f"{name}_bias"] = self._keep(F.pad(linear.bias.detach(), (0, -linear.bias.numel() % LANES)))
+            weight, bias = effective_weights(linear)
+            fields[name] = self._keep(packed(weight))
+            fields[f"{name}_bias"] = self._keep(F.pad(cast(Tensor, bias).detach(), (0, -len(weight) % LANES)))
         pattern = attention.pattern
         if pattern not in self._tables:
             tables = checked_tables(pattern, self._positions)
@@ -215,7 +220,7 @@ def weights_of(prior: EnginePrior) -> NativeWeights:
     weights = [prior.code_embedding.weight, prior.position_embedding, *output, *prior.blocks.parameters()]
     # A change of a weight's `.data` counts no version.
     bits = torch.stack([torch.hash_tensor(weight.detach()) for weight in weights]).view(torch.int64)
-    state = (weight_state(weights), *bits.tolist())
+    state = (weight_state(weights), adapter_state(prior), *bits.tolist())
     return kept_for_prior(prior, "native weights", state, lambda: NativeWeights(prior))
 
 
