@@ -12,10 +12,9 @@ from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.progress import ProgressBars
+from fast_jukebox.sessions.notes import Job, Take
 from fast_jukebox.sessions.session import Session
-from fast_jukebox.sessions.state import Job
 from fast_jukebox.sessions.store import SessionStore
-from fast_jukebox.sessions.takes import Take
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.rescue import all_codes, top_codes
 from fast_jukebox_cli.words import words_for
@@ -177,9 +176,9 @@ def sounds(session: Session, takes: Sequence[int]) -> list[Path]:
 
 def _sound_of(session: Session, take: Take) -> tuple[Path, int] | None:
     """Which file tells how a take sounds, and of which level; `None` where no level is made whole."""
-    shares = session.shares(take)
-    made = [level for level, share in enumerate(shares) if share >= 1]
-    return (session.folder / f"take-{take.number}-{level_name(made[0], len(shares))}.wav", made[0]) if made else None
+    fractions = session.fractions(take)
+    made = [level for level, fraction in enumerate(fractions) if fraction >= 1]
+    return (session.folder / f"take-{take.number}-{level_name(made[0], len(fractions))}.wav", made[0]) if made else None
 
 
 def _is_heard(session: Session, take: Take) -> bool:

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -234,4 +236,32 @@ def test_what_is_not_finished_is_given_up(run, embedded, monkeypatch):
     assert result.exit_code == 0 and "take 3: branch, 2 s" in result.stderr
     assert "not finished" not in run("takes", "song").stdout
     assert run("resume", "song", "--quiet").stdout == ""
-    assert Session.open(run.folder / "song").shares(2)[2] < 1
+    assert Session.open(run.folder / "song").fractions(2)[2] < 1
+
+
+def test_notes_are_read_and_changed_without_torch_and_transformers(run, embedded):
+    run("session", "new", "song", "--duration", 1, "--quiet")
+    code = """
+import sys
+from fast_jukebox_cli.app import main
+
+sys.argv = ["fast-jukebox", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print([name for name in ("torch", "transformers") if name in sys.modules], file=sys.stderr)
+"""
+    for arguments in (
+        ("--version",),
+        ("takes", "song"),
+        ("keep", "song", "1"),
+        ("cut", "song", "--seconds", "0.5"),
+        ("forget", "song"),
+        ("keep", "song", "9"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300, cwd=run.folder
+        )
+        assert result.returncode == (2 if arguments[-1] == "9" else 0), result.stderr
+        assert result.stderr.splitlines()[-1] == "[]", (arguments, result.stderr)
+    assert "take 2: cut, 0.666667 s" in Session.open(run.folder / "song").tree()

@@ -14,7 +14,7 @@ def codes_of(codes, level, read):
 
     def span(take, own, start, stop):
         read.append((own, start, stop))
-        return codes[0, start:stop] if own == level else None
+        return codes[0, start:stop].numpy() if own == level else None
 
     take = SimpleNamespace(number=1, layouts=[None] * 3, length=lambda level: 200)
     return SimpleNamespace(span=span, recording=lambda take: None), take

@@ -1,19 +1,21 @@
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
-from fast_jukebox.sessions.fingerprint import ModelFacts, fingerprint
+from fast_jukebox.sessions.fingerprint import check_model, fingerprint, model_facts
+from fast_jukebox.sessions.notes import ModelFacts
 
 
 def test_a_model_is_known_again(tiny_model, tmp_path):
     from fast_jukebox import FastJukeboxModel
 
-    facts = ModelFacts.of(tiny_model)
+    facts = model_facts(tiny_model)
     tiny_model.save_pretrained(tmp_path)
     again = FastJukeboxModel.from_pretrained(tmp_path)
-    facts.check(again, [0, 1, 2])
-    found = ModelFacts.of(again)
+    check_model(facts, again, [0, 1, 2])
+    found = model_facts(again)
     assert found.name == str(tmp_path)
     assert (found.vqvae, found.priors) == (facts.vqvae, facts.priors)
     assert len(set(facts.priors)) == 3
@@ -33,20 +35,20 @@ def test_other_weights_types_and_sizes_are_others(tiny_model):
 
 
 def test_what_does_not_match_is_named(stub_model):
-    facts = ModelFacts.of(stub_model, "band/model")
+    facts = model_facts(stub_model, "band/model")
     other = type(stub_model)()
     other.priors[2].weight.data.fill_(2.0)
-    facts.check(other, [0, 1])
+    check_model(facts, other, [0, 1])
     with pytest.raises(ValueError, match="top prior.*made with band/model"):
-        facts.check(other, [0, 1, 2])
+        check_model(facts, other, [0, 1, 2])
     other.vqvae.weight.data.fill_(2.0)
     with pytest.raises(ValueError, match="VQ-VAE"):
-        facts.check(other, [])
+        check_model(facts, other, [])
 
 
 def test_facts_survive_json(stub_model):
-    facts = ModelFacts.of(stub_model)
-    record = json.loads(json.dumps(facts.record()))
+    facts = model_facts(stub_model)
+    record = json.loads(json.dumps(asdict(facts)))
     assert ModelFacts.from_record(record) == facts
     for wrong in ({**record, "priors": []}, {**record, "sampling_rate": 0}, {"name": "x"}, None):
         with pytest.raises(ValueError):

@@ -12,7 +12,7 @@ def test_reading_is_possible_while_another_process_writes_and_changes_nothing(st
     before = {path: path.read_bytes() for path in session.folder.rglob("*") if path.is_file()}
     with SessionStore(session.folder).locked():
         again = Session.open(session.folder, stub_model)
-        assert again.shares() == [0, 1, 1] and again.tree() == session.tree()
+        assert again.fractions() == [0, 1, 1] and again.tree() == session.tree()
         assert again.codes()[0] is None
         torch.testing.assert_close(again.codes()[1:], whole.codes[1:], rtol=0, atol=0)
         torch.testing.assert_close(again.audio(), whole.audio[0], rtol=0, atol=0)
@@ -26,7 +26,7 @@ def test_what_is_not_there_is_named(stub_model, tmp_path):
     session = stub_model.new_session(tmp_path / "song", duration=1.0, seed=7, stop_level=2)
     with pytest.raises(ValueError, match="take 1 has no sound of any level there yet"):
         session.audio()
-    with pytest.raises(ValueError, match="take 1 has no level that is made whole"):
+    with pytest.raises(ValueError, match="take 1 has no level that is complete"):
         session.export(tmp_path / "codes.safetensors")
     with pytest.raises(ValueError, match="`model` must be given"):
         Session.open(session.folder).audio()

@@ -5,9 +5,8 @@ import torch
 from fast_jukebox.generation.plan import plan_song
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import Window
+from fast_jukebox.sessions.notes import Job
 from fast_jukebox.sessions.sampling import SessionSampler, batches
-from fast_jukebox.sessions.state import Job, take_layouts
-from fast_jukebox.sessions.takes import window_key
 
 
 def test_windows_that_are_known_are_not_sampled(stub_model):
@@ -32,11 +31,11 @@ def test_windows_that_are_known_are_not_sampled(stub_model):
     for level, windows, songs, codes in saved:
         assert songs == slice(0, 2)
         for index, window in enumerate(windows):
-            known[level][window_key(window)] = codes[:, index, window.prompt_length :]
+            known[level][window.end] = codes[:, index, window.prompt_length :]
     assert [len(own) for own in known] == [len(own) for own in plan.windows]
     calls = [len(prior.calls) for prior in stub_model.priors]
 
-    del known[0][window_key(plan.windows[0][1])]
+    del known[0][plan.windows[0][1].end]
     told = []
     second = sampler(known, told.append)
     second.sample_all()
@@ -75,7 +74,7 @@ def test_windows_of_children_are_those_of_generate(stub_model, tmp_path):
     ):
         session = stub_model.new_session(tmp_path / str(index), **arguments)
         take = session.kept
-        assert take_layouts(session.facts, take.settings, take.samples, take.known) == take.layouts
+        assert session.facts.layouts(take.settings, take.samples, take.known) == take.layouts
 
 
 def test_takes_that_are_alike_are_one_batch(stub_model, tmp_path):
@@ -95,7 +94,7 @@ def test_jobs_are_done_in_their_order_and_forgotten(stub_model, tmp_path):
     session.run()
     body = json.loads((session.folder / "session.json").read_text())
     assert body["jobs"] == [] and session.jobs == []
-    assert 0 < session.shares()[1] < 1 and session.shares()[0] == 0
+    assert 0 < session.fractions()[1] < 1 and session.fractions()[0] == 0
     calls = len(stub_model.priors[1].calls)
     session.upsample(stop_level=1, start=0.6, end=0.9)
     assert len(stub_model.priors[1].calls) == calls  # nothing is made twice

@@ -48,7 +48,7 @@ class TestWaysToPlay:
         for number, take in enumerate(session.takes):
             same(session.codes(take), [codes[number : number + 1] for codes in whole.codes])
             same(session.audio(take), whole.audio[number])
-            assert session.shares(take) == [1, 1, 1]
+            assert session.fractions(take) == [1, 1, 1]
 
     def test_primed_with_a_recording(self, stub_model, tmp_path):
         prompt = torch.rand(90, generator=torch.Generator().manual_seed(1)) / 10
@@ -227,7 +227,7 @@ class TestComposing:
         session = stub_model.new_session(tmp_path / "song", duration=6.0, seed=4, stop_level=2)
         session.run()
         session.upsample(start=3.0, end=3.2)
-        assert max(session.shares()[:2]) < 0.5
+        assert max(session.fractions()[:2]) < 0.5
 
     def test_what_is_told_changes_where_the_take_says(self, stub_labelled_model, tmp_path):
         def labels(artist):
@@ -259,7 +259,7 @@ class TestComposing:
         session.branch(2, 0.4)
         session.forget()
         session.run()
-        assert session.shares(2)[2] < 1
+        assert session.fractions(2)[2] < 1
 
     def test_words_that_are_not_said_again_stay(self, session):
         session = Session.open(session.folder)  # no model is asked
@@ -352,7 +352,7 @@ class TestInterruptions:
         stub_model.priors[1].fail_at = 15
         with pytest.raises(KeyboardInterrupt):
             session.run()
-        shares = session.shares()
+        shares = session.fractions()
         assert shares[2] == 1 and shares[0] == 0
         stub_model.priors[1].fail_at = None
         again = Session.open(session.folder)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ def store(tmp_path):
 
 
 def test_what_is_written_is_read(store):
-    codes = torch.arange(5, dtype=torch.int16)
+    codes = np.arange(5, dtype=np.int16)
     store.write_manifest({"name": "Lied ohne Wörter"})
     store.write_codes("take-1", {"codes": codes}, {"take": 1})
     assert store.read_manifest()["name"] == "Lied ohne Wörter"
@@ -34,8 +35,8 @@ def test_other_versions_are_refused(store):
     store.write_manifest({"name": "song"})
     path = store.folder / MANIFEST
     written = json.loads(path.read_text())
-    path.write_text(json.dumps({**written, "version": 2}))
-    with pytest.raises(SessionError, match="version 2.*version 1"):
+    path.write_text(json.dumps({**written, "version": 1}))
+    with pytest.raises(SessionError, match="version 1.*version 2"):
         store.read_manifest()
     path.write_text(json.dumps({**written, "name": "other"}))
     with pytest.raises(SessionError, match="checksum"):
@@ -126,7 +127,7 @@ def test_what_was_saved_stands_when_the_disk_is_full(stub_model, tmp_path, monke
         session.run(max_batch_size=1)
     monkeypatch.undo()
     again = Session.open(tmp_path / "song", stub_model)
-    assert 0 < again.shares()[2]
+    assert 0 < again.fractions()[2]
     again.run()
     for own, codes in zip(again.codes(), whole.codes, strict=True):
         assert torch.equal(own, codes)
@@ -157,14 +158,14 @@ def test_a_folder_that_cannot_be_written(store, monkeypatch):
 
 def test_a_session_that_was_killed_at_its_birth_is_begun_again(store):
     with store.locked():
-        store.write_codes("given-1", {"level_0": torch.zeros(3, dtype=torch.int16)}, {})
+        store.write_codes("given-1", {"level_0": np.zeros(3, np.int16)}, {})
     temporary_path(store.folder / "session.json").touch()
     SessionStore(store.folder).make_folder()
 
 
 def test_codes_are_kept_small():
-    assert codes_dtype(2048) == torch.int16
-    assert codes_dtype(2**15 + 1) == torch.int32
+    assert codes_dtype(2048) is np.int16
+    assert codes_dtype(2**15 + 1) is np.int32
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights there")
@@ -183,5 +184,5 @@ def test_nothing_is_written_or_deleted_where_a_link_leads(store, tmp_path):
     ):
         pass
     with pytest.raises(SessionError, match="must be a folder"):
-        store.write_codes("take-0001-level-2", {"codes": torch.zeros(3, dtype=torch.int64)}, {})
+        store.write_codes("take-0001-level-2", {"codes": np.zeros(3, np.int64)}, {})
     assert [path.name for path in target.iterdir()] == [".a.1-00000000-0.tmp.safetensors"]

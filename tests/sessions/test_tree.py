@@ -1,5 +1,5 @@
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sessions.takes import Segment, Take
+from fast_jukebox.sessions.notes import Segment, Take
 from fast_jukebox.sessions.tree import tree_lines
 
 

@@ -25,7 +25,7 @@ from fast_jukebox.evaluation.song_likelihood import SongBits, song_bits
 from fast_jukebox.evaluation.song_metrics import METRICS, measure_song
 from fast_jukebox.evaluation.systems import System, reconstruct_songs, sample_paths, sample_system
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
-from fast_jukebox.sessions.fingerprint import ModelFacts
+from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import write_file
 
 LOWEST_RATE = 8000
@@ -172,7 +172,7 @@ def evaluate_systems(
         progress(f"{system.name}: loading {system.source}")
         model: Any = FastJukeboxModel.from_pretrained(system.source, dtype=torch.float32)
         model.eval().to(settings.device)
-        facts = ModelFacts.of(model, "")
+        facts = model_facts(model, "")
         if settings.reconstruct and facts.vqvae not in reconstructed:
             folder = settings.output / f"reconstructions-{facts.vqvae[:12]}-{songs_key}"
             paths = reconstruct_songs(model, reference[: settings.reconstruct], folder, settings.duration)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.evaluation.embeddings import Sound
 from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
-from fast_jukebox.sessions.fingerprint import ModelFacts
+from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import write_file
 
 FACTS = "system.json"
@@ -64,7 +64,7 @@ def claim_folder(folder: Path, model: FastJukeboxModel, settings: dict[str, obje
     Raises:
         ValueError: the folder holds songs that were sampled otherwise; they are kept.
     """
-    facts = ModelFacts.of(model, "")
+    facts = model_facts(model, "")
     generation = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
     generation.pop("transformers_version", None)
     claim = {**settings, "vqvae": facts.vqvae, "priors": list(facts.priors), "generation": generation}

@@ -12,7 +12,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.windows import Layout, Window
+from fast_jukebox.generation.windows import Layout, Window, seam_in
 
 
 class LevelCodes:
@@ -144,14 +144,4 @@ def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list
         the same length the first is taken; the middle of the allowed span where no code agrees.
     """
     agreed = (before[:, first:last] == after[:, first:last]).to("cpu", torch.int64).tolist()
-    return [first + _middle_of_longest_run(row) for row in agreed]
-
-
-def _middle_of_longest_run(agreed: list[int]) -> int:
-    best_start, best, start = 0, 0, 0
-    for position, same in enumerate(agreed):
-        if not same:
-            start = position + 1
-        elif position + 1 - start > best:
-            best_start, best = start, position + 1 - start
-    return best_start + best // 2 if best else len(agreed) // 2
+    return [first + seam_in(row) for row in agreed]

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from fast_jukebox.generation.settings import SETTINGS, check_duration, check_settings
 from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sampling.engine import check_engine
+from fast_jukebox.sampling.inputs import HasParameters
 from fast_jukebox.sampling.progress import ProgressCallback
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -24,6 +25,40 @@ Metadata = Mapping[str, object] | Sequence[Mapping[str, object]] | Tensor | Sequ
 
 COMPUTING = ("progress", "max_batch_size", "engine")
 """Fields of a [`SongRequest`] that say how to compute, and change no code."""
+
+
+class SoundConfig(Protocol):
+    """Configuration of a VQ-VAE, as far as generation reads it."""
+
+    sampling_rate: int
+    hop_lengths: Sequence[int]
+    codebook_size: int
+
+
+class SoundLevel(Protocol):
+    """One level of a VQ-VAE."""
+
+    @property
+    def decoder_reach(self) -> int:
+        """Codes to either side that an audio sample may depend on."""
+
+
+class VQVAE(HasParameters, Protocol):
+    """What encodes audio to codes and decodes codes to audio."""
+
+    @property
+    def config(self) -> SoundConfig:
+        """Its rate and levels."""
+
+    @property
+    def levels(self) -> Sequence[SoundLevel]:
+        """Its levels, bottom first."""
+
+    def encode(self, audio: Tensor) -> list[Tensor]:
+        """Codes (N, L) of each level, bottom first, of audio (N, T)."""
+
+    def decode(self, codes: Sequence[Tensor], start_level: int = 0, chunk_samples: int | None = None) -> Tensor:
+        """Audio (N, T) of the codes (N, L) of a level."""
 
 
 class SongModel(Protocol):

@@ -213,3 +213,16 @@ def _share(name: str, fraction: float, whole: int, upper_ratio: int) -> int:
 def sampled_codes(windows: Sequence[Window]) -> int:
     """How many codes a song's `windows` sample in all."""
     return sum(window.new_length for window in windows)
+
+
+def seam_in(agreed: Sequence[bool] | Sequence[int]) -> int:
+    """Where to change from one window to the next among codes that both have sampled: in the middle of the first of the
+    longest runs of codes on which they agree, or in the middle of all where no code agrees.
+    """
+    best_start, best, start = 0, 0, 0
+    for position, same in enumerate(agreed):
+        if not same:
+            start = position + 1
+        elif position + 1 - start > best:
+            best_start, best = start, position + 1 - start
+    return best_start + best // 2 if best else len(agreed) // 2

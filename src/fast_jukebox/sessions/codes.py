@@ -1,23 +1,111 @@
-"""The codes of takes on the disk: what a take begins with, and of each level the windows that are sampled."""
+"""Codes of takes: what a take begins with, and the windows that are sampled of each level. Loads no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import torch
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
+import numpy as np
+from safetensors.numpy import save as save_safetensors
 
-from fast_jukebox.generation.decoding import KeptRecording
-from fast_jukebox.generation.windows import sampled_codes
+from fast_jukebox.generation.windows import Layout, Window, seam_in
 from fast_jukebox.sampling.checks import level_name
-from fast_jukebox.sessions.fingerprint import ModelFacts
-from fast_jukebox.sessions.store import SessionError, SessionStore, codes_dtype, write_whole
-from fast_jukebox.sessions.takes import Take, WindowCodes, made_from_start, read_span
+from fast_jukebox.sessions.notes import ModelFacts, Take
+from fast_jukebox.sessions.store import Arrays, SessionError, SessionStore, codes_dtype, write_complete
 from fast_jukebox.utils.files import clear_temporary
+
+WindowCodes = dict[int, np.ndarray]
+"""What is sampled of a level: the new codes of each window that is done, by `window.end`, which no two have in common.
+"""
+
+
+@dataclass(frozen=True)
+class PartLayout(Layout):
+    """The windows of a level that give its codes from `first` to `last` as the complete layout does: of parallel
+    windows those that reach into the part, of sequential ones all up to its end.
+    """
+
+    first: int = 0
+    last: int = 0
+
+    @classmethod
+    def of(cls, layout: Layout, first: int, last: int) -> PartLayout:
+        """The part of a layout from one code to another."""
+        return cls(**{field.name: getattr(layout, field.name) for field in fields(Layout)}, first=first, last=last)
+
+    def windows(self) -> Iterator[Window]:
+        """The windows, in order."""
+        every = list(super().windows())
+        if not self.parallel:
+            yield from (window for window in every if window.new_start < self.last)
+            return
+        ends = [*(window.seam_end for window in every[1:]), self.length or 0][: len(every)]
+        joins = False
+        for window, end in zip(every, ends, strict=True):
+            earliest = max(window.seam_end - window.seam_length, window.new_start)
+            if earliest < self.last and end > self.first:
+                # The first of a part joins nothing: where it would, lies before the part.
+                yield window if joins else replace(window, seam_end=0, seam_length=0)
+                joins = True
+
+
+def part_layouts(layouts: Sequence[Layout], stop_level: int, first: int, last: int) -> list[Layout | None]:
+    """What to sample at each level, so that the codes of `stop_level` from `first` to `last` are known; `None` below.
+
+    Each level above is needed under complete windows of the one below.
+    """
+    parts: list[Layout | None] = [None] * len(layouts)
+    for level in range(stop_level, len(layouts)):
+        part = PartLayout.of(layouts[level], first, last)
+        parts[level] = part
+        if level + 1 < len(layouts):
+            ratio = (layouts[level].length or 0) // (layouts[level + 1].length or 1)
+            windows = list(part.windows())
+            first = min([first, *(window.start for window in windows)]) // ratio
+            last = -(-max([last, *(window.end for window in windows)]) // ratio)
+    return parts
+
+
+def read_span(
+    layout: Layout, given: np.ndarray | None, sampled: WindowCodes, first: int, last: int
+) -> np.ndarray | None:
+    """Codes int64 (last - first,) of a level of a take, or `None` where not all are made.
+
+    Args:
+        layout: of the level.
+        given: int64 (known,) codes that the take begins with, or `None`.
+        sampled: what is sampled.
+        first: the song's position of the first code.
+        last: the one after the last.
+    """
+    song = np.zeros(layout.length or 0, np.int64)
+    if given is not None:
+        song[: len(given)] = given
+    for window in PartLayout.of(layout, first, last).windows():
+        new = sampled.get(window.end)
+        if new is None:
+            return None
+        codes = np.concatenate([song[window.start : window.new_start], new])
+        seam = window.new_start
+        if window.seam_end:  # see LevelCodes.place
+            begin = max(window.seam_end - window.seam_length, window.start)
+            agreed = song[begin : window.seam_end] == codes[begin - window.start : window.seam_end - window.start]
+            seam = begin + seam_in(agreed.tolist())
+        song[seam : window.end] = codes[seam - window.start :]
+    return song[first:last].copy()
+
+
+def made_from_start(layout: Layout, sampled: WindowCodes) -> int:
+    """How many codes from the song's beginning are made and will not change."""
+    made = layout.given
+    for window in layout.windows():
+        if window.end not in sampled:
+            break
+        made = max(made, window.final)
+    return made
 
 
 class TakeCodes:
@@ -25,8 +113,8 @@ class TakeCodes:
 
     A file `given-*` holds the codes that takes begin with, a file `recording-*` the samples; its name is that of its
     content, so that siblings share one. A file `take-*-level-*` holds what was sampled of one level: of a sequential
-    level all codes so far, so that the file of a top level says on its own how the song goes, of a parallel one the
-    codes of each window.
+    level all codes so far, so that the file of a top level alone gives the song, of a parallel one the codes of each
+    window.
 
     Args:
         store: the session's folder.
@@ -36,33 +124,29 @@ class TakeCodes:
     def __init__(self, store: SessionStore, facts: ModelFacts) -> None:
         self.store, self.facts = store, facts
 
-    def write_given(self, given: Sequence[Tensor | None]) -> str | None:
+    def write_given(self, given: Sequence[np.ndarray | None]) -> str | None:
         """Keep codes (known,) of each level that takes begin with; the file's name, `None` where there are none."""
-        tensors = {
+        arrays = {
             f"level_{level}": self._narrow(own) for level, own in enumerate(given) if own is not None and len(own)
         }
-        if not tensors:
-            return None
-        return self._write_once("given", tensors)
+        return self._write_once("given", arrays) if arrays else None
 
-    def _write_once(self, kind: str, tensors: Mapping[str, Tensor]) -> str:
+    def _write_once(self, kind: str, arrays: Arrays) -> str:
         """Write a file that is called by its content, unless it is there; its name."""
         found = hashlib.sha256(self.facts.vqvae.encode())
-        for name, tensor in tensors.items():
-            found.update(name.encode() + tensor.numpy().tobytes())
+        for key, array in arrays.items():
+            found.update(key.encode() + array.tobytes())
         name = f"{kind}-{found.hexdigest()[:24]}"
         if not self.store.has_codes(name):
-            self.store.write_codes(name, tensors, {"vqvae": self.facts.vqvae})
+            self.store.write_codes(name, arrays, {"vqvae": self.facts.vqvae})
         return name
 
-    def write_recording(self, recording: KeptRecording | None, length: int | None = None) -> list[str | None]:
-        """Keep the samples of the recordings that takes begin with, at most `length`; the name of each one's file."""
-        if recording is None:
-            return [None]
-        return [self._write_once("recording", {"samples": own[:length].clone()}) for own in recording.samples]
+    def write_recording(self, samples: np.ndarray) -> str:
+        """Keep samples float32 (length,) of a recording that takes begin with; the file's name."""
+        return self._write_once("recording", {"samples": samples})
 
-    def recording(self, take: Take) -> KeptRecording | None:
-        """The samples that a take begins with; `None` where it continues no recording.
+    def recording(self, take: Take) -> np.ndarray | None:
+        """The samples float32 (recorded,) that a take begins with; `None` where it continues no recording.
 
         Raises:
             SessionError: the file is lost, damaged or another one.
@@ -72,12 +156,12 @@ class TakeCodes:
         found = self.store.read_codes(take.recording, take.recorded)
         if found is None:
             raise SessionError(f"the session has lost the recording of take {take.number}, the file {take.recording!r}")
-        samples = found[0].get("samples", torch.empty(0))
-        if samples.dtype != torch.float32 or samples.shape != (take.recorded,):
-            raise self._another(take.recording, take)
-        return KeptRecording.of(samples.unsqueeze(0), self.facts.sampling_rate)
+        samples = found[0].get("samples")
+        if samples is None or samples.dtype != np.float32 or samples.shape != (take.recorded,):
+            raise _another(take.recording, take)
+        return samples
 
-    def given(self, take: Take) -> list[Tensor | None]:
+    def given(self, take: Take) -> list[np.ndarray | None]:
         """Codes int64 (known,) that a take begins with at each level.
 
         Raises:
@@ -88,38 +172,36 @@ class TakeCodes:
         found = self.store.read_codes(take.given, sum(take.known))
         if found is None:
             raise SessionError(f"the session has lost what take {take.number} begins with, the file {take.given!r}")
-        tensors, facts = found
-        own = [tensors.get(f"level_{level}") if count else None for level, count in enumerate(take.known)]
-        lengths = [0 if each is None else each.numel() for each in own]
-        if lengths != list(take.known) or any(each is not None and each.dim() != 1 for each in own):
-            raise self._another(take.given, take)
-        return [None if each is None else self._checked(each, facts, take.given, take) for each in own]
+        arrays, facts = found
+        given = [arrays.get(f"level_{level}") if count else None for level, count in enumerate(take.known)]
+        if [(0,) if own is None else own.shape for own in given] != [(count,) for count in take.known]:
+            raise _another(take.given, take)
+        return [None if own is None else self._checked(own, facts, take.given) for own in given]
 
     def window_codes(self, take: Take, level: int) -> WindowCodes:
-        """What is sampled of a level: of each window that is done, by its number, the new codes.
+        """What is sampled of a level.
 
         Raises:
             SessionError: the file is damaged or another one.
         """
         name, layout = _name(take, level), take.layouts[level]
-        windows = list(layout.windows())
-        found = self.store.read_codes(name, layout.given + sampled_codes(windows) + len(windows))
+        lengths = {window.end: window.new_length for window in layout.windows()}
+        found = self.store.read_codes(name, layout.given + sum(lengths.values()) + len(lengths))
         if found is None:
             return {}
-        tensors, facts = found
+        arrays, facts = found
         try:
-            numbers = [int(number) for number in tensors["windows"].tolist()]
-            counts = [windows[number].new_length for number in numbers]
-            codes = tensors["codes"].reshape(-1)[layout.given if not layout.parallel else 0 :]
-            right = sorted(set(numbers)) == numbers and min([0, *numbers]) == 0 and len(codes) == sum(counts)
-            right = right and (layout.parallel or numbers == list(range(len(numbers))))
-        except (KeyError, IndexError, TypeError) as error:
-            raise self._another(name, take) from error
-        if not right or facts.get("take") != take.number or facts.get("level") != level:
-            raise self._another(name, take)
-        if facts.get("record", own := _digest(take)) != own:  # sessions of older versions do not state it
-            raise self._another(name, take)
-        return dict(zip(numbers, self._checked(codes, facts, name, take).split(counts), strict=True))
+            ends = arrays["ends"].tolist()
+            counts = [lengths[end] for end in ends]
+            codes = arrays["codes"].reshape(-1)[0 if layout.parallel else layout.given :]
+            right = ends == sorted(set(ends)) and len(codes) == sum(counts)
+            right = right and (layout.parallel or ends == list(lengths)[: len(ends)])
+        except (KeyError, TypeError) as error:
+            raise _another(name, take) from error
+        if not right or any(facts.get(key) != value for key, value in self._record(take, level).items()):
+            raise _another(name, take)
+        codes = self._checked(codes, facts, name)
+        return dict(zip(ends, np.split(codes, np.cumsum(counts)[:-1]), strict=True)) if ends else {}
 
     def write_window_codes(self, take: Take, level: int, sampled: WindowCodes) -> None:
         """Replace what is sampled of a level.
@@ -127,31 +209,29 @@ class TakeCodes:
         Raises:
             SessionError: it cannot be written; what was saved before stands.
         """
-        numbers = sorted(sampled)
-        parts = [sampled[number] for number in numbers]
-        given = self.given(take)[level]
-        if not take.layouts[level].parallel and given is not None:
-            parts = [given, *parts]
-        tensors = {"codes": self._narrow(torch.cat(parts)), "windows": torch.tensor(numbers, dtype=torch.int64)}
-        facts = {"take": take.number, "level": level, "vqvae": self.facts.vqvae, "record": _digest(take)}
-        self.store.write_codes(_name(take, level), tensors, facts)
+        ends = sorted(sampled)
+        parts = [sampled[end] for end in ends]
+        given = None if take.layouts[level].parallel else self.given(take)[level]
+        arrays = {
+            "codes": self._narrow(np.concatenate(parts if given is None else [given, *parts])),
+            "ends": np.array(ends, np.int64),
+        }
+        self.store.write_codes(_name(take, level), arrays, {**self._record(take, level), "vqvae": self.facts.vqvae})
 
-    def span(self, take: Take, level: int, first: int, last: int) -> Tensor | None:
+    def span(self, take: Take, level: int, first: int, last: int) -> np.ndarray | None:
         """Codes int64 (last - first,) of a level, or `None` where not all of them are made."""
         return read_span(take.layouts[level], self.given(take)[level], self.window_codes(take, level), first, last)
 
-    def shares(self, take: Take) -> list[float]:
+    def fractions(self, take: Take) -> list[float]:
         """How much of each level is made, in [0, 1], bottom first."""
-        shares = []
+        fractions = []
         for level, layout in enumerate(take.layouts):
-            windows = list(layout.windows())
-            wanted = layout.given + sum(window.new_length for window in windows)
-            sampled = self.window_codes(take, level)
-            done = sum(window.new_length for number, window in enumerate(windows) if number in sampled)
-            shares.append((layout.given + done) / wanted)
-        return shares
+            new = sum(window.new_length for window in layout.windows())
+            done = sum(len(codes) for codes in self.window_codes(take, level).values())
+            fractions.append((layout.given + done) / (layout.given + new))
+        return fractions
 
-    def beginning(self, take: Take, kept: int) -> list[Tensor | None]:
+    def beginning(self, take: Take, kept: int) -> list[np.ndarray | None]:
         """The first `kept` top codes of a take, and what is made of them below.
 
         Raises:
@@ -161,21 +241,20 @@ class TakeCodes:
         codes = self.span(take, top, 0, kept)
         if codes is None:
             raise ValueError(
-                f"`take` must be made up to where it is gone on from, but the {level_name(top, top + 1)} level of take "
+                f"`take` must be made up to where it is continued, but the {level_name(top, top + 1)} level of take "
                 f"{take.number} is not; `run` makes it"
             )
-        own: list[Tensor | None] = [None] * top + [codes]
+        found: list[np.ndarray | None] = [*[None] * top, codes]
         made = kept
         for level in reversed(range(top)):
             ratio = take.length(level) // take.length(top)
             made = min(made, made_from_start(take.layouts[level], self.window_codes(take, level)) // ratio)
-            own[level] = self.span(take, level, 0, made * ratio) if made else None
-        return own
+            found[level] = self.span(take, level, 0, made * ratio) if made else None
+        return found
 
-    def complete(self, take: Take) -> list[Tensor | None]:
-        """Codes (1, length) of each level, bottom first; `None` for levels that are not complete."""
-        found = [self.span(take, level, 0, take.length(level)) for level in range(len(take.layouts))]
-        return [None if own is None else own.unsqueeze(0) for own in found]
+    def complete(self, take: Take) -> list[np.ndarray | None]:
+        """Codes int64 (length,) of each level, bottom first; `None` for levels that are not complete."""
+        return [self.span(take, level, 0, take.length(level)) for level in range(len(take.layouts))]
 
     def export(self, path: Path, take: Take) -> Path:
         """Write codes (1, length) of each level that is made to a `.safetensors` file that any program reads.
@@ -184,34 +263,35 @@ class TakeCodes:
             ValueError: nothing is made.
             SessionError: the file cannot be written.
         """
-        tensors = {f"level_{level}": own for level, own in enumerate(self.complete(take)) if own is not None}
-        if not tensors:
-            raise ValueError(f"take {take.number} has no level that is made whole; `run` makes it")
+        arrays = {f"level_{level}": own[None] for level, own in enumerate(self.complete(take)) if own is not None}
+        if not arrays:
+            raise ValueError(f"take {take.number} has no level that is complete; `run` makes it")
         clear_temporary(path.parent)
-        write_whole(path, save_safetensors(tensors, {"vqvae": self.facts.vqvae}))
+        write_complete(path, save_safetensors(arrays, {"vqvae": self.facts.vqvae}))
         return path
 
-    def _narrow(self, codes: Tensor) -> Tensor:
-        return codes.to("cpu", codes_dtype(self.facts.codebook_size))
+    @staticmethod
+    def _record(take: Take, level: int) -> dict[str, object]:
+        """What says which codes a file holds, with a digest of all that they follow from."""
+        digest = hashlib.sha256(json.dumps(take.record(), sort_keys=True).encode()).hexdigest()
+        return {"take": take.number, "level": level, "record": digest}
 
-    def _checked(self, codes: Tensor, facts: dict, name: str, take: Take) -> Tensor:
+    def _narrow(self, codes: np.ndarray) -> np.ndarray:
+        return codes.astype(codes_dtype(self.facts.codebook_size))
+
+    def _checked(self, codes: np.ndarray, facts: dict[str, object], name: str) -> np.ndarray:
         if facts.get("vqvae") != self.facts.vqvae:
             raise SessionError(f"the codes in {name!r} are of another model's codebook than the session's")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.facts.codebook_size:
+        if codes.size and not 0 <= codes.min() <= codes.max() < self.facts.codebook_size:
             raise SessionError(
-                f"the codes in {name!r} must be from 0 to {self.facts.codebook_size - 1}, got {int(codes.min())} to "
-                f"{int(codes.max())}"
+                f"the codes in {name!r} must be from 0 to {self.facts.codebook_size - 1}, got {codes.min()} to "
+                f"{codes.max()}"
             )
-        return codes.to(torch.int64)
-
-    @staticmethod
-    def _another(name: str, take: Take) -> SessionError:
-        return SessionError(f"the file {name!r} does not belong to take {take.number} of this session")
+        return codes.astype(np.int64)
 
 
-def _digest(take: Take) -> str:
-    """Of all that a take's codes follow from, so that those of another session's take are told apart."""
-    return hashlib.sha256(json.dumps(take.record(), sort_keys=True).encode()).hexdigest()
+def _another(name: str, take: Take) -> SessionError:
+    return SessionError(f"the file {name!r} does not belong to take {take.number} of this session")
 
 
 def _name(take: Take, level: int) -> str:

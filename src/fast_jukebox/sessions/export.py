@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from fast_jukebox.generation.decoding import KeptRecording, decode_piece, decoder_reach, pieces
+from fast_jukebox.generation.request import VQVAE
 from fast_jukebox.sampling.checks import check_count, level_name
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sessions.codes import TakeCodes
+from fast_jukebox.sessions.notes import Take
 from fast_jukebox.sessions.store import SessionError
-from fast_jukebox.sessions.takes import Take
 from fast_jukebox.utils.files import clear_temporary, replacing
 
 
-def take_sound(vqvae: Any, codes: TakeCodes, take: Take, level: int | None, first: int, last: int) -> Iterator[Tensor]:
+def take_sound(
+    vqvae: VQVAE, codes: TakeCodes, take: Take, level: int | None, first: int, last: int
+) -> Iterator[Tensor]:
     """Sound of a take from one audio sample to another, chunk by chunk; from the beginning on the same samples as the
     complete song's. A take that continues a recording begins with the recording's samples.
 
@@ -43,14 +46,22 @@ def take_sound(vqvae: Any, codes: TakeCodes, take: Take, level: int | None, firs
         low, high = max(begin - reach, 0), min(end + reach, take.length(own))
         found = codes.span(take, own, low, high)
         if found is not None:
-            recording = codes.recording(take)
-            return _chunks(vqvae, found, recording, own, (begin, end), low, (first, last))
+            return _chunks(
+                vqvae, torch.from_numpy(found), _recording(codes, take), own, (begin, end), low, (first, last)
+            )
     what = "any level" if level is None else f"the {level_name(level, count)} level"
     raise ValueError(f"take {take.number} has no sound of {what} there yet; `run` or `upsample` makes it")
 
 
+def _recording(codes: TakeCodes, take: Take) -> KeptRecording | None:
+    samples = codes.recording(take)
+    if samples is None:
+        return None
+    return KeptRecording.of(torch.from_numpy(samples)[None], codes.facts.sampling_rate)
+
+
 def _chunks(
-    vqvae: Any,
+    vqvae: VQVAE,
     codes: Tensor,
     recording: KeptRecording | None,
     level: int,
@@ -84,8 +95,8 @@ def write_sound(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path
     clear_temporary(path.parent)
     try:
         with replacing(path) as temporary, AudioWriter(temporary, sampling_rate) as writer:
-            for piece in sound:
-                writer.write(piece)
+            for chunk in sound:
+                writer.write(chunk)
     except OSError as error:
         raise SessionError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return path

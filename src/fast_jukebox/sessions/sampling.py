@@ -10,28 +10,32 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.decoding import decoder_reach
 from fast_jukebox.generation.metadata import encode_metadata
-from fast_jukebox.generation.plan import SongPlan, plan_song
-from fast_jukebox.generation.request import SongModel, SongRequest
+from fast_jukebox.generation.plan import SongPlan, plan_song, resolve_generation_config
+from fast_jukebox.generation.request import COMPUTING, Metadata, SongModel, SongRequest
 from fast_jukebox.generation.sampler import SongSampler
+from fast_jukebox.generation.settings import SETTINGS
 from fast_jukebox.generation.windows import Layout, Window
+from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.progress import LevelWork, ProgressCallback
-from fast_jukebox.sessions.codes import TakeCodes
-from fast_jukebox.sessions.state import Job
-from fast_jukebox.sessions.store import SessionError
-from fast_jukebox.sessions.takes import (
+from fast_jukebox.sessions.codes import TakeCodes, part_layouts
+from fast_jukebox.sessions.fingerprint import check_model
+from fast_jukebox.sessions.notes import (
+    Job,
+    MetadataRecord,
+    Segment,
+    SessionNotes,
     Take,
-    WindowCodes,
-    metadata_argument,
-    part_layouts,
-    window_key,
-    window_numbers,
+    checked_settings,
+    metadata_record,
 )
+from fast_jukebox.sessions.store import SessionError
 
-Known = dict[tuple[int, int, int], Tensor]
-"""Of each window that is done, by [`window_key`], the new codes of every song, (N, new)."""
+Known = dict[int, Tensor]
+"""The new codes of every song, (N, new), of each window that is done, by `window.end`."""
 
 Save = Callable[[int, list[Window], slice, Tensor], None]
 """Called with a level, windows, the songs of which they were sampled and their codes (songs, windows, length)."""
@@ -46,7 +50,7 @@ class SessionSampler(SongSampler):
         engine: see [`open_decoder`].
         progress: see [`ProgressCallback`].
         known: what is done, of each level.
-        segments: from which top code on which label vectors hold, those of all levels; the first from 0.
+        segments: label vectors of all levels, and the top code from which on they hold; the first from 0.
         save: see [`Save`]; what it raises ends the sampling.
     """
 
@@ -65,7 +69,7 @@ class SessionSampler(SongSampler):
 
     def _sample_alike(self, level: int, windows: list[Window]) -> None:
         def kind(window: Window) -> tuple[bool, int]:
-            return window_key(window) in self._known[level], self._segment(level, window)
+            return window.end in self._known[level], self._segment(level, window)
 
         for (done, segment), alike in groupby(windows, key=kind):
             if done:
@@ -77,11 +81,11 @@ class SessionSampler(SongSampler):
 
     def _place_known(self, level: int, window: Window) -> None:
         own = self[level]
-        new = self._known[level][window_key(window)].to(own.codes)
+        new = self._known[level][window.end].to(own.codes)
         own.place(window, torch.cat([own.read(window.start, window.new_start), new], dim=1), slice(0, len(own.done)))
 
     def _segment(self, level: int, window: Window) -> int:
-        """Which segment a window is told of: that of its middle; at the top, whose past is never sampled, the last."""
+        """Which segment a window belongs to: that of its middle; at the top, whose past is never sampled, the last."""
         last = len(self._segments) - 1
         if level == len(self.priors) - 1:
             return last
@@ -96,21 +100,78 @@ class SessionSampler(SongSampler):
     def _work(self) -> list[LevelWork]:
         """Without what is done, so that bars and times are of what is left."""
         work = []
-        for level, whole in enumerate(super()._work()):
-            done = [window for window in self.plan.windows[level] if window_key(window) in self._known[level]]
-            new, known = (
-                self.plan.num_samples * sum(getattr(window, name) for window in done)
-                for name in ("new_length", "prompt_length")
-            )
+        for level, every in enumerate(super()._work()):
+            done = [window for window in self.plan.windows[level] if window.end in self._known[level]]
+            new = self.plan.num_samples * sum(window.new_length for window in done)
+            prompts = self.plan.num_samples * sum(window.prompt_length for window in done)
             work.append(
                 replace(
-                    whole,
-                    codes=None if whole.codes is None else whole.codes - new,
-                    known=whole.known - known,
-                    conditioned=max(whole.conditioned - new - known, 0),
+                    every,
+                    codes=None if every.codes is None else every.codes - new,
+                    known=every.known - prompts,
+                    conditioned=max(every.conditioned - new - prompts, 0),
                 )
             )
         return work
+
+
+def plan_session(model: SongModel, request: SongRequest) -> tuple[SongPlan, dict[str, object]]:
+    """The plan of a new session, of which every level has windows whenever it is made, and its sampling settings.
+
+    Raises:
+        ValueError: the model refuses the request, or a session does.
+    """
+    refused = [name for name in request.arguments() if name in ("start_level", *COMPUTING)]
+    if refused:
+        raise ValueError(f"`{refused[0]}` is no argument of a new session; `run` takes what is about computing")
+    with sampling_mode(model):
+        plan = plan_song(model, replace(request, stop_level=0))
+    check_count("stop_level", request.stop_level, 0, len(plan.layouts) - 1)
+    config = resolve_generation_config(model, request)
+    for song in range(plan.num_samples):
+        metadata_record(request.metadata, song)  # refused before there is a folder
+    return plan, checked_settings({name: getattr(config, name) for name in SETTINGS})
+
+
+def first_notes(codes: TakeCodes, plan: SongPlan, request: SongRequest, settings: dict[str, object]) -> SessionNotes:
+    """The notes of a new session: one take for each song of a plan, of which what is given is written."""
+    metadata = plan.drawn if request.metadata is None else request.metadata
+    recorded = None if plan.recording is None else plan.recording.samples.cpu().numpy()  # (1 or N, kept)
+    recordings = [] if recorded is None else [codes.write_recording(own) for own in recorded]
+    takes = {}
+    for song in range(plan.num_samples):
+        given = [None if own is None else own[song if own.shape[0] > 1 else 0].cpu().numpy() for own in plan.given]
+        known = tuple(0 if own is None else len(own) for own in given)
+        takes[song + 1] = Take(
+            number=song + 1,
+            parent=None,
+            origin="recording" if request.prompt is not None else "codes" if request.codes else "new",
+            kept=known[-1],
+            samples=plan.samples or 0,
+            seed=plan.seeds[song],
+            song=plan.songs[song],
+            settings=settings,
+            segments=(Segment(0, metadata_record(metadata, song)),),
+            given=codes.write_given(given),
+            known=known,
+            layouts=tuple(layout for layout in plan.layouts if layout is not None),
+            recording=recordings[song if len(recordings) > 1 else 0] if recordings else None,
+            recorded=0 if recorded is None else recorded.shape[1],
+        )
+    job = Job(tuple(takes), request.stop_level)
+    return SessionNotes(codes.facts, takes, (job,), plan.seeds[0], 1 if plan.num_samples == 1 else None)
+
+
+def metadata_argument(record: MetadataRecord) -> Metadata | None:
+    """What `generate` takes, from what [`metadata_record`] made."""
+    match record:
+        case {"words": dict(words)}:
+            return words
+        case {"labels": list(labels)}:
+            return torch.tensor([labels], dtype=torch.int64)
+        case {"levels": list(levels)}:
+            return [None if each is None else torch.tensor([each], dtype=torch.int64) for each in levels]
+    return None
 
 
 def batches(codes: TakeCodes, takes: Sequence[Take]) -> Iterator[list[Take]]:
@@ -118,8 +179,8 @@ def batches(codes: TakeCodes, takes: Sequence[Take]) -> Iterator[list[Take]]:
 
     def likeness(take: Take) -> str:
         record = take.record()
-        own = {name: record[name] for name in ("samples", "settings", "segments", "known", "layouts")}
-        return json.dumps([own, [sorted(codes.window_codes(take, level)) for level in range(len(take.layouts))]])
+        same = {name: record[name] for name in ("samples", "settings", "segments", "known", "layouts")}
+        return json.dumps([same, [sorted(codes.window_codes(take, level)) for level in range(len(take.layouts))]])
 
     keyed = sorted(((likeness(take), take.number, take) for take in takes), key=lambda entry: entry[:2])
     for _, group in groupby(keyed, key=lambda entry: entry[0]):
@@ -138,7 +199,7 @@ def samplers_of(
     first = takes[0]
     given = zip(*(codes.given(take) for take in takes), strict=True)  # of each level, of each take
     begun = [
-        torch.stack([own for own in level if own is not None]) if count else None
+        torch.stack([torch.from_numpy(own) for own in level if own is not None]) if count else None
         for level, count in zip(given, first.known, strict=True)
     ]
     request = SongRequest(
@@ -150,12 +211,12 @@ def samplers_of(
         song_ids=[take.song for take in takes],
         max_batch_size=max_batch_size,
         engine=engine,
-        generation_config=first.config(),
+        generation_config=FastJukeboxGenerationConfig.from_dict(dict(first.settings)),
     )
-    # What is dropped of lyrics was told when they were first given.
-    told = [encode_metadata(model, metadata_argument(segment.metadata), quiet=True)[0] for segment in first.segments]
+    # What is dropped of lyrics was said when they were first given.
+    labels = [encode_metadata(model, metadata_argument(segment.metadata), quiet=True)[0] for segment in first.segments]
     with sampling_mode(model):
-        plans = [plan_song(model, replace(request, metadata=metadata)) for metadata in told]
+        plans = [plan_song(model, replace(request, metadata=metadata)) for metadata in labels]
         samplers = [SongSampler(model, plan, engine) for plan in plans]
     plan = samplers[-1].plan
     if plan.samples != first.samples or plan.layouts[stop_level:] != list(first.layouts[stop_level:]):
@@ -165,16 +226,13 @@ def samplers_of(
     return samplers
 
 
-def check_can_be_made(model: SongModel | None, codes: TakeCodes, takes: Sequence[Take], stop_level: int) -> None:
-    """Refuse what `run` would, where there is a model to ask, before it is noted: it would be in the way of all that is
-    asked for later.
+def check_can_be_made(model: SongModel, codes: TakeCodes, takes: Sequence[Take], stop_level: int) -> None:
+    """Refuse what `run` would before it is noted: it would be in the way of all that is asked for later.
 
     Raises:
         ValueError: the model is not the session's, or refuses the takes.
     """
-    if model is None:
-        return
-    codes.facts.check(model, range(stop_level, len(codes.facts.n_ctx)))
+    check_model(codes.facts, model, range(stop_level, len(codes.facts.n_ctx)))
     for batch in batches(codes, takes):
         samplers_of(model, codes, batch, stop_level, "auto", None)
 
@@ -198,26 +256,20 @@ def sample_takes(
     first = takes[0]
     samplers = samplers_of(model, codes, takes, job.stop_level, engine, max_batch_size)
     sampled = [[codes.window_codes(take, level) for take in takes] for level in range(len(first.layouts))]
-    numbers = [window_numbers(layout) for layout in first.layouts]
+    known = [{end: torch.stack([torch.from_numpy(own[end]) for own in level]) for end in level[0]} for level in sampled]
 
     def save(level: int, windows: list[Window], songs: slice, made: Tensor) -> None:
         for row, song in enumerate(range(*songs.indices(len(takes)))):
             done = sampled[level][song]
             for index, window in enumerate(windows):
-                done[numbers[level][window_key(window)]] = made[row, index, window.prompt_length :].cpu()
+                done[window.end] = made[row, index, window.prompt_length :].cpu().numpy()
             codes.write_window_codes(takes[song], level, done)
 
-    own = samplers[-1]
+    plan = samplers[-1].plan
+    plan = replace(plan, layouts=_wanted(model, plan, first, job))
+    segments = [(segment.start, own.labels) for segment, own in zip(first.segments, samplers, strict=True)]
     with sampling_mode(model):
-        SessionSampler(
-            model,
-            replace(own.plan, layouts=_wanted(model, own.plan, first, job)),
-            engine,
-            progress,
-            known=[_known(*level) for level in zip(numbers, sampled, strict=True)],
-            segments=[(segment.start, each.labels) for segment, each in zip(first.segments, samplers, strict=True)],
-            save=save,
-        ).sample_all()
+        SessionSampler(model, plan, engine, progress, known, segments, save).sample_all()
 
 
 def _wanted(model: SongModel, plan: SongPlan, take: Take, job: Job) -> list[Layout | None]:
@@ -228,12 +280,3 @@ def _wanted(model: SongModel, plan: SongPlan, take: Take, job: Job) -> list[Layo
         return list(plan.layouts)
     reach = decoder_reach(model.vqvae, job.stop_level)
     return part_layouts(take.layouts, job.stop_level, max(start - reach, 0), min(end + reach, length))
-
-
-def _known(numbers: dict[tuple[int, int, int], int], sampled: Sequence[WindowCodes]) -> Known:
-    """The windows of a level that are done, of all songs together."""
-    return {
-        key: torch.stack([own[number] for own in sampled])
-        for key, number in numbers.items()
-        if all(number in own for own in sampled)
-    }

@@ -1,4 +1,7 @@
-"""Sessions: songs that are made over days, kept on disk after every batch of windows, branched, cut and continued."""
+"""Sessions: songs that are made over days, kept on disk after every batch of windows, branched, cut and continued.
+
+What samples or decodes is imported where it is used: notes are read and changed without loading torch.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,29 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from fast_jukebox.generation.metadata import encode_metadata
-from fast_jukebox.generation.request import Metadata, SongModel, SongRequest
-from fast_jukebox.sampling.checks import check_count
-from fast_jukebox.sampling.progress import ProgressCallback
+from fast_jukebox.generation.settings import check_duration
+from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sessions.codes import TakeCodes
-from fast_jukebox.sessions.export import take_sound, write_sound
-from fast_jukebox.sessions.fingerprint import ModelFacts
-from fast_jukebox.sessions.sampling import batches, check_can_be_made, sample_takes
-from fast_jukebox.sessions.state import Job, SessionState, plan_session
-from fast_jukebox.sessions.store import SessionStore
-from fast_jukebox.sessions.takes import Take
+from fast_jukebox.sessions.notes import (
+    Job,
+    ModelFacts,
+    Segment,
+    SessionNotes,
+    Take,
+    checked_settings,
+    metadata_record,
+    updated_metadata,
+)
+from fast_jukebox.sessions.store import SessionError, SessionStore
 from fast_jukebox.sessions.tree import tree_lines
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fast_jukebox.generation.request import Metadata, SongModel, SongRequest
+    from fast_jukebox.sampling.progress import ProgressCallback
 
 
 class Session:
@@ -56,7 +65,7 @@ class Session:
 
     def __init__(self, store: SessionStore, model: SongModel | None = None) -> None:
         self._store, self.model = store, model
-        self._state: SessionState
+        self._notes: SessionNotes
 
     @classmethod
     def create(
@@ -71,7 +80,7 @@ class Session:
 
         Args:
             folder: a new or empty folder.
-            model: a whole model.
+            model: a complete model.
             request: the songs to make, by default one from nothing. Its `stop_level` is the lowest level that the first
                 `run` makes. `start_level` and the fields of `COMPUTING` must have their defaults, as `run` takes them.
             model_name: folder or repository to find the model by; by default where it was loaded from.
@@ -80,32 +89,35 @@ class Session:
             ValueError: naming the argument, its value and what is allowed.
             SessionError: the folder cannot be written.
         """
+        from fast_jukebox.generation.request import SongRequest
+        from fast_jukebox.sessions.fingerprint import model_facts
+        from fast_jukebox.sessions.sampling import first_notes, plan_session
+
         request = SongRequest() if request is None else request
         session = cls(SessionStore(folder), model)
         session._store.check_new()  # before the work, and again when nobody else can be making one there
         plan, settings = plan_session(model, request)
-        facts = ModelFacts.of(model, model_name)
+        facts = model_facts(model, model_name)
         session._store.make_folder()
         with session._store.locked():
             session._store.check_new()
-            session._state = SessionState.first(facts, plan, request, settings, TakeCodes(session._store, facts))
-            session._store.write_manifest(session._state.record())
+            session._write(first_notes(TakeCodes(session._store, facts), plan, request, settings))
         return session
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], model: Any = None) -> Session:
-        """A session that is there.
+    def open(cls, folder: str | os.PathLike[str], model: SongModel | None = None) -> Session:
+        """An existing session.
 
         Args:
             folder: of the session.
-            model: a whole model, the one that the session was made with; where nothing is sampled or decoded it is not
-                needed.
+            model: a complete model, the one that the session was made with; not needed where nothing is sampled or
+                decoded.
 
         Raises:
             SessionError: there is none, it is damaged or of another version.
         """
         session = cls(SessionStore(folder), model)
-        session._state = SessionState.read(session._store)
+        session._read()
         return session
 
     @property
@@ -116,22 +128,22 @@ class Session:
     @property
     def facts(self) -> ModelFacts:
         """What is known of the model that the session was made with."""
-        return self._state.facts
+        return self._notes.facts
 
     @property
     def takes(self) -> Mapping[int, Take]:
         """All takes, by number."""
-        return self._state.takes
+        return self._notes.takes
 
     @property
     def jobs(self) -> list[Job]:
         """What was asked for and is not done."""
-        return list(self._state.jobs)
+        return list(self._notes.jobs)
 
     @property
     def kept(self) -> Take | None:
         """The take that the other methods mean, if one is kept."""
-        return None if self._state.kept is None else self._state.takes[self._state.kept]
+        return None if self._notes.kept is None else self.takes[self._notes.kept]
 
     def take(self, number: int | Take | None = None) -> Take:
         """A take by its number, by default the one that is kept.
@@ -139,13 +151,13 @@ class Session:
         Raises:
             ValueError: there is none of that number, or none is kept.
         """
-        return self._state.take(number)
+        return self._notes.take(number)
 
     def keep(self, take: int | Take) -> Take:
         """Choose the take that `extend`, `branch`, `cut`, `upsample` and `export` mean from now on."""
-        with self._changing() as state:
-            found = state.take(take)
-            self._write(replace(state, kept=found.number))
+        with self._changing() as notes:
+            found = notes.take(take)
+            self._write(replace(notes, kept=found.number))
         return found
 
     def branch(
@@ -156,7 +168,7 @@ class Session:
         *,
         metadata: Metadata | None = None,
         stop_level: int | None = None,
-        **settings: Any,
+        **settings: object,
     ) -> list[Take]:
         """Candidates of what comes next: takes that begin with this one and add some seconds, each from a separate
         seed. The same call on the same session gives the same candidates; a second call gives others.
@@ -173,9 +185,13 @@ class Session:
             ValueError: an argument is not as asked, the take's top level is not made yet, or the model that the session
                 has refuses the metadata.
         """
-        with self._changing() as state:
-            made = state.branches(self._codes, state.take(take), count, seconds, metadata, settings)
-            return self._add(made, stop_level, metadata)
+        check_count("count", count, 1, MOST_SONGS)
+        with self._changing() as notes:
+            parent = notes.take(take)
+            codes = parent.length(-1) + self.facts.top_codes("seconds", seconds)
+            noises = [(notes.branch_seed(parent, index), 0) for index in range(count)]
+            samples = codes * self.facts.hop_lengths[-1]
+            return self._add(parent, "branch", parent.length(-1), samples, noises, metadata, settings, stop_level)
 
     def extend(
         self,
@@ -185,7 +201,7 @@ class Session:
         metadata: Metadata | None = None,
         stop_level: int | None = None,
         seed: int | None = None,
-        **settings: Any,
+        **settings: object,
     ) -> Take:
         """A take that begins with this one and has a longer duration; it is then the one that is kept.
 
@@ -200,9 +216,17 @@ class Session:
         Raises:
             ValueError: as `branch`, or the duration is not longer than the take.
         """
-        with self._changing() as state:
-            made = state.extension(self._codes, state.take(take), duration, seed, metadata, settings)
-            return self._add(made, stop_level, metadata)[0]
+        rate = self.facts.sampling_rate
+        samples = round(check_duration("duration", duration) * rate)
+        with self._changing() as notes:
+            parent = notes.take(take)
+            kept = parent.length(-1) * self.facts.hop_lengths[-1]
+            if samples <= kept:
+                raise ValueError(
+                    f"`duration` must be longer than take {parent.number}, {kept / rate:g} seconds, got {duration!r}"
+                )
+            noise = (parent.seed, parent.song) if seed is None else (check_seed(seed), 0)
+            return self._add(parent, "extend", parent.length(-1), samples, [noise], metadata, settings, stop_level)[0]
 
     def cut(self, seconds: float, take: int | Take | None = None) -> Take:
         """The beginning of a take as a separate take, with what is made of it at every level; it is then the one that
@@ -215,8 +239,14 @@ class Session:
         Raises:
             ValueError: more seconds than the take has, or they are not made yet.
         """
-        with self._changing() as state:
-            return self._add(state.beginning(self._codes, state.take(take), seconds))[0]
+        codes = self.facts.top_codes("seconds", seconds)
+        with self._changing() as notes:
+            parent = notes.take(take)
+            if codes > parent.length(-1):
+                duration = parent.samples / self.facts.sampling_rate
+                raise ValueError(f"`seconds` must be at most the {duration:g} of take {parent.number}, got {seconds!r}")
+            samples = min(codes * self.facts.hop_lengths[-1], parent.samples)
+            return self._add(parent, "cut", codes, samples, [(parent.seed, parent.song)])[0]
 
     def upsample(
         self,
@@ -260,13 +290,13 @@ class Session:
             ValueError: there is no such take, level or part; or the model that the session has cannot make it.
         """
         check_count("stop_level", stop_level, 0, len(self.facts.n_ctx) - 1)
-        with self._changing() as state:
-            found = [state.take(take) for take in (list(state.takes) if takes is None else takes)]
-            first, last = state.span(start, end, min(take.samples for take in found))
+        with self._changing() as notes:
+            found = [notes.take(take) for take in (list(notes.takes) if takes is None else takes)]
+            first, last = notes.span(start, end, min(take.samples for take in found))
             job = Job(tuple(take.number for take in found), stop_level, first, None if end is None else last)
-            if job not in state.jobs:
-                check_can_be_made(self.model, self._codes, found, stop_level)
-                self._write(state.with_job(job))
+            if job not in notes.jobs:
+                self._check_can_be_made(found, stop_level)
+                self._write(notes.with_job(job))
 
     def run(
         self,
@@ -289,35 +319,40 @@ class Session:
             SessionError: the session is in use, cannot be written or is damaged; what was saved stands.
             GenerationCancelled: `progress` returned `False`; what was saved stands, and `run` continues.
         """
+        from fast_jukebox.sessions.fingerprint import check_model
+        from fast_jukebox.sessions.sampling import batches, sample_takes
+
         model = self._model(model)
-        with self._changing() as state:
-            levels = {level for job in state.jobs for level in range(job.stop_level, len(self.facts.n_ctx))}
-            self.facts.check(model, sorted(levels))
-            for job in state.jobs:
-                for batch in batches(self._codes, [state.takes[number] for number in job.takes]):
+        with self._changing() as notes:
+            levels = {level for job in notes.jobs for level in range(job.stop_level, len(self.facts.n_ctx))}
+            check_model(self.facts, model, sorted(levels))
+            for job in notes.jobs:
+                for batch in batches(self._codes, [notes.takes[number] for number in job.takes]):
                     sample_takes(model, self._codes, batch, job, progress, engine, max_batch_size)
-                self._write(replace(self._state, jobs=tuple(other for other in self._state.jobs if other != job)))
+                self._write(replace(self._notes, jobs=tuple(other for other in self._notes.jobs if other != job)))
 
     resume = run
 
     def forget(self) -> None:
         """Drop what was asked for and is not done. What is sampled stays."""
-        with self._changing() as state:
-            self._write(replace(state, jobs=()))
+        with self._changing() as notes:
+            self._write(replace(notes, jobs=()))
 
     def codes(self, take: int | Take | None = None) -> list[Tensor | None]:
         """Codes int64 (1, length) of each level of a take, bottom first; `None` for levels that are not complete."""
-        return self._codes.complete(self.take(take))
+        import torch
 
-    def shares(self, take: int | Take | None = None) -> list[float]:
+        found = self._codes.complete(self.take(take))
+        return [None if own is None else torch.from_numpy(own).unsqueeze(0) for own in found]
+
+    def fractions(self, take: int | Take | None = None) -> list[float]:
         """Fraction of each level of a take that is made, in [0, 1], bottom first."""
-        return self._codes.shares(self.take(take))
+        return self._codes.fractions(self.take(take))
 
     def tree(self) -> str:
         """The takes as a tree, one a line: how each came about, its metadata and what is made of it."""
-        state = self._state
-        shares = {number: self._codes.shares(take) for number, take in state.takes.items()}
-        return "\n".join(tree_lines(list(state.takes.values()), state.kept, shares, self.facts.sampling_rate))
+        fractions = {number: self._codes.fractions(take) for number, take in self.takes.items()}
+        return "\n".join(tree_lines(list(self.takes.values()), self._notes.kept, fractions, self.facts.sampling_rate))
 
     def audio(
         self,
@@ -339,7 +374,9 @@ class Session:
         Raises:
             ValueError: the level is not made there, there is no such take or part, or the model is not the session's.
         """
-        return torch.cat(list(self._sound(take, level, (start, end), model)))
+        import torch
+
+        return torch.cat(list(self._sound(take, level, start, end, model)))
 
     def export(
         self,
@@ -350,8 +387,8 @@ class Session:
         end: float | None = None,
         model: SongModel | None = None,
     ) -> Path:
-        """Write what `audio` returns to a `.wav`, `.flac` or `.mp3` file, chunk by chunk, complete or not at all; or
-        the codes of every level that is made to a `.safetensors` file.
+        """Write what `audio` returns to a `.wav` or `.flac` file, chunk by chunk, complete or not at all; or the codes
+        of every level that is made to a `.safetensors` file.
 
         Raises:
             ValueError: as `audio`, or another suffix.
@@ -360,15 +397,24 @@ class Session:
         path = Path(path).expanduser()
         if path.suffix.lower() == ".safetensors":
             return self._codes.export(path, self.take(take))
-        return write_sound(path, self._sound(take, level, (start, end), model), self.facts.sampling_rate)
+        from fast_jukebox.sessions.export import write_sound
+
+        return write_sound(path, self._sound(take, level, start, end, model), self.facts.sampling_rate)
 
     def _sound(
-        self, take: int | Take | None, level: int | None, part: tuple[float | None, ...], model: SongModel | None
+        self,
+        take: int | Take | None,
+        level: int | None,
+        start: float | None,
+        end: float | None,
+        model: SongModel | None,
     ) -> Iterator[Tensor]:
+        from fast_jukebox.sessions.export import take_sound
+        from fast_jukebox.sessions.fingerprint import check_model
+
         model, found = self._model(model), self.take(take)
-        self.facts.check(model, [])
-        span = self._state.span(part[0], part[1], found.samples)
-        return take_sound(model.vqvae, self._codes, found, level, *span)
+        check_model(self.facts, model, [])
+        return take_sound(model.vqvae, self._codes, found, level, *self._notes.span(start, end, found.samples))
 
     @property
     def _codes(self) -> TakeCodes:
@@ -381,23 +427,81 @@ class Session:
         return found
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[SessionState]:
-        """The state on the disk, which another process may have changed, with the folder locked."""
+    def _changing(self) -> Iterator[SessionNotes]:
+        """The notes on the disk, which another process may have changed, with the folder locked."""
         with self._store.locked():
-            self._state = SessionState.read(self._store)
-            yield self._state
+            self._read()
+            yield self._notes
 
-    def _write(self, state: SessionState) -> None:
-        self._store.write_manifest(state.record())
-        self._state = state
+    def _read(self) -> None:
+        try:
+            self._notes = SessionNotes.from_record(self._store.read_manifest())
+        except ValueError as error:
+            raise SessionError(f"the manifest of {str(self.folder)!r} is not as it was written: {error}") from error
 
-    def _add(self, takes: list[Take], stop_level: int | None = None, metadata: Metadata | None = None) -> list[Take]:
-        """Keep new takes, and note what is to be made of them."""
+    def _write(self, notes: SessionNotes) -> None:
+        self._store.write_manifest(notes.record())
+        self._notes = notes
+
+    def _add(
+        self,
+        parent: Take,
+        origin: str,
+        kept: int,
+        samples: int,
+        noises: Sequence[tuple[int, int]],
+        metadata: Metadata | None = None,
+        settings: Mapping[str, object] | None = None,
+        stop_level: int | None = None,
+    ) -> list[Take]:
+        """Keep new takes that begin with `kept` top codes of another, one for each seed and song number in `noises`,
+        and note what is to be made of them.
+        """
         top = len(self.facts.n_ctx) - 1
         lowest = check_count("stop_level", top if stop_level is None else stop_level, 0, top)
+        own_settings = checked_settings({**parent.settings, **(settings or {})})
+        given = self._codes.beginning(parent, kept)
+        segments = tuple(segment for segment in parent.segments if segment.start < kept)
+        if metadata is not None:
+            segments = (*segments, Segment(kept, updated_metadata(parent.metadata, metadata_record(metadata, 0))))
+        known = tuple(0 if own is None else len(own) for own in given)
+        # A beginning sounds as its parent does; a song that continues from within the recording fades before.
+        recording, recorded = parent.recording, parent.recorded
+        samples_kept = kept * self.facts.hop_lengths[-1]
+        if origin != "cut" and recorded > samples_kept and (complete := self._codes.recording(parent)) is not None:
+            recording, recorded = self._codes.write_recording(complete[:samples_kept]), samples_kept
+        first = Take(
+            number=len(self.takes) + 1,
+            parent=parent.number,
+            origin=origin,
+            kept=kept,
+            samples=samples,
+            seed=parent.seed,
+            song=parent.song,
+            settings=own_settings,
+            segments=segments,
+            given=self._codes.write_given(given),
+            known=known,
+            layouts=self.facts.layouts(own_settings, samples, known),
+            recording=recording,
+            recorded=recorded,
+        )
+        takes = [
+            replace(first, number=first.number + index, seed=seed, song=song)
+            for index, (seed, song) in enumerate(noises)
+        ]
         if self.model is not None and metadata is not None:
-            encode_metadata(self.model, metadata)  # tells what is dropped of new lyrics
-        if takes[0].origin != "cut":
-            check_can_be_made(self.model, self._codes, takes, lowest)
-        self._write(self._state.with_takes(takes, lowest))
+            from fast_jukebox.generation.metadata import encode_metadata
+
+            encode_metadata(self.model, metadata)  # warns of what is dropped of new lyrics
+        if origin != "cut":
+            self._check_can_be_made(takes, lowest)
+        self._write(self._notes.with_takes(takes, lowest))
         return takes
+
+    def _check_can_be_made(self, takes: Sequence[Take], stop_level: int) -> None:
+        """Refuse what `run` would, where there is a model to ask."""
+        if self.model is not None:
+            from fast_jukebox.sessions.sampling import check_can_be_made
+
+            check_can_be_made(self.model, self._codes, takes, stop_level)

@@ -1,4 +1,6 @@
-"""The folder of a session: written whole or not at all, read with suspicion, used by one process at a time."""
+"""The folder of a session: written complete or not at all, read with suspicion, used by one process at a time. Loads no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,17 @@ import os
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
 
 from fast_jukebox.utils.files import clear_temporary, write_file
 from fast_jukebox.utils.locks import FolderLock, InUseError
 
 FORMAT = "fast-jukebox-session"
-VERSION = 1
+VERSION = 2
 """Of the folder's layout; a folder of another version is refused."""
 
 MANIFEST = "session.json"
@@ -36,8 +36,11 @@ _HEADER_BYTES = 2**16
 """The largest header of such a file."""
 _MANIFEST_BYTES = 2**28
 
-_RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes anew"
+_RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes again"
 """What to do where nothing is known of a session but its codes."""
+
+Arrays = dict[str, np.ndarray]
+"""Codes by name."""
 
 
 class SessionError(RuntimeError):
@@ -119,7 +122,7 @@ class SessionStore:
         except OSError as error:
             raise SessionError(f"cannot make the session's folder {str(self.folder)!r}: {_reason(error)}") from error
 
-    def read_manifest(self) -> dict[str, Any]:
+    def read_manifest(self) -> dict[str, object]:
         """The manifest, whose checksum and version are right.
 
         Raises:
@@ -149,7 +152,7 @@ class SessionStore:
             raise SessionError(f"{str(path)!r} is damaged: its checksum is not that of what it says; {_RESCUE}")
         return body
 
-    def write_manifest(self, body: Mapping[str, Any]) -> None:
+    def write_manifest(self, body: Mapping[str, object]) -> None:
         """Replace the manifest.
 
         Raises:
@@ -159,24 +162,24 @@ class SessionStore:
         whole["checksum"] = _checksum(whole)
         self._write(self.folder / MANIFEST, json.dumps(whole, indent=1, ensure_ascii=False).encode())
 
-    def write_codes(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def write_codes(self, name: str, arrays: Arrays, facts: Mapping[str, object]) -> None:
         """Replace a file of codes.
 
         Args:
             name: without suffix.
-            tensors: integers, or samples of a recording, on any device.
-            facts: small things to know of them, as JSON holds them.
+            arrays: integers, or samples of a recording.
+            facts: metadata of them, as JSON holds them.
 
         Raises:
             SessionError: it cannot be written; the one before stands.
         """
-        whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        told = json.dumps(dict(facts), sort_keys=True)
-        metadata = {"format": FORMAT, "version": str(VERSION), "facts": told, "digest": _digest(whole, told)}
-        self._write(self._codes_path(name), save_safetensors(whole, metadata))
+        arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        text = json.dumps(dict(facts), sort_keys=True)
+        metadata = {"format": FORMAT, "version": str(VERSION), "facts": text, "digest": _digest(arrays, text)}
+        self._write(self._codes_path(name), save_safetensors(arrays, metadata))
 
-    def read_codes(self, name: str, most: int = MOST_NUMBERS) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """A file of codes, or of a recording: its tensors and facts; `None` where there is none.
+    def read_codes(self, name: str, most: int = MOST_NUMBERS) -> tuple[Arrays, dict[str, object]] | None:
+        """A file of codes, or of a recording: its arrays and facts; `None` where there is none.
 
         Args:
             name: without suffix.
@@ -199,10 +202,9 @@ class SessionStore:
         except OSError as error:
             raise SessionError(f"cannot read {str(path)!r}: {_reason(error)}") from error
         try:
-            tensors, facts = _parse(content, floating=name.startswith("recording-"))
+            return _parse(content, "f" if name.startswith("recording-") else "i")
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
             raise SessionError(f"{str(path)!r} is damaged; {_remedy(name)}") from error
-        return tensors, facts
 
     def has_codes(self, name: str) -> bool:
         """Whether there is a file of codes of that name."""
@@ -217,7 +219,7 @@ class SessionStore:
             path.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}") from error
-        write_whole(path, content)
+        write_complete(path, content)
 
     def _check_codes_folder(self) -> None:
         """Refuse a session whose codes lie elsewhere: somebody else's session must not write where a link leads."""
@@ -239,8 +241,8 @@ class SessionStore:
         clear_temporary(self.folder)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+def write_complete(path: Path, content: bytes) -> None:
+    """Write a file, complete or not at all.
 
     Raises:
         SessionError: it cannot be written; what stood there before stands.
@@ -251,34 +253,33 @@ def write_whole(path: Path, content: bytes) -> None:
         raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}; what was saved before stands") from error
 
 
-def _checksum(body: Mapping[str, Any]) -> str:
+def _checksum(body: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+def _digest(arrays: Arrays, facts: str) -> str:
     found = hashlib.sha256(facts.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.numpy().tobytes())
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
     return found.hexdigest()
 
 
-def _parse(content: bytes, floating: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a file of codes; raises almost anything where it is damaged."""
+def _parse(content: bytes, kind: str) -> tuple[Arrays, dict[str, object]]:
+    """Arrays and facts of a file of codes; raises almost anything where it is damaged."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header["__metadata__"]
-    tensors = load_safetensors(content)
+    arrays = load_safetensors(content)
     if metadata["format"] != FORMAT or metadata["version"] != str(VERSION):
         raise ValueError("another format")
-    if any(tensor.is_floating_point() != floating or tensor.is_complex() for tensor in tensors.values()):
-        raise ValueError("not integers" if not floating else "not samples")
-    if metadata["digest"] != _digest(tensors, metadata["facts"]):
+    if any(array.dtype.kind != kind for array in arrays.values()):
+        raise ValueError("neither codes nor samples")
+    if metadata["digest"] != _digest(arrays, metadata["facts"]):
         raise ValueError("another digest")
     facts = json.loads(metadata["facts"])
     if not isinstance(facts, dict):
         raise ValueError("no facts")
-    return tensors, facts
+    return arrays, facts
 
 
 def _remedy(name: str) -> str:
@@ -291,6 +292,6 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def codes_dtype(codebook_size: int) -> torch.dtype:
+def codes_dtype(codebook_size: int) -> type[np.signedinteger]:
     """The smallest type that a file keeps codes in."""
-    return torch.int16 if codebook_size <= 2**15 else torch.int32
+    return np.int16 if codebook_size <= 2**15 else np.int32
