@@ -61,7 +61,13 @@ class SongArguments:
     balance: float = field(default=0.5, metadata={"help": "0 plays each score equally often, 1 each kind."})
     seed: int = field(default=0, metadata={"help": "Of each song's instrument, key, tempo and unevenness."})
     human: float = field(default=_DEFAULT.human, metadata={"help": "0 plays as written, 1 as unevenly as a person."})
-    lowest_transposition: int = field(default=_DEFAULT.transpositions[0], metadata={"help": "In semitones."})
+    scales: list[str] = field(
+        default_factory=lambda: list(_DEFAULT.scales),
+        metadata={"help": "Tonics of the major scales that songs are played in, or `written`: as the score has it."},
+    )
+    lowest_transposition: int = field(
+        default=_DEFAULT.transpositions[0], metadata={"help": "In semitones, beside the move to a scale."}
+    )
     highest_transposition: int = field(default=_DEFAULT.transpositions[1], metadata={"help": "In semitones."})
     sampling_rate: int = field(default=_DEFAULT.sampling_rate, metadata={"help": "Samples a second."})
     longest: float = field(default=_DEFAULT.longest, metadata={"help": "Seconds of a song, at most."})
@@ -79,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         instruments=tuple(args.instruments),
         voices=args.voices,
         accompaniment=tuple(args.accompaniment),
+        scales=() if args.scales == ["written"] else tuple(args.scales),
         transpositions=(args.lowest_transposition, args.highest_transposition),
         human=args.human,
         sampling_rate=args.sampling_rate,

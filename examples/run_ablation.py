@@ -39,7 +39,13 @@ from typing import Any
 import torch
 import transformers
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox import (
+    FastJukeboxConfig,
+    FastJukeboxModel,
+    FastJukeboxPrior,
+    FastJukeboxProcessor,
+    FastJukeboxVQVAE,
+)
 from fast_jukebox.data.codes import CodeWindows, load_codes, require_splits
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation.objective import DistillationObjective
@@ -357,7 +363,8 @@ def measure(ablation: Ablation) -> dict[str, Any]:
             for system in ablation.systems
         }
         teacher = priors[ablation.teacher]
-        windows = CodeWindows(held_out, teacher.config, max_windows=args.eval_windows)
+        processor = FastJukeboxProcessor.find(args.model, teacher.config)
+        windows = CodeWindows(held_out, teacher.config, max_windows=args.eval_windows, processor=processor)
         start = FastJukeboxPrior.from_pretrained(args.model, level=level, dtype=torch.float32).to(device)
         compared = compare_with_teacher({**priors, "model": start}, teacher, windows, args.batch_sizes[level])
         by_depth = {prior.config.num_hidden_layers: prior for prior in priors.values()}
@@ -422,7 +429,13 @@ def sampling_seconds(by_depth: dict[int, FastJukeboxPrior], codes: int, seed: in
             ratio = prior.config.upper_ratio
             length = min(codes, prior.config.n_ctx) // ratio * ratio
             upper = torch.zeros((1, length // ratio), dtype=torch.int64) if prior.config.has_upper_level else None
-            seconds = fastest(partial(prior.generate, length=length, upper_codes=upper, seed=seed), 1)
+            labels = None
+            if prior.config.has_labels:  # a song of one window, of the unknown artist and genre
+                window = prior.config.n_ctx * prior.config.hop_length
+                labels = torch.zeros((1, prior.config.metadata_length), dtype=torch.int64)
+                labels[0, 0] = labels[0, 2] = window
+            sample = partial(prior.generate, length=length, upper_codes=upper, metadata=labels, seed=seed)
+            seconds = fastest(sample, 1)
             best[str(depth)] = min(best[str(depth)], seconds / length)
     return best
 

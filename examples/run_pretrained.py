@@ -76,7 +76,9 @@ class RecipeArguments:
     instruments: list[str] = field(
         default_factory=lambda: list(SongRecipe().instruments), metadata={"help": "That play tunes and melodies."}
     )
-    human: float = field(default=1.0, metadata={"help": "0 plays as written, 1 as unevenly as a person."})
+    human: float = field(
+        default=SongRecipe().human, metadata={"help": "0 plays as written, 1 as unevenly as a person."}
+    )
     songs: int = field(default=3300, metadata={"help": "Performances of tunes and melodies."})
     voices_songs: int = field(default=1200, metadata={"help": "Performances of chorales in four voices."})
     song_fraction: float = field(default=0.3, metadata={"help": "Of the time, after which no song is begun."})
@@ -89,7 +91,8 @@ class RecipeArguments:
     vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name; the embedded model's by default."})
     train_vqvae: bool = field(default=False, metadata={"help": "Train the VQ-VAE first, on half of the time."})
     preset: str = field(default="fastjukebox-mini-9", metadata={"help": "Named size of all but the top priors."})
-    top_width: int = field(default=256, metadata={"help": "Width of the top prior."})
+    top_width: int = field(default=384, metadata={"help": "Width of the top prior."})
+    top_context: int = field(default=3072, metadata={"help": "Codes in a window of the top prior."})
     voices_width: int = field(default=384, metadata={"help": "Width of the four-voice top prior."})
     top_layers: int = field(default=12, metadata={"help": "Layers of the top priors."})
     top_fraction: float = field(default=0.45, metadata={"help": "Of the training, for the top prior."})
@@ -161,7 +164,8 @@ def main(arguments: list[str] | None = None) -> Path:
     trainings = Thread(target=train)
     trainings.start()  # the priors are compiled while the first songs are played
     try:
-        encode_songs(output, scores, vqvae.to(device), args, begin + args.song_fraction * (end - begin), began)
+        stop_at = begin + args.song_fraction * (end - begin)
+        encode_songs(output, scores, vqvae.to(device), priors, args, stop_at, began)
     except BaseException as error:
         # What is encoded can be trained on, unless there is nothing yet or it is a person who ends this.
         if not isinstance(error, Exception) or not list((output / "codes").glob("*/train-*.parquet")):
@@ -215,14 +219,19 @@ def recipes(args: RecipeArguments) -> dict[str, SongRecipe]:
             instruments=VOICES_INSTRUMENTS,
             voices=None,
             human=min(args.human, 0.25),
-            transpositions=(-5, 6),
             longest=args.longest,
         ),
     }
 
 
 def encode_songs(
-    output: Path, scores: list[Score], vqvae: FastJukeboxVQVAE, args: RecipeArguments, stop_at: float, began: float
+    output: Path,
+    scores: list[Score],
+    vqvae: FastJukeboxVQVAE,
+    priors: list[str],
+    args: RecipeArguments,
+    stop_at: float,
+    began: float,
 ) -> None:
     """Play and encode what the priors are trained on: some of each kind first, then the rest until `stop_at`."""
     splits = choose_splits(scores)
@@ -233,7 +242,8 @@ def encode_songs(
     first = {name: beginning(plan, splits, 8 if name == "melodies" else 4) for name, plan in plans.items()}
     own = recipes(args)
     fonts = {"melodies": args.soundfont, "voices": args.voices_soundfont or args.soundfont}
-    with SongEncoder(vqvae, processes=args.processes, longest=args.longest) as encoder:
+    levels = {LEVELS[name] + above for name in priors for above in (0, 1) if LEVELS[name] + above < 3}
+    with SongEncoder(vqvae, processes=args.processes, longest=args.longest, levels=sorted(levels)) as encoder:
         for part in (first, plans):
             for name, plan in part.items():
                 # The four voices have a fifth of the songs: the melodies may use what is left of the time.
@@ -303,6 +313,7 @@ def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) ->
             config.hidden_size = args.top_width if name == "top" else args.voices_width
             config.num_hidden_layers, config.num_attention_heads = args.top_layers, 4
         if name == "top":
+            config.n_ctx = args.top_context
             rows = label_pairs(scores, recipes(args)["melodies"])
             vocabulary = LabelVocabulary.from_metadata(rows)
             # As long as any song may be: all lengths here fall into one bin of time, and what is learnt of a song's
@@ -404,12 +415,19 @@ def command(script: str, options: dict[str, object]) -> list[str]:
 
 
 def join_model(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Path:
-    """The whole model in float16, in files of at most 15 MB; with four voices, a second one beside it."""
+    """The whole model in float16, in files of at most 15 MB; with four voices, a second one beside it.
+
+    Priors below the top that were not trained are those of the first whole model in `start_from`.
+    """
+    sources = [EMBEDDED if source == "embedded" else Path(source) for source in args.start_from]
+    whole = next((source for source in sources if (source / "config.json").exists()), None)
     for name in ("top", "voices"):
         parts = [output / f"prior-{part}" for part in ("bottom", "middle", name)]
-        if not all((part / "eval_results.json").exists() for part in parts):
+        done = [(part / "eval_results.json").exists() for part in parts]
+        if not done[-1] or (whole is None and not all(done)):
             continue
-        model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=parts)
+        parts = [part if own else whole for part, own in zip(parts, done, strict=True)]
+        model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=parts, dtype=torch.float32)
         model.generation_config.temperature = args.temperatures
         folder = output / ("model" if name == "top" else "model-voices")
         model.half().save_pretrained(folder, max_shard_size="15MB")

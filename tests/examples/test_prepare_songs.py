@@ -24,7 +24,16 @@ def test_three_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys)
     folder = tmp_path / "songs"
     arguments = ["--output_dir", str(folder), "--songs", "3", "--instruments", "fiddle", "piano", "--processes", "1"]
     arguments += ["--collections", "ryan", "--genres", "strathspey", "slip jig", "--longest", "20", "--balance", "1"]
-    arguments += ["--lowest_transposition", "1", "--highest_transposition", "1", "--sampling_rate", "22050"]
+    arguments += [
+        "--scales",
+        "written",
+        "--lowest_transposition",
+        "1",
+        "--highest_transposition",
+        "1",
+        "--sampling_rate",
+        "22050",
+    ]
     main(arguments)
     printed = capsys.readouterr().out
     summary = json.loads(printed[printed.index("{") :])

@@ -81,3 +81,27 @@ def test_choices_vary_with_the_song_the_take_and_the_seed(score):
 
 def test_an_instrument_that_suits_nothing_plays_all(score):
     assert choose_performance(score(genre="jig"), ("choir",)).instrument == "choir"
+
+
+@pytest.mark.parametrize(
+    ("pitches", "scales", "moved"),
+    [
+        ((60, 62, 64, 65, 67, 69, 71), ("G", "D"), 2),  # C major to D major
+        ((65, 67, 69, 70, 72, 74, 76), ("G", "D"), 2),  # F major to G major
+        ((62, 64, 66, 67, 69, 71, 73), ("G", "D"), 0),
+        ((69, 71, 73, 74, 76, 78, 80), ("G", "D"), -2),  # A major to G major
+        ((60, 62, 64, 65, 67, 69, 71), ("F#",), 6),
+        ((60, 62, 64, 65, 67, 69, 71), (), 0),
+    ],
+)
+def test_a_score_moves_to_the_nearest_scale(score, pitches, scales, moved):
+    tune = score(pitches=pitches, genre="air", metre=(4, 4))
+    chosen = choose_performance(tune, ("piano",), scales=scales, transpositions=(0, 0))
+    assert chosen.transposition == moved
+
+
+def test_loudness_comes_in_steps(score):
+    tune = score(genre="reel", metre=(4, 4), pitches=[60 + n % 5 for n in range(64)])
+    notes = perform(tune, Performance("fiddle", 0, 100, 1.0, 3, loudness_step=4))
+    assert len({note.velocity for note in notes}) > 2
+    assert {note.velocity % 4 for note in notes} == {0}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fast_jukebox.data.tunes.listening import check_notes, check_sound
-from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, perform
+from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, SoundingNote, perform
 from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores, render_song
 from fast_jukebox.data.tunes.scores import ScoreNote
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
@@ -48,7 +48,7 @@ def test_every_instrument_plays_the_notes_and_no_others(instrument, chords, play
 
 
 def test_a_rendering_has_the_length_level_and_end_of_its_recipe(score, player):
-    recipe = SongRecipe(tail=0.5, peak_decibels=-6.0, human=0.0)
+    recipe = SongRecipe(tail=0.5, peak_decibels=-6.0, human=0.0, gain_step=0.0)
     tune = score(pitches=[67, 69, 71, 72] * 6)
     audio, row = render_song(tune, recipe, player)
     assert audio.dtype == np.float32
@@ -73,6 +73,27 @@ def test_a_rendering_is_a_function_of_recipe_and_score_whatever_was_played_befor
     assert row == same
 
 
+def test_the_gain_of_a_song_is_a_multiple_of_the_step_and_never_above_its_peak(score, player):
+    tune = score(pitches=[67, 69, 71, 72] * 3)
+    exact, row = render_song(tune, SongRecipe(gain_step=0.0), player)
+    stepped, _ = render_song(tune, SongRecipe(gain_step=3.0), player)
+    notes = perform(tune, SongRecipe().performance(tune))
+    played = player.play(notes, {0: INSTRUMENTS[row["artist"]].program}, 0.8, 300.0, 128)
+    gain = 20 * np.log10(np.abs(stepped).max() / np.abs(played).max())
+    assert gain / 3 == pytest.approx(round(gain / 3), abs=1e-4)
+    assert -3 < 20 * np.log10(np.abs(stepped).max() / np.abs(exact).max()) <= 1e-4
+
+
+@pytest.mark.parametrize("instrument", ["flute", "reed organ", "piano"])
+def test_a_note_on_the_grid_sounds_the_same_again(player, instrument):
+    program = {0: INSTRUMENTS[instrument].program}
+    notes = [SoundingNote(start, start + 0.4, 69, 84) for start in (0.0, 3.0004)]
+    audio = player.play(notes, program, tail=0.5, grid=128)
+    second = round(3.0004 * 44100 / 128) * 128
+    assert np.abs(audio[:22050]).max() > 1e-3
+    np.testing.assert_allclose(audio[second : second + 22050], audio[:22050], atol=1e-5)
+
+
 def test_a_recipe_plays_the_voices_it_names_from_the_top(chords):
     assert SongRecipe(voices=None).played(chords) == chords
     for voices in (1, 3):
@@ -92,6 +113,10 @@ def test_a_recipe_plays_the_voices_it_names_from_the_top(chords):
         ("transpositions", (3, -3)),
         ("transpositions", (-13, 0)),
         ("human", 1.5),
+        ("scales", ("H",)),
+        ("grid", 0),
+        ("loudness_step", 21),
+        ("gain_step", -1.0),
         ("sampling_rate", 4000),
         ("peak_decibels", 1.0),
         ("tail", -1.0),

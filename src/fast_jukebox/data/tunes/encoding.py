@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from multiprocessing import get_context, shared_memory
+from multiprocessing import get_all_start_methods, get_context, shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class SongEncoder:
         batch_size: songs encoded at once, of about the same length.
         longest: seconds of the longest song that any recipe allows; `3 * batch_size + processes` of them fit into the
             shared memory, 16 bits a sample.
+        levels: whose codes are kept; all by default.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class SongEncoder:
         processes: int | None = None,
         batch_size: int = 16,
         longest: float = 300.0,
+        levels: Sequence[int] | None = None,
     ) -> None:
         self.vqvae, self.batch_size, self.longest = vqvae, batch_size, longest
+        self.levels = sorted(set(range(vqvae.config.num_levels) if levels is None else levels))
         processes = max(1, (os.cpu_count() or 2) - 1) if processes is None else processes
         rate = vqvae.config.sampling_rate
         self._renderers = _Renderers(rate, processes, 3 * batch_size + processes, longest + 1)
@@ -139,7 +142,7 @@ class SongEncoder:
         require("tinysoundfont")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        shards = _Shards(folder, self.vqvae, recipe)
+        shards = _Shards(folder, self.vqvae, recipe, self.levels)
         jobs = [_Job(score, take, splits[score.name], recipe, soundfont) for score, take in plan]
         jobs = _ordered([job for job in jobs if job.file_name not in shards.done], 8 * self.batch_size)
         report = EncodingReport(songs=shards.songs)
@@ -191,9 +194,11 @@ class _Renderers:
         self._capacity = round(longest * sampling_rate)
         self._memory = shared_memory.SharedMemory(create=True, size=2 * slots * self._capacity)
         self._free = list(range(slots))
+        # The main module, with all that it imports, is loaded once for all processes where they can be forked off one.
+        forked = "forkserver" in get_all_start_methods()
         self._pool = ProcessPoolExecutor(
             processes,
-            mp_context=get_context("spawn"),
+            mp_context=get_context("forkserver" if forked else "spawn"),
             initializer=_start_worker,
             initargs=(self._memory.name, self._capacity, sampling_rate),
         )
@@ -260,15 +265,16 @@ class _Shards:
         folder: holds those that are there.
         vqvae: that encodes.
         recipe: of the songs.
+        levels: whose codes are kept.
 
     Raises:
         ValueError: the folder holds codes of another recipe.
     """
 
-    def __init__(self, folder: Path, vqvae: FastJukeboxVQVAE, recipe: SongRecipe) -> None:
+    def __init__(self, folder: Path, vqvae: FastJukeboxVQVAE, recipe: SongRecipe, levels: Sequence[int]) -> None:
         import pyarrow.parquet
 
-        self.folder, self.vqvae = folder, vqvae.eval()
+        self.folder, self.vqvae, self.levels = folder, vqvae.eval(), levels
         self.songs: dict[str, list[dict[str, Any]]] = {"test": [], "train": []}
         self.counts = Counter[str]()
         for path in sorted(folder.glob("*-[0-9][0-9][0-9][0-9][0-9].parquet")):
@@ -292,10 +298,10 @@ class _Shards:
         for index, (slot, length, _) in enumerate(songs):
             batch[index, :length] = torch.from_numpy(renderers.sound(slot, length))
             renderers.free(slot)
-        codes = self.vqvae.encode(batch.to(self.vqvae.device).float() / _SCALE)
+        codes = self.vqvae.encode(batch.to(self.vqvae.device).float() / _SCALE, levels=self.levels)
         rows = [row for _, _, row in songs]
         columns: dict[str, Any] = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
-        for level, own in enumerate(codes):
+        for level, own in zip(self.levels, codes, strict=True):
             ratio = hop // self.vqvae.config.hop_lengths[level]
             counts = [max(length // hop, 1) * ratio for _, length, _ in songs]
             narrow = own.to(torch.int32).cpu().numpy()

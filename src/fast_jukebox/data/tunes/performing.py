@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fast_jukebox.data.tunes.scores import DRUM_VOICE, Score
+from fast_jukebox.data.tunes.scores import DRUM_VOICE, TONICS, Score
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ _GROOVES: dict[str, tuple[float, tuple[tuple[float, float], ...]]] = {
     "jig": (1.0, ((0.0, 0.0), (1 / 3, 0.36), (2 / 3, 0.67), (1.0, 1.0))),
     "slip jig": (1.0, ((0.0, 0.0), (1 / 3, 0.36), (2 / 3, 0.67), (1.0, 1.0))),
 }
+_MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _VOICE_LOUDNESS = (8, -4, -4, 2)
 _ACCOMPANYING = 5
 """The first voice that accompanies the others."""
@@ -86,6 +87,7 @@ class Performance:
         tempo: beats a minute; see `beat_quarters`.
         human: 0 plays exactly as written and all notes equally loud, 1 as unevenly as a person.
         seed: of the unevenness.
+        loudness_step: MIDI velocities are multiples of it.
     """
 
     instrument: str
@@ -93,6 +95,7 @@ class Performance:
     tempo: float
     human: float = 1.0
     seed: int = 0
+    loudness_step: int = 1
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,10 @@ def choose_performance(
     *,
     seed: int = 0,
     take: int = 0,
+    scales: Sequence[str] = (),
     transpositions: tuple[int, int] = (-3, 3),
     human: float = 1.0,
+    loudness_step: int = 1,
 ) -> Performance:
     """Instrument, key and tempo: a function of the arguments and the score's name alone.
 
@@ -132,14 +137,18 @@ def choose_performance(
         instruments: among them are drawn those that suit the kind of music, or all where none does.
         seed: of the draws.
         take: number of the performance; each has its own draws.
-        transpositions: lowest and highest in semitones; octaves are added where the instrument lacks the pitches.
+        scales: tonics of the major scales that are played in: the score is moved to the nearest, from the scale that
+            holds most of its notes; none leaves it as it is written.
+        transpositions: lowest and highest in semitones, beside that move; octaves are added where the instrument lacks
+            the pitches.
         human: see [`Performance`].
+        loudness_step: see [`Performance`].
     """
     digest = hashlib.sha256(f"{seed}/{take}/{score.name}".encode()).digest()
     draw = random.Random(int.from_bytes(digest, "big"))
     suited = [name for name in instruments if name in SUITED[score.genre]] or list(instruments)
     instrument = draw.choice(suited)
-    transposition = draw.randint(*transpositions)
+    transposition = draw.randint(*transpositions) + _to_nearest(score, scales)
     pitches = [note.pitch for note in score.notes if note.voice < _ACCOMPANYING]
     low, high = min(pitches) + transposition, max(pitches) + transposition
     played = INSTRUMENTS[instrument]
@@ -147,7 +156,21 @@ def choose_performance(
         low, high, transposition = low + 12, high + 12, transposition + 12
     while high > played.highest and low - 12 >= played.lowest:
         low, high, transposition = low - 12, high - 12, transposition - 12
-    return Performance(instrument, transposition, draw.randint(*TEMPI[score.genre]), human, draw.getrandbits(32))
+    tempo, unevenness = draw.randint(*TEMPI[score.genre]), draw.getrandbits(32)
+    return Performance(instrument, transposition, tempo, human, unevenness, loudness_step)
+
+
+def _to_nearest(score: Score, scales: Sequence[str]) -> int:
+    """Semitones from the major scale that holds most of a score's time to the nearest of `scales`, upwards of two."""
+    if not scales:
+        return 0
+    weights = [0.0] * 12
+    for note in score.notes:
+        if note.voice != DRUM_VOICE:
+            weights[note.pitch % 12] += note.duration
+    own = max(range(12), key=lambda tonic: sum(weights[(tonic + step) % 12] for step in _MAJOR))
+    moves = [(TONICS.index(scale) - own + 5) % 12 - 5 for scale in scales]
+    return min(moves, key=lambda move: (abs(move), -move))
 
 
 def perform(score: Score, performance: Performance) -> list[SoundingNote]:
@@ -186,7 +209,8 @@ def perform(score: Score, performance: Performance) -> list[SoundingNote]:
         loudness += human * (_accent(score, note.onset - score.upbeat, beat, bar) + draw.gauss(0, 2.5))
         loudness += human * 5 * math.sin(math.pi * ((note.onset - score.upbeat) / (4 * bar) % 1.0))
         end = max(onset + (end - onset) * legato, onset + 0.03)
-        velocity = round(max(30.0, min(120.0, loudness)))
+        step = performance.loudness_step
+        velocity = round(max(30.0, min(120.0, loudness)) / step) * step
         pitch = note.pitch if note.voice == DRUM_VOICE else note.pitch + performance.transposition
         sounding.append(SoundingNote(onset, end, pitch, velocity, note.voice))
     return sorted(sounding, key=lambda note: (note.start, note.channel, note.pitch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from fast_jukebox.data.tunes.performing import INSTRUMENTS, SUITED, Performance,
 from fast_jukebox.data.tunes.scores import DRUM_VOICE, GENRES, TONICS, Score, ScoreError, natural_order
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_license
 
-_RECIPE_VERSION = 2
+_RECIPE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,16 @@ class SongRecipe:
         voices: how many voices are played, from the highest down; 1 is the melody alone, `None` is all of them.
         accompaniment: what is added to tunes of one voice by rule, among
             [`~fast_jukebox.data.tunes.accompaniment.PARTS`].
-        transpositions: lowest and highest transposition in semitones.
+        scales: tonics of the major scales that songs are played in, each in the nearest; none leaves them as written.
+            Songs in few scales share their notes, so that a small model learns which follow on each other.
+        transpositions: lowest and highest transposition in semitones beside that.
         human: from 0, exactly as written, to 1, as unevenly as a person.
+        grid: samples of which the notes' beginnings and ends are multiples. With the hop length of a VQ-VAE's top
+            level, a note that is played again has nearly the same codes again.
+        loudness_step: MIDI velocities are multiples of it.
+        gain_step: decibels of which each song's gain is a multiple.
         sampling_rate: samples a second.
-        peak_decibels: the loudest sample of each song, relative to full scale.
+        peak_decibels: the loudest sample of each song at most, relative to full scale.
         tail: seconds that the last note rings on; it fades to zero over their second half.
         longest: seconds after which a song is cut off.
     """
@@ -60,8 +67,12 @@ class SongRecipe:
     )
     voices: int | None = 1
     accompaniment: tuple[str, ...] = ()
-    transpositions: tuple[int, int] = (-3, 3)
-    human: float = 1.0
+    scales: tuple[str, ...] = ("G", "D")
+    transpositions: tuple[int, int] = (0, 0)
+    human: float = 0.3
+    grid: int = 128
+    loudness_step: int = 4
+    gain_step: float = 3.0
     sampling_rate: int = 44100
     peak_decibels: float = -3.0
     tail: float = 0.8
@@ -79,6 +90,14 @@ class SongRecipe:
             raise ValueError(f"`accompaniment` must be among {list(PARTS)}, got {self.accompaniment!r}")
         if not -12 <= self.transpositions[0] <= self.transpositions[1] <= 12:
             raise ValueError(f"`transpositions` must be lowest and highest in [-12, 12], got {self.transpositions!r}")
+        if not set(self.scales) <= set(TONICS):
+            raise ValueError(f"`scales` must be among {list(TONICS)}, got {self.scales!r}")
+        if not 1 <= self.grid <= 4096:
+            raise ValueError(f"`grid` must be from 1 to 4096 samples, got {self.grid!r}")
+        if not 1 <= self.loudness_step <= 20:
+            raise ValueError(f"`loudness_step` must be from 1 to 20, got {self.loudness_step!r}")
+        if not 0 <= self.gain_step <= 12:
+            raise ValueError(f"`gain_step` must be in [0, 12] decibels, got {self.gain_step!r}")
         if not 0 <= self.human <= 1:
             raise ValueError(f"`human` must be from 0 to 1, got {self.human!r}")
         if not 8000 <= self.sampling_rate <= 192_000:
@@ -103,8 +122,10 @@ class SongRecipe:
             self.instruments,
             seed=self.seed,
             take=take,
+            scales=self.scales,
             transpositions=self.transpositions,
             human=self.human,
+            loudness_step=self.loudness_step,
         )
 
     def fingerprint(self) -> str:
@@ -220,11 +241,14 @@ def render_song(
     notes = perform(score, performance)
     own = INSTRUMENTS[performance.instrument].program
     programs = {channel: PROGRAMS.get(channel, own) for channel in {note.channel for note in notes}}
-    audio = player.play(notes, programs, recipe.tail, recipe.longest)
+    audio = player.play(notes, programs, recipe.tail, recipe.longest, recipe.grid)
     peak = float(np.abs(audio).max())
     if not peak > 1e-4:
         raise ValueError(f"{score.name} is silent: its peak is {peak:g}")
-    audio = audio * np.float32(10 ** (recipe.peak_decibels / 20) / peak)
+    gain = recipe.peak_decibels - 20 * math.log10(peak)
+    if recipe.gain_step:
+        gain = math.floor(gain / recipe.gain_step) * recipe.gain_step
+    audio = audio * np.float32(10 ** (gain / 20))
     row = {
         "title": score.title,
         "artist": performance.instrument,

@@ -57,7 +57,12 @@ class Player:
             raise ValueError(f"`soundfont` {self.path} cannot be read: {error}") from error
 
     def play(
-        self, notes: Sequence[SoundingNote], programs: Mapping[int, int], tail: float = 1.0, longest: float = 600.0
+        self,
+        notes: Sequence[SoundingNote],
+        programs: Mapping[int, int],
+        tail: float = 1.0,
+        longest: float = 600.0,
+        grid: int = 1,
     ) -> np.ndarray:
         """Play notes: float32 (samples,), mono, of the synthesiser's own loudness.
 
@@ -66,6 +71,7 @@ class Player:
             programs: General MIDI program of each channel that the notes use; channel 9 is the drum kit.
             tail: seconds after the last note, of which the second half fades to zero.
             longest: seconds after which the recording ends.
+            grid: notes begin and end at multiples of so many samples.
         """
         synthesiser = self._synthesiser
         for channel in range(16):
@@ -82,10 +88,11 @@ class Player:
         audio = np.zeros(max(total, 1), np.float32)
         position = 0
         for time, begins, note in [*events, (last, 2, None)]:
-            place = min(round(time * self.sampling_rate), total)
+            step = grid if note is not None else 1
+            place = min(round(time * self.sampling_rate / step) * step, total)
             if place > position:
                 stereo = np.frombuffer(synthesiser.generate_simple(place - position), np.float32)
-                audio[position:place] = stereo.reshape(-1, 2).mean(axis=1)
+                np.add(stereo[::2], stereo[1::2], out=audio[position:place])
                 position = place
             if note is None or position >= total:
                 break
@@ -93,6 +100,7 @@ class Player:
                 synthesiser.noteon(note.channel, note.pitch, note.velocity)
             else:
                 synthesiser.noteoff(note.channel, note.pitch)
+        audio *= 0.5  # the mean of left and right
         fade = min(round(tail / 2 * self.sampling_rate), total)
         if fade:
             audio[total - fade : total] *= 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, fade, dtype=np.float32))
