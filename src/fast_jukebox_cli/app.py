@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from fast_jukebox_cli.evaluations import register as register_evaluations
+from fast_jukebox_cli.many import register as register_many
 from fast_jukebox_cli.sessions import SESSION_COMMANDS, Offload
 from fast_jukebox_cli.sessions import register as register_sessions
 from fast_jukebox_cli.values import (
@@ -39,6 +40,16 @@ class _Commands(TyperGroup):
             rows = [(n, c.get_short_help_str(width)) for n, c in visible if (n in SESSION_COMMANDS) == in_session]
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--ray` may stand without a value, which typer's options cannot."""
+        followers = [*args[1:], "-"]
+        args = [
+            f"{arg}=" if arg == "--ray" and after[:1] == "-" else arg
+            for arg, after in zip(args, followers, strict=False)
+        ]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs.pop("standalone_mode", True):
@@ -367,6 +378,7 @@ def convert(
 
 
 register_evaluations(app, _clean_errors)
+register_many(app, _clean_errors)
 register_sessions(app, _clean_errors)
 
 

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from fast_jukebox.evaluation.controls import chord, random_notes, white_noise
 from fast_jukebox.evaluation.notes import find_notes
 from fast_jukebox.evaluation.pitch import (
+    KEY_PROFILES,
     KEYS,
     SCALES,
     ClipPitch,
@@ -15,6 +17,7 @@ from fast_jukebox.evaluation.pitch import (
     analyse_clip,
     analyse_song,
     best_key,
+    correlated_key,
     distance_within,
     jensen_shannon,
     mean_profile,
@@ -106,6 +109,23 @@ def test_the_best_key_is_the_best_of_all(profile):
 
 
 @given(PROFILES, st.integers(0, 11))
+def test_the_correlated_key_is_that_of_numpy_and_moves_with_the_profile(profile, steps):
+    profile = torch.tensor(profile, dtype=torch.float64)
+    if len(set(profile.tolist())) == 1:
+        assert correlated_key(profile)[1] == 0
+        return
+    keys = {
+        Key(tonic, scale): np.corrcoef(profile.numpy(), np.roll(KEY_PROFILES[scale], tonic))[0, 1]
+        for scale in KEY_PROFILES
+        for tonic in range(12)
+    }
+    best, second = sorted(keys.values(), reverse=True)[:2]
+    key, lead = correlated_key(profile.roll(steps))
+    assert lead == pytest.approx(best - second, abs=1e-9)
+    assert keys[Key((key.tonic - steps) % 12, key.scale)] == pytest.approx(best, abs=1e-9)
+
+
+@given(PROFILES, st.integers(0, 11))
 def test_transposition_moves_the_key_and_nothing_else(profile, steps):
     profile = torch.tensor(profile, dtype=torch.float64)
     key, share = best_key(profile)
@@ -139,8 +159,9 @@ def test_a_transposed_recording_has_the_same_share_and_aligned_profile(steps):
 
 @pytest.mark.parametrize("profile", [torch.zeros(12), torch.ones(11), -torch.ones(12)])
 def test_what_is_no_profile_is_refused(profile):
-    with pytest.raises(ValueError, match="profile"):
-        best_key(profile)
+    for find in (best_key, correlated_key):
+        with pytest.raises(ValueError, match="profile"):
+            find(profile)
 
 
 def test_songs_are_cut_into_clips_and_a_short_rest_is_left_out():

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data.codes import encode_songs
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.labelling import label_songs
+from fast_jukebox.labelling.dataset import LabelSettings
 
 
 def test_songs_become_a_model_that_sounds(scripts, songs, tiny_config, tmp_path, training_options):
@@ -159,6 +161,34 @@ def test_a_model_without_labels_is_given_some(scripts, songs, tiny_config, tmp_p
     torch.testing.assert_close(
         labelled(codes, upper, metadata=metadata).logits, prior.eval()(codes, upper).logits, rtol=0, atol=1e-6
     )
+
+
+class Named:
+    name = "a plug"
+
+    def __call__(self, audio, sampling_rate):
+        return {"genre": "slow pop", "moods": ["calm"] if float(audio[0]) == 0 else []}
+
+
+def test_clips_with_labels_train_a_prior_and_a_student(scripts, songs, tiny_model, tmp_path, training_options):
+    (songs / "metadata.jsonl").write_text(json.dumps({"file_name": "0.wav", "artist": "Ann"}))
+    settings = LabelSettings(clip_seconds=1.0, sampling_rate=8000)
+    label_songs(songs, tmp_path / "labelled", settings, labellers=[Named()], test_share=0.3, progress=False)
+    tiny_model.vqvae.save_pretrained(tmp_path / "vqvae")
+    tiny_model.config.prior_configs[2].save_pretrained(tmp_path / "config")
+    shared = ["--songs", str(tmp_path / "labelled"), "--max_steps", "1", *training_options]
+    scripts["run_prior"].main([
+        *shared, "--vqvae", str(tmp_path / "vqvae"), "--codes", str(tmp_path / "codes"), "--level", "2",
+        "--config_name", str(tmp_path / "config"), "--labels", "true", "--output_dir", str(tmp_path / "prior"),
+    ])  # fmt: skip
+    vocabulary = FastJukeboxProcessor.from_pretrained(tmp_path / "prior").vocabularies[0]
+    assert set(vocabulary.genres) == {"unknown", "slow pop"}
+    tiny_model.save_pretrained(tmp_path / "teacher")
+    scripts["run_distill"].main([
+        *shared, "--teacher", str(tmp_path / "teacher"), "--student_layers", "2", "--level", "2", "--codes",
+        str(tmp_path / "codes"), "--output_dir", str(tmp_path / "student"),
+    ])  # fmt: skip
+    assert FastJukeboxModel.from_pretrained(tmp_path / "student").priors[2].config.num_hidden_layers == 2
 
 
 @pytest.mark.parametrize(("script", "kind"), [("run_prior", "priors"), ("run_vqvae", "vqvae")])

@@ -22,6 +22,7 @@ from torch import Tensor
 from fast_jukebox.audio.readers import AudioInfo, Reader, open_reader
 from fast_jukebox.audio.resample import check_rate, resample_blocks
 from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.text import printable
 
 DEFAULT_SAMPLING_RATE = 44100
 """Samples a second of the published models and of the presets."""
@@ -48,6 +49,28 @@ def audio_info(source: Any, *, source_rate: int | None = None) -> AudioInfo:
     """
     with open_reader(source, source_rate) as reader:
         return reader.info
+
+
+def audio_tags(source: Any, longest: int = 200) -> dict[str, str]:
+    """Texts that a file carries about itself, in one printable line each.
+
+    Args:
+        source: a path, or `{"path", "bytes"}` as datasets makes it.
+        longest: characters that are kept of each.
+
+    Returns:
+        By `"title"`, `"artist"`, `"genre"` and what else libsndfile reads (ID3, Vorbis comments, INFO chunks); empty
+        where the file has none or is no sound.
+    """
+    if isinstance(source, Mapping):
+        source = source["path"] if source.get("bytes") is None else io.BytesIO(source["bytes"])
+    try:
+        with soundfile.SoundFile(source) as file:
+            found = file.copy_metadata()
+    except (soundfile.SoundFileError, OSError, UnicodeError, TypeError):
+        return {}
+    texts = {name: " ".join(printable(text, longest).split()) for name, text in found.items()}
+    return {name: text for name, text in texts.items() if text}
 
 
 def load_audio(

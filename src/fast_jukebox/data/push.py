@@ -34,7 +34,7 @@ def push_songs(
     *,
     license: str,
     description: str = "",
-    layout: Literal["audiofolder", "parquet"] = "audiofolder",
+    layout: Literal["audiofolder", "parquet"] = "parquet",
     license_name: str | None = None,
     license_link: str | None = None,
     tags: tuple[str, ...] = (),
@@ -53,8 +53,9 @@ def push_songs(
         repo_id: `"organisation/name"`; made where it does not exist.
         license: of the recordings and what is in them, by the Hub's identifier.
         description: what the songs are, Markdown, for the card.
-        layout: the songs' own files beside a `metadata.jsonl` a split, or the same inside Parquet files, which is
-            the better choice for thousands of songs.
+        layout: `"parquet"` is the songs' own files inside Parquet files, which `datasets.load_dataset` reads with
+            nothing else installed; `"audiofolder"` the files beside a `metadata.jsonl` a split, for which it needs
+            torchcodec.
         license_name: of a license that is `"other"`.
         license_link: to it.
         tags: for the card, in addition to the package's own.

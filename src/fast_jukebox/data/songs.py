@@ -314,7 +314,7 @@ def _with_bytes(rows: Dataset) -> Any:
         for sound in rows["audio"]
     ]
     schema = rows.features.copy()
-    schema["audio"] = Audio()
+    schema["audio"] = Audio(decode=False)  # rows are then read without torchcodec; `cast_column` decodes
     column = pyarrow.array(sounds, type=Audio().pa_type)
     table = table.set_column(table.column_names.index("audio"), "audio", column)
     return table.replace_schema_metadata(schema.arrow_schema.metadata)

@@ -1,0 +1,65 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from fast_jukebox.data.songs import load_songs
+
+
+@pytest.fixture
+def songs(tmp_path):
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    for number in range(3):
+        tone = 0.5 * np.sin(2 * np.pi * (220 + 40 * number) * np.arange(3 * 8000) / 8000)
+        soundfile.write(folder / f"{number}.wav", tone.astype(np.float32), 8000)
+    return folder
+
+
+def test_songs_are_labelled(run, songs):
+    arguments = ("label", songs, "--output", "out", "--clip-seconds", 2, "--sampling-rate", 8000, "--labeller", "key")
+    found = run(*arguments)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.splitlines()[-1] == "out"
+    assert "clips: 4 of train, 2 of test" in found.stderr or "clips: 2 of train, 4 of test" in found.stderr
+    rows = [json.loads(line) for line in (run.folder / "out" / "metadata.jsonl").read_text().splitlines()]
+    assert {row["start"] for row in rows} == {0.0, 2.0}
+    assert sum(len(split) for split in load_songs(run.folder / "out").values()) == 6
+    again = run(*arguments, "--quiet")
+    assert again.exit_code == 0 and "labelling" not in again.stderr
+    refused = run(*arguments[:-1], "tags")
+    assert refused.exit_code == 2
+    assert "name another folder" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--labeller", "loudness"), "`--labeller` must be key, tempo, tags or MODULE:NAME"),
+        (("--labeller", "key", "--tempo-centre", 90), "`--tempo-centre` must go with `--labeller tempo`"),
+        (("--labeller", "key", "--clip-seconds", 0), "`--clip-seconds` must be from 1 to 3600"),
+        (("--labeller", "key", "--test-share", 1), "`--test-share` must be in [0, 1)"),
+        (("--labeller", "key", "--workers", 0), "--workers"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_first_clip(run, songs, options, message):
+    found = run("label", songs, "--output", "out", *options)
+    assert found.exit_code == 2
+    assert message in found.output
+    assert not (run.folder / "out" / "clips").exists() or not list((run.folder / "out" / "clips").iterdir())
+
+
+def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):
+    asked = []
+
+    def label(songs, output, workers, **options):
+        asked.append((workers.count, workers.ray))
+        return ""
+
+    monkeypatch.setattr("fast_jukebox_cli.label.label", label)
+    command = ("label", songs, "--output", "out")
+    for options in ((), ("--ray",), ("--ray", "auto"), ("--ray=ray://host:1",), ("--ray", "--quiet"), ("--workers", 3)):
+        found = run(*command, *options)
+        assert found.exit_code == 0, found.output
+    assert asked == [(1, None), (None, ""), (None, "auto"), (None, "ray://host:1"), (None, ""), (3, None)]
