@@ -21,7 +21,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := src tests examples benchmarks
+CODE := src tests examples demo benchmarks
 # tinysoundfont is the synthesiser of the chorales. Its only dependency, PyAudio, is for playing through a sound card and
 # needs portaudio to build, so it is left out.
 SYNTHESISER := --no-deps "tinysoundfont>=0.3.6"

@@ -27,6 +27,7 @@ LAYERS = (
     {"text_to_audio"},
     {"registration"},
     {"__init__"},
+    {"demo"},
 )
 LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 # Packages that may be absent or broken where fast_jukebox is imported: no module may need them to be imported.
@@ -42,6 +43,7 @@ INSIDE_FUNCTIONS_ONLY = {
     "pretty_midi",
     "ray",
     "scipy",
+    "starlette",
     "tinysoundfont",
     "torchaudio",
     "torchcodec",
@@ -197,7 +199,7 @@ def test_every_public_name_is_used_by_the_package_and_by_a_test():
                     for other in mentioned:
                         users.setdefault(other, set()).add(name)
     public = {name for name in mentions if not name.startswith("_")} - METRIC_CLASSES - ALONE.keys()
-    shown = begun | names_in("examples", "benchmarks", "docs", "README.md")
+    shown = begun | names_in("examples", "demo", "benchmarks", "docs", "README.md")
     alone = {name for name in public - shown if not users.get(name, set()) - {name}}
     assert not alone, f"only tests use {sorted(alone)}: delete them, or list them in ALONE with the reason"
     # What tests name, and what that uses in turn; metrics and examples are run by their paths.
@@ -263,7 +265,7 @@ class A:
 
 def test_every_test_file_is_collected():
     """Nothing that looks like a test lies where pytest does not look, or under a name that it does not collect."""
-    for folder in ("src", "examples", "benchmarks"):
+    for folder in ("src", "examples", "demo", "benchmarks"):
         assert not list((ROOT / folder).rglob("test_*.py"))
     strays = [
         path
@@ -274,7 +276,7 @@ def test_every_test_file_is_collected():
 
 
 def written_files() -> list[Path]:
-    folders = ("src", "tests", "examples", "benchmarks", "docs", "model_cards", ".ci", ".github")
+    folders = ("src", "tests", "examples", "demo", "benchmarks", "docs", "model_cards", ".ci", ".github")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     files += [path for path in ROOT.iterdir() if path.is_file() and path.suffix in (".md", ".toml", ".cff", ".yaml")]
     text = {".py", ".md", ".toml", ".cff", ".yaml", ".yml", ".json", ".jsonl", ".sh", ".txt", ""}

@@ -15,6 +15,7 @@ from fast_jukebox_cli.evaluations import register as register_evaluations
 from fast_jukebox_cli.many import register as register_many
 from fast_jukebox_cli.sessions import SESSION_COMMANDS, Offload
 from fast_jukebox_cli.sessions import register as register_sessions
+from fast_jukebox_cli.studio import register as register_studio
 from fast_jukebox_cli.values import (
     choices,
     file,
@@ -379,6 +380,7 @@ def convert(
 
 register_evaluations(app, _clean_errors)
 register_many(app, _clean_errors)
+register_studio(app, _clean_errors)
 register_sessions(app, _clean_errors)
 
 

@@ -1,0 +1,130 @@
+"""Fields that several pages have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fast_jukebox.demo.limits import TEMPERATURES
+from fast_jukebox.demo.models import ANY, StudioModel
+from fast_jukebox.demo.studio import Studio
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+
+def model_field(studio: Studio, label: str = "Model", index: int = 0) -> gr.Dropdown:
+    """Which model; hidden where there is one."""
+    import gradio as gr
+
+    names = list(studio.models)
+    return gr.Dropdown(names, value=names[min(index, len(names) - 1)], label=label, visible=len(names) > 1)
+
+
+def stop_button(studio: Studio, page: str) -> gr.Button:
+    """A button that ends what the visitor has begun on a page."""
+    import gradio as gr
+
+    button = gr.Button("Stop", variant="stop", elem_id=f"{page}-stop")
+    on(button.click, lambda visitor: studio.stop(visitor, page))
+    return button
+
+
+def label_choices(names: Sequence[str], whatever: str) -> list[tuple[str, str]]:
+    """Choices of a dropdown: nothing asked for, then the names."""
+    return [(whatever, ANY), *((name, name) for name in names)]
+
+
+class LabelFields:
+    """Genre, artist and lyrics of the chosen model, shown where it knows them.
+
+    Args:
+        studio: whose models.
+        model: the field that chooses one.
+        unchanged: whether nothing asked for means what was there before, as where a song is continued.
+    """
+
+    def __init__(self, studio: Studio, model: gr.Dropdown, unchanged: bool = False) -> None:
+        import gradio as gr
+
+        self._whatever = "as before" if unchanged else "any"
+        first = next(iter(studio.models.values()))
+        with gr.Row():
+            self.genre = gr.Dropdown(**self._names(first, "genres"), label="Genre", min_width=120)
+            self.artist = gr.Dropdown(**self._names(first, "artists"), label="Artist or instrument", min_width=120)
+        self.lyrics = gr.Textbox(
+            label="Lyrics",
+            info="Of the complete song; they are spread over its length.",
+            lines=4,
+            visible=first.sings,
+            max_length=studio.limits.lyrics,
+        )
+        self._first, self._model, self._studio = first, model, studio
+        if len(studio.models) > 1:
+            on(model.change, self._fit, model, [self.genre, self.artist, self.lyrics])
+
+    def temperature_field(self) -> gr.Slider:
+        """Temperature of the top level, which decides the notes."""
+        import gradio as gr
+
+        field = gr.Slider(
+            *TEMPERATURES,
+            self._first.top_temperature(),
+            step=0.01,
+            label="Temperature",
+            info="Of the top level, which decides the notes: below 1 is safer, above 1 wilder.",
+        )
+        on(self._model.change, lambda _, name: self._studio.model(name).top_temperature(), self._model, field)
+        return field
+
+    def _fit(self, _: str, name: str) -> tuple[Any, ...]:
+        import gradio as gr
+
+        own = self._studio.model(name)
+        return (
+            gr.Dropdown(**self._names(own, "genres")),
+            gr.Dropdown(**self._names(own, "artists")),
+            gr.Textbox(visible=own.sings),
+        )
+
+    def _names(self, model: StudioModel, kind: str) -> dict[str, Any]:
+        names = model.names(kind)
+        return {"choices": label_choices(names, self._whatever), "value": ANY, "visible": bool(names)}
+
+
+def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = None, outputs: Any = None) -> Any:
+    """Connect an event as all of the studio's are: outside the public API, not bounded by Gradio's own queue, as the
+    studio has one, and with nothing drawn over the outputs.
+
+    Args:
+        listen: such as `button.click`.
+        function: called with the visitor's name and the inputs' values; returns a value for each output, or yields
+            such. `None` leaves an output as it is.
+        inputs: components.
+        outputs: components.
+    """
+    import gradio as gr
+
+    def call(request: gr.Request, *values: Any) -> Any:
+        return _shown(function(str(request.session_hash), *values), outputs)
+
+    def calls(request: gr.Request, *values: Any) -> Iterator[Any]:
+        for made in function(str(request.session_hash), *values):
+            yield _shown(made, outputs)
+
+    called = calls if inspect.isgeneratorfunction(function) else call
+    called.__annotations__ = {"request": gr.Request}  # Gradio cannot evaluate what is imported in a function
+    options = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+    return listen(called, inputs, outputs, **options)
+
+
+def _shown(made: Any, outputs: Any) -> Any:
+    """What a handler returns to Gradio, which takes `None` for a value."""
+    import gradio as gr
+
+    if outputs is None:
+        return None
+    if isinstance(made, tuple):
+        return tuple(gr.skip() if part is None else part for part in made)
+    return gr.skip() if made is None else made

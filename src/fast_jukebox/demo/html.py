@@ -1,0 +1,156 @@
+"""Pieces of the studio's pages as HTML. Whatever comes from people or models is escaped here."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping
+
+from fast_jukebox.demo.sounds import Sound
+from fast_jukebox.demo.work import WorkState
+
+ADDRESS = "studio"
+"""Where the studio's own routes begin."""
+_PICTURE_TITLES = {"notes": "Notes heard, as a piano roll", "spectrogram": "Spectrogram"}
+
+
+def text(value: object) -> str:
+    """Anything as text that is safe inside an element and an attribute."""
+    return html.escape(str(value), quote=True)
+
+
+def seconds(value: float) -> str:
+    """A time such as `12 s` or `3 min 5 s`."""
+    whole = max(math.ceil(value - 1e-9), 0)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def alert(message: object) -> str:
+    """What went wrong, announced at once by screen readers."""
+    return f'<div class="fj-alert" role="alert">{text(message)}</div>'
+
+
+def note(message: object) -> str:
+    """What was done, announced when the reader has a moment."""
+    return f'<div class="fj-note" role="status">{text(message)}</div>'
+
+
+def bar(state: WorkState, what: str) -> str:
+    """How far a work is: its place in the queue, or a bar with the time left.
+
+    Args:
+        state: of the work.
+        what: is done, such as `"Playing"`.
+    """
+    if state.ahead:
+        before = "1 before you" if state.ahead == 1 else f"{state.ahead} before you"
+        return (
+            f'<div class="fj-status" role="status"><span class="fj-dot"></span>In the queue: {before}, '
+            f"{state.waiting} in all</div>"
+        )
+    left = "" if state.seconds_left is None else f"about {seconds(state.seconds_left)} left"
+    others = "" if state.waiting < 2 else f" · {state.waiting - 1} waiting behind you"
+    percent = None if state.share is None else round(100 * state.share)
+    now = "" if percent is None else f' aria-valuenow="{percent}" aria-valuetext="{percent} %, {left}"'
+    width = 4 if percent is None else max(percent, 4)
+    return (
+        f'<div class="fj-status"><div class="fj-line"><span>{text(what)}{others}</span><span>{left}</span></div>'
+        f'<div class="fj-bar" role="progressbar" aria-label="{text(what)}" aria-valuemin="0" aria-valuemax="100"{now}>'
+        f'<i style="width:{width}%"></i></div></div>'
+    )
+
+
+def live_player(token: str, rate: int) -> str:
+    """What the browser's script plays while it is made."""
+    return (
+        f'<div class="fj-live" data-stream="{ADDRESS}/live/{text(token)}" data-rate="{rate}">'
+        '<button type="button" class="fj-button" data-live="pause" aria-pressed="false">Pause</button>'
+        '<span class="fj-live-time" aria-live="off">waiting for the first sound</span></div>'
+    )
+
+
+def player(sound: Sound, label: str) -> str:
+    """The browser's own audio player.
+
+    Args:
+        sound: to play.
+        label: for screen readers.
+    """
+    return (
+        f'<audio controls preload="metadata" aria-label="{text(label)}" '
+        f'src="{ADDRESS}/sound/{sound.token}/wav"></audio>'
+    )
+
+
+def downloads(sound: Sound, label: str = "Download") -> str:
+    """Links to the sound's files."""
+    links = "".join(
+        f'<a class="fj-chip" href="{ADDRESS}/sound/{sound.token}/{kind}" download="{text(sound.title)}.{kind}">'
+        f"{kind.upper()}</a>"
+        for kind in sound.formats
+    )
+    return f'<div class="fj-downloads"><span>{text(label)}</span>{links}</div>'
+
+
+def pictures(sound: Sound) -> str:
+    """Pictures, drawn when they are first looked at."""
+    kinds = ["notes", "spectrogram"] if sound.has_notes else ["spectrogram"]
+    return "".join(
+        f'<details class="fj-picture fj-{kind}"{" open" if index == 0 else ""}>'
+        f"<summary>{_PICTURE_TITLES[kind]}</summary>"
+        f'<img loading="lazy" alt="{_PICTURE_TITLES[kind]} of {text(sound.title)}" '
+        f'src="{ADDRESS}/sound/{sound.token}/{kind}.png"></details>'
+        for index, kind in enumerate(kinds)
+    )
+
+
+def waveform(sound: Sound, marks: Mapping[str, float] | None = None, pick: str = "") -> str:
+    """The waveform as a picture that takes the colour of the text.
+
+    Args:
+        sound: whose.
+        marks: seconds at which a line stands, by what it is called.
+        pick: what a click on it picks, for the page's script; nothing by default.
+    """
+    count = len(sound.low)
+    if not count:
+        return ""
+    peak = max(max(map(abs, (*sound.low, *sound.high))), 1e-3)
+    upper = [f"{index},{50 - 46 * high / peak:.1f}" for index, high in enumerate(sound.high)]
+    lower = [f"{index},{50 - 46 * low / peak:.1f}" for index, low in reversed(list(enumerate(sound.low)))]
+    lines = "".join(
+        f'<line class="fj-mark" x1="{count * at / sound.duration:.1f}" x2="{count * at / sound.duration:.1f}" y1="0" '
+        f'y2="100"><title>{text(name)}</title></line>'
+        for name, at in (marks or {}).items()
+    )
+    picks = f' data-pick="{text(pick)}" data-duration="{sound.duration:.4f}"' if pick else ""
+    return (
+        f'<svg class="fj-wave" viewBox="0 0 {count} 100" preserveAspectRatio="none" role="img" '
+        f'aria-label="Waveform, {sound.duration:.1f} seconds"{picks}><polygon points="{" ".join(upper + lower)}"/>'
+        f"{lines}</svg>"
+    )
+
+
+def facts(entries: Iterable[tuple[str, object]]) -> str:
+    """Names and values in a row; entries without a value are left out."""
+    shown = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in entries if value not in (None, "")
+    )
+    return f'<dl class="fj-facts">{shown}</dl>'
+
+
+def card(title: str, *parts: str, kind: str = "") -> str:
+    """A frame around parts.
+
+    Args:
+        title: of the card, as text.
+        parts: HTML.
+        kind: a further class.
+    """
+    return f'<section class="fj-card {kind}"><h3>{text(title)}</h3>{"".join(parts)}</section>'
+
+
+def sound_card(title: str, sound: Sound, entries: Iterable[tuple[str, object]] = (), with_pictures: bool = True) -> str:
+    """A sound with its player, facts, pictures and downloads."""
+    shown = pictures(sound) if with_pictures else waveform(sound)
+    return card(title, player(sound, title), facts(entries), shown, downloads(sound))

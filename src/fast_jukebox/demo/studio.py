@@ -1,0 +1,132 @@
+"""What all pages of the studio share: models, folder, bounds, the queue and the works of each visitor."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fast_jukebox.demo.limits import Limits, within
+from fast_jukebox.demo.models import StudioModel
+from fast_jukebox.demo.sounds import Sounds
+from fast_jukebox.demo.work import Queue, Work
+from fast_jukebox.sampling.noise import check_seed, fresh_seed
+from fast_jukebox.sampling.progress import ProgressCallback
+
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+_OURS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError)
+"""Errors whose text is meant for people."""
+
+
+class Studio:
+    """The models and the folder behind the pages. Safe to use from many threads.
+
+    Args:
+        models: at least one, of different names.
+        folder: where songs, sounds and listening tests are kept; made where it is not there. Nothing outside it is
+            written.
+        limits: bounds on what visitors may ask for.
+
+    Raises:
+        ValueError: no models, or two of one name.
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(self, models: Sequence[StudioModel], folder: str | Path, limits: Limits | None = None) -> None:
+        self.models = {each.name: each for each in models}
+        if not models or len(self.models) < len(models):
+            raise ValueError(f"`models` must be at least one, of different names, got {[each.name for each in models]}")
+        self.limits = Limits() if limits is None else limits
+        self.folder = Path(folder).expanduser().absolute()
+        self.songs_folder, self.tests_folder = self.folder / "songs", self.folder / "tests"
+        self.uploads_folder = self.folder / "uploads"
+        for place in (self.songs_folder, self.tests_folder, self.uploads_folder):
+            place.mkdir(parents=True, exist_ok=True)
+        self.queue = Queue(self.limits.waiting)
+        self.sounds = Sounds(
+            self.folder / "sounds", self.limits.sounds, self.limits.sound_bytes, self.limits.duration + 1
+        )
+        self._works: dict[tuple[str, str], Work[Any]] = {}
+        self._lock = threading.Lock()
+
+    def model(self, name: object) -> StudioModel:
+        """A model by the name that pages show.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not isinstance(name, str) or name not in self.models:
+            raise ValueError(f"Model must be one of {', '.join(self.models)}, got {str(name)[:80]!r}")
+        return self.models[name]
+
+    def begin(self, visitor: str, page: str, run: Callable[[ProgressCallback], Result]) -> Work[Result]:
+        """Put a work into the queue.
+
+        Args:
+            visitor: who asks.
+            page: from where; a visitor has one work at a time of each page.
+            run: see [`Work`].
+
+        Raises:
+            StudioBusy: the queue is full.
+            ValueError: the visitor's last work there is not done.
+        """
+        with self._lock:
+            for key in [key for key, work in self._works.items() if work.done]:
+                del self._works[key]
+            if (visitor, page) in self._works:
+                raise ValueError("the last one is not done yet; wait for it or stop it")
+            work = Work(self.queue, run)
+            self._works[visitor, page] = work
+        return work
+
+    def stop(self, visitor: str, page: str) -> None:
+        """End what a visitor has begun on a page, if anything; what is made of it stands."""
+        with self._lock:
+            work = self._works.get((visitor, page))
+        if work is not None:
+            work.stop()
+
+    def duration(self, value: object, name: str = "Duration") -> float:
+        """Seconds of a song, as the browser sent them.
+
+        Raises:
+            ValueError: not in (0, `limits.duration`].
+        """
+        return within(name, value, 0.05, self.limits.duration, " s")
+
+    def lyrics(self, value: object) -> str:
+        """Lyrics, as the browser sent them.
+
+        Raises:
+            ValueError: too long.
+        """
+        lyrics = value if isinstance(value, str) else ""
+        if len(lyrics) > self.limits.lyrics:
+            raise ValueError(f"Lyrics must have at most {self.limits.lyrics} characters, got {len(lyrics)}")
+        return lyrics
+
+    def message(self, error: BaseException) -> str:
+        """What to tell a visitor of an error; what is not meant for people goes to the log alone."""
+        if not isinstance(error, _OURS):
+            logger.error("an error of the studio", exc_info=error)
+            return "Something went wrong that should not; the server's log says what."
+        lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        return (lines or type(error).__name__).replace(str(self.folder), "the studio's folder")
+
+
+def seed_of(value: object) -> int:
+    """A seed as the browser sent it; nothing draws one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return fresh_seed()
+    if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) <= 20:
+        return check_seed(int(value))
+    raise ValueError(f"Seed must be a whole number from 0 to {2**63 - 1}, or empty, got {str(value)[:40]!r}")
