@@ -326,7 +326,9 @@ class TestEmbeddedDefault:
         assert summary["notes_per_minute"] > 30
 
 
-@pytest.mark.parametrize("given", ["https://example.com/song.wav", "a happy tune.wav", (1600, np.zeros(3200, "float32"))])
+@pytest.mark.parametrize(
+    "given", ["https://example.com/song.wav", "a happy tune.wav", (1600, np.zeros(3200, "float32"))]
+)
 def test_what_is_no_recording_is_told_apart(pipe, given):
     with pytest.raises(ValueError, match="`prompt` must be"):
         pipe(given, duration=0.1)

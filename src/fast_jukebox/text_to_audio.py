@@ -9,6 +9,7 @@ import transformers.pipelines
 from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from fast_jukebox.hub import prefer_cache
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import COMPOSITE_MODEL_TYPE
 
@@ -65,6 +66,16 @@ def register_text_to_audio() -> None:
         return "fast-jukebox" if _is_ours(model) else ask(model, *args, **kwargs)
 
     transformers.pipelines.get_task = get_task
+
+    resolve = transformers.pipelines.resolve_revision
+
+    @functools.wraps(resolve)
+    def resolve_revision(name: Any, *args: Any, **kwargs: Any) -> str | None:
+        where = ("cache_dir", "local_files_only")
+        prefer_cache(name, {key: value for key, value in kwargs.items() if key in where})  # says at once what is wrong
+        return resolve(name, *args, **kwargs)
+
+    transformers.pipelines.resolve_revision = resolve_revision
 
 
 def _is_ours(model: str) -> bool:

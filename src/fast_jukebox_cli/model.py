@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from transformers.utils import logging
 
 from fast_jukebox.generation.offload import check_home, set_offload
+from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.inputs import check_device
@@ -29,7 +30,8 @@ def model_config(name: str) -> Any:
         ValueError: its `config.json` is damaged or of no model that is known.
     """
     try:
-        return AutoConfig.from_pretrained(name)
+        with clear_hub_errors(name):
+            return AutoConfig.from_pretrained(name, **prefer_cache(name, {}))
     except (RecursionError, AttributeError, TypeError) as error:  # transformers expects names with their values
         raise ValueError(f"`config.json` of `{name}` must hold names with their values: {error}") from error
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from fast_jukebox.audio.io import MAX_DURATION, audio_info, load_audio, stream_audio
 from fast_jukebox.data.metadata import MAX_METADATA_BYTES, METADATA_FILES, read_metadata, tidy_name
 from fast_jukebox.data.splits import split_of_folder
-from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.utils.files import path_within
 from fast_jukebox.utils.text import printable
 
@@ -125,12 +125,9 @@ def find_dataset(
         return Path(source)
     if not isinstance(source, str) or not _REPOSITORY.fullmatch(source):
         raise FileNotFoundError(f"there is no folder {str(source)!r}")
+    download = prefer_cache(source, {"local_files_only": local_files_only}, kind="dataset")
     with clear_hub_errors(source, revision, kind="dataset"):
-        return Path(
-            snapshot_download(
-                source, repo_type="dataset", revision=revision, token=token, local_files_only=local_files_only
-            )
-        )
+        return Path(snapshot_download(source, repo_type="dataset", revision=revision, token=token, **download))
 
 
 def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = None, progress: bool = False) -> SongScan:

@@ -10,6 +10,7 @@ from fast_jukebox.hub.cards import (
 )
 from fast_jukebox.hub.errors import HubError, clear_hub_errors
 from fast_jukebox.hub.push import push_files, push_folder, push_model
+from fast_jukebox.hub.reachable import prefer_cache
 from fast_jukebox.hub.update_card import renew_model_card, stated_figures
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "dataset_card",
     "eval_results",
     "model_card",
+    "prefer_cache",
     "push_files",
     "push_folder",
     "push_model",

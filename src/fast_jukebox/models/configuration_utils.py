@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.utils.files import finish_replacing
 
@@ -90,7 +90,9 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
             OSError: there is no `config.json`.
         """
         with clear_hub_errors(pretrained_model_name_or_path, kwargs.get("revision")):
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            return super().from_pretrained(
+                pretrained_model_name_or_path, **prefer_cache(pretrained_model_name_or_path, kwargs)
+            )
 
     @classmethod
     def get_config_dict(

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import resolve_revision
 
-from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.configuration_utils import finish_saving, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
@@ -75,7 +75,13 @@ def download_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pin_revision(name_or_path: PathLike, download: Mapping[str, Any]) -> dict[str, Any]:
-    """`download` with the commit that its revision stands for now, so that all files of a load come from one commit."""
+    """`download` with the commit that its revision stands for now, so that all files of a load come from one commit; of
+    the cache alone where the Hub cannot be reached.
+
+    Raises:
+        HubError: it cannot, and nothing of the repository is in the cache.
+    """
+    download = prefer_cache(name_or_path, download)
     revision = resolve_revision(
         name_or_path,
         download.get("revision"),
