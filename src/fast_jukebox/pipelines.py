@@ -44,8 +44,8 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
 
     audio: float32 numpy array (samples,), or (songs, samples) where the input asks for several songs.
     sampling_rate: samples a second.
-    metadata: of a model with labels that was asked for none: the artist and genre that were drawn, a dictionary, or a
-        list of them for several songs.
+    metadata: of a model with labels that was asked for no artist, no genre or neither: what the song got, with those
+        that were drawn; a dictionary, or a list of them for several songs.
     seed: with `return_details=True`: the seed that makes the same song again.
     dropped_lyrics: with `return_details=True`: of each song whose `metadata` is in words, the characters of its lyrics
         that the vocabulary cannot spell.

@@ -15,7 +15,7 @@ from torch import Tensor
 from fast_jukebox import __version__
 from fast_jukebox.audio import io as audio
 from fast_jukebox.audio.writer import AudioWriter
-from fast_jukebox.generation.metadata import draw_metadata
+from fast_jukebox.generation.metadata import complete_metadata, draw_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.settings import check_duration
 from fast_jukebox.sampling.checks import check_seed, fresh_seed
@@ -89,12 +89,14 @@ def generate(
     request = replace(request, metadata=words_for(loaded, words))
     if prompt is not None:
         request = replace(request, **_prompt(prompt, prompt_duration, extend, request.duration, rate))
-    drawn = None
+    songs_asked = range(1 if stream or outputs is None else request.num_samples)
+    seeds = [seed] * len(songs_asked)
     if request.metadata is None:
-        songs_asked = range(1 if stream or outputs is None else request.num_samples)
         endless = (stream or outputs is None) and request.duration is None
-        drawn = draw_metadata(loaded, [seed] * len(songs_asked), songs_asked, endless)
-        request = replace(request, metadata=drawn)
+        drawn = draw_metadata(loaded, seeds, songs_asked, endless)
+    else:
+        drawn = complete_metadata(loaded, request.metadata, seeds, songs_asked)
+    request = replace(request, metadata=request.metadata if drawn is None else drawn)
     dropped = ""
 
     try:

@@ -144,6 +144,39 @@ def test_labels_that_nobody_asked_for_are_drawn_by_the_seed(paired_model):
     assert torch.equal(told.audio, made.audio)
 
 
+@pytest.mark.parametrize(
+    ("told", "partners"),
+    [
+        ({"artist": "Fiddle"}, {("fiddle", "jig"), ("fiddle", "reel")}),
+        ({"genre": "air"}, {("harp", "air")}),
+        ({"genre": "jig", "artist": None}, {("fiddle", "jig")}),
+    ],
+)
+def test_what_is_named_alone_is_completed_from_the_known_pairs(paired_model, told, partners):
+    made = paired_model.generate(duration=0.1, seed=7, num_samples=4, metadata=told, stop_level=2)
+    assert {(song["artist"].lower(), song["genre"]) for song in made.metadata} <= partners
+    again = paired_model.generate(duration=0.1, seed=7, num_samples=4, metadata=made.metadata, stop_level=2)
+    assert again.metadata is None
+    assert torch.equal(again.codes[2], made.codes[2])
+    third = paired_model.generate(duration=0.1, seed=7, song_ids=[2], metadata=told, stop_level=2)
+    assert third.metadata == made.metadata[2:3]
+
+
+def test_what_is_told_whole_or_as_unknown_is_left_alone(paired_model):
+    for told in ({"artist": "fiddle", "genre": "jig"}, {}, {"artist": "fiddle", "unknown": True}):
+        assert paired_model.generate(duration=0.1, seed=7, metadata=told, stop_level=2).metadata is None
+    both = [{"artist": "harp"}, {"artist": "fiddle", "genre": "reel"}]
+    made = paired_model.generate(duration=0.1, seed=7, metadata=both, stop_level=2)
+    assert made.metadata == [{"artist": "harp", "genre": "air"}, both[1]]
+    assert made.dropped_lyrics == ["", ""]
+
+
+def test_a_seed_that_nobody_gave_makes_the_reported_song_again(paired_model):
+    made = paired_model.generate(duration=0.1, metadata={"artist": "fiddle"}, stop_level=2)
+    again = paired_model.generate(duration=0.1, metadata={"artist": "fiddle"}, seed=made.seed, stop_level=2)
+    assert again.metadata == made.metadata and torch.equal(again.codes[2], made.codes[2])
+
+
 def test_all_pairs_are_drawn_about_equally_often(paired_model):
     drawn = draw_metadata(paired_model, range(600), [0] * 600)
     for artist, genre in PAIRS:

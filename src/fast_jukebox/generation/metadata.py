@@ -83,6 +83,46 @@ def draw_metadata(
     return drawn
 
 
+def complete_metadata(
+    model: Any, metadata: Any, seeds: Sequence[int], songs: Sequence[int]
+) -> list[dict[str, Any]] | None:
+    """What is written of songs, with the other one drawn where only an artist or only a genre is named.
+
+    The other one is of a pair that the model's songs had together, or where it knows none with that name, of any pair;
+    a function of the song's seed and its number, as in [`draw_metadata`]. A song that takes names as `unknown` ones is
+    left as it is.
+
+    Args:
+        model: its `processor` knows the pairs.
+        metadata: as [`encode_metadata`] takes it.
+        seeds: of each song.
+        songs: which song of its seed each one is.
+
+    Returns:
+        A dictionary a song; `None` where nothing is to be drawn.
+    """
+    processor = getattr(model, "processor", None)
+    pairs = getattr(processor, "pairs", ())
+    written = [metadata] * len(seeds) if isinstance(metadata, Mapping) else metadata
+    if not pairs or not isinstance(written, list | tuple) or not all(isinstance(song, Mapping) for song in written):
+        return None
+    if len(written) == 1:
+        written = list(written) * len(seeds)
+    normalise = processor.vocabularies[-1].normalise
+    completed: list[dict[str, Any]] = []
+    for told, seed, song in zip(written, seeds, songs, strict=True):
+        missing = [kind for kind in ("artist", "genre") if not told.get(kind)]
+        completed.append(dict(told))
+        if len(missing) == 1 and not told.get("unknown"):
+            place = missing[0] == "artist"  # of the name that is told in a pair
+            names = [told["genre" if place else "artist"]]
+            names = [normalise(name) for name in (names[0] if isinstance(names[0], list | tuple) else names)]
+            fitting = [pair for pair in pairs if pair[place] in names] or pairs
+            digest = hashlib.sha256(f"labels/{seed}/{song}".encode()).digest()
+            completed[-1][missing[0]] = fitting[int.from_bytes(digest[:8], "big") % len(fitting)][not place]
+    return completed if completed != [dict(told) for told in written] else None
+
+
 def _check_no_names(song: Any) -> None:
     """Raise a `ValueError` where a song tells names, and does not take them as unknown ones."""
     told = {} if not isinstance(song, Mapping) or song.get("unknown") else song

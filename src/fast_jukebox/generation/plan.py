@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,12 +13,25 @@ from torch import Tensor
 
 from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.decoding import KeptRecording
-from fast_jukebox.generation.metadata import check_labels, draw_metadata, encode_metadata, level_metadata
+from fast_jukebox.generation.metadata import (
+    check_labels,
+    complete_metadata,
+    draw_metadata,
+    encode_metadata,
+    level_metadata,
+)
 from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.settings import SETTINGS, check_duration, draw_settings, song_layouts
 from fast_jukebox.generation.windows import Layout, Window
 from fast_jukebox.sampling.adapters import check_adapters
-from fast_jukebox.sampling.checks import SamplingSettings, check_levels, common_batch, level_name, resolve_seeds
+from fast_jukebox.sampling.checks import (
+    SamplingSettings,
+    check_levels,
+    common_batch,
+    fresh_seed,
+    level_name,
+    resolve_seeds,
+)
 from fast_jukebox.sampling.inputs import check_codes_by_level, check_prompt_audio, device_of
 
 
@@ -43,7 +56,8 @@ class SongPlan:
         songs: which song of its seed each one is.
         dropped_lyrics: of each song whose metadata is in words, the characters of its lyrics that the vocabulary cannot
             spell; `None` where the metadata is not in words.
-        drawn: the metadata in words that each song got where the request has none, see `draw_metadata`; else `None`.
+        drawn: the metadata in words that each song got where the request has none, or names only an artist or only a
+            genre, see `draw_metadata` and `complete_metadata`; else `None`.
         recording: the samples of a recording with which the songs begin; `None` where they do not.
     """
 
@@ -159,16 +173,21 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         sizes["seed"] = max(len(request.seed), 1)
     drawn = None
     metadata: Any = request.metadata
+    seed = fresh_seed() if request.seed is None else request.seed
     if metadata is None:
         batch = common_batch(sizes)
-        reported, seeds, songs = resolve_seeds(request.seed, request.song_ids, batch)
+        reported, seeds, songs = resolve_seeds(seed, request.song_ids, batch)
         metadata = drawn = draw_metadata(model, seeds, songs, endless=samples is None)
+    elif (songs_told := _songs_told(metadata)) is not None:
+        _, seeds, songs = resolve_seeds(seed, request.song_ids, common_batch({**sizes, "metadata": songs_told}))
+        drawn = complete_metadata(model, metadata, seeds, songs)
+        metadata = metadata if drawn is None else drawn
     encoded, dropped_lyrics = encode_metadata(model, metadata)
     labels = level_metadata(encoded, priors)
     if request.metadata is not None:
         sizes.update({f"metadata[{level}]": own.shape[0] for level, own in enumerate(labels) if own is not None})
         batch = common_batch(sizes)
-        reported, seeds, songs = resolve_seeds(request.seed, request.song_ids, batch)
+        reported, seeds, songs = resolve_seeds(seed, request.song_ids, batch)
     ratios = [upper // hop for hop, upper in zip(hops, [*hops[1:], hops[-1]], strict=True)]
     known = [0 if own is None else own.shape[1] for own in given]
     layouts: list[Layout | None] = [
@@ -191,10 +210,18 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
         seed=reported,
         seeds=seeds,
         songs=songs,
-        dropped_lyrics=dropped_lyrics,
+        dropped_lyrics=None if request.metadata is None else dropped_lyrics,
         drawn=drawn,
         recording=recording,
     )
+
+
+def _songs_told(metadata: Any) -> int | None:
+    """Of how many songs metadata in words tells; `None` for label vectors."""
+    if isinstance(metadata, Mapping):
+        return 1
+    words = isinstance(metadata, list | tuple) and metadata and all(isinstance(song, Mapping) for song in metadata)
+    return len(metadata) if words else None
 
 
 def song_lengths(

@@ -135,7 +135,7 @@ def plan_session(model: SongModel, request: SongRequest) -> tuple[SongPlan, dict
 
 def first_notes(codes: TakeCodes, plan: SongPlan, request: SongRequest, settings: dict[str, object]) -> SessionNotes:
     """The notes of a new session: one take for each song of a plan, of which what is given is written."""
-    metadata = plan.drawn if request.metadata is None else request.metadata
+    metadata = request.metadata if plan.drawn is None else plan.drawn
     recorded = None if plan.recording is None else plan.recording.samples.cpu().numpy()  # (1 or N, kept)
     recordings = [] if recorded is None else [codes.write_recording(own) for own in recorded]
     takes = {}

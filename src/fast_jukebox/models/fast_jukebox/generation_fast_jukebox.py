@@ -44,7 +44,8 @@ class FastJukeboxGenerationOutput(ModelOutput):
             over from another; `None` for levels not made.
         dropped_lyrics (`list[str]`): where `metadata` was written in words, of each song of it the characters of its
             lyrics that the vocabulary cannot spell.
-        metadata (`list[dict]`): where none was given to a model with labels, the artist and genre drawn for each song.
+        metadata (`list[dict]`): where a model with labels was asked for no artist, no genre or neither, what each song
+            got, with those that were drawn.
         engines (`list` of `str` or `None`): what ran the steps of each level, of
             [`~fast_jukebox.sampling.engine.ENGINES`], several joined by a comma; `None` for levels not sampled.
     """
@@ -147,7 +148,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             sampling_rate=self.vqvae.config.sampling_rate,
             seed=plan.seed,
             seams=[None if own is None else torch.tensor(own.seams, dtype=torch.int64) for own in sampler.levels],
-            dropped_lyrics=None if plan.drawn is not None else plan.dropped_lyrics,
+            dropped_lyrics=plan.dropped_lyrics,
             metadata=plan.drawn,
             engines=[", ".join(sorted(own)) or None for own in sampler.engines],
         )
