@@ -12,7 +12,7 @@ from fast_jukebox.demo.limits import Limits, within
 from fast_jukebox.demo.models import StudioModel
 from fast_jukebox.demo.sounds import Sounds
 from fast_jukebox.demo.work import Queue, Work
-from fast_jukebox.sampling.noise import check_seed, fresh_seed
+from fast_jukebox.sampling.checks import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressCallback
 
 Result = TypeVar("Result")
