@@ -23,44 +23,58 @@ from typing import Any
 import torch
 
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
-from fast_jukebox.models.prior.engines import fused
-from fast_jukebox.models.prior.engines.fused import FusedDecoder, Launch, Tuning
+from fast_jukebox.models.prior.engines import fused_tuning
+from fast_jukebox.models.prior.engines.fused import FusedDecoder
+from fast_jukebox.models.prior.engines.fused_launch import Launch
+from fast_jukebox.models.prior.engines.fused_tuning import Tuning
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
 
-FEW, MIDDLE, MANY = (fused.tuning_for(rows) for rows in (1, 12, 46))
+ONE, MIDDLE, MANY = (fused_tuning.tuning_for(rows) for rows in (1, 12, 46))
+SOME = Tuning(kernel="some", splits=4, merged=True, entries=16384, overlap="late")
+FEW = Tuning(kernel="few", splits=4, entries=16384, overlap="early")
+SHARED = replace(MANY, splits=2, merged=True, overlap="late")
 
 CHOICES: dict[tuple[int, int], list[Tuning]] = {
-    (2, 1): [
-        FEW,
-        replace(FEW, overlap=False),
-        replace(FEW, norm_apart=True),
-        replace(FEW, numbers=8192),
-        replace(FEW, numbers=16384, warps=8),
-        replace(FEW, splits=8),
-        replace(FEW, splits=2),
-        replace(FEW, numbers=32768, warps=8),
-        replace(FEW, numbers=16384, programs=128),
+    (1, 12): [
+        MIDDLE,
+        replace(SOME, overlap="none"),
+        SOME,
+        replace(SOME, overlap="early"),
+        replace(SOME, some=(8, 8)),
+        replace(SOME, some=(16, 16)),
+        replace(SOME, some=(32, 8)),
+        replace(FEW, merged=True),
+        replace(MIDDLE, splits=4, merged=True),
+        replace(MIDDLE, splits=4, merged=True, overlap="late"),
     ],
     (0, 46): [
         MANY,
-        replace(MANY, overlap=True),
-        replace(MANY, block=(64, 16, 128, 4, 4)),
-        replace(MANY, block=(64, 16, 256, 4, 4)),
-        replace(MANY, block=(64, 32, 256, 3, 4)),
-        replace(MANY, block=(64, 64, 128, 4, 4)),
-        replace(MANY, entries=65536),
-        replace(MANY, splits=2),
+        replace(MANY, overlap="late"),
+        replace(SHARED, overlap="none"),
+        SHARED,
+        replace(SHARED, splits=4),
+        replace(SHARED, parts=2),
+        replace(SHARED, block=(64, 64, 128, 3, 4), parts=4),
+        replace(SHARED, block=(64, 64, 128, 3, 4), parts=4, overlap="none"),
+        replace(SHARED, block=(64, 128, 64, 4, 4), parts=8),
+        replace(SOME, splits=2),
     ],
-    (1, 12): [
-        MIDDLE,
-        replace(MIDDLE, overlap=True),
-        replace(MIDDLE, block=(16, 16, 512, 4, 4)),
-        replace(MIDDLE, block=(16, 16, 512, 3, 2)),
-        replace(MIDDLE, block=(16, 32, 512, 3, 4)),
-        replace(MIDDLE, entries=65536),
-        replace(MIDDLE, splits=2),
-        replace(MIDDLE, splits=4),
+    (2, 1): [
+        ONE,
+        replace(ONE, overlap="late"),
+        replace(ONE, splits=8),
+        replace(ONE, splits=8, merged=True),
+        replace(ONE, numbers=32768, warps=8),
+        replace(ONE, programs=128),
+    ],
+    (2, 4): [
+        FEW,
+        replace(FEW, overlap="late"),
+        replace(FEW, numbers=16384),
+        replace(FEW, merged=True),
+        replace(SOME, overlap="early"),
+        replace(SOME, some=(8, 8)),
     ],
 }
 """Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""

@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Measures what a GPU does with the full sizes, in so many minutes, most important parts first:
-#   benchmarks/gpu.sh MINUTES [FOLDER] [--toy]
+#   benchmarks/gpu.sh MINUTES [FOLDER] [--toy] [--parts "PART ..."]
 # Rows go to FOLDER/results.jsonl as they come (runs/gpu by default, $OUT where that is set), what parts print to
 # FOLDER/PART.log. `python -m benchmarks.gpu_tables FOLDER` makes tables of them. Needs python3 with torch and
 # transformers and the packages of pyproject.toml; PYTHON names another python3. --toy tries it on a CPU.
 set -u
-minutes=${1:?usage: benchmarks/gpu.sh MINUTES [FOLDER] [--toy]}
+minutes=${1:?usage: benchmarks/gpu.sh MINUTES [FOLDER] [--toy] [--parts "PART ..."]}
 shift
-folder=${OUT:-runs/gpu} toy=
-for word in "$@"; do
-  if [ "$word" = --toy ]; then toy=--toy; else folder=$word; fi
+folder=${OUT:-runs/gpu} toy='' parts=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --toy) toy=--toy ;;
+    --parts) parts=$2; shift ;;
+    *) folder=$1 ;;
+  esac
+  shift
 done
 python=${PYTHON:-python3}
 cd "$(dirname "$0")/.." || exit 2
@@ -17,28 +22,48 @@ export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLEL
 mkdir -p "$folder"
 [ -z "$toy" ] || "$python" -c 'import torch, sys; sys.exit(torch.cuda.is_available())' && export TRITON_INTERPRET=1
 [ -n "$toy" ] || unset TRITON_INTERPRET
-end=$(( $(date +%s) + $(awk "BEGIN { print int($minutes * 60) }") ))
+begin=$(date +%s)
+end=$(( begin + $(awk "BEGIN { print int($minutes * 60) }") ))
 left() { echo $(( end - $(date +%s) )); }
 
+compiling=
 if [ -z "$toy" ]; then
   # Every kernel at once, in as many processes as there are cores for it: the parts find them in Triton's cache.
-  begin=$(date +%s)
-  timeout 45 "$python" -m benchmarks.fused_compile --only-compile --processes 14 --choices --rows 184 1 46 12 \
-    >"$folder/compile.log" 2>&1 || echo "kernels could not all be compiled ahead: see $folder/compile.log"
-  echo "kernels compiled in $(( $(date +%s) - begin )) s"
+  # Training, which needs none of them, goes on meanwhile.
+  export TORCHINDUCTOR_COMPILE_THREADS=4
+  timeout 60 "$python" -m benchmarks.fused_compile --only-compile --processes 12 --choices --rows 48 1 12 4 16 --levels 2 1 \
+    >"$folder/compile.log" 2>&1 &
+  compiling=$!
 fi
-"$python" -m benchmarks.gpu --list | while read -r part seconds; do
+kernels() {
+  [ -n "$compiling" ] || return 0
+  wait "$compiling" || echo "kernels could not all be compiled ahead: see $folder/compile.log"
+  compiling=
+  echo "kernels compiled $(( $(date +%s) - begin )) s after the beginning"
+}
+measure() {
+  local seconds=$1 rest code log=$2
+  shift
   rest=$(left)
-  [ "$rest" -gt 15 ] || { echo "no time left for $part"; continue; }
+  [ "$rest" -gt 15 ] || { echo "no time left for $*"; return; }
   [ "$seconds" -lt "$rest" ] || seconds=$rest
-  echo "== $part, at most $seconds s"
-  timeout -k 5 "$seconds" "$python" -m benchmarks.gpu $toy --output "$folder" "$part" >"$folder/$part.log" 2>&1
+  echo "== $*, at most $seconds s"
+  # shellcheck disable=SC2086
+  timeout -k 5 "$seconds" "$python" -m benchmarks.gpu $toy --begun --output "$folder" "$@" >>"$folder/$log.log" 2>&1
   code=$?
-  [ "$code" -eq 0 ] || { echo "$part ended with $code"; tail -5 "$folder/$part.log"; }
-  tail -3 "$folder/$part.log" | cut -c1-300
-done
+  [ "$code" -eq 0 ] || { echo "ended with $code"; tail -5 "$folder/$log.log" | cut -c1-300; }
+  # A process that died leaves the parts that it had not begun to another one.
+  [ "$code" -le 1 ] || [ "$code" -ge 124 -a "$code" -le 137 ] || measure "$seconds" "$@"
+}
+rm -f "$folder/results.jsonl"
+while read -r seconds names; do
+  case $names in training*) ;; *) kernels ;; esac
+  # shellcheck disable=SC2086
+  measure "$seconds" $names
+# shellcheck disable=SC2086
+done < <("$python" -m benchmarks.gpu $toy --list $parts)
 rest=$(left)
-if [ "$rest" -gt 60 ] && [ -z "$toy" ]; then
+if [ "$rest" -gt 60 ] && [ -z "$toy" ] && [ -z "$parts" ]; then
   echo "== tests"
   timeout "$rest" "$python" -m pytest -q -m gpu -p no:cacheprovider >"$folder/tests.log" 2>&1
   tail -3 "$folder/tests.log"

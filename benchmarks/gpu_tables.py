@@ -18,15 +18,19 @@ BEGIN, END = "<!-- gpu tables -->", "<!-- end of gpu tables -->"
 
 TITLES = {
     "correctness": "Fused steps against one pass in float32: largest difference of logits, as a share of the largest",
+    "other_dtypes": "The same in float32 and float16",
     "steps": "Steps",
     "more_steps": "Steps of other sizes and numbers of windows",
     "compiled": "Steps by torch.compile",
+    "trial": 'The trial of `engine="auto"`',
+    "first": "The first song of a process",
     "minute": "A minute of music",
     "minute_by_graph": "A minute by the recorded engine",
     "sequential": "In sequence",
     "stream": "Streaming",
     "songs": "Songs at once",
     "profile": "Kernels of a fused step",
+    "together": "Steps of levels alone and at the same time",
     "training": "Training steps, bfloat16 autocast",
     "published": "The published loop: ms a step early, midway and late in a window",
     "musicgen": "MusicGen-small's architecture",
@@ -59,7 +63,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
             "",
         ]
     for part, title in TITLES.items():
-        mine = [row for row in rows if row["part"] == part and not {"machine", "took_s", "skipped"} & set(row)]
+        mine = [row for row in rows if row["part"] == part and not {"machine", "took_s", "skipped", "began"} & set(row)]
         if not mine:
             continue
         lines += [f"### {title}", ""]

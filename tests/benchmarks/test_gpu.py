@@ -1,6 +1,8 @@
+import contextlib
 import json
 import os
 import subprocess
+import time
 
 import pytest
 import torch
@@ -16,14 +18,14 @@ def run(tmp_path, *parts):
 @pytest.fixture(autouse=True)
 def _same_tunings(monkeypatch):
     """What a run changes for its process is undone."""
-    from fast_jukebox.models.prior.engines import fused
+    from fast_jukebox.models.prior.engines import fused_tuning
 
-    monkeypatch.setattr(fused, "TUNINGS", fused.TUNINGS)
+    monkeypatch.setattr(fused_tuning, "TUNINGS", fused_tuning.TUNINGS)
 
 
 @pytest.mark.slow
 def test_songs_streams_training_and_yardsticks_have_their_rows(tmp_path):
-    parts = ("minute", "stream", "songs", "sequential", "training", "published", "musicgen", "profile")
+    parts = ("first", "minute", "stream", "songs", "sequential", "training", "published", "musicgen", "profile")
     rows = run(tmp_path, *parts)
     assert list(dict.fromkeys(row["part"] for row in rows)) == list(parts)
     assert not any("failed" in row for row in rows)
@@ -40,12 +42,12 @@ def test_fused_steps_are_compared_timed_and_tuned_and_the_best_choice_is_used(tm
     best = json.loads((tmp_path / "tuning.json").read_text())
     assert {rows for rows, _ in best} == {1, 12, 46}
 
-    from fast_jukebox.models.prior.engines import fused
+    from fast_jukebox.models.prior.engines import fused_tuning
 
     best[0][1]["splits"] = 2
     (tmp_path / "tuning.json").write_text(json.dumps(best))
     gpu.use_tuning(tmp_path / "tuning.json")
-    assert fused.tuning_for(best[0][0]).splits == 2
+    assert fused_tuning.tuning_for(best[0][0]).splits == 2
 
 
 @pytest.fixture
@@ -59,11 +61,25 @@ def test_a_part_that_fails_is_a_row_and_the_run_goes_on(tmp_path, monkeypatch):
     def broken(bench):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setitem(gpu.PARTS, "minute", (broken, 1))
+    monkeypatch.setitem(gpu.PARTS, "minute", gpu.Part(broken, 1, "songs"))
     assert gpu.main(["minute", "profile", "--toy", "--output", str(tmp_path)]) == 1
     rows = gpu_tables.read(tmp_path)
     assert {"part": "minute", "failed": "minute", "error": "RuntimeError: no such kernel"} in rows
     assert any(row["part"] == "profile" for row in rows)
+    assert gpu.main(["minute", "--begun", "--toy", "--output", str(tmp_path)]) == 0
+    assert gpu_tables.read(tmp_path) == rows
+
+
+def test_a_part_ends_when_its_seconds_are_over(tmp_path, monkeypatch):
+    def endless(bench):
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(0.01)
+
+    monkeypatch.setattr(gpu, "TOY_PATIENCE", 1)
+    monkeypatch.setitem(gpu.PARTS, "minute", gpu.Part(endless, 1, "songs"))
+    assert gpu.main(["minute", "--toy", "--output", str(tmp_path)]) == 1
+    assert "OutOfTime" in next(row["error"] for row in gpu_tables.read(tmp_path) if "failed" in row)
 
 
 def test_unknown_parts_are_refused_and_known_ones_listed(tmp_path, capsys):
@@ -71,8 +87,13 @@ def test_unknown_parts_are_refused_and_known_ones_listed(tmp_path, capsys):
         gpu.main(["minutes"])
     assert "minutes" in capsys.readouterr().err
     assert gpu.main(["--list"]) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names[:4] == ["correctness", "tune", "steps", "minute"] and set(names) == set(gpu_tables.TITLES)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert (
+        lines[0] == ["80", "training"] and lines[1][1:3] == ["tune", "steps"] and lines[2][1:3] == ["first", "minute"]
+    )
+    assert sorted(name for line in lines for name in line[1:]) == sorted(gpu_tables.TITLES)
+    assert gpu.main(["--list", "published", "tune"]) == 0
+    assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()] == [["published"], ["tune"]]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -49,6 +49,25 @@ class BlockOutput(NamedTuple):
     """weights in the pattern's own layout, where asked for"""
 
 
+def autocast_bfloat16(device: torch.device) -> bool:
+    """Whether autocast to bfloat16 is on for a device: then hidden states and what LayerNorm gives are kept in it. By
+    itself autocast leaves them in float32, and training would spend most of its time reading and writing them.
+    """
+    kind = device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+
+
+class PriorLayerNorm(nn.LayerNorm):
+    """LayerNorm that computes in float32 and gives bfloat16 under autocast to that."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not autocast_bfloat16(input.device):
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            weight, bias = self.weight.to(torch.bfloat16), self.bias.to(torch.bfloat16)
+            return F.layer_norm(input.to(torch.bfloat16), self.normalized_shape, weight, bias, self.eps)
+
+
 class PriorMLP(nn.Module):
     """W -> inner width -> W with x * sigmoid(1.702 x) between."""
 
@@ -79,9 +98,9 @@ class PriorBlock(nn.Module):
 
     def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.attention_norm = PriorLayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.attention = make_attention(config, layer_index)
-        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.mlp_norm = PriorLayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.mlp = PriorMLP(config)
         self.residual_scale = 1.0 / config.num_hidden_layers if config.residual_scale else 1.0
 
@@ -197,7 +216,7 @@ def gate_rows(like: Tensor, width: int) -> Tensor | None:
 
 def gate(inner: Tensor, rows: Tensor | None) -> Tensor:
     """The MLP's x * sigmoid(1.702 x) of (rows, width), computed in `rows` (see `gate_rows`) where they are given."""
-    if rows is None:
+    if rows is None or torch.compiler.is_compiling():
         return torch.sigmoid(inner * _GATE_TENSOR).mul_(inner)
     torch.mul(inner, _GATE_TENSOR, out=rows)
     for part in rows.split(max(1, (_CPU_SHARED - 1) // rows.shape[1])):

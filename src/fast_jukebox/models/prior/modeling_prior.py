@@ -14,7 +14,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from fast_jukebox.models.loading import SubmodelLoadingMixin
-from fast_jukebox.models.prior.block import BlockList, PriorBlock
+from fast_jukebox.models.prior.block import BlockList, PriorBlock, autocast_bfloat16
 from fast_jukebox.models.prior.conditioning import (
     LabelConditioner,
     PriorConditioning,
@@ -214,7 +214,8 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, PriorSampling
         check_upper_codes(upper_codes, self.config, songs, length)
         check_metadata(metadata, self.config, songs)
         conditioning = self._condition(songs, length, upper_codes, metadata)
-        return self._embed(codes[:, :-1], conditioning), conditioning
+        hidden = self._embed(codes[:, :-1], conditioning)
+        return hidden.to(torch.bfloat16) if autocast_bfloat16(hidden.device) else hidden, conditioning
 
     def head(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
         """Logits of the codes, (N, L, K), of the last block's output, (N, lyrics before the codes + L, W)."""
@@ -233,7 +234,7 @@ class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, PriorSampling
     def _conditioned_again(self, hidden: Tensor, conditioning: PriorConditioning) -> Tensor:
         if conditioning.positions is None or not self.config.add_conditioning_after:
             return hidden
-        return hidden + conditioning.positions[:, : hidden.shape[1]]
+        return hidden + conditioning.positions[:, : hidden.shape[1]].to(hidden.dtype)
 
     def _check_window(self, songs: int, length: int, name: str) -> None:
         if songs < 1:

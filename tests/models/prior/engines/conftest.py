@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 from benchmarks.triton_interpreter import repair
 
-from fast_jukebox.models.prior.engines import fused
+from fast_jukebox.models.prior.engines import fused, fused_tuning
 
 
 @pytest.fixture
@@ -17,5 +17,5 @@ def interpreted(monkeypatch):
     if not fused.interpreted():
         pytest.skip("TRITON_INTERPRET is not set")
     repair()
-    few = [(limit, dataclasses.replace(tuning, programs=2)) for limit, tuning in fused.TUNINGS]
-    monkeypatch.setattr(fused, "TUNINGS", few)
+    few = [(limit, dataclasses.replace(tuning, programs=2)) for limit, tuning in fused_tuning.TUNINGS]
+    monkeypatch.setattr(fused_tuning, "TUNINGS", few)

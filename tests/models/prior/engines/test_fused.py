@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.models.prior.engines.fused import FusedDecoder, tuning_for, unsupported
+from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
+from fast_jukebox.models.prior.engines.fused_tuning import tuning_for
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EagerDecoder, sample_window
 from fast_jukebox.sampling.filtering import draw_codes
@@ -79,9 +80,13 @@ def test_a_step_agrees_in_half_precision(make_prior, make_inputs, dtype, songs):
     "choices",
     [
         *({"splits": splits} for splits in (0, 2, 4)),
-        {"few": True},
-        {"few": True, "norm_apart": True},
-        {"few": False, "block": (32, 32, 32, 3, 4)},
+        {"kernel": "few"},
+        {"kernel": "few", "norm_apart": True},
+        {"kernel": "some", "splits": 3, "merged": True},
+        {"kernel": "some", "splits": 2, "norm_apart": True, "some": (32, 4)},
+        {"kernel": "many", "block": (32, 32, 32, 3, 4)},
+        {"kernel": "many", "block": (16, 16, 16, 3, 4), "parts": 3, "splits": 0},
+        {"kernel": "many", "block": (64, 16, 64, 3, 4), "parts": 2, "splits": 2},
     ],
     ids=str,
 )
@@ -90,6 +95,35 @@ def test_choices_change_no_number(make_prior, make_inputs, choices, songs):
     prior = make_prior(layer_types=["column", "previous_row"], num_hidden_layers=2)
     assert_a_step_agrees(prior, make_inputs, songs, 14, **choices)
     assert_a_step_agrees(prior, make_inputs, songs, 1, **choices)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("songs", [6, slow(12), 19])
+def test_some_rows_are_normalised_and_multiplied_at_once(make_prior, make_inputs, songs, dtype):
+    prior = make_prior(
+        layer_types=PATTERNS, num_hidden_layers=4, upsampling_strides=[2, 2], hidden_size=40, mlp_ratio=0.7
+    )
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    assert_a_step_agrees(prior.to(dtype), make_inputs, songs, 13, kernel="some", splits=2, merged=True)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("songs", [6, slow(33)])
+def test_programs_that_share_out_the_inputs_leave_the_counts_as_they_were(make_prior, make_inputs, songs, parts):
+    prior = make_prior(
+        num_hidden_layers=1, hidden_size=64, codebook_size=13, attention_ratio=0.5, num_attention_heads=1
+    )
+    choices = {"kernel": "many", "block": (16, 16, 16, 3, 4), "parts": parts, "splits": parts, "merged": True}
+    assert_a_step_agrees(prior, make_inputs, songs, 9, **choices)
+    decoder = FusedDecoder(prior, songs, PLAIN, dataclasses.replace(tuning_for(songs), **choices))
+    decoder.load(prior.condition(songs, 24))
+    code, uniform = torch.zeros(songs, dtype=torch.int64), torch.rand(songs, decoder.steps_per_call)
+    drawn = decoder.decode(code, 1, uniform)
+    assert not decoder._scratch.done.any()
+    decoder.cache.reset()
+    assert torch.equal(decoder.decode(code, 1, uniform), drawn)
 
 
 @pytest.mark.parametrize("songs", [1, 5])

@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from fast_jukebox.models.prior.engines.fused import FusedDecoder, Tuning
+from fast_jukebox.models.prior.engines.fused import FusedDecoder
+from fast_jukebox.models.prior.engines.fused_tuning import Tuning
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
 from fast_jukebox.sampling.filtering import draw_codes

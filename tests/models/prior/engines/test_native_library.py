@@ -281,7 +281,7 @@ import torch
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.models.prior.engines import native, native_library
 from fast_jukebox.sampling.engine import sample_window
-from fast_jukebox.sampling.filtering import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings
 
 checked = native_library.load(sys.argv[1])
 native.library = lambda: checked

@@ -9,11 +9,9 @@ and weights are read once a step.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +19,21 @@ from torch import Tensor, nn
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS
 from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
+from fast_jukebox.models.prior.engines.fused_launch import (
+    Launch,
+    kernel,
+    linear_of_few,
+    linear_of_many,
+    linear_of_some,
+    new_scratch,
+)
+from fast_jukebox.models.prior.engines.fused_tuning import (
+    OVERLAPS,
+    SHARED_OF_HOPPER,
+    Tuning,
+    block_of,
+    tuning_for,
+)
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.pattern import SlotTables
 from fast_jukebox.sampling.adapters import base_parameters, effective_weights
@@ -28,95 +41,6 @@ from fast_jukebox.sampling.checks import SamplingSettings
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.block import PriorBlock
-
-WIDEST_OF_FEW = 16384
-"""Inputs of a linear layer that a program of the kernel for few rows can hold at once."""
-
-
-_SHARED_OF_HOPPER = 227 * 1024
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """Choices that change the time of a step and, rounding aside, nothing else.
-
-    Attributes:
-        few: multiply each weight with every row as it is read; otherwise multiply blocks by the tensor cores.
-        norm_apart: normalise in a separate kernel where `few` too.
-        programs: that a kernel for few rows should have at least: two or more for each multiprocessor of a large GPU.
-        numbers: 16-bit numbers of the weight, or half as many of 32 bits, that a program of that kernel reads.
-        warps: of a program of that kernel.
-        splits: into how many parts attention splits the slots that it reads; 0 for none.
-        entries: 16-bit numbers of the keys, or half as many of 32 bits, that a program of attention reads at once.
-        block: rows, outputs and inputs of a block of the tensor cores, loads under way and warps.
-        overlap: let a kernel begin while the one before it ends, where the GPU can (Hopper and later).
-    """
-
-    few: bool = False
-    norm_apart: bool = False
-    programs: int = 256
-    numbers: int = 8192
-    warps: int = 4
-    splits: int = 0
-    entries: int = 32768
-    block: tuple[int, int, int, int, int] = (64, 64, 128, 4, 4)
-    overlap: bool = True
-
-    def within(self, shared: int) -> Tuning:
-        """The choices with what their kernels hold at once made small enough for so many bytes of shared memory."""
-        entries, (rows, outputs, inputs, stages, warps) = self.entries, self.block
-        while entries * 9 // 2 > shared:  # keys and values of 16 bits, and an eighth for sums
-            entries //= 2
-        while (rows + outputs) * inputs * 2 * stages > shared and stages > 1:
-            stages -= 1
-        return replace(self, entries=entries, block=(rows, outputs, inputs, stages, warps))
-
-
-TUNINGS: list[tuple[int, Tuning]] = [
-    (1, Tuning(few=True, splits=4, entries=16384, numbers=16384)),
-    (4, Tuning(few=True, splits=4, entries=16384)),
-    (16, Tuning(block=(16, 16, 256, 4, 4), overlap=False)),
-    (64, Tuning(block=(64, 32, 128, 4, 4), overlap=False)),
-    (128, Tuning(overlap=False)),
-    (1 << 30, Tuning(entries=16384, overlap=False)),
-]
-"""The choices for up to so many rows; for 1, 16 and 64 the quickest of `benchmarks.gpu tune` on an H200 in bfloat16."""
-
-
-def tuning_for(rows: int) -> Tuning:
-    """The choices for a number of rows."""
-    return next(tuning for limit, tuning in TUNINGS if rows <= limit)
-
-
-class Launch(NamedTuple):
-    """A kernel with all it is launched with, but for the step."""
-
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: dict[str, Any]
-    num_warps: int = 4
-    num_stages: int = 3
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """How it is compiled and launched."""
-        options: dict[str, Any] = {"num_warps": self.num_warps, "num_stages": self.num_stages}
-        if self.arguments.get("PDL"):
-            options["launch_pdl"] = True
-        return options
-
-    def __call__(self, **varying: int) -> None:
-        """Launch it with those of the numbers that it takes."""
-        taken = {name: value for name, value in varying.items() if name in self.kernel.arg_names}
-        self.kernel[self.grid](**self.arguments, **taken, **self.options)
-
-
-@functools.cache
-def kernels() -> Any:
-    """The module of kernels, imported where it is first used: it needs Triton, which only comes with torch on Linux."""
-    from fast_jukebox.models.prior.engines import fused_kernels
-
-    return fused_kernels
 
 
 def interpreted() -> bool:
@@ -176,7 +100,7 @@ class FusedDecoder(DeviceDecoder):
     def _setup(self, prior: EnginePrior) -> None:
         config, songs = prior.config, self.batch_size
         like = self.positions
-        self._pdl = self.tuning.overlap and _can_overlap(like.device)
+        self._pdl = OVERLAPS[self.tuning.overlap] if _can_overlap(like.device) else 0
         heads, dim = config.num_attention_heads, config.attention_size // config.num_attention_heads
         self.heads, self.head_dim = heads, dim
         self.at = torch.zeros(2, dtype=torch.int64, device=like.device)
@@ -188,8 +112,11 @@ class FusedDecoder(DeviceDecoder):
         self.query = like.new_zeros(songs, heads * dim)
         self.inner = like.new_zeros(songs, config.mlp_size)
         splits = self.tuning.splits
-        dtype = torch.float32 if splits else like.dtype
-        self.attended = torch.zeros(max(1, splits), songs, heads * dim, dtype=dtype, device=like.device)
+        most = max(3 * heads * dim, config.hidden_size, config.mlp_size, config.vocab_size)
+        self._scratch = new_scratch(songs, heads, most, self.tuning, like.device)
+        self._parts = torch.zeros(max(1, splits), songs, heads * dim, device=like.device)
+        self._left = 0 if self.tuning.merged else splits  # splits that attention leaves to the next layer
+        self.attended = self._parts if self._left else like.new_zeros(songs, heads * dim)
         self.stats = torch.zeros(max(1, splits), songs, heads, 2, device=like.device)
         self._tables = [
             self.cache.layers[first].pattern.tables(config.sequence_length, torch.int32, like.device)
@@ -214,7 +141,6 @@ class FusedDecoder(DeviceDecoder):
     def _block(self, block: PriorBlock, index: int, last: bool) -> list[Launch]:
         cache, tables = self.cache.layers[index], self._tables[index]
         attention, mlp = block.attention, block.mlp
-        splits = self.tuning.splits
         again = last and self.conditioned and self.add_after
         return [
             *self._linear(
@@ -227,7 +153,7 @@ class FusedDecoder(DeviceDecoder):
                 self.residual,
                 "residual",
                 base=self.hidden,
-                splits=splits,
+                splits=self._left,
             ),
             *self._linear(self.residual, mlp.expand, self.inner, "gate", norm=block.mlp_norm),
             *self._linear(
@@ -286,17 +212,19 @@ class FusedDecoder(DeviceDecoder):
             "ADDED": added,
             "PDL": self._pdl,
         }
-        few, launches = self.tuning.few and width <= WIDEST_OF_FEW, []
-        if norm is not None and (self.tuning.norm_apart or not few):
+        kind = self.tuning.kernel_for(width, weight.element_size())
+        launches = []
+        if norm is not None and (self.tuning.norm_apart or kind == "many"):
             arguments["hidden_ptr"] = self.normed
             launches.append(self._normalise(hidden, norm))
             norm = None
-        if few:
-            scale_and_shift = (spare, spare) if norm is None else effective_weights(norm)
-            arguments["norm_ptr"], arguments["norm_bias_ptr"] = (cast(Tensor, own).detach() for own in scale_and_shift)
-            launches.append(_linear_of_few({**arguments, "NORM": norm is not None}, rows, self.tuning))
-        else:
-            launches.append(_linear_of_many(arguments, rows, self.tuning))
+        if kind == "many":
+            launches.append(linear_of_many(arguments, rows, self.tuning, self._scratch))
+            return launches
+        scale_and_shift = (spare, spare) if norm is None else effective_weights(norm)
+        arguments["norm_ptr"], arguments["norm_bias_ptr"] = (cast(Tensor, own).detach() for own in scale_and_shift)
+        launch = linear_of_few if kind == "few" else linear_of_some
+        launches.append(launch({**arguments, "NORM": norm is not None}, rows, self.tuning))
         return launches
 
     def _normalise(self, hidden: Tensor, norm: nn.LayerNorm) -> Launch:
@@ -309,16 +237,16 @@ class FusedDecoder(DeviceDecoder):
             "out_ptr": self.normed,
             "WIDTH": width,
             "EPS": LAYER_NORM_EPS,
-            "BLOCK_IN": _block(width),
+            "BLOCK_IN": block_of(width),
             "PDL": self._pdl,
         }
-        return Launch(kernels().normalise, (self.batch_size,), arguments)
+        return Launch(kernel("normalise"), (self.batch_size,), arguments)
 
     def _attention(self, cache: LayerCache, tables: SlotTables) -> Launch:
-        block_dim, splits = _block(self.head_dim), self.tuning.splits
+        block_dim, splits = block_of(self.head_dim), self.tuning.splits
         reach = -(-cache.pattern.max_visible // max(1, splits))
         entries = self.tuning.entries * 2 // cache.storage.element_size()
-        block_slots = max(16, min(_block(reach), entries // block_dim))
+        block_slots = max(16, min(block_of(reach), entries // block_dim))
         arguments = {
             "query_ptr": self.query,
             "cache_ptr": cache.storage,
@@ -326,20 +254,23 @@ class FusedDecoder(DeviceDecoder):
             "count_ptr": tables.count,
             "at_ptr": self.at,
             "out_ptr": self.attended,
+            "sums_ptr": self._parts,
             "stats_ptr": self.stats,
+            "done_ptr": self._scratch.done,
             "rows": self.batch_size,
             "scale": math.log2(math.e) / math.sqrt(self.head_dim),
             "HEADS": self.heads,
             "HEAD_DIM": self.head_dim,
             "slots": cache.pattern.capacity,
             "SPLITS": splits,
+            "MERGED": self.tuning.merged,
             "BLOCK_DIM": block_dim,
             "BLOCK_SLOTS": block_slots,
             "PDL": self._pdl,
         }
         grid = (self.batch_size, self.heads, max(1, splits))
         warps = max(4, min(16, block_slots * block_dim // 2048))
-        return Launch(kernels().attention, grid, arguments, num_warps=warps)
+        return Launch(kernel("attention"), grid, arguments, num_warps=warps)
 
     def _embedding_arguments(self) -> dict[str, Any]:
         width = self.positions.shape[1]
@@ -352,12 +283,12 @@ class FusedDecoder(DeviceDecoder):
             "at_ptr": self.at,
             "rows": self.batch_size,
             "WIDTH": width,
-            "BLOCK_IN": _block(width),
+            "BLOCK_IN": block_of(width),
             "ADDED": self.conditioned,
         }
 
     def _embedding_launch(self) -> Launch:
-        return Launch(kernels().embed, (self.batch_size,), self._embedding_arguments())
+        return Launch(kernel("embed"), (self.batch_size,), self._embedding_arguments())
 
     def _draw_launch(self) -> Launch:
         settings, codes = self.settings, self.logits.shape[1]
@@ -370,69 +301,21 @@ class FusedDecoder(DeviceDecoder):
             "top_k": settings.top_k,
             "top_p": float(settings.top_p),
             "CODES": codes,
-            "BLOCK_CODES": _block(codes),
+            "BLOCK_CODES": block_of(codes),
             "SAMPLE": settings.do_sample,
             "TOP_K": 0 < settings.top_k < codes,
             "TOP_P": settings.top_p < 1.0,
             "PDL": self._pdl,
         }
-        return Launch(kernels().draw, (self.batch_size,), arguments, num_warps=8)
-
-
-def _linear_of_few(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launch:
-    width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
-    block_in = _block(width)
-    # All that a program reads is under way at once.
-    numbers = tuning.numbers * 2 // arguments["weight_ptr"].element_size()
-    block_out = max(2, min(numbers // block_in, _power_below(outputs / tuning.programs)))
-    arguments = {
-        **arguments,
-        "EPS": LAYER_NORM_EPS,
-        "ROWS": rows,
-        "BLOCK_OUT": block_out,
-        "BLOCK_IN": block_in,
-    }
-    warps = 8 if block_in * block_out > 16384 else tuning.warps
-    return Launch(kernels().linear_of_few, (-(-outputs // block_out),), arguments, num_warps=warps)
-
-
-def _linear_of_many(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launch:
-    width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
-    most, block_out, block_in, stages, warps = tuning.block
-    block_rows = min(most, _block(rows))
-    if arguments["weight_ptr"].dtype == torch.float32:
-        block_in //= 4
-    if arguments["SPLITS"]:
-        block_in //= 4  # each number is merged from several
-    block_in = max(16, min(block_in, _block(width)))
-    arguments = {
-        **arguments,
-        "rows": rows,
-        "BLOCK_ROWS": block_rows,
-        "BLOCK_OUT": block_out,
-        "BLOCK_IN": block_in,
-        "BLOCK_LINES": _block(-(-width * arguments["weight_ptr"].element_size() // 128)),
-    }
-    grid = (-(-rows // block_rows), -(-outputs // block_out))
-    return Launch(kernels().linear_of_many, grid, arguments, num_warps=warps, num_stages=stages)
-
-
-def _block(count: int) -> int:
-    """The power of two, 16 at least, that holds so many."""
-    return max(16, 1 << (count - 1).bit_length())
-
-
-def _power_below(count: float) -> int:
-    """The largest power of two up to `count`, 1 at least."""
-    return 1 << max(0, int(count).bit_length() - 1)
+        return Launch(kernel("draw"), (self.batch_size,), arguments, num_warps=8)
 
 
 def _shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that a program may have; Hopper's where there is no GPU."""
     if device.type != "cuda":
-        return _SHARED_OF_HOPPER
+        return SHARED_OF_HOPPER
     found = torch.cuda.get_device_properties(device)
-    return int(getattr(found, "shared_memory_per_block_optin", _SHARED_OF_HOPPER))  # missing from torch's stubs
+    return int(getattr(found, "shared_memory_per_block_optin", SHARED_OF_HOPPER))  # missing from torch's stubs
 
 
 def _can_overlap(device: torch.device) -> bool:

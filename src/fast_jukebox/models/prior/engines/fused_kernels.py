@@ -1,12 +1,4 @@
-"""Triton kernels of a fused step: linear layers with what stands around them, attention of one query, the draw.
-
-Every kernel reads and writes plain row-major tensors. N is the number of songs (rows), H heads of width D, A = H * D, W
-the width of the residual stream. The position of a step is read on the device: `at` holds the position in the sequence
-and the index into the row of steps, and `step` is added to both, so that a recorded graph serves any row.
-
-With PDL (programmatic dependent launch, Hopper and later) a kernel begins while the one before it ends: it loads its
-weights, which nothing writes, and waits before it touches anything else.
-"""
+"""Triton kernels of a fused step: LayerNorm, attention of one query, the draw; shapes as in `fused_linear`."""
 
 # No `from __future__ import annotations` here: Triton reads the annotations of arguments.
 # mypy: disable-error-code="no-untyped-def"
@@ -15,313 +7,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-
-@triton.jit
-def _attended(
-    sums_ptr,
-    stats_ptr,
-    row,
-    col,
-    mask,
-    rows,
-    HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    SPLITS: tl.constexpr,
-):
-    """Outputs of attention at (row, col), float32, merged from those of each split of the slots (see `attention`)."""
-    head = col // HEAD_DIM
-    top = tl.load(stats_ptr + (row * HEADS + head) * 2, mask=mask, other=0.0)
-    for split in tl.static_range(1, SPLITS):
-        entry = (split * rows + row) * HEADS + head
-        top = tl.maximum(top, tl.load(stats_ptr + entry * 2, mask=mask, other=0.0))
-    total = top * 0.0
-    value = top * 0.0
-    for split in tl.static_range(SPLITS):
-        entry = (split * rows + row) * HEADS + head
-        part = tl.exp2(tl.load(stats_ptr + entry * 2, mask=mask, other=0.0) - top)
-        total += part * tl.load(stats_ptr + entry * 2 + 1, mask=mask, other=0.0)
-        sums = tl.load(sums_ptr + (split * rows + row) * (HEADS * HEAD_DIM) + col, mask=mask, other=0.0)
-        value += part * sums
-    return value / tl.where(total > 0.0, total, 1.0)
-
-
-@triton.jit
-def _prefetch(pointers):
-    """Have cache lines on their way to the L2 cache."""
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
-        "=r,l",
-        [pointers.to(tl.int64)],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
-
-
-@triton.jit
-def _residual(
-    base_ptr,
-    start_ptr,
-    added_ptr,
-    row,
-    col,
-    mask,
-    rows,
-    index,
-    residual_scale,
-    OUTPUTS: tl.constexpr,
-    SCALED: tl.constexpr,
-    ADDED: tl.constexpr,
-):
-    """What `residual_scale` times a branch is added to, float32: `base`, or where SCALED `start` and as much of what
-    `base` has more than it; where ADDED with the conditioning of the row of steps at `index`.
-    """
-    place = row * OUTPUTS + col
-    base = tl.load(base_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    if SCALED:
-        start = tl.load(start_ptr + place, mask=mask, other=0.0).to(tl.float32)
-        base = start + residual_scale * (base - start)
-    if ADDED:
-        base += tl.load(added_ptr + index * rows * OUTPUTS + place, mask=mask, other=0.0).to(tl.float32)
-    return base
-
-
-@triton.jit
-def _store_output(
-    value,
-    row,
-    col,
-    mask,
-    out_ptr,
-    cache_ptr,
-    slot,
-    slots,
-    OUTPUTS: tl.constexpr,
-    HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-):
-    """Store the output of a linear layer, float32: where EPILOGUE is "qkv" queries in `out` (N, A), keys and values in
-    the slot of the cache (N, 2, H, slots, D); otherwise in `out` (N, OUTPUTS), for "gate" x * sigmoid(1.702 x) of it.
-    """
-    dtype = out_ptr.dtype.element_ty
-    if EPILOGUE == "qkv":
-        size: tl.constexpr = HEADS * HEAD_DIM
-        tl.store(out_ptr + row * size + col, value.to(dtype), mask=mask & (col < size))
-        inner = col - size
-        song = tl.cast(row, tl.int64) * (2 * HEADS * slots * HEAD_DIM)
-        place = (inner // HEAD_DIM) * (slots * HEAD_DIM) + inner % HEAD_DIM + slot * HEAD_DIM
-        tl.store(cache_ptr + (song + place), value.to(dtype), mask=mask & (col >= size))
-    else:
-        if EPILOGUE == "gate":
-            value = value.to(dtype).to(tl.float32)
-            value = value * tl.sigmoid(1.702 * value)
-        tl.store(out_ptr + row * OUTPUTS + col, value.to(dtype), mask=mask)
-
-
-@triton.jit(do_not_specialize=["step", "slots"])
-def linear_of_few(
-    hidden_ptr,
-    stats_ptr,
-    weight_ptr,
-    bias_ptr,
-    norm_ptr,
-    norm_bias_ptr,
-    base_ptr,
-    start_ptr,
-    added_ptr,
-    out_ptr,
-    cache_ptr,
-    slot_ptr,
-    at_ptr,
-    step,
-    slots,
-    residual_scale,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    SPLITS: tl.constexpr,
-    NORM: tl.constexpr,
-    BIAS: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-    SCALED: tl.constexpr,
-    ADDED: tl.constexpr,
-    EPS: tl.constexpr,
-    BLOCK_OUT: tl.constexpr,
-    BLOCK_IN: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """A linear layer of a few rows: each program reads BLOCK_OUT rows of the weight once, for all ROWS of the input.
-
-    The input is (ROWS, WIDTH) in `hidden`, normalised where NORM; where SPLITS > 0 it is merged from the parts that
-    `attention` left in `hidden` and `stats`. BLOCK_IN >= WIDTH, so that all reads of a program are under way at once.
-    """
-    if PDL:
-        gdc_launch_dependents()
-    col = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
-    col_mask = col < OUTPUTS
-    k = tl.arange(0, BLOCK_IN)
-    k_mask = k < WIDTH
-    weight = tl.load(
-        weight_ptr + col[:, None] * WIDTH + k[None, :],
-        mask=col_mask[:, None] & k_mask[None, :],
-        other=0.0,
-        eviction_policy="evict_first",
-    )
-    if BIAS:
-        bias = tl.load(bias_ptr + col, mask=col_mask, other=0.0).to(tl.float32)
-    if NORM:
-        gain = tl.load(norm_ptr + k, mask=k_mask, other=0.0).to(tl.float32)
-        shift = tl.load(norm_bias_ptr + k, mask=k_mask, other=0.0).to(tl.float32)
-    if EPILOGUE == "qkv":
-        slot = tl.load(slot_ptr + (tl.load(at_ptr) + step))
-    else:
-        slot = 0
-    if ADDED:
-        index = tl.load(at_ptr + 1) + step
-    else:
-        index = 0
-    if PDL:
-        gdc_wait()
-    for row in tl.static_range(ROWS):
-        if SPLITS > 0:
-            x = _attended(hidden_ptr, stats_ptr, row, k, k_mask, ROWS, HEADS, HEAD_DIM, SPLITS)
-        else:
-            x = tl.load(hidden_ptr + row * WIDTH + k, mask=k_mask, other=0.0).to(tl.float32)
-        if EPILOGUE == "residual":
-            base = _residual(
-                base_ptr,
-                start_ptr,
-                added_ptr,
-                row,
-                col,
-                col_mask,
-                ROWS,
-                index,
-                residual_scale,
-                OUTPUTS,
-                SCALED,
-                ADDED,
-            )
-        if NORM:
-            centred = tl.where(k_mask, x - tl.sum(x, 0) / WIDTH, 0.0)
-            variance = tl.sum(centred * centred, 0) / WIDTH
-            x = centred * tl.rsqrt(variance + EPS) * gain + shift
-        x = x.to(weight.dtype).to(tl.float32)
-        value = tl.sum(weight.to(tl.float32) * x[None, :], 1)
-        if BIAS:
-            value += bias
-        if EPILOGUE == "residual":
-            value = base + residual_scale * value
-        _store_output(value, row, col, col_mask, out_ptr, cache_ptr, slot, slots, OUTPUTS, HEADS, HEAD_DIM, EPILOGUE)
-
-
-@triton.jit(do_not_specialize=["step", "slots", "rows"])
-def linear_of_many(
-    hidden_ptr,
-    stats_ptr,
-    weight_ptr,
-    bias_ptr,
-    base_ptr,
-    start_ptr,
-    added_ptr,
-    out_ptr,
-    cache_ptr,
-    slot_ptr,
-    at_ptr,
-    step,
-    slots,
-    residual_scale,
-    rows,
-    WIDTH: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    SPLITS: tl.constexpr,
-    BIAS: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-    SCALED: tl.constexpr,
-    ADDED: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_OUT: tl.constexpr,
-    BLOCK_IN: tl.constexpr,
-    BLOCK_LINES: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """`linear_of_few` for any number of rows, in blocks of them, by the tensor cores; it does not normalise."""
-    if PDL:
-        gdc_launch_dependents()
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    row_mask = row < rows
-    col = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
-    col_mask = col < OUTPUTS
-    mask = row_mask[:, None] & col_mask[None, :]
-    offset = tl.arange(0, BLOCK_IN)
-    if BIAS:
-        bias = tl.load(bias_ptr + col, mask=col_mask, other=0.0).to(tl.float32)
-    if EPILOGUE == "qkv":
-        slot = tl.load(slot_ptr + (tl.load(at_ptr) + step))
-    else:
-        slot = 0
-    if ADDED:
-        index = tl.load(at_ptr + 1) + step
-    else:
-        index = 0
-    if PDL:
-        # One pointer for each 128 bytes of the weight's rows, those beyond the end at the end.
-        line: tl.constexpr = 1024 // weight_ptr.dtype.element_ty.primitive_bitwidth
-        lines = tl.minimum(tl.arange(0, BLOCK_LINES) * line, WIDTH - 1)
-        _prefetch(weight_ptr + tl.minimum(col, OUTPUTS - 1)[:, None] * WIDTH + lines[None, :])
-        gdc_wait()
-    if EPILOGUE == "residual":
-        base = _residual(
-            base_ptr,
-            start_ptr,
-            added_ptr,
-            row[:, None],
-            col[None, :],
-            mask,
-            rows,
-            index,
-            residual_scale,
-            OUTPUTS,
-            SCALED,
-            ADDED,
-        )
-    sums = tl.zeros([BLOCK_ROWS, BLOCK_OUT], tl.float32)
-    for start in range(0, WIDTH, BLOCK_IN):
-        k = start + offset
-        k_mask = k < WIDTH
-        weight = tl.load(
-            weight_ptr + col[None, :] * WIDTH + k[:, None], mask=col_mask[None, :] & k_mask[:, None], other=0.0
-        )
-        x_mask = row_mask[:, None] & k_mask[None, :]
-        if SPLITS > 0:
-            x = _attended(hidden_ptr, stats_ptr, row[:, None], k[None, :], x_mask, rows, HEADS, HEAD_DIM, SPLITS)
-            x = x.to(weight.dtype)
-        else:
-            x = tl.load(hidden_ptr + row[:, None] * WIDTH + k[None, :], mask=x_mask, other=0.0)
-        sums = tl.dot(x, weight, sums, input_precision="ieee")
-    if BIAS:
-        sums += bias[None, :]
-    if EPILOGUE == "residual":
-        sums = base + residual_scale * sums
-    _store_output(
-        sums,
-        row[:, None],
-        col[None, :],
-        mask,
-        out_ptr,
-        cache_ptr,
-        slot,
-        slots,
-        OUTPUTS,
-        HEADS,
-        HEAD_DIM,
-        EPILOGUE,
-    )
+from fast_jukebox.models.prior.engines.fused_parts import attended, prefetch
 
 
 @triton.jit
@@ -336,7 +22,7 @@ def normalise(
     PDL: tl.constexpr,
 ):
     """LayerNorm of a row (W,), computed in float32, for `linear_of_many`."""
-    if PDL:
+    if PDL == 1:
         gdc_launch_dependents()
     row = tl.program_id(0)
     k = tl.arange(0, BLOCK_IN)
@@ -349,6 +35,8 @@ def normalise(
     centred = tl.where(mask, x - tl.sum(x, 0) / WIDTH, 0.0)
     variance = tl.sum(centred * centred, 0) / WIDTH
     x = centred * tl.rsqrt(variance + EPS) * gain + shift
+    if PDL == 2:
+        gdc_launch_dependents()
     tl.store(out_ptr + row * WIDTH + k, x.to(out_ptr.dtype.element_ty), mask=mask)
 
 
@@ -360,7 +48,9 @@ def attention(
     count_ptr,
     at_ptr,
     out_ptr,
+    sums_ptr,
     stats_ptr,
+    done_ptr,
     step,
     slots,
     rows,
@@ -368,6 +58,7 @@ def attention(
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     SPLITS: tl.constexpr,
+    MERGED: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
     PDL: tl.constexpr,
@@ -375,12 +66,13 @@ def attention(
     """Attention of one query over the slots that its position reads, in place.
 
     One program a song, head and split of the slots. With SPLITS == 0 the output (N, A) itself is stored. Otherwise each
-    split leaves its weighted sum of values, float32 (SPLITS, N, A), and in `stats` (SPLITS, N, H, 2) the largest score
-    and the sum of exponentials. No slots, or none for the split: zeros.
+    split leaves its weighted sum of values in `sums`, float32 (SPLITS, N, A), and in `stats` (SPLITS, N, H, 2) the
+    largest score and the sum of exponentials; no slots, or none for the split: zeros. Where MERGED the split that is
+    done last, as the counts `done` (N, H) say, makes the output of them in their order.
 
     Args: `scale` is log2(e) / sqrt(D).
     """
-    if PDL:
+    if PDL == 1:
         gdc_launch_dependents()
     song = tl.program_id(0)
     head = tl.program_id(1)
@@ -405,8 +97,8 @@ def attention(
         line: tl.constexpr = 1024 // cache_ptr.dtype.element_ty.primitive_bitwidth
         here = (first + tl.minimum(begin + tl.arange(0, BLOCK_SLOTS), tl.maximum(end - 1, 0))) * HEAD_DIM
         lines = tl.minimum(tl.arange(0, BLOCK_DIM // line) * line, HEAD_DIM - 1)
-        _prefetch(keys + here[:, None] + lines[None, :])
-        _prefetch(values + here[:, None] + lines[None, :])
+        prefetch(keys + here[:, None] + lines[None, :])
+        prefetch(values + here[:, None] + lines[None, :])
         gdc_wait()
     query = tl.load(query_ptr + entry * HEAD_DIM + dim, mask=dim_mask, other=0.0).to(tl.float32) * scale
     sums = tl.zeros([BLOCK_DIM], tl.float32)
@@ -426,14 +118,23 @@ def attention(
         total = total * shrink + tl.sum(weight, 0)
         sums = sums * shrink + tl.sum(weight[:, None] * value, 0)
         top = new_top
+    if PDL == 2:
+        gdc_launch_dependents()
     if SPLITS == 0:
         result = sums / tl.where(total > 0.0, total, 1.0)
         tl.store(out_ptr + entry * HEAD_DIM + dim, result.to(out_ptr.dtype.element_ty), mask=dim_mask)
     else:
         part = split * rows * HEADS + entry
-        tl.store(out_ptr + part * HEAD_DIM + dim, sums, mask=dim_mask)
+        tl.store(sums_ptr + part * HEAD_DIM + dim, sums, mask=dim_mask)
         tl.store(stats_ptr + part * 2, top)
         tl.store(stats_ptr + part * 2 + 1, total)
+        if MERGED:
+            tl.debug_barrier()  # all that a program leaves is there before it is counted
+            if tl.atomic_add(done_ptr + entry, 1, sem="acq_rel") != SPLITS - 1:
+                return
+            tl.store(done_ptr + entry, 0)
+            result = attended(sums_ptr, stats_ptr, song, head * HEAD_DIM + dim, dim_mask, rows, HEADS, HEAD_DIM, SPLITS)
+            tl.store(out_ptr + entry * HEAD_DIM + dim, result.to(out_ptr.dtype.element_ty), mask=dim_mask)
 
 
 @triton.jit
@@ -518,7 +219,7 @@ def draw(
     """Draw a song's code from its logits as [`~fast_jukebox.sampling.filtering.draw_codes`] does, and where `more` is
     1 store what enters the first layer at the next position. One program a song.
     """
-    if PDL:
+    if PDL == 1:
         gdc_launch_dependents()
     song = tl.program_id(0)
     position = tl.load(at_ptr) + step
@@ -528,6 +229,8 @@ def draw(
     exists = code_ids < CODES
     if PDL:
         gdc_wait()
+    if PDL == 2:
+        gdc_launch_dependents()
     logits = tl.load(logits_ptr + song * CODES + code_ids, mask=exists, other=float("-inf")).to(tl.float32)
     if SAMPLE:
         logits = logits / temperature

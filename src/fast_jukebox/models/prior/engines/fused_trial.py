@@ -160,7 +160,7 @@ def _machine(device: str) -> tuple[str, ...]:
     import triton
 
     folder = Path(__file__).parent
-    sources = b"".join((folder / name).read_bytes() for name in ("fused.py", "fused_kernels.py"))
+    sources = b"".join(path.read_bytes() for path in sorted(folder.glob("fused*.py")))
     versions = (torch.__version__, str(torch.version.cuda), triton.__version__, hashlib.sha256(sources).hexdigest())
     if torch.device(device).type != "cuda":
         return (device, *versions)

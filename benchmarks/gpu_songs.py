@@ -1,0 +1,128 @@
+"""Songs: a minute, streams, batches, and another architecture's; parts of `benchmarks.gpu`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_bench import Bench
+from benchmarks.report import peak_memory, reset_peak_memory, wait
+
+
+def first(bench: Bench) -> None:
+    """The first song of a process, a short one, and the same once more: what preparing takes."""
+    begin = time.perf_counter()
+    model = bench.model("fastjukebox-18")
+    wait(bench.device)
+    bench.emit(model="fastjukebox-18", what="made", s=time.perf_counter() - begin)
+    duration, seconds = 0.5 if bench.toy else 1.0, []
+    for _ in range(2):
+        begin = time.perf_counter()
+        output = model.generate(duration=duration, seed=0)
+        wait(bench.device)
+        seconds.append(time.perf_counter() - begin)
+    bench.emit(model="fastjukebox-18", audio_s=duration, first_s=seconds[0], again_s=seconds[1], engines=output.engines)
+
+
+def minute(bench: Bench) -> None:
+    """A minute of music, and once more."""
+    duration = 1.0 if bench.toy else 60.0
+    model = bench.model("fastjukebox-18")
+    codes: list[Any] = []
+    for what in ("first", "again"):
+        reset_peak_memory(bench.device)
+        begin = time.perf_counter()
+        output = model.generate(duration=duration, seed=0)
+        wait(bench.device)
+        seconds = time.perf_counter() - begin
+        bench.emit(
+            model="fastjukebox-18",
+            schedule="parallel",
+            what=what,
+            audio_s=duration,
+            s=seconds,
+            RTF=seconds / duration,
+            peak_MB=peak_memory(bench.device) / 1e6,
+            finite=bool(torch.isfinite(output.audio).all()),
+            same_codes=all(torch.equal(a, b) for a, b in zip(codes, output.codes, strict=True)) if codes else None,
+            engines=output.engines,
+        )
+        codes = output.codes
+
+
+def minute_by_graph(bench: Bench) -> None:
+    """The same minute by the recorded engine."""
+    duration = 1.0 if bench.toy else 60.0
+    model = bench.model("fastjukebox-18")
+    model.generate(duration=1.0, seed=0, engine="graph")
+    begin = time.perf_counter()
+    model.generate(duration=duration, seed=0, engine="graph")
+    wait(bench.device)
+    seconds = time.perf_counter() - begin
+    bench.emit(model="fastjukebox-18", schedule="parallel", what="graph", audio_s=duration, s=seconds)
+
+
+def sequential(bench: Bench) -> None:
+    """A minute in sequence, counted up from a part of it."""
+    duration = 0.5 if bench.toy else 4.0
+    model = bench.model("fastjukebox-18")
+    model.generate(duration=0.2 if bench.toy else 1.0, seed=0, schedule="sequential")
+    begin = time.perf_counter()
+    model.generate(duration=duration, seed=0, schedule="sequential")
+    wait(bench.device)
+    seconds = time.perf_counter() - begin
+    bench.emit(
+        model="fastjukebox-18", schedule="sequential", audio_s=duration, s=seconds, s_a_minute=60 / duration * seconds
+    )
+
+
+def stream(bench: Bench) -> None:
+    """Seconds to the first sound and of compute a second of audio after it, in a process that has sampled before."""
+    duration = 1.0 if bench.toy else 10.0
+    model = bench.model("fastjukebox-18")
+    for what in ("first", "again"):
+        begin, first, heard = time.perf_counter(), 0.0, 0.0
+        for chunk in model.stream(duration=duration, seed=0):
+            chunk.cpu()
+            if first:
+                heard += chunk.shape[-1] / model.config.sampling_rate
+            else:
+                first = time.perf_counter() - begin
+        rest = time.perf_counter() - begin - first
+        bench.emit(model="fastjukebox-18", what=what, first_sound_s=first, RTF=rest / heard if heard else None)
+
+
+def songs(bench: Bench) -> None:
+    """Sixteen songs at once against one."""
+    duration, count = (0.5, 2) if bench.toy else (10.0, 16)
+    model = bench.model("fastjukebox-18")
+    model.generate(duration=0.2 if bench.toy else 1.0, seed=0)
+    for number in (1, count):
+        reset_peak_memory(bench.device)
+        seconds = []
+        for _ in range(2):
+            begin = time.perf_counter()
+            model.generate(duration=duration, num_samples=number, seed=0)
+            wait(bench.device)
+            seconds.append(time.perf_counter() - begin)
+        bench.emit(
+            model="fastjukebox-18",
+            songs=number,
+            audio_s=duration * number,
+            first_s=seconds[0],
+            s=seconds[1],
+            peak_MB=peak_memory(bench.device) / 1e6,
+        )
+
+
+def musicgen(bench: Bench) -> None:
+    """Seconds of MusicGen-small's architecture."""
+    from benchmarks.musicgen import measure_musicgen
+
+    if bench.toy:
+        bench.emit(skipped="it has one size")
+        return
+    seconds, parameters = measure_musicgen(10.0, bench.device, bench.dtype)
+    bench.emit(model="MusicGen-small's architecture", audio_s=10.0, s=seconds, parameters=parameters)

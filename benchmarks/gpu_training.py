@@ -1,0 +1,73 @@
+"""Training steps on a GPU; a part of `benchmarks.gpu`."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from benchmarks.gpu_bench import BOTTOM, TOP, Bench, attempt
+from benchmarks.report import peak_memory, reset_peak_memory, wait
+from fast_jukebox.training.compilation import compile_blocks
+
+
+def training(bench: Bench) -> None:
+    """Codes a second of training steps in bfloat16 autocast, with and without compiled layers."""
+    plan = [
+        ("fastjukebox-mini-9", TOP, 64, False, False),
+        ("fastjukebox-mini-9", BOTTOM, 48, False, False),
+        ("fastjukebox-18", TOP, 8, False, False),
+        ("fastjukebox-18", BOTTOM, 4, False, False),
+        ("fastjukebox-72", TOP, 4, True, False),
+        ("fastjukebox-72", TOP, 4, True, True),
+        ("fastjukebox-mini-9", TOP, 64, False, True),
+        ("fastjukebox-mini-9", BOTTOM, 48, False, True),
+        ("fastjukebox-18", TOP, 8, False, True),
+    ]
+    for name, level, batch, checkpointing, compiled in plan[: 1 if bench.toy else None]:
+        attempt(bench, training_row, name, level, 2 if bench.toy else batch, checkpointing, compiled)
+        torch.compiler.reset()
+        bench.free()
+
+
+def training_row(bench: Bench, name: str, level: int, batch: int, checkpointing: bool, compiled: bool) -> None:
+    """One row of `training`."""
+    prior = bench.prior(bench.config(name, level), torch.float32).train()
+    config = prior.config
+    if checkpointing:
+        prior.gradient_checkpointing_enable()
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-4, fused=bench.device == "cuda")
+    codes = torch.randint(0, config.codebook_size, (batch, config.n_ctx), device=bench.device)
+    upper = None
+    if config.has_upper_level:
+        size = config.upper_codebook_size or config.codebook_size
+        upper = torch.randint(0, size, (batch, config.n_ctx // config.upper_ratio), device=bench.device)
+    begin = time.perf_counter()
+    if compiled and not compile_blocks(prior, {"codes": codes, "upper_codes": upper, "labels": codes}, torch.bfloat16):
+        raise RuntimeError("the layers were not compiled")
+    compiling = time.perf_counter() - begin
+    reset_peak_memory(bench.device)
+    seconds = []
+    for _ in range(8):
+        begin = time.perf_counter()
+        with torch.autocast(bench.device, dtype=torch.bfloat16, enabled=bench.device == "cuda"):
+            loss = prior(codes, upper_codes=upper, labels=codes).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        wait(bench.device)
+        seconds.append(time.perf_counter() - begin)
+    step = sorted(seconds[3:])[2]
+    parameters = sum(parameter.numel() for parameter in prior.parameters())
+    bench.emit(
+        level=level,
+        model=name,
+        batch=batch,
+        checkpointing=checkpointing,
+        compiled=compiled,
+        step_ms=1e3 * step,
+        first_s=compiling + seconds[0],
+        codes_a_second=codes.numel() / step,
+        TFLOP_s=6 * parameters * codes.numel() / step / 1e12,
+        peak_MB=peak_memory(bench.device) / 1e6,
+    )

@@ -1,0 +1,111 @@
+"""Parts of the Triton kernels of a fused step; shapes as in `fused_linear`."""
+
+# No `from __future__ import annotations` here: Triton reads the annotations of arguments.
+# mypy: disable-error-code="no-untyped-def"
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def attended(
+    sums_ptr,
+    stats_ptr,
+    row,
+    col,
+    mask,
+    rows,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Outputs of attention at (row, col), float32, merged from those of each split of the slots (see `attention`)."""
+    head = col // HEAD_DIM
+    top = tl.load(stats_ptr + (row * HEADS + head) * 2, mask=mask, other=0.0, cache_modifier=".cg")
+    for split in tl.static_range(1, SPLITS):
+        entry = (split * rows + row) * HEADS + head
+        top = tl.maximum(top, tl.load(stats_ptr + entry * 2, mask=mask, other=0.0, cache_modifier=".cg"))
+    total = top * 0.0
+    value = top * 0.0
+    for split in tl.static_range(SPLITS):
+        entry = (split * rows + row) * HEADS + head
+        part = tl.exp2(tl.load(stats_ptr + entry * 2, mask=mask, other=0.0, cache_modifier=".cg") - top)
+        total += part * tl.load(stats_ptr + entry * 2 + 1, mask=mask, other=0.0, cache_modifier=".cg")
+        place = (split * rows + row) * (HEADS * HEAD_DIM) + col
+        sums = tl.load(sums_ptr + place, mask=mask, other=0.0, cache_modifier=".cg")
+        value += part * sums
+    return value / tl.where(total > 0.0, total, 1.0)
+
+
+@triton.jit
+def prefetch(pointers):
+    """Have cache lines on their way to the L2 cache."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
+        "=r,l",
+        [pointers.to(tl.int64)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
+def residual(
+    base_ptr,
+    start_ptr,
+    added_ptr,
+    row,
+    col,
+    mask,
+    rows,
+    index,
+    residual_scale,
+    OUTPUTS: tl.constexpr,
+    SCALED: tl.constexpr,
+    ADDED: tl.constexpr,
+):
+    """What `residual_scale` times a branch is added to, float32: `base`, or where SCALED `start` and as much of what
+    `base` has more than it; where ADDED with the conditioning of the row of steps at `index`.
+    """
+    place = row * OUTPUTS + col
+    base = tl.load(base_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    if SCALED:
+        start = tl.load(start_ptr + place, mask=mask, other=0.0).to(tl.float32)
+        base = start + residual_scale * (base - start)
+    if ADDED:
+        base += tl.load(added_ptr + index * rows * OUTPUTS + place, mask=mask, other=0.0).to(tl.float32)
+    return base
+
+
+@triton.jit
+def store_output(
+    value,
+    row,
+    col,
+    mask,
+    out_ptr,
+    cache_ptr,
+    slot,
+    slots,
+    OUTPUTS: tl.constexpr,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    EPILOGUE: tl.constexpr,
+):
+    """Store the output of a linear layer, float32: where EPILOGUE is "qkv" queries in `out` (N, A), keys and values in
+    the slot of the cache (N, 2, H, slots, D); otherwise in `out` (N, OUTPUTS), for "gate" x * sigmoid(1.702 x) of it.
+    """
+    dtype = out_ptr.dtype.element_ty
+    if EPILOGUE == "qkv":
+        size: tl.constexpr = HEADS * HEAD_DIM
+        tl.store(out_ptr + row * size + col, value.to(dtype), mask=mask & (col < size))
+        inner = col - size
+        song = tl.cast(row, tl.int64) * (2 * HEADS * slots * HEAD_DIM)
+        place = (inner // HEAD_DIM) * (slots * HEAD_DIM) + inner % HEAD_DIM + slot * HEAD_DIM
+        tl.store(cache_ptr + (song + place), value.to(dtype), mask=mask & (col >= size))
+    else:
+        if EPILOGUE == "gate":
+            value = value.to(dtype).to(tl.float32)
+            value = value * tl.sigmoid(1.702 * value)
+        tl.store(out_ptr + row * OUTPUTS + col, value.to(dtype), mask=mask)
