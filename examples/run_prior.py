@@ -36,18 +36,18 @@ from fast_jukebox import (
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
-from fast_jukebox.data.codes import load_codes
+from fast_jukebox.data.codes import CodeWindows, load_codes, require_splits
 from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.processing import LabelVocabulary
-from fast_jukebox.training.arguments import name_base_model, parse_arguments
+from fast_jukebox.training.arguments import FastJukeboxTrainingArguments, name_base_model, parse_arguments
 from fast_jukebox.training.compilation import compile_blocks
 from fast_jukebox.training.data import CodesArguments
+from fast_jukebox.training.fine_tuning import FineTuning, choose_learning_rate, continue_run
 from fast_jukebox.training.growth import add_labels, add_names, deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 from fast_jukebox.training.weights import take_weights
 
 
@@ -83,6 +83,13 @@ class ModelArguments:
         default=0,
         metadata={"help": "With --labels: so many words of a genre's name at most, in place of genres."},
     )
+    continue_run: bool = field(
+        default=False,
+        metadata={
+            "help": "--model_name_or_path is the output of an earlier run of this script: go on where it ended, with "
+            "its optimizer and its place in the data; --max_steps, --max_minutes or --num_train_epochs come on top."
+        },
+    )
     initial_weights: str | None = field(
         default=None,
         metadata={"help": "A .safetensors file whose tensors replace those of equal name and shape at the start."},
@@ -107,6 +114,13 @@ class DataArguments(CodesArguments):
     more_codes: list[str] = field(
         default_factory=list, metadata={"help": "With --device_codes: further folders of codes to train on."}
     )
+    old_codes: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --model_name_or_path: codes of the songs that the model was made from; the bits of those "
+            "held out are measured before and after as well."
+        },
+    )
     wait_minutes: float = field(
         default=0.0,
         metadata={"help": "With --device_codes: wait so long for the first codes, and load what comes later too."},
@@ -118,6 +132,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     model_args, data_args, args = parse_arguments(
         (ModelArguments, DataArguments, FastJukeboxTrainingArguments), arguments
     )
+    if (model_args.continue_run or data_args.old_codes) and not model_args.model_name_or_path:
+        raise ValueError("`--model_name_or_path` must name the model that `--continue_run` or `--old_codes` is about")
     set_seed(args.seed)
     name_base_model(args, model_args.model_name_or_path)
 
@@ -144,8 +160,34 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             raise ValueError("`--compile_layers` needs `--device_codes true`, whose batches are all of one size")
         train, test = data_args.windows(codes, model.config, args.seed, processor)
 
-    trainer = PriorTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=stack_items)
+    old, fine_tuning = old_windows(data_args, model, processor, vqvae), None
+    if model_args.model_name_or_path and codes:
+        choose_learning_rate(args)
+        first = continue_run(args, model_args.model_name_or_path, model) if model_args.continue_run else 0
+        fine_tuning = FineTuning(args.output_dir, model_args.model_name_or_path, codes["train"], args, first)
+    trainer = PriorTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=test,
+        data_collator=stack_items,
+        fine_tuning=fine_tuning,
+        old_dataset=old,
+    )
     return trainer.train_and_save()
+
+
+def old_windows(
+    data_args: DataArguments,
+    model: FastJukeboxPrior,
+    processor: FastJukeboxProcessor | None,
+    vqvae: FastJukeboxVQVAE | None,
+) -> CodeWindows | None:
+    """Held-out windows of the songs that the model was made from, where they are named."""
+    if data_args.old_codes is None:
+        return None
+    codes = require_splits(load_codes(data_args.old_codes, vqvae=vqvae), f"`--old_codes` {data_args.old_codes}")
+    return CodeWindows(codes["test"], model.config, None, data_args.max_eval_windows, processor)
 
 
 def device_windows(

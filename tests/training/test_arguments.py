@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fast_jukebox.training.arguments import name_base_model, parse_arguments
-from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
+from fast_jukebox.training.arguments import FastJukeboxTrainingArguments, name_base_model, parse_arguments
 
 
 @dataclass

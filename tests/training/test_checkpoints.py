@@ -15,9 +15,9 @@ from fast_jukebox.data.codes import CodeWindows, encode_songs
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.windows import SoundWindows, stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer
+from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.checkpoints import checkpoint_problem, checkpoint_to_resume, last_checkpoint, read_state
 from fast_jukebox.training.prior import PriorTrainer
-from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments
 
 COMMON = {

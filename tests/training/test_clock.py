@@ -75,7 +75,7 @@ def test_limits_that_are_none_are_refused(values, name):
 
 
 def test_training_arguments_take_a_limit_in_place_of_steps(tmp_path):
-    from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
+    from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 
     args = FastJukeboxTrainingArguments(output_dir=str(tmp_path), max_minutes=1.0, use_cpu=True)
     assert args.max_steps > 10**8

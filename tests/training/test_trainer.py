@@ -7,8 +7,8 @@ from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation.trainer import DistillationArguments
 from fast_jukebox.training import trainer as trainer_module
+from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.prior import PriorTrainer
-from fast_jukebox.training.trainer import FastJukeboxTrainingArguments
 from fast_jukebox.training.valence import ValenceTrainingArguments
 from fast_jukebox.training.vqvae import VQVAETrainingArguments
 

@@ -23,7 +23,8 @@ from fast_jukebox.distillation.objective import DistillationObjective
 from fast_jukebox.distillation.stages import PAPER_STAGES, DistillationStage, StageSchedule, parse_stages
 from fast_jukebox.distillation.student import check_student, initialize_student
 from fast_jukebox.models.prior import FastJukeboxPrior
-from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
+from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
+from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 PROJECTION = "projection.safetensors"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,7 +32,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(repr=False)  # one of its own would show the token
 class DistillationArguments(FastJukeboxTrainingArguments):
-    """[`~fast_jukebox.training.trainer.FastJukeboxTrainingArguments`] of a distillation.
+    """[`~fast_jukebox.training.arguments.FastJukeboxTrainingArguments`] of a distillation.
 
     The stages say how long it lasts; `num_train_epochs` has no say, and `max_steps` stops earlier without changing the
     stages' schedules.

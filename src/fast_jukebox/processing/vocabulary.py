@@ -73,7 +73,9 @@ class LabelVocabulary:
         Raises:
             ValueError: the artist is not known; names the five nearest.
         """
-        return 0 if not name else self._find("artist", self.normalise(name), name, self.artists, unknown)
+        if not name or name.isspace():
+            return 0
+        return self._find("artist", self.normalise(name), name, self.artists, unknown)
 
     def genre_ids(self, genre: str | Iterable[str] | None, unknown: bool = False) -> list[int]:
         """The ids of a genre, or of its words (or of several genres' words) where this is a vocabulary of words.
@@ -82,7 +84,7 @@ class LabelVocabulary:
             ValueError: one is not known; names the five nearest. Or there are several where a song has one.
         """
         several = [genre] if isinstance(genre, str) else list(genre or [])
-        names = [self.normalise(name) for name in several if name]
+        names = [self.normalise(name) for name in several if name and not name.isspace()]
         if self.genre_words:
             names = [word for name in names for word in name.split("_") if word]
         elif len(names) > 1:

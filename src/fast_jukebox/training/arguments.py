@@ -1,14 +1,106 @@
-"""What every training script does with its command line."""
+"""The arguments of every training, and what every training script does with its command line."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
+
+_NO_END = 10**9
+
+
+@dataclass(repr=False)  # one of its own would show the token
+class FastJukeboxTrainingArguments(TrainingArguments):
+    """[`~transformers.TrainingArguments`] with what a published model must state.
+
+    Args:
+        hub_license: license of the weights by the Hub's identifier; needed where `push_to_hub` is set.
+        hub_datasets: the Hub's names of the data trained on.
+        hub_base_model: the Hub's name of the model that this one goes on from, whose terms its weights are under too.
+        hub_strategy: `"end"` by default, so that only finished models are pushed; `"every_save"` pushes the model of
+            each checkpoint. Whole checkpoints, which hold pickles, are not pushed.
+        remove_unused_columns: `False` by default, as data sets here hold nothing that a model does not use.
+        max_minutes: train so long, in place of so many steps: the learning rate falls to zero by the clock, and a
+            resumed training has what its checkpoint left. See [`~fast_jukebox.training.clock.TrainingClock`].
+        stop_at: Unix time at which training ends, likewise.
+        clock_evaluations: how often a training against the clock evaluates and saves on the way.
+        early_stopping_patience: stop after so many evaluations in a row without a lower `metric_for_best_model` (the
+            held-out loss by default), and keep the best of them. Each evaluation is saved; the best and the last
+            checkpoint are kept unless `save_total_limit` says otherwise. `None` trains to the end.
+        early_stopping_threshold: what counts as lower, in the metric's unit.
+        learning_rate: 5e-5 where nothing is said, or what a script takes for it.
+
+    Raises:
+        ValueError: `push_to_hub` without `hub_license`, or with another `hub_strategy`; a limit that is not positive.
+    """
+
+    learning_rate: float | None = field(default=None, metadata={"help": "The optimizer's peak learning rate."})
+
+    hub_license: str | None = field(
+        default=None, metadata={"help": "License of the weights, such as apache-2.0; needed to push."}
+    )
+    hub_datasets: list[str] = field(
+        default_factory=list, metadata={"help": "The Hub's names of the data trained on, for the card."}
+    )
+    hub_base_model: str | None = field(
+        default=None, metadata={"help": "The Hub's name of the model that is trained further, for the card."}
+    )
+    hub_strategy: str = field(default="end", metadata={"help": "When to push: by default the finished model."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Drop columns no model takes."})
+
+    max_minutes: float | None = field(
+        default=None, metadata={"help": "Train so many minutes in place of so many steps, the schedule included."}
+    )
+    stop_at: float | None = field(default=None, metadata={"help": "Unix time at which training ends, likewise."})
+    clock_evaluations: int = field(
+        default=4, metadata={"help": "With a time limit: evaluate and save so often on the way."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a lower held-out loss, and keep the best of them."},
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "How much lower a held-out loss must be to count, in its unit."}
+    )
+
+    def __post_init__(self) -> None:
+        steps: int = self.max_steps  # type: ignore[has-type]  # a field of the base class, whose module mypy cannot see
+        if (self.max_minutes is not None or self.stop_at is not None) and steps <= 0:
+            self.max_steps = _NO_END
+        self.learning_rate_given = self.learning_rate is not None
+        if self.learning_rate is None:
+            self.learning_rate = 5e-5  # transformers' default
+        if self.early_stopping_patience is not None:
+            self._stop_early()
+        super().__post_init__()
+        if self.push_to_hub and not self.hub_license:
+            raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")
+        strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
+        if self.push_to_hub and strategy not in ("end", "every_save"):
+            raise ValueError(f"`hub_strategy` must be 'end' or 'every_save', got {strategy!r}")
+
+    def _stop_early(self) -> None:
+        """Set what transformers' callback needs: evaluations, each of them saved, of which the best is loaded."""
+        patience, threshold = self.early_stopping_patience, self.early_stopping_threshold
+        if patience is not None and patience < 1:
+            raise ValueError(f"`early_stopping_patience` must be at least 1, got {patience}")
+        if not (math.isfinite(threshold) and threshold >= 0):
+            raise ValueError(f"`early_stopping_threshold` must be a number of at least 0, got {threshold!r}")
+        self.load_best_model_at_end = True
+        if self.max_minutes is not None or self.stop_at is not None:  # the clock says when it evaluates and saves
+            self.eval_strategy, self.eval_steps = "steps", _NO_END
+        elif getattr(self.eval_strategy, "value", self.eval_strategy) == "no":
+            self.eval_strategy, self.eval_steps = "steps", self.eval_steps or 0.1
+        self.save_strategy = self.eval_strategy
+        self.save_steps = self.eval_steps or self.logging_steps
+        limit: int | None = self.save_total_limit  # type: ignore[has-type]  # of the base class, too
+        self.save_total_limit = 2 if limit is None else limit
 
 
 def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -41,11 +133,11 @@ def _show_messages() -> None:
     logger.setLevel(logging.INFO)
 
 
-def name_base_model(args: Any, source: str | None) -> None:
+def name_base_model(args: FastJukeboxTrainingArguments, source: str | None) -> None:
     """Let the card name the model that is trained further, where it came from the Hub and no other is named.
 
     Args:
-        args: [`~fast_jukebox.training.trainer.FastJukeboxTrainingArguments`]; their `hub_base_model` is set.
+        args: their `hub_base_model` is set.
         source: folder or Hub name of that model, `None` for a training from nothing.
     """
     if args.hub_base_model is None and source is not None and not os.path.isdir(source):

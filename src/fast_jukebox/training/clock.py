@@ -82,10 +82,11 @@ class TrainingClock(TrainerCallback, ExportableState):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Stop at the end, evaluate and save where another fraction is done."""
+        """Stop and save at the end, evaluate and save where another fraction is done."""
         fraction = self.fraction()
         if fraction >= 1:
             control.should_training_stop = True
+            control.should_save = True
         elif int(fraction * (self.evaluations + 1)) > self._done:
             self._done = int(fraction * (self.evaluations + 1))
             control.should_log = control.should_evaluate = control.should_save = True

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
 
 from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.sampling.inputs import values_checked
+from fast_jukebox.training.curves import PICTURE, LossCurves
+from fast_jukebox.training.fine_tuning import NEW_SONGS, OLD_SONGS, FineTuning
 from fast_jukebox.training.trainer import FastJukeboxTrainer
+
+logger = logging.getLogger(__name__)
 
 
 class PriorTrainer(FastJukeboxTrainer):
@@ -20,12 +26,27 @@ class PriorTrainer(FastJukeboxTrainer):
 
     Training logs `bits_per_code` beside `loss` (nats per code). Evaluation adds `bits_per_code`, `perplexity` and
     `accuracy` (share of codes that were the most likely one). Of a prior with lyrics, whose loss is of codes and
-    characters together, both also tell `bits_per_character`.
+    characters together, both also tell `bits_per_character`. [`train_and_save`] draws the bits of the songs that are
+    trained on and of the held-out ones, in characters and, with matplotlib, into `curves.png`.
+
+    Args:
+        args, kwargs: of the base class.
+        fine_tuning: of a model that is trained further: its bits before and after are measured, kept and stated.
+        old_dataset: with `fine_tuning`: held-out windows of the songs that the model was made from.
     """
 
     card_kind = "prior"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        fine_tuning: FineTuning | None = None,
+        old_dataset: Dataset[dict[str, Tensor]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.fine_tuning, self.old_dataset, self.curves = fine_tuning, old_dataset, LossCurves()
+        mine = [self.curves] if fine_tuning is None else [self.curves, fine_tuning]
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), *mine]
         data = kwargs.get("train_dataset")
         if isinstance(data, DeviceCodeBatches):
             kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), _BatchNumber(data)]
@@ -54,6 +75,58 @@ class PriorTrainer(FastJukeboxTrainer):
                 self._nats = None
             logs["bits_per_code"] = round(nats / math.log(2), 5)
         super().log(logs, *args, **kwargs)
+
+    def before_training(self, resumed: bool) -> None:
+        """See [`FastJukeboxTrainer.before_training`]: measures a model that is trained further as it was."""
+        if self.fine_tuning is not None and not self.is_fsdp_enabled:
+            with torch.random.fork_rng():
+                self.fine_tuning.begin(lambda: self.bits_per_code(self.eval_dataset), resumed)
+            self.curves.before = (self.fine_tuning.first_step, self.fine_tuning.run.before[NEW_SONGS])
+
+    def after_training(self) -> None:
+        """See [`FastJukeboxTrainer.after_training`]: the bits after, and the curves."""
+        if self.fine_tuning is not None:
+            bits = {NEW_SONGS: self.last_figures()["bits per code"]} | self.bits_per_code(None)
+            self.fine_tuning.end(bits)
+            if self.is_world_process_zero():
+                logger.info("%s", self.fine_tuning.bits_table())
+        if self.is_world_process_zero():
+            self.curves.draw(self.state.log_history, Path(self.args.output_dir or "."))
+
+    def bits_per_code(self, new: Dataset[dict[str, Tensor]] | None) -> dict[str, float]:
+        """Bits per code of the model as it is, by name of the held-out songs; nothing is logged.
+
+        Args:
+            new: windows of the new songs; of the old ones they are measured where they are given.
+        """
+        bits = {}
+        for name, data in ((NEW_SONGS, new), (OLD_SONGS, self.old_dataset)):
+            if data is not None:
+                output = self.evaluation_loop(
+                    self.get_eval_dataloader(data), name, prediction_loss_only=True, metric_key_prefix="bits"
+                )
+                bits[name] = float(output.metrics["bits_bits_per_code"])
+        return bits
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """See [`~transformers.Trainer`]: a run that goes on from another's checkpoint has its own learning rate."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        functions = getattr(self.lr_scheduler, "lr_lambdas", None)
+        if self.fine_tuning is None or not self.fine_tuning.first_step or functions is None or self.optimizer is None:
+            return
+        rate = self.args.learning_rate
+        self.lr_scheduler.base_lrs = [rate] * len(functions)
+        for group, function in zip(self.optimizer.param_groups, functions, strict=True):
+            group["initial_lr"], group["lr"] = rate, rate * function(self.lr_scheduler.last_epoch)
+
+    def training_summary(self) -> str:
+        """See [`FastJukeboxTrainer.training_summary`]: the runs of a model that was trained further, and the curves."""
+        parts = [super().training_summary()]
+        if self.fine_tuning is not None:
+            parts.append(self.fine_tuning.describe())
+        if Path(self.args.output_dir or ".", PICTURE).is_file():
+            parts.append(f"![bits per code over the steps, trained on and held out]({PICTURE})")
+        return "\n\n".join(parts)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """See [`~transformers.Trainer.get_train_dataloader`]; whole batches on the device go past accelerate."""

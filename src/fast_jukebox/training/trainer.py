@@ -6,80 +6,27 @@ import json
 import logging
 import math
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.training.checkpoints import checkpoint_problem, checkpoint_to_resume, read_state
 from fast_jukebox.training.clock import TrainingClock
+from fast_jukebox.training.curves import EarlyStopping, evaluations_without_progress
 from fast_jukebox.utils.files import sync_files
 
 logger = logging.getLogger(__name__)
 
-_NO_END = 10**9
 _RESULTS = "eval_results.json"
 # What an evaluation reports that says nothing of the model.
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
-
-
-@dataclass(repr=False)  # one of its own would show the token
-class FastJukeboxTrainingArguments(TrainingArguments):
-    """[`~transformers.TrainingArguments`] with what a published model must state.
-
-    Args:
-        hub_license: license of the weights by the Hub's identifier; needed where `push_to_hub` is set.
-        hub_datasets: the Hub's names of the data trained on.
-        hub_base_model: the Hub's name of the model that this one goes on from, whose terms its weights are under too.
-        hub_strategy: `"end"` by default, so that only finished models are pushed; `"every_save"` pushes the model of
-            each checkpoint. Whole checkpoints, which hold pickles, are not pushed.
-        remove_unused_columns: `False` by default, as data sets here hold nothing that a model does not use.
-        max_minutes: train so long, in place of so many steps: the learning rate falls to zero by the clock, and a
-            resumed training has what its checkpoint left. See [`~fast_jukebox.training.clock.TrainingClock`].
-        stop_at: Unix time at which training ends, likewise.
-        clock_evaluations: how often a training against the clock evaluates and saves on the way.
-
-    Raises:
-        ValueError: `push_to_hub` without `hub_license`, or with another `hub_strategy`; a limit that is not positive.
-    """
-
-    hub_license: str | None = field(
-        default=None, metadata={"help": "License of the weights, such as apache-2.0; needed to push."}
-    )
-    hub_datasets: list[str] = field(
-        default_factory=list, metadata={"help": "The Hub's names of the data trained on, for the card."}
-    )
-    hub_base_model: str | None = field(
-        default=None, metadata={"help": "The Hub's name of the model that is trained further, for the card."}
-    )
-    hub_strategy: str = field(default="end", metadata={"help": "When to push: by default the finished model."})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Drop columns no model takes."})
-
-    max_minutes: float | None = field(
-        default=None, metadata={"help": "Train so many minutes in place of so many steps, the schedule included."}
-    )
-    stop_at: float | None = field(default=None, metadata={"help": "Unix time at which training ends, likewise."})
-    clock_evaluations: int = field(
-        default=4, metadata={"help": "With a time limit: evaluate and save so often on the way."}
-    )
-
-    def __post_init__(self) -> None:
-        steps: int = self.max_steps  # type: ignore[has-type]  # a field of the base class, whose module mypy cannot see
-        if (self.max_minutes is not None or self.stop_at is not None) and steps <= 0:
-            self.max_steps = _NO_END
-        super().__post_init__()
-        if self.push_to_hub and not self.hub_license:
-            raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")
-        strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
-        if self.push_to_hub and strategy not in ("end", "every_save"):
-            raise ValueError(f"`hub_strategy` must be 'end' or 'every_save', got {strategy!r}")
 
 
 class FastJukeboxTrainer(Trainer):
@@ -95,6 +42,9 @@ class FastJukeboxTrainer(Trainer):
         if settings is not None and (max_minutes is not None or stop_at is not None):
             self.clock = TrainingClock(max_minutes, stop_at, settings.clock_evaluations)
             kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), self.clock]
+        if getattr(settings, "early_stopping_patience", None) is not None:
+            stopping = EarlyStopping(settings.early_stopping_patience, settings.early_stopping_threshold)
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), stopping]
         self._sums: dict[str, Tensor] | None = None  # of an evaluation that is going on
         super().__init__(*args, **kwargs)
 
@@ -138,9 +88,10 @@ class FastJukeboxTrainer(Trainer):
         resumes = str(self.args.resume_from_checkpoint).lower() == "true"
         if resumes and (figures := self._finished_figures()) is not None:
             return figures
+        self.before_training(resumed=checkpoint is not None)
         if checkpoint is not None and self._is_finished(read_state(Path(checkpoint))):
             logger.info("%s is of the last step: nothing is left to train", checkpoint)
-            self._take_over(checkpoint)
+            self._take_over(checkpoint, is_checkpoint=True)
         else:
             result = self.train(resume_from_checkpoint=checkpoint)
             self.save_metrics("train", result.metrics)
@@ -149,11 +100,24 @@ class FastJukeboxTrainer(Trainer):
         self.log_metrics("eval", figures)
         if self.clock is not None:
             self.state.stateful_callbacks[type(self.clock).__name__] = self.clock.state()
+        self.after_training()
         self.save_state()
         self.save_metrics("eval", figures)
         if self.args.push_to_hub:
             self.push_to_hub()
+        elif getattr(self.args, "hub_license", None):
+            self.create_model_card()
         return figures
+
+    def before_training(self, resumed: bool) -> None:
+        """What [`train_and_save`] does before the first step, and before a checkpoint is loaded.
+
+        Args:
+            resumed: whether a checkpoint is resumed.
+        """
+
+    def after_training(self) -> None:
+        """What [`train_and_save`] does after the last evaluation, before a push."""
 
     def announcement(self) -> str:
         """What is trained, on what, for how long, and where the result goes, in a line for people."""
@@ -206,6 +170,9 @@ class FastJukeboxTrainer(Trainer):
         """Whether a state is that of the last step."""
         if not state:
             return False
+        patience = getattr(self.args, "early_stopping_patience", None)
+        if patience is not None and evaluations_without_progress(state) >= patience:
+            return True
         if self.clock is not None:
             kept = state.get("stateful_callbacks", {}).get(type(self.clock).__name__)
             spent = kept["attributes"]["spent"] if isinstance(kept, dict) else 0.0
@@ -213,10 +180,14 @@ class FastJukeboxTrainer(Trainer):
         steps = self.planned_steps()
         return steps is not None and state["global_step"] >= steps
 
-    def _take_over(self, folder: str) -> None:
-        """Load the weights and the state of a checkpoint or a finished run without training on."""
+    def _take_over(self, folder: str, is_checkpoint: bool = False) -> None:
+        """Load the weights and the state of a checkpoint or a finished run without training on; of a checkpoint the
+        weights of the best one where that is asked for.
+        """
         self._load_from_checkpoint(folder)
         self.state = TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint and is_checkpoint:
+            self._load_best_model()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """See [`~transformers.Trainer._load_from_checkpoint`], which would read our configuration as one of its own."""

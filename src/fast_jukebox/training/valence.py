@@ -12,7 +12,8 @@ from transformers import EvalPrediction
 
 from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.models.valence.classification import classification_figures
-from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
+from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
+from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 
 @dataclass(repr=False)  # one of its own would show the token

@@ -13,7 +13,8 @@ from fast_jukebox.data.windows import SoundWindows
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.losses import magnitude_spectrogram
 from fast_jukebox.models.vqvae.metrics import ReconstructionReport
-from fast_jukebox.training.trainer import FastJukeboxTrainer, FastJukeboxTrainingArguments
+from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
+from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 
 @dataclass(repr=False)  # one of its own would show the token

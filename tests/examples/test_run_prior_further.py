@@ -1,0 +1,209 @@
+"""run_prior.py on a model that is there already: bits before and after, runs that add up, an early end."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from huggingface_hub import ModelCard
+
+from fast_jukebox import FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.songs import load_songs
+
+
+@pytest.fixture
+def further(scripts, songs, tiny_config, tmp_path, training_options):
+    """Runs the script on a base model and six songs; returns its metrics."""
+    torch.manual_seed(3)
+    vqvae = FastJukeboxVQVAE(tiny_config.vqvae_config)
+    vqvae.save_pretrained(tmp_path / "vqvae")
+    encode_songs(load_songs(songs, test_share=0.3), vqvae, tmp_path / "codes", progress=False)
+    FastJukeboxPrior(tiny_config.prior_configs[2]).save_pretrained(tmp_path / "base")
+
+    def run(output, *more, base="base", codes="codes"):
+        return scripts["run_prior"].main(
+            [
+                "--codes", str(tmp_path / codes), "--model_name_or_path", str(tmp_path / base), "--output_dir",
+                str(tmp_path / output), "--seed", "7", *training_options, *map(str, more),
+            ]
+        )  # fmt: skip
+
+    return run
+
+
+def weights(folder):
+    return FastJukeboxPrior.from_pretrained(folder).state_dict()
+
+
+def test_bits_are_measured_before_and_after_on_new_songs_and_old(further, songs, tmp_path, caplog, tiny_config):
+    old = tmp_path / "old"
+    old.mkdir()
+    for index in range(3):
+        sound = 0.3 * np.random.default_rng(index).standard_normal(3200).astype(np.float32)
+        soundfile.write(old / f"{index}.wav", sound, 1600)
+    vqvae = FastJukeboxVQVAE.from_pretrained(tmp_path / "vqvae")
+    encode_songs(load_songs(old, test_share=0.3), vqvae, tmp_path / "old-codes", progress=False)
+    options = ["--max_steps", 30, "--learning_rate", 0.02, "--hub_license", "cc0-1.0", "--eval_strategy", "steps"]
+    with caplog.at_level(logging.INFO):
+        figures = further(
+            "out", *options, "--eval_steps", 10, "--logging_steps", 5, "--old_codes", tmp_path / "old-codes"
+        )
+    run = json.loads((tmp_path / "out" / "fine_tuning.json").read_text())["runs"][0]
+    assert run["steps"] == 30 and run["minutes"] > 0 and run["learning_rate"] == 0.02
+    assert run["songs"] == len(load_codes(tmp_path / "codes")["train"]) and run["hours"] == pytest.approx(
+        run["songs"] * 1.5 / 3600
+    )
+    # The numbers, from the models alone.
+    for when, folder in (("before", "base"), ("after", "out")):
+        prior = FastJukeboxPrior.from_pretrained(tmp_path / folder).eval()
+        for name, codes in (("new songs", "codes"), ("old songs", "old-codes")):
+            windows = CodeWindows(load_codes(tmp_path / codes)["test"], tiny_config.prior_configs[2], max_windows=64)
+            batch = torch.stack([windows[index]["codes"] for index in range(len(windows))])
+            with torch.no_grad():
+                nats = prior(batch, labels=batch).loss
+            assert run[when][name] == pytest.approx(float(nats) / np.log(2), abs=1e-4)
+    assert run["after"]["new songs"] == pytest.approx(figures["eval_bits_per_code"])
+    assert run["after"]["new songs"] < run["before"]["new songs"]
+    log = caplog.text
+    assert "| new songs |" in log and "| old songs |" in log and "bits per code: . trained on, o held out" in log
+    assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    card = ModelCard.load(tmp_path / "out" / "README.md").text
+    change = run["after"]["old songs"] - run["before"]["old songs"]
+    assert f"| old songs | {run['before']['old songs']:.3f} | {run['after']['old songs']:.3f} | {change:+.3f} |" in card
+    assert "Trained further in 1 run:" in card and "](curves.png)" in card
+
+
+def test_short_runs_add_up_to_a_long_one(further, tmp_path):
+    constant = ["--lr_scheduler_type", "constant", "--learning_rate", "0.01"]
+    further("whole", "--max_steps", 5, *constant)
+    further("first", "--max_steps", 2, *constant)
+    further("second", "--max_steps", 3, *constant, "--continue_run", "true", "--hub_license", "mit", base="first")
+    whole, second = weights(tmp_path / "whole"), weights(tmp_path / "second")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-6)
+    name = "blocks.0.mlp.expand.weight"
+    assert not torch.equal(whole[name], weights(tmp_path / "first")[name])
+    runs = json.loads((tmp_path / "second" / "fine_tuning.json").read_text())["runs"]
+    assert [run["steps"] for run in runs] == [2, 3]
+    assert runs[1]["before"] == pytest.approx(runs[0]["after"])
+    card = (tmp_path / "second" / "README.md").read_text()
+    assert "Trained further in 2 runs:" in card and "| all | | | 5 |" in card
+    # Run again, it is finished; a third run with another learning rate has that one.
+    further(
+        "second",
+        "--max_steps",
+        3,
+        *constant,
+        "--continue_run",
+        "true",
+        "--resume_from_checkpoint",
+        "true",
+        base="first",
+    )
+    assert torch.equal(weights(tmp_path / "second")["blocks.0.mlp.expand.weight"], second["blocks.0.mlp.expand.weight"])
+    still = ["--lr_scheduler_type", "constant", "--learning_rate", "0"]
+    further("third", "--max_steps", 1, *still, "--continue_run", "true", base="second")
+    for name, tensor in weights(tmp_path / "third").items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_a_run_that_cannot_go_on_exactly_begins_with_the_weights(further, tmp_path, caplog):
+    further("first", "--max_steps", 2, "--save_strategy", "no")
+    with caplog.at_level(logging.INFO):
+        further("second", "--max_steps", 1, "--continue_run", "true", base="first")
+    assert "goes on with its weights, and not with its optimizer: it has no checkpoint" in caplog.text
+    runs = json.loads((tmp_path / "second" / "fine_tuning.json").read_text())["runs"]
+    assert [run["steps"] for run in runs] == [2, 1]
+
+
+def test_an_interrupted_run_keeps_what_it_measured_before(further, tmp_path, monkeypatch):
+    from fast_jukebox.training.prior import PriorTrainer
+
+    options = ["--max_steps", 4, "--save_steps", 2, "--learning_rate", "0.01"]
+    with monkeypatch.context() as patch:
+        step = PriorTrainer.training_step
+
+        def stop(self, *args, **kwargs):
+            if self.state.global_step == 3:
+                raise KeyboardInterrupt
+            return step(self, *args, **kwargs)
+
+        patch.setattr(PriorTrainer, "training_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            further("out", *options)
+    kept = json.loads((tmp_path / "out" / "fine_tuning.json").read_text())["runs"][0]
+    assert kept["steps"] == 2 and not kept["after"]
+    further("out", *options, "--resume_from_checkpoint", "true")
+    (run,) = json.loads((tmp_path / "out" / "fine_tuning.json").read_text())["runs"]
+    assert run["before"] == kept["before"] and run["steps"] == 4 and run["after"]
+    further("whole", *options)
+    assert weights(tmp_path / "whole").keys() == weights(tmp_path / "out").keys()
+    for name, tensor in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "out")[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_a_training_stops_early_and_keeps_its_best(further, tmp_path, caplog):
+    options = [
+        "--max_steps",
+        40,
+        "--learning_rate",
+        "2",
+        "--lr_scheduler_type",
+        "constant",
+        "--early_stopping_patience",
+        2,
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        2,
+    ]
+    figures = further("out", *options)
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    evaluations = {entry["step"]: entry["eval_loss"] for entry in state["log_history"][:-1] if "eval_loss" in entry}
+    best = min(evaluations, key=evaluations.__getitem__)
+    assert state["global_step"] == best + 4 < 40
+    assert figures["eval_loss"] == pytest.approx(evaluations[best], abs=1e-5)
+    saved = weights(tmp_path / "out")
+    assert further("out", *options, "--resume_from_checkpoint", "true") == figures  # finished: nothing is trained
+    assert torch.equal(weights(tmp_path / "out")["blocks.0.mlp.expand.weight"], saved["blocks.0.mlp.expand.weight"])
+    # Killed between the last checkpoint and the end: the best is saved all the same.
+    for name in ("model.safetensors", "eval_results.json", "trainer_state.json"):
+        (tmp_path / "out" / name).unlink()
+    again = further("out", *options, "--resume_from_checkpoint", "true")
+    assert again["eval_loss"] == pytest.approx(figures["eval_loss"], abs=1e-6)
+    with caplog.at_level(logging.INFO):
+        further("more", "--max_steps", 1, "--continue_run", "true", base="out")
+    assert "it was stopped early" in caplog.text
+
+
+def test_one_song_alone_can_be_trained_on(further, songs, tmp_path, caplog):
+    for path in sorted(songs.iterdir())[1:]:
+        path.unlink()
+    with caplog.at_level(logging.INFO):
+        figures = further(
+            "out", "--songs", songs, "--vqvae", tmp_path / "vqvae", "--max_steps", 2, codes="codes-of-one"
+        )
+    assert "1 song, held out by time" in caplog.text and figures["eval_bits_per_code"] > 0
+    assert "learning rate 0.0001, as no `--learning_rate` is given" in caplog.text
+    assert json.loads((tmp_path / "out" / "fine_tuning.json").read_text())["runs"][0]["learning_rate"] == 1e-4
+    with pytest.raises(ValueError, match="`--device_codes` must be false where songs are held out by time"):
+        further("out", "--device_codes", "true", codes="codes-of-one")
+
+
+def test_options_about_another_model_need_one(scripts, tmp_path):
+    with pytest.raises(ValueError, match="`--model_name_or_path` must name the model"):
+        scripts["run_prior"].main(
+            [
+                "--codes",
+                str(tmp_path),
+                "--output_dir",
+                str(tmp_path / "out"),
+                "--old_codes",
+                str(tmp_path),
+                "--use_cpu",
+                "true",
+            ]
+        )
