@@ -2,7 +2,7 @@
 # Measures what a GPU does with the full sizes, in so many minutes, most important parts first:
 #   benchmarks/gpu.sh MINUTES [FOLDER] [--toy] [--parts "PART ..."]
 # Rows go to FOLDER/results.jsonl as they come (runs/gpu by default, $OUT where that is set), what parts print to
-# FOLDER/PART.log. `python -m benchmarks.gpu_tables FOLDER` makes tables of them. Needs python3 with torch and
+# FOLDER/parts.log. `python -m benchmarks.gpu_tables FOLDER` makes tables of them. Needs python3 with torch and
 # transformers and the packages of pyproject.toml; PYTHON names another python3. --toy tries it on a CPU.
 set -u
 minutes=${1:?usage: benchmarks/gpu.sh MINUTES [FOLDER] [--toy] [--parts "PART ..."]}
@@ -42,20 +42,20 @@ kernels() {
   echo "kernels compiled $(( $(date +%s) - begin )) s after the beginning"
 }
 measure() {
-  local seconds=$1 rest code log=$2
+  local seconds=$1 rest code
   shift
   rest=$(left)
   [ "$rest" -gt 15 ] || { echo "no time left for $*"; return; }
   [ "$seconds" -lt "$rest" ] || seconds=$rest
   echo "== $*, at most $seconds s"
   # shellcheck disable=SC2086
-  timeout -k 5 "$seconds" "$python" -m benchmarks.gpu $toy --begun --output "$folder" "$@" >>"$folder/$log.log" 2>&1
+  timeout -k 5 "$seconds" "$python" -m benchmarks.gpu $toy --begun --output "$folder" "$@" >>"$folder/parts.log" 2>&1
   code=$?
-  [ "$code" -eq 0 ] || { echo "ended with $code"; tail -5 "$folder/$log.log" | cut -c1-300; }
+  [ "$code" -eq 0 ] || { echo "ended with $code"; tail -5 "$folder/parts.log" | cut -c1-300; }
   # A process that died leaves the parts that it had not begun to another one.
   [ "$code" -le 1 ] || [ "$code" -ge 124 -a "$code" -le 137 ] || measure "$seconds" "$@"
 }
-rm -f "$folder/results.jsonl"
+rm -f "$folder/results.jsonl" "$folder/parts.log"
 while read -r seconds names; do
   case $names in training*) ;; *) kernels ;; esac
   # shellcheck disable=SC2086
