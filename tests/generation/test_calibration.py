@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 
@@ -76,3 +78,35 @@ def test_conditioning_costs_in_proportion_to_rows(tiny_model, level, monkeypatch
     monkeypatch.setattr(type(prior), "_condition", counted)
     monkeypatch.setattr(calibration, "_now", lambda device: ticks[0])
     assert calibration._time_conditioning(prior, 12, prior.config.n_ctx, CPU) == 12
+
+
+def test_what_takes_long_is_timed_once(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(calibration, "_now", lambda device: clock[0])
+
+    def work(seconds):
+        calls.append(seconds)
+        clock[0] += seconds
+
+    assert calibration._least(lambda: work(5.0), CPU) == 5.0 and len(calls) == 1
+    calls.clear()
+    assert calibration._least(lambda: work(0.25), CPU) == 0.25 and len(calls) == 3
+
+
+def test_prompts_are_timed_only_where_there_are_any(tiny_model, monkeypatch):
+    prior = tiny_model.priors[0].to("meta")
+    monkeypatch.setattr(calibration, "_least", lambda work, device: pytest.fail("a prompt was timed"))
+    monkeypatch.setattr(calibration, "_time_conditioning", lambda *args: 0.0)
+    pace = measure_pace(prior, 2, prior.config.n_ctx, SamplingSettings(), CPU, prompted=False)
+    assert pace.prompt_code == 0 < pace.step
+
+
+def test_a_context_of_a_million_codes_is_estimated_soon(tiny_model):
+    config = FastJukeboxPriorConfig(
+        **{**tiny_model.priors[0].config.to_dict(), "n_ctx": 10**6, "num_rows": 1000, "upsampling_strides": None}
+    )
+    with torch.device("meta"):
+        prior = type(tiny_model.priors[0])(config)
+    started = time.process_time()
+    assert measure_pace(prior, 1, 10**6, SamplingSettings(), CPU).step > 0
+    assert time.process_time() - started < 15

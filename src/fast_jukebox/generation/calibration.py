@@ -25,6 +25,8 @@ _FEWEST_STEPS, _MOST_STEPS = 4, 256
 """How many steps are timed."""
 _REPEATS = 3
 """How often what comes before the first code is timed; the first time, when things are built, does not count."""
+_PATIENCE = 1.0
+"""Seconds after which nothing is timed once more: then the first time counts."""
 _CPU_ROWS = 64
 """Rows that are timed on a CPU at most; there more of them cost as much each."""
 
@@ -51,6 +53,7 @@ def measure_pace(
     settings: SamplingSettings,
     device: torch.device,
     engine: str = "auto",
+    prompted: bool = True,
 ) -> Pace:
     """Time a stack of the prior's sizes: narrow priors at their depth, others as stacks of one and of two cycles of the
     attention patterns, from which it goes on to the prior's depth.
@@ -62,15 +65,16 @@ def measure_pace(
         settings: how codes are drawn.
         device: where to time.
         engine: see [`~fast_jukebox.sampling.engine.open_decoder`].
+        prompted: whether any window begins with a prompt; else `prompt_code` is not timed, and 0.
     """
     timed = min(rows, _CPU_ROWS) if device.type == "cpu" else rows
     cycle = _cycle(prior.config)
     depth = prior.config.num_hidden_layers
     if depth == cycle or prior.config.hidden_size < NARROW:
-        deep = _time_stack(prior, depth, timed, length, settings, device, engine)
+        deep = _time_stack(prior, depth, timed, length, settings, device, engine, prompted)
     else:
-        shallow = _time_stack(prior, cycle, timed, length, settings, device, engine)
-        deeper = _time_stack(prior, min(2 * cycle, depth), timed, length, settings, device, engine)
+        shallow = _time_stack(prior, cycle, timed, length, settings, device, engine, prompted)
+        deeper = _time_stack(prior, min(2 * cycle, depth), timed, length, settings, device, engine, prompted)
         growth = (depth - cycle) / (min(2 * cycle, depth) - cycle)
         deep = Pace(*(max(b + (a - b) * growth, a) for a, b in zip(_values(deeper), _values(shallow), strict=True)))
     share = rows / timed
@@ -119,7 +123,14 @@ def _time_conditioning(prior: Any, rows: int, length: int, device: torch.device)
 
 
 def _time_stack(
-    prior: Any, depth: int, rows: int, length: int, settings: SamplingSettings, device: torch.device, engine: str
+    prior: Any,
+    depth: int,
+    rows: int,
+    length: int,
+    settings: SamplingSettings,
+    device: torch.device,
+    engine: str,
+    prompted: bool,
 ) -> Pace:
     """The pace of a prior of another depth, conditioning apart."""
     stack, condition = _stack(prior, depth, device)
@@ -142,11 +153,14 @@ def _time_stack(
         many = min(max(int(_SECONDS / max(_step_seconds(warm), 1e-6)), _FEWEST_STEPS), short)
         times = window(every, rows, 0, many)
         first, step = times[0][1], _step_seconds(times)
-        few = _at_once(rows, device)
-        known, prompted = short - 1, type(one).joined([one] * few)
-        nothing = _least(lambda: window(prompted, few, 0, 1), device)
-        filled = _least(lambda: window(prompted, few, known, 1), device) if known else nothing
-    return Pace(step, max(filled - nothing, 0.0) / max(known, 1) * rows / few, max(first - step, 0.0))
+        prompt_code, known = 0.0, short - 1
+        if prompted and known:
+            few = _at_once(rows, device)
+            some = type(one).joined([one] * few)
+            nothing = _least(lambda: window(some, few, 0, 1), device)
+            filled = _least(lambda: window(some, few, known, 1), device)
+            prompt_code = max(filled - nothing, 0.0) / known * rows / few
+    return Pace(step, prompt_code, max(first - step, 0.0))
 
 
 def _stack(prior: Any, depth: int, device: torch.device) -> tuple[Any, Callable[[int, int], Any]]:
@@ -195,7 +209,9 @@ def _least(work: Callable[[], object], device: torch.device) -> float:
         started = _now(device)
         work()
         seconds.append(_now(device) - started)
-    return min(seconds[1:])
+        if sum(seconds) > _PATIENCE:
+            break
+    return min(seconds[1:] or seconds)
 
 
 def _any_weights(kind: Any, config: Any, device: torch.device, dtype: torch.dtype) -> Any:

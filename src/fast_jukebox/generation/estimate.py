@@ -233,7 +233,8 @@ def _level_seconds(
 ) -> float:
     """Seconds of all batches, from the pace of the widest kind; others cost in proportion to their rows."""
     rows = max(batch.rows for batch in batches)
-    pace = measure_pace(prior, rows, max(batch.length for batch in batches), settings, device, engine)
+    longest, prompted = max(batch.length for batch in batches), any(batch.length > batch.steps for batch in batches)
+    pace = measure_pace(prior, rows, longest, settings, device, engine, prompted)
     seconds = 0.0
     for batch in batches:
         each = pace.window + (batch.length - batch.steps) * pace.prompt_code + batch.steps * pace.step
