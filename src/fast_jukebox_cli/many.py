@@ -30,14 +30,40 @@ Ray = Annotated[
         "machine must reach the same folders.",
     ),
 ]
+TestShare = Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; with --ray, cuda gives each worker a GPU.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
-def chosen_workers(count: int | None, ray: str | None, gpus: float = 0.0) -> Workers:
-    """The workers that options ask for."""
+def chosen_workers(count: int | None, ray: str | None, device: str = "cpu") -> Workers:
+    """The workers that options ask for; on Ray each has a GPU where the device is one."""
     from fast_jukebox.utils.workers import Workers
 
-    return Workers(1 if count is None and ray is None else count, ray, gpus if ray is not None else 0.0)
+    on_gpu = ray is not None and device.startswith("cuda")
+    return Workers(1 if count is None and ray is None else count, ray, float(on_gpu))
+
+
+def encode(
+    songs: Annotated[str, typer.Argument(help="A folder of songs, or the Hub's name of a data set.")],
+    output: Annotated[Path, typer.Option(help="A new folder for the codes, or one to resume.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A VQ-VAE or a complete model, by folder or Hub name; by default the one in the package."),
+    ] = None,
+    test_share: TestShare = 0.1,
+    device: Device = "auto",
+    workers: WorkerCount = None,
+    ray: Ray = None,
+    quiet: Quiet = False,
+) -> None:
+    """Encode songs, which priors are trained on. The last line printed is the folder of codes."""
+    from fast_jukebox_cli.encode import encode as run
+
+    folder = output.expanduser()
+    share = chosen_workers(workers, ray, device)
+    made = run(songs, folder, model=model, test_share=test_share, device=device, workers=share, quiet=quiet)
+    typer.echo(made, err=True)
+    typer.echo(path_text(folder))
 
 
 def label(
@@ -58,7 +84,7 @@ def label(
         float | None,
         typer.Option(help="Tempi are doubled or halved to come nearest to this, in beats a minute; 100 by default."),
     ] = None,
-    test_share: Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")] = 0.1,
+    test_share: TestShare = 0.1,
     workers: WorkerCount = None,
     ray: Ray = None,
     quiet: Quiet = False,
@@ -83,5 +109,5 @@ def label(
 
 def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Add the commands to the command line."""
-    for command in (label,):
+    for command in (label, encode):
         app.command()(clean_errors(command))

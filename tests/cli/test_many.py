@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from fast_jukebox import FastJukeboxVQVAE
+from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
 
 
@@ -48,6 +50,20 @@ def test_what_cannot_be_is_told_before_the_first_clip(run, songs, options, messa
     assert found.exit_code == 2
     assert message in found.output
     assert not (run.folder / "out" / "clips").exists() or not list((run.folder / "out" / "clips").iterdir())
+
+
+def test_songs_are_encoded_as_priors_read_them(run, songs, model_dir):
+    arguments = ("encode", songs, "--output", "codes", "--model", model_dir, "--test-share", 0.3)
+    found = run(*arguments)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.splitlines()[-1] == "codes" and "train: 1 song," in found.stderr
+    codes = load_codes(run.folder / "codes", vqvae=FastJukeboxVQVAE.from_pretrained(model_dir))
+    assert len(codes["train"][0]["codes_0"]) == 3 * 1600 // 4
+    before = {path: path.stat().st_mtime_ns for path in (run.folder / "codes").glob("*.parquet")}
+    assert run(*arguments, "--workers", 2).exit_code == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (run.folder / "codes").glob("*.parquet")}
+    other = run("encode", songs, "--output", "codes", "--model", model_dir, "--test-share", 0.01)
+    assert other.exit_code == 2 and "holds codes of other songs" in other.output
 
 
 def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):

@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +7,11 @@ import torch
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data import codes as codes_module
+from fast_jukebox.data import encoding
 from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.sessions.fingerprint import weights_digest
+from fast_jukebox.utils.workers import Workers
 
 
 @pytest.fixture
@@ -58,19 +59,19 @@ def test_codes_are_those_of_the_whole_song(songs, vqvae, tmp_path):
 
 
 def test_songs_are_read_ahead_for_a_gpu_in_their_order_and_not_all_at_once(songs, vqvae, monkeypatch):
-    read = codes_module._read_song
-    begun, on_gpu = [], SimpleNamespace(config=vqvae.config, device=torch.device("cuda"))
+    read = encoding._read_song
+    begun = []
 
     def noting(song, rate):
         begun.append(song["title"])
         return read(song, rate)
 
-    monkeypatch.setattr(codes_module, "_read_song", noting)
+    monkeypatch.setattr(encoding, "_read_song", noting)
     rows = [0, 1, 2, 0, 1, 2, 0]
     got = []
-    for song, audio in codes_module._read_songs(songs["train"], rows, on_gpu):
+    for song, audio in encoding._read_ahead(songs["train"].select(rows), vqvae.config.sampling_rate):
         got.append(song["title"])
-        assert len(begun) <= len(got) + codes_module._SONGS_AHEAD
+        assert len(begun) <= len(got) + encoding._SONGS_AHEAD
         assert len(audio) == round(song["duration"] * 1600 * vqvae.config.sampling_rate / 1600)
     assert got == [f"train {row}" for row in rows]
 
@@ -87,7 +88,7 @@ def test_a_fact_that_some_songs_lack_is_kept(songs, vqvae, tmp_path, monkeypatch
 
 def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, monkeypatch):
     monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
-    encode, calls = codes_module._encode_song, []
+    encode, calls = encoding.encode_song, []
 
     def counted(song, audio, model):
         calls.append(song["title"])
@@ -95,15 +96,37 @@ def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, mo
             raise KeyboardInterrupt
         return encode(song, audio, model)
 
-    monkeypatch.setattr(codes_module, "_encode_song", counted)
+    monkeypatch.setattr(encoding, "encode_song", counted)
     with pytest.raises(KeyboardInterrupt):
         encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     resumed = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     assert calls == ["train 0", "train 1", "train 2", "train 2", "test 0"]
-    monkeypatch.setattr(codes_module, "_encode_song", encode)
+    monkeypatch.setattr(encoding, "encode_song", encode)
     whole = encode_songs(songs, vqvae, tmp_path / "whole", progress=False)
     assert resumed["train"].to_list() == whole["train"].to_list()
     assert not list((tmp_path / "codes").glob("*.partial"))
+
+
+def test_two_workers_make_the_same_files(songs, vqvae, tmp_path, monkeypatch):
+    monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
+    encode_songs(songs, vqvae, tmp_path / "one", progress=False)
+    encode_songs(songs, vqvae, tmp_path / "two", workers=Workers(2), progress=False)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir() if path.is_file()}
+    assert len(files) == 5  # four shards and codes.json
+    assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir() if path.is_file()} == files
+
+
+def test_each_song_is_encoded_by_one_thread_however_many_there_are(songs, vqvae, monkeypatch):
+    encode, seen = encoding.encode_song, []
+    monkeypatch.setattr(encoding, "encode_song", lambda *song: (seen.append(torch.get_num_threads()), encode(*song))[1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = encoding.ShardEncoder(vqvae, "cpu", {})._encode(songs["train"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 1] and [song["title"] for song in found] == songs["train"]["title"][:]
 
 
 def test_codes_of_another_vqvae_are_not_mixed(songs, vqvae, tmp_path):
@@ -205,7 +228,7 @@ def test_facts_that_were_added_are_taken_over(songs, vqvae, tmp_path, monkeypatc
     first = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     for split in songs:
         songs[split] = songs[split].add_column("lyrics", [None, "la la", None][: len(songs[split])])
-    monkeypatch.setattr(codes_module, "_encode_song", None)  # nothing is encoded again
+    monkeypatch.setattr(encoding, "encode_song", None)  # nothing is encoded again
     second = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     assert second["train"]["lyrics"][:] == [None, "la la", None] and second["test"]["lyrics"][:] == [None]
     for split in first:

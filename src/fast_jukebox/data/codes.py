@@ -7,11 +7,11 @@ int32, bottom first).
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from fast_jukebox.audio.io import load_audio
+from fast_jukebox.data.encoding import CodeShard, ShardEncoder
 from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.manifest import (
     MANIFEST,
@@ -39,6 +39,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sessions.fingerprint import weights_digest
 from fast_jukebox.utils.files import clear_temporary, replacing
+from fast_jukebox.utils.workers import Workers, map_shards
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -46,22 +47,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SONGS_IN_A_SHARD = 16
-_SONGS_AHEAD = 2
 _DTYPES = ("uint8", "uint16", "int16", "int32", "uint32", "int64")
 
 
 def encode_songs(
-    songs: DatasetDict, vqvae: FastJukeboxVQVAE, folder: str | os.PathLike[str], *, progress: bool = True
+    songs: DatasetDict,
+    vqvae: FastJukeboxVQVAE,
+    folder: str | os.PathLike[str],
+    *,
+    workers: Workers | None = None,
+    progress: bool = True,
 ) -> DatasetDict:
     """Encode every song of a compilation with every level of a VQ-VAE, and keep the codes in `folder`.
 
     Shards are written whole or not at all, and those that stand are kept: an interrupted run goes on where it was. What
-    the compilation says of a song that is encoded already, such as lyrics added since, is brought up to date.
+    the compilation says of a song that is encoded already, such as lyrics added since, is brought up to date. On a CPU
+    each song is encoded by one thread, so that the codes depend neither on threads nor on workers.
 
     Args:
         songs: splits of rows as [`~fast_jukebox.data.songs.load_songs`] makes them.
-        vqvae: on any device; used in evaluation mode. On a GPU the next songs are read while one is encoded.
+        vqvae: on any device, which is that of the workers too; used in evaluation mode. On a GPU the next songs are
+            read while one is encoded.
         folder: made if missing.
+        workers: processes that encode, a shard of 16 songs at a time; the calling one by default.
         progress: whether to show a bar.
 
     Returns:
@@ -70,31 +78,33 @@ def encode_songs(
     Raises:
         ValueError: if the folder holds codes of another VQ-VAE or of other songs.
     """
-    from datasets import Dataset
     from tqdm.auto import tqdm
 
-    folder = Path(folder)
+    folder, workers = Path(folder), workers or Workers()
     folder.mkdir(parents=True, exist_ok=True)
     claim_folder(folder, _manifest(songs, vqvae))
     clear_temporary(folder)
     features = _features(songs, vqvae)
     total = sum(len(split) for split in songs.values())
     with tqdm(total=total, desc="encoding songs", unit="song", disable=not progress) as bar:
-        for name, split in songs.items():
-            for first in range(0, len(split), _SONGS_IN_A_SHARD):
-                rows = range(first, min(first + _SONGS_IN_A_SHARD, len(split)))
-                shard = folder / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
-                if shard_rows(shard) != len(rows):  # not made yet, or damaged
-                    encoded = []
-                    for song, audio in _read_songs(split, rows, vqvae):
-                        encoded.append(_encode_song(song, audio, vqvae))
-                        bar.update()
-                    columns = {column: [song.get(column) for song in encoded] for column in features}
-                    with replacing(shard) as temporary:
-                        Dataset.from_dict(columns, features=features).to_parquet(str(temporary))
-                else:
-                    _refresh_facts(shard, split.select(rows), features)
-                    bar.update(len(rows))
+
+        def missing() -> Iterator[CodeShard]:
+            for name, split in songs.items():
+                for first in range(0, len(split), _SONGS_IN_A_SHARD):
+                    rows = split.select(range(first, min(first + _SONGS_IN_A_SHARD, len(split))))
+                    shard = folder.absolute() / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
+                    if shard_rows(shard) != len(rows):  # not made yet, or damaged
+                        yield CodeShard(shard, rows if workers.in_process else list(rows))
+                    else:
+                        _refresh_facts(shard, rows, features)
+                        bar.update(len(rows))
+
+        after = bar.update if workers.in_process else None
+        elsewhere = vqvae if workers.in_process else copy.deepcopy(vqvae).cpu()
+        setup = partial(ShardEncoder, elsewhere, str(vqvae.device), features, after)
+        for shard, _ in map_shards(setup, missing(), workers):
+            if after is None:
+                bar.update(len(shard.songs))
     return load_codes(folder)
 
 
@@ -286,44 +296,6 @@ class CodeWindows(TorchDataset):
             total = len(_values(table, self.column))
             item["metadata"] = self.labels(row, start, total, window, self.sampler.epoch)
         return item
-
-
-def _read_songs(
-    split: Dataset, rows: Iterable[int], vqvae: FastJukeboxVQVAE
-) -> Iterator[tuple[dict[str, Any], Tensor]]:
-    """Songs with their audio (samples,): on a GPU two more are read meanwhile, a CPU is busy with encoding."""
-    rate = vqvae.config.sampling_rate
-    if vqvae.device.type == "cpu":
-        yield from (_read_song(split[row], rate) for row in rows)
-        return
-    with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
-        coming: deque[Future[tuple[dict[str, Any], Tensor]]] = deque()
-        for row in rows:
-            coming.append(pool.submit(_read_song, split[row], rate))
-            if len(coming) > _SONGS_AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-
-
-def _read_song(song: dict[str, Any], sampling_rate: int) -> tuple[dict[str, Any], Tensor]:
-    sound = song["audio"]
-    source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
-    return song, load_audio(source, sampling_rate)
-
-
-def _encode_song(song: dict[str, Any], audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
-    config = vqvae.config
-    hop = config.hop_lengths[-1]
-    # What does not fill a code of the top level at the song's end is less than 3 ms.
-    audio = audio[: max(audio.shape[0] // hop, 1) * hop]
-    audio = torch.nn.functional.pad(audio, (0, -audio.shape[0] % hop))
-    was_training = vqvae.training
-    codes = vqvae.eval().encode(audio[None].to(vqvae.device))
-    vqvae.train(was_training)
-    narrow = np.uint16 if config.codebook_size <= 2**16 else np.int32
-    facts = {key: value for key, value in song.items() if key != "audio"}
-    return facts | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}
 
 
 def _refresh_facts(shard: Path, songs: Dataset, features: Features) -> None:

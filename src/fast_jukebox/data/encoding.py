@@ -1,0 +1,120 @@
+"""Songs to a file of codes: the work of one process of [`encode_songs`][fast_jukebox.data.codes.encode_songs]."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fast_jukebox.audio.io import load_audio
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.sampling.threads import share_out, single_threads
+from fast_jukebox.utils.files import replacing
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+_SONGS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class CodeShard:
+    """A file of codes to be made.
+
+    Attributes:
+        path: of the file, absolute.
+        songs: rows with their sound.
+    """
+
+    path: Path
+    songs: Dataset | list[dict[str, Any]]
+
+
+class ShardEncoder:
+    """Encodes the songs of a shard and writes the file, complete or not at all.
+
+    Args:
+        vqvae: that encodes; in evaluation mode meanwhile.
+        device: where.
+        features: of a row.
+        after: called with 1 after each song.
+    """
+
+    def __init__(
+        self, vqvae: FastJukeboxVQVAE, device: str, features: Features, after: Callable[[int], object] | None = None
+    ) -> None:
+        self.vqvae = vqvae if str(vqvae.device) == device else vqvae.to(device)
+        self.features = features
+        self.after = after or (lambda count: None)
+
+    def __call__(self, shard: CodeShard) -> None:
+        from datasets import Dataset
+
+        was_training = self.vqvae.training
+        self.vqvae.eval()
+        encoded = self._encode(shard.songs)
+        self.vqvae.train(was_training)
+        columns = {column: [song.get(column) for song in encoded] for column in self.features}
+        with replacing(shard.path) as temporary:
+            Dataset.from_dict(columns, features=self.features).to_parquet(str(temporary))
+
+    def _encode(self, songs: Dataset | list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows with codes. On a CPU each thread takes a song, so that codes do not depend on how many there are."""
+        rate = self.vqvae.config.sampling_rate
+        if self.vqvae.device.type == "cpu":
+            with single_threads():
+                return share_out(
+                    lambda row: encode_song(*_read_song(songs[row], rate), self.vqvae), len(songs), self._tell
+                )
+        encoded: list[dict[str, Any]] = []
+        for song, audio in _read_ahead(songs, rate):
+            encoded.append(encode_song(song, audio, self.vqvae))
+            self._tell(len(encoded))
+        return encoded
+
+    def _tell(self, _: int) -> None:
+        self.after(1)
+
+
+def _read_ahead(songs: Dataset | list[dict[str, Any]], sampling_rate: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Songs with their audio (samples,); two more are read while one is used."""
+    with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
+        coming: deque[Future[tuple[dict[str, Any], Tensor]]] = deque()
+        for row in range(len(songs)):
+            coming.append(pool.submit(_read_song, songs[row], sampling_rate))
+            if len(coming) > _SONGS_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def _read_song(song: dict[str, Any], sampling_rate: int) -> tuple[dict[str, Any], Tensor]:
+    sound = song["audio"]
+    source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
+    return song, load_audio(source, sampling_rate)
+
+
+def encode_song(song: dict[str, Any], audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+    """What is known of a song, and its codes: `codes_0`, `codes_1`, ... (length,), uint16 or int32.
+
+    Args:
+        song: a row; its `audio` is left out.
+        audio: its sound (samples,) at the VQ-VAE's rate.
+        vqvae: in evaluation mode.
+    """
+    config = vqvae.config
+    hop = config.hop_lengths[-1]
+    # What does not fill a code of the top level at the song's end is less than 3 ms.
+    audio = audio[: max(audio.shape[0] // hop, 1) * hop]
+    audio = torch.nn.functional.pad(audio, (0, -audio.shape[0] % hop))
+    codes = vqvae.encode(audio[None].to(vqvae.device))
+    narrow = np.uint16 if config.codebook_size <= 2**16 else np.int32
+    facts = {key: value for key, value in song.items() if key != "audio"}
+    return facts | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}
