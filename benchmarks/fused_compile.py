@@ -38,44 +38,25 @@ SHARED = replace(MANY, splits=2, merged=True, overlap="late")
 CHOICES: dict[tuple[int, int], list[Tuning]] = {
     (1, 12): [
         MIDDLE,
-        replace(SOME, overlap="none"),
         SOME,
+        replace(SOME, overlap="none"),
         replace(SOME, overlap="early"),
         replace(SOME, some=(8, 8)),
         replace(SOME, some=(16, 16)),
-        replace(SOME, some=(32, 8)),
         replace(FEW, merged=True),
-        replace(MIDDLE, splits=4, merged=True),
         replace(MIDDLE, splits=4, merged=True, overlap="late"),
     ],
     (0, 46): [
         MANY,
-        replace(MANY, overlap="late"),
-        replace(SHARED, overlap="none"),
         SHARED,
+        replace(SHARED, overlap="none"),
         replace(SHARED, splits=4),
         replace(SHARED, parts=2),
         replace(SHARED, block=(64, 64, 128, 3, 4), parts=4),
         replace(SHARED, block=(64, 64, 128, 3, 4), parts=4, overlap="none"),
-        replace(SHARED, block=(64, 128, 64, 4, 4), parts=8),
-        replace(SOME, splits=2),
+        replace(SHARED, block=(64, 16, 128, 4, 4)),
     ],
-    (2, 1): [
-        ONE,
-        replace(ONE, overlap="late"),
-        replace(ONE, splits=8),
-        replace(ONE, splits=8, merged=True),
-        replace(ONE, numbers=32768, warps=8),
-        replace(ONE, programs=128),
-    ],
-    (2, 4): [
-        FEW,
-        replace(FEW, overlap="late"),
-        replace(FEW, numbers=16384),
-        replace(FEW, merged=True),
-        replace(SOME, overlap="early"),
-        replace(SOME, some=(8, 8)),
-    ],
+    (2, 1): [ONE, replace(ONE, overlap="late"), replace(ONE, numbers=32768, warps=8), replace(ONE, programs=128)],
 }
 """Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""
 
@@ -174,12 +155,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     settings = SamplingSettings(**json.loads(options.settings))
+    sizes = [(level, windows) for windows in options.rows for level in options.levels]
+    if options.choices:
+        sizes = [size for size in sizes if size not in CHOICES]  # the first choice of each is the default
     jobs: list[tuple[Any, ...]] = [
         (preset, level, dtype, windows, settings, None, not options.only_compile)
-        for windows in options.rows
+        for level, windows in sizes
         for dtype in options.dtypes
         for preset in options.presets
-        for level in options.levels
     ]
     if options.choices:
         jobs += [

@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 PARTS: dict[str, Part] = {
-    "training": Part(gpu_training.training, 60, "training"),
+    "training": Part(gpu_training.training, 40, "training"),
     "tune": Part(gpu_steps.tune, 70, "steps"),
     "steps": Part(gpu_steps.steps, 30, "steps"),
     "correctness": Part(gpu_steps.correctness, 30, "steps"),
@@ -47,6 +47,7 @@ PARTS: dict[str, Part] = {
     "stream": Part(gpu_songs.stream, 30, "songs"),
     "sequential": Part(gpu_songs.sequential, 30, "songs"),
     "songs": Part(gpu_songs.songs, 60, "songs"),
+    "compiled_training": Part(gpu_training.compiled_training, 70, "compiled_training"),
     "other_dtypes": Part(gpu_steps.other_dtypes, 45, "more"),
     "more_steps": Part(gpu_steps.more_steps, 60, "more"),
     "published": Part(gpu_steps.published, 30, "more"),

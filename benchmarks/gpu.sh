@@ -3,7 +3,8 @@
 #   benchmarks/gpu.sh MINUTES [FOLDER] [--toy] [--parts "PART ..."]
 # Rows go to FOLDER/results.jsonl as they come (runs/gpu by default, $OUT where that is set), what parts print to
 # FOLDER/parts.log. `python -m benchmarks.gpu_tables FOLDER` makes tables of them. Needs python3 with torch and
-# transformers and the packages of pyproject.toml; PYTHON names another python3. --toy tries it on a CPU.
+# transformers and the packages of pyproject.toml; PYTHON names another python3. --toy tries it on a CPU. ROWS names
+# further numbers of windows whose kernels are compiled ahead.
 set -u
 minutes=${1:?usage: benchmarks/gpu.sh MINUTES [FOLDER] [--toy] [--parts "PART ..."]}
 shift
@@ -31,7 +32,7 @@ if [ -z "$toy" ]; then
   # Every kernel at once, in as many processes as there are cores for it: the parts find them in Triton's cache.
   # Training, which needs none of them, goes on meanwhile.
   export TORCHINDUCTOR_COMPILE_THREADS=4
-  timeout 60 "$python" -m benchmarks.fused_compile --only-compile --processes 12 --choices --rows 48 1 12 4 16 --levels 2 1 \
+  timeout 60 "$python" -m benchmarks.fused_compile --only-compile --processes 13 --choices --rows ${ROWS:-4 16 184} --levels 1 \
     >"$folder/compile.log" 2>&1 &
   compiling=$!
 fi

@@ -32,6 +32,7 @@ TITLES = {
     "profile": "Kernels of a fused step",
     "together": "Steps of levels alone and at the same time",
     "training": "Training steps, bfloat16 autocast",
+    "compiled_training": "The same with compiled layers",
     "published": "The published loop: ms a step early, midway and late in a window",
     "musicgen": "MusicGen-small's architecture",
     "tune": "Choices of the fused engine",

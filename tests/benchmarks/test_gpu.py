@@ -25,7 +25,18 @@ def _same_tunings(monkeypatch):
 
 @pytest.mark.slow
 def test_songs_streams_training_and_yardsticks_have_their_rows(tmp_path):
-    parts = ("first", "minute", "stream", "songs", "sequential", "training", "published", "musicgen", "profile")
+    parts = (
+        "first",
+        "minute",
+        "stream",
+        "songs",
+        "sequential",
+        "training",
+        "compiled_training",
+        "published",
+        "musicgen",
+        "profile",
+    )
     rows = run(tmp_path, *parts)
     assert list(dict.fromkeys(row["part"] for row in rows)) == list(parts)
     assert not any("failed" in row for row in rows)
@@ -89,7 +100,7 @@ def test_unknown_parts_are_refused_and_known_ones_listed(tmp_path, capsys):
     assert gpu.main(["--list"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert (
-        lines[0] == ["80", "training"] and lines[1][1:3] == ["tune", "steps"] and lines[2][1:3] == ["first", "minute"]
+        lines[0] == ["60", "training"] and lines[1][1:3] == ["tune", "steps"] and lines[2][1:3] == ["first", "minute"]
     )
     assert sorted(name for line in lines for name in line[1:]) == sorted(gpu_tables.TITLES)
     assert gpu.main(["--list", "published", "tune"]) == 0
