@@ -13,6 +13,8 @@ makes a teacher of another depth, `--model_name_or_path` trains on, and both tog
 computes the same as the one named. An interrupted run resumes from its last
 checkpoint when the same command gets `--resume_from_checkpoint true`. All options: `--help`.
 
+`--lora_rank 8` trains LoRA adapters of the model that `--model_name_or_path` names, and saves them alone.
+
 `--labels true` makes a prior conditioned on the artist and the genre of the songs' metadata, and at the top on the
 position in the song; `--lyric_length 384` on lyrics too. Songs that lack any of them train alongside:
 
@@ -41,7 +43,12 @@ from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.processing import LabelVocabulary
-from fast_jukebox.training.arguments import FastJukeboxTrainingArguments, name_base_model, parse_arguments
+from fast_jukebox.training.arguments import (
+    AdapterArguments,
+    FastJukeboxTrainingArguments,
+    name_base_model,
+    parse_arguments,
+)
 from fast_jukebox.training.compilation import compile_blocks
 from fast_jukebox.training.data import CodesArguments
 from fast_jukebox.training.fine_tuning import FineTuning, choose_learning_rate, continue_run
@@ -129,11 +136,22 @@ class DataArguments(CodesArguments):
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, evaluate, save; returns the last evaluation."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataArguments, FastJukeboxTrainingArguments), arguments
+    model_args, adapter_args, data_args, args = parse_arguments(
+        (ModelArguments, AdapterArguments, DataArguments, FastJukeboxTrainingArguments), arguments
     )
     if (model_args.continue_run or data_args.old_codes) and not model_args.model_name_or_path:
         raise ValueError("`--model_name_or_path` must name the model that `--continue_run` or `--old_codes` is about")
+    changed = [
+        name
+        for name in ("layers", "labels", "initial_weights", "compile_layers", "continue_run")
+        if getattr(model_args, name)
+    ]
+    if adapter_args.lora_rank and (changed or not model_args.model_name_or_path):
+        without = f", and without {', '.join(f'`--{name}`' for name in changed)}" if changed else ""
+        raise ValueError(f"`--lora_rank` must go with `--model_name_or_path`, a model left as it is{without}")
+    if adapter_args.lora_rank and model_args.new_names:
+        model_args.new_names = False  # whoever loads the adapters loads the base with its own names
+        print("adapters leave the base's names: songs of others train as unknown", flush=True)
     set_seed(args.seed)
     name_base_model(args, model_args.model_name_or_path)
 
@@ -166,7 +184,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         first = continue_run(args, model_args.model_name_or_path, model) if model_args.continue_run else 0
         fine_tuning = FineTuning(args.output_dir, model_args.model_name_or_path, codes["train"], args, first)
     trainer = PriorTrainer(
-        model=model,
+        model=adapter_args.adapted(model),
         args=args,
         train_dataset=train,
         eval_dataset=test,

@@ -20,6 +20,7 @@ from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.generation.request import FIELDS, Metadata, SongRequest, request_arguments
 from fast_jukebox.generation.settings import check_duration
+from fast_jukebox.models.adapters import load_adapters
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.processing.songs import text_song
@@ -82,6 +83,7 @@ class FastJukeboxPipeline(Pipeline):
         model ([`FastJukeboxModel`]): the model; `pipeline("fast-jukebox", model=...)` takes the name of a repository or
             folder, and the model inside the package where none is given.
         device: where to run, as in [`~transformers.Pipeline`]; `"auto"` is the same as leaving it out.
+        adapters: folder or Hub name of an adapter (LoRA) by level, to merge into the model's priors.
         kwargs: those of [`~transformers.Pipeline`], and defaults for the arguments of a call.
 
     Raises:
@@ -94,12 +96,21 @@ class FastJukeboxPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def __init__(self, model: FastJukeboxModel, *args: Any, device: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: FastJukeboxModel,
+        *args: Any,
+        device: Any = None,
+        adapters: Mapping[int, str | os.PathLike[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(model, FastJukeboxModel):
             raise ValueError(
                 f"`model` must be a FastJukeboxModel (a VQ-VAE and its priors) for the task {TASK!r}, got "
                 f"{type(model).__name__}"
             )
+        if adapters:
+            load_adapters(model, adapters)
         super().__init__(model, *args, device=check_device(device), **kwargs)
 
     @request_arguments(without=["prompt", "progress"])

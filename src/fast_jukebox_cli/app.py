@@ -17,6 +17,7 @@ from fast_jukebox_cli.sessions import SESSION_COMMANDS, Offload
 from fast_jukebox_cli.sessions import register as register_sessions
 from fast_jukebox_cli.studio import register as register_studio
 from fast_jukebox_cli.values import (
+    adapters,
     choices,
     file,
     free_path,
@@ -204,6 +205,10 @@ def generate(
     model: Annotated[
         str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="An adapter (LoRA) of a level, as 2=FOLDER or 2=NAME; once for each level."),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     token: Annotated[
         str | None, typer.Option(help="Access token of the Hub; by default that of `hf auth login`.", envvar="HF_TOKEN")
@@ -250,7 +255,7 @@ def generate(
 ) -> None:
     """Make a song, or several, and write them to files. The last lines printed are the files' paths."""
     targets = _checked_output(output, raw, stream, num_samples, force, (prompt, lyrics_file))
-    recording = file("prompt", prompt)
+    recording, merged = file("prompt", prompt), adapters(adapter)
     if extend is not None and (duration is not None or prompt is None):
         raise ValueError("`--extend` must go with `--prompt` and without `--duration`")
     settings = {
@@ -275,7 +280,7 @@ def generate(
         prompt=recording,
         prompt_duration=prompt_duration,
         extend=extend,
-        model=ModelSource(model, revision, token, dtype),
+        model=ModelSource(model, revision, token, dtype, merged),
         device=device,
         offload=offload,
         quiet=quiet,
@@ -376,6 +381,28 @@ def convert(
     download = {} if revision is None else {"revision": revision}
     settings = {"model": model, "hyperparameters": hyperparameters, "dtype": dtype, "max_shard_size": max_shard_size}
     typer.echo(path_text(run(source, output, quiet=quiet, **settings, **download)))
+
+
+@app.command()
+@_clean_errors
+def merge(
+    model: Annotated[
+        str, typer.Argument(help="The base: a folder or Hub repository of a model or a prior.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Argument(help="A new or empty folder for the result.", show_default=False)],
+    adapter: Annotated[
+        list[str], typer.Option(help="An adapter (LoRA) of a level, as 2=FOLDER or 2=NAME; once for each level.")
+    ],
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default the file's.")
+    ] = None,
+) -> None:
+    """Merge adapters into their base, and save a model like any other. The last line printed is its folder."""
+    merged = adapters(adapter)
+
+    from fast_jukebox_cli.merge import merge as run
+
+    typer.echo(path_text(run(model, output, merged, dtype)))
 
 
 register_evaluations(app, _clean_errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.inputs import check_device
 
-_DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def model_config(name: str) -> Any:
@@ -78,12 +79,14 @@ class ModelSource:
         revision: branch, tag or commit of a repository; by default the newest.
         token: access token of the Hub; by default that of `hf auth login`.
         dtype: of the priors, `"float32"`, `"bfloat16"` or `"float16"`; by default the file's, on a CPU float32.
+        adapters: folder or Hub name of an adapter by level, to merge into the priors.
     """
 
     name: str | None = None
     revision: str | None = None
     token: str | None = field(default=None, repr=False)
     dtype: str | None = None
+    adapters: Mapping[int, str] = field(default_factory=dict)
 
 
 def load_model(source: ModelSource, device: torch.device, offload: str | None = None) -> FastJukeboxModel:
@@ -100,11 +103,13 @@ def load_model(source: ModelSource, device: torch.device, offload: str | None = 
     """
     check_home(offload)
     dtype = source.dtype or ("float32" if device.type == "cpu" else "auto")
-    if dtype not in (*_DTYPES, "auto"):
-        raise ValueError(f"`dtype` must be {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}, got {dtype!r}")
+    if dtype not in (*DTYPES, "auto"):
+        raise ValueError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
     logging.disable_progress_bar()
     at = {name: value for name in ("revision", "token") if (value := getattr(source, name)) is not None}
-    loaded: FastJukeboxModel = FastJukeboxModel.from_pretrained(model_name(source.name), dtype=dtype, **at)
+    loaded: FastJukeboxModel = FastJukeboxModel.from_pretrained(
+        model_name(source.name), dtype=dtype, adapters=source.adapters, **at
+    )
     loaded.eval()
     if offload is not None:
         set_offload(loaded, offload, device)

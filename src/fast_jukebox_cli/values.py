@@ -37,6 +37,21 @@ def choices(text: str | None) -> Any:
     return text.split(",") if text is not None and "," in text else text
 
 
+def adapters(texts: Sequence[str] | None) -> dict[int, str]:
+    """`["2=runs/lora"]` as `{2: "runs/lora"}`.
+
+    Raises:
+        ValueError: another text, or a level twice.
+    """
+    found: dict[int, str] = {}
+    for text in texts or ():
+        level, _, source = text.partition("=")
+        if not level.isdecimal() or not source or int(level) in found:
+            raise ValueError(f"`--adapter` must be a level and a folder or Hub name, as 2=runs/lora, got {text!r}")
+        found[int(level)] = source
+    return found
+
+
 def file(name: str, path: Path | None) -> Path | None:
     """A file that is there.
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -207,6 +208,57 @@ def test_a_model_of_the_hub_that_is_trained_further_is_named(
     scripts[script].main([*arguments, "--hub_license", "cc-by-nc-4.0", "--model_name_or_path", "ann/first"])
     card = ModelCard.load("ann/more")
     assert card.data.base_model == "ann/first" and "derive from `ann/first`, whose terms hold" in card.text
+
+
+def test_adapters_are_trained_resumed_pushed_and_played(hub, scripts, songs, tiny_model, tmp_path, training_options):
+    pytest.importorskip("peft")
+    encode_songs(load_songs(songs, test_share=0.3), tiny_model.vqvae, tmp_path / "codes")
+    tiny_model.push_to_hub("ann/base", license="cc-by-nc-4.0")
+    arguments = [
+        "--codes", str(tmp_path / "codes"), "--model_name_or_path", "ann/base", "--lora_rank", "2", "--learning_rate",
+        "0.1", "--save_steps", "2", "--hub_license", "cc-by-nc-4.0", "--max_steps", "4", *training_options,
+    ]  # fmt: skip
+    main = scripts["run_prior"].main
+    whole = main([*arguments, "--output_dir", str(tmp_path / "whole")])
+    main([*arguments, "--output_dir", str(tmp_path / "lora")])
+    shutil.rmtree(tmp_path / "lora" / "checkpoint-4")
+    for path in (tmp_path / "lora").iterdir():
+        path.is_file() and path.unlink()
+    pushed = ["--push_to_hub", "true", "--hub_model_id", "ann/lora", "--resume_from_checkpoint", "true"]
+    resumed = main([*arguments, "--output_dir", str(tmp_path / "lora"), *pushed])
+    assert resumed["eval_loss"] == pytest.approx(whole["eval_loss"], abs=1e-5)
+    again = main([*arguments, "--output_dir", str(tmp_path / "lora"), "--resume_from_checkpoint", "true"])
+    assert again == resumed
+
+    assert set(hub.files("ann/lora")) >= {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert not {"config.json", "model.safetensors"} & set(hub.files("ann/lora"))
+    card = ModelCard.load("ann/lora")
+    assert card.data.base_model == "ann/base" and {"lora", "peft", "adapter"} <= set(card.data.tags)
+    assert 'FastJukeboxModel.from_pretrained("ann/base", adapters={2: "ann/lora"})' in card.text
+    assert "LoRA adapters of rank 2 (alpha 4, dropout 0) on contract, expand, projection, qkv" in card.text
+    assert str(tmp_path) not in card.content
+    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["level"]) == ("ann/base", 2)
+    model = FastJukeboxModel.from_pretrained("ann/base", adapters={2: "ann/lora"})
+    plain = FastJukeboxModel.from_pretrained("ann/base")
+    assert not torch.equal(model.generate(0.5, seed=0).codes[2], plain.generate(0.5, seed=0).codes[2])
+
+
+def test_adapters_need_their_base(scripts, songs, tiny_model, tmp_path, training_options):
+    pytest.importorskip("peft")
+    encode_songs(load_songs(songs, test_share=0.3), tiny_model.vqvae, tmp_path / "codes")
+    tiny_model.save_pretrained(tmp_path / "base")
+    arguments = ["--codes", str(tmp_path / "codes"), "--lora_rank", "2", "--output_dir", str(tmp_path / "lora")]
+    arguments += ["--max_steps", "1", *training_options]
+    named = [*arguments, "--model_name_or_path", str(tmp_path / "base")]
+    for given, match in (
+        ([*arguments, "--preset", "fastjukebox-mini-9"], "`--lora_rank` must go with `--model_name_or_path`"),
+        ([*named, "--layers", "6"], "a model left as it is, and without `--layers`"),
+        ([*named, "--lora_targets", "query"], "got 'query'"),
+        ([*named, "--push_to_hub", "true", "--hub_license", "mit"], "`hub_base_model` must name the adapter's base"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            scripts["run_prior"].main(given)
 
 
 def test_songs_of_which_none_are_held_out_are_refused(scripts, songs, tiny_config, tmp_path, training_options):

@@ -22,6 +22,7 @@ from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_er
 from fast_jukebox.sampling.checks import level_name
 
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
+ADAPTER_CONFIG = "adapter_config.json"
 # Arguments of `from_pretrained` that say where files are, not what is made of them.
 _DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
@@ -102,6 +103,11 @@ def read_config(name_or_path: PathLike, **download: Any) -> dict[str, Any]:
     """
     with clear_hub_errors(name_or_path, download.get("revision")):
         config = written_config(PreTrainedConfig.get_config_dict, name_or_path, **download)[0]
+    if not config and find_file(name_or_path, ADAPTER_CONFIG, **download) is not None:
+        raise OSError(
+            f"`{name_or_path}` holds an adapter and no model: load the model that it was trained on, with the adapter "
+            f"as `adapters={{level: {str(name_or_path)!r}}}`"
+        )
     if not config:
         raise OSError(f"`{name_or_path}` has no config.json, so it holds no model of fast_jukebox")
     return config
@@ -128,9 +134,8 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
     if path is not None:
         with open_weights(path) as file:
             return dict.fromkeys(file.keys(), single)
-    path = cached_file(name_or_path, index, _raise_exceptions_for_missing_entries=False, **download)
+    path = find_file(name_or_path, index, **download)
     if path is None:
-        _check_that_nothing_failed(name_or_path, index, download)
         return {}
     with open(path, encoding="utf-8") as file:
         try:
@@ -143,6 +148,18 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
     if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
         raise OSError(f"the `weight_map` in `{index}` of `{name_or_path}` must hold file names by tensor name")
     return weights
+
+
+def find_file(name_or_path: PathLike, filename: str, **download: Any) -> str | None:
+    """Path of a file of a folder or repository; None where it has none of that name.
+
+    Raises:
+        HubError: the repository cannot be read.
+    """
+    path: str | None = cached_file(name_or_path, filename, _raise_exceptions_for_missing_entries=False, **download)
+    if path is None:
+        _check_that_nothing_failed(name_or_path, filename, download)
+    return path
 
 
 def _check_that_nothing_failed(name_or_path: PathLike, filename: str, download: Mapping[str, Any]) -> None:
@@ -212,9 +229,8 @@ def _fetch_shard(
     name_or_path: PathLike, name: str, weights: Mapping[str, str], variant: str | None, download: Mapping[str, Any]
 ) -> str:
     with clear_hub_errors(name_or_path, download.get("revision")):
-        path = cached_file(name_or_path, name, _raise_exceptions_for_missing_entries=False, **download)
+        path = find_file(name_or_path, name, **download)
         if path is None:
-            _check_that_nothing_failed(name_or_path, name, download)
             raise OSError(_lost_shard(name_or_path, name, _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant), weights))
     return path
 

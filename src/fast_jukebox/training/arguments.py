@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
+
+from fast_jukebox.models.adapters import TARGETS, add_lora
 
 _NO_END = 10**9
 
@@ -142,3 +144,29 @@ def name_base_model(args: FastJukeboxTrainingArguments, source: str | None) -> N
     """
     if args.hub_base_model is None and source is not None and not os.path.isdir(source):
         args.hub_base_model = source
+
+
+@dataclass
+class AdapterArguments:
+    """LoRA adapters to train in place of all weights."""
+
+    lora_rank: int = field(
+        default=0, metadata={"help": "Rank of LoRA adapters to train on the named model, such as 8; 0 trains it all."}
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "Their product counts alpha / rank; twice the rank by default."}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of their inputs."})
+    lora_targets: list[str] = field(
+        default_factory=lambda: list(TARGETS), metadata={"help": "Linear layers that get them; all-linear for all."}
+    )
+
+    def adapted(self, model: PreTrainedModel) -> Any:
+        """The model to train: `model` itself, or where a rank is given with adapters.
+
+        Args:
+            model: as it was loaded, since whoever loads the adapters loads that; is changed.
+        """
+        if not self.lora_rank:
+            return model
+        return add_lora(model, self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)

@@ -14,6 +14,9 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from fast_jukebox.models.adapters import ADAPTER_WEIGHTS
+from fast_jukebox.models.loading import ADAPTER_CONFIG
+
 logger = logging.getLogger(__name__)
 
 STATE = "trainer_state.json"
@@ -77,9 +80,11 @@ def checkpoint_problem(folder: Path, only_model: bool = False) -> str | None:
     if not folder.is_dir():
         return "there is no such folder"
     sharded = any(next(folder.glob(pattern), None) is not None for pattern in _SHARDED)
-    needed = [STATE] if sharded else [STATE, "config.json", *(() if only_model else _OPTIMIZER)]
+    adapter = (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER_WEIGHTS).is_file()
+    model = (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if adapter else ("config.json",)
+    needed = [STATE] if sharded else [STATE, *model, *(() if only_model else _OPTIMIZER)]
     missing = [name for name in needed if not (folder / name).is_file()]
-    if not sharded and not any((folder / name).is_file() for name in (_WEIGHTS, _INDEX)):
+    if not sharded and not adapter and not any((folder / name).is_file() for name in (_WEIGHTS, _INDEX)):
         missing.append(_WEIGHTS)
     if missing:
         return f"it lacks {', '.join(missing)}"

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
 
 from fast_jukebox.data.device_codes import DeviceCodeBatches
+from fast_jukebox.models.adapters import describe_adapter, has_adapters
 from fast_jukebox.sampling.inputs import values_checked
 from fast_jukebox.training.curves import PICTURE, LossCurves
 from fast_jukebox.training.fine_tuning import NEW_SONGS, OLD_SONGS, FineTuning
@@ -58,10 +59,12 @@ class PriorTrainer(FastJukeboxTrainer):
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
-        config = self.accelerator.unwrap_model(self.model).config
+        model = self.trained_model()
+        config: Any = model.config
         role = f", conditioned on level {config.level + 1}" if config.has_upper_level else ""
+        adapted = f"{describe_adapter(model)} of a base model. " if has_adapters(model) else ""  # type: ignore[arg-type]
         return (
-            f"The prior of level {config.level} (0 is the bottom){role}: a sparse transformer of "
+            f"{adapted}The prior of level {config.level} (0 is the bottom){role}: a sparse transformer of "
             f"{config.num_hidden_layers} layers and width {config.hidden_size} over {config.n_ctx} codes."
         )
 

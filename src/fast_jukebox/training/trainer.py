@@ -17,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, ro
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from fast_jukebox.hub import push_folder, write_model_card
+from fast_jukebox.models.adapters import adapter_usage, has_adapters, load_adapter_weights, save_adapter
 from fast_jukebox.training.checkpoints import checkpoint_problem, checkpoint_to_resume, read_state
 from fast_jukebox.training.clock import TrainingClock
 from fast_jukebox.training.curves import EarlyStopping, evaluations_without_progress
@@ -45,6 +46,8 @@ class FastJukeboxTrainer(Trainer):
         if getattr(settings, "early_stopping_patience", None) is not None:
             stopping = EarlyStopping(settings.early_stopping_patience, settings.early_stopping_threshold)
             kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), stopping]
+        if has_adapters(kwargs.get("model")) and settings.push_to_hub and not getattr(settings, "hub_base_model", None):
+            raise ValueError("`hub_base_model` must name the adapter's base on the Hub where `push_to_hub` is set")
         self._sums: dict[str, Tensor] | None = None  # of an evaluation that is going on
         super().__init__(*args, **kwargs)
 
@@ -191,12 +194,24 @@ class FastJukeboxTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """See [`~transformers.Trainer._load_from_checkpoint`], which would read our configuration as one of its own."""
+        target = self.model if model is None else model
+        if has_adapters(target):
+            load_adapter_weights(target, resume_from_checkpoint)
+            return
         weights = Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME
         if self.is_fsdp_enabled or not weights.is_file():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        target = self.model if model is None else model
         self._issue_warnings_after_load(target.load_state_dict(load_file(weights), strict=False))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """See [`~transformers.Trainer._save`]; of a model with adapters these alone, with the name of their base."""
+        model = self.trained_model()
+        if not has_adapters(model):
+            super()._save(output_dir, state_dict)
+            return
+        folder = output_dir or self.args.output_dir
+        save_adapter(model, folder, getattr(self.args, "hub_base_model", None), state_dict)  # type: ignore[arg-type]
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """See [`~transformers.Trainer._save_checkpoint`]: older checkpoints go only when this one is on the disk."""
@@ -291,9 +306,11 @@ class FastJukeboxTrainer(Trainer):
         if not license:
             raise ValueError("`hub_license` must name the weights' license before a card is written, got None")
         dataset = kwargs.get("dataset") or getattr(self.args, "hub_datasets", [])
+        name, model = kwargs.get("model_name") or self.hub_name(), self.trained_model()
+        usage = adapter_usage(model, name, self.base_model()) if has_adapters(model) else None
         write_model_card(
             self.args.output_dir,
-            name=kwargs.get("model_name") or self.hub_name(),
+            name=name,
             description=self.describe(),
             training=self.training_summary(),
             figures=self.last_figures(),
@@ -301,7 +318,8 @@ class FastJukeboxTrainer(Trainer):
             datasets=[dataset] if isinstance(dataset, str) else list(dataset),
             base_model=self.base_model(),
             kind=self.card_kind,
-            tags=self.card_tags,
+            tags=(*self.card_tags, "adapter", "lora", "peft") if usage else self.card_tags,
+            usage=usage,
         )
 
     def push_to_hub(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.hub.push_mixin import HubPushMixin
+from fast_jukebox.models.adapters import check_adapter_levels, load_adapters
 from fast_jukebox.models.configuration_utils import finish_saving
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationMixin
@@ -173,16 +174,35 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel
 
     @classmethod
     def from_pretrained(
-        cls: type[Model], pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
+        cls: type[Model],
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        adapters: Mapping[int, str | os.PathLike[str]] | None = None,
+        **kwargs: Any,
     ) -> Model:
         """Load as [`~transformers.PreTrainedModel.from_pretrained`] does, from safetensors only.
 
+        Args:
+            pretrained_model_name_or_path: a folder or repository.
+            model_args: passed on.
+            adapters: folder or Hub name of an adapter (see [`~fast_jukebox.models.adapters.add_lora`]) by level, which
+                is merged into the prior.
+            kwargs: passed on.
+
         Raises:
+            ImportError: `adapters` are given, and peft is not installed.
             ValueError: the folder or repository holds something else, or lacks a level: names it and what is there; or
-                weights are of another shape than the configuration says: names them.
+                weights are of another shape than the configuration says: names them; or an adapter is of another level
+                or does not fit.
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
+        if adapters:
+            of_all = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only") if key in kwargs}
+            check_adapter_levels(adapters, **of_all)  # before long work
+            result = cls.from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+            load_adapters(result[0] if isinstance(result, tuple) else result, adapters, **of_all)
+            return result
         finish_saving(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         source = pretrained_model_name_or_path

@@ -1,0 +1,313 @@
+"""LoRA and other adapters of peft on a prior: made, saved beside the name of their base, loaded, merged."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from fast_jukebox.models.loading import ADAPTER_CONFIG, PathLike, find_file, pin_revision
+from fast_jukebox.models.weight_files import open_weights
+from fast_jukebox.utils.files import read_file, write_file
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+TARGETS = ("qkv", "projection", "expand", "contract")
+"""Names of the four matrices of each layer of a prior, which get adapters by default."""
+
+_ADAPTER = "default"
+_LARGEST_CONFIG = 2**20
+_LARGEST_RANK = 2**14
+
+
+def _peft() -> Any:
+    try:
+        with _without_old_names():
+            import peft
+    except ImportError as error:
+        raise ImportError('adapters need peft: pip install "fast-jukebox[lora]"') from error
+    return peft
+
+
+def has_adapters(model: object) -> bool:
+    """Whether it is a model that peft made of another."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def add_lora(
+    prior: PreTrainedModel,
+    rank: int = 8,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    targets: Sequence[str] = TARGETS,
+    **settings: Any,
+) -> PeftModel:
+    """Give a prior LoRA adapters to train (Hu et al. 2021); at first they add nothing.
+
+    Args:
+        prior: gets the adapters in its layers, and its own weights are frozen.
+        rank: of the product that is added to each weight, at least 1.
+        alpha: the product is multiplied by `alpha / rank`; twice the rank by default.
+        dropout: fraction of each adapter's inputs that are zeroed in training, in [0, 1).
+        targets: last parts of the names of linear layers, or `["all-linear"]` for all of them.
+        settings: further ones of `peft.LoraConfig`, such as `use_dora=True`.
+
+    Returns:
+        The model to train, which wraps the prior.
+
+    Raises:
+        ImportError: peft is not installed.
+        ValueError: a number out of its range, or a target that no linear layer is called.
+    """
+    if not isinstance(rank, int) or not 1 <= rank <= _LARGEST_RANK:
+        raise ValueError(f"`rank` must be an integer from 1 to {_LARGEST_RANK}, got {rank!r}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}")
+    if alpha is not None and not alpha > 0:
+        raise ValueError(f"`alpha` must be positive, got {alpha!r}")
+    known = {name.rpartition(".")[2] for name, module in prior.named_modules() if isinstance(module, nn.Linear)}
+    unknown = [name for name in targets if name not in known]
+    if list(targets) != ["all-linear"] and (unknown or not targets):
+        raise ValueError(
+            f"`targets` must be names of linear layers, {', '.join(sorted(known))}, or all-linear, got "
+            f"{', '.join(map(repr, unknown)) or 'none'}"
+        )
+    config = _peft().LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear" if list(targets) == ["all-linear"] else list(targets),
+        **settings,
+    )
+    with _without_old_names():
+        model: PeftModel = _peft().get_peft_model(prior, config)
+    return model
+
+
+def save_adapter(
+    model: PeftModel,
+    folder: PathLike,
+    base_model: str | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Save the adapter that trains, as peft reads it: `adapter_model.safetensors` and `adapter_config.json`, which
+    names the base model and the `level`.
+
+    Args:
+        model: as [`add_lora`] returns it.
+        folder: made where it is missing.
+        base_model: name of the base, by default that which the prior was loaded from.
+        state_dict: all weights of the model, where they are not in it, as with sharded training.
+    """
+    peft, folder = _peft(), Path(folder)
+    (name,) = model.active_adapters
+    weights = peft.get_peft_model_state_dict(
+        model, state_dict=state_dict, adapter_name=name, save_embedding_layers=False
+    )
+    with TemporaryDirectory() as temporary:
+        model.peft_config[name].save_pretrained(temporary)
+        config = json.loads((Path(temporary) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config |= {"inference_mode": True, "level": model.config.level}
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # of a set, whose order varies
+    config["base_model_name_or_path"] = base_model or config["base_model_name_or_path"]
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: tensor.detach().contiguous().cpu() for key, tensor in weights.items()}
+    write_file(folder / ADAPTER_WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_file(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True))
+
+
+def read_adapter_config(source: PathLike, **download: Any) -> dict[str, Any]:
+    """`adapter_config.json` of a folder or repository.
+
+    Raises:
+        HubError: the repository cannot be read.
+        OSError: there is no such file.
+        ValueError: it holds no settings of an adapter.
+    """
+    path = find_file(source, ADAPTER_CONFIG, **download)
+    if path is None:
+        raise OSError(f"`{source}` has no {ADAPTER_CONFIG}, so it holds no adapter")
+    try:
+        config = json.loads(read_file(path, _LARGEST_CONFIG))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{ADAPTER_CONFIG} of `{source}` must hold JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise ValueError(f"{ADAPTER_CONFIG} of `{source}` must hold the settings of an adapter, `peft_type` among them")
+    return config
+
+
+def load_adapter(
+    prior: PreTrainedModel,
+    source: PathLike,
+    merge: bool = True,
+    base_model: str | None = None,
+    **download: Any,
+) -> Any:
+    """Load an adapter onto its base.
+
+    Args:
+        prior: the base; is changed.
+        source: folder or Hub name of the adapter.
+        merge: add it to the prior's weights, so that the prior is one like any other. Otherwise the prior gets layers
+            with adapters, which engines hear too, and which peft can disable, switch and train.
+        base_model: name of the prior's weights, for a warning where the adapter was trained on others; by default where
+            the prior was loaded from.
+        download: `revision`, `token` and their like, of the adapter.
+
+    Returns:
+        The prior, or the `PeftModel` around it.
+
+    Raises:
+        ImportError: peft is not installed.
+        HubError: the repository cannot be read.
+        OSError: there is no adapter in safetensors, or the file is damaged.
+        ValueError: it is of another level or does not fit the prior.
+    """
+    peft = _peft()
+    download = pin_revision(source, download)
+    config = read_adapter_config(source, **download)
+    weights = _read_weights(source, download)
+    level = config.pop("level", None)
+    if level is not None and level != prior.config.level:
+        raise ValueError(f"the adapter `{source}` is of level {level}, and the prior of level {prior.config.level}")
+    _check_ranks(config, source)
+    base, name = config.get("base_model_name_or_path"), base_model or prior.name_or_path
+    if base and name and not _same_model(base, name):
+        warnings.warn(
+            f"the adapter `{source}` was trained on `{base}` and is loaded onto `{name}`: it fits only where both have "
+            "the same weights",
+            stacklevel=2,
+        )
+    trained = [(parameter, parameter.requires_grad) for parameter in prior.parameters()]
+    try:
+        with _without_old_names():
+            loaded_from = vars(prior).get("name_or_path") or None
+            settings = peft.PeftConfig.from_peft_type(**{**config, "base_model_name_or_path": loaded_from})
+            # Nothing is allocated before the weights are read, whatever the settings say.
+            model = peft.get_peft_model(prior, settings, adapter_name=_ADAPTER, low_cpu_mem_usage=True)
+            found = peft.set_peft_model_state_dict(model, weights, adapter_name=_ADAPTER, low_cpu_mem_usage=True)
+        missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+        if missing or found.unexpected_keys:
+            what = f"lacks {missing[0]}" if missing else f"has {found.unexpected_keys[0]}, which no layer takes"
+            raise ValueError(f"its file of weights {what}")
+        model.eval()
+        if not merge:
+            return model
+        merged = model.merge_and_unload(safe_merge=True)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2])  # of many tensors the first
+        raise ValueError(f"the adapter `{source}` must fit the prior of level {prior.config.level}: {said}") from error
+    vars(merged).pop("peft_config", None)  # left behind by some versions of peft
+    for parameter, requires_grad in trained:
+        parameter.requires_grad_(requires_grad)
+    return merged
+
+
+def adapter_usage(model: PeftModel, name: str, base_model: str | None) -> str:
+    """Python that loads an adapter, for its card."""
+    return f"""\
+from fast_jukebox import FastJukeboxModel
+
+model = FastJukeboxModel.from_pretrained("{base_model or "BASE"}", adapters={{{model.config.level}: "{name}"}})
+song = model.generate(duration=20, seed=0)"""
+
+
+def describe_adapter(model: PeftModel) -> str:
+    """What the adapter that trains is, for its card."""
+    (name,) = model.active_adapters
+    config = model.peft_config[name]
+    targets = config.target_modules
+    where = ", ".join(sorted(targets)) if isinstance(targets, (set, list)) else str(targets)
+    return f"LoRA adapters of rank {config.r} (alpha {config.lora_alpha:g}, dropout {config.lora_dropout:g}) on {where}"
+
+
+def load_adapter_weights(model: Any, folder: PathLike) -> None:
+    """Set the weights of the adapter that trains to those that [`save_adapter`] wrote.
+
+    Raises:
+        OSError: there are none, or the file is damaged.
+    """
+    (name,) = model.active_adapters
+    _peft().set_peft_model_state_dict(model, _read_weights(folder, {}), adapter_name=name)
+
+
+def load_adapters(model: Any, adapters: Mapping[int, PathLike], **download: Any) -> None:
+    """Merge adapters into the priors of a whole model.
+
+    Args:
+        model: has `priors`, bottom first, which are changed, and `name_or_path`.
+        adapters: folder or Hub name of an adapter by level.
+        download: as in [`load_adapter`].
+
+    Raises:
+        ImportError, HubError, OSError, ValueError: as in [`load_adapter`], or a level that is not there.
+    """
+    check_adapter_levels(adapters, len(model.priors), **download)
+    for level, source in adapters.items():
+        load_adapter(model.priors[level], source, base_model=model.name_or_path, **download)
+
+
+def check_adapter_levels(adapters: Mapping[int, PathLike], num_levels: int | None = None, **download: Any) -> None:
+    """Raise an error for adapters that are not there, or are of other levels than they are given for.
+
+    Args:
+        adapters: folder or Hub name of an adapter by level.
+        num_levels: of the model, where it is known.
+        download: as in [`load_adapter`].
+    """
+    _peft()
+    if not isinstance(adapters, Mapping):
+        raise ValueError(f"`adapters` must be a dict from levels to folders or Hub names, got {adapters!r}")
+    most = num_levels or sys.maxsize
+    for level, source in adapters.items():
+        if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level < most:
+            allowed = "0 or above" if num_levels is None else f"from 0 to {num_levels - 1}"
+            raise ValueError(f"`adapters` must be by level, {allowed}, got {level!r}")
+        trained = read_adapter_config(source, **download).get("level", level)
+        if trained != level:
+            raise ValueError(f"`adapters` must be by their levels: `{source}` is of level {trained}, got {level}")
+
+
+def _read_weights(source: PathLike, download: Mapping[str, Any]) -> dict[str, Tensor]:
+    path = find_file(source, ADAPTER_WEIGHTS, **download)
+    if path is None:
+        raise OSError(f"`{source}` must hold {ADAPTER_WEIGHTS}, and has none; pickles are not read")
+    with open_weights(path):
+        pass
+    weights: dict[str, Tensor] = load_file(path)
+    return weights
+
+
+def _check_ranks(config: Mapping[str, Any], source: PathLike) -> None:
+    """Raise a `ValueError` for a rank that is none, as sizes follow from it."""
+    patterns = config.get("rank_pattern")
+    for rank in (config.get("r", 1), *(patterns.values() if isinstance(patterns, dict) else ())):
+        if not isinstance(rank, int) or not 1 <= rank <= _LARGEST_RANK:
+            raise ValueError(f"`r` of the adapter `{source}` must be from 1 to {_LARGEST_RANK}, got {rank!r}")
+
+
+def _same_model(one: str, other: str) -> bool:
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
+@contextmanager
+def _without_old_names() -> Iterator[None]:
+    """While peft asks transformers by names that are to go."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
