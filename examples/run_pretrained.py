@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> Path:
     def train() -> None:
         try:
             run_side_by_side(jobs, len(jobs), finish, stop)
-        except RuntimeError as error:
+        except Exception as error:
             failures.append(error)
 
     trainings = Thread(target=train)
@@ -187,7 +187,9 @@ def main(arguments: list[str] | None = None) -> Path:
         raise failures[0]
     say(began, f"the model is in {model}, its priors' weights in {weights}")
     if args.evaluate:
-        subprocess.run(evaluation_command(output, args), check=True)
+        code = subprocess.run(evaluation_command(output, args), check=False).returncode
+        if code:
+            raise ChildProcessError(f"the evaluation ended with code {code}, and the model is in {model}")
     if args.install:
         install(model)
     return model

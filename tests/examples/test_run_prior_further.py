@@ -186,7 +186,7 @@ def test_one_song_alone_can_be_trained_on(further, songs, tmp_path, caplog):
         figures = further(
             "out", "--songs", songs, "--vqvae", tmp_path / "vqvae", "--max_steps", 2, codes="codes-of-one"
         )
-    assert "1 song, held out by time" in caplog.text and figures["eval_bits_per_code"] > 0
+    assert "1 songs or clips, held out by time" in caplog.text and figures["eval_bits_per_code"] > 0
     assert "learning rate 0.0001, as no `--learning_rate` is given" in caplog.text
     assert json.loads((tmp_path / "out" / "fine_tuning.json").read_text())["runs"][0]["learning_rate"] == 1e-4
     with pytest.raises(ValueError, match="`--device_codes` must be false where songs are held out by time"):

@@ -1,5 +1,7 @@
 """What a training script trains on and what it holds out."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -71,6 +73,20 @@ def test_every_song_may_be_held_out_by_time(tmp_path, vqvae, tiny_config):
     train, test = by_time.windows(codes, tiny_config.prior_configs[1], seed=0)
     for windows in (train, test):
         assert {windows.sampler[index][0] for index in range(len(windows))} == {0, 1, 2, 3}
+
+
+def test_of_the_clips_of_one_song_the_last_are_held_out(tmp_path, vqvae, tiny_config):
+    rows = []
+    for index in range(10):
+        sing(tmp_path / "songs", f"{index}.wav", 1.2)
+        rows.append({"file_name": f"{index}.wav", "song": "only.mp3", "start": 1.2 * (9 - index), "split": "train"})
+    (tmp_path / "songs" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = CodesArguments(codes=str(tmp_path / "codes"), songs=str(tmp_path / "songs"), test_share=0.25)
+    codes = arguments.load(vqvae)
+    assert sorted(codes["test"]["start"]) == pytest.approx([9.6, 10.8])
+    assert sorted(codes["train"]["start"]) == pytest.approx([1.2 * index for index in range(8)])
+    train, test = arguments.windows(codes, tiny_config.prior_configs[2], seed=0)
+    assert len(train) == 40 and len(test) == 10
 
 
 def test_a_song_that_is_too_short_to_be_held_out_is_refused_with_its_length(tmp_path, vqvae, tiny_config):

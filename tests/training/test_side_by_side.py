@@ -48,7 +48,7 @@ def test_jobs_that_are_done_are_not_run_again_and_each_is_reported(tmp_path):
 
 def test_a_failure_is_named_and_the_others_are_done(tmp_path):
     jobs = [job(tmp_path / "bad", "raise SystemExit(3)"), job(tmp_path / "good", DONE)]
-    with pytest.raises(RuntimeError, match=r"bad ended with code 3, see .*bad\.log"):
+    with pytest.raises(ChildProcessError, match=r"bad ended with code 3, see .*bad\.log"):
         run_side_by_side(jobs, 2)
     assert jobs[1].done
 
@@ -62,6 +62,6 @@ def test_a_second_try_has_the_fallback(tmp_path):
 def test_jobs_are_ended_once_they_are_to_stop(tmp_path):
     stop, began = Event(), time.monotonic()
     Timer(0.3, stop.set).start()
-    with pytest.raises(RuntimeError, match="ended with code"):
+    with pytest.raises(ChildProcessError, match="ended with code"):
         run_side_by_side([job(tmp_path / "a", "import time; time.sleep(60)", ["x"])], 1, stop=stop)
     assert time.monotonic() - began < 30

@@ -15,7 +15,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class CodesArguments:
     hold_out: Literal["songs", "time"] = field(
         default="songs",
         metadata={
-            "help": "What is held out: songs, or the end of every song, --test_share of it and at least one window. "
-            "One song alone is always held out by time."
+            "help": "What is held out: songs, or the end of every song, --test_share of it and at least one window, or "
+            "one clip where songs were cut into clips. One song alone is always held out by time."
         },
     )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
@@ -91,17 +91,36 @@ class CodesArguments:
         return train, CodeWindows(songs, config, **measured, part="test", test_share=share)
 
     def _by_time(self, songs: DatasetDict) -> bool:
-        return self.hold_out == "time" or sum(map(len, songs.values())) == 1
+        return self.hold_out == "time" or len({song for split in songs.values() for song in _songs_of(split)}) == 1
 
     def _split(self, codes: DatasetDict) -> DatasetDict:
-        """The splits; all songs as `train` where they are held out by time."""
+        """The splits; where the songs are held out by time, `train` alone with all of them, or of clips the last ones
+        of each song as `test`.
+        """
         if not self._by_time(codes):
             return codes
         from datasets import DatasetDict, concatenate_datasets
 
-        songs = concatenate_datasets(list(codes.values()))
-        logger.info(
-            "%d song%s, held out by time: the last %g %% of each, and at least one window",
-            len(songs), "s" if len(songs) > 1 else "", 100 * self.test_share,
-        )  # fmt: skip
-        return DatasetDict({"train": songs})
+        rows = concatenate_datasets(list(codes.values()))
+        clips: dict[str, list[int]] = {}
+        for row, song in enumerate(_songs_of(rows)):
+            clips.setdefault(song, []).append(row)
+        last = f"held out by time: the last {100 * self.test_share:g} % of each"
+        if max(map(len, clips.values())) == 1:
+            logger.info("%d songs or clips, %s, and at least one window", len(rows), last)
+            return DatasetDict({"train": rows})
+        starts, held_out = rows["start"], []
+        for own in clips.values():
+            own.sort(key=lambda row: starts[row])
+            count = min(max(round(self.test_share * len(own)), 1), len(own) - 1)
+            held_out += own[len(own) - count :]
+        logger.info("%d clips of %d songs, %s, and at least one clip", len(rows), len(clips), last)
+        train = sorted(set(range(len(rows))) - set(held_out))
+        return DatasetDict({"train": rows.select(train), "test": rows.select(held_out)})
+
+
+def _songs_of(rows: Dataset) -> list[str]:
+    """The song of each row: where songs were cut into clips the one it is of, else a name of its own."""
+    if {"song", "start"} <= set(rows.column_names):
+        return list(rows["song"])
+    return [f"{id(rows)}-{row}" for row in range(len(rows))]

@@ -76,7 +76,7 @@ def run_side_by_side(
         stop: once it is set, the processes are ended, and each counts as failed.
 
     Raises:
-        RuntimeError: jobs failed, the others are done: names them and their logs.
+        ChildProcessError: jobs failed, the others are done: names them, their logs and the last line of these.
     """
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     shared = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
@@ -94,7 +94,7 @@ def run_side_by_side(
                 code = _wait(process, stop)
             stopped = stop is not None and stop.is_set()
             if code and (stopped or number + 1 == len(tries)):
-                return f"{job.folder.name} ended with code {code}, see {log_path}"
+                return f"{job.folder.name} ended with code {code}, see {log_path}{_last_line(log_path)}"
         if after is not None:
             after(job)
         return None
@@ -102,7 +102,16 @@ def run_side_by_side(
     with ThreadPoolExecutor(max(processes, 1)) as pool:
         failures = [failure for failure in pool.map(run, jobs) if failure]
     if failures:
-        raise RuntimeError("; ".join(failures))
+        raise ChildProcessError("; ".join(failures))
+
+
+def _last_line(log: Path) -> str:
+    """The last line that a process wrote, after a colon; nothing where it wrote none."""
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - 4096, 0))
+        lines = file.read().decode("utf-8", "replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f": {last[-300:]}" if last else ""
 
 
 def _wait(process: subprocess.Popen[bytes], stop: Event | None) -> int:
