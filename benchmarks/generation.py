@@ -36,9 +36,9 @@ from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.generation.windows import SCHEDULES, Layout, hop_of
 from fast_jukebox.pipelines import default_model_path
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import ENGINES, open_decoder, sample_window, sampling_mode
-from fast_jukebox.sampling.noise import uniform_noise
-from fast_jukebox.sampling.threads import suited_threads
+from fast_jukebox.sampling.machine import suited_threads
 
 PUBLISHED_HOPS = (0.5, 0.5, 0.125)
 OVERLAP = 0.125  # of a parallel window, the default of generation

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import release_decoders
-from fast_jukebox.sampling.noise import uniform_noise
 
 TOP, MIDDLE, BOTTOM = 2, 1, 0
 WINDOWS = {TOP: 1, MIDDLE: 12, BOTTOM: 46}

@@ -29,9 +29,9 @@ from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.native import NativeDecoder
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import ENGINES, EagerDecoder, open_decoder, sample_window, sampling_mode
-from fast_jukebox.sampling.noise import uniform_noise
-from fast_jukebox.sampling.threads import suited_threads
+from fast_jukebox.sampling.machine import suited_threads
 
 PARTS = {
     "conditioning": (FastJukeboxPrior, "condition"),

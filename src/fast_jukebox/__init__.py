@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fast_jukebox.registration import register
 
 if TYPE_CHECKING:
-    from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
+    from fast_jukebox.generation.request import FastJukeboxGenerationConfig
     from fast_jukebox.models.fast_jukebox import (
         FastJukeboxConfig,
         FastJukeboxGenerationOutput,
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "FastJukeboxConfig": "models.fast_jukebox",
-    "FastJukeboxGenerationConfig": "generation.configuration",
+    "FastJukeboxGenerationConfig": "generation.request",
     "FastJukeboxGenerationOutput": "models.fast_jukebox",
     "FastJukeboxModel": "models.fast_jukebox",
     "FastJukeboxOutput": "models.fast_jukebox",

@@ -19,11 +19,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.generation.request import FIELDS, Metadata, SongRequest, request_arguments
-from fast_jukebox.generation.settings import check_duration
+from fast_jukebox.generation.windows import check_duration
 from fast_jukebox.models.adapters import load_adapters
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
-from fast_jukebox.processing.songs import text_song
+from fast_jukebox.processing.text import text_song
 from fast_jukebox.sampling.checks import check_count, fresh_seed
 from fast_jukebox.sampling.inputs import check_device
 from fast_jukebox.sampling.progress import ProgressBars, ProgressCallback

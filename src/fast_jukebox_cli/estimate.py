@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.estimate import GenerationEstimate
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import PRESETS
 from fast_jukebox_cli.model import chosen_device, model_config, model_name

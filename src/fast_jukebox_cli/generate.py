@@ -17,7 +17,7 @@ from fast_jukebox.audio import io as audio
 from fast_jukebox.audio.writer import AudioWriter
 from fast_jukebox.generation.metadata import complete_metadata, draw_metadata
 from fast_jukebox.generation.request import SongRequest
-from fast_jukebox.generation.settings import check_duration
+from fast_jukebox.generation.windows import check_duration
 from fast_jukebox.sampling.checks import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fast_jukebox.processing.songs import check_song
+from fast_jukebox.processing.text import check_song
 
 _LONGEST = 2**20
 """Bytes of a file of lyrics."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fast_jukebox import FastJukeboxModel
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig
 
 
 def same(first, second):

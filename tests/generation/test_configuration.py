@@ -3,8 +3,8 @@ import json
 import pytest
 from transformers import GenerationConfig
 
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
-from fast_jukebox.generation.settings import check_duration, default_hop_fraction, per_level
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig
+from fast_jukebox.generation.windows import check_duration, default_hop_fraction, per_level
 
 
 def test_defaults_are_saved_in_plain_words(tmp_path):

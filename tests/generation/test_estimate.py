@@ -5,11 +5,10 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.generation import estimate
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.estimate import estimate_generation, level_batches, weight_bytes
-from fast_jukebox.generation.request import SongRequest
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongRequest
 from fast_jukebox.generation.windows import Layout
-from fast_jukebox.sampling import memory as batching
+from fast_jukebox.sampling import machine as batching
 
 
 def parts(model):

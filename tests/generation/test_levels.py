@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.generation.levels import LevelCodes, seam_positions
+from fast_jukebox.generation.sampler import LevelCodes, seam_positions
 from fast_jukebox.generation.windows import Layout, Window
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import torch
 
 from fast_jukebox.generation.estimate import weight_bytes
 from fast_jukebox.generation.offload import set_offload
-from fast_jukebox.sampling.memory import row_bytes
+from fast_jukebox.sampling.machine import row_bytes
 
 GIB = 2**30
 

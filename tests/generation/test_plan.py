@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.plan import encode_prompt, plan_song, resolve_generation_config
-from fast_jukebox.generation.request import SongRequest
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongRequest
 
 CODES = torch.zeros((1, 5), dtype=torch.int64)
 

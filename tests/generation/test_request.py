@@ -7,9 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fast_jukebox import FastJukeboxModel, FastJukeboxPipeline
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
-from fast_jukebox.generation.request import COMPUTING, FIELDS, FROM_NOTHING, SongRequest, request_arguments
-from fast_jukebox.generation.settings import SETTINGS
+from fast_jukebox.generation.request import (
+    COMPUTING,
+    FIELDS,
+    FROM_NOTHING,
+    FastJukeboxGenerationConfig,
+    SongRequest,
+    request_arguments,
+)
+from fast_jukebox.generation.windows import SETTINGS
 
 FIELD_PARAMETERS = dict(inspect.signature(SongRequest).parameters)
 OF_A_SESSION = [name for name in FIELDS if name not in ("start_level", *COMPUTING)]

@@ -6,6 +6,7 @@ from torch import nn
 
 from fast_jukebox.sampling import engine as engine_module
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.drawing import draw_codes
 from fast_jukebox.sampling.engine import (
     DECODERS_KEPT,
     ENGINES,
@@ -15,7 +16,6 @@ from fast_jukebox.sampling.engine import (
     sample_window,
     sampling_mode,
 )
-from fast_jukebox.sampling.filtering import draw_codes
 
 SETTINGS = SamplingSettings(temperature=1.5)
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fast_jukebox.sampling.checks import SamplingSettings, check_seed, fresh_seed
-from fast_jukebox.sampling.filtering import draw_codes, filter_top_k_top_p
-from fast_jukebox.sampling.noise import philox, uniform_noise
+from fast_jukebox.sampling.drawing import draw_codes, filter_top_k_top_p, philox, uniform_noise
 
 
 def chi_square(counts, expected):

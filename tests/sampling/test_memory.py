@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.sampling import memory as batching
-from fast_jukebox.sampling.memory import available_ram, even_parts, free_memory, is_out_of_memory, rows_that_fit
+from fast_jukebox.sampling import machine as batching
+from fast_jukebox.sampling.machine import available_ram, even_parts, free_memory, is_out_of_memory, rows_that_fit
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fast_jukebox.sampling.threads import NARROW, granted_threads, share_out, single_threads, suited_threads
+from fast_jukebox.sampling.machine import NARROW, granted_threads, share_out, single_threads, suited_threads
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.generation.request import SongRequest
-from fast_jukebox.generation.settings import SETTINGS
+from fast_jukebox.generation.windows import SETTINGS
 from fast_jukebox.sampling.progress import GenerationCancelled
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionError

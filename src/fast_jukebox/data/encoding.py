@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
-from fast_jukebox.sampling.threads import share_out, single_threads
+from fast_jukebox.sampling.machine import share_out, single_threads
 from fast_jukebox.utils.files import replacing
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary
-from fast_jukebox.processing.lyrics import join_texts, window_lyrics
+from fast_jukebox.processing.text import join_texts, window_lyrics
 from fast_jukebox.processing.vocabulary import UNKNOWN, names_in
 
 if TYPE_CHECKING:

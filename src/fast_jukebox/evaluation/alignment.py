@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.processing.lyrics import window_lyrics
+from fast_jukebox.processing.text import window_lyrics
 from fast_jukebox.utils.files import write_file
 
 UNITS = ("character", "word", "line")

@@ -17,7 +17,7 @@ from transformers.initialization import no_init_weights
 from fast_jukebox.generation.decoding import decoder_reach, pieces
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode
-from fast_jukebox.sampling.threads import NARROW, granted_threads, share_out, single_threads, suited_threads
+from fast_jukebox.sampling.machine import NARROW, granted_threads, share_out, single_threads, suited_threads
 
 _SECONDS = 0.5
 """What the steps of one timing may take, as far as a few steps allow."""

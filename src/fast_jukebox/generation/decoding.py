@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.sampling.inputs import device_of
-from fast_jukebox.sampling.threads import share_out, single_threads
+from fast_jukebox.sampling.machine import share_out, single_threads
 
 FIRST_SAMPLES = 8192
 """Audio samples of the first piece, 0.2 s at 44.1 kHz, so that it is heard soon; each piece is twice as long as the one

@@ -15,11 +15,10 @@ from tqdm import tqdm
 from fast_jukebox.generation.calibration import measure_decoding, measure_pace
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
 from fast_jukebox.generation.request import SongModel, SongRequest
-from fast_jukebox.generation.settings import SETTINGS, draw_settings, song_layouts
-from fast_jukebox.generation.windows import Layout
+from fast_jukebox.generation.windows import SETTINGS, Layout, draw_settings, song_layouts
 from fast_jukebox.sampling.checks import SamplingSettings, check_levels, level_name
 from fast_jukebox.sampling.inputs import check_device, device_of
-from fast_jukebox.sampling.memory import MEMORY_SHARE, even_parts, free_memory, process_memory, row_bytes
+from fast_jukebox.sampling.machine import MEMORY_SHARE, even_parts, free_memory, process_memory, row_bytes
 
 _ANY = 2**31
 """Rows at once where nothing limits them."""

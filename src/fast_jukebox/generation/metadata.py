@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fast_jukebox.generation.windows import Layout, Window
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.processing.lyrics import window_lyrics
-from fast_jukebox.processing.songs import MAX_TOTAL_DURATION
+from fast_jukebox.processing.text import MAX_TOTAL_DURATION, window_lyrics
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.inputs import check_metadata, device_of
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.decoding import KeptRecording
 from fast_jukebox.generation.metadata import (
     check_labels,
@@ -20,9 +19,8 @@ from fast_jukebox.generation.metadata import (
     encode_metadata,
     level_metadata,
 )
-from fast_jukebox.generation.request import SongModel, SongRequest
-from fast_jukebox.generation.settings import SETTINGS, check_duration, draw_settings, song_layouts
-from fast_jukebox.generation.windows import Layout, Window
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongModel, SongRequest
+from fast_jukebox.generation.windows import SETTINGS, Layout, Window, check_duration, draw_settings, song_layouts
 from fast_jukebox.sampling.adapters import check_adapters
 from fast_jukebox.sampling.checks import (
     SamplingSettings,

@@ -3,24 +3,156 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
-from fast_jukebox.generation.windows import Window, sampled_codes
+from fast_jukebox.generation.windows import Layout, Window, sampled_codes, seam_in
+from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import release_decoders
 from fast_jukebox.sampling.inputs import device_of, rows
-from fast_jukebox.sampling.memory import even_parts, is_out_of_memory, rows_that_fit
-from fast_jukebox.sampling.noise import uniform_noise
+from fast_jukebox.sampling.machine import even_parts, is_out_of_memory, rows_that_fit
 from fast_jukebox.sampling.progress import BatchClock, GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
 from fast_jukebox.sampling.window import WindowSampling
+
+
+class LevelCodes:
+    """The codes of one level, of which windows are done one after the other.
+
+    Args:
+        songs: how many, N.
+        given: int64 (1 or N, codes) known from the start, or `None`.
+        layout: the windows to do; `None` for a level that is given whole.
+        device: where to keep the codes.
+
+    Attributes:
+        done: for each song, how many windows of the layout are done.
+        final: position up to which no code of any song will change.
+        offset: position of the first code that is still kept.
+        parallel: whether windows do not wait for each other.
+        seams: for each song, the positions, of those still kept, at which one window takes over from another.
+    """
+
+    def __init__(self, songs: int, given: Tensor | None, layout: Layout | None, device: torch.device) -> None:
+        known = 0 if given is None else given.shape[1]
+        room = known if layout is None or layout.length is None else layout.length
+        self.codes = torch.zeros((songs, room), dtype=torch.int64, device=device)
+        if given is not None:
+            self.codes[:, :known] = given.to(device)
+        self.offset = 0
+        self.final = known
+        self.done = [0] * songs
+        self.seams: list[list[int]] = [[] for _ in range(songs)]
+        self.parallel = layout is not None and layout.parallel
+        self._coming: Iterator[Window] = iter(()) if layout is None else layout.windows()
+        self._waiting: deque[Window] = deque()
+
+    def ahead(self, count: int) -> list[Window]:
+        """The next `count` windows that are not done, or those that are left."""
+        return list(islice(self._windows(), count))
+
+    def ready(self, upper: LevelCodes | None, ratio: int, limit: int | None) -> list[Window]:
+        """Windows that can be sampled now, at most `limit`: those over codes of the level above that are final; of a
+        sequential level one, as the next needs its codes.
+        """
+        if not self.parallel:
+            limit = 1
+        known = None if upper is None else upper.final * ratio
+        ready: list[Window] = []
+        for window in self._windows():
+            if len(ready) == limit or (known is not None and window.end > known):
+                break
+            ready.append(window)
+        return ready
+
+    def _windows(self) -> Iterator[Window]:
+        """Windows that are not done, in order."""
+        yield from self._waiting
+        for window in self._coming:
+            self._waiting.append(window)
+            yield window
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Codes (N, stop - start), a view."""
+        return self.codes[:, start - self.offset : stop - self.offset]
+
+    def place(self, window: Window, codes: Tensor, songs: slice) -> None:
+        """Take in what was sampled for a window, after the windows before it.
+
+        Args:
+            window: the next one of these songs.
+            codes: int64 (songs, window.length), the prompt included.
+            songs: which songs.
+        """
+        self._make_room(window.end)
+        rows = range(*songs.indices(len(self.done)))
+        seams = [window.new_start] * len(rows)
+        if window.seam_end:
+            first = max(window.seam_end - window.seam_length, window.start)
+            before = self.read(first, window.seam_end)[songs]
+            after = codes[:, first - window.start : window.seam_end - window.start]
+            seams = [first + seam for seam in seam_positions(before, after, 0, before.shape[1])]
+        for index, (song, seam) in enumerate(zip(rows, seams, strict=True)):
+            self.codes[song, seam - self.offset : window.end - self.offset] = codes[index, seam - window.start :]
+            if self.done[song]:
+                self.seams[song].append(seam)
+            self.done[song] += 1
+        if min(self.done) == max(self.done):  # every song has it
+            self.ahead(1)
+            self._waiting.popleft()
+            self.final = max(self.final, window.final)
+
+    def place_part(self, window: Window, codes: Tensor) -> None:
+        """Take in the first codes of the next window of all songs, one that no window before it runs into.
+
+        Args:
+            window: the next one.
+            codes: int64 (N, known), the prompt included.
+        """
+        end = window.start + codes.shape[1]
+        self._make_room(end)
+        self.codes[:, window.start - self.offset : end - self.offset] = codes
+        self.final = max(self.final, min(end, window.final))
+
+    def forget(self, before: int) -> None:
+        """Let go of the codes before a position, where that frees at least half of them."""
+        drop = min(before, self.final) - self.offset
+        if drop > 0 and 2 * drop >= self.codes.shape[1]:
+            self.codes = self.codes[:, drop:].clone()
+            self.offset += drop
+            self.seams = [[seam for seam in own if seam >= self.offset] for own in self.seams]
+
+    def _make_room(self, end: int) -> None:
+        missing = end - self.offset - self.codes.shape[1]
+        if missing > 0:
+            self.codes = torch.cat([self.codes, self.codes.new_zeros((len(self.done), missing))], dim=1)
+
+
+def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list[int]:
+    """Where to change from the codes of one window to those of the next: in the middle of the longest stretch of codes
+    on which both agree, so that to either side of the seam stands what both would have said.
+
+    Whole numbers on the host, song by song: the same in any batch and on any device.
+
+    Args:
+        before: int64 (N, M), what the earlier window has for the span that both have sampled.
+        after: int64 (N, M), what the later one has.
+        first: the earliest seam allowed, from 0.
+        last: the latest, from `first` to M. Agreement counts from `first` to `last` only.
+
+    Returns:
+        For each song the seam s: codes before s are of the earlier window, the others of the later one. Of stretches of
+        the same length the first is taken; the middle of the allowed span where no code agrees.
+    """
+    agreed = (before[:, first:last] == after[:, first:last]).to("cpu", torch.int64).tolist()
+    return [first + seam_in(row) for row in agreed]
+
 
 Batch = tuple[list[Window], slice]
 """Windows of one level and shape, and the songs of which they are sampled at once."""

@@ -37,7 +37,7 @@ from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.labelling.labellers import LABELLERS, Label, Labeller, load_labeller
 from fast_jukebox.labelling.rows import LABELS, ROW_KEYS, all_labels, known_labels, tidy_label
-from fast_jukebox.sampling.threads import single_threads
+from fast_jukebox.sampling.machine import single_threads
 from fast_jukebox.utils.files import clear_temporary, read_file, write_file
 from fast_jukebox.utils.text import printable
 from fast_jukebox.utils.workers import Workers, map_shards

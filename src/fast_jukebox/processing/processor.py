@@ -20,9 +20,7 @@ from fast_jukebox.processing.files import (
     read_json,
     write_json,
 )
-from fast_jukebox.processing.lyrics import join_texts
-from fast_jukebox.processing.songs import check_song
-from fast_jukebox.processing.text import LYRIC_CHARACTERS
+from fast_jukebox.processing.text import LYRIC_CHARACTERS, check_song, join_texts
 from fast_jukebox.processing.vocabulary import LabelVocabulary, characters_of, fitting_names, read_lists
 
 logger = logging.getLogger(__name__)

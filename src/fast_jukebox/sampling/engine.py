@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from fast_jukebox.sampling.adapters import adapter_state
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.filtering import draw_codes
+from fast_jukebox.sampling.drawing import draw_codes
 from fast_jukebox.sampling.inputs import SamplingConfig
-from fast_jukebox.sampling.memory import is_out_of_memory
-from fast_jukebox.sampling.threads import granted_threads
+from fast_jukebox.sampling.machine import granted_threads, is_out_of_memory
 
 ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 """Engines that [`open_decoder`] takes:

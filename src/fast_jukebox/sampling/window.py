@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import Cache, Conditioning, SamplingPrior, WindowRun, check_logits, open_decoder
+from fast_jukebox.sampling.machine import suited_threads
 from fast_jukebox.sampling.progress import BatchClock
-from fast_jukebox.sampling.threads import suited_threads
 
 
 class WindowSampling(Generic[Conditioning, Cache]):

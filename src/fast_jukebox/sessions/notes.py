@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TypeVar
 
-from fast_jukebox.generation.settings import SETTINGS, check_duration, check_settings, song_layouts
-from fast_jukebox.generation.windows import Layout
+from fast_jukebox.generation.windows import SETTINGS, Layout, check_duration, check_settings, song_layouts
 from fast_jukebox.sampling.checks import MAX_SEED, check_count, check_seed
 
 ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
@@ -127,7 +126,7 @@ class Take:
         samples: audio samples of the song, T.
         seed: of its noise.
         song: which song of its seed it is.
-        settings: those of [`~fast_jukebox.generation.settings.SETTINGS`].
+        settings: those of [`~fast_jukebox.generation.windows.SETTINGS`].
         segments: metadata of the song's parts; ordered, the first from 0.
         given: name of the file of codes that it begins with, or `None`.
         known: how many codes it begins with at each level.

@@ -10,14 +10,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.decoding import decoder_reach
 from fast_jukebox.generation.metadata import encode_metadata
 from fast_jukebox.generation.plan import SongPlan, plan_song, resolve_generation_config
-from fast_jukebox.generation.request import COMPUTING, Metadata, SongModel, SongRequest
+from fast_jukebox.generation.request import COMPUTING, FastJukeboxGenerationConfig, Metadata, SongModel, SongRequest
 from fast_jukebox.generation.sampler import SongSampler
-from fast_jukebox.generation.settings import SETTINGS
-from fast_jukebox.generation.windows import Layout, Window
+from fast_jukebox.generation.windows import SETTINGS, Layout, Window
 from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.progress import LevelWork, ProgressCallback

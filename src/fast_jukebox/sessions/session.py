@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fast_jukebox.generation.settings import check_duration
+from fast_jukebox.generation.windows import check_duration
 from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sessions.codes import TakeCodes
 from fast_jukebox.sessions.notes import (

@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.filtering import draw_codes
-from fast_jukebox.sampling.noise import uniform_noise
+from fast_jukebox.sampling.drawing import draw_codes, uniform_noise
 from fast_jukebox.sampling.progress import GenerationCancelled
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.models.prior.attention import FactoredAttention, attend_from_one, attend_step
+from fast_jukebox.models.prior.block import FactoredAttention, attend_from_one, attend_step
 from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.patterns import PATTERNS, ColumnPattern, DensePattern, PreviousRowPattern, RowPattern
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.filtering import draw_codes
-from fast_jukebox.sampling.noise import uniform_noise
+from fast_jukebox.sampling.drawing import draw_codes, uniform_noise
 
 
 def same(first, second):

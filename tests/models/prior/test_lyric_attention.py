@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fast_jukebox.models.prior.attention import FactoredAttention, LyricCrossAttention, attend_step, make_attention
+from fast_jukebox.models.prior.block import FactoredAttention, LyricCrossAttention, attend_step, make_attention
 from fast_jukebox.models.prior.cache import LayerCache
 from fast_jukebox.models.prior.patterns import PATTERNS, LyricCrossPattern, LyricPrefixPattern
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fast_jukebox.models.vqvae.codebook import Codebook
+from fast_jukebox.models.vqvae.layers import Codebook
 
 
 def naive_codes(latents: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -26,7 +26,7 @@ def test_a_latent_gets_the_nearest_code(trained):
 def test_encoding_in_parts_changes_nothing(trained, monkeypatch):
     latents = torch.randn(2, 3, 50)
     whole = trained.encode(latents)
-    monkeypatch.setattr("fast_jukebox.models.vqvae.codebook._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("fast_jukebox.models.vqvae.layers._ROWS_AT_ONCE", 7)
     assert torch.equal(trained.encode(latents), whole)
 
 

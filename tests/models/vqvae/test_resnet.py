@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.models.vqvae.resnet import DecoderStage, EncoderStage, ResidualBlock, ResidualStack
+from fast_jukebox.models.vqvae.layers import DecoderStage, EncoderStage, ResidualBlock, ResidualStack
 
 
 def support(module: torch.nn.Module, channels: int, length: int, position: int) -> list[int]:

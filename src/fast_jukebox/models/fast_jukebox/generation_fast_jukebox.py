@@ -15,15 +15,21 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
-from fast_jukebox.generation.configuration import FastJukeboxGenerationConfig
 from fast_jukebox.generation.decoding import decode_song
 from fast_jukebox.generation.estimate import GenerationEstimate, estimate_generation
 from fast_jukebox.generation.offload import set_offload
 from fast_jukebox.generation.plan import plan_song
-from fast_jukebox.generation.request import COMPUTING, FROM_NOTHING, Metadata, SongRequest, request_arguments
+from fast_jukebox.generation.request import (
+    COMPUTING,
+    FROM_NOTHING,
+    FastJukeboxGenerationConfig,
+    Metadata,
+    SongRequest,
+    request_arguments,
+)
 from fast_jukebox.generation.sampler import SongSampler
-from fast_jukebox.generation.settings import check_duration
 from fast_jukebox.generation.streaming import SongStream, StreamSampler
+from fast_jukebox.generation.windows import check_duration
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.progress import GenerationCancelled, ProgressCallback
 from fast_jukebox.sessions.session import Session

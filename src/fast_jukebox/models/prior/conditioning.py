@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-from fast_jukebox.models.vqvae.resnet import DecoderStage
+from fast_jukebox.models.vqvae.layers import DecoderStage
 from fast_jukebox.sampling.inputs import are_values_checked, check_codes
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.sampling.checks import MOST_SONGS, SamplingSettings, check_count, common_batch, resolve_seeds
+from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import SamplingPrior, check_engine, sampling_mode
 from fast_jukebox.sampling.inputs import check_codes, check_metadata, device_of, rows
-from fast_jukebox.sampling.noise import uniform_noise
 from fast_jukebox.sampling.window import WindowSampling
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fast_jukebox.models.prior.cache import Attended, Pattern, Position, SlotsOfPrompt, attend
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-from fast_jukebox.models.prior.pattern import Attended, Pattern, Position, SlotsOfPrompt, attend
 
 
 class DensePattern(Pattern):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import cast
 
@@ -19,11 +20,15 @@ from fast_jukebox.models.prior.conditioning import (
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
+from fast_jukebox.models.prior.engines.fused import FusedDecoder
+from fast_jukebox.models.prior.engines.fused_trial import trusted_decoder
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
-from fast_jukebox.models.prior.engines.selection import new_decoder
+from fast_jukebox.models.prior.engines.native import NativeDecoder, unsupported
+from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.models.prior.lyrics import LyricEncoder
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.threads import share_out
+from fast_jukebox.sampling.machine import share_out
 
 
 class PriorSamplingMixin:
@@ -69,7 +74,7 @@ class PriorSamplingMixin:
     def new_decoder(
         self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
     ) -> EngineDecoder | None:
-        """See [`~fast_jukebox.models.prior.engines.selection.new_decoder`]."""
+        """See [`~fast_jukebox.models.prior.sampling_prior.new_decoder`]."""
         return new_decoder(cast(EnginePrior, self), batch_size, settings, engine, threads)
 
     @torch.no_grad()
@@ -224,3 +229,66 @@ class PriorSamplingMixin:
             hidden.narrow(0, 0, songs).add_(conditioning.positions.select(1, position))
         logits = self._next_logits(hidden)
         return logits.narrow(0, 0, songs) if spare else logits
+
+
+logger = logging.getLogger(__name__)
+
+NATIVE_WIDEST = 1024
+"""Widest prior that `"auto"` steps in C: that shares out songs between threads, where one song of a wider prior is
+quicker with all threads at work on each product.
+"""
+
+_told: set[str] = set()
+
+
+def choose_engine(prior: EnginePrior) -> str:
+    """The engine that `"auto"` means for a prior.
+
+    `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if that has shown itself right and no slower; `"native"`
+    on a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else `"eager"`. On a CPU the batch has no
+    say, so that the codes do not depend on it.
+    """
+    device = prior.position_embedding.device.type
+    if device == "cuda":
+        return "graph"
+    if device != "cpu" or prior.config.hidden_size > NATIVE_WIDEST or unsupported(prior) is not None:
+        return "eager"
+    try:
+        library()
+    except NativeUnavailable as error:
+        if str(error) not in _told:
+            _told.add(str(error))
+            logger.warning("sampling falls back to the slower `engine='eager'`: %s", error)
+        return "eager"
+    return "native"
+
+
+def new_decoder(
+    prior: EnginePrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
+) -> EngineDecoder | None:
+    """A decoder that samples windows of the prior, or None where the eager one is meant.
+
+    Args:
+        prior: the prior.
+        batch_size: songs.
+        settings: how a code is drawn.
+        engine: one of [`~fast_jukebox.sampling.engine.ENGINES`].
+        threads: that `"native"` may use.
+
+    Raises:
+        NativeUnavailable: `"native"` was asked for and could not be built.
+        ValueError: `"native"` was asked for and does not know the prior.
+    """
+    if engine == "auto":
+        engine = choose_engine(prior)
+        if engine == "graph":
+            decoder = trusted_decoder(prior, batch_size, settings)
+            if decoder is not None:
+                return decoder
+    if engine == "native":
+        return NativeDecoder(prior, batch_size, settings, threads)
+    if engine in ("graph", "compiled"):
+        return GraphDecoder(prior, batch_size, settings, compiled=engine == "compiled")
+    if engine == "fused":
+        return FusedDecoder(prior, batch_size, settings)
+    return None

@@ -10,8 +10,8 @@ from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
 from fast_jukebox.models.prior.engines.fused_tuning import tuning_for
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.drawing import draw_codes
 from fast_jukebox.sampling.engine import EagerDecoder, sample_window
-from fast_jukebox.sampling.filtering import draw_codes
 
 pytestmark = pytest.mark.usefixtures("interpreted")
 

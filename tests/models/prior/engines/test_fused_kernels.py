@@ -12,8 +12,8 @@ import torch
 from fast_jukebox.models.prior.engines.fused import FusedDecoder
 from fast_jukebox.models.prior.engines.fused_tuning import Tuning
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.drawing import draw_codes
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
-from fast_jukebox.sampling.filtering import draw_codes
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 

@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 from fast_jukebox.models.prior.engines.native import CHUNK, LANES, NativeDecoder, chunks, packed, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.drawing import draw_codes, uniform_noise
 from fast_jukebox.sampling.engine import sample_window
-from fast_jukebox.sampling.filtering import draw_codes
-from fast_jukebox.sampling.noise import uniform_noise
 
 SETTINGS = SamplingSettings(temperature=0.9)
 

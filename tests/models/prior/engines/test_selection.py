@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior import configuration_prior
-from fast_jukebox.models.prior.engines import selection as programs
+from fast_jukebox.models.prior import sampling_prior as programs
+from fast_jukebox.models.prior.cache import Attended, Pattern
 from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.native import NativeDecoder, weights_of
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.models.prior.engines.selection import NATIVE_WIDEST, choose_engine, new_decoder
-from fast_jukebox.models.prior.pattern import Attended, Pattern
 from fast_jukebox.models.prior.patterns import PATTERNS
+from fast_jukebox.models.prior.sampling_prior import NATIVE_WIDEST, choose_engine, new_decoder
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
 

@@ -23,7 +23,7 @@ from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.sampling.adapters import effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.filtering import draw_codes
+from fast_jukebox.sampling.drawing import draw_codes
 
 GRAPH_LAYERS = 4096
 """Layers that a recorded row of steps goes through at most, all steps counted: recording takes time and memory."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS
-from fast_jukebox.models.prior.cache import LayerCache
+from fast_jukebox.models.prior.cache import LayerCache, SlotTables
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.fused_launch import (
     Launch,
@@ -35,7 +35,6 @@ from fast_jukebox.models.prior.engines.fused_tuning import (
     tuning_for,
 )
 from fast_jukebox.models.prior.engines.interface import EnginePrior
-from fast_jukebox.models.prior.pattern import SlotTables
 from fast_jukebox.sampling.adapters import base_parameters, effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 

@@ -216,7 +216,7 @@ def draw(
     ADDED: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Draw a song's code from its logits as [`~fast_jukebox.sampling.filtering.draw_codes`] does, and where `more` is
+    """Draw a song's code from its logits as [`~fast_jukebox.sampling.drawing.draw_codes`] does, and where `more` is
     1 store what enters the first layer at the next position. One program a song.
     """
     if PDL == 1:

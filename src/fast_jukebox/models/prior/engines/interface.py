@@ -13,8 +13,8 @@ from fast_jukebox.models.prior.cache import PriorCache
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.drawing import draw_codes
 from fast_jukebox.sampling.engine import check_logits
-from fast_jukebox.sampling.filtering import draw_codes
 
 
 class EnginePrior(Protocol):

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.block import PriorBlock
+from fast_jukebox.models.prior.cache import Pattern, SlotTables
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
-from fast_jukebox.models.prior.pattern import Pattern, SlotTables
 from fast_jukebox.sampling.adapters import adapter_state, effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import kept_for_prior, weight_state

@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from fast_jukebox.models.prior.pattern import SlotTables
+from fast_jukebox.models.prior.cache import SlotTables
 from fast_jukebox.utils.files import cache_folder, write_file
 
 logger = logging.getLogger(__name__)
