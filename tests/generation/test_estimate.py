@@ -1,14 +1,23 @@
 import itertools
+import time
 
 import pytest
 import torch
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import estimate
-from fast_jukebox.generation.estimate import estimate_generation, level_batches, weight_bytes
+from fast_jukebox.generation.estimate import (
+    Pace,
+    estimate_generation,
+    level_batches,
+    measure_decoding,
+    measure_pace,
+    weight_bytes,
+)
 from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongRequest
 from fast_jukebox.generation.windows import Layout
 from fast_jukebox.sampling import machine as batching
+from fast_jukebox.sampling.checks import SamplingSettings
 
 
 def parts(model):
@@ -152,3 +161,99 @@ def test_no_more_songs_are_asked_for_than_one_call_makes(tiny_model):
         tiny_model.generate(duration=1.0, num_samples=10**9)
     with pytest.raises(ValueError, match="`batch_size` must be an integer from 1 to 65536, got 1000000000"):
         tiny_model.priors[2].generate(batch_size=10**9)
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_pace_of_a_deeper_prior_follows_from_two_depths(tiny_model, monkeypatch):
+    prior = tiny_model.priors[0]
+    prior.config.num_hidden_layers = 12
+    timed = []
+
+    def time_stack(prior, depth, rows, *args):
+        timed.append((depth, rows))
+        return Pace(0.5, 0.01 * depth, 1.0 + 0.1 * depth)
+
+    monkeypatch.setattr(estimate, "_time_stack", time_stack)
+    expected = Pace(pytest.approx(2 * 0.5), pytest.approx(2 * 0.12), pytest.approx(2 * 2.2))
+    assert measure_pace(prior, 128, 32, SamplingSettings(), CPU) == expected
+    assert timed == [(12, 64)]  # narrow: all of it
+    timed.clear()
+    monkeypatch.setattr(estimate, "NARROW", prior.config.hidden_size)
+    assert measure_pace(prior, 128, 32, SamplingSettings(), CPU) == expected
+    assert timed == [(3, 64), (6, 64)]
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_pace_is_that_of_windows_sampled_and_given(tiny_model, level, monkeypatch):
+    """A clock that ticks twice for a code that is sampled, once for one that is given and seven times for a window."""
+    ticks = [0.0]
+
+    class Window:
+        def __init__(self, prior, length, prompt, upper, labels, settings, noise, engine):
+            assert length == prompt.shape[1] + noise.shape[1]
+            assert (upper is None) == (level == 2) and labels is None
+            ticks[0] += 7 + prompt.shape[1] + 2 * noise.shape[1]
+
+        def sample(self):
+            pass
+
+    monkeypatch.setattr(estimate, "WindowSampling", Window)
+    monkeypatch.setattr(estimate, "_now", lambda device: ticks[0])
+    prior = tiny_model.priors[level].to("meta")
+    unit = prior.config.upper_ratio
+    pace = measure_pace(prior, 2, prior.config.n_ctx, SamplingSettings(), CPU)
+    assert pace.window == 7 + unit + 1
+    few = pytest.approx(2.0, rel=0.5)  # of few steps, of which the first is part of what comes once
+    assert pace.step == few
+    assert pace.prompt_code == pytest.approx(1.0, rel=0.5)
+
+
+def test_labelled_priors_are_timed_and_random_numbers_untouched(tiny_model):
+    config = FastJukeboxPriorConfig(
+        **{
+            **tiny_model.priors[2].config.to_dict(),
+            **{"num_artists": 2, "num_genres": 2, "use_timing": True, "min_duration": 0.1, "max_duration": 2.0},
+        }
+    )
+    with torch.device("meta"):
+        prior = type(tiny_model.priors[2])(config)
+    state = torch.get_rng_state()
+    assert measure_pace(prior, 1, 24, SamplingSettings(), CPU).step > 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_decoding_takes_longer_for_longer_songs(tiny_model):
+    short, long = (measure_decoding(tiny_model.vqvae, 0, samples, CPU) for samples in (1600, 1_600_000))
+    assert 0 < short < long
+
+
+def test_what_takes_long_is_timed_once(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(estimate, "_now", lambda device: clock[0])
+
+    def work(seconds):
+        calls.append(seconds)
+        clock[0] += seconds
+
+    assert estimate._least_seconds(lambda: work(5.0), CPU) == 5.0 and len(calls) == 1
+    calls.clear()
+    assert estimate._least_seconds(lambda: work(0.25), CPU) == 0.25 and len(calls) == 3
+
+
+def test_prompts_are_timed_only_where_there_are_any(tiny_model):
+    prior = tiny_model.priors[0].to("meta")
+    pace = measure_pace(prior, 2, prior.config.n_ctx, SamplingSettings(), CPU, prompted=False)
+    assert pace.prompt_code == 0 < pace.step
+
+
+def test_a_context_of_a_million_codes_is_estimated_soon(tiny_model):
+    config = FastJukeboxPriorConfig(
+        **{**tiny_model.priors[0].config.to_dict(), "n_ctx": 10**6, "num_rows": 1000, "upsampling_strides": None}
+    )
+    with torch.device("meta"):
+        prior = type(tiny_model.priors[0])(config)
+    started = time.process_time()
+    assert measure_pace(prior, 1, 10**6, SamplingSettings(), CPU).step > 0
+    assert time.process_time() - started < 15

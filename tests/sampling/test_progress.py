@@ -20,24 +20,21 @@ def clock_time(monkeypatch):
 
 def test_counts_and_time_left(clock_time):
     told = []
-    work = [LevelWork(1600, 5, 16, 9.0), LevelWork(50, 2, 1, 9.0), LevelWork(10, 1, 1, 18.0)]
-    clock = ProgressClock(told.append, work)
-    after_code = clock.batch(2, 1, 1).sampled
+    clock = ProgressClock(told.append, [LevelWork(1600, 5, 4.5), LevelWork(50, 2, 9.0), LevelWork(10, 1, 18.0)])
     for done in range(1, 11):
         clock_time[0] += 0.1
-        after_code(done)
+        clock.note(2, 1, done)
     clock.finish(2, 1)
-    # A step of the others costs half of one of the top, one of 16 rows 17 / 2 of one of a single row.
-    left = 50 * 0.05 + 100 * 0.05 * 17 / 2
+    # A step of the middle costs half of one of the top, one of the bottom a quarter.
+    left = 50 * 0.05 + 1600 * 0.025
     assert told[-1] == GenerationProgress(
         2, "top", 1, 1, 10, 10, 10, 1660, pytest.approx(1 / (1 + left)), pytest.approx(left)
     )
     assert len(told) < 10  # a few times a second
     for window in (1, 2):
-        after_code = clock.batch(1, window, 1).sampled
         for done in range(1, 16):
             clock_time[0] += 0.5
-            after_code(done)
+            clock.note(1, window, done)
         clock.finish(1, window)
     last = told[-1]
     assert (last.level_name, last.window, last.windows, last.level_codes_done, last.codes_done) == (
@@ -47,26 +44,16 @@ def test_counts_and_time_left(clock_time):
         30,
         40,
     )
-    pace = 16 / (10 * 2 + 30)  # seconds a step of one row of the lower levels, so far
-    assert last.seconds_left == pytest.approx((20 + 100 * 17 / 2) * pace)
-
-
-def test_rows_cost_less_where_weights_are_read_for_each_step(clock_time):
-    work = [LevelWork(1600, 5, 160, 9.0), LevelWork(10, 1, 1, 9.0)]
-    clock = ProgressClock(lambda told: None, work, "cuda")
-    after_code = clock.batch(1, 1, 1).sampled
-    clock_time[0] += 1.0
-    after_code(10)
-    assert clock.seconds_left() == pytest.approx(10 * 0.1 * 320 / 161)
+    pace = 16 / (10 * 18 + 30 * 9)  # seconds a unit of cost, so far
+    assert last.seconds_left == pytest.approx((20 * 9 + 1600 * 4.5) * pace)
 
 
 def test_a_batch_that_failed_does_not_count(clock_time):
     told = []
-    clock = ProgressClock(told.append, [LevelWork(100, 1, 4, 1.0)])
+    clock = ProgressClock(told.append, [LevelWork(100, 1)])
     for rows in (4, 2):
-        after_code = clock.batch(0, 1, rows).sampled
         clock_time[0] += 1.0
-        after_code(1)
+        clock.note(0, 1, rows)
     clock.finish(0, 1)
     assert told[-1].codes_done == 2
     assert told[-1].share == pytest.approx(0.02)
@@ -74,58 +61,39 @@ def test_a_batch_that_failed_does_not_count(clock_time):
 
 def test_songs_without_end_have_no_total(clock_time):
     told = []
-    clock = ProgressClock(told.append, [LevelWork(None, None, 4, 1.0)])
-    clock.batch(0, 3, 4).sampled(1)
+    clock = ProgressClock(told.append, [LevelWork(None, None)])
+    clock.note(0, 3, 4)
     clock.finish(0, 3)
     assert told[-1] == GenerationProgress(0, "only", 3, None, 4, None, 4, None, None, None)
 
 
 def test_a_callback_can_cancel():
-    clock = ProgressClock(lambda progress: False, [LevelWork(5, 1, 1, 1.0)])
+    clock = ProgressClock(lambda progress: False, [LevelWork(5, 1)])
     with pytest.raises(GenerationCancelled, match="cancelled"):
-        clock.batch(0, 1, 1).sampled(1)
+        clock.note(0, 1, 1)
 
 
-def test_no_estimate_before_the_first_code_or_from_the_first_moments(clock_time):
-    clock = ProgressClock(lambda told: None, [LevelWork(50, 1, 1, 1.0)])
-    assert clock.seconds_left() is None
-    after_code = clock.batch(0, 1, 1).sampled
-    clock_time[0] += 0.4
-    after_code(1)
-    assert clock.seconds_left() is None
-    clock_time[0] += 0.6
-    after_code(5)
-    assert clock.seconds_left() == pytest.approx(9.0)
-    after_code(50)
-    assert clock.seconds_left() == 0.0
-
-
-def test_what_comes_before_the_first_code_counts(clock_time):
-    """Two batches of 4 rows of 100 codes, 40 of them known, at a level whose conditioning costs 0.4 of a step's row."""
+def test_no_time_left_before_the_first_code_or_from_the_first_moments(clock_time):
     told = []
-    rows, known, length = 4, 40, 100
-    work = LevelWork(2 * rows * 60, 8, rows, 1.0, known=2 * rows * known, conditioned=2 * rows * length)
-    clock = ProgressClock(told.append, [work])
-    settings, steps = rows * (known + 0.4 * length), 60 * (rows + 1)
-    whole = 2 * (settings + steps)
-    for batch in range(2):
-        each = clock.batch(0, 4 * batch + 4, rows, known, length)
-        for row in range(1, rows + 1):
-            clock_time[0] += 0.4 * length  # a second for each unit of cost
-            each.conditioned(row)
-            past = batch * (settings + steps) + row * 0.4 * length
-            assert clock.seconds_left() == pytest.approx(whole - past)
-        clock_time[0] += rows * known
-        for done in range(1, 61):
-            clock_time[0] += rows + 1
-            each.sampled(done)
-            past = batch * (settings + steps) + settings + done * (rows + 1)
-            assert clock.seconds_left() == pytest.approx(whole - past)
-        clock.finish(0, 4 * batch + 4)
-    shares = [one.share for one in told]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert [one.level_codes_done for one in told[:rows]] == [0] * rows  # told of while nothing is sampled yet
+    clock = ProgressClock(told.append, [LevelWork(50, 1)])
+    for seconds, codes, left in ((0.0, 0, None), (0.4, 1, None), (0.6, 5, 9.0), (1.0, 50, 0.0)):
+        clock_time[0] += seconds
+        clock.note(0, 1, codes)
+        assert told[-1].seconds_left == (None if left is None else pytest.approx(left))
+    assert told[0].share == 0.0 and told[-1].share == 1.0
+
+
+def test_a_pause_is_no_time_of_the_work(clock_time):
+    told = []
+    clock = ProgressClock(told.append, [LevelWork(40, 1)])
+    clock.resume()  # nothing was paused
+    for codes in (10, 20):
+        clock_time[0] += 1.0
+        clock.note(0, 1, codes)
+        clock.pause()
+        clock_time[0] += 1000.0
+        clock.resume()
+    assert told[-1].seconds_left == pytest.approx(2.0)
 
 
 def test_level_names():

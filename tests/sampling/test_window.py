@@ -5,14 +5,13 @@ from hypothesis import strategies as st
 
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.progress import LevelWork, ProgressClock
 from fast_jukebox.sampling.window import WindowSampling, usual_rows
 
 
-def begun(prior, length=24, known=3, clock=None, engine="auto"):
+def begun(prior, length=24, known=3, after_code=None, engine="auto"):
     prompt = torch.arange(2 * known).reshape(2, known) % 11
     noise = torch.rand((2, length - known), generator=torch.Generator().manual_seed(1))
-    return WindowSampling(prior, length, prompt, None, None, SamplingSettings(), noise, engine, clock)
+    return WindowSampling(prior, length, prompt, None, None, SamplingSettings(), noise, engine, after_code)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -42,24 +41,12 @@ def test_real_priors_rest_at_rows(tiny_model, engine):
         assert torch.equal(window.sample(), whole)
 
 
-def test_a_rest_is_no_time_of_the_window(stub_prior, monkeypatch):
-    now, told = [100.0], []
-    monkeypatch.setattr("fast_jukebox.sampling.progress.time.monotonic", lambda: now[0])
-    draw = stub_prior.step
-
-    def step(*arguments):
-        now[0] += 1.0
-        return draw(*arguments)
-
-    stub_prior.step = step
-    clock = ProgressClock(told.append, [LevelWork(42, 1, 2, 1.0)])
-    window = begun(stub_prior, clock=clock.batch(0, 1, 2))
+def test_codes_are_counted_as_they_are_sampled(stub_prior):
+    counts = []
+    window = begun(stub_prior, after_code=counts.append)
     for known in (10, 24):
-        now[0] += 1000.0
         window.sample(known)
-    clock.finish(0, 1)
-    assert clock.seconds == 20.0  # one a step; the first code comes with the prompt
-    assert told[-1].level_codes_done == 42
+    assert counts == [*range(1, 22)]
 
 
 def test_numbers_that_are_none_are_told_of_at_every_rest(stub_prior):

@@ -1,27 +1,45 @@
-"""Estimate of what a generation takes, before weights are loaded: memory from sizes, time from a few steps."""
+"""Estimate of what a generation takes, before weights are loaded: memory from sizes, time from a few windows of shallow
+stacks of any weights.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
-from fast_jukebox.generation.calibration import measure_decoding, measure_pace
+from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
 from fast_jukebox.generation.request import SongModel, SongRequest
 from fast_jukebox.generation.windows import SETTINGS, Layout, draw_settings, song_layouts
 from fast_jukebox.sampling.checks import SamplingSettings, check_levels, level_name
-from fast_jukebox.sampling.inputs import check_device, device_of
-from fast_jukebox.sampling.machine import MEMORY_SHARE, even_parts, free_memory, process_memory, row_bytes
+from fast_jukebox.sampling.engine import sampling_mode
+from fast_jukebox.sampling.inputs import SizedPrior, check_device, device_of
+from fast_jukebox.sampling.machine import MEMORY_SHARE, NARROW, even_parts, free_memory, process_memory, row_bytes
+from fast_jukebox.sampling.window import WindowSampling
 
 _ANY = 2**31
 """Rows at once where nothing limits them."""
+
+_SECONDS = 0.5
+"""What the steps of one timing may take, as far as a few steps allow."""
+_FEWEST_STEPS, _MOST_STEPS = 8, 256
+"""How many steps are timed."""
+_PATIENCE = 1.0
+"""Seconds after which nothing is timed once more: then the first time counts."""
+_CPU_ROWS = 64
+"""Rows that are timed on a CPU at most; there more of them cost as much each."""
+
+_Model = TypeVar("_Model", bound=PreTrainedModel)
 
 
 @dataclass(frozen=True)
@@ -220,7 +238,7 @@ def weight_bytes(module: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
-def _most_rows(prior: Any, layout: Layout, free: int | None, max_batch_size: int | None) -> int:
+def _most_rows(prior: SizedPrior, layout: Layout, free: int | None, max_batch_size: int | None) -> int:
     most = _ANY if max_batch_size is None else max_batch_size
     if free is None:
         return most
@@ -228,9 +246,9 @@ def _most_rows(prior: Any, layout: Layout, free: int | None, max_batch_size: int
 
 
 def _level_seconds(
-    prior: Any, batches: Sequence[Batch], settings: SamplingSettings, device: torch.device, engine: str
+    prior: PreTrainedModel, batches: Sequence[Batch], settings: SamplingSettings, device: torch.device, engine: str
 ) -> float:
-    """Seconds of all batches, from the pace of the widest kind; others cost in proportion to their rows."""
+    """Seconds of all batches, from the pace of the widest kind; others cost in proportion to their rows on a CPU."""
     rows = max(batch.rows for batch in batches)
     longest, prompted = max(batch.length for batch in batches), any(batch.length > batch.steps for batch in batches)
     pace = measure_pace(prior, rows, longest, settings, device, engine, prompted)
@@ -241,11 +259,149 @@ def _level_seconds(
     return seconds
 
 
-def _shadow(model: Any, dtype: torch.dtype | str | None) -> Any:
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that sampling takes for a number of rows, conditioning included.
+
+    Attributes:
+        window: of a window, once.
+        prompt_code: of each code of the rows' prompts.
+        step: of each code that is sampled.
+    """
+
+    window: float
+    prompt_code: float
+    step: float
+
+
+def measure_pace(
+    prior: PreTrainedModel,
+    rows: int,
+    length: int,
+    settings: SamplingSettings,
+    device: torch.device,
+    engine: str = "auto",
+    prompted: bool = True,
+) -> Pace:
+    """Time windows of a stack of the prior's sizes: narrow priors at their depth, others at one and two cycles of the
+    attention patterns, from which the rest follows.
+
+    Args:
+        prior: of which configuration, class and dtype are read; it may be on the meta device.
+        rows: sampled at once.
+        length: codes of a window.
+        settings: how codes are drawn.
+        device: where to time.
+        engine: see [`~fast_jukebox.sampling.engine.open_decoder`].
+        prompted: whether any window begins with a prompt; else `prompt_code` is not timed, and 0.
+    """
+    timed = min(rows, _CPU_ROWS) if device.type == "cpu" else rows
+    depth = prior.config.num_hidden_layers
+    cycle = min(prior.config.layer_period, depth)
+    shallow, deep = (depth, depth) if prior.config.hidden_size < NARROW else (cycle, min(2 * cycle, depth))
+    first = last = _time_stack(prior, shallow, timed, length, settings, device, engine, prompted)
+    if deep > shallow:
+        last = _time_stack(prior, deep, timed, length, settings, device, engine, prompted)
+    growth = (depth - shallow) / max(deep - shallow, 1)
+    parts = zip((first.window, first.prompt_code, first.step), (last.window, last.prompt_code, last.step), strict=True)
+    return Pace(*(max(low + (high - low) * growth, high) * rows / timed for low, high in parts))
+
+
+def _time_stack(
+    prior: PreTrainedModel,
+    depth: int,
+    rows: int,
+    length: int,
+    settings: SamplingSettings,
+    device: torch.device,
+    engine: str,
+    prompted: bool,
+) -> Pace:
+    """The pace of a prior of another depth, from windows of two lengths."""
+    config = copy.deepcopy(prior.config)
+    config.num_hidden_layers = depth
+    stack, unit = _any_weights(type(prior), config, device, prior.dtype), config.upper_ratio
+
+    def seconds(known: int, new: int) -> float:
+        def sample() -> None:
+            upper = torch.zeros((rows, (known + new) // unit), dtype=torch.int64, device=device)
+            labels = torch.zeros((rows, config.metadata_length), dtype=torch.int64, device=device)
+            labels[:, :1] = int(config.min_duration * config.sampling_rate) + 1  # a total length that is allowed
+            prompt = torch.zeros((rows, known), dtype=torch.int64, device=device)
+            noise = torch.full((rows, new), 0.5, device=device)
+            WindowSampling(
+                stack,
+                known + new,
+                prompt,
+                upper if config.upsampling_strides else None,
+                labels if config.metadata_length else None,
+                settings,
+                noise,
+                engine,
+            ).sample()
+
+        return _least_seconds(sample, device)
+
+    with sampling_mode(stack):
+        once = seconds(unit - 1, 1)
+        few = max(_FEWEST_STEPS // unit, 2) * unit
+        step = max(seconds(0, few) - once, 1e-6) / (few - unit)
+        many = max(min(int(_SECONDS / step), _MOST_STEPS, length) // unit * unit, few)
+        step = max(seconds(0, many) - once, 0.0) / (many - unit)
+        prompt_code = max(seconds(many - 1, 1) - once, 0.0) / (many - unit) if prompted else 0.0
+    return Pace(once, prompt_code, step)
+
+
+def measure_decoding(vqvae: PreTrainedModel, level: int, samples: int, device: torch.device) -> float:
+    """Seconds to decode `samples` audio samples of one song from a level; long songs from their beginning.
+
+    Args:
+        vqvae: of which configuration, class and dtype are read; it may be on the meta device.
+        level: that is decoded.
+        samples: audio samples of the song.
+        device: where to time.
+    """
+    real = _any_weights(type(vqvae), copy.deepcopy(vqvae.config), device, vqvae.dtype)
+    hop = vqvae.config.hop_lengths[level]
+    count = max(min(samples, 2 * LAST_SAMPLES) // hop, 1)
+    codes = torch.zeros((1, count), dtype=torch.int64, device=device)
+    with sampling_mode(real):
+        return _least_seconds(lambda: decode_song(real, codes, level), device) * samples / (count * hop)
+
+
+def _least_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that some work takes where nothing disturbs it; the first time, when things are built, does not count."""
+    seconds = []
+    for _ in range(3):
+        started = _now(device)
+        work()
+        seconds.append(_now(device) - started)
+        if sum(seconds) > _PATIENCE:
+            break
+    return min(seconds[1:] or seconds)
+
+
+def _now(device: torch.device) -> float:
+    """The time, once the device has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _any_weights(kind: type[_Model], config: object, device: torch.device, dtype: torch.dtype) -> _Model:
+    """A model whose weights are all the same, which is quicker than drawing them."""
+    with torch.random.fork_rng(devices=[]), no_init_weights(), torch.no_grad():
+        model = kind(config).to(device=device, dtype=dtype)
+        for weight in model.parameters():
+            weight.fill_(1e-4)  # neither overflows nor vanishes, however deep
+    return model
+
+
+def _shadow(model: PreTrainedModel, dtype: torch.dtype | str | None) -> PreTrainedModel:
     """The model without weights, its priors in another dtype where one is named."""
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     with torch.device("meta"):
-        shadow: Any = type(model)(copy.deepcopy(model.config))
+        shadow = type(model)(copy.deepcopy(model.config))
     shadow.vqvae.to(model.vqvae.dtype)
     for part, own in zip(shadow.priors, model.priors, strict=True):
         chosen = own.dtype if dtype is None else named
@@ -256,7 +412,7 @@ def _shadow(model: Any, dtype: torch.dtype | str | None) -> Any:
     return shadow
 
 
-def _device(device: torch.device | str | None, model: Any) -> torch.device:
+def _device(device: torch.device | str | None, model: PreTrainedModel) -> torch.device:
     """The device to estimate for: the one named, or where the model is; the CPU for one that is nowhere."""
     where = check_device(device)
     if where is not None:

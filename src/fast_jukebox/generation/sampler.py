@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import release_decoders
 from fast_jukebox.sampling.inputs import device_of, rows
 from fast_jukebox.sampling.machine import even_parts, is_out_of_memory, rows_that_fit
-from fast_jukebox.sampling.progress import BatchClock, GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
+from fast_jukebox.sampling.progress import GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
 from fast_jukebox.sampling.window import WindowSampling
 
 
@@ -170,6 +170,7 @@ class SongSampler:
 
     Attributes:
         levels: what is known of each level, bottom first; `None` for levels below `plan.stop_level`.
+        clock: counts what is sampled, or `None`.
         engines: names of the engines that have sampled windows of each level.
     """
 
@@ -192,7 +193,7 @@ class SongSampler:
         ]
         # Rows that a level can sample at once at most, as far as it is known.
         self._most = {} if plan.max_batch_size is None else dict.fromkeys(range(len(priors)), plan.max_batch_size)
-        self._clock = None if progress is None else ProgressClock(progress, self._work(), device_of(priors[-1]).type)
+        self.clock = None if progress is None else ProgressClock(progress, self._work())
 
     def ready(self, level: int, limit: int | None = None) -> list[Window]:
         """Windows of a level that can be sampled now, at most `limit`."""
@@ -260,8 +261,8 @@ class SongSampler:
             batches.popleft()
             for index, window in enumerate(own):
                 self[level].place(window, codes[:, index], songs)
-            if self._clock is not None:
-                self._clock.finish(level, self[level].done[songs.start])
+            if self.clock is not None:
+                self.clock.finish(level, self[level].done[songs.start])
 
     def _make_way(self) -> bool:
         """Let go of what is held beside the batch at hand, if there is any, so that it can be sampled anew; returns
@@ -274,31 +275,30 @@ class SongSampler:
         return rows_that_fit(self.priors[level], length, most)
 
     def _work(self) -> list[LevelWork]:
-        """What the clock needs to know of each level."""
-        songs, most, work = self.plan.num_samples, self.plan.max_batch_size, []
-        for level, (layout, prior) in enumerate(zip(self.plan.layouts, self.priors, strict=True)):
-            weight = float(getattr(prior.config, "num_hidden_layers", 1))
-            if layout is None:
-                work.append(LevelWork(0, 0, 1, weight))
+        """The work at each level, for the clock: a code costs what a step of a row does, of as many layers."""
+        songs, work = self.plan.num_samples, []
+        # Beside its rows a step costs as much as so many: on a CPU, as measured with the embedded model, about one; on
+        # a GPU, reading the weights, the ratio of its arithmetic to its bandwidth.
+        beside = 1 if device_of(self.priors[-1]).type == "cpu" else 160
+        for layout, prior in zip(self.plan.layouts, self.priors, strict=True):
+            if layout is None or layout.length is None:
+                work.append(LevelWork(0, 0) if layout is None else LevelWork(None, None))
                 continue
-            windows = None if layout.length is None else self.plan.windows[level]
-            count = 1 if not layout.parallel else 1 if windows is None else max(len(windows), 1)
-            rows_at_once = songs * count if most is None else min(songs * count, most)
-            if windows is None:
-                work.append(LevelWork(None, None, rows_at_once, weight))
-                continue
-            whole = songs * sum(window.length for window in windows)
-            codes = songs * sampled_codes(windows)
-            conditioned = 0 if prior.config.upsampling_strides is None else whole
-            work.append(LevelWork(codes, len(windows), rows_at_once, weight, whole - codes, conditioned))
+            windows = list(layout.windows())
+            at_once = songs * (max(len(windows), 1) if layout.parallel else 1)
+            at_once = min(at_once, self.plan.max_batch_size or at_once)
+            conditioning = 0 if prior.config.upsampling_strides is None else 0.4  # of a step, as measured
+            cost = getattr(prior.config, "num_hidden_layers", 1) * (1 + beside / at_once + conditioning)
+            work.append(LevelWork(songs * sampled_codes(windows), len(windows), cost))
         return work
 
-    def _batch_clock(self, level: int, windows: list[Window], songs: slice) -> BatchClock | None:
-        if self._clock is None:
+    def _after_code(self, level: int, windows: list[Window], songs: slice) -> Callable[[int], None] | None:
+        """Called with how many codes of each row of a batch are sampled."""
+        if self.clock is None:
             return None
-        last, rows_at_once = self[level].done[songs.start] + len(windows), len(windows) * (songs.stop - songs.start)
-        length = 0 if self.priors[level].config.upsampling_strides is None else windows[0].length
-        return self._clock.batch(level, last, rows_at_once, windows[0].prompt_length, length)
+        clock, window, rows_at_once = self.clock, self[level].done[songs.start] + len(windows), len(windows)
+        rows_at_once *= songs.stop - songs.start
+        return lambda codes: clock.note(level, window, codes * rows_at_once)
 
     @staticmethod
     def _batches(windows: list[Window], songs: slice, most: int) -> list[Batch]:
@@ -336,9 +336,9 @@ class SongSampler:
         begin, end = windows[0].new_start, windows[-1].end
         noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
         noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])
-        clock = self._batch_clock(level, windows, songs)
+        after_code = self._after_code(level, windows, songs)
         sampling = WindowSampling(
-            prior, first.length, prompt, upper, labels, plan.settings[level], noise, self.engine, clock
+            prior, first.length, prompt, upper, labels, plan.settings[level], noise, self.engine, after_code
         )
         self.engines[level].add(sampling.engine)
         return sampling

@@ -98,8 +98,8 @@ class StreamSampler(SongSampler):
             own.place_part(window, codes)
         else:
             own.place(window, codes, songs)
-            if self._clock is not None:
-                self._clock.finish(level, own.done[0])
+            if self.clock is not None:
+                self.clock.finish(level, own.done[0])
 
     def _make_way(self) -> bool:
         """Give up the windows that rest; they are sampled whole when more is asked of their levels."""
@@ -137,7 +137,9 @@ class SongStream:
         """
         if self._piece is None:
             return None
-        own, (start, stop) = self.sampler[self.level], self._piece
+        own, (start, stop), clock = self.sampler[self.level], self._piece, self.sampler.clock
+        if clock is not None:
+            clock.resume()
         if own.final < self._within(stop + self.reach):
             round_samples = min(max(start * self.hop, decoding.FIRST_SAMPLES), self._most)
             ahead = max(stop, start + round_samples // self.hop) + self.reach
@@ -146,6 +148,8 @@ class SongStream:
         audio = decode_piece(self.vqvae, own.read(first, last), self.level, first, start, stop)
         self._piece = next(self._pieces, None)
         self._forget()
+        if clock is not None:
+            clock.pause()  # the listener's time is none of the work's
         if self.plan.recording is not None:
             audio = self.plan.recording.join(audio, start * self.hop)
         return audio if self.plan.samples is None else audio[:, : max(self.plan.samples - start * self.hop, 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import Cache, Conditioning, SamplingPrior, WindowRun, check_logits, open_decoder
 from fast_jukebox.sampling.machine import suited_threads
-from fast_jukebox.sampling.progress import BatchClock
 
 
 class WindowSampling(Generic[Conditioning, Cache]):
@@ -27,7 +27,8 @@ class WindowSampling(Generic[Conditioning, Cache]):
         settings: how codes are drawn.
         noise: float32 (N, `length` - P).
         engine: see [`~fast_jukebox.sampling.engine.open_decoder`].
-        clock: counts each row that is conditioned and each code; what it raises ends the sampling.
+        after_code: called with how many codes of each row are sampled, 0 after each row that is conditioned; what it
+            raises ends the sampling.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class WindowSampling(Generic[Conditioning, Cache]):
         settings: SamplingSettings,
         noise: Tensor,
         engine: str = "auto",
-        clock: BatchClock | None = None,
+        after_code: Callable[[int], None] | None = None,
     ) -> None:
-        self.prior, self.length, self.count, self.clock = prior, length, len(prompt), clock
+        self.prior, self.length, self.count, self.after_code = prior, length, len(prompt), after_code
         spare = usual_rows(self.count) - self.count if prompt.device.type == "cuda" else 0
         if spare:
             prompt, noise = _repeated(prompt, spare), _repeated(noise, spare)
@@ -54,11 +55,9 @@ class WindowSampling(Generic[Conditioning, Cache]):
                 length,
                 upper_codes=upper_codes,
                 metadata=metadata,
-                after_song=None if clock is None else clock.conditioned,
+                after_song=None if after_code is None else lambda row: after_code(0),
             )
             self._run = WindowRun(open_decoder(prior, conditioning, len(prompt), settings, engine), prompt, noise)
-        if clock is not None:
-            clock.pause()
 
     @property
     def known(self) -> int:
@@ -86,16 +85,12 @@ class WindowSampling(Generic[Conditioning, Cache]):
         run, end = self._run, self.length if known is None else min(known, self.length)
         if self.known >= end:
             return self.codes
-        if self.clock is not None:
-            self.clock.resume()
         with suited_threads(self.prior):
-            run.resume(end - run.known, None if self.clock is None else self.clock.sampled)
+            run.resume(end - run.known, self.after_code)
             if self.known == self.length:
                 run.decoder.close(finished=True)
             else:
                 check_logits(run.decoder.logits, self.prior.config.level)
-        if self.clock is not None:
-            self.clock.pause()
         return self.codes
 
     def leave(self) -> None:

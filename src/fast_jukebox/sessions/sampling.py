@@ -98,18 +98,9 @@ class SessionSampler(SongSampler):
     def _work(self) -> list[LevelWork]:
         """Without what is done, so that bars and times are of what is left."""
         work = []
-        for level, every in enumerate(super()._work()):
-            done = [window for window in self.plan.windows[level] if window.end in self._known[level]]
-            new = self.plan.num_samples * sum(window.new_length for window in done)
-            prompts = self.plan.num_samples * sum(window.prompt_length for window in done)
-            work.append(
-                replace(
-                    every,
-                    codes=None if every.codes is None else every.codes - new,
-                    known=every.known - prompts,
-                    conditioned=max(every.conditioned - new - prompts, 0),
-                )
-            )
+        for windows, known, every in zip(self.plan.windows, self._known, super()._work(), strict=True):
+            done = self.plan.num_samples * sum(window.new_length for window in windows if window.end in known)
+            work.append(every if every.codes is None else replace(every, codes=every.codes - done))
         return work
 
 
