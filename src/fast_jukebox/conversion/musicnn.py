@@ -67,8 +67,8 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, Tensor]:
     for _, handle in _block(index, handles[2], handles[3]):
         offset, at = _varint(handle, 0)
         size, _ = _varint(handle, at)
-        for key, value in _block(index, offset, size):
-            entry = dict(_fields(value))
+        for key, message in _block(index, offset, size):
+            entry = dict(_fields(message))
             if not key or entry.get(1) != _FLOAT32:
                 continue
             shape = [int(dict(_fields(_bytes(part)))[1]) for _, part in _fields(_bytes(entry.get(2, b"")))]

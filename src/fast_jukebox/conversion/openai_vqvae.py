@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from fast_jukebox.conversion.published import check_hyperparameters
 from fast_jukebox.conversion.state_dict import Source, convert_state_dict
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
+from fast_jukebox.models.vqvae.layers import Codebook
 
 
 def vqvae_config(hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | None = None) -> FastJukeboxVQVAEConfig:
@@ -75,8 +76,9 @@ def convert_vqvae(
     model = FastJukeboxVQVAE(config)
     convert_state_dict(state_dict, model, key_map(config))
     for level in model.levels:
-        level.codebook.counts.zero_()
-        level.codebook.initialized.fill_(True)
+        codebook = cast(Codebook, level.codebook)
+        codebook.counts.zero_()
+        codebook.initialized.fill_(True)
     return model.eval()
 
 

@@ -7,7 +7,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 # Jukebox puts a mapping of hyperparameters, a kind of dict, beside the weights that it trains. It is not looked at.
-_STAND_INS = [(OrderedDict, "jukebox.hparams.Hyperparams")]
+_STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+    (OrderedDict, "jukebox.hparams.Hyperparams")
+]
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:

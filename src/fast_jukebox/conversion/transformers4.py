@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -162,6 +163,10 @@ def hyperparameters(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[dic
     return vqvae, priors
 
 
+def _name_in_model(index: int, name: str) -> str:
+    return f"priors.{index}.{prior_name(name)}"
+
+
 def parts_of(config: Mapping[str, Any]) -> tuple[Part, list[Part]]:
     """The VQ-VAE and the priors, bottom first, of a whole model's `config.json`, under the names that they have there.
 
@@ -171,7 +176,7 @@ def parts_of(config: Mapping[str, Any]) -> tuple[Part, list[Part]]:
     vqvae, priors = hyperparameters(config)
     top = len(priors) - 1
     return vqvae_part(vqvae_config(vqvae), lambda name: f"vqvae.{vqvae_name(name)}"), [
-        prior_part(prior_config(prior, vqvae), lambda name, index=top - level: f"priors.{index}.{prior_name(name)}")
+        prior_part(prior_config(prior, vqvae), partial(_name_in_model, top - level))
         for level, prior in enumerate(priors)
     ]
 
@@ -211,8 +216,8 @@ def read_model(
         names = ", ".join(level_name(known, len(priors), numbered=True) for known in range(len(priors)))
         raise ValueError(f"`level` must name a prior of `{source}`, which holds {names}; got {level!r}")
     own = vqvae if part == "vqvae" or level is None else priors[level]
-    tensors = checked_tensors(own, read_tensors(source, prefix_of(own), **download), source)
-    return {**own.config.to_dict(), "dtype": "float32" if part == "vqvae" else dtype}, dict(own.tensors(tensors))
+    held = checked_tensors(own, read_tensors(source, prefix_of(own), **download), source)
+    return {**own.config.to_dict(), "dtype": "float32" if part == "vqvae" else dtype}, dict(own.tensors(held))
 
 
 def read_tensors(source: str | os.PathLike[str], prefix: str = "", **download: Any) -> dict[str, Tensor]:
@@ -330,7 +335,7 @@ def _filled(name: str, fields: Any, defaults: Mapping[str, Any]) -> dict[str, An
     """A part's fields with the defaults of those that are not there."""
     if not isinstance(fields, Mapping):
         raise ValueError(f"`{name}` must be a mapping from names to values, got {type(fields).__name__}")
-    named = {_OLDER_NAMES.get(key, key): value for key, value in fields.items()}
+    named = {str(_OLDER_NAMES.get(key, key)): value for key, value in fields.items()}
     return {**defaults, **{key: value for key, value in named.items() if key in defaults}}
 
 

@@ -76,7 +76,7 @@ class EncoderEmbedding:
         """(N, D, frames) of windows (N, samples)."""
         if self.kind == "mert":
             return self.model(windows).last_hidden_state.transpose(1, 2)
-        return self.model.encoder(windows[:, None])
+        return self.model.get_submodule("encoder")(windows[:, None])
 
     @torch.no_grad()
     def __call__(self, audio: Tensor) -> Tensor:

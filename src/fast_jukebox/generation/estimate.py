@@ -19,7 +19,7 @@ from transformers.initialization import no_init_weights
 
 from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
-from fast_jukebox.generation.request import SongModel, SongRequest
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import SETTINGS, Layout, draw_settings, song_layouts
 from fast_jukebox.sampling.checks import SamplingSettings, check_levels, level_name
 from fast_jukebox.sampling.engine import sampling_mode
@@ -131,7 +131,7 @@ class GenerationEstimate:
 
 
 def estimate_generation(
-    model: SongModel,
+    model: PreTrainedModel,
     request: SongRequest,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,

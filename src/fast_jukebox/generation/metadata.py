@@ -103,7 +103,12 @@ def complete_metadata(
     processor = getattr(model, "processor", None)
     pairs = getattr(processor, "pairs", ())
     written = [metadata] * len(seeds) if isinstance(metadata, Mapping) else metadata
-    if not pairs or not isinstance(written, list | tuple) or not all(isinstance(song, Mapping) for song in written):
+    if (
+        processor is None
+        or not pairs
+        or not isinstance(written, list | tuple)
+        or not all(isinstance(song, Mapping) for song in written)
+    ):
         return None
     if len(written) == 1:
         written = list(written) * len(seeds)

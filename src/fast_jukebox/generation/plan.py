@@ -152,8 +152,9 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
     if request.codes is not None:
         given = check_codes_by_level(request.codes, vqvae.config.codebook_size, hops)
     if request.prompt is not None:
-        given = list(encode_prompt(vqvae, request.prompt, request.prompt_duration))
-        kept = check_prompt_audio(request.prompt)[:, : given[-1].shape[1] * hops[-1]]
+        encoded = encode_prompt(vqvae, request.prompt, request.prompt_duration)
+        given = list(encoded)
+        kept = check_prompt_audio(request.prompt)[:, : encoded[-1].shape[1] * hops[-1]]
         recording = KeptRecording.of(kept.to("cpu", torch.float32), rate)
     duration = request.duration
     if duration is None and request.codes is None and not endless:

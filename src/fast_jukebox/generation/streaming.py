@@ -79,22 +79,22 @@ class StreamSampler(SongSampler):
     def _go_on(self, level: int, window: Window, position: int) -> None:
         """Sample the next window of a level up to a position; where it ends there, it is done."""
         own, songs = self[level], slice(0, self.plan.num_samples)
+        sampling = self._begun.pop(level, None)  # gone if anything fails
         try:
-            begun = self._begun.pop(level, None)  # gone if anything fails
-            if begun is None:
-                begun = self._begin_batch(level, [window], songs)
-            codes = begun.sample(None if position == window.final else position - window.start)
+            if sampling is None:
+                sampling = self._begin_batch(level, [window], songs)
+            codes = sampling.sample(None if position == window.final else position - window.start)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             codes = None
         if codes is None:  # outside the handler, whose error keeps alive what filled the memory
-            begun = None
+            sampling = None
             self._whole.add(level)
             self._make_way()
             release_decoders()
-        elif codes.shape[1] < window.length:
-            self._begun[level] = begun
+        elif sampling is not None and codes.shape[1] < window.length:
+            self._begun[level] = sampling
             own.place_part(window, codes)
         else:
             own.place(window, codes, songs)

@@ -257,7 +257,7 @@ def check_settings(settings: Mapping[str, object]) -> None:
     for name, value in settings.items():
         for entry in _entries(value):
             if name in DRAW_SETTINGS:
-                SamplingSettings(**{name: entry})
+                SamplingSettings(**{name: entry})  # type: ignore[arg-type]  # it is what checks them
             elif name != "schedule" and entry is not None:
                 check_fraction(name, entry)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def _peft() -> Any:
     return peft
 
 
-def has_adapters(model: object) -> bool:
+def has_adapters(model: object) -> TypeGuard[PeftModel]:
     """Whether it is a model that peft made of another."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)

@@ -295,7 +295,7 @@ class SubmodelLoadingMixin(HubPushMixin):
                     f"`model_type` of `{source}` must be {own_type!r}, or {COMPOSITE_MODEL_TYPE!r} for a whole model "
                     f"that holds one, got {config['model_type']!r}"
                 )
-            weights = check_weights(source, kwargs.get("variant"), **download) if kwargs["use_safetensors"] else {}
+            found = check_weights(source, kwargs.get("variant"), **download) if kwargs["use_safetensors"] else {}
 
             def empty() -> Any:
                 made: Any = cls
@@ -303,8 +303,8 @@ class SubmodelLoadingMixin(HubPushMixin):
 
             with (
                 clear_hub_errors(source, download.get("revision")),
-                clear_weight_errors(source, weights, download),
-                clear_shape_errors(source, empty, lambda: file_shapes(source, weights, download)),
+                clear_weight_errors(source, found, download),
+                clear_shape_errors(source, empty, lambda: file_shapes(source, found, download)),
             ):
                 return _checked_level(load(source, *model_args, **{**kwargs, **download}), level)
 

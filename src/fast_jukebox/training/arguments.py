@@ -98,7 +98,8 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         if self.max_minutes is not None or self.stop_at is not None:  # the clock says when it evaluates and saves
             self.eval_strategy, self.eval_steps = "steps", _NO_END
         elif getattr(self.eval_strategy, "value", self.eval_strategy) == "no":
-            self.eval_strategy, self.eval_steps = "steps", self.eval_steps or 0.1
+            self.eval_strategy = "steps"
+            self.eval_steps = self.eval_steps or 0.1  # type: ignore[assignment]  # a fraction of all steps
         self.save_strategy = self.eval_strategy
         self.save_steps = self.eval_steps or self.logging_steps
         limit: int | None = self.save_total_limit  # type: ignore[has-type]  # of the base class, too

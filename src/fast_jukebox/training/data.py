@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -82,13 +83,13 @@ class CodesArguments:
             seed: of the places.
             processor: of the prior.
         """
-        learnt = {"seed": seed, "processor": processor, "label_dropout": self.label_dropout}
-        measured = {"max_windows": self.max_eval_windows, "processor": processor}
+        learnt = partial(CodeWindows, seed=seed, processor=processor, label_dropout=self.label_dropout)
+        measured = partial(CodeWindows, max_windows=self.max_eval_windows, processor=processor)
         if "test" in codes:
-            return CodeWindows(codes["train"], config, **learnt), CodeWindows(codes["test"], config, **measured)
+            return learnt(codes["train"], config), measured(codes["test"], config)
         songs, share = codes["train"], self.test_share
-        train = CodeWindows(songs, config, **learnt, part="train", test_share=share)
-        return train, CodeWindows(songs, config, **measured, part="test", test_share=share)
+        train = learnt(songs, config, part="train", test_share=share)
+        return train, measured(songs, config, part="test", test_share=share)
 
     def _by_time(self, songs: DatasetDict) -> bool:
         return self.hold_out == "time" or len({song for split in songs.values() for song in _songs_of(split)}) == 1

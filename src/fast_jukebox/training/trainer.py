@@ -37,7 +37,7 @@ class FastJukeboxTrainer(Trainer):
     card_tags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        settings = kwargs.get("args", args[1] if len(args) > 1 else None)
+        settings: Any = kwargs.get("args", args[1] if len(args) > 1 else None)
         max_minutes, stop_at = getattr(settings, "max_minutes", None), getattr(settings, "stop_at", None)
         self.clock: TrainingClock | None = None
         if settings is not None and (max_minutes is not None or stop_at is not None):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.utils.files import replacing
@@ -70,6 +70,6 @@ def copy_weights(prior: FastJukeboxPrior, found: Mapping[str, Tensor]) -> list[s
     labels = prior.label_conditioner
     if labels is not None and "start_token" in found and not any(name.startswith("label_cond") for name in fitting):
         for embedding in labels.children():
-            embedding.weight.zero_()
+            nn.init.zeros_(embedding.get_parameter("weight"))
         labels.artist_embedding.weight.add_(found["start_token"].float())
     return sorted(own.keys() - fitting.keys())

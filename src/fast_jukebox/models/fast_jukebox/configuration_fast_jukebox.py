@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 
@@ -38,8 +38,12 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
     model_type = "fast_jukebox"
     sub_configs_defaults = {"vqvae_config": FastJukeboxVQVAEConfig}  # noqa: RUF012 (read by transformers)
 
-    vqvae_config: dict[str, Any] | PreTrainedConfig | None = None
-    prior_configs: list[Any] | tuple[Any, ...] | None = None
+    if TYPE_CHECKING:  # what `__post_init__` makes of the fields
+        vqvae_config: FastJukeboxVQVAEConfig
+        prior_configs: list[FastJukeboxPriorConfig]
+    else:
+        vqvae_config: dict | PreTrainedConfig | None = None
+        prior_configs: list | tuple | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.prior_configs is None:

@@ -145,7 +145,8 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
             sampler = SongSampler(self, plan, request.engine, request.progress)
             sampler.sample_all()
             made = sampler.final_codes()
-            audio = decode_song(self.vqvae, made[plan.stop_level], plan.stop_level)[:, : plan.samples]
+            lowest = sampler[plan.stop_level]
+            audio = decode_song(self.vqvae, lowest.read(0, lowest.final), plan.stop_level)[:, : plan.samples]
             if plan.recording is not None:
                 audio = plan.recording.join(audio)
         return FastJukeboxGenerationOutput(

@@ -71,7 +71,7 @@ class ValenceModel(HubPushMixin, PreTrainedModel):
             for _ in range(config.num_hidden_layers)
         )
         for layer in self.layers:
-            layer.self_attn.dropout = config.attention_dropout
+            layer.self_attn.dropout = config.attention_dropout  # type: ignore[union-attr]  # a list of Modules
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.pooler = nn.Linear(width, width)
         self.classifier = nn.Linear(width, classes)

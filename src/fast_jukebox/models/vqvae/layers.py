@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # comes with torch
+
+
+class StackOptions(TypedDict, total=False):
+    """Options of a [`ResidualStack`]."""
+
+    inner_width: int | None
+    dilation_growth_rate: int
+    dilation_cycle: int | None
+    reverse_dilation: bool
+    scale_residual: bool
 
 
 class ResidualBlock(nn.Module):
@@ -84,21 +97,28 @@ class EncoderStage(nn.Module):
     """
 
     def __init__(
-        self, input_width: int, output_width: int, strides: Sequence[int], width: int, depth: int, **stack: object
+        self,
+        input_width: int,
+        output_width: int,
+        strides: Sequence[int],
+        width: int,
+        depth: int,
+        **stack: Unpack[StackOptions],
     ) -> None:
         super().__init__()
         self.downsamplers = nn.ModuleList(
             nn.Conv1d(input_width if i == 0 else width, width, 2 * stride, stride=stride, padding=stride // 2)
             for i, stride in enumerate(strides)
         )
-        self.stacks = nn.ModuleList(ResidualStack(width, depth, **stack) for _ in strides)
+        stacks = [ResidualStack(width, depth, **stack) for _ in strides]
+        self.stacks = nn.ModuleList(stacks)
         self.project = nn.Conv1d(width, output_width, 3, padding=1)
         self.ratio = math.prod(strides)
         reach, step = 0, 1
-        for stride, stack_module in zip(strides, self.stacks, strict=True):
+        for stride, residual in zip(strides, stacks, strict=True):
             reach += step * (2 * stride)
             step *= stride
-            reach += step * stack_module.reach
+            reach += step * residual.reach
         self.reach = reach + step
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -114,11 +134,18 @@ class DecoderStage(nn.Module):
     """
 
     def __init__(
-        self, input_width: int, output_width: int, strides: Sequence[int], width: int, depth: int, **stack: object
+        self,
+        input_width: int,
+        output_width: int,
+        strides: Sequence[int],
+        width: int,
+        depth: int,
+        **stack: Unpack[StackOptions],
     ) -> None:
         super().__init__()
         self.project = nn.Conv1d(input_width, width, 3, padding=1)
-        self.stacks = nn.ModuleList(ResidualStack(width, depth, **stack) for _ in strides)
+        stacks = [ResidualStack(width, depth, **stack) for _ in strides]
+        self.stacks = nn.ModuleList(stacks)
         self.upsamplers = nn.ModuleList(
             nn.ConvTranspose1d(
                 width, output_width if i == len(strides) - 1 else width, 2 * stride, stride=stride, padding=stride // 2
@@ -127,8 +154,8 @@ class DecoderStage(nn.Module):
         )
         self.ratio = math.prod(strides)
         reach, step = 1.0, 1.0
-        for stride, stack_module in zip(strides, self.stacks, strict=True):
-            reach += step * stack_module.reach
+        for stride, residual in zip(strides, stacks, strict=True):
+            reach += step * residual.reach
             reach += step * 2
             step /= stride
         self.reach = math.ceil(reach)

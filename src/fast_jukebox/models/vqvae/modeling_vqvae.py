@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
-from fast_jukebox.models.vqvae.layers import Codebook, DecoderStage, EncoderStage
+from fast_jukebox.models.vqvae.layers import Codebook, DecoderStage, EncoderStage, StackOptions
 from fast_jukebox.models.vqvae.losses import linf_loss, multispectral_loss
 from fast_jukebox.sampling.inputs import check_codes
 
@@ -54,26 +54,38 @@ class VQVAELevel(nn.Module):
     def __init__(self, config: FastJukeboxVQVAEConfig, level: int) -> None:
         super().__init__()
         width = config.width * config.multipliers[level]
-        stack = {
-            "width": width,
-            "depth": config.depth * config.multipliers[level],
+        depth = config.depth * config.multipliers[level]
+        stack: StackOptions = {
             "inner_width": max(1, int(config.conv_multiplier * width)),
             "dilation_growth_rate": config.dilation_growth_rate,
             "dilation_cycle": config.dilation_cycle,
         }
         embed_dim = config.embed_dim
-        self.encoder = nn.ModuleList(
-            EncoderStage(1 if i == 0 else embed_dim, embed_dim, [config.strides[i]] * config.downs[i], **stack)
+        encoder = [
+            EncoderStage(
+                1 if i == 0 else embed_dim, embed_dim, [config.strides[i]] * config.downs[i], width, depth, **stack
+            )
             for i in range(level + 1)
-        )
+        ]
+        self.encoder = nn.ModuleList(encoder)
         self.codebook = Codebook(config.codebook_size, embed_dim, config.codebook_decay, config.revival_threshold)
         stack["reverse_dilation"] = config.reverse_decoder_dilation
-        self.decoder = nn.ModuleList(
-            DecoderStage(embed_dim, embed_dim, [config.strides[i]] * config.downs[i], **stack)
+        decoder = [
+            DecoderStage(embed_dim, embed_dim, [config.strides[i]] * config.downs[i], width, depth, **stack)
             for i in reversed(range(level + 1))
-        )
+        ]
+        self.decoder = nn.ModuleList(decoder)
         self.out = nn.Conv1d(embed_dim, 1, 3, padding=1)
         self.hop_length = config.hop_lengths[level]
+        # Audio samples to either side that a latent may depend on, and codes that an audio sample may depend on.
+        samples, step = 0, 1
+        for stage in encoder:
+            samples, step = samples + step * stage.reach, step * stage.ratio
+        self.encoder_reach = samples
+        codes, fraction = 0.0, 1.0
+        for upwards in decoder:
+            codes, fraction = codes + fraction * upwards.reach, fraction / upwards.ratio
+        self.decoder_reach = math.ceil(codes + fraction)
 
     def latents(self, audio: Tensor) -> Tensor:
         """(N, T) -> (N, D, T / hop)."""
@@ -82,29 +94,15 @@ class VQVAELevel(nn.Module):
             hidden = stage(hidden)
         return hidden
 
+    def codes(self, audio: Tensor) -> Tensor:
+        """(N, T) -> int64 (N, T / hop)."""
+        return self.codebook.encode(self.latents(audio))
+
     def audio(self, vectors: Tensor) -> Tensor:
         """(N, D, L) -> (N, L * hop)."""
         for stage in self.decoder:
             vectors = stage(vectors)
         return self.out(vectors).squeeze(1)
-
-    @property
-    def encoder_reach(self) -> int:
-        """Audio samples to either side that a latent may depend on."""
-        reach, step = 0, 1
-        for stage in self.encoder:
-            reach += step * stage.reach
-            step *= stage.ratio
-        return reach
-
-    @property
-    def decoder_reach(self) -> int:
-        """Codes to either side that an audio sample may depend on."""
-        reach, step = 0.0, 1.0
-        for stage in self.decoder:
-            reach += stage.reach * step
-            step /= stage.ratio
-        return math.ceil(reach + step)
 
 
 class FastJukeboxVQVAEPreTrainedModel(PreTrainedModel):
@@ -177,9 +175,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
             module: VQVAELevel = self.levels[level]  # type: ignore[assignment]
             margin = math.ceil(module.encoder_reach / largest_hop) * largest_hop
             chunk = max(CHUNK_SAMPLES // largest_hop, 1) * largest_hop
-            parts = _in_chunks(
-                audio, chunk, margin, 1 / module.hop_length, lambda part, m=module: m.codebook.encode(m.latents(part))
-            )
+            parts = _in_chunks(audio, chunk, margin, 1 / module.hop_length, module.codes)
             codes.append(torch.cat(parts, dim=1))
         return codes
 
