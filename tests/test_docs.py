@@ -56,7 +56,20 @@ def test_commands_have_the_options_that_are_shown():
                 told = {word for word in words if re.match(r"--\w", word)}
                 assert told <= options, (str(page), line, told - options)
                 shown.add(command.name)
-    assert {"generate", "estimate", "info", "convert", "evaluate", "plot", "new", "resume", "export"} <= shown
+    assert {
+        "generate",
+        "estimate",
+        "info",
+        "convert",
+        "evaluate",
+        "plot",
+        "label",
+        "encode",
+        "generate-many",
+        "new",
+        "resume",
+        "export",
+    } <= shown
 
 
 def test_the_first_lines_of_the_readme_make_sound(tmp_path, monkeypatch):

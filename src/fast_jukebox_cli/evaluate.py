@@ -17,6 +17,7 @@ from fast_jukebox.evaluation.side_by_side import EvaluationSettings, Judges, eva
 from fast_jukebox.evaluation.side_by_side_report import VALENCE, shown_command, write_report
 from fast_jukebox.evaluation.systems import System, parse_systems
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
+from fast_jukebox.utils.workers import Workers
 from fast_jukebox_cli.model import chosen_device, model_name
 
 
@@ -31,6 +32,7 @@ def evaluate(
     pictures: bool,
     device: str,
     settings: dict[str, Any],
+    workers: Workers | None = None,
 ) -> Path:
     """Judge models and write the report; returns its path.
 
@@ -44,6 +46,7 @@ def evaluate(
         pictures: whether there are pictures.
         device: see [`chosen_device`].
         settings: of [`~fast_jukebox.evaluation.side_by_side.EvaluationSettings`].
+        workers: processes that share the work; the calling one by default.
 
     Raises:
         ValueError: anything that cannot be, found out before the first song is sampled.
@@ -67,7 +70,7 @@ def evaluate(
         scorer,
     )
     songs = real_songs(chosen, judges)
-    results = evaluate_systems(systems, chosen, judges, songs, lambda line: typer.echo(line, err=True))
+    results = evaluate_systems(systems, chosen, judges, songs, lambda line: typer.echo(line, err=True), workers)
     command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, chosen)])
     notes = {} if scorer is None else {VALENCE: held_out_sentence(scorer.model.config)}
     song = songs[0][0] if pictures else None

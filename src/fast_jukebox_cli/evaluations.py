@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fast_jukebox_cli.many import Device, Ray, WorkerCount, chosen_workers
 from fast_jukebox_cli.values import output_file
 
 
@@ -52,7 +53,9 @@ def evaluate(
         bool, typer.Option("--cards", help="Put the results on the cards in the models' folders too.")
     ] = False,
     pictures: Annotated[bool, typer.Option(help="Draw waveforms and levels.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
+    workers: WorkerCount = None,
+    ray: Ray = None,
 ) -> None:
     """Judge models alike on real songs and write one report. The last line printed is its path."""
     from fast_jukebox_cli.evaluate import evaluate as run
@@ -79,6 +82,7 @@ def evaluate(
             "resamples": resamples,
             "test_share": test_share,
         },
+        workers=chosen_workers(workers, ray, device),
     )
     typer.echo(str(path))
 

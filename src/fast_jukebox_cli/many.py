@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fast_jukebox_cli.values import path_text
+from fast_jukebox_cli.values import file, numbers, path_text
 
 if TYPE_CHECKING:
     from fast_jukebox.utils.workers import Workers
@@ -107,7 +107,70 @@ def label(
     typer.echo(path_text(output.expanduser()))
 
 
+def generate_many(
+    output: Annotated[
+        Path, typer.Option(help="A new folder for the songs, or one to resume or add songs to.", show_default=False)
+    ],
+    num_samples: Annotated[int | None, typer.Option(help="Songs to make.")] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            help='A JSON Lines file with a song a line, such as {"artist": "...", "genre": "...", "lyrics": "..."}; in '
+            "place of --num-samples."
+        ),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(help="Seconds of each song. By default what the model says, mostly 20.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all songs; each depends on it and its number alone.")] = 0,
+    artist: Annotated[str | None, typer.Option(help="Who is to be heard in every song.")] = None,
+    genre: Annotated[str | None, typer.Option(help="The genre of every song.")] = None,
+    temperature: Annotated[str | None, typer.Option(help="One number, or one a level, bottom first.")] = None,
+    top_k: Annotated[str | None, typer.Option(help="One number, or one a level.")] = None,
+    top_p: Annotated[str | None, typer.Option(help="One number, or one a level.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Songs sampled at once by each worker.")] = 4,
+    model: Annotated[
+        str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default what suits the device.")
+    ] = None,
+    device: Device = "auto",
+    workers: WorkerCount = None,
+    ray: Ray = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make many songs with their metadata, a folder as training reads it. The last line printed is its path."""
+    settings = {
+        "duration": duration,
+        "temperature": numbers("temperature", temperature, float),
+        "top_k": numbers("top-k", top_k, int),
+        "top_p": numbers("top-p", top_p, float),
+    }
+    listed = file("requests", requests)
+    from fast_jukebox_cli.generate_many import generate_many as run
+    from fast_jukebox_cli.model import ModelSource
+    from fast_jukebox_cli.words import song_words
+
+    folder = output.expanduser()
+    count = run(
+        folder,
+        num_samples=num_samples,
+        requests=listed,
+        words=song_words(artist, genre, None, None, None, None, False),
+        settings=settings,
+        seed=seed,
+        batch_size=batch_size,
+        model=ModelSource(model, dtype=dtype),
+        device=device,
+        workers=chosen_workers(workers, ray, device),
+        quiet=quiet,
+    )
+    typer.echo(f"{count} songs, seed {seed}", err=True)
+    typer.echo(path_text(folder))
+
+
 def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Add the commands to the command line."""
-    for command in (label, encode):
+    for command in (label, encode, generate_many):
         app.command()(clean_errors(command))

@@ -3,8 +3,10 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from fast_jukebox import FastJukeboxVQVAE
+from fast_jukebox.audio import load_audio
 from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
 
@@ -64,6 +66,70 @@ def test_songs_are_encoded_as_priors_read_them(run, songs, model_dir):
     assert before == {path: path.stat().st_mtime_ns for path in (run.folder / "codes").glob("*.parquet")}
     other = run("encode", songs, "--output", "codes", "--model", model_dir, "--test-share", 0.01)
     assert other.exit_code == 2 and "holds codes of other songs" in other.output
+
+
+def test_many_songs_are_made_the_same_by_any_workers_and_after_any_stop(run, model_dir):
+    shared = ("generate-many", "--model", model_dir, "--duration", 0.1, "--batch-size", 2, "--seed", 3, "--output")
+    found = run(*shared, "one", "--num-samples", 3)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.splitlines()[-1] == "one" and "3 songs, seed 3" in found.stderr
+    (run.folder / "one" / "song-00001.flac").unlink()
+    kept = (run.folder / "one" / "song-00000.flac").stat().st_mtime_ns
+    assert run(*shared, "one", "--num-samples", 5).exit_code == 0
+    assert (run.folder / "one" / "song-00000.flac").stat().st_mtime_ns == kept
+    assert run(*shared, "two", "--num-samples", 5, "--workers", 2).exit_code == 0
+    one, two = ({path.name: path.read_bytes() for path in (run.folder / name).iterdir()} for name in ("one", "two"))
+    assert one == two and len(one) == 7
+    alone = run("generate", "--model", model_dir, "--duration", 0.1, "--seed", 3, "--output", "alone.flac")
+    assert alone.exit_code == 0
+    assert torch.equal(
+        load_audio(run.folder / "alone.flac", 1600), load_audio(run.folder / "two/song-00000.flac", 1600)
+    )
+    refused = run(*shared, "one", "--num-samples", 5, "--temperature", 0.5)
+    assert refused.exit_code == 2 and "sampled with another temperature" in refused.output
+
+
+def test_many_songs_are_what_is_asked_of_each(run, paired_model, tmp_path):
+    paired_model.save_pretrained(tmp_path / "paired")
+    shared = ("generate-many", "--model", tmp_path / "paired", "--duration", 0.1, "--quiet", "--output")
+    wanted = [{"artist": "harp", "genre": "air"}, {"artist": "fiddle"}]
+    (run.folder / "wanted.jsonl").write_text("".join(f"{json.dumps(song)}\n" for song in wanted))
+    found = run(*shared, "asked", "--requests", "wanted.jsonl")
+    assert found.exit_code == 0, found.output
+    rows = [json.loads(line) for line in (run.folder / "asked" / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["artist"], row["genre"], row["song"]) for row in rows] == [("harp", "air", 0), ("fiddle", None, 1)]
+    assert run(*shared, "drawn", "--num-samples", 6).exit_code == 0
+    rows = [json.loads(line) for line in (run.folder / "drawn" / "metadata.jsonl").read_text().splitlines()]
+    assert {(row["artist"], row["genre"]) for row in rows} <= {("fiddle", "jig"), ("fiddle", "reel"), ("harp", "air")}
+    assert run(*shared, "same", "--num-samples", 1, "--artist", "harp").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (None, (), "one of `--num-samples` and `--requests` must be given"),
+        ('{"artist": "harp"}', ("--num-samples", 2), "one of `--num-samples` and `--requests` must be given"),
+        ('{"artist": "harp"}', ("--artist", "harp"), "must be given, the latter without `--artist`"),
+        ('{"artist": "harp"}\n{"singer": 1}', (), "`--requests`, line 2: "),
+        ("\n{", (), "`--requests`, line 2"),
+        ("", (), "`--requests` must have a song a line"),
+        ('{"artist": "nobody"}', (), "nobody"),
+        (None, ("--num-samples", 0), "`--num-samples` must be from 1"),
+        (None, ("--num-samples", 1, "--batch-size", 0), "`--batch-size` must be from 1"),
+        (None, ("--num-samples", 1, "--temperature", -1), "temperature"),
+    ],
+)
+def test_requests_that_cannot_be_are_refused_before_the_first_song(
+    run, paired_model, tmp_path, lines, options, message
+):
+    paired_model.save_pretrained(tmp_path / "paired")
+    if lines is not None:
+        (run.folder / "wanted.jsonl").write_text(lines)
+        options = (*options, "--requests", "wanted.jsonl")
+    found = run("generate-many", "--model", tmp_path / "paired", "--duration", 0.1, "--output", "out", *options)
+    assert found.exit_code == 2
+    assert message in found.output
+    assert not (run.folder / "out").exists()
 
 
 def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):

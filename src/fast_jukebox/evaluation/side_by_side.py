@@ -20,13 +20,15 @@ from fast_jukebox.evaluation.clap import Clap, mean_cosine
 from fast_jukebox.evaluation.comparison import Comparison, compare_sets
 from fast_jukebox.evaluation.controls import white_noise
 from fast_jukebox.evaluation.distance import Estimate, bootstrap
-from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, embed_songs, read_sound, sound_name
+from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, read_sound, sound_name
+from fast_jukebox.evaluation.shards import embed_in_shards, measure_songs
 from fast_jukebox.evaluation.song_likelihood import SongBits, song_bits
 from fast_jukebox.evaluation.song_metrics import METRICS, measure_song
-from fast_jukebox.evaluation.systems import System, reconstruct_songs, sample_paths, sample_system
+from fast_jukebox.evaluation.systems import System, load_system, reconstruct_songs, sample_paths, sample_system
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.workers import Workers
 
 LOWEST_RATE = 8000
 """Samples a second that the song metrics need; sound of a lower rate has none."""
@@ -144,6 +146,7 @@ def evaluate_systems(
     judges: Judges,
     songs: tuple[Sequence[Sound], Sequence[Sound]],
     progress: Progress = print,
+    workers: Workers | None = None,
 ) -> list[SetResult]:
     """Sample each system alike, and measure samples, real songs, reconstructions and noise.
 
@@ -156,6 +159,8 @@ def evaluate_systems(
         judges: the networks.
         songs: real songs and those of them that are held out, as [`real_songs`] gives them.
         progress: told in one line what is done.
+        workers: processes that sample, measure songs and embed them; the calling one by default, which in any case
+            reconstructs songs and predicts the held-out ones.
 
     Returns:
         The real songs, each VQ-VAE's reconstructions of them, each system, and white noise.
@@ -164,28 +169,29 @@ def evaluate_systems(
         ValueError: an output that holds songs that were sampled otherwise.
     """
     reference, held_out = songs
+    workers = workers or Workers()
+    measured_of = partial(_measured, settings=settings, judges=judges, progress=progress, workers=workers)
     progress(f"{len(reference)} real songs to compare with, {len(held_out)} of them held out")
     songs_key = songs_digest(reference, settings.duration)
-    real = _measured(SONGS, reference, f"songs-{songs_key}", settings, judges, progress)
+    real = measured_of(SONGS, reference, f"songs-{songs_key}")
     results, reconstructed, sets = [real.result], {}, [real]
     for system in systems:
         progress(f"{system.name}: loading {system.source}")
-        model: Any = FastJukeboxModel.from_pretrained(system.source, dtype=torch.float32)
-        model.eval().to(settings.device)
+        model = load_system(system.source, settings.device)
         facts = model_facts(model, "")
         if settings.reconstruct and facts.vqvae not in reconstructed:
             folder = settings.output / f"reconstructions-{facts.vqvae[:12]}-{songs_key}"
             paths = reconstruct_songs(model, reference[: settings.reconstruct], folder, settings.duration)
             name = f"songs through the codes of {system.name}"
-            reconstructed[facts.vqvae] = _measured(name, paths, folder.name, settings, judges, progress)
+            reconstructed[facts.vqvae] = measured_of(name, paths, folder.name)
             sets.append(reconstructed[facts.vqvae])
         folder = settings.output / "samples" / system.name
         done = partial(_tell, progress, system.name, settings.num_samples)
         paths = sample_system(
             model, folder, settings.num_samples, settings.duration, settings.seed,
-            batch_size=settings.batch_size, after=done,
+            batch_size=settings.batch_size, after=done, workers=workers, source=system.source,
         )  # fmt: skip
-        measured = _measured(system.name, paths, f"samples/{system.name}", settings, judges, progress)
+        measured = measured_of(system.name, paths, f"samples/{system.name}")
         measured.result.vqvae = facts.vqvae
         measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
         key = f"bits-{songs_digest(held_out, settings.duration)}-{settings.max_windows}"
@@ -197,7 +203,7 @@ def evaluate_systems(
         sets.append(measured)
         del model
     noise = _noise(settings)
-    sets.append(_measured(NOISE, noise, "noise", settings, judges, progress))
+    sets.append(measured_of(NOISE, noise, "noise"))
     for each in sets[1:]:
         _compare(each, real, settings)
     results += [each.result for each in sets[1:]]
@@ -269,53 +275,51 @@ class _Measured:
 
 
 def _measured(
-    name: str, sounds: Sequence[Sound], key: str, settings: EvaluationSettings, judges: Judges, progress: Progress
+    name: str,
+    sounds: Sequence[Sound],
+    key: str,
+    settings: EvaluationSettings,
+    judges: Judges,
+    progress: Progress,
+    workers: Workers,
 ) -> _Measured:
     """Everything that can be said of a set of songs by itself; embeddings and numbers of each song are kept."""
     folder = settings.output / key
     folder.mkdir(parents=True, exist_ok=True)
     result = SetResult(name, len(sounds))
-    rows = _kept(folder / f"metrics-{len(sounds)}.json", lambda: [_metrics(sound, settings) for sound in sounds])
+    measure = partial(_metrics, duration=settings.duration)
+    rows = measure_songs(measure, sounds, folder / f"metrics-{len(sounds)}.json", workers)
     scorer = judges.scorer
     if scorer is not None:
         path = folder / f"scores-{scorer.version}-{len(sounds)}.json"
-        scores = _kept(path, lambda: [dict(scorer(sound, settings.duration)) for sound in sounds])
+        scores = measure_songs(partial(scorer, duration=settings.duration), sounds, path, workers)
         rows = [row | score for row, score in zip(rows, scores, strict=True)]
     for number in rows[0]:
         values = torch.tensor([row[number] for row in rows], dtype=torch.float64)
         result.numbers[number] = mean_of(values, settings.resamples, settings.seed)
-    embeddings = [_heard(network, name, sounds, folder, settings, progress) for network in judges.embeddings]
+
+    def heard_by(network: AudioEmbedding) -> EmbeddingSet:
+        path = folder / f"{network.name}-{network.version}-{len(sounds)}.safetensors"
+        there = path.is_file()
+        found = embed_in_shards(network, sounds, path, settings.duration, workers)
+        if not there:
+            progress(f"{name}: heard by {network.name}")
+        return found
+
+    embeddings = [heard_by(network) for network in judges.embeddings]
     if judges.clap is not None and settings.text:
-        found = _heard(judges.clap, name, sounds, folder, settings, progress)
+        found = heard_by(judges.clap)
         texts = judges.clap.embed_texts([settings.text]).expand(len(sounds), -1)
         score = mean_cosine(found, texts, settings.resamples, settings.seed)
         result.numbers[f"{judges.clap.name}_score"] = score
     return _Measured(result, embeddings)
 
 
-def _heard(
-    network: AudioEmbedding,
-    name: str,
-    sounds: Sequence[Sound],
-    folder: Path,
-    settings: EvaluationSettings,
-    progress: Progress,
-) -> EmbeddingSet:
-    """A set's embeddings, read where they are kept."""
-    path = folder / f"{network.name}-{network.version}-{len(sounds)}.safetensors"
-    if path.is_file():
-        return EmbeddingSet.load(path)
-    found = embed_songs(network, sounds, duration=settings.duration, progress=True)
-    found.save(path)
-    progress(f"{name}: heard by {network.name}")
-    return found
-
-
-def _metrics(sound: Sound, settings: EvaluationSettings) -> dict[str, float]:
+def _metrics(sound: Sound, duration: float) -> dict[str, float]:
     rate = audio_info(sound).sampling_rate
     if rate < LOWEST_RATE:
         return {}
-    metrics = asdict(measure_song(read_sound(sound, rate, duration=settings.duration), rate))
+    metrics = asdict(measure_song(read_sound(sound, rate, duration=duration), rate))
     return {name: float(metrics[name]) for name in METRICS}
 
 

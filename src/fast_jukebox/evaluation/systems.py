@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from fast_jukebox.evaluation.embeddings import Sound
 from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
 from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.workers import Workers, map_shards
 
 FACTS = "system.json"
 """File in a system's folder that says what its songs were sampled with."""
@@ -93,7 +97,6 @@ def top_level_path(sample: Path) -> Path:
     return sample.with_name(f"{sample.stem}-top.flac")
 
 
-@torch.no_grad()
 def sample_system(
     model: FastJukeboxModel,
     folder: Path,
@@ -103,10 +106,10 @@ def sample_system(
     *,
     batch_size: int = 4,
     after: Callable[[int], None] | None = None,
+    workers: Workers | None = None,
+    source: str | None = None,
 ) -> list[Path]:
     """Sample songs 0 to `count` - 1 of a seed into FLAC files; those that stand are kept.
-
-    A song of a seed does not depend on the batch that it is sampled in, so that an interrupted run gives the same ones.
 
     Args:
         model: a whole model in evaluation mode.
@@ -116,25 +119,91 @@ def sample_system(
         seed: of all of them.
         batch_size: songs sampled at once; what is lost by an interruption at most.
         after: called with the number of songs that are done, after each batch.
+        workers: processes that sample; the calling one by default.
+        source: where workers beside the calling process load the model, by folder or Hub name.
 
     Returns:
         The files, in order. Beside each lies what its top level's codes alone sound like.
 
     Raises:
-        ValueError: the folder holds songs that were sampled otherwise.
+        ValueError: the folder holds songs that were sampled otherwise, or workers have no source.
     """
     claim_folder(folder, model, {"duration": duration, "seed": seed})
-    paths, rate = sample_paths(folder, count), model.vqvae.config.sampling_rate
-    missing = [index for index, path in enumerate(paths) if not (path.is_file() and top_level_path(path).is_file())]
-    for first in range(0, len(missing), batch_size):
-        numbers = missing[first : first + batch_size]
-        made = model.generate(duration=duration, num_samples=len(numbers), song_ids=numbers, seed=seed)
-        for number, song, alone in zip(numbers, *heard(model, made), strict=True):
-            save_audio(top_level_path(paths[number]), alone.clamp(-1, 1), rate)
-            save_audio(paths[number], song.clamp(-1, 1), rate)
-        if after is not None:
-            after(count - len(missing) + first + len(numbers))
+    paths, workers = sample_paths(folder, count), workers or Workers()
+    load: Callable[[], FastJukeboxModel] = lambda: model  # noqa: E731
+    if not workers.in_process:
+        if source is None:
+            raise ValueError("`source` must be given with several workers, got None")
+        folder_of_model = os.path.abspath(source) if Path(source).is_dir() else source
+        load = partial(load_system, folder_of_model, str(model.device))
+    sample_songs(
+        load, paths, {"duration": duration, "seed": seed}, batch_size=batch_size, top_level=True, after=after,
+        workers=workers,
+    )  # fmt: skip
     return paths
+
+
+def load_system(source: str, device: str) -> FastJukeboxModel:
+    """A whole model as it is judged: in float32 and evaluation mode."""
+    model: FastJukeboxModel = FastJukeboxModel.from_pretrained(source, dtype=torch.float32)
+    moved: FastJukeboxModel = model.eval().to(device)
+    return moved
+
+
+def sample_songs(
+    load: Callable[[], FastJukeboxModel],
+    paths: Sequence[Path],
+    arguments: Mapping[str, Any],
+    *,
+    batch_size: int = 4,
+    top_level: bool = False,
+    after: Callable[[int], None] | None = None,
+    workers: Workers | None = None,
+) -> None:
+    """Sample a song into each file that is missing.
+
+    The song of a seed and a number does not depend on the batch that it is sampled in, so that an interrupted run gives
+    the same ones.
+
+    Args:
+        load: gives the model, once in each process; pickled where there are several.
+        paths: FLAC files; the number of each decides its song.
+        arguments: of `generate`; a list as `metadata` has an entry for each song.
+        batch_size: songs sampled at once.
+        top_level: write beside each song what its top level's codes alone sound like.
+        after: called with the number of songs that are done, after each batch.
+        workers: processes that sample; the calling one by default.
+    """
+    asked = [[path, top_level_path(path)] if top_level else [path] for path in paths]
+    missing = [number for number, files in enumerate(asked) if not all(file.is_file() for file in files)]
+    batches = [tuple(missing[first : first + batch_size]) for first in range(0, len(missing), batch_size)]
+    setup = partial(_SongSampler, load, [path.absolute() for path in paths], dict(arguments), top_level)
+    done = len(paths) - len(missing)
+    for batch, _ in map_shards(setup, batches, workers or Workers()):
+        done += len(batch)
+        if after is not None:
+            after(done)
+
+
+class _SongSampler:
+    """The work of one process: samples songs of some numbers into their files."""
+
+    def __init__(
+        self, load: Callable[[], FastJukeboxModel], paths: list[Path], arguments: dict[str, Any], top_level: bool
+    ) -> None:
+        self.model, self.paths, self.arguments, self.top_level = load(), paths, arguments, top_level
+
+    @torch.no_grad()
+    def __call__(self, numbers: tuple[int, ...]) -> None:
+        arguments, rate = dict(self.arguments), self.model.vqvae.config.sampling_rate
+        if isinstance(arguments.get("metadata"), list):
+            arguments["metadata"] = [arguments["metadata"][number] for number in numbers]
+        made = self.model.generate(**arguments, num_samples=len(numbers), song_ids=list(numbers))
+        songs, alone = heard(self.model, made) if self.top_level else (made.audio.float().cpu(), None)
+        for index, number in enumerate(numbers):
+            if alone is not None:
+                save_audio(top_level_path(self.paths[number]), alone[index].clamp(-1, 1), rate)
+            save_audio(self.paths[number], songs[index].clamp(-1, 1), rate)
 
 
 @torch.no_grad()

@@ -1,0 +1,118 @@
+"""What `fast-jukebox generate-many` does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
+from fast_jukebox.evaluation.systems import claim_folder, sample_songs
+from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
+from fast_jukebox.generation.request import SongRequest
+from fast_jukebox.processing.songs import check_song
+from fast_jukebox.utils.files import clear_temporary, read_file, write_file
+from fast_jukebox.utils.workers import Workers
+from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+from fast_jukebox_cli.words import words_for
+
+_LARGEST = 2**28
+_MOST_SONGS = 10**6
+
+
+def generate_many(
+    output: Path,
+    *,
+    num_samples: int | None,
+    requests: Path | None,
+    words: dict[str, Any] | None,
+    settings: dict[str, Any],
+    seed: int,
+    batch_size: int,
+    model: ModelSource,
+    device: str,
+    workers: Workers,
+    quiet: bool,
+) -> int:
+    """Sample many songs into a folder with their metadata; returns how many are there.
+
+    Args:
+        output: folder of `song-00000.flac` and so on, and `metadata.jsonl`, as `load_songs` reads it.
+        num_samples: how many songs; `None` for those of `requests`.
+        requests: a JSON Lines file with the metadata of a song a line.
+        words: metadata of every song, in place of those.
+        settings: sampling settings and the duration.
+        seed: of all songs.
+        batch_size: songs sampled at once.
+        model: which one.
+        device: see [`chosen_device`].
+        workers: processes that sample.
+        quiet: no progress bars.
+
+    Raises:
+        ValueError: anything that cannot be, or a folder of songs that were sampled otherwise; found before sampling.
+    """
+    if not 1 <= batch_size <= 4096:
+        raise ValueError(f"`batch_size` must be from 1 to 4096, got {batch_size}")
+    if (num_samples is None) == (requests is None) or (requests is not None and words):
+        raise ValueError(
+            "one of `num_samples` and `requests` must be given, the latter without `--artist` and `--genre`"
+        )
+    rows = None if requests is None else read_requests(requests)
+    count = num_samples if rows is None else len(rows)
+    if count is None or not 1 <= count <= _MOST_SONGS:
+        raise ValueError(f"`num_samples` must be from 1 to {_MOST_SONGS}, got {count}")
+    SongRequest(**settings, seed=seed)
+    where = chosen_device(device)
+    loaded = load_model(model, where if workers.in_process else torch.device("cpu"))
+    told = words_for(loaded, words) if rows is None else rows
+    if told is None:
+        told = draw_metadata(loaded, [seed] * count, range(count))
+    if told is not None:
+        encode_metadata(loaded, told)  # says what is wrong with them, before the first song
+    digest = hashlib.sha256(json.dumps(words if rows is None else rows, sort_keys=True).encode()).hexdigest()
+    claim_folder(output, loaded, {**settings, "seed": seed, "metadata": digest})
+    clear_temporary(output)
+    paths = [output / f"song-{number:05d}.flac" for number in range(count)]
+    arguments = {**settings, "seed": seed, "metadata": told}
+    name = model_name(model.name)
+    elsewhere = replace(model, name=str(Path(name).absolute()) if Path(name).is_dir() else name)
+    load = (lambda: loaded) if workers.in_process else partial(load_model, elsewhere, where)
+    with tqdm(total=count, desc="sampling", unit="song", disable=quiet) as bar:
+        sample_songs(
+            load, paths, arguments, batch_size=batch_size, after=lambda done: bar.update(done - bar.n), workers=workers
+        )
+        bar.update(count - bar.n)
+    each = told if isinstance(told, list) else [told or {}] * count
+    kept = ("artist", "genre", "lyrics")
+    lines = (
+        {"file_name": path.name, "song": number, "seed": seed, **{name: own.get(name) for name in kept}}
+        for number, (path, own) in enumerate(zip(paths, each, strict=True))
+    )
+    write_file(output / METADATA_FILE, metadata_lines(lines))
+    return count
+
+
+def read_requests(path: Path) -> list[dict[str, Any]]:
+    """Metadata of songs, of a JSON Lines file.
+
+    Raises:
+        ValueError: a line is wrong, or there is none; names the line.
+    """
+    rows = []
+    for number, line in enumerate(read_file(path, _LARGEST).decode("utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(check_song(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"`--requests`, line {number}: {error}") from error
+    if not rows:
+        raise ValueError(f"`--requests` must have a song a line, got nothing in {str(path)!r}")
+    return rows
