@@ -24,7 +24,7 @@ LAYERS = (
     {"distillation", "evaluation"},
     {"metrics", "labelling"},
     {"pipelines"},
-    {"text_to_audio"},
+    {"text_to_audio", "feature_extraction"},
     {"registration"},
     {"__init__"},
     {"demo"},

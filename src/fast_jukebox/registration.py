@@ -96,6 +96,7 @@ def _register_pipeline() -> None:
     # The module registers its task at its end, also where it is what imported transformers' pipelines just now.
     importlib.import_module("fast_jukebox.pipelines")
     importlib.import_module("fast_jukebox.text_to_audio")
+    importlib.import_module("fast_jukebox.feature_extraction")
 
 
 def _register_layout() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import transformers.pipelines
@@ -17,9 +19,8 @@ _TASK = "text-to-audio"
 _PREPROCESSORS = ("tokenizer", "processor", "feature_extractor", "image_processor", "video_processor")
 
 
-class TextToAudio:
-    """The pipeline of the task `text-to-audio`: a [`FastJukeboxPipeline`] for models of this package, transformers' own
-    for all others.
+class OwnOrTheirs:
+    """The pipeline of a task that transformers has too: ours for models of this package, its own for all others.
 
     `transformers.pipeline` chooses the class before it has the model, so this chooses once it is there.
 
@@ -29,34 +30,51 @@ class TextToAudio:
     """
 
     _load_tokenizer = None  # models of this package have none: tried, and missed below where one is needed
-    _load_processor = None
+    _load_processor: bool | None = None
     _load_image_processor = False
     _load_video_processor = False
     _load_feature_extractor = False
 
     def __new__(cls, model: Any, **kwargs: Any) -> Pipeline:  # type: ignore[misc]  # that is what it is for
+        ours, theirs = cls.classes()
+        if isinstance(model, FastJukeboxModel):
+            return ours(model, **{name: value for name, value in kwargs.items() if name not in _PREPROCESSORS})
+        if kwargs.get("tokenizer") is None and theirs._load_tokenizer:
+            if not getattr(model, "name_or_path", None):
+                raise ValueError("`tokenizer` must be given with a model that was not loaded by its name")
+            kwargs["tokenizer"] = AutoTokenizer.from_pretrained(model.name_or_path)  # says why it is not there
+        return theirs(model=model, **kwargs)
+
+    @staticmethod
+    @abstractmethod
+    def classes() -> Sequence[type[Pipeline]]:
+        """Our class and transformers'."""
+
+
+class TextToAudio(OwnOrTheirs):
+    """The pipeline of the task `text-to-audio`: a [`FastJukeboxPipeline`] for models of this package."""
+
+    @staticmethod
+    def classes() -> Sequence[type[Pipeline]]:
         from transformers import TextToAudioPipeline
 
         from fast_jukebox.pipelines import FastJukeboxPipeline
 
-        if isinstance(model, FastJukeboxModel):
-            return FastJukeboxPipeline(
-                model, **{name: value for name, value in kwargs.items() if name not in _PREPROCESSORS}
-            )
-        if kwargs.get("tokenizer") is None and TextToAudioPipeline._load_tokenizer:
-            if not getattr(model, "name_or_path", None):
-                raise ValueError("`tokenizer` must be given with a model that was not loaded by its name")
-            kwargs["tokenizer"] = AutoTokenizer.from_pretrained(model.name_or_path)  # says why it is not there
-        return TextToAudioPipeline(model=model, **kwargs)
+        return FastJukeboxPipeline, TextToAudioPipeline
+
+
+def register_task(task: str, chooser: type[OwnOrTheirs]) -> None:
+    """Let `transformers.pipeline(task)` choose between our pipeline and its own. Calling it again is harmless."""
+    known = PIPELINE_REGISTRY.supported_tasks
+    if task in known and known[task]["impl"] is not chooser:
+        known[task] = {**known[task], "impl": chooser}
 
 
 def register_text_to_audio() -> None:
     """Let transformers find the pipeline of this package's models: by `pipeline("text-to-audio", model=...)` and by
     `pipeline(model=...)`, for which it asks the Hub, also where the model is a folder. Calling it again is harmless.
     """
-    known = PIPELINE_REGISTRY.supported_tasks
-    if _TASK in known and known[_TASK]["impl"] is not TextToAudio:
-        known[_TASK] = {**known[_TASK], "impl": TextToAudio}
+    register_task(_TASK, TextToAudio)
     ask = transformers.pipelines.get_task
     if hasattr(ask, "__wrapped__"):
         return

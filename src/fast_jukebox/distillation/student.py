@@ -47,7 +47,7 @@ def student_config(teacher: FastJukeboxPriorConfig, num_hidden_layers: int) -> F
     """
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = num_hidden_layers
-    config.layer_types = student_layer_types(teacher, num_hidden_layers)
+    config.layer_types, config.teacher_layers = student_layer_types(teacher, num_hidden_layers), None
     _check_lyric_layers(config, teacher)
     config.validate()
     if teacher.alignment_layer is not None and num_hidden_layers <= teacher.num_hidden_layers:

@@ -125,6 +125,7 @@ class DistillationTrainer(FastJukeboxTrainer):
             self.objective.check_terms(stage.weights)
         if args.n_gpu > 1:
             raise ValueError(f"`n_gpu` must be 1 a process (start one for each, as torchrun does), got {args.n_gpu}")
+        model.config.teacher_layers = list(layer_map.teacher_layers)
         if args.initialize_from_teacher:
             initialize_student(model, teacher, layer_map)
         dtype = _DTYPES[args.teacher_dtype] if args.teacher_dtype else teacher.dtype

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fast_jukebox.models.prior.features_prior import window_starts
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.text import window_lyrics
@@ -208,7 +209,7 @@ def _attention(
     summed = torch.zeros(-(-length // pooled), characters)
     total = int(labels[0, 0]) or int(labels[0, 1]) + length * config.hop_length
     done = 0
-    for start in _starts(length, config.n_ctx):
+    for start in window_starts(length, config.n_ctx, max(config.n_ctx // 2, 1)):
         told = labels.clone()
         told[:, 0] = total
         told[:, 1] += start * config.hop_length
@@ -224,12 +225,6 @@ def _attention(
         done += len(rows)
     counts = torch.bincount(torch.arange(length) // pooled)
     return summed / counts[:, None]
-
-
-def _starts(length: int, n_ctx: int) -> Iterator[int]:
-    last = max(length - n_ctx, 0)
-    yield from range(0, last, max(n_ctx // 2, 1))
-    yield last
 
 
 def _weights(prior: FastJukeboxPrior, codes: Tensor, metadata: Tensor, layer: int, head: int) -> Tensor:

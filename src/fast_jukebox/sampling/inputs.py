@@ -84,7 +84,7 @@ def check_metadata(name: str, metadata: object, width: int, fewest: int | None =
     return metadata
 
 
-def check_prompt_audio(prompt: object) -> Tensor:
+def check_prompt_audio(prompt: object, name: str = "prompt") -> Tensor:
     """A recording as a floating-point tensor (N, T).
 
     Raises:
@@ -94,19 +94,19 @@ def check_prompt_audio(prompt: object) -> Tensor:
         audio = prompt if isinstance(prompt, Tensor) else torch.as_tensor(prompt)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            "`prompt` must be floating-point audio of shape (samples,) or (songs, samples), got "
+            f"`{name}` must be floating-point audio of shape (samples,) or (songs, samples), got "
             f"{type(prompt).__name__}"
         ) from error
     if not audio.is_floating_point() or audio.dim() not in (1, 2) or audio.numel() == 0:
         raise ValueError(
-            "`prompt` must be floating-point audio of shape (samples,) or (songs, samples), not empty, got "
+            f"`{name}` must be floating-point audio of shape (samples,) or (songs, samples), not empty, got "
             f"{audio.dtype} {tuple(audio.shape)}"
         )
     peak = float(audio.abs().max())
     if not math.isfinite(peak):
-        raise ValueError("`prompt` must be finite, got audio with NaN or infinite samples")
+        raise ValueError(f"`{name}` must be finite, got audio with NaN or infinite samples")
     if peak > _LOUDEST:
-        raise ValueError(f"`prompt` must be audio in [-1, 1], got samples of up to {peak:g}")
+        raise ValueError(f"`{name}` must be audio in [-1, 1], got samples of up to {peak:g}")
     return audio.unsqueeze(0) if audio.dim() == 1 else audio
 
 

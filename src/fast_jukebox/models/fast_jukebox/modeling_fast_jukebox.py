@@ -18,6 +18,7 @@ from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.adapters import check_adapter_levels, load_adapters
 from fast_jukebox.models.configuration_utils import finish_saving
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
+from fast_jukebox.models.fast_jukebox.features_fast_jukebox import FastJukeboxFeaturesMixin
 from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationMixin
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
@@ -54,7 +55,7 @@ class FastJukeboxOutput(ModelOutput):
     codes: list[Tensor] | None = None
 
 
-class FastJukeboxModel(FastJukeboxGenerationMixin, HubPushMixin, PreTrainedModel):
+class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, HubPushMixin, PreTrainedModel):
     """A VQ-VAE and one sparse transformer prior for each of its levels (Fast Jukebox, section 3; Jukebox, section 4).
 
     `model.vqvae` is a [`FastJukeboxVQVAE`], `model.priors` lists a [`FastJukeboxPrior`] a level, bottom first. Either

@@ -92,6 +92,8 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         lyric_loss_weight (`float`, defaults to 0.4): weight of the loss of predicting the next character.
         alignment_layer, alignment_head (`int`, *optional*): the layer and its head whose attention to the lyrics shows
             which character is sung when, where that is known.
+        teacher_layers (`list[int]`, *optional*): of a distilled prior the teacher's layer that each of its own learnt
+            from; dropped where the depth is changed.
         sampling_rate (`int`, defaults to 44100): audio samples a second.
         hop_length (`int`, defaults to 128): audio samples that a code stands for.
         initializer_range (`float`, defaults to 0.02): standard deviation of the initial weights.
@@ -140,6 +142,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     lyric_loss_weight: float = 0.4
     alignment_layer: int | None = None
     alignment_head: int | None = None
+    teacher_layers: list[int] | tuple[int, ...] | None = None
     sampling_rate: int = 44100
     hop_length: int = 128
     initializer_range: float = 0.02
@@ -261,6 +264,10 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             check_float(name, getattr(self, name), 0.0, MOST_FACTOR, open_minimum=True)
         for name in ("residual_scale", "tie_word_embeddings", "add_conditioning_after", "use_timing"):
             check_bool(name, getattr(self, name))
+        if self.teacher_layers is not None:
+            check_int_list("teacher_layers", self.teacher_layers, minimum=0, maximum=_LARGEST["num_hidden_layers"])
+            if len(self.teacher_layers) != self.num_hidden_layers:
+                self.teacher_layers = None
         self._validate_labels()
         self._validate_lyrics()
         self._validate_attention()

@@ -23,6 +23,7 @@ from fast_jukebox.models.prior.conditioning import (
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.models.prior.features_prior import PriorFeaturesMixin
 from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
 from fast_jukebox.models.prior.lyrics import LyricEncoder
@@ -102,7 +103,13 @@ class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
                 init.normal_(module.start_token, std=std)
 
 
-class FastJukeboxPrior(SubmodelLoadingMixin, PriorGenerationMixin, PriorSamplingMixin, FastJukeboxPriorPreTrainedModel):
+class FastJukeboxPrior(
+    SubmodelLoadingMixin,
+    PriorGenerationMixin,
+    PriorFeaturesMixin,
+    PriorSamplingMixin,
+    FastJukeboxPriorPreTrainedModel,
+):
     """Decoder-only transformer with factored attention over the codes of one level (Jukebox, section 4; Fast Jukebox,
     "Prior"): p(codes), p(codes | upper codes) for an upsampler, either given labels, and lyrics with them.
 
