@@ -31,32 +31,21 @@ from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
 
 ONE, MIDDLE, MANY = (fused_tuning.tuning_for(rows) for rows in (1, 12, 46))
-SOME = Tuning(kernel="some", splits=4, merged=True, entries=16384, overlap="late")
-FEW = Tuning(kernel="few", splits=4, entries=16384, overlap="early")
-SHARED = replace(MANY, splits=2, merged=True, overlap="late")
 
 CHOICES: dict[tuple[int, int], list[Tuning]] = {
     (1, 12): [
         MIDDLE,
-        SOME,
-        replace(SOME, overlap="none"),
-        replace(SOME, overlap="early"),
-        replace(SOME, some=(8, 8)),
-        replace(SOME, some=(16, 16)),
-        replace(FEW, merged=True),
-        replace(MIDDLE, splits=4, merged=True, overlap="late"),
+        replace(MIDDLE, folded=True),
+        replace(MIDDLE, block=(16, 16, 512, 3, 4), lanes=4),
+        replace(MIDDLE, block=(16, 16, 512, 3, 4), lanes=4, folded=True),
     ],
     (0, 46): [
         MANY,
-        SHARED,
-        replace(SHARED, overlap="none"),
-        replace(SHARED, splits=4),
-        replace(SHARED, parts=2),
-        replace(SHARED, block=(64, 64, 128, 3, 4), parts=4),
-        replace(SHARED, block=(64, 64, 128, 3, 4), parts=4, overlap="none"),
-        replace(SHARED, block=(64, 16, 128, 4, 4)),
+        replace(MANY, folded=True),
+        replace(MANY, folded=True, splits=4),
+        replace(MANY, block=(64, 64, 128, 3, 4), parts=4, folded=True),
     ],
-    (2, 1): [ONE, replace(ONE, overlap="late"), replace(ONE, numbers=32768, warps=8), replace(ONE, programs=128)],
+    (2, 1): [ONE, replace(ONE, overlap="late")],
 }
 """Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""
 

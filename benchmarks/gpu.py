@@ -36,27 +36,26 @@ class Part(NamedTuple):
 
 PARTS: dict[str, Part] = {
     "training": Part(gpu_training.training, 40, "training"),
-    "tune": Part(gpu_steps.tune, 70, "steps"),
+    "compiled": Part(gpu_steps.compiled, 45, "compiled"),
+    "tune": Part(gpu_steps.tune, 30, "steps"),
     "steps": Part(gpu_steps.steps, 30, "steps"),
     "correctness": Part(gpu_steps.correctness, 30, "steps"),
-    "trial": Part(gpu_steps.trial, 30, "steps"),
-    "profile": Part(gpu_steps.profile, 30, "steps"),
-    "together": Part(gpu_steps.together, 20, "steps"),
+    "more_steps": Part(gpu_steps.more_steps, 40, "steps"),
     "first": Part(gpu_songs.first, 40, "songs"),
-    "minute": Part(gpu_songs.minute, 100, "songs"),
+    "minute": Part(gpu_songs.minute, 80, "songs"),
     "stream": Part(gpu_songs.stream, 30, "songs"),
-    "sequential": Part(gpu_songs.sequential, 30, "songs"),
     "songs": Part(gpu_songs.songs, 60, "songs"),
+    "sequential": Part(gpu_songs.sequential, 30, "songs"),
+    "profile": Part(gpu_steps.profile, 30, "kernels"),
+    "together": Part(gpu_steps.together, 20, "kernels"),
+    "trial": Part(gpu_steps.trial, 30, "kernels"),
+    "published": Part(gpu_steps.published, 30, "others"),
+    "musicgen": Part(gpu_songs.musicgen, 60, "others"),
     "compiled_training": Part(gpu_training.compiled_training, 70, "compiled_training"),
-    "other_dtypes": Part(gpu_steps.other_dtypes, 45, "more"),
-    "more_steps": Part(gpu_steps.more_steps, 60, "more"),
-    "published": Part(gpu_steps.published, 30, "more"),
-    "musicgen": Part(gpu_songs.musicgen, 60, "more"),
+    "other_dtypes": Part(gpu_steps.other_dtypes, 45, "dtypes"),
     "minute_by_graph": Part(gpu_songs.minute_by_graph, 100, "graph"),
-    "compiled": Part(gpu_steps.compiled, 150, "compiled"),
 }
-"""Each part, in the order of a whole run; training comes first as it needs no fused kernel, which take a while."""
-
+"""Each part, in the order of a whole run; the first two need no fused kernel, which are being compiled meanwhile."""
 
 TOY_PATIENCE = 20
 """How much longer than on a GPU a toy run may take for a part: a CPU may be busy with other things."""

@@ -21,29 +21,31 @@ from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_m
 
 
 def correctness(bench: Bench) -> None:
-    """Fused logits against those of one pass in float32, at every pattern and published width."""
-    compare(bench, (torch.float32,) if bench.toy else (torch.bfloat16,), (1, 6) if bench.toy else (1, 4, 12, 46, 184))
+    """Fused logits against those of one pass in float32, at the published widths."""
+    dtype = torch.float32 if bench.toy else torch.bfloat16
+    compare(bench, dtype, {BOTTOM: (1, 6), TOP: (1,)} if bench.toy else {BOTTOM: (1, 12, 46), TOP: (1,)})
 
 
 def other_dtypes(bench: Bench) -> None:
-    """The same in float32 and float16."""
-    compare(bench, (torch.float32, torch.float16), (2,) if bench.toy else (1, 12, 46))
+    """The same in float32 and float16, with dense attention and for other numbers of windows."""
+    for dtype in (torch.float32, torch.float16):
+        compare(bench, dtype, {BOTTOM: (2,)} if bench.toy else {BOTTOM: (1, 12, 46, 184), TOP: (4,)}, dense=True)
 
 
-def compare(bench: Bench, dtypes: Sequence[torch.dtype], rows: Sequence[int]) -> None:
-    """A row for each dtype and number of windows, at two levels."""
-    for level in (BOTTOM, TOP):
-        for dtype in dtypes:
-            config = bench.config("fastjukebox-18", level)
-            config.layer_types, config.num_hidden_layers = ["row", "column", "previous_row", "dense"], 4
-            prior = bench.prior(config, dtype)
-            with torch.no_grad():
-                for parameter in prior.parameters():  # so that biases and norms matter
-                    parameter.add_(torch.randn_like(parameter) * 0.02)
-            for batch in rows:
-                attempt(bench, correctness_row, prior, batch, "fused")
-            del prior
-            bench.free()
+def compare(bench: Bench, dtype: torch.dtype, rows: dict[int, tuple[int, ...]], dense: bool = False) -> None:
+    """A row for each level and number of windows."""
+    for level, batches in rows.items():
+        config = bench.config("fastjukebox-18", level)
+        config.layer_types = ["row", "column", "previous_row", *(["dense"] if dense else [])]
+        config.num_hidden_layers = len(config.layer_types)
+        prior = bench.prior(config, dtype)
+        with torch.no_grad():
+            for parameter in prior.parameters():  # so that biases and norms matter
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+        for batch in batches:
+            attempt(bench, correctness_row, prior, batch, "fused")
+        del prior
+        bench.free()
 
 
 @torch.no_grad()
@@ -117,18 +119,20 @@ def steps(bench: Bench) -> None:
 
 
 def more_steps(bench: Bench) -> None:
-    """Steps of the other sizes and of other numbers of windows."""
-    plan = [(f"fastjukebox-{depth}", level, (WINDOWS[level],)) for depth in (72, 24) for level in (TOP, BOTTOM, MIDDLE)]
-    plan += [("fastjukebox-18", TOP, (16,)), ("fastjukebox-18", MIDDLE, (1,)), ("fastjukebox-18", BOTTOM, (1, 184))]
-    time_steps(bench, plan)
+    """Steps of the other sizes, and of other numbers of windows."""
+    plan = [(f"fastjukebox-{depth}", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE) for depth in (72, 24)]
+    plan += [("fastjukebox-18", BOTTOM, (1, 128))]
+    time_steps(bench, plan, ("fused",))
 
 
-def time_steps(bench: Bench, plan: Sequence[tuple[str, int, tuple[int, ...]]]) -> None:
-    """A row for each model, level and number of windows, and each of the two engines."""
+def time_steps(
+    bench: Bench, plan: Sequence[tuple[str, int, tuple[int, ...]]], engines: Sequence[str] = ("fused", "graph")
+) -> None:
+    """A row for each model, level and number of windows, and each of the engines."""
     for name, level, batches in plan[:2] if bench.toy else plan:
         prior = bench.prior(bench.config(name, level))
         for batch in batches:
-            for engine in ("fused", "graph"):
+            for engine in engines:
                 attempt(bench, step_row, prior, name, 2 if bench.toy else batch, engine)
                 bench.free()
         del prior

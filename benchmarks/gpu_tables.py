@@ -1,9 +1,10 @@
 """Tables of what `benchmarks/gpu.sh` measured.
 
     python -m benchmarks.gpu_tables runs/gpu
-    python -m benchmarks.gpu_tables runs/gpu docs/performance.md
+    python -m benchmarks.gpu_tables runs/gpu runs/gpu-later --page docs/performance.md
 
-With a page, what stands in it between `<!-- gpu tables -->` and `<!-- end of gpu tables -->` is replaced.
+Of several runs, the last one that measured a part counts for it. With a page, what stands in it between
+`<!-- gpu tables -->` and `<!-- end of gpu tables -->` is replaced.
 """
 
 from __future__ import annotations
@@ -52,11 +53,22 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def joined(runs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Of each part the rows of the last run that measured something of it, or else of the last that tried."""
+    newest = {row["part"]: index for index, rows in enumerate(runs) for row in rows}
+    newest |= {row["part"]: index for index, rows in enumerate(runs) for row in rows if measured(row)}
+    return [row for index, rows in enumerate(runs) for row in rows if newest.get(row["part"]) == index]
+
+
+def measured(row: dict[str, Any]) -> bool:
+    """Whether a row is of a measurement."""
+    return not {"machine", "took_s", "skipped", "began", "failed"} & set(row)
+
+
 def tables(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown of all parts; rows of a part that have other columns make another table."""
     lines: list[str] = []
-    facts = next((row for row in rows if "machine" in row), None)
-    if facts is not None:
+    for facts in (row for row in rows if "machine" in row):
         about = facts["machine"]
         lines += [
             f"On one {about.get('gpu', about['cpu'])}, torch {about['torch']}, transformers {about['transformers']}; "
@@ -112,10 +124,10 @@ def update(page: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of a run of benchmarks/gpu.sh")
-    parser.add_argument("page", type=Path, nargs="?", help="Markdown page to write the tables into")
+    parser.add_argument("folders", type=Path, nargs="+", help="of runs of benchmarks/gpu.sh, the oldest first")
+    parser.add_argument("--page", type=Path, help="Markdown page to write the tables into")
     options = parser.parse_args(arguments)
-    text = tables(read(options.folder))
+    text = tables(joined([read(folder) for folder in options.folders]))
     if options.page is None:
         print(text)
     else:

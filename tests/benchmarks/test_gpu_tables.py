@@ -34,7 +34,7 @@ def test_a_page_is_renewed_between_its_marks(folder, capsys):
     page = folder / "page.md"
     page.write_text(f"before\n{gpu_tables.BEGIN}\nold\n{gpu_tables.END}\nafter\n")
     for _ in range(2):
-        gpu_tables.main([str(folder), str(page)])
+        gpu_tables.main([str(folder), "--page", str(page)])
         text = page.read_text()
         assert text.startswith(f"before\n{gpu_tables.BEGIN}\nOn one A GPU") and text.endswith(
             f"{gpu_tables.END}\nafter\n"
@@ -42,6 +42,22 @@ def test_a_page_is_renewed_between_its_marks(folder, capsys):
         assert "old" not in text and text.count("### Steps") == 1
     gpu_tables.main([str(folder)])
     assert "### Steps" in capsys.readouterr().out
+
+
+def test_of_several_runs_the_last_that_measured_a_part_counts(folder, tmp_path, capsys):
+    later = tmp_path / "later"
+    later.mkdir()
+    rows = [
+        {"part": "steps", "began": True},
+        {"part": "steps", "failed": "steps", "error": "no"},
+        {"part": "minute", "what": "again", "s": 11.0},
+        {"part": "tune", "failed": "tune", "error": "late"},
+    ]
+    (later / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gpu_tables.main([str(folder), str(later)])
+    text = capsys.readouterr().out
+    assert "| 2 | 0.25 | fused |" in text and "no |" not in text
+    assert "| again | 11 |" in text and "fused / graph" not in text and "| tune | late |" in text
 
 
 def test_a_page_without_marks_and_a_folder_without_rows_are_errors(folder, tmp_path):

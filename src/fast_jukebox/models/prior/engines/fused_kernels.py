@@ -148,11 +148,15 @@ def _store_embedding(
     positions_ptr,
     added_ptr,
     out_ptr,
+    moments_ptr,
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
+    MOMENTS: tl.constexpr,
 ):
-    """Store what enters the first layer at `position`, where the code before it is `code`."""
+    """Store what enters the first layer at `position`, where the code before it is `code`; where MOMENTS with those of
+    all columns as one block (see `fused_parts.row_moments`).
+    """
     dtype = out_ptr.dtype.element_ty
     k = tl.arange(0, BLOCK_IN)
     mask = k < WIDTH
@@ -163,6 +167,12 @@ def _store_embedding(
         added = tl.load(added_ptr + (index * rows + song) * WIDTH + k, mask=mask, other=0.0)
         hidden = (hidden.to(tl.float32) + added.to(tl.float32)).to(dtype)
     tl.store(out_ptr + song * WIDTH + k, hidden, mask=mask)
+    if MOMENTS:
+        value = hidden.to(tl.float32)
+        mean = tl.sum(tl.where(mask, value, 0.0), 0) / WIDTH
+        apart = tl.where(mask, value - mean, 0.0)
+        tl.store(moments_ptr + song * 2, mean)
+        tl.store(moments_ptr + song * 2 + 1, tl.sum(apart * apart, 0))
 
 
 @triton.jit(do_not_specialize=["step", "rows"])
@@ -172,12 +182,14 @@ def embed(
     positions_ptr,
     added_ptr,
     out_ptr,
+    moments_ptr,
     at_ptr,
     step,
     rows,
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
+    MOMENTS: tl.constexpr,
 ):
     """What enters the first layer, (N, W), for the codes (N,) before the position."""
     song = tl.program_id(0)
@@ -185,7 +197,20 @@ def embed(
     index = tl.load(at_ptr + 1) + step
     code = tl.load(code_ptr + song)
     _store_embedding(
-        code, song, position, index, rows, embedding_ptr, positions_ptr, added_ptr, out_ptr, WIDTH, BLOCK_IN, ADDED
+        code,
+        song,
+        position,
+        index,
+        rows,
+        embedding_ptr,
+        positions_ptr,
+        added_ptr,
+        out_ptr,
+        moments_ptr,
+        WIDTH,
+        BLOCK_IN,
+        ADDED,
+        MOMENTS,
     )
 
 
@@ -199,6 +224,7 @@ def draw(
     positions_ptr,
     added_ptr,
     out_ptr,
+    moments_ptr,
     at_ptr,
     step,
     more,
@@ -214,6 +240,7 @@ def draw(
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
+    MOMENTS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Draw a song's code from its logits as [`~fast_jukebox.sampling.drawing.draw_codes`] does, and where `more` is
@@ -280,7 +307,9 @@ def draw(
             positions_ptr,
             added_ptr,
             out_ptr,
+            moments_ptr,
             WIDTH,
             BLOCK_IN,
             ADDED,
+            MOMENTS,
         )

@@ -68,24 +68,6 @@ def linear_of_few(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launc
     return Launch(kernel("linear_of_few"), (-(-outputs // block_out),), arguments, num_warps=warps)
 
 
-def linear_of_some(arguments: dict[str, Any], rows: int, tuning: Tuning) -> Launch:
-    """The launch of a linear layer by the kernel "some"."""
-    width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
-    block_out, warps = tuning.some
-    parts = min(warps, block_of(width) // 16)
-    arguments = {
-        **arguments,
-        "rows": rows,
-        "EPS": LAYER_NORM_EPS,
-        "BLOCK_ROWS": 16,
-        "BLOCK_OUT": block_out,
-        "PARTS": parts,
-        "BLOCK_IN": block_of(width) // parts,
-    }
-    grid = (-(-rows // 16), -(-outputs // block_out))
-    return Launch(kernel("linear_of_some"), grid, arguments, num_warps=warps)
-
-
 def linear_of_many(arguments: dict[str, Any], rows: int, tuning: Tuning, scratch: Scratch) -> Launch:
     """The launch of a linear layer by the kernel "many"."""
     width, outputs = arguments["WIDTH"], arguments["OUTPUTS"]
@@ -93,22 +75,22 @@ def linear_of_many(arguments: dict[str, Any], rows: int, tuning: Tuning, scratch
     block_rows = min(most, block_of(rows))
     if arguments["weight_ptr"].dtype == torch.float32:
         block_in //= 4
-    if arguments["SPLITS"]:
-        block_in //= 4  # each number is merged from several
     block_in = max(16, min(block_in, block_of(width)))
     blocks = -(-width // block_in)
-    parts = max(1, min(tuning.parts, blocks))
-    span = -(-blocks // parts) * block_in
+    span = -(-blocks // max(1, min(tuning.parts, blocks))) * block_in
     parts = -(-width // span)
     arguments = {
         **arguments,
         "rows": rows,
         "sums_ptr": scratch.sums,
         "done_ptr": scratch.done,
+        "EPS": LAYER_NORM_EPS,
+        "BLOCK_MOMENTS": block_of(arguments["MOMENT_BLOCKS"]),
         "BLOCK_ROWS": block_rows,
         "BLOCK_OUT": block_out,
         "BLOCK_IN": block_in,
         "BLOCK_LINES": block_of(-(-min(span, width) * arguments["weight_ptr"].element_size() // 128)),
+        "LANES": min(tuning.lanes, block_in // 16),
         "PARTS": parts,
         "SPAN": span,
     }

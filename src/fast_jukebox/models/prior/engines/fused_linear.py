@@ -15,7 +15,14 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from fast_jukebox.models.prior.engines.fused_parts import attended, prefetch, residual, store_output
+from fast_jukebox.models.prior.engines.fused_parts import (
+    attended,
+    prefetch,
+    residual,
+    row_moments,
+    store_moments,
+    store_output,
+)
 
 
 @triton.jit(do_not_specialize=["step", "slots"])
@@ -120,136 +127,17 @@ def linear_of_few(
 
 
 @triton.jit(do_not_specialize=["step", "slots", "rows"])
-def linear_of_some(
-    hidden_ptr,
-    stats_ptr,
-    weight_ptr,
-    bias_ptr,
-    norm_ptr,
-    norm_bias_ptr,
-    base_ptr,
-    start_ptr,
-    added_ptr,
-    out_ptr,
-    cache_ptr,
-    slot_ptr,
-    at_ptr,
-    step,
-    slots,
-    residual_scale,
-    rows,
-    WIDTH: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    SPLITS: tl.constexpr,
-    NORM: tl.constexpr,
-    BIAS: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-    SCALED: tl.constexpr,
-    ADDED: tl.constexpr,
-    EPS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_OUT: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_IN: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """`linear_of_few` for blocks of rows, by the tensor cores: a program's warps share out the inputs in PARTS of
-    BLOCK_IN, PARTS * BLOCK_IN >= WIDTH, so that all reads are under way at once.
-    """
-    if PDL == 1:
-        gdc_launch_dependents()
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    row_mask = row < rows
-    col = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
-    col_mask = col < OUTPUTS
-    mask = row_mask[:, None] & col_mask[None, :]
-    begin = tl.arange(0, PARTS)[:, None, None] * BLOCK_IN
-    k = begin + tl.arange(0, BLOCK_IN)[None, :, None]  # (PARTS, BLOCK_IN, 1), of the weight
-    weight = tl.load(
-        weight_ptr + col[None, None, :] * WIDTH + k,
-        mask=col_mask[None, None, :] & (k < WIDTH),
-        other=0.0,
-        eviction_policy="evict_first",
-    )
-    k = begin + tl.arange(0, BLOCK_IN)[None, None, :]  # (PARTS, 1, BLOCK_IN), of the rows
-    k_mask = k < WIDTH
-    if BIAS:
-        bias = tl.load(bias_ptr + col, mask=col_mask, other=0.0).to(tl.float32)
-    if NORM:
-        gain = tl.load(norm_ptr + k, mask=k_mask, other=0.0).to(tl.float32)
-        shift = tl.load(norm_bias_ptr + k, mask=k_mask, other=0.0).to(tl.float32)
-    if EPILOGUE == "qkv":
-        slot = tl.load(slot_ptr + (tl.load(at_ptr) + step))
-    else:
-        slot = 0
-    if ADDED:
-        index = tl.load(at_ptr + 1) + step
-    else:
-        index = 0
-    if PDL:
-        gdc_wait()
-    if EPILOGUE == "residual":
-        base = residual(
-            base_ptr,
-            start_ptr,
-            added_ptr,
-            row[:, None],
-            col[None, :],
-            mask,
-            rows,
-            index,
-            residual_scale,
-            OUTPUTS,
-            SCALED,
-            ADDED,
-        )
-    of_row = row[None, :, None]
-    x_mask = row_mask[None, :, None] & k_mask
-    if SPLITS > 0:
-        x = attended(hidden_ptr, stats_ptr, of_row, k, x_mask, rows, HEADS, HEAD_DIM, SPLITS)
-    else:
-        x = tl.load(hidden_ptr + of_row * WIDTH + k, mask=x_mask, other=0.0)
-    if NORM:
-        x = x.to(tl.float32)
-        mean = tl.sum(tl.sum(x, 2), 0) / WIDTH
-        centred = tl.where(x_mask, x - mean[None, :, None], 0.0)
-        variance = tl.sum(tl.sum(centred * centred, 2), 0) / WIDTH
-        x = centred * tl.rsqrt(variance + EPS)[None, :, None] * gain + shift
-    sums = tl.sum(tl.dot(x.to(weight.dtype), weight, input_precision="ieee"), 0)
-    if PDL == 2:
-        gdc_launch_dependents()
-    if BIAS:
-        sums += bias[None, :]
-    if EPILOGUE == "residual":
-        sums = base + residual_scale * sums
-    store_output(
-        sums,
-        row[:, None],
-        col[None, :],
-        mask,
-        out_ptr,
-        cache_ptr,
-        slot,
-        slots,
-        OUTPUTS,
-        HEADS,
-        HEAD_DIM,
-        EPILOGUE,
-    )
-
-
-@triton.jit(do_not_specialize=["step", "slots", "rows"])
 def linear_of_many(
     hidden_ptr,
-    stats_ptr,
     weight_ptr,
     bias_ptr,
+    totals_ptr,
+    moments_ptr,
     base_ptr,
     start_ptr,
     added_ptr,
     out_ptr,
+    out_moments_ptr,
     cache_ptr,
     slot_ptr,
     at_ptr,
@@ -263,24 +151,35 @@ def linear_of_many(
     OUTPUTS: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    SPLITS: tl.constexpr,
+    NORM: tl.constexpr,
     BIAS: tl.constexpr,
     EPILOGUE: tl.constexpr,
     SCALED: tl.constexpr,
     ADDED: tl.constexpr,
+    MOMENTS: tl.constexpr,
+    EPS: tl.constexpr,
+    MOMENT_BLOCKS: tl.constexpr,
+    MOMENT_SIZE: tl.constexpr,
+    BLOCK_MOMENTS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     BLOCK_LINES: tl.constexpr,
+    LANES: tl.constexpr,
     PARTS: tl.constexpr,
     SPAN: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """`linear_of_few` for any number of rows, in blocks of them, by the tensor cores; it does not normalise.
+    """`linear_of_few` for any number of rows, in blocks of them, by the tensor cores.
 
-    PARTS programs share out the inputs of a block, SPAN each, a multiple of BLOCK_IN. Each leaves its sums in
-    `sums`, float32 (PARTS, N, OUTPUTS); the one that is done last, as the counts `done` (blocks,) say, adds them up in
-    their order.
+    Where NORM the weight is that of LayerNorm and layer together (see `fused_folding`): what it makes of rows as they
+    are is corrected by `totals` and by the rows' moments, of which the kernel before left those of each block of
+    MOMENT_SIZE columns in `moments`, float32 (MOMENT_BLOCKS, N, 2). Where MOMENTS it leaves those of its output in
+    `out_moments`, a block of columns a program.
+
+    In a program LANES groups of warps share out the inputs. PARTS programs share out those of a block, SPAN each, a
+    multiple of BLOCK_IN. Each leaves its sums in `sums`, float32 (PARTS, N, OUTPUTS); the one that is done last, as the
+    counts `done` (blocks,) say, adds them up in their order.
     """
     if PDL == 1:
         gdc_launch_dependents()
@@ -289,7 +188,6 @@ def linear_of_many(
     col = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     col_mask = col < OUTPUTS
     mask = row_mask[:, None] & col_mask[None, :]
-    offset = tl.arange(0, BLOCK_IN)
     part = tl.program_id(2)
     first = part * SPAN
     if BIAS:
@@ -308,6 +206,11 @@ def linear_of_many(
         lines = tl.minimum(first + tl.arange(0, BLOCK_LINES) * line, WIDTH - 1)
         prefetch(weight_ptr + tl.minimum(col, OUTPUTS - 1)[:, None] * WIDTH + lines[None, :])
         gdc_wait()
+    if NORM:
+        total = tl.load(totals_ptr + col, mask=col_mask, other=0.0)
+        mean, scale = row_moments(
+            moments_ptr, row, row_mask, rows, WIDTH, EPS, MOMENT_BLOCKS, MOMENT_SIZE, BLOCK_MOMENTS
+        )
     if EPILOGUE == "residual":
         base = residual(
             base_ptr,
@@ -323,20 +226,29 @@ def linear_of_many(
             SCALED,
             ADDED,
         )
-    sums = tl.zeros([BLOCK_ROWS, BLOCK_OUT], tl.float32)
-    for start in range(0, SPAN, BLOCK_IN):
-        k = first + start + offset
-        k_mask = k < WIDTH
-        weight = tl.load(
-            weight_ptr + col[None, :] * WIDTH + k[:, None], mask=col_mask[None, :] & k_mask[:, None], other=0.0
-        )
-        x_mask = row_mask[:, None] & k_mask[None, :]
-        if SPLITS > 0:
-            x = attended(hidden_ptr, stats_ptr, row[:, None], k[None, :], x_mask, rows, HEADS, HEAD_DIM, SPLITS)
-            x = x.to(weight.dtype)
-        else:
+    if LANES == 1:
+        sums = tl.zeros([BLOCK_ROWS, BLOCK_OUT], tl.float32)
+        for start in range(0, SPAN, BLOCK_IN):
+            k = first + start + tl.arange(0, BLOCK_IN)
+            k_mask = k < WIDTH
+            place = col[None, :] * WIDTH + k[:, None]
+            weight = tl.load(weight_ptr + place, mask=col_mask[None, :] & k_mask[:, None], other=0.0)
+            x_mask = row_mask[:, None] & k_mask[None, :]
             x = tl.load(hidden_ptr + row[:, None] * WIDTH + k[None, :], mask=x_mask, other=0.0)
-        sums = tl.dot(x, weight, sums, input_precision="ieee")
+            sums = tl.dot(x, weight, sums, input_precision="ieee")
+    else:
+        lane_sums = tl.zeros([LANES, BLOCK_ROWS, BLOCK_OUT], tl.float32)
+        lane = tl.arange(0, LANES)[:, None, None] * (BLOCK_IN // LANES)
+        inner = tl.arange(0, BLOCK_IN // LANES)
+        for start in range(0, SPAN, BLOCK_IN):
+            k = first + start + lane + inner[None, :, None]  # (LANES, inner, 1), of the weight
+            place = col[None, None, :] * WIDTH + k
+            weight = tl.load(weight_ptr + place, mask=col_mask[None, None, :] & (k < WIDTH), other=0.0)
+            k = first + start + lane + inner[None, None, :]  # (LANES, 1, inner), of the rows
+            x_mask = row_mask[None, :, None] & (k < WIDTH)
+            x = tl.load(hidden_ptr + row[None, :, None] * WIDTH + k, mask=x_mask, other=0.0)
+            lane_sums = tl.dot(x, weight, lane_sums, input_precision="ieee")
+        sums = tl.sum(lane_sums, 0)
     if PDL == 2:
         gdc_launch_dependents()
     if PARTS > 1:
@@ -351,10 +263,15 @@ def linear_of_many(
         for other in tl.static_range(PARTS):
             left = sums_ptr + other * rows * OUTPUTS + place
             sums += tl.load(left, mask=mask, other=0.0, cache_modifier=".cg")
+    if NORM:
+        sums = (sums - mean[:, None] * total[None, :]) * scale[:, None]
     if BIAS:
         sums += bias[None, :]
     if EPILOGUE == "residual":
         sums = base + residual_scale * sums
+    if MOMENTS:
+        stored = sums.to(out_ptr.dtype.element_ty).to(tl.float32)
+        store_moments(stored, row, row_mask, col_mask, out_moments_ptr, tl.program_id(1), rows, OUTPUTS, BLOCK_OUT)
     store_output(
         sums,
         row[:, None],

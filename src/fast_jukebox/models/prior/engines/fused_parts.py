@@ -109,3 +109,51 @@ def store_output(
             value = value.to(dtype).to(tl.float32)
             value = value * tl.sigmoid(1.702 * value)
         tl.store(out_ptr + row * OUTPUTS + col, value.to(dtype), mask=mask)
+
+
+@triton.jit
+def row_moments(
+    moments_ptr,
+    row,
+    row_mask,
+    rows,
+    WIDTH: tl.constexpr,
+    EPS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Mean of each row, and the reciprocal of its standard deviation as LayerNorm takes it, of the mean and the sum of
+    squared differences from it of each of BLOCKS blocks of SIZE columns, float32 (BLOCKS, N, 2).
+    """
+    block = tl.arange(0, BLOCK)
+    mask = (block < BLOCKS)[:, None] & row_mask[None, :]
+    place = moments_ptr + (block[:, None] * rows + row[None, :]) * 2
+    means = tl.load(place, mask=mask, other=0.0)
+    spreads = tl.load(place + 1, mask=mask, other=0.0)
+    count = tl.maximum(tl.minimum(WIDTH - block * SIZE, SIZE), 0).to(tl.float32)[:, None]
+    mean = tl.sum(count * means, 0) / WIDTH
+    apart = means - mean[None, :]
+    variance = tl.sum(spreads + count * apart * apart, 0) / WIDTH
+    return mean, tl.rsqrt(variance + EPS)
+
+
+@triton.jit
+def store_moments(
+    value,
+    row,
+    row_mask,
+    col_mask,
+    moments_ptr,
+    block,
+    rows,
+    WIDTH: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """Store what `row_moments` reads of a block of columns: `value` (rows, SIZE), float32, as it is stored."""
+    count = tl.minimum(WIDTH - block * SIZE, SIZE).to(tl.float32)
+    mean = tl.sum(tl.where(col_mask[None, :], value, 0.0), 1) / count
+    apart = tl.where(col_mask[None, :], value - mean[:, None], 0.0)
+    place = moments_ptr + (block * rows + row) * 2
+    tl.store(place, mean, mask=row_mask)
+    tl.store(place + 1, tl.sum(apart * apart, 1), mask=row_mask)

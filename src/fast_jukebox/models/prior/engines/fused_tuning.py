@@ -14,7 +14,6 @@ SHARED_OF_HOPPER = 227 * 1024
 """Bytes of shared memory that a program may have on Hopper."""
 
 _WIDEST_OF_FEW = 16384
-_LARGEST_OF_SOME = 65536
 
 
 @dataclass(frozen=True)
@@ -22,35 +21,33 @@ class Tuning:
     """Choices that change the time of a step and, rounding aside, nothing else.
 
     Attributes:
-        kernel: of a linear layer. "few" multiplies each weight with every row as it is read; "some" reads all inputs of
-            a block of 16 rows at once and multiplies by the tensor cores; "many" multiplies blocks of inputs in turn by
-            the tensor cores. The first two normalise as well.
-        norm_apart: normalise in a separate kernel there too.
+        kernel: of a linear layer. "few" multiplies each weight with every row as it is read, and normalises them first;
+            "many" multiplies blocks by the tensor cores.
         programs: that a "few" kernel should have at least: two or more for each multiprocessor of a large GPU.
         numbers: 16-bit numbers of the weight, or half as many of 32 bits, that a program of it reads.
         warps: of a program of it.
-        some: outputs of a program of "some" and its warps.
+        folded: of "many": a copy of the weights after a LayerNorm takes in its own (see `fused_folding`); otherwise a
+            kernel before normalises the rows.
         block: rows, outputs and inputs of a block of "many", loads under way and warps.
+        lanes: groups of its warps that share out the inputs.
         parts: programs that share out the inputs of such a block, where there are so many blocks of inputs.
         splits: into how many parts attention splits the slots that it reads; 0 for none.
-        merged: let the split that is done last merge them all; otherwise the next layer does as it reads them.
         entries: 16-bit numbers of the keys, or half as many of 32 bits, that a program of attention reads at once.
         overlap: when the next kernel may begin, where the GPU can do that (Hopper and later): "early" as this one
             begins, "late" once it has multiplied.
     """
 
-    kernel: Literal["few", "some", "many"] = "many"
-    norm_apart: bool = False
+    kernel: Literal["few", "many"] = "many"
     programs: int = 256
     numbers: int = 8192
     warps: int = 4
-    some: tuple[int, int] = (16, 8)
+    folded: bool = False
     block: tuple[int, int, int, int, int] = (64, 64, 128, 4, 4)
+    lanes: int = 1
     parts: int = 1
-    splits: int = 0
-    merged: bool = False
+    splits: int = 2
     entries: int = 32768
-    overlap: Overlap = "none"
+    overlap: Overlap = "late"
 
     def within(self, shared: int) -> Tuning:
         """The choices with what their kernels hold at once made small enough for so many bytes of shared memory."""
@@ -61,20 +58,16 @@ class Tuning:
             stages -= 1
         return replace(self, entries=entries, block=(rows, outputs, inputs, stages, warps))
 
-    def kernel_for(self, width: int, bytes_each: int) -> str:
-        """The kernel of a linear layer of so many inputs: "many" where a program of another could not hold them."""
-        if self.kernel == "few" and width > _WIDEST_OF_FEW:
-            return "many"
-        if self.kernel == "some" and block_of(width) * 16 * bytes_each > _LARGEST_OF_SOME:
-            return "many"
-        return self.kernel
+    def for_width(self, width: int) -> Tuning:
+        """The choices where no layer has more inputs than that: "many" where a program of "few" cannot hold them."""
+        return replace(self, kernel="many") if width > _WIDEST_OF_FEW else self
 
 
 TUNINGS: list[tuple[int, Tuning]] = [
     (1, Tuning(kernel="few", splits=4, entries=16384, numbers=16384, overlap="early")),
     (4, Tuning(kernel="few", splits=4, entries=16384, overlap="early")),
-    (16, Tuning(block=(16, 16, 256, 4, 4))),
-    (64, Tuning(block=(64, 32, 128, 4, 4))),
+    (16, Tuning(block=(16, 16, 256, 4, 4), splits=4)),
+    (64, Tuning(block=(64, 32, 128, 4, 4), parts=2)),
     (128, Tuning()),
     (1 << 30, Tuning(entries=16384)),
 ]
