@@ -236,10 +236,10 @@ def prepare_codes(args: EvaluationArguments, songs: DatasetDict, model: FastJuke
 
 
 def likelihood_figures(model: FastJukeboxModel, codes: DatasetDict, args: EvaluationArguments) -> dict[str, float]:
-    """Bits per code of each prior on held-out windows, beside models that count."""
+    """Bits per code of each prior on held-out windows, told of the songs' names, beside models that count."""
     figures: dict[str, float] = {}
     for level, prior in enumerate(model.priors):
-        windows = CodeWindows(codes["test"], prior.config, max_windows=args.max_windows)
+        windows = CodeWindows(codes["test"], prior.config, max_windows=args.max_windows, processor=model.processor)
         every = len(windows.sampler)
         groups = [windows.sampler[index * every // len(windows)][0] for index in range(len(windows))]
         items = (windows[index] for index in range(len(windows)))

@@ -20,12 +20,9 @@ Run the same command again to resume: encoded songs are kept, and trainings begi
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from dataclasses import dataclass, field
 from importlib import resources
@@ -36,7 +33,6 @@ import torch
 
 from fast_jukebox import (
     FastJukeboxConfig,
-    FastJukeboxModel,
     FastJukeboxPriorConfig,
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
@@ -48,6 +44,13 @@ from fast_jukebox.data.tunes.rendering import render_songs
 from fast_jukebox.data.tunes.scores import Score, choose_splits, load_scores, save_scores
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.assembly import (
+    assemble_model,
+    machine_name,
+    pack_logs,
+    starting_weights,
+    training_facts,
+)
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side
 from fast_jukebox.training.vqvae import merge_levels
@@ -56,6 +59,8 @@ from fast_jukebox.training.weights import save_weights
 EXAMPLES = Path(__file__).resolve().parent
 EMBEDDED = Path(str(resources.files("fast_jukebox") / "pretrained"))
 LEVELS = {"bottom": 0, "middle": 1, "top": 2, "voices": 2}
+WEIGHTS = {"top": ("top", "top-melody"), "voices": ("voices", "top-full")}
+"""Files of earlier weights that a prior may begin with, where they are not called like it."""
 VOICES_INSTRUMENTS = ("piano",)
 
 
@@ -135,7 +140,7 @@ def main(arguments: list[str] | None = None) -> Path:
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
     end = began + 60 * args.max_minutes - args.reserve_seconds
     scores = find_scores(output, args)
-    say(began, f"{len(scores)} scores; trains until {end - began:.0f} s on {machine(device)}")
+    say(began, f"{len(scores)} scores; trains until {end - began:.0f} s on {machine_name(device)}")
     if args.train_vqvae:
         train_vqvae(output, scores, args, began + (end - began) / 2, device)
     vqvae = find_vqvae(output, args)
@@ -179,10 +184,9 @@ def main(arguments: list[str] | None = None) -> Path:
         stop.set()
         trainings.join()
         raise
-    facts = training_facts(output, priors, args, device)
-    (output / "training.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    write_facts(output, priors, args, device)
     pack_logs(output, weights / "run.tar.gz")
-    model = join_model(output, vqvae.to("cpu"), args)
+    model = assemble(output, vqvae.to("cpu"), args)
     if failures:
         raise failures[0]
     say(began, f"the model is in {model}, its priors' weights in {weights}")
@@ -193,6 +197,31 @@ def main(arguments: list[str] | None = None) -> Path:
     if args.install:
         install(model)
     return model
+
+
+def write_facts(output: Path, priors: list[str], args: RecipeArguments, device: torch.device) -> None:
+    """Write what the card tells of the training into `training.json`."""
+    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "machine": machine_name(device)}
+    if args.start_from:
+        facts["start"] = "weights of an earlier training"
+    keys = {name: "prior-voices" if name == "voices" else f"prior-{LEVELS[name]}" for name in priors}
+    sizes = {keys[name]: args.top_batch_size if LEVELS[name] == 2 else args.batch_size for name in priors}
+    facts |= training_facts({key: output / f"prior-{name}" for name, key in keys.items()}, sizes)
+    (output / "training.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+
+
+def assemble(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Path:
+    """Save the complete model, and with four voices a second one; priors that were not trained are those begun from."""
+    whole = next((source for source in sources(args) if (source / "config.json").exists()), None)
+    for name, folder in (("top", output / "model"), ("voices", output / "model-voices")):
+        trained = [output / f"prior-{part}" for part in ("bottom", "middle", name)]
+        assemble_model(folder, vqvae, trained, whole, args.temperatures)
+    return output / "model"
+
+
+def sources(args: RecipeArguments) -> list[Path]:
+    """The folders of weights to begin with."""
+    return [EMBEDDED if source == "embedded" else Path(source) for source in args.start_from]
 
 
 def say(began: float, text: str) -> None:
@@ -361,7 +390,8 @@ def prior_jobs(
             options["more_codes"] = output / "codes" / "voices"
         if name == "top":
             options["label_dropout"] = args.label_dropout
-        start = find_weights(output, name, args.start_from)
+        config = FastJukeboxPriorConfig.from_pretrained(output / "configs" / name)
+        start = starting_weights(sources(args), WEIGHTS.get(name, (name,)), config, output / "start")
         if start is not None:
             options["initial_weights"] = start
         environment = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
@@ -372,28 +402,6 @@ def prior_jobs(
             )
         )
     return jobs
-
-
-def find_weights(output: Path, name: str, sources: list[str]) -> Path | None:
-    """The file of weights that a prior begins with; that of a model's prior of its size is made first."""
-    names = {"top": ("top", "top-melody"), "voices": ("voices", "top-full")}.get(name, (name,))
-    for source in sources:
-        folder = EMBEDDED if source == "embedded" else Path(source)
-        if not folder.is_dir():
-            raise ValueError(f"`--start_from` must name folders, and there is none at {source!r}")
-        found = next((path for path in (folder / f"{own}.safetensors" for own in names) if path.exists()), None)
-        if found is not None:
-            return found
-        if name == "voices" or not (folder / "config.json").exists():
-            continue
-        config = FastJukeboxConfig.from_pretrained(folder).prior_configs[LEVELS[name]]
-        wanted = FastJukeboxPriorConfig.from_pretrained(output / "configs" / name)
-        if all(getattr(config, field) == getattr(wanted, field) for field in ("hidden_size", "num_hidden_layers")):
-            path = output / "start" / f"{name}.safetensors"
-            path.parent.mkdir(exist_ok=True)
-            save_weights(folder, path, LEVELS[name])
-            return path
-    return None
 
 
 def shared_options(args: RecipeArguments, device: torch.device) -> dict[str, object]:
@@ -414,66 +422,6 @@ def command(script: str, options: dict[str, object]) -> list[str]:
     """A training script's command line."""
     pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return [sys.executable, str(EXAMPLES / script), *pairs]
-
-
-def join_model(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Path:
-    """The whole model in float16, in files of at most 15 MB; with four voices, a second one beside it.
-
-    Priors below the top that were not trained are those of the first whole model in `start_from`.
-    """
-    sources = [EMBEDDED if source == "embedded" else Path(source) for source in args.start_from]
-    whole = next((source for source in sources if (source / "config.json").exists()), None)
-    for name in ("top", "voices"):
-        parts = [output / f"prior-{part}" for part in ("bottom", "middle", name)]
-        done = [(part / "eval_results.json").exists() for part in parts]
-        if not done[-1] or (whole is None and not all(done)):
-            continue
-        parts = [part if own else whole for part, own in zip(parts, done, strict=True)]
-        model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=parts, dtype=torch.float32)
-        model.generation_config.temperature = args.temperatures
-        folder = output / ("model" if name == "top" else "model-voices")
-        model.half().save_pretrained(folder, max_shard_size="15MB")
-        vqvae.float()
-    return output / "model"
-
-
-def pack_logs(output: Path, path: Path) -> None:
-    """Everything small that tells of the run, in one archive: configurations, names, logs, metrics."""
-    with tarfile.open(path, "w:gz") as archive:
-        for file in sorted([*output.glob("*.log"), *output.glob("*.json"), *output.glob("configs/*/*")]):
-            archive.add(file, file.relative_to(output))
-        for file in sorted(output.glob("prior-*/*.json")):
-            archive.add(file, file.relative_to(output))
-
-
-def training_facts(output: Path, priors: list[str], args: RecipeArguments, device: torch.device) -> dict[str, object]:
-    """What the card tells of the training: settings, time and final metrics of each part, from the runs' own logs."""
-    facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "machine": machine(device)}
-    if args.start_from:
-        facts["start"] = "weights of an earlier training"
-    for name in priors:
-        folder = output / f"prior-{name}"
-        if not (folder / "eval_results.json").exists():
-            continue
-        state, results, metrics = (
-            json.loads((folder / file).read_text(encoding="utf-8"))
-            for file in ("trainer_state.json", "train_results.json", "eval_results.json")
-        )
-        key = "prior-voices" if name == "voices" else f"prior-{LEVELS[name]}"
-        facts[key] = {
-            "steps": state["global_step"],
-            "batch_size": args.top_batch_size if LEVELS[name] == 2 else args.batch_size,
-            "seconds": round(results["train_runtime"]),
-            "bits_per_code": round(metrics["eval_bits_per_code"], 4),
-        }
-    return facts
-
-
-def machine(device: torch.device) -> str:
-    """What trains here, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:

@@ -74,8 +74,8 @@ TEACHER_NOTE = (
 FIGURES_NOTE = (
     "Held-out songs were in no training. Signal-to-noise ratio and spectral convergence compare a song with what its "
     "codes of one level decode to; convergence is 0 for a perfect copy and 1 for silence. Bits per code are of a prior "
-    "that is given the codes before in the window and the level above; the unigram and bigram models are counts of the "
-    "training songs' codes, scored on the same windows. "
+    "that is given the codes before in the window, the level above and, with labels, the song's names; the unigram and "
+    "bigram models are counts of the training songs' codes, scored on the same windows. "
     "Samples are the first of the seed, not selected; songs of every set are cut to their length. Silence counts "
     "in every metric of the songs: below -40 dBFS no note is heard and nothing is clear. *Time with notes of one key*: "
     "fraction of the whole time in which a note sounds that is among the seven pitch classes of the best key of each "

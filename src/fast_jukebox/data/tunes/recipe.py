@@ -55,12 +55,10 @@ class SongRecipe:
     genres: tuple[str, ...] = GENRES
     instruments: tuple[str, ...] = (
         "piano",
-        "church organ",
         "reed organ",
         "accordion",
         "guitar",
         "fiddle",
-        "harp",
         "oboe",
         "flute",
         "recorder",

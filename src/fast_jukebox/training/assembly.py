@@ -1,0 +1,128 @@
+"""Priors trained side by side: the weights that each begins with, the model that they become, and what to say of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox.models.prior import FastJukeboxPriorConfig
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.training.weights import save_weights
+
+RESULTS = "eval_results.json"
+"""The file that a finished training leaves in its folder."""
+
+
+def starting_weights(
+    sources: Sequence[Path], names: Sequence[str], config: FastJukeboxPriorConfig, folder: Path
+) -> Path | None:
+    """The file of weights that a prior begins with, see [`~fast_jukebox.training.weights.take_weights`].
+
+    Args:
+        sources: folders that are asked in turn. They hold `NAME.safetensors`, or a whole model, of which the prior of
+            the same level is taken if it has the width and the depth of `config`.
+        names: of files that fit, the best first.
+        config: of the prior.
+        folder: where the weights of a whole model's prior are written, as a file of their own.
+
+    Returns:
+        The file, or `None` where no source has one that fits.
+
+    Raises:
+        ValueError: a source is no folder.
+    """
+    for source in sources:
+        if not source.is_dir():
+            raise ValueError(f"`start_from` must name folders, and there is none at {str(source)!r}")
+        found = next((path for path in (source / f"{name}.safetensors" for name in names) if path.exists()), None)
+        if found is not None:
+            return found
+        if not (source / "config.json").exists():
+            continue
+        there = FastJukeboxConfig.from_pretrained(source).prior_configs[config.level]
+        if all(getattr(there, field) == getattr(config, field) for field in ("hidden_size", "num_hidden_layers")):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{names[0]}.safetensors"
+            save_weights(source, path, config.level)
+            return path
+    return None
+
+
+def assemble_model(
+    folder: Path,
+    vqvae: FastJukeboxVQVAE,
+    trained: Sequence[Path],
+    whole: Path | None = None,
+    temperatures: Sequence[float] | None = None,
+) -> bool:
+    """Save a whole model in float16, in files of at most 15 MB; whether there was one to save.
+
+    Args:
+        folder: of the model.
+        vqvae: in float32.
+        trained: the folder of each level's training, bottom first; the top one must be finished.
+        whole: the model whose priors stand in for those that are not; `None` asks for all of them.
+        temperatures: of sampling, bottom first; the model's own by default.
+    """
+    done = [(part / RESULTS).exists() for part in trained]
+    if not done[-1] or (whole is None and not all(done)):
+        return False
+    parts = [part if own else whole for part, own in zip(trained, done, strict=True)]
+    model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=[part for part in parts if part], dtype=torch.float32)
+    if temperatures is not None:
+        model.generation_config.temperature = list(temperatures)
+    model.half().save_pretrained(folder, max_shard_size="15MB")
+    vqvae.float()
+    return True
+
+
+def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Steps, windows a step, seconds and held-out bits of each training that is finished, from its own logs.
+
+    Args:
+        trained: folders by name.
+        batch_sizes: windows in a step, by name.
+    """
+    facts = {}
+    for name, folder in trained.items():
+        if not (folder / RESULTS).exists():
+            continue
+        state, results, metrics = (
+            json.loads((folder / file).read_text(encoding="utf-8"))
+            for file in ("trainer_state.json", "train_results.json", RESULTS)
+        )
+        facts[name] = {
+            "steps": state["global_step"],
+            "batch_size": batch_sizes[name],
+            "seconds": round(results["train_runtime"]),
+            "bits_per_code": round(metrics["eval_bits_per_code"], 4),
+        }
+    return facts
+
+
+def pack_logs(output: Path, path: Path) -> None:
+    """Everything small that tells of a run, in one archive: configurations, names, logs, metrics.
+
+    Args:
+        output: of the run, with `configs` and the trainings' folders `prior-NAME`.
+        path: of the archive, a .tar.gz.
+    """
+    with tarfile.open(path, "w:gz") as archive:
+        for pattern in ("*.log", "*.json", "configs/*/*", "prior-*/*.json"):
+            for file in sorted(output.glob(pattern)):
+                archive.add(file, file.relative_to(output))
+
+
+def machine_name(device: torch.device) -> str:
+    """What trains here, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
