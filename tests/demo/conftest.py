@@ -1,5 +1,8 @@
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -107,7 +110,7 @@ class Visitor:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
-        self.errors, self.requests, self.pictures = [], [], pictures
+        self.errors, self.requests, self.pictures, self.expected = [], [], pictures, []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda told: self.errors.append(told.text) if told.type == "error" else None)
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -130,9 +133,42 @@ class Visitor:
         self.page.screenshot(path=self.pictures / f"{name}.png", full_page=True)
 
     def check(self):
-        assert not self.errors
+        assert not [error for error in self.errors if not error.startswith(tuple(self.expected))]
         outside = [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
         assert not outside
+
+
+class Server:
+    """The command `fast-jukebox demo` in a process of its own."""
+
+    def __init__(self, folder, port):
+        command = [sys.executable, "-m", "fast_jukebox_cli", "demo", "--folder", folder, "--port", port]
+        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert "The studio is at" in line
+        self.address = f"http://127.0.0.1:{port}/"
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def served(chromium, tmp_path):
+    """Starts a server, always on the same folder and port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    servers = []
+
+    def serve():
+        servers.append(Server(tmp_path / "studio", port))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.kill()
 
 
 @pytest.fixture
@@ -142,7 +178,7 @@ def visit(chromium, address, tmp_path):
     pictures.mkdir(parents=True, exist_ok=True)
     visitors = []
 
-    def come(**options):
+    def come(address=address, **options):
         visitors.append(Visitor(chromium, address, pictures, **options))
         return visitors[-1]
 

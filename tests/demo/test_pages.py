@@ -1,5 +1,6 @@
 """The pages in a real browser, used as a person would."""
 
+import numpy as np
 import soundfile
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
@@ -83,3 +84,136 @@ def test_a_phone_in_the_dark_by_keyboard(visit):
     )
     assert not unnamed
     visitor.picture("phone-dark")
+
+
+def test_a_recording_is_uploaded_trimmed_seen_and_continued(visit, tmp_path):
+    tune = np.concatenate([np.sin(np.arange(22050) * 2 * np.pi * pitch / 44100) for pitch in (440, 494, 554, 587)])
+    soundfile.write(tmp_path / "tune.wav", 0.3 * tune, 44100)
+    visitor = visit()
+    page = visitor.page
+    visitor.tab("Continue")
+    page.locator("#continue-upload input[type=file]").set_input_files(tmp_path / "tune.wav")
+    visitor.wait("#continue-seen", "0.00 to 2.00 s")
+    wave = page.locator("#continue-seen .fj-wave").bounding_box()
+    page.mouse.click(wave["x"] + 0.75 * wave["width"], wave["y"] + 20)
+    visitor.wait("#continue-seen", "0.00 to 1.50 s")
+    panel = page.get_by_role("tabpanel").filter(has=page.locator("#continue-begin"))
+    panel.get_by_label("Seconds to add").first.fill("2")
+    page.get_by_role("button", name="Continue it").click()
+    visitor.wait("#continue-status", "Done.")
+    assert page.locator("#continue-result audio").count() == 2
+    visitor.picture("continue")
+
+
+def test_a_recording_of_the_microphone_is_continued(visit):
+    visitor = visit(permissions=["microphone"])
+    page = visitor.page
+    visitor.tab("Continue")
+    page.locator("#continue-upload").get_by_role("button", name="Record audio").click()
+    page.locator("#continue-upload").get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.locator("#continue-upload").get_by_role("button", name="Stop").first.click()
+    visitor.wait("#continue-seen", "0.00 to")
+    assert page.locator("#continue-seen audio").count() == 1
+
+
+def test_what_is_no_sound_and_what_is_too_large_is_told(visit, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    visitor = visit()
+    visitor.expected = ["Waveform load error"]
+    visitor.tab("Continue")
+    visitor.page.locator("#continue-upload input[type=file]").set_input_files(tmp_path / "text.wav")
+    visitor.wait("#continue-seen [role=alert]", "text.wav")
+
+
+def compose(visitor, title, seconds=2):
+    page = visitor.page
+    visitor.tab("Compose")
+    page.get_by_label("Title").fill(title)
+    page.get_by_label("Seconds of the draft").first.fill(str(seconds))
+    page.get_by_role("button", name="Draft", exact=True).click()
+
+
+def step(visitor, button, text="Done."):
+    """Press a button and wait until something is said that was not said before."""
+    visitor.page.locator("#compose-status").evaluate("element => element.querySelector('.fj-note')?.remove()")
+    visitor.page.get_by_role("button", name=button, exact=True).first.click()
+    visitor.wait("#compose-status", text)
+
+
+def test_a_song_is_composed(visit):
+    visitor = visit()
+    page = visitor.page
+    compose(visitor, "Evening air")
+    visitor.wait("#compose-status", "Done.")
+    page.locator("#compose-tools").get_by_label("Seconds to add").first.fill("2")
+    step(visitor, "Branch")
+    cards = page.locator("#compose-branches .fj-card")
+    cards.locator("audio").nth(3).wait_for()
+    tops = [cards.nth(index).bounding_box()["y"] for index in range(4)]
+    assert len(set(tops)) == 1  # side by side
+    visitor.picture("compose")
+    cards.nth(2).get_by_role("button", name="Keep").click()
+    visitor.wait("#compose-take h3", "Take 4")
+    wave = page.locator("#compose-take .fj-wave").bounding_box()
+    page.mouse.click(wave["x"] + 0.75 * wave["width"], wave["y"] + 20)
+    page.get_by_role("tab", name="Cut").click()
+    page.wait_for_function("document.querySelector('#compose-cut-at input').value === '3'")
+    step(visitor, "Cut")
+    visitor.wait("#compose-tree [aria-current]", "cut · 3.0 s · draft")
+    page.get_by_role("tab", name="Finish").click()
+    page.locator("#compose-tools").get_by_label("To (0 is its end)").fill("1")
+    step(visitor, "Finish in full quality")
+    page.locator("#compose-take").get_by_text("In full quality from 0.0 to 1.0 s").wait_for()
+    page.locator("#compose-tools").get_by_label("To (0 is its end)").fill("0")
+    step(visitor, "Finish in full quality")
+    visitor.wait("#compose-tree [aria-current]", "cut · 3.0 s · full")
+    first = page.locator("#compose-tree button").first
+    first.focus()
+    first.press("Enter")
+    visitor.wait("#compose-take h3", "Take 1")
+    visitor.picture("compose-finished")
+
+
+def test_a_song_is_found_again_by_its_browser_and_by_others_with_its_key(visit):
+    ann, bob = visit(), visit()
+    compose(ann, "Mine", 1)
+    ann.wait("#compose-status", "Done.")
+    ann.page.get_by_text("Open it in another browser").click()
+    key = ann.page.locator("#compose-take code").inner_text()
+    ann.open()
+    ann.tab("Compose")
+    ann.wait("#compose-tree", "Mine")
+    bob.tab("Compose")
+    assert bob.page.locator("#compose-tree").inner_text() == ""
+    bob.page.get_by_text("Open by its key").click()
+    bob.page.get_by_label("Key", exact=True).fill(key)
+    bob.page.get_by_role("button", name="Open", exact=True).click()
+    bob.wait("#compose-tree", "Mine")
+    bob.page.get_by_label("Key", exact=True).fill("../" + key)
+    bob.page.get_by_role("button", name="Open", exact=True).click()
+    bob.wait("#compose-status [role=alert]", "no song of this key")
+
+
+def begun(visitor, percent):
+    visitor.page.wait_for_function(
+        f"Number(document.querySelector('#compose-status [role=progressbar]')?.ariaValueNow) > {percent}"
+    )
+
+
+def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, served):
+    server = served()
+    visitor = visit(address=server.address)
+    compose(visitor, "Interrupted", 10)
+    begun(visitor, 10)
+    server.kill()
+    server = served()
+    visitor.expected = ["Failed to load resource: net::ERR", "TypeError: network error", "Unexpected error Connec"]
+    visitor.open()
+    visitor.tab("Compose")
+    visitor.wait("#compose-take", "1 take is not finished.")
+    visitor.picture("interrupted")
+    visitor.page.get_by_role("button", name="Go on", exact=True).click()
+    begun(visitor, 10)
+    visitor.wait("#compose-status", "Done.")
+    visitor.wait("#compose-tree", "beginning · 10.0 s · draft")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from fast_jukebox.demo.compose_page import compose_page, songs_of_browser
 from fast_jukebox.demo.html import text
 from fast_jukebox.demo.play import play_page
+from fast_jukebox.demo.recording import recording_page
 from fast_jukebox.demo.studio import Studio
 
 if TYPE_CHECKING:
@@ -44,8 +47,16 @@ def build(studio: Studio) -> gr.Blocks:
 
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, _KEEP_UPLOADS)) as blocks:
         gr.HTML(_header(studio), elem_id="fj-header", js_on_load="fastJukebox.theme(element);")
-        with gr.Tabs(elem_id="fj-tabs"), gr.Tab("Play", id="play"):
-            play_page(studio)
+        songs = songs_of_browser()
+        pages: dict[str, Callable[[], None]] = {
+            "Play": lambda: play_page(studio),
+            "Continue": lambda: recording_page(studio),
+            "Compose": lambda: compose_page(studio, songs),
+        }
+        with gr.Tabs(elem_id="fj-tabs"):
+            for title, page in pages.items():
+                with gr.Tab(title, id=title.lower()):
+                    page()
     return blocks
 
 

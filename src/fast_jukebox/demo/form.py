@@ -119,6 +119,34 @@ def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = N
     return listen(called, inputs, outputs, **options)
 
 
+def on_event(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = None, outputs: Any = None) -> Any:
+    """As [`on`], for an event of a `gr.HTML` whose script sends data.
+
+    Args:
+        listen: such as `element.click`.
+        function: called with the visitor's name, the data as a dictionary, and the inputs' values.
+        inputs: components.
+        outputs: components.
+    """
+    import gradio as gr
+
+    def call(request: gr.Request, event: gr.EventData, *values: Any) -> Any:
+        return _shown(function(str(request.session_hash), _data(event), *values), outputs)
+
+    def calls(request: gr.Request, event: gr.EventData, *values: Any) -> Iterator[Any]:
+        for made in function(str(request.session_hash), _data(event), *values):
+            yield _shown(made, outputs)
+
+    called = calls if inspect.isgeneratorfunction(function) else call
+    called.__annotations__ = {"request": gr.Request, "event": gr.EventData}
+    options = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+    return listen(called, inputs, outputs, **options)
+
+
+def _data(event: gr.EventData) -> dict[str, Any]:
+    return event._data if isinstance(event._data, dict) else {}
+
+
 def _shown(made: Any, outputs: Any) -> Any:
     """What a handler returns to Gradio, which takes `None` for a value."""
     import gradio as gr

@@ -69,16 +69,20 @@ def live_player(token: str, rate: int) -> str:
     )
 
 
-def player(sound: Sound, label: str) -> str:
+def player(sound: Sound, label: str, part: tuple[float, float] | None = None, words: str = "") -> str:
     """The browser's own audio player.
 
     Args:
         sound: to play.
         label: for screen readers.
+        part: from where to where, in seconds; by default all of it.
+        words: id of the element whose words light up as they are sung.
     """
+    fragment = "" if part is None else f"#t={part[0]:.3f},{part[1]:.3f}"
+    lit = f' data-words="{text(words)}"' if words else ""
     return (
-        f'<audio controls preload="metadata" aria-label="{text(label)}" '
-        f'src="{ADDRESS}/sound/{sound.token}/wav"></audio>'
+        f'<audio controls preload="metadata" aria-label="{text(label)}"{lit} '
+        f'src="{ADDRESS}/sound/{sound.token}/wav{fragment}"></audio>'
     )
 
 
@@ -92,11 +96,16 @@ def downloads(sound: Sound, label: str = "Download") -> str:
     return f'<div class="fj-downloads"><span>{text(label)}</span>{links}</div>'
 
 
-def pictures(sound: Sound) -> str:
-    """Pictures, drawn when they are first looked at."""
+def pictures(sound: Sound, opened: bool = True) -> str:
+    """Pictures, drawn when they are first looked at.
+
+    Args:
+        sound: whose.
+        opened: whether the first one is looked at.
+    """
     kinds = ["notes", "spectrogram"] if sound.has_notes else ["spectrogram"]
     return "".join(
-        f'<details class="fj-picture fj-{kind}"{" open" if index == 0 else ""}>'
+        f'<details class="fj-picture fj-{kind}"{" open" if opened and not index else ""}>'
         f"<summary>{_PICTURE_TITLES[kind]}</summary>"
         f'<img loading="lazy" alt="{_PICTURE_TITLES[kind]} of {text(sound.title)}" '
         f'src="{ADDRESS}/sound/{sound.token}/{kind}.png"></details>'

@@ -60,3 +60,18 @@ def within(name: str, value: object, least: float, most: float, unit: str = "") 
     if not least <= number <= most:
         raise ValueError(f"{name} must be from {least:g} to {most:g}{unit}, got {str(value)[:40]!r}")
     return number
+
+
+def whole_within(name: str, value: object, least: int, most: int) -> int:
+    """An integer between two others, both allowed.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, got {str(value)[:40]!r}")
+    return value

@@ -15,7 +15,7 @@ from fast_jukebox.demo.limits import TEMPERATURES, within
 from fast_jukebox.demo.models import StudioModel, described
 from fast_jukebox.demo.sounds import Live, Sound
 from fast_jukebox.demo.studio import Studio, seed_of
-from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
+from fast_jukebox.generation.metadata import complete_metadata, draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.sampling.progress import GenerationCancelled, ProgressCallback
 
@@ -107,11 +107,11 @@ def song(
         genre if isinstance(genre, str) else None,
         studio.lyrics(lyrics),
     )
-    dropped = ""
+    dropped, songs = "", range(arguments.get("num_samples", 1))
     if words is None:
-        songs = range(arguments.get("num_samples", 1))
         words = draw_metadata(chosen.model, [number] * len(songs), songs)
     elif words:
+        words = complete_metadata(chosen.model, words, [number] * len(songs), songs) or words
         dropped = "".join(dict.fromkeys("".join(encode_metadata(chosen.model, words, quiet=True)[1] or [])))
     request = SongRequest(
         duration=studio.duration(duration),
@@ -135,14 +135,12 @@ def play(studio: Studio, visitor: str, *fields: object) -> Iterator[PlayView]:
         asked = song(studio, *fields)
         token, live = studio.sounds.new_live(asked.model.rate)
         work = studio.begin(visitor, PAGE, lambda report: _stream(studio, asked, live, report))
-        yield PlayView("", html.bar(work.state, "Beginning"), "")
+        what = f"Playing {asked.labels or 'a song'}, seed {asked.request.seed}"
         begun = False
-        for state in work.watch():
+        for index, state in enumerate(work.watch()):
             starts, begun = not begun and not state.ahead, begun or not state.ahead
-            yield PlayView(
-                html.live_player(token, asked.model.rate) if starts else None,
-                html.bar(state, f"Playing {asked.labels}" if asked.labels else "Playing"),
-            )
+            live_player = html.live_player(token, asked.model.rate) if starts else None if index else ""
+            yield PlayView(live_player, html.bar(state, what), None if index else "")
         made = work.result()
     except Exception as error:
         yield PlayView(status=html.alert(studio.message(error)), live="")

@@ -31,6 +31,11 @@ class Studio:
             written.
         limits: bounds on what visitors may ask for.
 
+    Attributes:
+        queue: of all works on the models.
+        sounds: that pages play.
+        recordings: names of the sounds of uploads, by path and rate.
+
     Raises:
         ValueError: no models, or two of one name.
         OSError: the folder cannot be made.
@@ -50,6 +55,7 @@ class Studio:
         self.sounds = Sounds(
             self.folder / "sounds", self.limits.sounds, self.limits.sound_bytes, self.limits.duration + 1
         )
+        self.recordings: dict[tuple[str, int], str] = {}
         self._works: dict[tuple[str, str], Work[Any]] = {}
         self._lock = threading.Lock()
 

@@ -141,7 +141,8 @@ class Work(Generic[Result]):
             while not self._done.wait(interval):
                 yield self.state
         finally:
-            self.stop()
+            if not self.done:
+                self.stop()
 
     def result(self) -> Result | None:
         """What the work returned, when it has ended; `None` where it was stopped before.
