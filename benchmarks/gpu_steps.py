@@ -18,6 +18,9 @@ from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_pe
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode
+from fast_jukebox.sampling.window import usual_rows
+
+A_MINUTE = [("fastjukebox-18", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
 
 
 def correctness(bench: Bench) -> None:
@@ -112,29 +115,31 @@ def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engin
 
 
 def steps(bench: Bench) -> None:
-    """Steps of the students with the windows of a minute, by the fused and the recorded engine."""
+    """Steps of the students with the windows of a minute."""
     bandwidth = measured_bandwidth(bench.device)
     bench.emit(machine=machine(bench.device), bandwidth_GB_s=bandwidth / 1e9)
-    time_steps(bench, [("fastjukebox-18", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)])
+    time_steps(bench, A_MINUTE)
+
+
+def graph_steps(bench: Bench) -> None:
+    """The same by the recorded engine."""
+    time_steps(bench, A_MINUTE, "graph")
 
 
 def more_steps(bench: Bench) -> None:
     """Steps of the other sizes, and of other numbers of windows."""
     plan = [(f"fastjukebox-{depth}", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE) for depth in (72, 24)]
     plan += [("fastjukebox-18", BOTTOM, (1, 128))]
-    time_steps(bench, plan, ("fused",))
+    time_steps(bench, plan)
 
 
-def time_steps(
-    bench: Bench, plan: Sequence[tuple[str, int, tuple[int, ...]]], engines: Sequence[str] = ("fused", "graph")
-) -> None:
-    """A row for each model, level and number of windows, and each of the engines."""
+def time_steps(bench: Bench, plan: Sequence[tuple[str, int, tuple[int, ...]]], engine: str = "fused") -> None:
+    """A row for each model, level and number of windows."""
     for name, level, batches in plan[:2] if bench.toy else plan:
         prior = bench.prior(bench.config(name, level))
         for batch in batches:
-            for engine in engines:
-                attempt(bench, step_row, prior, name, 2 if bench.toy else batch, engine)
-                bench.free()
+            attempt(bench, step_row, prior, name, 2 if bench.toy else batch, engine)
+            bench.free()
         del prior
         bench.free()
 
@@ -149,22 +154,24 @@ def compiled(bench: Bench) -> None:
 
 
 def trial(bench: Bench) -> None:
-    """What `engine="auto"` finds out about the sizes of a minute, and how long that takes."""
-    from fast_jukebox.models.prior.engines.fused_trial import try_fused
-
+    """What `engine="auto"` finds out about the sizes of a minute and of a short song, and how long that takes."""
     for level in (TOP, MIDDLE, BOTTOM):
         prior = bench.prior(bench.config("fastjukebox-18", level))
-        for batch in (2,) if bench.toy else sorted({1, WINDOWS[level]}):
-            attempt(bench, trial_row, prior, batch, try_fused)
+        for batch in (2,) if bench.toy else sorted({1, usual_rows(WINDOWS[level])}):
+            attempt(bench, trial_row, prior, batch)
             bench.free()
         del prior
 
 
-def trial_row(bench: Bench, prior: FastJukeboxPrior, batch: int, try_fused: Any) -> None:
-    """One row of `trial`."""
+def trial_row(bench: Bench, prior: FastJukeboxPrior, batch: int) -> None:
+    """One row of `trial`; the verdict is remembered."""
+    from fast_jukebox.models.prior.engines.fused_trial import remember, trial_name, try_fused
+
     begin = time.perf_counter()
     verdict = try_fused(prior, batch)
     seconds = time.perf_counter() - begin
+    if not bench.toy:
+        remember(trial_name(prior, batch), verdict)
     bench.emit(level=prior.config.level, windows=batch, **verdict, s=seconds)
 
 

@@ -21,6 +21,7 @@ TITLES = {
     "correctness": "Fused steps against one pass in float32: largest difference of logits, as a share of the largest",
     "other_dtypes": "The same in float32 and float16",
     "steps": "Steps",
+    "graph_steps": "The same by recorded steps",
     "more_steps": "Steps of other sizes and numbers of windows",
     "compiled": "Steps by torch.compile",
     "trial": 'The trial of `engine="auto"`',

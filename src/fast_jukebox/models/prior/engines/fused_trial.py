@@ -66,7 +66,7 @@ def trusted_decoder(prior: EnginePrior, batch_size: int, settings: SamplingSetti
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            _remember(name, _failure(error))
+            remember(name, _failure(error))
             return None
 
 
@@ -118,7 +118,7 @@ def _verdict(name: str, trial: Callable[[], dict[str, Any]]) -> bool:
                 if is_out_of_memory(error):
                     return False  # of this moment; tried again when there is more
                 known = _failure(error)
-            _remember(name, known)
+            remember(name, known)
         _verdicts[name] = known["engine"] == "fused"
     return _verdicts[name]
 
@@ -127,7 +127,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     return {"engine": "graph", "reason": f"{type(error).__name__}: {error}"[:500]}
 
 
-def _remember(name: str, verdict: dict[str, Any]) -> None:
+def remember(name: str, verdict: dict[str, Any]) -> None:
     """Keep a verdict, and say so where it is that the kernels do not work."""
     _verdicts[name] = verdict["engine"] == "fused"
     if "reason" in verdict:
