@@ -207,3 +207,14 @@ def test_options_about_another_model_need_one(scripts, tmp_path):
                 "true",
             ]
         )
+
+
+def test_adapters_stop_early_too_and_are_measured(further, tmp_path):
+    options = ["--max_steps", 30, "--learning_rate", "3", "--lr_scheduler_type", "constant", "--lora_rank", 2]
+    figures = further("out", *options, "--early_stopping_patience", 1, "--eval_strategy", "steps", "--eval_steps", 1)
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    evaluations = [entry["eval_loss"] for entry in state["log_history"][:-1] if "eval_loss" in entry]
+    assert state["global_step"] < 30 and min(evaluations) < evaluations[-1]
+    assert figures["eval_loss"] == pytest.approx(min(evaluations), abs=1e-5)
+    (run,) = json.loads((tmp_path / "out" / "fine_tuning.json").read_text())["runs"]
+    assert run["after"]["new songs"] == pytest.approx(figures["eval_bits_per_code"])

@@ -176,7 +176,7 @@ class PriorTrainer(FastJukeboxTrainer):
             metrics["bits_per_character"] = totals["characters"] / max(totals["windows"], 1) / math.log(2)
         return metrics | {
             "bits_per_code": loss / math.log(2),
-            "perplexity": math.exp(loss),
+            "perplexity": math.exp(min(loss, 700.0)),
             "accuracy": totals.get("hits", 0.0) / max(totals.get("codes", 1.0), 1),
         }
 
