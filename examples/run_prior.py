@@ -149,9 +149,6 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if adapter_args.lora_rank and (changed or not model_args.model_name_or_path):
         without = f", and without {', '.join(f'`--{name}`' for name in changed)}" if changed else ""
         raise ValueError(f"`--lora_rank` must go with `--model_name_or_path`, a model left as it is{without}")
-    if adapter_args.lora_rank and model_args.new_names:
-        model_args.new_names = False  # whoever loads the adapters loads the base with its own names
-        print("adapters leave the base's names: songs of others train as unknown", flush=True)
     set_seed(args.seed)
     name_base_model(args, model_args.model_name_or_path)
 
@@ -160,8 +157,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         vqvae = FastJukeboxVQVAE.from_pretrained(data_args.vqvae).to(args.device) if data_args.vqvae else None
         codes = DatasetDict() if growing else data_args.load(vqvae)
     if model_args.model_name_or_path:
-        model, processor = named_prior(model_args, codes, data_args.more_codes)
+        model, processor, has_new_names = named_prior(model_args, codes, data_args.more_codes)
     else:
+        has_new_names = False
         model = FastJukeboxPrior(with_labels(prior_config(model_args), model_args, codes))
         processor = processor_of(model.config, model_args, codes)
     if processor is not None and args.should_save:
@@ -184,7 +182,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         first = continue_run(args, model_args.model_name_or_path, model) if model_args.continue_run else 0
         fine_tuning = FineTuning(args.output_dir, model_args.model_name_or_path, codes["train"], args, first)
     trainer = PriorTrainer(
-        model=adapter_args.adapted(model),
+        model=adapter_args.adapted(model, has_new_names),
         args=args,
         train_dataset=train,
         eval_dataset=test,
@@ -254,8 +252,10 @@ def random_batch(model: FastJukeboxPrior, batch_size: int) -> dict[str, torch.Te
 
 def named_prior(
     model_args: ModelArguments, codes: DatasetDict, more_codes: list[str]
-) -> tuple[FastJukeboxPrior, FastJukeboxProcessor | None]:
-    """The prior to train further, of the depth and with the names asked for, and its processor."""
+) -> tuple[FastJukeboxPrior, FastJukeboxProcessor | None, bool]:
+    """The prior to train further, of the depth and with the names asked for, its processor, and whether it has learnt
+    names.
+    """
     source = model_args.model_name_or_path
     prior = FastJukeboxPrior.from_pretrained(source, level=model_args.level, dtype=torch.float32)
     processor = FastJukeboxProcessor.find(source, prior.config)
@@ -272,10 +272,11 @@ def named_prior(
         processor = FastJukeboxProcessor.from_metadata(codes["train"], prior.config)
     if codes and not prior.config.has_labels and {"artist", "genre"} & set(codes["train"].column_names):
         print(f"{source} has no labels: the songs' artists and genres are not used (see --labels)", flush=True)
+    known = prior.config.num_artists, prior.config.num_genres
     if prior.config.has_labels and model_args.new_names and codes:
         for rows in (codes["train"], *(load_codes(folder)["train"] for folder in more_codes)):
             processor = add_names(prior, processor, rows)
-    return prior, processor
+    return prior, processor, known != (prior.config.num_artists, prior.config.num_genres)
 
 
 def longest_song(codes: DatasetDict) -> float:

@@ -36,8 +36,12 @@ def test_registering_again_is_harmless(caplog):
 
 
 @pytest.mark.parametrize(
-    "first", ["import fast_jukebox", "from transformers import pipeline", "import fast_jukebox.pipelines"]
-)
+    "first",
+    [
+        "import fast_jukebox", "from transformers import pipeline", "import fast_jukebox.pipelines",
+        "import fast_jukebox_cli.merge",
+    ],
+)  # fmt: skip
 def test_the_task_is_registered_whichever_is_imported_first(first):
     code = f"""
 import sys

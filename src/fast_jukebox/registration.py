@@ -12,7 +12,7 @@ from typing import Any
 _AUTO = "transformers.models.auto"
 _AUTO_MODULES = ("configuration_auto", "modeling_auto", "processing_auto")
 _MODELS = tuple(f"fast_jukebox.models.{name}" for name in ("vqvae", "prior", "fast_jukebox"))
-_NEEDED = ("transformers.modeling_utils", *_MODELS)
+_NEEDED = ("transformers.modeling_utils", "fast_jukebox.models.adapters", *_MODELS)
 _CLASSES = ("FastJukeboxVQVAE", "FastJukeboxPrior", "FastJukeboxModel")
 
 

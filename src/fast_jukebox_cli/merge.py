@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from fast_jukebox.models.adapters import check_adapter_levels, load_adapter
+from fast_jukebox.models.adapters import adapted_processor, check_adapter_levels, load_adapter
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
@@ -45,8 +45,10 @@ def merge(model: str, output: Path, adapters: Mapping[int, str], dtype: str | No
                 f"`adapter` must be of level {config.level}, that of the prior {name}, got {list(adapters)}"
             )
         prior = FastJukeboxPrior.from_pretrained(name, dtype=dtype or "auto")
-        load_adapter(prior, adapters[config.level]).save_pretrained(output)
         processor = FastJukeboxProcessor.find(name, prior.config)
+        source = adapters[config.level]
+        load_adapter(prior, source).save_pretrained(output)
+        processor = adapted_processor(processor, [prior.config], {0: source})
         if processor is not None:
             processor.save_pretrained(output)
         return output

@@ -9,9 +9,12 @@ import soundfile
 import torch
 from huggingface_hub import ModelCard
 
-from fast_jukebox import FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.processing import LabelVocabulary
+from fast_jukebox.training.prior import PriorTrainer
+from fast_jukebox_cli.merge import merge
 
 
 @pytest.fixture
@@ -120,8 +123,6 @@ def test_a_run_that_cannot_go_on_exactly_begins_with_the_weights(further, tmp_pa
 
 
 def test_an_interrupted_run_keeps_what_it_measured_before(further, tmp_path, monkeypatch):
-    from fast_jukebox.training.prior import PriorTrainer
-
     options = ["--max_steps", 4, "--save_steps", 2, "--learning_rate", "0.01"]
     with monkeypatch.context() as patch:
         step = PriorTrainer.training_step
@@ -207,6 +208,57 @@ def test_options_about_another_model_need_one(scripts, tmp_path):
                 "true",
             ]
         )
+
+
+def test_adapters_learn_the_names_of_new_songs(scripts, songs, tiny_config, tmp_path, training_options, monkeypatch):
+    (songs / "metadata.jsonl").write_text(
+        "\n".join(json.dumps({"file_name": f"{index}.wav", "artist": ["Cleo", "Ann"][index % 2]}) for index in range(6))
+    )
+    for config in tiny_config.prior_configs[1:]:
+        config.num_artists = config.num_genres = 2
+    torch.manual_seed(5)
+    base = FastJukeboxModel(tiny_config).eval()
+    base.processor = FastJukeboxProcessor.from_vocabulary(LabelVocabulary({"ann": 1}, {"pop": 1}), tiny_config)
+    base.save_pretrained(tmp_path / "base")
+    arguments = [
+        "--songs", str(songs), "--vqvae", str(tmp_path / "base"), "--codes", str(tmp_path / "codes"),
+        "--model_name_or_path", str(tmp_path / "base"), "--level", "2", "--lora_rank", "2", "--learning_rate", "0.1",
+        "--max_steps", "6", "--output_dir", str(tmp_path / "lora"), *training_options,
+    ]  # fmt: skip
+    trained = {}
+    save = PriorTrainer.save_model
+
+    def keep(self, *args, **kwargs):
+        trained["prior"] = self.trained_model()
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(PriorTrainer, "save_model", keep)
+    scripts["run_prior"].main(arguments)
+    model = FastJukeboxModel.from_pretrained(tmp_path / "base", adapters={2: tmp_path / "lora"}).eval()
+    assert model.config.prior_configs[2].num_artists == model.priors[2].config.num_artists == 3
+    assert model.config.prior_configs[1].num_artists == 2
+    assert model.processor.vocabularies[model.processor.levels[2].vocabulary].artists["cleo"] == 2
+    labels = model.processor({"artist": "Cleo", "unknown": True}).metadata
+    assert labels[2][0, 3] == 2 and labels[1][0, 3] == 0
+    codes = torch.randint(16, (1, 24))
+    metadata = labels[2]
+    metadata[:, 0] = 16000
+    with torch.no_grad():
+        wanted = trained["prior"].eval()(codes, metadata=metadata).logits
+    torch.testing.assert_close(model.priors[2](codes, metadata=metadata).logits, wanted, rtol=0, atol=1e-5)
+    rows = model.priors[2].label_conditioner.artist_embedding.weight
+    old = base.priors[2].label_conditioner.artist_embedding.weight
+    assert torch.equal(rows[0], old[0]) and not torch.equal(rows[1], old[1]) and not torch.equal(rows[2], old[1])
+    # Merged, saved and loaded it is a model like any other.
+    model.save_pretrained(tmp_path / "merged")
+    again = FastJukeboxModel.from_pretrained(tmp_path / "merged")
+    assert again.generate(duration=0.2, seed=0, metadata={"artist": "Cleo", "unknown": True}).audio.isfinite().all()
+    alone = FastJukeboxPrior.from_pretrained(tmp_path / "base", level=2)
+    alone.save_pretrained(tmp_path / "alone")
+    base.processor.only(2).save_pretrained(tmp_path / "alone")
+    merge(str(tmp_path / "alone"), tmp_path / "one", {2: str(tmp_path / "lora")})
+    found = FastJukeboxProcessor.find(tmp_path / "one", FastJukeboxPrior.from_pretrained(tmp_path / "one").config)
+    assert found.vocabularies[0].artists["cleo"] == 2
 
 
 def test_adapters_stop_early_too_and_are_measured(further, tmp_path):

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from fast_jukebox.models.loading import ADAPTER_CONFIG, PathLike, find_file, pin_revision
 from fast_jukebox.models.weight_files import open_weights
+from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.utils.files import read_file, write_file
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+LABELS = ("artist_embedding", "genre_embedding")
+"""Names of the embeddings that are trained whole beside adapters where there are new artists and genres."""
 
 TARGETS = ("qkv", "projection", "expand", "contract")
 """Names of the four matrices of each layer of a prior, which get adapters by default."""
@@ -182,6 +186,7 @@ def load_adapter(
     download = pin_revision(source, download)
     config = read_adapter_config(source, **download)
     weights = _read_weights(source, download)
+    _grow_labels(prior, weights)
     level = config.pop("level", None)
     if level is not None and level != prior.config.level:
         raise ValueError(f"the adapter `{source}` is of level {level}, and the prior of level {prior.config.level}")
@@ -260,6 +265,33 @@ def load_adapters(model: Any, adapters: Mapping[int, PathLike], **download: Any)
     check_adapter_levels(adapters, len(model.priors), **download)
     for level, source in adapters.items():
         load_adapter(model.priors[level], source, base_model=model.name_or_path, **download)
+    model.processor = adapted_processor(model.processor, [prior.config for prior in model.priors], adapters, **download)
+
+
+def adapted_processor(
+    processor: FastJukeboxProcessor | None,
+    configs: Sequence[PreTrainedConfig],
+    adapters: Mapping[int, PathLike],
+    **download: Any,
+) -> FastJukeboxProcessor | None:
+    """The processor of priors with adapters, which may have been trained on new artists and genres.
+
+    Args:
+        processor: of the base.
+        configs: of the priors, bottom first, with the adapters merged.
+        adapters: as in [`load_adapters`].
+        download: likewise.
+    """
+    own = {level: FastJukeboxProcessor.find(source, configs[level], **download) for level, source in adapters.items()}
+    if not any(own.values()):
+        return processor
+    levels: list[FastJukeboxProcessor | None] = []
+    for level, config in enumerate(configs):
+        base = None if processor is None or not config.has_labels else processor.only(level)
+        levels.append(own.get(level) or base)
+        if config.has_labels and levels[-1] is None:  # a prior whose names are not at hand
+            return processor
+    return FastJukeboxProcessor.join(levels)
 
 
 def check_adapter_levels(adapters: Mapping[int, PathLike], num_levels: int | None = None, **download: Any) -> None:
@@ -281,6 +313,21 @@ def check_adapter_levels(adapters: Mapping[int, PathLike], num_levels: int | Non
         trained = read_adapter_config(source, **download).get("level", level)
         if trained != level:
             raise ValueError(f"`adapters` must be by their levels: `{source}` is of level {trained}, got {level}")
+
+
+def _grow_labels(prior: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    """Give the base room for the artists and genres that an adapter was trained on."""
+    labels = getattr(prior, "label_conditioner", None)
+    if labels is None:
+        return
+    rows = [
+        max(len(embedding.weight), *(len(tensor) for name, tensor in weights.items() if name.endswith(ending)), 0)
+        for embedding, ending in (
+            (labels.artist_embedding, ".label_conditioner.artist_embedding.weight"),
+            (labels.genre_embedding, ".label_conditioner.genre_embedding.weight"),
+        )
+    ]
+    labels.grow(*rows)
 
 
 def _read_weights(source: PathLike, download: Mapping[str, Any]) -> dict[str, Tensor]:

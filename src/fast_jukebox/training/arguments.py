@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
 
-from fast_jukebox.models.adapters import TARGETS, add_lora
+from fast_jukebox.models.adapters import LABELS, TARGETS, add_lora
 
 _NO_END = 10**9
 
@@ -162,12 +162,14 @@ class AdapterArguments:
         default_factory=lambda: list(TARGETS), metadata={"help": "Linear layers that get them; all-linear for all."}
     )
 
-    def adapted(self, model: PreTrainedModel) -> Any:
+    def adapted(self, model: PreTrainedModel, new_names: bool = False) -> Any:
         """The model to train: `model` itself, or where a rank is given with adapters.
 
         Args:
-            model: as it was loaded, since whoever loads the adapters loads that; is changed.
+            model: as it was loaded but for new names, since whoever loads the adapters loads that; is changed.
+            new_names: train the embeddings of artists and genres too, which are then kept with the adapters.
         """
         if not self.lora_rank:
             return model
-        return add_lora(model, self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
+        whole = {"modules_to_save": list(LABELS)} if new_names else {}
+        return add_lora(model, self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, **whole)

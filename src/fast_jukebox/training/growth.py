@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import nn
 
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.models.prior import FastJukeboxPrior
@@ -99,23 +97,18 @@ def add_names(prior: FastJukeboxPrior, processor: FastJukeboxProcessor | None, r
     grown = vocabulary.extended(rows, num_artists=config.num_artists, num_genres=config.num_genres)
     labels = prior.label_conditioner
     assert labels is not None  # `for_prior` refuses priors without labels
-    for kind, embedding in (("artist", labels.artist_embedding), ("genre", labels.genre_embedding)):
-        before, after = getattr(vocabulary, f"{kind}s"), getattr(grown, f"{kind}s")
-        new = [name for name in after if name not in before]
-        if not new:
-            continue
-        setattr(labels, f"{kind}_embedding", _with_rows(embedding, max(after.values()) + 1, set(before.values()) - {0}))
-        setattr(config, f"num_{kind}s", max(after.values()) + 1)
-        shown = ", ".join(map(repr, new[:10])) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
-        logger.info("new %s of the prior of level %d: %s", f"{kind}s", config.level, shown)
+    labels.grow(
+        max(grown.num_artists, config.num_artists),
+        max(grown.num_genres, config.num_genres),
+        set(vocabulary.artists.values()) - {0},
+        set(vocabulary.genres.values()) - {0},
+    )
+    for kind in ("artists", "genres"):
+        new = [name for name in getattr(grown, kind) if name not in getattr(vocabulary, kind)]
+        if new:
+            shown = ", ".join(map(repr, new[:10])) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
+            logger.info("new %s of the prior of level %d: %s", kind, config.level, shown)
     return FastJukeboxProcessor.from_vocabulary(grown, config)
-
-
-def _with_rows(embedding: nn.Embedding, rows: int, known: Collection[int]) -> nn.Embedding:
-    """An embedding of more rows, the new ones the mean of some of the old."""
-    old = embedding.weight
-    new = old[sorted(known) or [0]].float().mean(0, keepdim=True).to(old.dtype).expand(rows - len(old), -1)
-    return nn.Embedding.from_pretrained(torch.cat([old, new]), freeze=not old.requires_grad)
 
 
 def add_labels(prior: FastJukeboxPrior, rows: Any, *, max_genres: int = 1, longest: float = 600.0) -> FastJukeboxPrior:

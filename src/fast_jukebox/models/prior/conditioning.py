@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +112,34 @@ class LabelConditioner(nn.Module):
             self.total_length_embedding = nn.Embedding(config.timing_bins, width)
             self.absolute_position_embedding = nn.Embedding(config.timing_bins, width)
             self.relative_position_embedding = nn.Embedding(config.timing_bins, width)
+
+    @torch.no_grad()
+    def grow(
+        self,
+        num_artists: int,
+        num_genres: int,
+        known_artists: Collection[int] = (),
+        known_genres: Collection[int] = (),
+    ) -> None:
+        """Add artists and genres; those that there are keep their rows bit for bit.
+
+        Args:
+            num_artists, num_genres: that there are then.
+            known_artists, known_genres: ids whose rows' mean the new ones begin as; by default the unknown one's, 0.
+
+        Raises:
+            ValueError: there are more already.
+        """
+        for kind, rows, known in (("artist", num_artists, known_artists), ("genre", num_genres, known_genres)):
+            old = getattr(self, f"{kind}_embedding").weight
+            if rows < len(old):
+                raise ValueError(f"`num_{kind}s` must be at least the {len(old)} that there are, got {rows}")
+            if rows == len(old):
+                continue
+            new = old[sorted(known) or [0]].float().mean(0, keepdim=True).to(old.dtype).expand(rows - len(old), -1)
+            grown = nn.Embedding.from_pretrained(torch.cat([old, new]), freeze=not old.requires_grad)
+            setattr(self, f"{kind}_embedding", grown)
+        self.config.num_artists, self.config.num_genres = num_artists, num_genres
 
     def start(self, metadata: Tensor) -> Tensor:
         """Sum of the artist's and the genres' embeddings: (N, label vector) -> (N, 1, W)."""
