@@ -20,6 +20,7 @@ from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import check_duration
 from fast_jukebox.sampling.checks import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
+from fast_jukebox.utils.files import clear_temporary
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.values import waiting
 from fast_jukebox_cli.words import dropped_note, words_for
@@ -146,6 +147,8 @@ def _write(outputs: list[Path], songs: Tensor, rate: int, model: str, seed: int)
         GenerationFailed: one could not; names where it is kept and the seed.
     """
     name = "the embedded model" if model == model_name(None) else model
+    for folder in {path.parent for path in outputs}:
+        clear_temporary(folder)
     for number, (path, song) in enumerate(zip(outputs, songs, strict=True), 1):
         which = f"seed {seed}" + (f", song {number}" if len(outputs) > 1 else "")
         tags = {

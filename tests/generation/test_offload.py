@@ -56,7 +56,7 @@ def test_weights_that_share_their_memory_are_kept_too(tiny_model, tmp_path):
 def test_weights_on_the_disk_are_mapped_and_not_held(tiny_model, tmp_path):
     tiny_model.set_offload("disk", folder=tmp_path)
     mapped = Path("/proc/self/maps").read_text()
-    assert sum(f"{tmp_path}/fast-jukebox-" in line for line in mapped.splitlines()) == 3
+    assert sum(f"{tmp_path}/.fast-jukebox-level-" in line for line in mapped.splitlines()) == 3
     tiny_model.set_offload(None)
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 

@@ -14,6 +14,7 @@ from fast_jukebox.utils import files
 from fast_jukebox.utils.files import (
     clear_temporary,
     finish_replacing,
+    new_folder,
     path_within,
     read_file,
     replacing,
@@ -287,3 +288,42 @@ def test_a_list_of_old_files_cannot_name_others(tmp_path):
     finish_replacing(tmp_path / "m")
     assert (tmp_path / "secret").exists()
     assert not list((tmp_path / "m").iterdir())
+
+
+def test_a_new_folder_is_there_complete_or_not_at_all(tmp_path, monkeypatch):
+    with new_folder(tmp_path / "songs") as temporary:
+        (temporary / "one").write_bytes(b"1")
+        assert not (tmp_path / "songs").exists()
+    assert (tmp_path / "songs/one").read_bytes() == b"1"
+    with pytest.raises(RuntimeError, match="stopped"), new_folder(tmp_path / "other") as temporary:
+        (temporary / "one").write_bytes(b"1")
+        raise RuntimeError("stopped")
+    assert [path.name for path in tmp_path.iterdir()] == ["songs"]
+
+    def failing(folder):
+        raise OSError(errno.EIO, "the disk fails")
+
+    monkeypatch.setattr(files, "sync_folder", failing)
+    monkeypatch.setattr(files, "sync_files", lambda folder: None)
+    with pytest.raises(OSError, match="the disk fails"), new_folder(tmp_path / "other") as temporary:
+        (temporary / "one").write_bytes(b"1")
+    assert [path.name for path in tmp_path.iterdir()] == ["songs"]
+
+
+def test_a_new_folder_takes_the_place_of_an_empty_one_alone(tmp_path):
+    (tmp_path / "songs").mkdir()
+    with new_folder(tmp_path / "songs") as temporary:
+        (temporary / "one").write_bytes(b"1")
+    with pytest.raises(OSError), new_folder(tmp_path / "songs"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["songs", "one"]
+
+
+@posix
+def test_a_new_folder_deletes_what_the_dead_left(tmp_path, monkeypatch, dead):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: dead)
+        left = temporary_path(tmp_path / "songs")
+    left.mkdir()
+    with new_folder(tmp_path / "songs"):
+        assert not left.exists()

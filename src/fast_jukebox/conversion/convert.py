@@ -21,7 +21,7 @@ from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.loading import read_config
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sampling.checks import level_name
-from fast_jukebox.utils.files import clear_temporary, temporary_path
+from fast_jukebox.utils.files import new_folder
 
 LICENSE_NAME = "jukebox-noncommercial"
 LICENSE_LINK = "https://github.com/openai/jukebox/blob/master/LICENSE"
@@ -128,12 +128,8 @@ def convert_checkpoint(
             dtypes[f"{part.name}.{name}"] = dtype = _dtype_of(part, name, wanted)
             sizes[f"{part.name}.{name}"] = size_in(shape, dtype)
     total = sum(sizes.values())
-    clear_temporary(output.parent)
-    _check_space(output.parent, total)
-    temporary = temporary_path(output)
-    shutil.rmtree(temporary, ignore_errors=True)  # of an earlier process of this number
-    temporary.mkdir()
-    try:
+    with new_folder(output) as temporary:
+        _check_space(output.parent, total)
         stream = _Stream(checkpoint, first, progress, total)
         del first
         write_shards(temporary, sizes, stream, dtypes, limit, stream.wrote)
@@ -144,11 +140,6 @@ def convert_checkpoint(
         if processor is not None:
             processor.save_pretrained(temporary)
         _write_card(temporary, output.name, checkpoint.name, config)
-        if output.is_dir():
-            output.rmdir()
-        temporary.replace(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return output
 
 

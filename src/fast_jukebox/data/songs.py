@@ -29,7 +29,7 @@ from fast_jukebox.data.scanning import (
     scan_songs,
 )
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, assign_splits, check_share, held_out_twice, split_order
-from fast_jukebox.utils.files import clear_temporary, writing
+from fast_jukebox.utils.files import new_folder
 from fast_jukebox.utils.text import printable
 
 if TYPE_CHECKING:
@@ -111,37 +111,36 @@ def load_songs(
 def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_bytes: int = 400 * 2**20) -> list[Path]:
     """Write songs as Parquet files that contain the sound itself, in the layout of a dataset on the Hub.
 
-    The files are `data/SPLIT-00000-of-00003.parquet` and so on, each written whole or not at all; upload the folder as
-    it is. `datasets.Dataset.to_parquet` alone would store the paths of this machine.
+    The files are `data/SPLIT-00000-of-00003.parquet` and so on, which appear together once all are written; upload the
+    folder as it is. `datasets.Dataset.to_parquet` alone would store the paths of this machine.
 
     Args:
         songs: what `load_songs` returns.
-        folder: made where it is missing; it must not hold such files yet.
+        folder: made where it is missing; its folder `data` must not exist yet, or be empty.
         shard_bytes: sound in one file, about.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: when the folder holds Parquet files already.
+        ValueError: `data` holds files already.
     """
     import pyarrow.parquet
 
     data = Path(folder) / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    clear_temporary(data)
-    if any(not path.name.startswith(".") for path in data.glob("*.parquet")):
+    if data.is_dir() and any(data.iterdir()):
         raise ValueError(f"`folder` holds songs already: {data}; name another one or delete them")
     written = []
-    for split, rows in songs.items():
-        groups = list(_shards(rows, shard_bytes))
-        for number, (start, stop) in enumerate(groups):
-            path = data / f"{split}-{number:05d}-of-{len(groups):05d}.parquet"
-            table = _with_bytes(rows.select(range(start, stop)))
-            # Small row groups, so that a reader need not hold a whole file's sound in memory.
-            with writing(path) as file:
-                pyarrow.parquet.write_table(table, file, row_group_size=8, use_dictionary=False)
-            written.append(path)
+    with new_folder(data) as temporary:
+        for split, rows in songs.items():
+            groups = list(_shards(rows, shard_bytes))
+            for number, (start, stop) in enumerate(groups):
+                name = f"{split}-{number:05d}-of-{len(groups):05d}.parquet"
+                table = _with_bytes(rows.select(range(start, stop)))
+                # Small row groups, so that a reader need not hold a whole file's sound in memory.
+                with open(temporary / name, "xb", buffering=0) as file:
+                    pyarrow.parquet.write_table(table, file, row_group_size=8, use_dictionary=False)
+                written.append(data / name)
     return written
 
 

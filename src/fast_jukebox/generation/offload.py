@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from fast_jukebox.sampling.engine import release_decoders
 from fast_jukebox.sampling.inputs import check_device
+from fast_jukebox.utils.files import clear_temporary, temporary_path
 
 HOMES = ("cpu", "disk")
 """Where the priors can live while they do not sample."""
@@ -101,7 +101,8 @@ class Visits:
         self, tensors: dict[str, Tensor], level: int, folder: str | os.PathLike[str] | None
     ) -> dict[str, Tensor]:
         place = Path(tempfile.gettempdir() if folder is None else folder).expanduser()
-        path = place / f"fast-jukebox-{uuid.uuid4().hex}-level-{level}.safetensors"
+        clear_temporary(place)
+        path = temporary_path(place / f"fast-jukebox-level-{level}.safetensors")
         try:
             save_file(_apart(tensors), path)
             return load_file(path)  # mapped, not read

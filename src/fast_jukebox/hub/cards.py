@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from fast_jukebox.hub.load_card import load_card
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.files import clear_temporary, write_file
 
 LIBRARY_NAME = "fast-jukebox"
 PIPELINE_TAG = "text-to-audio"
@@ -208,6 +208,7 @@ def place_picture(directory: Path, picture: str | os.PathLike[str]) -> str:
 
 def save_card(card: RepoCard, path: Path) -> Path:
     """Write a card, whole or not at all; returns its path."""
+    clear_temporary(path.parent)
     write_file(path, str(card))
     return path
 

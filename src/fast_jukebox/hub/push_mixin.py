@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_model, require_license
@@ -100,8 +101,11 @@ class HubPushMixin:
         """
 
         def save(folder: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-            with replacing_files(folder, _WEIGHTS) as temporary:
-                return write(temporary, *args, **kwargs)
+            try:
+                with replacing_files(folder, _WEIGHTS) as temporary:
+                    return write(temporary, *args, **kwargs)
+            except SafetensorError as error:  # of a disk that is full or fails, and names no file
+                raise OSError(f"`{folder}` could not be written, what stood there stands: {error}") from error
 
         write = super().save_pretrained  # type: ignore[misc]
         if not (push_to_hub and kwargs.get("is_main_process", True)):

@@ -103,6 +103,39 @@ def writing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[F
 
 
 @contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside `path` that is renamed to it, complete, when the block ends.
+
+    What is raised within, or by the disk at the end, leaves nothing at `path`. What killed processes left is deleted.
+
+    Args:
+        path: of the folder; it must not exist, or be empty.
+
+    Raises:
+        OSError: the files cannot be brought to the disk, or `path` holds something.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_temporary(path.parent)
+    temporary = temporary_path(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync_files(temporary)
+        if path.is_dir():
+            path.rmdir()
+        os.replace(temporary, path)
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            os.replace(path, temporary)
+            raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
 def replacing_files(folder: str | os.PathLike[str], kept: re.Pattern[str] | None = None) -> Iterator[Path]:
     """A temporary folder whose files all take their places in `folder` when the block ends, or none.
 

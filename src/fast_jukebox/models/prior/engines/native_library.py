@@ -19,10 +19,11 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from fast_jukebox.models.prior.cache import SlotTables
-from fast_jukebox.utils.files import cache_folder, write_file
+from fast_jukebox.utils.files import cache_folder, clear_temporary, temporary_path, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -90,14 +91,30 @@ def library() -> ctypes.CDLL:
     error = None
     for place in (folder, None) if folder is not None else (None,):
         try:
-            with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as temporary:
-                built = _build([*compiler, *flags], Path(temporary) / name)
+            with _build_folder(place) as temporary:
+                built = _build([*compiler, *flags], temporary / name)
                 return load(built if place is None else _keep(built, place / name))
         except NativeUnavailable as failure:  # the disk of that place may be full
             error = failure
         except OSError as failure:
             error = NativeUnavailable(f"there is no room to compile {SOURCE.name}: {failure}")
     raise error or NativeUnavailable(f"{SOURCE.name} could not be built")
+
+
+@contextlib.contextmanager
+def _build_folder(place: Path | None) -> Iterator[Path]:
+    """A folder of the user's alone, deleted at the end: in the cache, or without one among the temporary files."""
+    if place is None:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+        return
+    clear_temporary(place)
+    folder = temporary_path(place / "build")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _compiler() -> list[str]:
