@@ -16,7 +16,7 @@ def convert(source: str, output: Path, *, quiet: bool = False, **settings: Any) 
 
     def progress(done: int, total: int, part: str) -> None:
         nonlocal bar
-        if bar is None:  # what goes wrong before the first shard is told without a bar
+        if bar is None:  # what goes wrong before the first shard is reported without a bar
             bar = tqdm(total=total, unit="B", unit_scale=True, disable=quiet)
         bar.set_description(part, refresh=False)
         bar.update(done - bar.n)

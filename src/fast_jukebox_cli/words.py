@@ -1,4 +1,4 @@
-"""What a command is told of a song in words."""
+"""Metadata of a song in words, from a command's options."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_codes_of_all_levels(tiny_model, tmp_path):
     torch.save({"zs": [CODES] * 4}, tmp_path / "four.pth.tar")
     with pytest.raises(ValueError, match="at most 3 levels, got 4"):
         all_codes(tmp_path / "four.pth.tar", tiny_model)
-    # What is lost of the lower levels is in nobody's way where they are played anew.
+    # What is lost of the lower levels is in nobody's way where they are played again.
     torch.save({"zs": [CODES + 100, None, CODES]}, tmp_path / "lost.pth.tar")
     assert torch.equal(top_codes(tmp_path / "lost.pth.tar", tiny_model), CODES)
     with pytest.raises(ValueError, match="from 0 to 15"):

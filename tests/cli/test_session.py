@@ -120,7 +120,7 @@ def test_bad_input_is_one_line(run, embedded):
         (
             ("branch", "song", "--seconds", 1, "--artist", "Nobody"),
             2,
-            "told of the song (`--artist` and the like) must be left out",
+            "song's metadata (`--artist` and the like) must be left out",
         ),
     ):
         result = run(*arguments)

@@ -150,7 +150,7 @@ def test_a_cumulative_sum_that_dips_does_no_harm(monkeypatch):
         assert draw_codes(logits, torch.tensor([uniform]), SamplingSettings()) in (0, 2)
 
 
-def test_greedy_takes_the_likeliest():
+def test_greedy_takes_the_most_probable():
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
     assert draw_codes(logits, torch.zeros(2), SamplingSettings(do_sample=False)).tolist() == [1, 0]
 

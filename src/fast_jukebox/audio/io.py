@@ -28,7 +28,7 @@ DEFAULT_SAMPLING_RATE = 44100
 """Samples a second of the published models and of the presets."""
 
 MAX_DURATION = 2 * 3600.0
-"""Seconds of sound that `load_audio` reads into memory at most, unless told otherwise."""
+"""Seconds of sound that `load_audio` reads into memory at most by default."""
 
 _CONTAINERS = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
 _SUBTYPES = {
@@ -45,7 +45,7 @@ _BLOCK_VALUES = 2**18
 def audio_info(source: Any, *, source_rate: int | None = None) -> AudioInfo:
     """Format and length of a sound; the arguments are those of `load_audio`, and so are the errors.
 
-    The length is what can be read, which is looked for in the file where its header does not tell it, or not truly.
+    The length is what can be read, which is looked for in the file where its header does not state it, or not truly.
     """
     with open_reader(source, source_rate) as reader:
         return reader.info

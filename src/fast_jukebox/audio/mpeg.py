@@ -83,14 +83,14 @@ class FrameRun:
         return ID3_PREFIX + _length_frame(self.header, self.frames, size)
 
     def ranges_to_decode(self) -> tuple[tuple[int, int], ...]:
-        """The ranges, behind the frame with the tag where that is true, as it tells the silence at both ends too."""
+        """The ranges, behind the frame with the tag where that is true, as it states the silence at both ends too."""
         kept = [self.tag] if self.tag is not None and self.stated == self.frames else []
         return tuple(_joined([*kept, *self.ranges]))
 
 
 @lru_cache(maxsize=4096)
 def frame_header(word: bytes) -> FrameHeader | None:
-    """The header in 4 bytes, or None where they are none, or one of a frame whose length cannot be told."""
+    """The header in 4 bytes, or None where they are none, or one of a frame whose length cannot be known."""
     if len(word) < 4 or word[0] != 0xFF or word[1] & 0xE0 != 0xE0:
         return None
     version, layer = word[1] >> 3 & 3, 4 - (word[1] >> 1 & 3)

@@ -23,7 +23,7 @@ from fast_jukebox.audio.quiet import quiet_decoder
 from fast_jukebox.audio.resample import MAX_RATE, check_rate
 from fast_jukebox.utils.text import printable
 
-# libsndfile says this where a stream does not tell its length.
+# libsndfile says this where a stream does not state its length.
 _UNKNOWN_FRAMES = 2**63 - 1
 _SKIPPED_AT_ONCE = 2**16
 _LAYOUTS: dict[Hashable, Layout] = {}
@@ -38,7 +38,7 @@ class AudioInfo:
     Attributes:
         sampling_rate: samples a second.
         channels: number of channels.
-        frames: samples in each channel that can be read, or None where only reading it can tell.
+        frames: samples in each channel that can be read, or None where only reading finds out.
         container: such as `"WAV"`, or `"array"`.
         subtype: how a sample is stored, such as `"PCM_16"` or numpy's name of a type.
         missing: what the header states and the file lacks, as of one that was cut off; None where all is there.
@@ -55,7 +55,7 @@ class AudioInfo:
 
     @property
     def duration(self) -> float | None:
-        """Length in seconds, or None where only reading it can tell."""
+        """Length in seconds, or None where only reading finds out."""
         return None if self.frames is None else self.frames / self.sampling_rate
 
 

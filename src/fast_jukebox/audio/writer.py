@@ -31,7 +31,7 @@ _UNKNOWN = 0xFFFFFFFF
 class AudioWriter:
     """Writes mono 16-bit sound piece by piece. Use it in a `with` statement.
 
-    A WAV file's header tells its length after every piece, so it is whole even after a power cut; a FLAC file's is
+    A WAV file's header states its length after every chunk, so it is complete even after a power cut; a FLAC file's is
     written at the end. A WAV file of more than 4 GiB (13 hours at 44.1 kHz) says that its length is unknown. MP3 frames
     follow the samples by some hundredths of a second; a player may begin with any of them.
 
@@ -127,7 +127,7 @@ class AudioWriter:
 
 
 class _HeardFile:
-    """The file that libsndfile writes into, which cannot be told of an error and would print it: the first is kept, and
+    """The file that libsndfile writes into, which cannot receive an error and would print it: the first is kept, and
     raised by `check`.
     """
 

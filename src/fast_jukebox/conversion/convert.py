@@ -101,7 +101,7 @@ def convert_checkpoint(
         dtype: of the priors: `"float32"`, `"float16"` or `"bfloat16"`; that of their files where None. The VQ-VAE is
             written in float32.
         max_shard_size: bytes of a file, or `"1GB"` and the like.
-        progress: told after every shard.
+        progress: called after every shard.
         download: `revision`, `token`, `cache_dir` of a repository.
 
     Returns:

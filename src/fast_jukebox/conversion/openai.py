@@ -58,7 +58,7 @@ class OpenAICheckpoint:
         names = {f"priors.{level}": f"prior_level_{level}.pth.tar" for level in range(levels)}
         self._files = _find({"vqvae": VQVAE_FILE, **names}, Path(source), model)
         self._top = f"priors.{levels - 1}"
-        # The top prior is the largest file and tells which model it is; it is read first and given away once.
+        # The top prior is the largest file and identifies the model; it is read first and given away once.
         self._waiting: dict[str, Tensor] | None = None
         if hyperparameters is not None:
             vqvae, priors = dict(hyperparameters["vqvae"]), [dict(prior) for prior in hyperparameters["priors"]]
@@ -96,7 +96,7 @@ class OpenAICheckpoint:
 
 
 def detect_model(top: Mapping[str, Tensor]) -> str:
-    """Which published model the tensors of a top prior are of, by what tells them apart; shapes are checked later."""
+    """Which published model the tensors of a top prior are of, by what distinguishes them; shapes are checked later."""
     if any(name.startswith("prime_prior.") for name in top):
         return "5b_lyrics"
     width = MODELS["1b_lyrics"][-1]["prior_width"]

@@ -59,7 +59,7 @@ def write_shards(
         tensors: name and tensor, in that order; each is let go before the shard after its own is begun.
         dtypes: that the numbers of each tensor are written in, by name.
         limit: bytes of a shard.
-        written: told after each shard how many bytes it has.
+        written: called after each shard with its bytes.
 
     Raises:
         OSError: a file could not be written.

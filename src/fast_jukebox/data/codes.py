@@ -202,7 +202,7 @@ class CodeWindows(TorchDataset):
         seed: of the random offsets, or None for windows side by side from each song's start.
         max_windows: at most so many windows, spread evenly over the compilation.
         processor: knows the names, see [`~fast_jukebox.data.labels.WindowLabels`].
-        label_dropout: how often a window at a random offset is told of no artist and genre, and of no lyrics; a
+        label_dropout: how often a window at a random offset receives no artist and genre, and no lyrics; a
             function of the seed, the epoch and the window's number.
         part: `"test"` for the end of each song alone, a fraction `test_share` of it and at least one window, `"train"`
             for what is before it: songs held out by time. `None` for whole songs.

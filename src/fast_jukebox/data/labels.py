@@ -1,4 +1,4 @@
-"""What the songs of a compilation tell of themselves, as the label vectors of training windows."""
+"""Label vectors of training windows, from the metadata of a dataset's songs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 class WindowLabels:
     """Label vectors of windows of a compilation's songs.
 
-    With a processor, songs tell `artist`, `genre` and `lyrics`, any of which a song may lack: it is then of the unknown
-    artist or genre, or without lyrics, as are names that the vocabulary lacks. Without one they tell the ids
+    With a processor, songs have `artist`, `genre` and `lyrics`, any of which a song may lack: it is then of the unknown
+    artist or genre, or without lyrics, as are names that the vocabulary lacks. Without one they have the ids
     `artist_id` and `genre_ids`.
 
     Args:
         songs: rows with such columns.
         config: of a prior with labels.
         processor: of a model with that prior, or of the prior alone.
-        dropout: how often a window is told of no artist and genre, and, drawn apart, of no lyrics; in [0, 1].
+        dropout: how often a window receives no artist and genre, and, drawn apart, no lyrics; in [0, 1].
         seed: of those draws; `None` for no dropout.
 
     Raises:
@@ -96,14 +96,13 @@ def labelled_config(
     lyric_length: int = 0,
     longest: float = 600.0,
 ) -> FastJukeboxPriorConfig:
-    """The configuration of a prior that is told of a compilation's artists and genres; the top one of time and lyrics
-    too.
+    """Configuration of a prior conditioned on a dataset's artists and genres; the top one on time and lyrics too.
 
     Args:
         config: of a prior without labels; not changed.
         vocabulary: of the compilation.
         max_genres: genre slots.
-        lyric_length: characters of lyrics that the top prior is told, before its codes; every fourth layer then attends
+        lyric_length: characters of lyrics that the top prior receives before its codes; every fourth layer then attends
             to them. With the context they are a multiple of `num_rows`.
         longest: seconds of the longest song.
 

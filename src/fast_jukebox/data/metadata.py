@@ -12,7 +12,7 @@ from typing import Any
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv")
 MAX_METADATA_BYTES = 2**30
-"""Size of such a file at most, unless told otherwise."""
+"""Size of such a file at most by default."""
 
 SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
 _LONGEST_LINE = 2**24

@@ -52,7 +52,7 @@ def check_sound_bytes(shard: Path) -> None:
         chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
         sound = [chunk for chunk in chunks if chunk.path_in_schema == _SOUND]
         total = sum(chunk.total_uncompressed_size for chunk in sound)
-        # A value that is repeated is held once, in a dictionary: only reading tells how often.
+        # A value that is repeated is held once, in a dictionary: only reading shows how often.
         if total <= most and any("DICTIONARY" in name for chunk in sound for name in chunk.encodings):
             total = 0
             for batch in file.iter_batches(batch_size=8, columns=[_SOUND]):

@@ -211,7 +211,7 @@ def check_song(source: Path | dict[str, Any], limits: SongLimits) -> tuple[float
     if info.duration is not None and info.duration > limits.max_duration:
         raise ValueError(f"lasts {info.duration:.6g} s, more than `max_duration` ({limits.max_duration:g} s)")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is not read is told with the song
+        warnings.simplefilter("ignore")  # what is not read is reported with the song
         frames, peak, tail = 0, 0.0, torch.zeros(0)
         for block in stream_audio(source, info.sampling_rate, max_duration=limits.max_duration):
             frames += len(block)

@@ -127,7 +127,7 @@ class SoundWindows(TorchDataset):
         max_windows: int | None = None,
     ) -> None:
         self.songs, self.window, self.sampling_rate = songs, window, sampling_rate
-        # One sample less than the file tells, for what resampling may round away.
+        # One sample less than the file states, for what resampling may round away.
         lengths = [max(int(duration * sampling_rate) - 1, 0) for duration in songs["duration"]]
         self.sampler = WindowSampler(lengths, window, seed=seed)
         total = len(self.sampler)

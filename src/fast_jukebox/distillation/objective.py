@@ -125,7 +125,7 @@ class DistillationObjective(nn.Module):
         Args:
             codes: int64 (N, L), as for the prior, as are `upper_codes` and `metadata`.
             upper_codes: int64 (N, L / upper_ratio) or None.
-            metadata: label vectors, with lyrics where the models are told of them, or None.
+            metadata: label vectors, with lyrics where the models receive them, or None.
             labels: int64 (N, L) of the `data` term, `codes` by default; -100 is not counted there.
             weights: of the terms by name; 0 for those left out.
             temperature: of the `prediction` term.

@@ -73,7 +73,7 @@ def training_cost(results: Mapping[str, Any], system: str, level: str) -> float:
 
 
 def training_story(results: Mapping[str, Any], system: str, model: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a card tells of a student's training, as [`~fast_jukebox.evaluation.report.training_markdown`] takes it.
+    """Training of a student for its card, as [`~fast_jukebox.evaluation.report.training_markdown`] takes it.
 
     Args:
         results: what `examples/run_ablation.py` measured. Times are steps times the measured seconds of one, so that an
@@ -169,7 +169,7 @@ Each of the others had {settings["steps"]} steps a level, on the same windows; a
 {batches} windows, bottom to top. Students begin with the teacher's mapped layers and embeddings, but for the one with a
 plain beginning, which begins like a prior from scratch and has its learning rate. Figures are means over held-out
 songs; the lower the bits, perplexity and KL divergence, and the higher the agreement (share of positions where both
-find the same code the likeliest), the better. Speed and cost were measured side by side in one run on
+find the same code the most probable), the better. Speed and cost were measured side by side in one run on
 {settings["threads"]} thread(s), each the fastest of three; one song is sampled, by the engine that is the machine's
 default."""
 

@@ -21,8 +21,8 @@ class TeacherFidelity:
     Attributes:
         bits_per_code: mean of -log2 of the probability that the prior gave each code.
         kl_to_teacher: mean KL divergence of the prior's distribution from the teacher's, in bits a code.
-        agreement: share of positions where prior and teacher find the same code the likeliest.
-        accuracy: share of the codes that the prior found the likeliest.
+        agreement: share of positions where prior and teacher find the same code the most probable.
+        accuracy: share of the codes that the prior found the most probable.
         codes: how many codes were predicted.
     """
 
@@ -93,9 +93,9 @@ def _sums(ours: Tensor, theirs: Tensor, codes: Tensor) -> Tensor:
     """Nats, divergence in nats, agreements and hits over all codes of a batch, float64 (4,)."""
     nats = -ours.gather(2, codes[..., None]).sum()
     divergence = (theirs.exp() * (theirs - ours)).sum()
-    likeliest = ours.argmax(-1)
-    agreements = (likeliest == theirs.argmax(-1)).sum()
-    return torch.stack([nats, divergence, agreements.float(), (likeliest == codes).sum().float()]).cpu().double()
+    argmax = ours.argmax(-1)
+    agreements = (argmax == theirs.argmax(-1)).sum()
+    return torch.stack([nats, divergence, agreements.float(), (argmax == codes).sum().float()]).cpu().double()
 
 
 def _fidelity(sums: Tensor, codes: int) -> TeacherFidelity:

@@ -21,7 +21,7 @@ class CodeLikelihood:
     Attributes:
         bits_per_code: mean over codes of -log2 of the probability that each was given.
         standard_error: of it, over groups of windows (songs, as a rule); NaN for fewer than two groups.
-        accuracy: share of the codes that were the likeliest one.
+        accuracy: share of the codes that were the most probable one.
         codes: how many codes were predicted.
         windows: in how many windows.
     """
@@ -70,7 +70,7 @@ class BigramModel:
     """Each code given the one before it: `(count(a, b) + s * unigram(b)) / (count(a) + s)`.
 
     A window's first code has the unigram's probability. The strength s of the smoothing is the one of 0.5, 1, 2, ...
-    1024 at which the training codes are likeliest when each is left out of the counts that predict it.
+    1024 at which the training codes are most probable when each is left out of the counts that predict it.
 
     Args:
         counts: how often code b followed code a, (K, K), a first.

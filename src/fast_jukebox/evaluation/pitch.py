@@ -154,7 +154,7 @@ def best_key(profile: Tensor) -> tuple[Key, float]:
 def correlated_key(profile: Tensor) -> tuple[Key, float]:
     """The major or minor key whose profile in `KEY_PROFILES` correlates most with a profile.
 
-    It tells a tonic from the others of the same pitch classes, which [`best_key`] does by the tonic triad alone.
+    It separates a tonic from the others of the same pitch classes, which [`best_key`] does by the tonic triad alone.
 
     Args:
         profile: (12,) non-negative, C first, of any positive sum.

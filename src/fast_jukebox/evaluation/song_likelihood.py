@@ -50,7 +50,7 @@ def song_bits(
     """Encode recordings and let each prior predict windows of their codes, of one context each.
 
     Args:
-        model: a whole model, on any device. A prior with labels is told of no names.
+        model: a whole model, on any device. A prior with labels receives no names.
         sounds: files, or samples (T,) at `sampling_rate`.
         sampling_rate: of samples, in Hz.
         duration: seconds from the start of each song.

@@ -150,7 +150,7 @@ def held_out_sentence(config: ValenceConfig) -> str:
     config.require_held_out()
     stated = config.held_out or {}
     weak = [axis for axis in ("pleasantness", "activation") if stated[f"{axis}_auc"] < 0.7]
-    warning = f" It does not tell {' or '.join(weak)} reliably: differences there say little." if weak else ""
+    warning = f" It does not recognise {' or '.join(weak)} reliably: differences there say little." if weak else ""
     labels = f" Labels: {config.labels_from}." if config.labels_from else ""
     return (
         f"The classifier on {stated['songs']} held-out songs (apart by {stated['held_out_by']}): PR-AUC "

@@ -21,7 +21,7 @@ def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any
     """Label vectors of what is written of one song or of several; label vectors are left as they are.
 
     Args:
-        model: its `processor` knows the names; without one a model is told no names, but lyrics and lengths.
+        model: its `processor` knows the names; without one a model receives no names, but lyrics and lengths.
         metadata: a dictionary or a list of them, see [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]; or
             label vectors.
         quiet: no warning of what is dropped of lyrics.
@@ -30,7 +30,7 @@ def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any
         What [`level_metadata`] takes, and of dictionaries what was dropped of each song's lyrics.
 
     Raises:
-        ValueError: the model has no labels, or names are told that it has no vocabularies for, or what the processor
+        ValueError: the model has no labels, or there are names that it has no vocabularies for, or what the processor
             refuses.
     """
     several = isinstance(metadata, list | tuple) and any(isinstance(song, Mapping) for song in metadata)
@@ -118,7 +118,7 @@ def complete_metadata(
         missing = [kind for kind in ("artist", "genre") if not told.get(kind)]
         completed.append(dict(told))
         if len(missing) == 1 and not told.get("unknown"):
-            place = missing[0] == "artist"  # of the name that is told in a pair
+            place = missing[0] == "artist"  # of the name that is given in a pair
             names = [told["genre" if place else "artist"]]
             names = [normalise(name) for name in (names[0] if isinstance(names[0], list | tuple) else names)]
             fitting = [pair for pair in pairs if pair[place] in names] or pairs
@@ -128,7 +128,7 @@ def complete_metadata(
 
 
 def _check_no_names(song: Any) -> None:
-    """Raise a `ValueError` where a song tells names, and does not take them as unknown ones."""
+    """Raise a `ValueError` where a song has names, and does not take them as unknown ones."""
     told = {} if not isinstance(song, Mapping) or song.get("unknown") else song
     names = [str(told[kind]) for kind in ("artist", "genre") if told.get(kind)]
     if names:
@@ -140,7 +140,7 @@ def _check_no_names(song: Any) -> None:
 
 
 def lyric_length_of(config: Any) -> int:
-    """Characters that a window of a prior is told; priors of other makes know of none."""
+    """Characters that a window of a prior receives; 0 for priors of other makes."""
     return getattr(config, "lyric_length", 0)
 
 
@@ -200,7 +200,7 @@ def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
         if width and entry is None:
             raise ValueError(
                 f"`{name}` must be given: the {level_name(level, len(priors))} prior is conditioned on artist, genre "
-                "or timing, of which `{}` tells nothing; got None"
+                "or timing, which `{}` does not give; got None"
             )
         taken = None if not width or entry is None else entry if own < width else entry[:, :width]
         labels.append(taken)
@@ -218,8 +218,8 @@ def check_labels(
     before any level is sampled.
 
     Raises:
-        ValueError: the prior refuses an artist, a genre or a length; or the song has no end, the prior is told of time,
-            and the labels name no total length; or what is made goes on for a window beyond the one that they name.
+        ValueError: the prior refuses an artist, a genre or a length; or the song has no end, and the labels of a
+            prior that is conditioned on time name no total length, or one that the song would exceed.
     """
     for level, (prior, own, layout, hop) in enumerate(zip(priors, labels, layouts, hops, strict=True)):
         if own is None or layout is None:
@@ -228,7 +228,7 @@ def check_labels(
         if samples is None and told and bool((own[:, 0] == 0).any()):
             raise ValueError(
                 "`metadata` must name a total length (`total_duration` in words) where `duration` is None, as the "
-                f"{level_name(level, len(priors))} prior is told of time; got 0"
+                f"{level_name(level, len(priors))} prior is conditioned on time; got 0"
             )
         device, ratio = device_of(prior), prior.config.upper_ratio
         upper = (
@@ -263,7 +263,7 @@ def window_metadata(
     that of the song, in samples.
 
     The length is that of a whole context for shorter windows too: the prior spreads it over its `n_ctx` positions. In a
-    song without end (`samples` is `None`) windows beyond the labels' total length are told that they end with it.
+    song without end (`samples` is `None`) windows beyond the labels' total length are given as ending with it.
     """
     if labels is None:
         return None

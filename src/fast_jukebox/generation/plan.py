@@ -216,7 +216,7 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
 
 
 def _songs_told(metadata: Any) -> int | None:
-    """Of how many songs metadata in words tells; `None` for label vectors."""
+    """Number of songs of metadata in words; `None` for label vectors."""
     if isinstance(metadata, Mapping):
         return 1
     words = isinstance(metadata, list | tuple) and metadata and all(isinstance(song, Mapping) for song in metadata)

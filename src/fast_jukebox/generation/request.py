@@ -27,18 +27,17 @@ class FastJukeboxGenerationConfig(GenerationConfig):
 
     Args:
         duration (`float`, *optional*, defaults to 20.0): seconds of a song.
-        schedule (`str` or `list[str]`, *optional*, defaults to `"parallel"`): how the windows of a level follow each
-            other, `"parallel"` or `"sequential"`. The top level, which nothing conditions, is sequential in any case;
-            in a list its entry says so or is `None`.
-        window_fractions (`float` or `list[float]`, *optional*, defaults to 1.0): how much of its context a window of a
-            parallel level spans, in (0, 1]. Sequential levels have whole contexts.
-        hop_fractions (`float` or `list[float]`, *optional*): how much of a window lies between the starts of two
-            windows, in (0, 1]; by default as published for sequential levels, 0.125 at the top and 0.5 below it. What
-            parallel windows share, by default an eighth of a context and at most a quarter of a window, joins them.
-        temperature (`float` or `list[float]`, *optional*, defaults to 0.99): what logits are divided by, above 0.
-        top_k (`int` or `list[int]`, *optional*, defaults to 0): how many of the likeliest codes are kept; 0 keeps all.
-        top_p (`float` or `list[float]`, *optional*, defaults to 1.0): probability of the likeliest codes that are kept.
-        do_sample (`bool` or `list[bool]`, *optional*, defaults to `True`): draw codes rather than take the likeliest.
+        schedule (`str` or `list[str]`, *optional*, defaults to `"parallel"`): see [`SongRequest`]. The top level, which
+            nothing conditions, is sequential in any case; in a list its entry says so or is `None`.
+        window_fractions (`float` or `list[float]`, *optional*, defaults to 1.0): likewise. Sequential levels have
+            complete contexts.
+        hop_fractions (`float` or `list[float]`, *optional*): likewise; by default as published for sequential levels,
+            0.125 at the top and 0.5 below it. What parallel windows share, by default an eighth of a context and at
+            most a quarter of a window, joins them.
+        temperature (`float` or `list[float]`, *optional*, defaults to 0.99): likewise.
+        top_k (`int` or `list[int]`, *optional*, defaults to 0): likewise.
+        top_p (`float` or `list[float]`, *optional*, defaults to 1.0): likewise.
+        do_sample (`bool` or `list[bool]`, *optional*, defaults to `True`): likewise.
         kwargs: further keys are kept and saved, as in [`~transformers.GenerationConfig`].
 
     Raises:

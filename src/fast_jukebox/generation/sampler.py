@@ -121,7 +121,7 @@ class LevelCodes:
         self.final = max(self.final, min(end, window.final))
 
     def forget(self, before: int) -> None:
-        """Let go of the codes before a position, where that frees at least half of them."""
+        """Release the codes before a position, where that frees at least half of them."""
         drop = min(before, self.final) - self.offset
         if drop > 0 and 2 * drop >= self.codes.shape[1]:
             self.codes = self.codes[:, drop:].clone()
@@ -209,7 +209,7 @@ class SongSampler:
     def sample(self, level: int, windows: Sequence[Window]) -> None:
         """Sample windows that are ready, in as few batches as memory and `max_batch_size` allow.
 
-        Where memory ends, the batch is halved and sampled anew; what is done stays done.
+        Where memory ends, the batch is halved and sampled again; what is done stays done.
 
         Raises:
             GenerationCancelled: the progress callback said so; carries the codes that are final.
@@ -265,8 +265,8 @@ class SongSampler:
                 self.clock.finish(level, self[level].done[songs.start])
 
     def _make_way(self) -> bool:
-        """Let go of what is held beside the batch at hand, if there is any, so that it can be sampled anew; returns
-        whether there was.
+        """Release what is held beside the batch at hand, so that it can be sampled again; returns whether there was
+        anything.
         """
         return False
 

@@ -58,7 +58,7 @@ class StreamSampler(SongSampler):
                 self.sample(level, self.ready(level))
 
     def close(self) -> None:
-        """Let go of the windows that rest, whose programs serve the next song."""
+        """Release the windows that pause; their decoders serve the next song."""
         while self._begun:
             self._begun.popitem()[1].leave()
 
@@ -102,7 +102,7 @@ class StreamSampler(SongSampler):
                 self.clock.finish(level, own.done[0])
 
     def _make_way(self) -> bool:
-        """Give up the windows that rest; they are sampled whole when more is asked of their levels."""
+        """Release the windows that pause; they are sampled from their start when more is asked of their levels."""
         given_up = bool(self._begun)
         self._whole.update(self._begun)
         self._begun.clear()
@@ -162,7 +162,7 @@ class SongStream:
         return position if self.length is None else min(position, self.length)
 
     def _forget(self) -> None:
-        """Let go of codes that neither a window to come nor the decoder will ask for."""
+        """Release codes that neither a window to come nor the decoder will ask for."""
         below = self._piece[0] - self.reach if self._piece is not None else None
         for level in range(self.level, len(self.sampler.levels)):
             own = self.sampler[level]

@@ -22,7 +22,7 @@ PIPELINE_TAG = "text-to-audio"
 TAGS = ("fast-jukebox", "music", "music-generation", "raw-audio", "vq-vae", "sparse-transformer")
 
 PICTURE = "spectrograms.png"
-"""Name of the picture that a card shows without being told to."""
+"""Name of the picture that a card shows of itself."""
 
 Figures = Mapping[str, "float | str | Mapping[str, float | str]"]
 

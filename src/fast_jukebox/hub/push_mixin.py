@@ -57,7 +57,7 @@ class HubPushMixin:
 
         Args:
             repo_id: `"organisation/name"`; made where it does not exist.
-            card: as [`~fast_jukebox.hub.model_card`] makes it; it tells more than the one made of `license`.
+            card: as [`~fast_jukebox.hub.model_card`] makes it; it says more than the one made of `license`.
             license: of the weights, by the Hub's identifier, for a short card. With neither, the card that the
                 repository has is kept, if it states a licence.
             commit_message: of the commit; says what is uploaded by default.

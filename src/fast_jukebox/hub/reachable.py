@@ -64,7 +64,7 @@ def prefer_cache(name: Any, download: Mapping[str, Any], kind: str = "model") ->
         return found
     try:
         validate_repo_id(str(name))
-    except HFValidationError:  # told better by who loads it
+    except HFValidationError:  # reported better by who loads it
         return found
     reason = why_unreachable()
     if reason is None:

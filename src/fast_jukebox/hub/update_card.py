@@ -1,4 +1,4 @@
-"""New figures on a card that stands, which otherwise keeps what it tells."""
+"""Update of a card's metrics; the rest of the card is kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def renew_model_card(
         picture: a file, copied into the directory as [`~fast_jukebox.hub.write_model_card`] does; its line takes the
             place of an older one of the same name.
         picture_caption: what the picture shows.
-        training: in place of what the card tells of the training, Markdown; `None` keeps that.
+        training: in place of the card's text on the training, Markdown; `None` keeps that.
 
     Raises:
         FileNotFoundError: there is no such picture.
@@ -85,7 +85,7 @@ def renew_model_card(
 def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The figures of some groups that the card in a directory has in its `model-index`, as `model_card` takes them.
 
-    Groups that it does not tell of are left out; so are all where there is no card.
+    Groups that it does not hold are left out; so are all where there is no card.
     """
     path = Path(directory) / "README.md"
     if not path.is_file():

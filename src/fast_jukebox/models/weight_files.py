@@ -82,7 +82,7 @@ def clear_shape_errors(
     Args:
         source: the folder or repository, for messages.
         make: makes the model that is loaded; called on the meta device, and only after an error.
-        shapes: tells the shapes of the weights by the model's names; likewise.
+        shapes: returns the shapes of the weights by the model's names; likewise.
         prefix: what stands before these names in the file.
 
     Raises:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LevelLabels:
-    """What the prior of a level is told: a vocabulary's number, genre slots, and characters of lyrics in a window.
+    """Conditioning of a level's prior: a vocabulary's number, genre slots, and characters of lyrics in a window.
 
     Raises:
         ValueError: a number is none, too small, or larger than any prior's.
@@ -78,7 +78,7 @@ class FastJukeboxProcessor:
 
     Args:
         vocabularies: those of the priors.
-        levels: for each level, bottom first, what its prior is told; `None` for one without labels. A prior that
+        levels: for each level, bottom first, what its prior receives; `None` for one without labels. A prior that
             stands alone is the only level.
         sampling_rate: audio samples a second.
 
@@ -109,7 +109,7 @@ class FastJukeboxProcessor:
                 left out is unknown, and lyrics empty.
             unknown: take names that are not known as the unknown one; a song's own `unknown` goes before it.
 
-        What is dropped of lyrics is told in a warning.
+        A warning names what is dropped of lyrics.
 
         Raises:
             ValueError: a name is not known (names the five nearest), there are more genre words than slots, or
@@ -131,7 +131,7 @@ class FastJukeboxProcessor:
         """As `__call__`, without its warning."""
         songs = [metadata] if isinstance(metadata, Mapping) else list(metadata)
         if not songs:
-            raise ValueError("`metadata` must tell of at least one song, got none")
+            raise ValueError("`metadata` must be of at least one song, got none")
         songs = [check_song(song) for song in songs]
         columns: list[Tensor | None] = []
         dropped = [""] * len(songs)
@@ -152,14 +152,14 @@ class FastJukeboxProcessor:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Artists and genres that songs have together: those of the highest level with labels that tells any."""
+        """Artists and genres that songs have together: those of the highest level with labels that has any."""
         for own in reversed(self.levels):
             if own is not None and self.vocabularies[own.vocabulary].pairs:
                 return self.vocabularies[own.vocabulary].pairs
         return ()
 
     def for_prior(self, config: Any) -> tuple[LevelLabels, LabelVocabulary]:
-        """What the prior of a configuration is told, and its vocabulary.
+        """What the prior of a configuration receives, and its vocabulary.
 
         Raises:
             ValueError: the processor does not fit it; see [`check`].

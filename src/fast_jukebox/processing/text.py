@@ -115,9 +115,9 @@ def _is_silent(character: str) -> bool:
 def window_lyrics(labels: Tensor, label_length: int, lyric_length: int) -> tuple[Tensor, Tensor]:
     """Label vectors with a song's whole lyrics to label vectors with a window's part of them, as published.
 
-    A window is told `lyric_length` characters around the one that stands where its middle stands in the song, as if
+    A window receives `lyric_length` characters around the one that stands where its middle stands in the song, as if
     the lyrics were sung evenly from beginning to end; at the lyrics' beginning and end the first and last ones. Of
-    shorter lyrics it is told all, after as many ids 0 as are missing.
+    shorter lyrics it receives all, after as many ids 0 as are missing.
 
     Args:
         labels: int64 (N, label_length + any number), rows of total length, offset and window length in audio samples,
@@ -148,7 +148,7 @@ def join_texts(texts: list[list[int]]) -> Tensor:
 
 
 MAX_TOTAL_DURATION = 86400
-"""Seconds of the longest song that can be told of, a day."""
+"""Seconds of the longest song that metadata may name, a day."""
 FIELDS = ("artist", "genre", "lyrics", "total_duration", "offset", "unknown")
 """See [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]."""
 
@@ -164,7 +164,9 @@ def check_song(song: Any) -> dict[str, Any]:
     for name, value in song.items():
         if name not in FIELDS:
             nearest = difflib.get_close_matches(str(name), FIELDS, n=1, cutoff=0.0)[0]
-            raise ValueError(f"`metadata` must tell {', '.join(FIELDS)}; got {name!r}, did you mean `{nearest}`?")
+            raise ValueError(
+                f"`metadata` must have the keys {', '.join(FIELDS)}; got {name!r}, did you mean `{nearest}`?"
+            )
         if value is None:
             continue
         if name in ("artist", "lyrics") and not isinstance(value, str):
@@ -186,7 +188,7 @@ def check_song(song: Any) -> dict[str, Any]:
 
 
 def text_song(processor: Any, text: str) -> dict[str, Any]:
-    """What a text tells of a song: a genre, an artist, `GENRE by ARTIST`, or for models with lyrics anything else as
+    """Metadata of a text: a genre, an artist, `GENRE by ARTIST`, or for models with lyrics anything else as
     the words that are sung.
 
     Args:

@@ -225,7 +225,7 @@ class NameList(NamedTuple):
 
     ids: dict[str, int]
     genre_words: bool | None
-    """which kind of vocabulary they are of, where the file tells"""
+    """which kind of vocabulary they are of, where the file says so"""
 
     @property
     def size(self) -> int:

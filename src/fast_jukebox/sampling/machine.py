@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device, or `None` where nobody can tell.
+    """Bytes that can still be had on a device, or `None` where it is not known.
 
     On a GPU, what the driver has free and what torch keeps without using it; on a CPU, what Linux calls available.
     """

@@ -27,7 +27,7 @@ class PriorTrainer(FastJukeboxTrainer):
 
     Training logs `bits_per_code` beside `loss` (nats per code). Evaluation adds `bits_per_code`, `perplexity` and
     `accuracy` (share of codes that were the most likely one). Of a prior with lyrics, whose loss is of codes and
-    characters together, both also tell `bits_per_character`. [`train_and_save`] draws the bits of the songs that are
+    characters together, both also report `bits_per_character`. [`train_and_save`] draws the bits of the songs that are
     trained on and of the held-out ones, in characters and, with matplotlib, into `curves.png`.
 
     Args:

@@ -145,7 +145,7 @@ class FastJukeboxTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def planned_steps(self) -> int | None:
-        """Steps of the whole training; None where only the data tells its end."""
+        """Steps of the whole training; None where only the data has an end."""
         if self.args.max_steps > 0:
             return self.args.max_steps
         try:

@@ -105,7 +105,7 @@ def measure_bandwidth(windows: SoundWindows, config: FastJukeboxVQVAEConfig, cou
 
     Args:
         windows: sound of the training split.
-        config: tells the spectral resolutions.
+        config: holds the spectral resolutions.
         count: windows to look at, spread over the data set.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Files of the package: written whole or not at all, under temporary names that tell by whom, and paths that stay in
+"""Files of the package: written complete or not at all, under temporary names that say by whom, and paths that stay in
 their folder.
 
 Every file that may be somebody's only copy, or that another process may read meanwhile, is written by [`write_file`],

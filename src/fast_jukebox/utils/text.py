@@ -19,7 +19,7 @@ def printable(text: str | os.PathLike[str], most: int | None = None) -> str:
 
     Args:
         text: any, or a path; of names that are no UTF-8 the bytes are shown as `\udce9`.
-        most: characters to keep; what is left out is told by an ellipsis.
+        most: characters to keep; an ellipsis stands for what is left out.
     """
     text = os.fspath(text)
     if most is not None and len(text) > most:

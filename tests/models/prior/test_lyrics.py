@@ -154,7 +154,7 @@ def test_greedy_generation_equals_the_whole(make_prior, make_inputs, lyric_kind,
     inputs = make_inputs(prior.config)
     prompt = inputs["codes"][:, :5]
     with torch.no_grad():
-        prior.code_embedding.weight[: prior.config.code_offset] *= 0.01  # so that no character is the likeliest
+        prior.code_embedding.weight[: prior.config.code_offset] *= 0.01  # so that no character is the most probable
     codes = prior.generate(2, prompt=prompt, metadata=inputs["metadata"], do_sample=False, engine=engine)
     best = prior(codes, metadata=inputs["metadata"]).logits[:, 5:].topk(2, dim=-1)
     clear = best.values[..., 0] - best.values[..., 1] > 1e-3

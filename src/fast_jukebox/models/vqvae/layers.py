@@ -1,6 +1,6 @@
 """Layers of the VQ-VAE: convolutional stages, of which the priors' conditioners are made too, and the codebook.
 
-Shapes are (batch, channels, time) throughout. Each stage tells how far it sees to either side (`reach`), in steps of
+Shapes are (batch, channels, time) throughout. Each stage has its reach to either side (`reach`), in steps of
 its input, so that long signals can be worked on in chunks with an exact margin.
 """
 

@@ -157,7 +157,7 @@ def fake_prior(config, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("settings", [SETTINGS, SamplingSettings(do_sample=False)], ids=["drawn", "likeliest"])
+@pytest.mark.parametrize("settings", [SETTINGS, SamplingSettings(do_sample=False)], ids=["drawn", "most probable"])
 def test_a_step_stays_on_a_gpu(tiny_config, kind, monkeypatch, dtype, settings):
     """By shapes, dtypes and devices alone: what would read a number, or mix devices, is an error here as well."""
     monkeypatch.setattr(GraphDecoder, "_record", lambda self: {})

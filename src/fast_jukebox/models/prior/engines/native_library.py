@@ -191,7 +191,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 
 def _cache_folder() -> Path | None:
-    """The user's own folder for what was built; None where there is none that can be used, which is told once."""
+    """The user's own folder for what was built; None where none can be used, of which one warning is given."""
     folder = cache_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
