@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fast_jukebox.generation.estimate import GenerationEstimate
 from fast_jukebox.generation.request import FastJukeboxGenerationConfig
@@ -10,8 +10,11 @@ from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import PRESETS
 from fast_jukebox_cli.model import chosen_device, model_config, model_name
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-def estimate(model: str | None, device: str, **arguments: Any) -> GenerationEstimate:
+
+def estimate(model: str | None, device: str, **arguments: object) -> GenerationEstimate:
     """What a model would take here; only its configuration is read.
 
     Args:
@@ -25,7 +28,7 @@ def estimate(model: str | None, device: str, **arguments: Any) -> GenerationEsti
     where = chosen_device(device)
     settings = None
     if model is not None and model in PRESETS:
-        config: Any = FastJukeboxConfig.preset(model)
+        config: PreTrainedConfig = FastJukeboxConfig.preset(model)
     else:
         name = model_name(model)
         config = model_config(name)

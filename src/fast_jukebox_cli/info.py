@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -21,6 +21,9 @@ from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.text import printable
 from fast_jukebox_cli.model import model_config
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 _LONGEST_LINE = 2000
 """Characters of a line of a card that are shown."""
 
@@ -28,7 +31,7 @@ _MOST_NAMES = 60
 """Artists or genres that are listed."""
 
 
-def description(name: str) -> list[Any]:
+def description(name: str) -> list[object]:
     """What is known of a model without its weights, as things that rich can print.
 
     Raises:
@@ -50,7 +53,7 @@ def description(name: str) -> list[Any]:
     else:
         vqvae = model
     what = f"{type(model).__name__}, {_parameters(model)} parameters, {_dtype(config)}"
-    parts: list[Any] = [Text(f"{printable(name)}\n{what}")]
+    parts: list[object] = [Text(f"{printable(name)}\n{what}")]
     if vqvae is not None:
         parts.append(_vqvae_table(vqvae))
     if priors:
@@ -64,11 +67,11 @@ def _parameters(module: Any) -> str:
     return f"{sum(parameter.numel() for parameter in module.parameters()):,}"
 
 
-def _dtype(config: Any) -> str:
+def _dtype(config: PreTrainedConfig) -> str:
     return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
 
 
-def _columns_table(title: str, columns: list[str], rows: dict[str, list[str]]) -> Any:
+def _columns_table(title: str, columns: list[str], rows: dict[str, list[str]]) -> object:
 
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
@@ -79,7 +82,7 @@ def _columns_table(title: str, columns: list[str], rows: dict[str, list[str]]) -
     return table
 
 
-def _vqvae_table(vqvae: Any) -> Any:
+def _vqvae_table(vqvae: PreTrainedModel) -> object:
 
     config, count = vqvae.config, vqvae.config.num_levels
     rows = {
@@ -116,7 +119,7 @@ def _prior_table(priors: list[Any]) -> Any:
     return _columns_table("Priors" if len(priors) > 1 else "Prior", names, rows)
 
 
-def _label_names(name: str, config: Any) -> list[str]:
+def _label_names(name: str, config: PreTrainedConfig) -> list[str]:
     """The artists and genres that a model's vocabularies know, the first of many; nothing for models without labels."""
     if not isinstance(config, FastJukeboxConfig | FastJukeboxPriorConfig):
         return []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fast_jukebox.processing.text import check_song
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _LONGEST = 2**20
 """Bytes of a file of lyrics."""
@@ -19,7 +22,7 @@ def song_words(
     total_duration: float | None,
     offset: float | None,
     unknown: bool,
-) -> dict[str, Any] | None:
+) -> dict[str, object] | None:
     r"""`metadata` of `generate` from a command's options; `None` where none of them is given.
 
     Args:
@@ -48,7 +51,7 @@ def song_words(
     return check_song(words) or None
 
 
-def words_for(model: Any, words: dict[str, Any] | None) -> dict[str, Any] | None:
+def words_for(model: PreTrainedModel, words: dict[str, object] | None) -> dict[str, object] | None:
     """Metadata of a new song; where nothing is said, `None` if the model can draw labels, else an empty dictionary."""
     labelled = any(prior.config.metadata_length for prior in model.priors)
     draws = bool(getattr(getattr(model, "processor", None), "pairs", ()))

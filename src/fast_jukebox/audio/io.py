@@ -42,7 +42,7 @@ _TAGS = ("title", "artist", "genre", "comment", "software", "date", "album", "co
 _BLOCK_VALUES = 2**18
 
 
-def audio_info(source: Any, *, source_rate: int | None = None) -> AudioInfo:
+def audio_info(source: object, *, source_rate: int | None = None) -> AudioInfo:
     """Format and length of a sound; the arguments are those of `load_audio`, and so are the errors.
 
     The length is what can be read, which is looked for in the file where its header does not state it, or not truly.
@@ -51,7 +51,7 @@ def audio_info(source: Any, *, source_rate: int | None = None) -> AudioInfo:
         return reader.info
 
 
-def audio_tags(source: Any, longest: int = 200) -> dict[str, str]:
+def audio_tags(source: object, longest: int = 200) -> dict[str, str]:
     """Texts that a file carries about itself, in one printable line each.
 
     Args:
@@ -74,7 +74,7 @@ def audio_tags(source: Any, longest: int = 200) -> dict[str, str]:
 
 
 def load_audio(
-    source: Any,
+    source: object,
     sampling_rate: int = DEFAULT_SAMPLING_RATE,
     *,
     offset: float = 0.0,
@@ -118,7 +118,7 @@ def load_audio(
 
 
 def stream_audio(
-    source: Any,
+    source: object,
     sampling_rate: int = DEFAULT_SAMPLING_RATE,
     *,
     offset: float = 0.0,
@@ -215,7 +215,7 @@ def save_audio(
     return path
 
 
-def _checked_samples(audio: Any, keep_range: bool) -> np.ndarray:
+def _checked_samples(audio: object, keep_range: bool) -> np.ndarray:
     """`audio` as a finite float32 array (samples,), clipped to [-1, 1] unless `keep_range`."""
     if isinstance(audio, Tensor):
         audio = audio.detach().to(device="cpu", dtype=torch.float32).numpy()

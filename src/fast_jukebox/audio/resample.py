@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import soxr
@@ -67,7 +66,7 @@ def resample_blocks(blocks: Iterable[Tensor], source_rate: int, sampling_rate: i
         yield rest[: total - sent]
 
 
-def check_rate(name: str, value: Any) -> None:
+def check_rate(name: str, value: object) -> None:
     """Raise a `ValueError` unless `value` is an integer from 1 to `MAX_RATE`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE:
         raise ValueError(f"`{name}` must be an integer from 1 to {MAX_RATE} samples a second, got {value!r}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from fast_jukebox.conversion import openai_prior, openai_vqvae
@@ -75,7 +76,7 @@ def prior_part(config: FastJukeboxPriorConfig, rename: Rename = str) -> Part:
 
 def _part(
     name: str,
-    model: Any,
+    model: PreTrainedModel,
     key_map: Mapping[str, Source],
     transposed: set[str],
     constants: Mapping[str, Tensor],

@@ -9,7 +9,6 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ _STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
 ]
 
 
-def read_pickle(path: str | os.PathLike[str]) -> Any:
+def read_pickle(path: str | os.PathLike[str]) -> object:
     """What `torch.save` put into a file, tensors on the CPU.
 
     Files of the zip format (torch 1.6 and later) are mapped: a tensor takes memory only while it is used. Older ones
@@ -57,7 +56,7 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"its part {packed[0]!r} is compressed")
 
 
-def _check_sizes(content: Any) -> None:
+def _check_sizes(content: object) -> None:
     """Raise a `ValueError` where a tensor has more numbers than the file holds, by repeating them."""
     waiting = [content]
     while waiting:
@@ -90,7 +89,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _is_tensor(value: Any) -> bool:
+def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor) and value.device.type == "cpu"
 
 

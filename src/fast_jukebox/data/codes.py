@@ -320,7 +320,7 @@ def _features(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> Features:
     """Types of a row's columns, the same in every shard, also where all of a shard's songs lack a fact."""
     from datasets import Features, List, Value
 
-    facts: dict[str, Any] = {}
+    facts: dict[str, object] = {}
     for split in songs.values():
         for name, feature in split.features.items():
             if name not in facts or facts[name] == Value("null"):
@@ -330,7 +330,7 @@ def _features(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> Features:
     return Features({**facts, **{f"codes_{level}": codes for level in range(vqvae.config.num_levels)}})
 
 
-def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
     columns = {
         name: [{"duration": duration} for duration in split["duration"]]
         if "file_name" not in split.column_names
@@ -348,5 +348,5 @@ def _values(table: Any, column: str) -> np.ndarray:
     return table[column].chunk(0).flatten().to_numpy(zero_copy_only=True)
 
 
-def _slice(table: Any, column: str, start: int, length: int) -> Tensor:
+def _slice(table: object, column: str, start: int, length: int) -> Tensor:
     return torch.from_numpy(_values(table, column)[start : start + length].astype(np.int64))

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv")
@@ -21,7 +20,7 @@ _LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\
 _TEXTS = ("file_name", "split", "artist", "genre", "lyrics", "title")
 
 
-def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str, dict[str, Any]]:
+def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str, dict[str, object]]:
     """Rows of a folder's own metadata file by `file_name`, as it stands there; empty where there is no file.
 
     Args:
@@ -41,7 +40,7 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
         raise ValueError(
             f"{path} has {path.stat().st_size} bytes, more than {max_bytes}: raise `max_metadata_bytes` of `SongLimits`"
         )
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, object]] = {}
     for where, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or not row["file_name"]:
             raise ValueError(f"{where}: must be an object with a `file_name`, got {str(row)[:80]!r}")
@@ -55,7 +54,7 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
     return rows
 
 
-def metadata_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def metadata_lines(rows: Iterable[Mapping[str, object]]) -> bytes:
     """Rows as a `metadata.jsonl`, one object a line, UTF-8; what JSON has no type for as text."""
     lines = (json.dumps(dict(row), ensure_ascii=False, default=str).translate(_LINE_ENDS) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
@@ -67,7 +66,7 @@ def tidy_name(folder: Path, name: str) -> str:
     return Path(name).as_posix() if relative.startswith("..") else Path(relative).as_posix()
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
     with path.open("rb") as file:
         number = 0
         while line := file.readline(_LONGEST_LINE + 1):
@@ -94,7 +93,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
             yield where, row
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
     import pyarrow
     import pyarrow.csv
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ class ValenceSong:
         split: one of `SPLITS`.
     """
 
-    source: Any
+    source: object
     quadrant: int
     group: str
     split: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -101,11 +101,11 @@ class DistillationObjective(nn.Module):
         return counting
 
     # The Trainer calls the first, and in older releases of transformers, which lack it, the second.
-    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+    def activation_checkpointing_enable(self, *args: object, **kwargs: object) -> None:
         """Of the student; the teacher keeps nothing anyway."""
         self.student.activation_checkpointing_enable(*args, **kwargs)
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+    def gradient_checkpointing_enable(self, *args: object, **kwargs: object) -> None:
         """Of the student, by the name that it had before."""
         self.student.gradient_checkpointing_enable(*args, **kwargs)
 

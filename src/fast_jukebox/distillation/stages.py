@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import Any
 
 from fast_jukebox.distillation.losses import LOSSES, check_weights
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -75,7 +74,7 @@ class DistillationStage:
             return self.loss
         return " + ".join(f"{weight:g} {name}" for name, weight in self.loss.items() if weight)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """What was given, as `DistillationStage(**...)` takes it."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -136,7 +135,7 @@ class StageSchedule:
         return peak * _shape(stage.schedule or self.schedule, local, warmup, length)
 
 
-def parse_stages(stages: Any) -> list[DistillationStage]:
+def parse_stages(stages: object) -> list[DistillationStage]:
     """Stages of a list of them or of mappings of their fields, as a configuration file has them.
 
     Raises:

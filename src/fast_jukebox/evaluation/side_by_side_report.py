@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fast_jukebox.audio.io import audio_info, load_audio
 from fast_jukebox.evaluation.comparison import FEW_SONGS, estimate_numbers
@@ -97,7 +96,7 @@ def report_markdown(
 
 def report_json(
     results: Sequence[SetResult], settings: EvaluationSettings, systems: Sequence[System], command: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The same as a dictionary for `json.dumps`; NaN is None."""
     names = [system.name for system in systems]
     sets = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from transformers import GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
@@ -22,7 +21,7 @@ class GenerationConfigLoading:
         from_auto_class: bool,
         from_pipeline: str | None,
         pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Take `generation_config`, or else the repository's own; where it has none, keep the defaults."""
         if generation_config is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from fast_jukebox.sampling.inputs import device_of
 from fast_jukebox.sampling.machine import share_out, single_threads
@@ -75,12 +75,12 @@ def pieces(hop_length: int, length: int | None) -> Iterator[tuple[int, int]]:
         start, samples = stop, min(2 * samples, LAST_SAMPLES)
 
 
-def decoder_reach(vqvae: Any, level: int) -> int:
+def decoder_reach(vqvae: PreTrainedModel, level: int) -> int:
     """Codes to either side that an audio sample may depend on."""
     return int(vqvae.levels[level].decoder_reach)
 
 
-def decode_piece(vqvae: Any, codes: Tensor, level: int, first: int, start: int, stop: int) -> Tensor:
+def decode_piece(vqvae: PreTrainedModel, codes: Tensor, level: int, first: int, start: int, stop: int) -> Tensor:
     """Audio of the codes from `start` to `stop` of a level, song by song, on a CPU on one thread each: the same numbers
     in any batch and on any number of threads.
 
@@ -103,7 +103,7 @@ def decode_piece(vqvae: Any, codes: Tensor, level: int, first: int, start: int, 
     return torch.cat([song[:, (start - first) * hop : (stop - first) * hop].float() for song in songs])
 
 
-def decode_song(vqvae: Any, codes: Tensor, level: int) -> Tensor:
+def decode_song(vqvae: PreTrainedModel, codes: Tensor, level: int) -> Tensor:
     """Audio float32 (N, L * hop length) of the codes (N, L) of a level, piece by piece; a CPU's threads share them."""
     length, reach = codes.shape[1], decoder_reach(vqvae, level)
     spans = list(pieces(vqvae.config.hop_lengths[level], length))

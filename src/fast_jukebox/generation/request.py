@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from fast_jukebox.generation.windows import DEFAULT_DURATION, SETTINGS, check_duration, check_settings
 from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
@@ -54,7 +54,7 @@ class FastJukeboxGenerationConfig(GenerationConfig):
         top_k: int | Sequence[int] | None = None,
         top_p: float | Sequence[float] | None = None,
         do_sample: bool | Sequence[bool] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         # Set before the base class's initialiser, which validates at its end.
         self.duration = DEFAULT_DURATION if duration is None else duration
@@ -70,7 +70,7 @@ class FastJukeboxGenerationConfig(GenerationConfig):
         )
 
     @classmethod
-    def from_model_config(cls, model_config: Any) -> FastJukeboxGenerationConfig:
+    def from_model_config(cls, model_config: PreTrainedConfig) -> FastJukeboxGenerationConfig:
         """The defaults: no sampling setting is read from a model's configuration."""
         return cls()
 
@@ -134,8 +134,8 @@ class SongModel(Protocol):
     [`~fast_jukebox.processing.FastJukeboxProcessor`].
     """
 
-    vqvae: Any
-    priors: Any
+    vqvae: PreTrainedModel
+    priors: Any  # an nn.ModuleList, whose entries torch knows as modules alone
 
 
 FROM_NOTHING = (

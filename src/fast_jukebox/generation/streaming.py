@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from fast_jukebox.generation import decoding
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
@@ -121,7 +120,7 @@ class SongStream:
         round_seconds: audio that a round makes at most.
     """
 
-    def __init__(self, sampler: StreamSampler, vqvae: Any, round_seconds: float) -> None:
+    def __init__(self, sampler: StreamSampler, vqvae: PreTrainedModel, round_seconds: float) -> None:
         self.sampler, self.vqvae, self.plan = sampler, vqvae, sampler.plan
         self.level = self.plan.stop_level
         self.hop = vqvae.config.hop_lengths[self.level]

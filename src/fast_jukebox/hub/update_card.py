@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fast_jukebox.hub.cards import Figures, model_card, place_picture, require_license, save_card
 from fast_jukebox.hub.load_card import load_card
@@ -82,7 +81,7 @@ def renew_model_card(
     return save_card(card, path)
 
 
-def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> dict[str, dict[str, object]]:
     """The figures of some groups that the card in a directory has in its `model-index`, as `model_card` takes them.
 
     Groups that it does not hold are left out; so are all where there is no card.
@@ -91,7 +90,7 @@ def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> 
     if not path.is_file():
         return {}
     results = getattr(load_card(path).data, "eval_results", None) or []
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for result in results:
         for group in groups:
             name = result.metric_name or ""

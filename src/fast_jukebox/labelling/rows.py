@@ -46,7 +46,7 @@ def tidy_label(name: str, value: Any) -> Label | None:
     return words if name == "moods" else ", ".join(words)[:_LONGEST]
 
 
-def known_labels(row: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, tuple[Label, str]]:
+def known_labels(row: Mapping[str, object], tags: Mapping[str, str]) -> dict[str, tuple[Label, str]]:
     """Labels of a song with their source: the metadata beside it, else the file's own tags.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from fast_jukebox.hub import clear_hub_errors
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.files import JsonObject, write_file
 
 CONFIG_NAME = "processor_config.json"
 VOCABULARY_NAME = "vocabulary.json"
@@ -27,7 +27,7 @@ def find_file(source: str | os.PathLike[str], name: str, **download: Any) -> str
         return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **download)
 
 
-def published_lists(source: str | os.PathLike[str], **download: Any) -> tuple[list[str], list[str]]:
+def published_lists(source: str | os.PathLike[str], **download: object) -> tuple[list[str], list[str]]:
     """The published lists of artists and of genres that lie in a folder or repository, each empty where none does.
 
     OpenAI's lists are looked for in folders only, as no repository of models holds them.
@@ -42,7 +42,7 @@ def published_lists(source: str | os.PathLike[str], **download: Any) -> tuple[li
     return artists, genres
 
 
-def read_json(path: str) -> dict[str, Any]:
+def read_json(path: str) -> JsonObject:
     """What a file of JSON holds.
 
     Raises:
@@ -57,6 +57,6 @@ def read_json(path: str) -> dict[str, Any]:
     return content
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: JsonObject) -> None:
     """Write a file of JSON whole or not at all."""
     write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

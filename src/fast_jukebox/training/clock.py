@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -64,13 +63,13 @@ class TrainingClock(TrainerCallback, ExportableState):
         warm = min(1.0, (step + 1) / (warmup_steps + 1))
         return warm * (0.5 + 0.5 * math.cos(math.pi * self.fraction()))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """See [`~transformers.trainer_callback.ExportableState`]: checkpoints keep the time spent."""
         self.fraction()
         return {"args": {"max_minutes": self.max_minutes, "stop_at": self.stop_at}, "attributes": {"spent": self.spent}}
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Start the clock, from what a resumed checkpoint had spent."""
         kept = state.stateful_callbacks.get(type(self).__name__)
@@ -80,7 +79,7 @@ class TrainingClock(TrainerCallback, ExportableState):
         self._done = int(self.fraction() * (self.evaluations + 1))
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> TrainerControl:
         """Stop and save at the end, evaluate and save where another fraction is done."""
         fraction = self.fraction()

@@ -25,7 +25,7 @@ class EarlyStopping(EarlyStoppingCallback):
     """transformers' `EarlyStoppingCallback`, which a resumed training goes on counting with."""
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Take the count of a resumed checkpoint."""
         super().on_train_begin(args, state, control, **kwargs)
@@ -51,13 +51,15 @@ class LossCurves(TrainerCallback):
         self.before: tuple[int, float] | None = None  # the step before the first one, and the held-out bits there
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> TrainerControl:
         """Log where it is evaluated."""
         control.should_log = control.should_log or control.should_evaluate
         return control
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Warn of overfitting."""
         if self.warned or not state.is_world_process_zero:
             return

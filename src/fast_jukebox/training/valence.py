@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class ValenceTrainer(FastJukeboxTrainer):
     args: ValenceTrainingArguments
     card_kind = "valence"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         kwargs.setdefault("compute_metrics", valence_metrics)
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
@@ -61,7 +60,7 @@ class ValenceTrainer(FastJukeboxTrainer):
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    ) -> object:
         """See [`~transformers.Trainer.compute_loss`]: clips are mixed in training alone."""
         if model.training and self.args.mixup_alpha > 0:
             alpha = torch.tensor(self.args.mixup_alpha)

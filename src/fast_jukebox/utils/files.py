@@ -20,9 +20,12 @@ import socket
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of JSON. Its values are of any of JSON's types: who reads them checks them."""
 
 _NAME = re.compile(r"\..*\.(\d+)-([0-9a-f]{8})-\d+\.tmp(\..*)?", re.DOTALL)
 _count = itertools.count()

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from fast_jukebox.models.configuration_utils import MOST_ENTRIES, FastJukeboxBaseConfig
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
@@ -45,7 +45,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         vqvae_config: dict | PreTrainedConfig | None = None
         prior_configs: list | tuple | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         if self.prior_configs is None:
             self.prior_configs = _paper_priors(72)
         if not isinstance(self.prior_configs, list | tuple):
@@ -182,7 +182,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
                 f"of the VQ-VAE's hop lengths {hops[index + 1]} and {hops[index]}; got {prior.upsampling_strides!r}"
             )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As [`~transformers.PreTrainedConfig.to_dict`], the parts as dicts too."""
         output = super().to_dict()
         parts = [self.vqvae_config, *self.prior_configs]
@@ -190,7 +190,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         return {**output, "vqvae_config": vqvae, "prior_configs": priors}
 
 
-def _as_prior_config(index: int, prior: Any) -> FastJukeboxPriorConfig:
+def _as_prior_config(index: int, prior: PreTrainedModel) -> FastJukeboxPriorConfig:
     if isinstance(prior, FastJukeboxPriorConfig):
         return prior
     if isinstance(prior, dict):
@@ -200,7 +200,7 @@ def _as_prior_config(index: int, prior: Any) -> FastJukeboxPriorConfig:
     )
 
 
-def _without(mapping: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _without(mapping: dict[str, object], keys: Sequence[str]) -> dict[str, object]:
     return {key: value for key, value in mapping.items() if key not in keys}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
@@ -62,7 +62,7 @@ class FastJukeboxGenerationOutput(ModelOutput):
     seed: int | list[int] | None = None
     seams: list[Tensor | None] | None = None
     dropped_lyrics: list[str] | None = None
-    metadata: list[dict[str, Any]] | None = None
+    metadata: list[dict[str, object]] | None = None
     engines: list[str | None] | None = None
 
 
@@ -73,8 +73,8 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
     """
 
     generation_config_class = FastJukeboxGenerationConfig
-    vqvae: Any
-    priors: Any
+    vqvae: PreTrainedModel
+    priors: Any  # an nn.ModuleList, whose entries torch knows as modules alone
 
     @request_arguments()
     def generate(
@@ -370,10 +370,10 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         return estimate_generation(self, request, device, dtype, calibrate)
 
     @classmethod
-    def estimate_from_config(cls, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> GenerationEstimate:
+    def estimate_from_config(cls, config: PreTrainedConfig, *args: object, **kwargs: object) -> GenerationEstimate:
         """`estimate` for a configuration, before there are weights; on the CPU unless `device` says otherwise."""
         with torch.device("meta"):
-            model: Any = cls(copy.deepcopy(config))  # type: ignore[call-arg]
+            model: PreTrainedModel = cls(copy.deepcopy(config))  # type: ignore[call-arg]
         return model.estimate(*args, **kwargs)
 
     def _chunks(self, stream: SongStream) -> Iterator[Tensor]:

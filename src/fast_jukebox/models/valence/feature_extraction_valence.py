@@ -31,7 +31,7 @@ class ValenceFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int = 12000,
         num_frames: int = 4096,
         padding_value: float = 0.0,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if not 1 <= num_frames <= 2**20:
