@@ -124,6 +124,7 @@ def compose_page(studio: Studio, mine: gr.BrowserState) -> None:
     for element in (tree, take, branches):
         on_event(element.click, act, [mine, key, selected], [*outputs, fields["cut"]])
     blocks = gr.context.Context.root_block
+    assert blocks is not None  # within the page
     on(blocks.load, restore, [mine], outputs)
 
 

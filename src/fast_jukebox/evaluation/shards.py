@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, embed_songs
-from fast_jukebox.sampling.threads import single_threads
+from fast_jukebox.sampling.machine import single_threads
 from fast_jukebox.utils.files import clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
 

@@ -199,7 +199,7 @@ class _SongSampler:
         if isinstance(arguments.get("metadata"), list):
             arguments["metadata"] = [arguments["metadata"][number] for number in numbers]
         made = self.model.generate(**arguments, num_samples=len(numbers), song_ids=list(numbers))
-        songs, alone = heard(self.model, made) if self.top_level else (made.audio.float().cpu(), None)
+        songs, alone = heard(self.model, made) if self.top_level else (made.audio.float().cpu(), None)  # type: ignore[union-attr]  # asked for
         for index, number in enumerate(numbers):
             if alone is not None:
                 save_audio(top_level_path(self.paths[number]), alone[index].clamp(-1, 1), rate)

@@ -62,7 +62,7 @@ class FastJukeboxFeaturesMixin:
         prior: Any = self.priors[level]
         labels = None
         if metadata is not None:
-            labels = level_metadata(encode_metadata(self, metadata)[0], self.priors)[level]
+            labels = level_metadata(encode_metadata(self, metadata)[0], list(self.priors))[level]
         songs = F.pad(songs.detach().float(), (0, -songs.shape[1] % config.hop_lengths[-1]))
         levels = [level, level + 1] if prior.config.has_upper_level else [level]
         # One by one: the same codes in any batch.
