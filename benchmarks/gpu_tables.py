@@ -58,7 +58,14 @@ def joined(runs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Of each part the rows of the last run that measured something of it, or else of the last that tried."""
     newest = {row["part"]: index for index, rows in enumerate(runs) for row in rows}
     newest |= {row["part"]: index for index, rows in enumerate(runs) for row in rows if measured(row)}
-    return [row for index, rows in enumerate(runs) for row in rows if newest.get(row["part"]) == index]
+    return [
+        row for index, rows in enumerate(runs) for row in rows if newest.get(row["part"]) == index and not late(row)
+    ]
+
+
+def late(row: dict[str, Any]) -> bool:
+    """Whether a row says that the seconds of a part were over before its last measurement."""
+    return str(row.get("error", "")).startswith("OutOfTime")
 
 
 def measured(row: dict[str, Any]) -> bool:
@@ -126,9 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="of runs of benchmarks/gpu.sh, the oldest first")
-    parser.add_argument("--page", type=Path, help="Markdown page to write the tables into")
+    parser.add_argument("--page", type=Path, help="Markdown page to write the tables into, choices left out")
     options = parser.parse_args(arguments)
-    text = tables(joined([read(folder) for folder in options.folders]))
+    rows = joined([read(folder) for folder in options.folders])
+    text = tables([row for row in rows if options.page is None or row["part"] != "tune"])
     if options.page is None:
         print(text)
     else:
