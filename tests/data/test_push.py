@@ -329,9 +329,8 @@ def test_a_missing_or_damaged_file_of_a_data_set_is_named(songs, tmp_path):
             load_songs(folder)
         assert first.exists()
     folder = tmp_path / "two"
-    (folder / "data").mkdir(parents=True)
-    (folder / "data" / ".train-00000-of-00002.7-0123abcd-1.tmp.parquet").write_bytes(b"PAR1")
     save_songs(songs, folder, shard_bytes=3000)
+    (folder / "data" / ".train-00000-of-00002.7-0123abcd-1.tmp.parquet").write_bytes(b"PAR1")
     first = sorted((folder / "data").glob("train-*"))[0]
     shutil.copy(first, folder / "data" / "train-00000-of-00001.parquet")
     with pytest.raises(ValueError, match="files of two counts"):

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import logging
 import os
@@ -226,10 +227,12 @@ def test_a_full_disk_of_the_cache_is_gone_without(cache, monkeypatch):
 
 
 def test_where_there_is_no_room_to_build_it_is_told(cache, monkeypatch):
-    def full(**place):
+    @contextlib.contextmanager
+    def full(place):
         raise OSError(28, "No space left on device")
+        yield
 
-    monkeypatch.setattr(native_library.tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(native_library, "_build_folder", full)
     with pytest.raises(NativeUnavailable, match="no room.*No space left"):
         library()
 
