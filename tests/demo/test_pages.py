@@ -1,5 +1,7 @@
 """The pages in a real browser, used as a person would."""
 
+from pathlib import Path
+
 import numpy as np
 import soundfile
 
@@ -217,3 +219,34 @@ def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, 
     begun(visitor, 10)
     visitor.wait("#compose-status", "Done.")
     visitor.wait("#compose-tree", "beginning · 10.0 s · draft")
+
+
+def test_two_settings_are_heard_side_by_side_and_blind(visit):
+    visitor = visit()
+    page = visitor.page
+    visitor.tab("Compare")
+    page.get_by_label("Temperature of the top level").first.fill("0.7")
+    panel = page.get_by_role("tabpanel").filter(has=page.locator("#compare-blind"))
+    panel.get_by_label("Duration (seconds)").first.fill("1")
+    panel.get_by_label("Pairs").first.fill("2")
+    page.get_by_role("button", name="Side by side").click()
+    visitor.wait("#compare-status", "Done.")
+    assert page.locator("#compare-result audio").count() == 2
+    page.get_by_role("button", name="Blind test").click()
+    for pair in (1, 2):
+        visitor.wait("#compare-status", f"Pair {pair} of 2")
+        assert page.locator("#compare-result audio").count() == 3
+        assert "temperature" not in page.locator("#compare-result").inner_text()
+        if pair == 2:  # the browser finds the test again
+            visitor.open()
+            visitor.tab("Compare")
+            visitor.wait("#compare-status", "Pair 2 of 2")
+        page.get_by_label("X is A").check()
+        page.get_by_label("neither").check()
+        visitor.picture("compare")
+        page.get_by_role("button", name="Answer").click()
+    visitor.wait("#compare-status", "All pairs are answered.")
+    visitor.picture("compare-outcome")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert len(Path(download.value.path()).read_text().splitlines()) == 3

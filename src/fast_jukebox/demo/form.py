@@ -43,11 +43,13 @@ class LabelFields:
         studio: whose models.
         model: the field that chooses one.
         unchanged: whether nothing asked for means what was there before, as where a song is continued.
+        with_lyrics: whether there are lyrics too.
     """
 
-    def __init__(self, studio: Studio, model: gr.Dropdown, unchanged: bool = False) -> None:
+    def __init__(self, studio: Studio, model: gr.Dropdown, unchanged: bool = False, with_lyrics: bool = True) -> None:
         import gradio as gr
 
+        self._with_lyrics = with_lyrics
         self._whatever = "as before" if unchanged else "any"
         first = next(iter(studio.models.values()))
         with gr.Row():
@@ -57,7 +59,7 @@ class LabelFields:
             label="Lyrics",
             info="Of the complete song; they are spread over its length.",
             lines=4,
-            visible=first.sings,
+            visible=first.sings and with_lyrics,
             max_length=studio.limits.lyrics,
         )
         self._first, self._model, self._studio = first, model, studio
@@ -85,7 +87,7 @@ class LabelFields:
         return (
             gr.Dropdown(**self._names(own, "genres")),
             gr.Dropdown(**self._names(own, "artists")),
-            gr.Textbox(visible=own.sings),
+            gr.Textbox(visible=own.sings and self._with_lyrics),
         )
 
     def _names(self, model: StudioModel, kind: str) -> dict[str, Any]:

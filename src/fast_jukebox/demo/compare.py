@@ -1,0 +1,247 @@
+"""The page Compare: two models or settings on the same seeds, side by side or blind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fast_jukebox.demo import html
+from fast_jukebox.demo.limits import TEMPERATURES, whole_within, within
+from fast_jukebox.demo.listening import SAME, ListeningTest, ListeningTests, Trial, blind_trials
+from fast_jukebox.demo.play import Song, song
+from fast_jukebox.demo.studio import Studio, seed_of
+from fast_jukebox.sampling.progress import GenerationProgress, ProgressCallback
+
+PAGE = "compare"
+SCHEDULES = ("as the model says", "parallel", "sequential")
+"""How windows follow each other."""
+QUALITIES = ("full", "draft")
+"""All levels, or the top alone."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One of the two that are compared, as the page sends it.
+
+    Attributes:
+        model: name.
+        temperature: of the top level.
+        top_p: probability of the most probable codes that are kept, of all levels.
+        schedule: of [`SCHEDULES`].
+        quality: of [`QUALITIES`].
+    """
+
+    model: object
+    temperature: object = None
+    top_p: object = 1.0
+    schedule: object = SCHEDULES[0]
+    quality: object = QUALITIES[0]
+
+    def song(self, studio: Studio, genre: object, artist: object, duration: object, seed: int) -> Song:
+        """The song that it makes of a seed.
+
+        Raises:
+            ValueError: what cannot be.
+        """
+        if self.schedule not in SCHEDULES or self.quality not in QUALITIES:
+            raise ValueError(
+                f"Schedule and quality must be of the lists, got {self.schedule!r:.40}, {self.quality!r:.40}"
+            )
+        own = None if self.temperature is None else within("Temperature", self.temperature, *TEMPERATURES)
+        top_p = within("Top p", self.top_p, 0.01, 1.0)
+        chosen = studio.model(self.model)
+        return song(
+            studio,
+            self.model,
+            genre,
+            artist,
+            None,
+            duration,
+            str(seed),
+            own,
+            top_p=top_p,
+            schedule=None if self.schedule == SCHEDULES[0] else self.schedule,
+            stop_level=chosen.top if self.quality == "draft" else 0,
+        )
+
+    def described(self, studio: Studio) -> str:
+        """In words, for tallies and titles."""
+        chosen = studio.model(self.model)
+        temperature = chosen.top_temperature() if self.temperature is None else self.temperature
+        words = [chosen.name, f"temperature {temperature}"]
+        words += [f"top p {self.top_p}"] if self.top_p != 1 else []
+        words += [str(self.schedule)] if self.schedule != SCHEDULES[0] else []
+        return ", ".join([*words, *(["draft"] if self.quality == "draft" else [])])
+
+
+@dataclass(frozen=True)
+class CompareView:
+    """Parts of the page that change, as HTML; `None` where they stay.
+
+    Attributes:
+        status: progress, or what went wrong.
+        result: songs side by side, the current pair of a test, or what a test came to.
+        key: of the test.
+        asking: whether the pair waits for an answer.
+    """
+
+    status: str | None = None
+    result: str | None = None
+    key: str | None = None
+    asking: bool | None = None
+
+
+def side_by_side(
+    studio: Studio,
+    visitor: str,
+    systems: tuple[System, System],
+    genre: object,
+    artist: object,
+    duration: object,
+    seed: object,
+) -> Iterator[CompareView]:
+    """Both systems' songs of one seed, named."""
+    try:
+        number = seed_of(seed)
+        songs = [system.song(studio, genre, artist, duration, number) for system in systems]
+        names = [system.described(studio) for system in systems]
+        work = studio.begin(visitor, PAGE, lambda report: _make(studio, [songs], report))
+        for index, state in enumerate(work.watch()):
+            yield CompareView(html.bar(state, "Making both"), None if index else "", asking=False)
+        made = work.result()
+    except Exception as error:
+        yield CompareView(html.alert(studio.message(error)))
+        return
+    if made is None:
+        yield CompareView(html.note("Stopped."))
+        return
+    cards = []
+    for name, asked, audio in zip(names, songs, made[0], strict=True):
+        sound = studio.sounds.add(audio, asked.model.rate, f"{name}-{number}", asked.tags)
+        cards.append(html.sound_card(name, sound, asked.facts[:2]))
+    yield CompareView(html.note("Done."), f'<div class="fj-cards">{"".join(cards)}</div>', asking=False)
+
+
+def prepare(
+    studio: Studio,
+    visitor: str,
+    systems: tuple[System, System],
+    genre: object,
+    artist: object,
+    duration: object,
+    seed: object,
+    pairs: object,
+) -> Iterator[CompareView]:
+    """Make the pairs of a blind test; seeds count up from the given one."""
+    try:
+        number, count = seed_of(seed), whole_within("Pairs", pairs, 1, studio.limits.trials)
+        drawn = blind_trials([(number + index) % 2**63 for index in range(count)])
+        names = (systems[0].described(studio), systems[1].described(studio))
+        if names[0] == names[1]:
+            raise ValueError("the two systems are the same: choose another model or setting for one of them")
+        songs = [[system.song(studio, genre, artist, duration, each) for system in systems] for each, _, _ in drawn]
+        work = studio.begin(visitor, PAGE, lambda report: _make(studio, songs, report))
+        for index, state in enumerate(work.watch()):
+            yield CompareView(html.bar(state, f"Making {count} pairs"), None if index else "", asking=False)
+        made = work.result()
+        if made is None:
+            yield CompareView(html.note("Stopped; a test needs all of its pairs."))
+            return
+        trials = []
+        for (each, first, x), pair, own in zip(drawn, made, songs, strict=True):
+            heard = [first, 1 - first, first if x == "A" else 1 - first]  # systems of A, B and X
+            a, b, c = (studio.sounds.add(pair[index], own[index].model.rate, "listening-test") for index in heard)
+            trials.append(Trial(each, first, x, (a.token, b.token, c.token)))
+        test = ListeningTests(studio.tests_folder).create(names, trials)
+    except Exception as error:
+        yield CompareView(html.alert(studio.message(error)))
+        return
+    yield shown(studio, test)
+
+
+def answer(studio: Studio, key: object, x: object, preferred: object) -> CompareView:
+    """Take an answer to the current pair, and show the next one."""
+    try:
+        tests = ListeningTests(studio.tests_folder)
+        test = tests.read(key).answered(str(x or ""), str(preferred or ""))
+        tests.write(test)
+    except Exception as error:
+        return CompareView(html.alert(studio.message(error)))
+    return shown(studio, test)
+
+
+def reopened(studio: Studio, key: object) -> CompareView:
+    """A test as it was left; nothing where there is none."""
+    try:
+        return shown(studio, ListeningTests(studio.tests_folder).read(key))
+    except ValueError:
+        return CompareView()
+
+
+def shown(studio: Studio, test: ListeningTest) -> CompareView:
+    """The current pair of a test, or what it came to."""
+    if test.current is None:
+        return CompareView(html.note("All pairs are answered."), _outcome(test), test.key, False)
+    trial, cards = test.trials[test.current], []
+    for name, token in zip("ABX", trial.sounds, strict=True):
+        sound = studio.sounds.get(token)
+        heard = html.player(sound, f"Sound {name}") if sound else html.alert("the sound is gone; make a new test")
+        cards.append(html.card(name, heard))
+    status = f"Pair {test.current + 1} of {len(test.trials)}: X is the same song as A or as B."
+    return CompareView(html.note(status), f'<div class="fj-cards fj-three">{"".join(cards)}</div>', test.key, True)
+
+
+def _outcome(test: ListeningTest) -> str:
+    tally = test.tally()
+    ties = tally.answered - sum(tally.liked)
+    rows = [
+        ("X told", f"{tally.right} of {tally.answered}, by guessing that or more with probability {tally.p_value:.3f}"),
+        *((f"Preferred: {name}", count) for name, count in zip(test.systems, tally.liked, strict=True)),
+        ("No preference", ties),
+        ("Sign test of the preference", f"p = {tally.preference_p_value:.3f}"),
+    ]
+    place = f"{html.ADDRESS}/test/{test.key}"
+    links = "".join(
+        f'<a class="fj-chip" href="{place}/tally.{kind}" download="tally.{kind}">{kind.upper()}</a>'
+        for kind in ("csv", "json")
+    )
+    return html.card(
+        "What it came to", html.facts(rows), f'<div class="fj-downloads"><span>Save the tally</span>{links}</div>'
+    )
+
+
+def _make(studio: Studio, pairs: Sequence[Sequence[Song]], report: ProgressCallback) -> list[list[Tensor]]:
+    """Songs of all pairs, each float32 (T,); both of a pair as loud as the softer one: louder is liked better."""
+    made: list[list[Tensor]] = []
+    total, begun = sum(map(len, pairs)), time.monotonic()
+    for pair in pairs:
+        own: list[Tensor] = []
+        for asked in pair:
+            done = sum(map(len, made)) + len(own)
+
+            def overall(progress: GenerationProgress, done: int = done) -> bool | None:
+                share = (done + (progress.share or 0.0)) / total
+                spent = time.monotonic() - begun
+                left = spent * (1 - share) / share if share > 0.02 else None
+                return report(replace(progress, share=share, seconds_left=left))
+
+            output = asked.model.model.generate(**{**asked.request.arguments(), "progress": overall})
+            own.append(torch.as_tensor(output.audio)[0].float().cpu().clamp(-1, 1))
+        made.append(own)
+    return [equally_loud(pair) for pair in made]
+
+
+def equally_loud(sounds: Sequence[Tensor]) -> list[Tensor]:
+    """Sounds (T,) brought to the root mean square of the softest that is not silent."""
+    levels = [float(sound.square().mean().sqrt()) for sound in sounds]
+    softest = min((level for level in levels if level > 1e-6), default=0.0)
+    return [sound * (softest / level) if level > 1e-6 else sound for sound, level in zip(sounds, levels, strict=True)]
+
+
+def compare_preferences() -> list[tuple[str, str]]:
+    """Choices of which one is liked better."""
+    return [("A", "A"), ("B", "B"), ("neither", SAME)]
