@@ -17,6 +17,7 @@ from fast_jukebox_cli.sessions import SESSION_COMMANDS, Offload
 from fast_jukebox_cli.sessions import register as register_sessions
 from fast_jukebox_cli.studio import register as register_studio
 from fast_jukebox_cli.values import (
+    Waiting,
     adapters,
     choices,
     file,
@@ -25,7 +26,6 @@ from fast_jukebox_cli.values import (
     numbers,
     output_file,
     path_text,
-    waiting,
     with_options,
 )
 
@@ -268,7 +268,7 @@ def generate(
         "top_p": numbers("top-p", top_p, float),
     }
 
-    with waiting("loading torch and the model", quiet):
+    with Waiting("loading torch", quiet):
         from fast_jukebox_cli.generate import generate as run
         from fast_jukebox_cli.model import ModelSource
         from fast_jukebox_cli.words import song_words
@@ -324,10 +324,12 @@ def estimate(
     """Tell what a song would take here: time, memory, disk. The weights are not read."""
     fractions = numbers("window-fractions", window_fractions, float)
 
-    from fast_jukebox_cli.estimate import estimate as run
-
     settings = {"schedule": choices(schedule), "window_fractions": fractions, "engine": engine}
-    typer.echo(str(run(model, device, duration=duration, num_samples=num_samples, dtype=dtype, **settings)))
+    with Waiting("loading torch"):
+        from fast_jukebox_cli.estimate import estimate as run
+    with Waiting("timing a few steps"):
+        found = run(model, device, duration=duration, num_samples=num_samples, dtype=dtype, **settings)
+    typer.echo(str(found))
 
 
 @app.command()
@@ -341,11 +343,14 @@ def info(
     """Show what a model is: levels, sizes and its card. The weights are not read."""
     from rich.console import Console
 
-    from fast_jukebox_cli.info import description
-    from fast_jukebox_cli.model import model_name
+    with Waiting("loading torch"):
+        from fast_jukebox_cli.info import description
+        from fast_jukebox_cli.model import model_name
 
     console = Console(soft_wrap=False)
-    for part in description(model_name(model)):
+    with Waiting("reading the model"):
+        parts = list(description(model_name(model)))
+    for part in parts:
         console.print(part)
 
 
@@ -376,7 +381,8 @@ def convert(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Make a published Jukebox a model that everything here plays. The last line printed is its folder."""
-    from fast_jukebox_cli.convert import convert as run
+    with Waiting("loading torch", quiet):
+        from fast_jukebox_cli.convert import convert as run
 
     download = {} if revision is None else {"revision": revision}
     settings = {"model": model, "hyperparameters": hyperparameters, "dtype": dtype, "max_shard_size": max_shard_size}

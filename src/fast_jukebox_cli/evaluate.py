@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
 from transformers.utils import logging
 
 from fast_jukebox.evaluation.clap import Clap
@@ -19,6 +18,7 @@ from fast_jukebox.evaluation.systems import System, parse_systems
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
 from fast_jukebox.utils.workers import Workers
 from fast_jukebox_cli.model import chosen_device, model_name
+from fast_jukebox_cli.values import Waiting
 
 
 def evaluate(
@@ -64,13 +64,16 @@ def evaluate(
         if not (Path(system.source) / "README.md").is_file():
             raise FileNotFoundError(f"`--cards` needs models that are folders with a card, {system.source} has none")
     scorer = None if valence is None else ValenceJudge.from_pretrained(valence, where)
-    judges = Judges(
-        [load_embedding(name, where) for name in embeddings],
-        None if clap is None else Clap.from_pretrained(clap, where),
-        scorer,
-    )
-    songs = real_songs(chosen, judges)
-    results = evaluate_systems(systems, chosen, judges, songs, lambda line: typer.echo(line, err=True), workers)
+    with Waiting("loading the judges"):
+        judges = Judges(
+            [load_embedding(name, where) for name in embeddings],
+            None if clap is None else Clap.from_pretrained(clap, where),
+            scorer,
+        )
+    with Waiting("reading the songs"):
+        songs = real_songs(chosen, judges)
+    with Waiting("judging") as waiting:
+        results = evaluate_systems(systems, chosen, judges, songs, waiting.say, workers)
     command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, chosen)])
     notes = {} if scorer is None else {VALENCE: held_out_sentence(scorer.model.config)}
     song = songs[0][0] if pictures else None

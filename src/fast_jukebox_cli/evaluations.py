@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fast_jukebox_cli.many import Device, Ray, WorkerCount, chosen_workers
-from fast_jukebox_cli.values import output_file
+from fast_jukebox_cli.values import Waiting, output_file
 
 
 def evaluate(
@@ -58,7 +58,8 @@ def evaluate(
     ray: Ray = None,
 ) -> None:
     """Judge models alike on real songs and write one report. The last line printed is its path."""
-    from fast_jukebox_cli.evaluate import evaluate as run
+    with Waiting("loading torch"):
+        from fast_jukebox_cli.evaluate import evaluate as run
 
     path = run(
         models,
@@ -116,9 +117,12 @@ def plot(
     if not 0 < seconds <= 600:
         raise ValueError(f"`--seconds` must be over 0 and at most 600, got {seconds:g}")
 
-    from fast_jukebox_cli.plot import plot as run
+    with Waiting("loading torch"):
+        from fast_jukebox_cli.plot import plot as run
 
-    typer.echo(str(run(sources, target, kind, seconds, seed, device)))
+    with Waiting("drawing"):
+        picture = run(sources, target, kind, seconds, seed, device)
+    typer.echo(str(picture))
 
 
 def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

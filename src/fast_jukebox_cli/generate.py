@@ -22,7 +22,6 @@ from fast_jukebox.sampling.checks import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.utils.files import clear_temporary
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
-from fast_jukebox_cli.values import waiting
 from fast_jukebox_cli.words import dropped_note, words_for
 
 _CONTEXT_SECONDS = 1.0
@@ -84,8 +83,7 @@ def generate(
         if seconds is not None:
             check_duration(name, seconds)
     where = chosen_device(device)
-    with waiting("loading the model", quiet):
-        loaded = load_model(model, where, offload)
+    loaded = load_model(model, where, offload, quiet)
     rate = loaded.vqvae.config.sampling_rate
     request = replace(request, metadata=words_for(loaded, words))
     if prompt is not None:

@@ -17,6 +17,7 @@ from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.inputs import check_device
+from fast_jukebox_cli.values import Waiting
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -89,13 +90,16 @@ class ModelSource:
     adapters: Mapping[int, str] = field(default_factory=dict)
 
 
-def load_model(source: ModelSource, device: torch.device, offload: str | None = None) -> FastJukeboxModel:
+def load_model(
+    source: ModelSource, device: torch.device, offload: str | None = None, quiet: bool = False
+) -> FastJukeboxModel:
     """A complete model with its weights, without bars, ready to sample.
 
     Args:
         source: which model.
         device: where it samples.
         offload: where levels live that do not sample: `"cpu"`, `"disk"`, or `None` for the device.
+        quiet: do not say that it is loaded.
 
     Raises:
         ValueError: `offload` or `dtype` is none of these; found before the model is loaded.
@@ -107,12 +111,13 @@ def load_model(source: ModelSource, device: torch.device, offload: str | None = 
         raise ValueError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
     logging.disable_progress_bar()
     at = {name: value for name in ("revision", "token") if (value := getattr(source, name)) is not None}
-    loaded: FastJukeboxModel = FastJukeboxModel.from_pretrained(
-        model_name(source.name), dtype=dtype, adapters=source.adapters, **at
-    )
-    loaded.eval()
-    if offload is not None:
-        set_offload(loaded, offload, device)
-        return loaded
-    moved: FastJukeboxModel = loaded.to(device)
-    return moved
+    with Waiting("loading the model", quiet):
+        loaded: FastJukeboxModel = FastJukeboxModel.from_pretrained(
+            model_name(source.name), dtype=dtype, adapters=source.adapters, **at
+        )
+        loaded.eval()
+        if offload is not None:
+            set_offload(loaded, offload, device)
+            return loaded
+        moved: FastJukeboxModel = loaded.to(device)
+        return moved

@@ -17,6 +17,7 @@ from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.rescue import all_codes, top_codes
+from fast_jukebox_cli.values import Waiting
 from fast_jukebox_cli.words import words_for
 
 _EMBEDDED = "embedded"
@@ -44,7 +45,7 @@ class Machine:
     def load(self, name: str | None, revision: str | None = None) -> Any:
         """A model, ready to sample."""
         check_engine(self.engine)
-        return load_model(ModelSource(name, revision), chosen_device(self.device), self.offload)
+        return load_model(ModelSource(name, revision), chosen_device(self.device), self.offload, self.quiet)
 
     def open(self, folder: Path) -> Session:
         """A session with its model, at the revision that it was made with unless another model is named."""
@@ -75,7 +76,8 @@ class Machine:
                 session.run(progress=bars, engine=self.engine)
             wanted |= {number for number, take in session.takes.items() if missing and not _is_heard(session, take)}
             parts = [(session.takes[number], job) for job in jobs if job.is_part for number in job.takes]
-            return [*sounds(session, sorted(wanted)), *[_part_sound(session, *part) for part in parts]]
+            with Waiting("writing the sound", self.quiet):
+                return [*sounds(session, sorted(wanted)), *[_part_sound(session, *part) for part in parts]]
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted; what was made is saved, `fast-jukebox resume {session.folder}` goes on"
@@ -165,7 +167,9 @@ def export(folder: Path, machine: Machine, output: Path, take: int | None, level
             if value is not None:
                 raise ValueError(f"`{name}` must go with sound, as codes are written whole, got {value!r}")
         return Session.open(folder).export(output, take)
-    return machine.open(folder).export(output, take, level, *span)
+    session = machine.open(folder)
+    with Waiting("writing the sound", machine.quiet):
+        return session.export(output, take, level, *span)
 
 
 def sounds(session: Session, takes: Sequence[int]) -> list[Path]:

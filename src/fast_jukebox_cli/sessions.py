@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fast_jukebox_cli.values import choices, file, numbers, output_file, path_text
+from fast_jukebox_cli.values import Waiting, choices, file, numbers, output_file, path_text
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The session's folder.", show_default=False)]
 Take = Annotated[
@@ -100,7 +100,7 @@ def new(
     recording, begun = file("prompt", prompt), file("codes", codes)
     settings = _settings(temperature, top_k, top_p)
 
-    from fast_jukebox_cli import session as run
+    run = _session(quiet)
     from fast_jukebox_cli.words import song_words
 
     made = run.new(
@@ -129,7 +129,7 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Finish what was interrupted. The song comes out as if it had not been."""
-    from fast_jukebox_cli import session as run
+    run = _session(quiet)
 
     _show(folder, run.resume(folder, run.Machine(model, device, engine, offload, quiet)))
 
@@ -157,7 +157,7 @@ def branch(
     """Draft several ways to go on. Each is a take to listen to; `keep` the best."""
     settings = _settings(temperature, top_k, top_p)
 
-    from fast_jukebox_cli import session as run
+    run = _session(quiet)
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
@@ -190,7 +190,7 @@ def extend(
     """Go on with a take until the song is so long. The take itself stays; the longer one is then kept."""
     settings = _settings(temperature, top_k, top_p)
 
-    from fast_jukebox_cli import session as run
+    run = _session(quiet)
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
@@ -267,7 +267,7 @@ def upsample(
             wanted, got = ("session", "file") if is_file else ("file", "session")
             raise ValueError(f"`--{name}` must go with a {wanted}, got the {got} {str(source)!r}")
 
-    from fast_jukebox_cli import session as run
+    run = _session(quiet)
     from fast_jukebox_cli.words import song_words
 
     machine = run.Machine(model, device, engine, offload, quiet)
@@ -298,7 +298,7 @@ def export(
     """Write the sound of a take to a file. Or of a part of it, or its codes."""
     target = output_file("output", output, (".wav", ".flac", ".mp3", ".safetensors"))
 
-    from fast_jukebox_cli import session as run
+    run = _session()
 
     machine = run.Machine(model, device, "auto", None, True)
     typer.echo(path_text(run.export(folder, machine, target, take, level, start, end)))
@@ -321,6 +321,13 @@ def forget(folder: Folder) -> None:
 
     Session.open(folder).forget()
     _show(folder, [])
+
+
+def _session(quiet: bool = False) -> Any:
+    """The module that does the work, which loads torch."""
+    with Waiting("loading torch", quiet):
+        from fast_jukebox_cli import session
+    return session
 
 
 def _settings(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, Any]:

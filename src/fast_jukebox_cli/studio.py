@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fast_jukebox_cli.sessions import Offload
-from fast_jukebox_cli.values import waiting
+from fast_jukebox_cli.values import Waiting
 
 
 def demo(
@@ -38,7 +38,7 @@ def demo(
         raise ValueError(f"`--share` must be yes or no, got {share!r}")
     if not 1 <= max_duration <= 3600:
         raise ValueError(f"`--max-duration` must be from 1 to 3600 seconds, got {max_duration:g}")
-    with waiting("loading torch and the model", False):
+    with Waiting("loading torch and the model"):
         from fast_jukebox_cli.demo import open_studio
 
         studio = open_studio(model or [], folder, device, dtype, offload, max_duration)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -142,19 +142,48 @@ def free_path(path: Path, count: int = 1) -> Path:
     return attempt
 
 
-@contextmanager
-def waiting(what: str, quiet: bool) -> Iterator[None]:
-    """Say on a terminal what is under way, and take the line away when it is done."""
-    shown = not quiet and sys.stderr.isatty()
-    if shown:
-        sys.stderr.write(f"{what} ...")
-        sys.stderr.flush()
-    try:
-        yield
-    finally:
-        if shown:
-            sys.stderr.write(f"\r{' ' * (len(what) + 4)}\r")
-            sys.stderr.flush()
+class Waiting:
+    """What is under way, told on a terminal where it takes longer than a second, with the time so far; taken away when
+    it is done. A log gets nothing of it.
+
+    Args:
+        what: is under way.
+        quiet: whether nothing is told.
+    """
+
+    def __init__(self, what: str, quiet: bool = False) -> None:
+        self.what, self._done = what, threading.Event()
+        self._bar: Any = None
+        shown = sys.stderr.isatty() and not quiet
+        self._thread = threading.Thread(target=self._tick, daemon=True) if shown else None
+
+    def __enter__(self) -> Waiting:
+        if self._thread is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._bar is not None:
+            self._bar.close()
+
+    def say(self, line: str) -> None:
+        """Print a line on standard error, above what is under way."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _tick(self) -> None:
+        while not self._done.wait(1.0):
+            if self._bar is None:
+                from tqdm import tqdm  # keeps apart from the bars of what is under way
+
+                self._bar = tqdm(desc=self.what, bar_format="{desc}, {elapsed}", leave=False)
+            else:
+                self._bar.refresh()
 
 
 def with_options(message: str, command: Callable[..., Any]) -> str:

@@ -212,7 +212,19 @@ cli.main()
 def test_ctrl_c_in_a_real_process(run, model_dir):
     (run.folder / "song.wav").write_text("the old song")
     with subprocess.Popen(
-        [sys.executable, "-c", SAMPLING, "generate", "--model", model_dir, "--duration", "3600", "--engine", "eager"],
+        [
+            sys.executable,
+            "-c",
+            SAMPLING,
+            "generate",
+            "--model",
+            model_dir,
+            "--duration",
+            "3600",
+            "--engine",
+            "eager",
+            "--quiet",
+        ],
         cwd=run.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

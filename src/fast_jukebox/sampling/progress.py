@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,8 @@ class ProgressClock:
 
 
 class ProgressBars:
-    """A callback that draws a bar of the work of all levels, with the time left. Use it in a `with` statement.
+    """A callback that draws a bar of the work of all levels, with the time left. Use it in a `with` statement: the bar
+    stands from its beginning to its end, so that what is prepared and decoded is seen too, and its clock goes on.
 
     Args:
         show: `True` and `False` say so; `None` shows a bar on a terminal and in a notebook, not in a log file.
@@ -175,14 +177,32 @@ class ProgressBars:
     def __init__(self, show: bool | None = None) -> None:
         self.show = show
         self._bar: tqdm | None = None
+        self._level = "preparing"
+        self._closed = threading.Event()
 
     def __enter__(self) -> ProgressBars:
+        self._closed.clear()
+        if self.show is not False:
+            self._bar = self._new_bar(False, "preparing")
+            if not self._bar.disable:
+                threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed.set()
+        if self._bar is not None:
+            self._bar.leave = self._bar.n > 0  # nothing is left of what was refused at once
+            self._bar.set_description_str(self._level, refresh=False)
         self.close()
+
+    def _tick(self) -> None:
+        """Let the clock of the bar go on while nothing is reported."""
+        while not self._closed.wait(1.0):
+            bar = self._bar
+            if bar is not None and not bar.disable:
+                bar.set_description_str("decoding" if bar.n == bar.total else self._level)
 
     def __call__(self, progress: GenerationProgress) -> None:
         if self.show is False:
@@ -190,9 +210,13 @@ class ProgressBars:
         done = progress.codes_done if progress.share is None else 100 * progress.share
         if self._bar is not None and done < self._bar.n:  # another generation
             self.close()
+        if self._bar is not None and (self._bar.total is None) != (progress.share is None):  # songs without end
+            self._bar.leave = False
+            self.close()
+        self._level = f"{progress.level_name:>6}"
         if self._bar is None:
-            self._bar = self._new_bar(progress.share is None)
-        self._bar.set_description_str(f"{progress.level_name:>6}", refresh=False)
+            self._bar = self._new_bar(progress.share is None, self._level)
+        self._bar.set_description_str(self._level, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -201,13 +225,13 @@ class ProgressBars:
             self._bar.close()
             self._bar = None
 
-    def _new_bar(self, endless: bool) -> tqdm:
+    def _new_bar(self, endless: bool, name: str) -> tqdm:
         from tqdm.auto import tqdm
 
         # None leaves it to tqdm, which shows bars on terminals only and takes a notebook for none.
         in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         disable = False if self.show or in_notebook else None
         if endless:
-            return tqdm(unit="code", unit_scale=True, disable=disable)
+            return tqdm(desc=name, unit="code", unit_scale=True, disable=disable)
         percent = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-        return tqdm(total=100, bar_format=percent, smoothing=0, disable=disable)
+        return tqdm(desc=name, total=100, bar_format=percent, smoothing=0, disable=disable)
