@@ -20,6 +20,9 @@ RATE = 44100
 ID3 = b"ID3\x03\x00\x00\x00\x01\x00\x00" + b"\xff\xfb\x90\x64" * 4096  # 16 kB that look like frames inside a tag
 ID3V1 = b"TAG".ljust(128, b" ")
 APE = b"APETAGEX" + struct.pack("<IIII8x", 2000, 32, 0, 0x80000000)
+APE_WITH_HEADER = (
+    b"APETAGEX" + struct.pack("<IIII8x", 2000, 45, 1, 0xA0000000) + b"\x05\0\0\0\0\0\0\0Title" + bytes(0) + APE
+)
 
 
 def sound(seconds=1.0, rate=RATE, seed=0):
@@ -168,7 +171,7 @@ def test_a_flac_file_of_unknown_length_and_one_behind_a_tag():
     samples = sound(2.0)
     wanted = read(encoded("FLAC", samples))
     data = flac_without_length(samples)
-    assert audio_info(data).frames is None
+    assert audio_info(data).frames == len(samples)
     assert torch.equal(read(data), wanted)
     assert torch.equal(read(ID3 + encoded("FLAC", samples)), wanted)
     joined = read(data + data)
@@ -305,3 +308,73 @@ def test_frames_are_counted_as_the_encoder_counts_them():
     (run,) = find_frames(ByteReader(io.BytesIO(data)))
     assert run.stated == run.frames
     assert run.ranges[-1][1] == len(data)
+
+
+def with_size(data, kind, size, order, at=4):
+    """A file whose chunk of sound states another size, of 8 bytes."""
+    place = data.find(kind) + at
+    return data[:place] + (size % 2**64).to_bytes(8, order) + data[place + 8 :]
+
+
+@pytest.mark.parametrize(
+    ("container", "kind", "order", "at", "header"),
+    [("RF64", b"ds64", "little", 16, 0), ("W64", b"data", "little", 16, 24), ("CAF", b"data", "big", 4, 0)],
+)
+def test_sizes_of_eight_bytes_are_not_believed(container, kind, order, at, header):
+    samples = sound(0.5)
+    data = encoded(container, samples, subtype="PCM_16")
+    whole = read(data)
+    assert len(whole) == len(samples)
+    unknown = [2**64 - 1, *([] if container == "CAF" else [0 + header])]
+    for size in unknown:
+        assert torch.equal(read(with_size(data, kind, size, order, at)), whole)
+    with pytest.warns(UserWarning, match=r"its header states \d+ bytes of sound, and \d+ are there"):
+        cut = load_audio(data[: len(data) // 2], RATE)
+    assert 0 < len(cut) < len(whole) and torch.equal(cut, whole[: len(cut)])
+    with pytest.warns(UserWarning, match="bytes stand behind its stated end"):
+        assert len(load_audio(with_size(data, kind, 20_000 + header, order, at), RATE)) in (9998, 10_000)
+
+
+def test_bw64_is_read_as_rf64():
+    data = encoded("RF64", sound(0.5), subtype="PCM_16")
+    assert torch.equal(read(b"BW64" + data[4:]), read(data))
+
+
+@pytest.mark.parametrize("before", [APE_WITH_HEADER, bytes(5000), bytes(5000) + ID3, ID3 + APE_WITH_HEADER])
+def test_what_stands_before_the_sound_is_left_out(before):
+    for data in (mp3(), encoded("FLAC", sound()), encoded("WAV", sound())):
+        assert torch.equal(read(before + data), read(data))
+
+
+def test_zeros_behind_an_mp3_are_no_damage():
+    data = mp3()
+    assert torch.equal(read(data + bytes(4 * len(data))), read(data))
+
+
+def test_mp3_within_wav_is_exact_at_any_offset():
+    data = mp3(3.0)
+    kind = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 16000, 1, 0, 12, 1, 2, 417, 1, 0)
+    wav = b"RIFF" + struct.pack("<I", 20 + len(kind) + len(data)) + b"WAVEfmt " + struct.pack("<I", len(kind)) + kind
+    wav += b"data" + struct.pack("<I", len(data)) + data
+    whole = read(data)
+    assert torch.equal(read(wav), whole)
+    part = read(wav, offset=2.0, duration=0.5)
+    torch.testing.assert_close(part, whole[2 * RATE : 2 * RATE + RATE // 2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>not found</html>" * 20, "is a web page, not sound: download"),
+        (b"<html><body>login</body></html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n", "Git LFS.*`git lfs pull`"),
+        ((b"G" + bytes(187)) * 5, "MPEG transport stream.*ffmpeg"),
+        (b"\x00\x00\x00\x08wide\x00\x00\x00\x00mdat" + bytes(99), "QuickTime file.*ffmpeg"),
+        (b"\x56\xe0\x20" + bytes(99), "AAC file.*ffmpeg"),
+    ],
+)
+def test_what_often_stands_in_the_place_of_sound_is_told(tmp_path, content, told):
+    (tmp_path / "song.mp3").write_bytes(content)
+    with pytest.raises(ValueError, match=f"song.mp3 .*{told}"):
+        load_audio(tmp_path / "song.mp3", RATE)

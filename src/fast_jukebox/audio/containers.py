@@ -9,14 +9,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from fast_jukebox.audio.bytes import ByteReader
+from fast_jukebox.audio.flac import INFO_LENGTH, found_samples, stated_samples, with_samples
 from fast_jukebox.audio.mpeg import FrameRun, find_frames, tag_end
 
 FFMPEG_HINT = "convert it first, for example with `ffmpeg -i FILE FILE.flac`"
 # Formats that libsndfile cannot read, by what stands at a place in the file.
 _FOREIGN = (
     (4, b"ftyp", "an MP4 file (M4A, AAC, video)"),
+    *((4, kind, "a QuickTime file") for kind in (b"moov", b"mdat", b"wide", b"free", b"skip")),
+    (0, b"ADIF", "an AAC file"),
     (0, b"\x1aE\xdf\xa3", "a Matroska or WebM file"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media file (WMA, ASF)"),
     (0, b"#!AMR", "an AMR file"),
@@ -79,19 +83,24 @@ def find_layout(data: ByteReader) -> Layout:
     Raises:
         ValueError: it is of a format that cannot be read; says which, and not the file's name.
     """
-    start = 0
-    while (end := tag_end(data, start)) > start and data.at(start, 3) == b"ID3":
-        start = end
+    start = _sound_start(data)
     head = data.at(start, 16)
+    _refuse_others(data)
     for place, magic, name in _FOREIGN:
         if head[place : place + len(magic)] == magic:
             raise ValueError(f"is {name}, which cannot be read; {FFMPEG_HINT}")
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+    if len(head) > 1 and ((head[0] == 0xFF and head[1] & 0xF6 == 0xF0) or (head[0] == 0x56 and head[1] & 0xE0 == 0xE0)):
         raise ValueError(f"is an AAC file, which cannot be read; {FFMPEG_HINT}")
     if head[:4] == b"fLaC":
         return _flac_layout(data, start)
     if head[:4] == b"OggS":
         return _ogg_layout(data, start)
+    if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return _rf64_layout(data, start)
+    if head[:4] == b"riff" and data.at(start + 24, 4) == b"wave":
+        return _w64_layout(data, start)
+    if head[:4] == b"caff":
+        return _caf_layout(data, start)
     if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
         return _wav_layout(data, start)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -106,17 +115,46 @@ def find_layout(data: ByteReader) -> Layout:
     return Layout((Part(((start, data.size),)),))
 
 
+def _sound_start(data: ByteReader) -> int:
+    """Where the sound begins: behind tags and zeros, of which there may be a mebibyte."""
+    start = 0
+    while start < data.size:
+        lead = data.at(start, 2**20)
+        end = tag_end(data, start) if lead[:3] == b"ID3" or lead[:8] == b"APETAGEX" else start
+        if not lead[:8].strip(b"\0"):
+            end = start + len(lead) - len(lead.lstrip(b"\0"))
+        if end <= start:
+            break
+        start = end
+    return start
+
+
+def _refuse_others(data: ByteReader) -> None:
+    """Raise a `ValueError` for what often stands where a file of sound should."""
+    head = data.at(0, 512)
+    if not head:
+        raise ValueError("is empty")
+    if head.lstrip()[:9].lower() in (b"<!doctype", b"<html lan") or head.lstrip()[:6].lower() == b"<html>":
+        raise ValueError("is a web page, not sound: download the file again")
+    if head[:23] == b"version https://git-lfs":
+        raise ValueError("is a pointer of Git LFS, not sound: fetch the file with `git lfs pull`")
+    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
+        raise ValueError(f"is an MPEG transport stream, which cannot be read; {FFMPEG_HINT}")
+
+
 def mpeg_layout(data: ByteReader, start: int) -> Layout | None:
     """The layout of MPEG audio from `start` on; None where there is none, or less of it than of other things."""
     runs = find_frames(data, start)
     sound = sum(stop - first for run in runs for first, stop in run.ranges)
-    if not runs or 2 * sound < data.size - start - _tags(data, runs):
+    behind = data.size - (runs[-1].ranges[-1][1] if runs else 0)
+    padding = behind if runs and _is_zero(data, data.size - behind) else 0
+    if not runs or 2 * sound < data.size - start - _tags(data, runs) - padding:
         return None
     missing = None
     if runs[-1].stated is not None and runs[-1].stated - runs[-1].frames > 2:
         run = runs[-1]
         missing = f"its header states {run.stated} frames, and {run.frames} are there"
-    lost = data.size - start - sound - _tags(data, runs)
+    lost = data.size - start - sound - _tags(data, runs) - padding
     left_out = f"{lost} bytes are no frames of sound" if lost > _NEGLIGIBLE else None
     parts = tuple(Part(run.ranges_to_decode(), run.prefix(), lead=_MPEG_LEAD) for run in runs)
     return Layout(parts, missing, left_out, quiet=True)
@@ -138,15 +176,37 @@ def _tags(data: ByteReader, runs: list[FrameRun]) -> int:
     return total
 
 
+def _is_zero(data: ByteReader, position: int) -> bool:
+    """Whether only zeros stand from here to the end."""
+    while position < data.size:
+        block = data.at(position, 2**20)
+        if block.strip(b"\0"):
+            return False
+        position += len(block)
+    return True
+
+
 def _flac_layout(data: ByteReader, start: int) -> Layout:
-    """FLAC, which behind a tag cannot be seeked, and of which several may be joined."""
+    """FLAC, which behind a tag cannot be seeked, of which several may be joined, and whose length is that of its last
+    frame, whatever its header states.
+    """
     starts: list[int] = []
     position = start
     while position >= 0 and len(starts) < _MOST_PARTS:
         starts.append(position)
         # "fLaC" and the block that every stream begins with, of 34 bytes.
         position = data.find(b"fLaC\x00\x00\x00\x22", position + 8, data.size)
-    return Layout(tuple(Part((place,)) for place in zip(starts, [*starts[1:], data.size], strict=True)))
+    parts, missing = [], None
+    for first, stop in zip(starts, [*starts[1:], data.size], strict=True):
+        info = data.at(first, INFO_LENGTH)
+        stated, found = stated_samples(info), found_samples(data, first, stop)
+        if found is None or found == stated:
+            parts.append(Part(((first, stop),)))
+            continue
+        parts.append(Part(((first + INFO_LENGTH, stop),), prefix=with_samples(info, found)))
+        if found < stated:
+            missing = f"its header states {stated} samples, and {found} are there"
+    return Layout(tuple(parts), missing)
 
 
 def _ogg_layout(data: ByteReader, start: int) -> Layout:
@@ -210,19 +270,102 @@ def _wav_layout(data: ByteReader, start: int) -> Layout:
 def _chunk_layout(data: ByteReader, start: int, position: int, order: str, wanted: bytes) -> Layout:
     """A file of chunks (RIFF, IFF): each 4 letters, a size, so many bytes, padded to an even number."""
     position += start
+    compressed = False
     for _ in range(_MOST_PARTS):
         head = data.at(position, 8)
         if len(head) < 8:
             break
         size = struct.unpack(order + "I", head[4:])[0]
+        if head[:4] == b"fmt ":
+            compressed = data.at(position + 8, 2) == b"\x55\x00"
         if head[:4] == wanted:
             sound = position + 8
+            if compressed and (frames := mpeg_layout(data, sound)) is not None:  # MP3 within WAV
+                return frames
             if size == 0 and data.size > sound:  # written by a program that was killed, or into a pipe
                 patched = data.at(start, sound - start)[:-4] + struct.pack(order + "I", 0xFFFFFFFF)
                 return Layout((Part(((sound, data.size),), prefix=patched),))
             return _sized_layout(data, start, sound - start, size)
         position += 8 + size + size % 2
     return Layout((Part(((start, data.size),)),))
+
+
+def _rf64_layout(data: ByteReader, start: int) -> Layout:
+    """WAV of more than 4 GiB, whose sizes stand in its first chunk (EBU Tech 3306); BW64 is laid out alike."""
+    position, sizes = start + 12, -1
+    for _ in range(_MOST_PARTS):
+        head = data.at(position, 8)
+        if len(head) < 8:
+            break
+        size = int.from_bytes(head[4:], "little")
+        if head[:4] == b"ds64":
+            sizes = position + 16  # behind the size of the whole file
+        if head[:4] == b"data" and sizes >= 0:
+            return _long_layout(data, start, position + 8, sizes, "little", data.at(start, 4).replace(b"BW64", b"RF64"))
+        position += 8 + size + size % 2
+    return Layout((Part(((start, data.size),)),))
+
+
+def _w64_layout(data: ByteReader, start: int) -> Layout:
+    """Sony's Wave64: chunks of 16 letters and a size of 8 bytes that counts both, padded to 8 bytes."""
+    position = start + 40
+    for _ in range(_MOST_PARTS):
+        head = data.at(position, 24)
+        if len(head) < 24:
+            break
+        if head[:4] == b"data":
+            return _long_layout(data, start, position + 24, position + 16, "little", header=24)
+        position += max(-(-int.from_bytes(head[16:], "little") // 8) * 8, 24)
+    return Layout((Part(((start, data.size),)),))
+
+
+def _caf_layout(data: ByteReader, start: int) -> Layout:
+    """Apple's CAF: chunks of 4 letters and a size of 8 bytes; that of the sound is -1 where it was not known."""
+    position = start + 8
+    for _ in range(_MOST_PARTS):
+        head = data.at(position, 12)
+        if len(head) < 12:
+            break
+        if head[:4] == b"data":
+            return _long_layout(data, start, position + 12, position + 4, "big")
+        position += 12 + int.from_bytes(head[4:], "big")
+    return Layout((Part(((start, data.size),)),))
+
+
+def _long_layout(
+    data: ByteReader,
+    start: int,
+    sound: int,
+    place: int,
+    order: Literal["little", "big"],
+    magic: bytes = b"",
+    header: int = 0,
+) -> Layout:
+    """Sound from byte `sound` on, whose size of 8 bytes stands at `place`, and where it is wrong is put right.
+
+    Args:
+        data: the file.
+        start: where its header begins.
+        sound: where its sound begins.
+        place: where its size stands.
+        order: of the bytes of that.
+        magic: what to put in place of the header's first letters.
+        header: bytes of the chunk's own header that the size counts.
+    """
+    size, there = int.from_bytes(data.at(place, 8), order) - header, data.size - sound
+    before, stop = data.at(start, sound - start), data.size
+    missing = left_out = None
+    if 0 < size <= there:
+        stop = sound + size
+        behind = data.at(stop, 5)
+        if there - size > _NEGLIGIBLE and not behind.lstrip(b"\0")[:3].isalnum():
+            left_out = f"{there - size} bytes stand behind its stated end"
+    else:
+        if 0 < size < 2**62:
+            missing = f"its header states {size} bytes of sound, and {there} are there"
+        patched = (there + header).to_bytes(8, order)
+        before = before[: place - start] + patched + before[place - start + 8 :]
+    return Layout((Part(((sound, stop),), prefix=magic + before[len(magic) :]),), missing, left_out)
 
 
 def _sized_layout(data: ByteReader, start: int, offset: int, size: int) -> Layout:
