@@ -75,3 +75,12 @@ def test_metrics_take_the_attention_heads_probabilities():
     found = valence_metrics(EvalPrediction(predictions=(labels, 1 - labels), label_ids=labels))
     assert found["roc_auc"] == 1.0
     assert found["accuracy"] == 1.0
+
+
+def test_the_model_compiles_in_one_graph(trainer):
+    batch = {name: torch.stack([Clips(4)[index][name] for index in range(4)]) for name in Clips(1)[0]}
+    torch.compiler.reset()
+    compiled = torch.compile(trainer.model, backend="eager", fullgraph=True)
+    compiled(**batch).loss.backward()
+    trainer.model.eval()
+    torch.testing.assert_close(compiled(**batch).loss, trainer.model(**batch).loss)

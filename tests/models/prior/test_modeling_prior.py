@@ -285,17 +285,21 @@ def test_trainer_trains_it(tiny_config, tmp_path):
     assert trainer.evaluate()["eval_loss"] < 0.5 * before
 
 
-def test_compiles_in_one_graph(make_prior, make_inputs):
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
+def test_compiles_in_one_graph(make_prior, make_inputs, half):
     prior = make_prior(
         upsampling_strides=[2, 2], num_artists=5, num_genres=4, use_timing=True, min_duration=1.0, conditioner_depth=1
     )
     inputs = make_inputs(prior.config)
+    inputs["labels"] = inputs["codes"]
     torch.compiler.reset()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         warnings.simplefilter("ignore")
         compiled = torch.compile(prior, backend="eager", fullgraph=True)
-        logits = compiled(**inputs).logits
-    torch.testing.assert_close(logits, prior(**inputs).logits, atol=1e-5, rtol=1e-5)
+        output, wanted = compiled(**inputs), prior(**inputs)
+    tolerance = 0.02 if half else 1e-5
+    torch.testing.assert_close(output.logits, wanted.logits, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(output.loss, wanted.loss, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize(
