@@ -245,8 +245,8 @@ def test_a_recording_leaves_nothing_behind(make_prior, recorded):
 
 
 def test_a_recorded_row_is_bounded():
-    assert steps_in_a_row(64, 18) == 64
-    assert steps_in_a_row(96, 72) == 48
+    assert steps_in_a_row(64, 18) == 32
+    assert steps_in_a_row(96, 72) == 12
     assert steps_in_a_row(7, GRAPH_LAYERS) == 1
     assert steps_in_a_row(7, 2 * GRAPH_LAYERS) == 1
 

@@ -25,7 +25,7 @@ from fast_jukebox.sampling.adapters import effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes
 
-GRAPH_LAYERS = 4096
+GRAPH_LAYERS = 1024
 """Layers that a recorded row of steps goes through at most, all steps counted: recording takes time and memory."""
 
 _WARM_UPS = 3
