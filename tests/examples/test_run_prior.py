@@ -229,6 +229,14 @@ def test_adapters_are_trained_resumed_pushed_and_played(hub, scripts, songs, tin
     assert resumed["eval_loss"] == pytest.approx(whole["eval_loss"], abs=1e-5)
     again = main([*arguments, "--output_dir", str(tmp_path / "lora"), "--resume_from_checkpoint", "true"])
     assert again == resumed
+    # The best of several evaluations is kept: at this learning rate an early one.
+    stopped = main(
+        [*arguments, "--output_dir", str(tmp_path / "stopped"), "--early_stopping_patience", "1", "--eval_steps", "1",
+         "--eval_strategy", "steps", "--max_steps", "9", "--learning_rate", "30", "--lora_dora", "true"]
+    )  # fmt: skip
+    log = json.loads((tmp_path / "stopped" / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    assert stopped["eval_loss"] == pytest.approx(min(losses), abs=1e-5) and min(losses) < losses[-2]
 
     assert set(hub.files("ann/lora")) >= {"README.md", "adapter_config.json", "adapter_model.safetensors"}
     assert not {"config.json", "model.safetensors"} & set(hub.files("ann/lora"))

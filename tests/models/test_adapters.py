@@ -85,10 +85,13 @@ def test_a_model_with_an_adapter_plays_it_and_is_saved_with_it(base, adapter, tm
     song = model.generate(duration=0.4, seed=1)
     plain = FastJukeboxModel.from_pretrained(base).generate(duration=0.4, seed=1)
     assert not torch.equal(song.codes[2], plain.codes[2])
-    # Unmerged, as peft loads it, it is the same song.
+    # Unmerged, as peft loads it, it is the same song, and it is not saved as what it is not.
     beside = FastJukeboxModel.from_pretrained(base)
     load_adapter(beside.priors[2], folder, merge=False)
     assert torch.equal(beside.generate(duration=0.4, seed=1).codes[0], song.codes[0])
+    for part in (beside, beside.priors[2]):
+        with pytest.raises(ValueError, match="with adapters cannot be saved as one without: merge them"):
+            part.save_pretrained(tmp_path / "beside")
     model.save_pretrained(tmp_path / "merged")
     again = FastJukeboxModel.from_pretrained(tmp_path / "merged")
     assert torch.equal(again.generate(duration=0.4, seed=1).audio, song.audio)

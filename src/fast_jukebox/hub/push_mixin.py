@@ -16,10 +16,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_model, require_license
 from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.sampling.adapters import adapter_settings
 from fast_jukebox.utils.files import replacing_files
 
 _KINDS = {
@@ -98,7 +100,15 @@ class HubPushMixin:
 
         The files take the places of an older model's all at once, or not at all, whenever the process is killed. The
         repository is `repo_id`, by default the directory's name; the card is left in the directory.
+
+        Raises:
+            ValueError: the model has layers with adapters of peft, which no model like it could read.
         """
+        if isinstance(self, nn.Module) and adapter_settings(self):
+            raise ValueError(
+                f"a {type(self).__name__} with adapters cannot be saved as one without: merge them "
+                "(`merge_and_unload()`), or save them alone (`fast_jukebox.models.adapters.save_adapter`)"
+            )
 
         def save(folder: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
             try:

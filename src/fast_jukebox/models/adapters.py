@@ -186,11 +186,11 @@ def load_adapter(
     download = pin_revision(source, download)
     config = read_adapter_config(source, **download)
     weights = _read_weights(source, download)
-    _grow_labels(prior, weights)
     level = config.pop("level", None)
     if level is not None and level != prior.config.level:
         raise ValueError(f"the adapter `{source}` is of level {level}, and the prior of level {prior.config.level}")
     _check_ranks(config, source)
+    _grow_labels(prior, weights)
     base, name = config.get("base_model_name_or_path"), base_model or prior.name_or_path
     if base and name and not _same_model(base, name):
         warnings.warn(

@@ -158,6 +158,7 @@ class AdapterArguments:
         default=None, metadata={"help": "Their product counts alpha / rank; twice the rank by default."}
     )
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of their inputs."})
+    lora_dora: bool = field(default=False, metadata={"help": "Train a magnitude of each output too (DoRA)."})
     lora_targets: list[str] = field(
         default_factory=lambda: list(TARGETS), metadata={"help": "Linear layers that get them; all-linear for all."}
     )
@@ -171,5 +172,7 @@ class AdapterArguments:
         """
         if not self.lora_rank:
             return model
-        whole = {"modules_to_save": list(LABELS)} if new_names else {}
-        return add_lora(model, self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, **whole)
+        settings: dict[str, Any] = {"use_dora": True} if self.lora_dora else {}
+        if new_names:
+            settings["modules_to_save"] = list(LABELS)
+        return add_lora(model, self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, **settings)
