@@ -4,7 +4,7 @@
     python examples/run_evaluation.py --model runs/model --songs songs/chorales --codes runs/codes \
         --output_dir runs/evaluation
 
-Writes `figures.json` and `figures.md` (docs/evaluate.md explains the keys), the samples (the first of the seed,
+Writes `metrics.json` and `metrics.md` (docs/evaluate.md explains the keys), the samples (the first of the seed,
 not selected) as FLAC files, `notes.png` (what is heard in the first four, like a score) and `spectrograms.png`: a
 held-out song, what each level's codes keep of it, and a sample. Without `--codes` the songs are encoded first.
 `--max_songs`, `--song_seconds`, `--max_windows` and `--duration` bound the time; `--samples FOLDER` measures songs
@@ -146,8 +146,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float | str]:
     if "samples_songs" in figures:
         shown = {f"sample {index}": sample for index, sample in enumerate(samples[:4])}
         plot_notes(output / "notes.png", shown, rate, args.duration)
-    (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (output / "figures.md").write_text(figures_markdown(figures), encoding="utf-8")
+    (output / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (output / "metrics.md").write_text(figures_markdown(figures), encoding="utf-8")
     if args.card != "none":
         write_card(args, figures, output / PICTURE)
     print(figures_markdown(figures))

@@ -83,23 +83,23 @@ class FastJukeboxFeaturePipeline(Pipeline):
         result: FeaturesOutput | list[FeaturesOutput] = super().__call__(inputs, **arguments)
         return result
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, object], dict[str, Any], dict[str, object]]:
         for name in kwargs:
             if name not in _ARGUMENTS:
                 raise ValueError(f"`{name}` is no argument of {_TASK!r}; there are {', '.join(_ARGUMENTS)}")
         return {}, kwargs, {}
 
-    def preprocess(self, inputs: str | os.PathLike[str] | bytes | np.ndarray | dict[str, Any]) -> dict[str, Any]:
+    def preprocess(self, inputs: str | os.PathLike[str] | bytes | np.ndarray | dict[str, Any]) -> dict[str, object]:
         """The recording as samples (T,) at the model's sampling rate."""
         if isinstance(inputs, dict) and "raw" in inputs:
             inputs = {"array": inputs["raw"], "sampling_rate": inputs.get("sampling_rate")}
         rate = self.model.vqvae.config.sampling_rate
         return {"audio": load_audio(inputs, sampling_rate=rate, source_rate=rate)}
 
-    def _forward(self, model_inputs: dict[str, Any], **arguments: Any) -> dict[str, PriorFeatures]:
+    def _forward(self, model_inputs: dict[str, Any], **arguments: object) -> dict[str, PriorFeatures]:
         return {"found": self.model.features(model_inputs["audio"], **arguments)}
 
-    def forward(self, model_inputs: dict[str, Any], **arguments: Any) -> dict[str, PriorFeatures]:
+    def forward(self, model_inputs: dict[str, Any], **arguments: object) -> dict[str, PriorFeatures]:
         """See [`~transformers.Pipeline.forward`]; the model moves what it reads to its device, part by part."""
         return self._forward(model_inputs, **arguments)
 
@@ -118,10 +118,10 @@ class FastJukeboxFeaturePipeline(Pipeline):
         inputs: Any,
         num_workers: int,
         batch_size: int,
-        preprocess_params: dict[str, Any],
+        preprocess_params: dict[str, object],
         forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
-    ) -> Any:
+        postprocess_params: dict[str, object],
+    ) -> object:
         """Results in the order of the inputs, one by one."""
         return (self.run_single(item, preprocess_params, forward_params, postprocess_params) for item in inputs)
 

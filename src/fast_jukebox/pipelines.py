@@ -56,7 +56,7 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
 
     audio: np.ndarray
     sampling_rate: int
-    metadata: dict[str, Any] | list[dict[str, Any]]
+    metadata: dict[str, Any] | list[dict[str, object]]
     seed: int | list[int]
     codes: list[Tensor | None]
     dropped_lyrics: list[str] | None
@@ -144,7 +144,7 @@ class FastJukeboxPipeline(Pipeline):
         return_details: bool | None = None,
         batch_size: int | None = None,
         num_workers: int | None = None,
-    ) -> Any:
+    ) -> object:
         """Make songs.
 
         An argument that is `None` is as it was given when the pipeline was made, else as in
@@ -208,12 +208,12 @@ class FastJukeboxPipeline(Pipeline):
         given = {**named, **{name: value for name, value in arguments.items() if value is not None}}
         return super().__call__({} if inputs is None else inputs, **given)
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, object], dict[str, Any], dict[str, object]]:
         forward = {"progress": kwargs.pop("progress")} if "progress" in kwargs else {}
         postprocess = {"return_details": kwargs.pop("return_details")} if "return_details" in kwargs else {}
         return _checked_arguments(kwargs), forward, postprocess
 
-    def preprocess(self, inputs: Any, **arguments: Any) -> dict[str, list[SongRequest]]:
+    def preprocess(self, inputs: Any, **arguments: object) -> dict[str, list[SongRequest]]:
         """The request of one input, its recording read, under `"requests"`."""
         given = {**arguments, **self._arguments_of(inputs, arguments)}
         if given.get("prompt") is not None:
@@ -222,7 +222,7 @@ class FastJukeboxPipeline(Pipeline):
             given["seed"] = fresh_seed()
         return {"requests": [SongRequest(**given)]}
 
-    def _arguments_of(self, inputs: Any, others: dict[str, Any]) -> dict[str, Any]:
+    def _arguments_of(self, inputs: Any, others: dict[str, object]) -> dict[str, Any]:
         """One input as arguments of `generate`."""
         if isinstance(inputs, dict) and not _AUDIO_KEYS & inputs.keys():
             return _checked_arguments(inputs)
@@ -261,7 +261,7 @@ class FastJukeboxPipeline(Pipeline):
         self, model_inputs: dict[str, list[SongRequest]], progress: ProgressCallback | bool | None = None
     ) -> dict[str, list[dict[str, Any]]]:
         requests = model_inputs["requests"]
-        outputs: list[dict[str, Any]] = [{}] * len(requests)
+        outputs: list[dict[str, object]] = [{}] * len(requests)
         for group in _groups(requests):
             request = requests[group[0]]
             if len(group) > 1:
@@ -308,7 +308,7 @@ class FastJukeboxPipeline(Pipeline):
         inputs: Iterable[Any],
         num_workers: int,
         batch_size: int,
-        preprocess_params: dict[str, Any],
+        preprocess_params: dict[str, object],
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[FastJukeboxPipelineOutput]:
@@ -332,7 +332,7 @@ class FastJukeboxPipeline(Pipeline):
 _ARGUMENTS = tuple(name for name in FIELDS if name != "progress")
 
 
-def _checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def _checked_arguments(arguments: dict[str, Any]) -> dict[str, object]:
     for name in arguments:
         if name not in _ARGUMENTS:
             nearest = difflib.get_close_matches(str(name), _ARGUMENTS, n=1, cutoff=0.0)[0]

@@ -103,5 +103,5 @@ def _register_layout() -> None:
     sys.modules["fast_jukebox.models.loading"].register_layout("jukebox", _read_jukebox)
 
 
-def _read_jukebox(*args: Any, **kwargs: Any) -> Any:
+def _read_jukebox(*args: Any, **kwargs: object) -> Any:
     return importlib.import_module("fast_jukebox.conversion.transformers4").read_model(*args, **kwargs)

@@ -125,7 +125,7 @@ def plot(
     typer.echo(str(picture))
 
 
-def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., object]]) -> None:
     """Add the commands to the command line."""
     for command in (evaluate, plot):
         app.command()(clean_errors(command))

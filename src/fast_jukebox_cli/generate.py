@@ -126,7 +126,7 @@ def _prompt(path: Path, kept: float | None, extend: float | None, duration: floa
     wanted = None if kept is None else kept + _CONTEXT_SECONDS
     recording = audio.load_audio(path, sampling_rate=rate, duration=wanted)
     seconds = min(recording.shape[-1] / rate, kept or math.inf)
-    found: dict[str, Any] = {"prompt": recording, "prompt_duration": kept}
+    found: dict[str, object] = {"prompt": recording, "prompt_duration": kept}
     if extend is not None:
         found["duration"] = seconds + extend
     elif duration is not None and duration <= seconds:

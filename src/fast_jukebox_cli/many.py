@@ -170,7 +170,7 @@ def generate_many(
     typer.echo(path_text(folder))
 
 
-def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., object]]) -> None:
     """Add the commands to the command line."""
     for command in (label, encode, generate_many):
         app.command()(clean_errors(command))

@@ -48,7 +48,7 @@ def demo(
     launch(studio, host=host, port=port, share=share == "yes")
 
 
-def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., object]]) -> None:
     """Add the command.
 
     Args:

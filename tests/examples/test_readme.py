@@ -119,7 +119,7 @@ def test_the_way_from_songs_to_a_student_on_the_hub(scripts, hub, presets, repos
     assert "](spectrograms.png)" in card.text and "spectrograms.png" in hub.files("you/fastjukebox-mini-9")
     teacher = FastJukeboxModel.from_pretrained("you/fastjukebox-mini-36")
     assert [prior.config.num_hidden_layers for prior in teacher.priors] == [36, 36, 36]
-    assert json.loads((tmp_path / "runs" / "evaluation" / "figures.json").read_text())["test_songs"] == 2
+    assert json.loads((tmp_path / "runs" / "evaluation" / "metrics.json").read_text())["test_songs"] == 2
     assert soundfile.info(tmp_path / "song.wav").frames == 0.2 * RATE
 
 

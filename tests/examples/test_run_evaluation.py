@@ -68,7 +68,7 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
     more = ["--card", "embedded", "--card_license", "apache-2.0", "--training", str(training)]
     figures = script.main(options(model_folder, notes, output, *more))
 
-    assert figures == json.loads((output / "figures.json").read_text(encoding="utf-8"))
+    assert figures == json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     assert (figures["train_songs"], figures["test_songs"]) == (4, 2)
     for level in range(3):
         assert figures[f"bits_per_code_{level}"] == pytest.approx(4.0, abs=0.5)  # random weights, 16 codes
@@ -84,7 +84,7 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
     assert figures["songs_distance"] >= 0
     for value in figures.values():
         assert not isinstance(value, str) or str(tmp_path) not in value
-    assert sum(line.startswith("| ") for line in (output / "figures.md").read_text().splitlines()) > 20
+    assert sum(line.startswith("| ") for line in (output / "metrics.md").read_text().splitlines()) > 20
     for name in ("spectrograms.png", "notes.png"):
         assert (output / name).stat().st_size > 1000
     for index in range(2):

@@ -80,7 +80,7 @@ def convert_checkpoint(
     dtype: str | torch.dtype | None = None,
     max_shard_size: int | str = "1GB",
     progress: Progress | None = None,
-    **download: Any,
+    **download: object,
 ) -> Path:
     """Write a published Jukebox as a model that [`FastJukeboxModel.from_pretrained`] loads, with a card that carries
     the licence of its weights.
@@ -186,7 +186,7 @@ def _open(source: Any, model: str | None, hyperparameters: Any, download: Mappin
     return Transformers4Checkpoint(folder if folder.is_dir() else source, **download)
 
 
-def _config_of(source: Any, **download: Any) -> Mapping[str, Any]:
+def _config_of(source: Any, **download: object) -> Mapping[str, Any]:
     folder = Path(source)
     return _read_json(folder / "config.json") if folder.is_dir() else read_config(source, **download)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from fast_jukebox.conversion import openai_prior, openai_vqvae
@@ -91,7 +91,7 @@ def _part(
     return Part(name, model.config, shapes, renamed, frozenset(transposed), constants)
 
 
-def _without_weights(kind: type[Any], config: Any) -> Any:
+def _without_weights(kind: type[Any], config: PreTrainedConfig) -> Any:
     """A model of shapes alone."""
     with torch.device("meta"), no_init_weights():
         return kind(config)

@@ -134,7 +134,7 @@ MODELS: dict[str, list[dict[str, Any]]] = {
 """Of the priors of each published model, bottom first."""
 
 
-def published_model(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def published_model(name: str) -> tuple[dict[str, Any], list[dict[str, object]]]:
     """Hyperparameters of a published model: the VQ-VAE's, and the priors', bottom first.
 
     Raises:

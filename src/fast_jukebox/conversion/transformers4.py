@@ -139,7 +139,7 @@ _LYRIC_ENCODER_NAMES = {
 }
 
 
-def hyperparameters(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def hyperparameters(config: Mapping[str, Any]) -> tuple[dict[str, object], list[dict[str, Any]]]:
     """Hyperparameters under their published names: the VQ-VAE's, and the priors', bottom first.
 
     Args:
@@ -331,7 +331,7 @@ def _convolutions(name: str) -> str:
     return re.sub(r"(resnet_block\.\d+)\.model\.([13])\.", lambda m: f"{m[1]}.conv1d_{(int(m[2]) + 1) // 2}.", name)
 
 
-def _filled(name: str, fields: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(name: str, fields: Any, defaults: Mapping[str, object]) -> dict[str, Any]:
     """A part's fields with the defaults of those that are not there."""
     if not isinstance(fields, Mapping):
         raise ValueError(f"`{name}` must be a mapping from names to values, got {type(fields).__name__}")
@@ -339,7 +339,7 @@ def _filled(name: str, fields: Any, defaults: Mapping[str, Any]) -> dict[str, An
     return {**defaults, **{key: value for key, value in named.items() if key in defaults}}
 
 
-def _prior_fields(config: Mapping[str, Any], levels: int) -> list[tuple[int, str, Any]]:
+def _prior_fields(config: Mapping[str, Any], levels: int) -> list[tuple[int, str, object]]:
     """Level, name and fields of each prior, bottom first."""
     listed = config.get("prior_config_list")
     if listed is not None and (not isinstance(listed, list) or len(listed) != levels):
@@ -354,7 +354,7 @@ def _prior_fields(config: Mapping[str, Any], levels: int) -> list[tuple[int, str
     return found
 
 
-def _prior_hyperparameters(level: int, name: str, fields: Any, levels: int) -> dict[str, Any]:
+def _prior_hyperparameters(level: int, name: str, fields: Any, levels: int) -> dict[str, object]:
     full = _filled(name, fields, _PRIOR_DEFAULTS)
     hparams = {published: full[own] for published, own in _PRIOR_NAMES.items()}
     hparams |= {"level": level, "attn_order": _attention_order(name, full["attention_pattern"])}
@@ -381,7 +381,7 @@ def _attention_order(name: str, pattern: Any) -> int:
     return _PATTERNS[known]
 
 
-def _as_published(name: str, hparams: dict[str, Any]) -> dict[str, Any]:
+def _as_published(name: str, hparams: dict[str, Any]) -> dict[str, object]:
     """For a prior of a published model, what its configuration may state wrongly and no tensor's shape shows."""
     known = ("level", "prior_width", "prior_depth", "n_ctx", "attn_order")
     for priors in MODELS.values():

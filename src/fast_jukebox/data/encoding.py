@@ -65,7 +65,7 @@ class ShardEncoder:
         with replacing(shard.path) as temporary:
             Dataset.from_dict(columns, features=self.features).to_parquet(str(temporary))
 
-    def _encode(self, songs: Dataset | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _encode(self, songs: Dataset | list[dict[str, Any]]) -> list[dict[str, object]]:
         """Rows with codes. On a CPU each thread takes a song, so that codes do not depend on how many there are."""
         rate = self.vqvae.config.sampling_rate
         if self.vqvae.device.type == "cpu":
@@ -83,7 +83,9 @@ class ShardEncoder:
         self.after(1)
 
 
-def _read_ahead(songs: Dataset | list[dict[str, Any]], sampling_rate: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
+def _read_ahead(
+    songs: Dataset | list[dict[str, Any]], sampling_rate: int
+) -> Iterator[tuple[dict[str, object], Tensor]]:
     """Songs with their audio (samples,); two more are read while one is used."""
     with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
         coming: deque[Future[tuple[dict[str, Any], Tensor]]] = deque()
@@ -95,13 +97,13 @@ def _read_ahead(songs: Dataset | list[dict[str, Any]], sampling_rate: int) -> It
             yield coming.popleft().result()
 
 
-def _read_song(song: dict[str, Any], sampling_rate: int) -> tuple[dict[str, Any], Tensor]:
+def _read_song(song: dict[str, Any], sampling_rate: int) -> tuple[dict[str, object], Tensor]:
     sound = song["audio"]
     source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
     return song, load_audio(source, sampling_rate)
 
 
-def encode_song(song: dict[str, Any], audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+def encode_song(song: dict[str, Any], audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
     """What is known of a song, and its codes: `codes_0`, `codes_1`, ... (length,), uint16 or int32.
 
     Args:

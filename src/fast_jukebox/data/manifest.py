@@ -25,7 +25,7 @@ _TYPES: dict[str, type] = {
 }
 
 
-def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: FastJukeboxVQVAE) -> dict[str, Any]:
+def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: FastJukeboxVQVAE) -> dict[str, object]:
     """What a folder of codes says of itself: whose codes they are, and of which songs.
 
     Args:

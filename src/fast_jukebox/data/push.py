@@ -186,7 +186,7 @@ def push_codes(
 def _audio_folder(songs: Mapping[str, Any]) -> Iterator[tuple[str, Path | bytes]]:
     """Files by name: the songs, and a `metadata.jsonl` a split whose rows name them and state all that is known."""
     for split, rows in songs.items():
-        lines: list[dict[str, Any]] = []
+        lines: list[dict[str, object]] = []
         taken = set()
         for index, row in enumerate(rows):
             sound = row["audio"]

@@ -95,7 +95,7 @@ class StudioModel:
             lyrics: of the complete song, or nothing.
             total_duration: seconds of the complete song, or nothing.
         """
-        words: dict[str, Any] = {}
+        words: dict[str, object] = {}
         if self.labelled:
             given = {"artist": artist, "genre": genre, "lyrics": lyrics if self.sings else None}
             words = {name: value.strip() for name, value in given.items() if isinstance(value, str) and value.strip()}

@@ -222,7 +222,7 @@ class Sounds:
         if not isinstance(token, str) or not is_token(token):
             return None
         try:
-            record: dict[str, Any] = json.loads((self.folder / token / _FACTS).read_text(encoding="utf-8"))
+            record: dict[str, object] = json.loads((self.folder / token / _FACTS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return record

@@ -72,7 +72,9 @@ def training_cost(results: Mapping[str, Any], system: str, level: str) -> float:
     return first * seconds["intermediate"] + rest * seconds["plain" if "without-pred" in system else "prediction"]
 
 
-def training_story(results: Mapping[str, Any], system: str, model: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def training_story(
+    results: Mapping[str, Any], system: str, model: Mapping[str, object] | None = None
+) -> dict[str, Any]:
     """Training of a student for its card, as [`~fast_jukebox.evaluation.report.training_markdown`] takes it.
 
     Args:

@@ -98,7 +98,7 @@ class LyricsAlignment:
 def lyrics_alignment(
     prior: Any,
     codes: Tensor,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
     processor: FastJukeboxProcessor | None = None,
     *,
     layer: int | None = None,

@@ -113,7 +113,7 @@ def complete_metadata(
     if len(written) == 1:
         written = list(written) * len(seeds)
     normalise = processor.vocabularies[-1].normalise
-    completed: list[dict[str, Any]] = []
+    completed: list[dict[str, object]] = []
     for told, seed, song in zip(written, seeds, songs, strict=True):
         missing = [kind for kind in ("artist", "genre") if not told.get(kind)]
         completed.append(dict(told))

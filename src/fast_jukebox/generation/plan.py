@@ -94,7 +94,7 @@ def resolve_generation_config(model: SongModel, request: SongRequest) -> FastJuk
     return FastJukeboxGenerationConfig.from_dict({**values, **request.settings})
 
 
-def encode_prompt(vqvae: Any, prompt: Any, prompt_duration: float | None) -> list[Tensor]:
+def encode_prompt(vqvae: Any, prompt: object, prompt_duration: float | None) -> list[Tensor]:
     """Codes of the first `prompt_duration` seconds of a recording at each level, bottom first, each (songs, length).
 
     The recording is encoded as a whole, so that its last codes are those that it would have if it went on.

@@ -87,7 +87,7 @@ def push_model(
     card: ModelCard,
     *,
     pictures: Iterable[str | os.PathLike[str]] = (),
-    save_arguments: Mapping[str, Any] | None = None,
+    save_arguments: Mapping[str, object] | None = None,
     **kwargs: Any,
 ) -> str:
     """Push a model with its card.

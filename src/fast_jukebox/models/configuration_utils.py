@@ -96,8 +96,8 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: Any, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        cls, pretrained_model_name_or_path: Any, **kwargs: object
+    ) -> tuple[dict[str, Any], dict[str, object]]:
         """See [`~transformers.PreTrainedConfig.get_config_dict`]; another configuration, or none, is refused.
 
         Raises:
@@ -142,7 +142,7 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         output.pop("use_cache", None)
         return output
 
-    def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
+    def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> object:
         """Validate, then save as [`~transformers.PreTrainedConfig.save_pretrained`] does.
 
         A push, which transformers also takes as the second argument, is that of [`HubPushMixin`].
@@ -158,7 +158,9 @@ def finish_saving(source: Any) -> None:
             finish_replacing(source)
 
 
-def written_config(read: Callable[..., Any], source: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def written_config(
+    read: Callable[..., Any], source: object, **kwargs: Any
+) -> tuple[dict[str, object], dict[str, object]]:
     """What a class's own `get_config_dict`, given as `read`, finds in a folder or repository.
 
     Raises:

@@ -153,7 +153,7 @@ FIELDS = ("artist", "genre", "lyrics", "total_duration", "offset", "unknown")
 """See [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]."""
 
 
-def check_song(song: Any) -> dict[str, Any]:
+def check_song(song: Any) -> dict[str, object]:
     """What is written of a song, without what is `None`.
 
     Raises:
@@ -187,7 +187,7 @@ def check_song(song: Any) -> dict[str, Any]:
     return told
 
 
-def text_song(processor: Any, text: str) -> dict[str, Any]:
+def text_song(processor: Any, text: str) -> dict[str, object]:
     """Metadata of a text: a genre, an artist, `GENRE by ARTIST`, or for models with lyrics anything else as
     the words that are sung.
 

@@ -187,6 +187,6 @@ class _BatchNumber(TrainerCallback):
     def __init__(self, data: DeviceCodeBatches) -> None:
         self.data = data
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: object) -> None:
         """Set the number of the next batch."""
         self.data.position = state.global_step * args.gradient_accumulation_steps

@@ -237,7 +237,7 @@ class _Served:
         return self._work(shard)
 
 
-def _ray_workers(setup: Callable[[], Callable[[Any], Any]], workers: Workers) -> tuple[int, Callable[[], _Worker]]:
+def _ray_workers(setup: Callable[[], Callable[[Any], object]], workers: Workers) -> tuple[int, Callable[[], _Worker]]:
     """How many workers a Ray cluster has for us, and what starts one.
 
     Raises:

@@ -211,7 +211,7 @@ class _Renderers:
 
     def run(self, jobs: Sequence[_Job], stop_at: float | None) -> Iterator[tuple[_Job, int, Any]]:
         """Outcomes as they come: the job, its slot, and (samples, row) or the reason of a failure."""
-        waiting: dict[Future[Any], tuple[_Job, int]] = {}
+        waiting: dict[Future[object], tuple[_Job, int]] = {}
         rest = iter(jobs)
         job = next(rest, None)
         while job is not None or waiting:
@@ -300,7 +300,7 @@ class _Shards:
             renderers.free(slot)
         codes = self.vqvae.encode(batch.to(self.vqvae.device).float() / _SCALE, levels=self.levels)
         rows = [row for _, _, row in songs]
-        columns: dict[str, Any] = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
+        columns: dict[str, object] = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
         for level, own in zip(self.levels, codes, strict=True):
             ratio = hop // self.vqvae.config.hop_lengths[level]
             counts = [max(length // hop, 1) * ratio for _, length, _ in songs]

@@ -31,7 +31,7 @@ class FastJukeboxFeaturesMixin:
         frame_rate: float | None = None,
         pool: str | None = None,
         overlap: float = 0.5,
-        metadata: Any = None,
+        metadata: object = None,
         progress: bool | None = None,
     ) -> PriorFeatures:
         """States of a prior's layers over recordings of any length, for probing, retrieval and the like (Castellon,

@@ -23,7 +23,7 @@ class Launch(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """How it is compiled and launched."""
-        options: dict[str, Any] = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        options: dict[str, object] = {"num_warps": self.num_warps, "num_stages": self.num_stages}
         if self.arguments.get("PDL"):
             options["launch_pdl"] = True
         return options
