@@ -64,7 +64,7 @@ from fast_jukebox.evaluation.report import (
     training_markdown,
 )
 from fast_jukebox.evaluation.song_metrics import SongMetrics, measure_songs, summarise_songs
-from fast_jukebox.hub import renew_model_card, require_license, stated_figures, write_model_card
+from fast_jukebox.hub import require_license, stated_figures, update_model_card, write_model_card
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
@@ -383,7 +383,7 @@ def write_card(args: EvaluationArguments, figures: dict[str, float | str], pictu
             measured["figures"] = beside_teacher | measured["figures"]
             measured["figures_note"] = f"{TEACHER_NOTE} {measured['figures_note']}"
         told = training_markdown(training, figures) if args.training else None
-        return renew_model_card(folder, training=told, **measured)
+        return update_model_card(folder, training=told, **measured)
     embedded = args.card == "embedded"
     summary = describe(folder)
     if embedded:

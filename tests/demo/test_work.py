@@ -7,8 +7,8 @@ from fast_jukebox.demo.work import Queue, StudioBusy, Work
 from fast_jukebox.sampling.progress import GenerationCancelled, GenerationProgress
 
 
-def progress(share):
-    return GenerationProgress(2, "top", 1, 2, 5, 10, 5, 10, share, 3.0)
+def progress(fraction):
+    return GenerationProgress(2, "top", 1, 2, 5, 10, 5, 10, fraction, 3.0)
 
 
 def test_works_run_one_at_a_time_in_the_order_of_asking():
@@ -56,7 +56,7 @@ def test_progress_is_seen_and_stops_the_work():
 
     work = Work(Queue(1), run)
     begun.wait(10)
-    assert (work.state.share, work.state.seconds_left) == (0.25, 3.0)
+    assert (work.state.fraction, work.state.seconds_left) == (0.25, 3.0)
     work.stop()
     assert work.result() is None
     assert work.done and work.stopped

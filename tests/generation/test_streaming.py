@@ -285,7 +285,7 @@ def test_progress_and_cancelling(stub_model):
     assert told[-1].codes_done == told[-1].codes_total
     told.clear()
     list(islice(stub_model.stream(seed=1, progress=told.append), 3))
-    assert {(moment.codes_total, moment.seconds_left, moment.share) for moment in told} == {(None, None, None)}
+    assert {(moment.codes_total, moment.seconds_left, moment.fraction) for moment in told} == {(None, None, None)}
     with pytest.raises(GenerationCancelled) as caught:
         joined(stub_model.stream(duration=2.0, seed=1, progress=lambda moment: moment.level == 2))
     assert (caught.value.codes, caught.value.seed) == ([], 1)

@@ -29,7 +29,7 @@ def without(text, *names):
 def test_all_but_the_figures_is_kept_to_the_letter(tmp_path):
     path = hub.write_model_card(tmp_path, **ARGUMENTS)
     old = ModelCard.load(path)
-    assert hub.renew_model_card(tmp_path, figures={"bits per code": {"top": 4.25}}, figures_note="Anew.") == path
+    assert hub.update_model_card(tmp_path, figures={"bits per code": {"top": 4.25}}, figures_note="Anew.") == path
     new = ModelCard.load(path)
     assert without(new.text, "Figures").strip() == without(old.text, "Figures").strip()
     assert "| bits per code | top | 4.25 |" in new.text and "Anew." in new.text and "9.5" not in new.text
@@ -45,7 +45,7 @@ def test_to_renew_twice_is_to_renew_once(tmp_path):
     hub.write_model_card(tmp_path, **ARGUMENTS)
     (tmp_path / "song.png").write_bytes(b"picture")
     texts = [
-        hub.renew_model_card(tmp_path, figures={"loss": 1.5}, picture="song.png", training="Anew.").read_text("utf-8")
+        hub.update_model_card(tmp_path, figures={"loss": 1.5}, picture="song.png", training="Anew.").read_text("utf-8")
         for _ in range(2)
     ]
     assert texts[0] == texts[1]
@@ -58,7 +58,7 @@ def test_the_picture_takes_the_place_of_the_one_before(tmp_path):
     hub.write_model_card(tmp_path, picture="song.png", picture_caption="old", **ARGUMENTS)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "song.png").write_bytes(b"new")
-    path = hub.renew_model_card(tmp_path, figures={}, picture=tmp_path / "runs" / "song.png", picture_caption="new")
+    path = hub.update_model_card(tmp_path, figures={}, picture=tmp_path / "runs" / "song.png", picture_caption="new")
     text = path.read_text(encoding="utf-8")
     assert text.count("](song.png)") == 1 and "![new](song.png)" in text
     assert (tmp_path / "song.png").read_bytes() == b"new"
@@ -69,7 +69,7 @@ def test_a_card_by_hand_keeps_its_words_and_code(tmp_path, end):
     code = "```python\n## not a heading\nplay()\n```"
     text = f"---\nlicense: mit\nlanguage: en\n---\n# Mine\n\nHello.\n\n## Call\n\n{code}\n\n{end}"
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
-    path = hub.renew_model_card(tmp_path, figures={"loss": 1.5}, training="Long.")
+    path = hub.update_model_card(tmp_path, figures={"loss": 1.5}, training="Long.")
     card = ModelCard.load(path)
     assert f"Hello.\n\n## Call\n\n{code}\n\n## How it was trained\n\nLong.\n\n## Figures\n\n|" in card.text
     assert card.text.endswith(f"| 1.5 |\n\n{end}" if end else "| 1.5 |\n") and card.text.count("\n## ") == 4 + bool(end)
@@ -81,7 +81,7 @@ def test_a_card_that_is_not_there_or_states_no_license_is_refused(tmp_path, text
     if text is not None:
         (tmp_path / "README.md").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="`license`"):
-        hub.renew_model_card(tmp_path, figures={"loss": 1.5})
+        hub.update_model_card(tmp_path, figures={"loss": 1.5})
     assert text is None or (tmp_path / "README.md").read_text(encoding="utf-8") == text
 
 

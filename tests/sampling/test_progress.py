@@ -56,7 +56,7 @@ def test_a_batch_that_failed_does_not_count(clock_time):
         clock.note(0, 1, rows)
     clock.finish(0, 1)
     assert told[-1].codes_done == 2
-    assert told[-1].share == pytest.approx(0.02)
+    assert told[-1].fraction == pytest.approx(0.02)
 
 
 def test_songs_without_end_have_no_total(clock_time):
@@ -80,7 +80,7 @@ def test_no_time_left_before_the_first_code_or_from_the_first_moments(clock_time
         clock_time[0] += seconds
         clock.note(0, 1, codes)
         assert told[-1].seconds_left == (None if left is None else pytest.approx(left))
-    assert told[0].share == 0.0 and told[-1].share == 1.0
+    assert told[0].fraction == 0.0 and told[-1].fraction == 1.0
 
 
 def test_a_pause_is_no_time_of_the_work(clock_time):
@@ -112,8 +112,8 @@ def test_level_names():
 def moments():
     for number, (level, total) in enumerate(((2, 4), (1, 8))):
         for part, done in enumerate((total // 2, total), 1):
-            share = (2 * number + part) / 4
-            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, share, 90.0)
+            fraction = (2 * number + part) / 4
+            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, fraction, 90.0)
 
 
 def test_a_bar_shows_the_level_and_one_time_left(capsys):

@@ -224,10 +224,10 @@ def _make(studio: Studio, pairs: Sequence[Sequence[Song]], report: ProgressCallb
             done = sum(map(len, made)) + len(own)
 
             def overall(progress: GenerationProgress, done: int = done) -> bool | None:
-                share = (done + (progress.share or 0.0)) / total
+                fraction = (done + (progress.fraction or 0.0)) / total
                 spent = time.monotonic() - begun
-                left = spent * (1 - share) / share if share > 0.02 else None
-                return report(replace(progress, share=share, seconds_left=left))
+                left = spent * (1 - fraction) / fraction if fraction > 0.02 else None
+                return report(replace(progress, fraction=fraction, seconds_left=left))
 
             output = asked.model.model.generate(**{**asked.request.arguments(), "progress": overall})
             own.append(torch.as_tensor(output.audio)[0].float().cpu().clamp(-1, 1))

@@ -50,7 +50,7 @@ def bar(state: WorkState, what: str) -> str:
         )
     left = "" if state.seconds_left is None else f"about {seconds(state.seconds_left)} left"
     others = "" if state.waiting < 2 else f" · {state.waiting - 1} waiting behind you"
-    percent = None if state.share is None else round(100 * state.share)
+    percent = None if state.fraction is None else round(100 * state.fraction)
     now = "" if percent is None else f' aria-valuenow="{percent}" aria-valuetext="{percent} %, {left}"'
     width = 4 if percent is None else max(percent, 4)
     return (

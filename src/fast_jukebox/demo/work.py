@@ -79,13 +79,13 @@ class WorkState:
     Attributes:
         ahead: works before it; 0 where it runs.
         waiting: works in the queue, itself included.
-        share: fraction that is done, in [0, 1]; `None` where it is not known.
+        fraction: what is done, in [0, 1]; `None` where it is not known.
         seconds_left: estimate; `None` where there is none yet.
     """
 
     ahead: int = 0
     waiting: int = 1
-    share: float | None = None
+    fraction: float | None = None
     seconds_left: float | None = None
 
 
@@ -130,7 +130,7 @@ class Work(Generic[Result]):
         return WorkState(
             ahead,
             len(self._queue),
-            None if progress is None else progress.share,
+            None if progress is None else progress.fraction,
             None if progress is None else progress.seconds_left,
         )
 

@@ -15,7 +15,7 @@ _FIGURES, _TRAINING = "Figures", "How it was trained"
 _AFTER_FIGURES = ("Limits", "Licence", "Citation")
 
 
-def renew_model_card(
+def update_model_card(
     directory: str | os.PathLike[str],
     *,
     figures: Figures,

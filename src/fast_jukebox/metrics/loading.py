@@ -11,7 +11,7 @@ from fast_jukebox.evaluation.embedding_loading import load_embedding
 from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs
 
 if TYPE_CHECKING:
-    from evaluate import EvaluationModule
+    from evaluate import EvaluationModule, MetricInfo
 
 FOLDER = Path(__file__).parent
 
@@ -64,6 +64,19 @@ def load(name: str, **options: object) -> EvaluationModule:
     if name not in METRICS:
         raise ValueError(f"`name` must be one of {', '.join(METRICS)}, got {name!r}")
     return evaluate.load(str(FOLDER / name), module_type="metric", **options)
+
+
+def metric_info(description: str, citation: str, inputs_description: str) -> MetricInfo:
+    """What `evaluate` knows of a metric that takes sound files."""
+    import datasets
+    import evaluate
+
+    return evaluate.MetricInfo(
+        description=description,
+        citation=citation,
+        inputs_description=inputs_description,
+        features=datasets.Features({"predictions": datasets.Value("string")}),
+    )
 
 
 class _Computes(Protocol):

@@ -37,7 +37,7 @@ class GenerationProgress:
         level_codes_total: codes of this level to sample.
         codes_done: codes of all levels that are sampled.
         codes_total: codes of all levels to sample.
-        share: fraction of the work of all levels that is done, in [0, 1]: codes, weighted by what one costs at their
+        fraction: fraction of the work of all levels that is done, in [0, 1]: codes, weighted by what one costs at their
             level; decoding apart.
         seconds_left: estimate for all levels, from the seconds so far and this fraction; `None` in the first half
             second.
@@ -51,7 +51,7 @@ class GenerationProgress:
     level_codes_total: int | None
     codes_done: int
     codes_total: int | None
-    share: float | None
+    fraction: float | None
     seconds_left: float | None
 
 
@@ -140,16 +140,16 @@ class ProgressClock:
         self._last_call = time.monotonic()
         done = [finished + running for finished, running in zip(self._finished, self._running, strict=True)]
         totals = [each.codes for each in self.work if each.codes is not None]
-        share = seconds_left = None
+        fraction = seconds_left = None
         if len(totals) == len(self.work):
             total = sum(codes * each.cost for codes, each in zip(totals, self.work, strict=True))
             cost = sum(codes * each.cost for codes, each in zip(done, self.work, strict=True))
-            share = 1.0 if sum(done) >= sum(totals) else cost / total
+            fraction = 1.0 if sum(done) >= sum(totals) else cost / total
             seconds = self._last_call - self._started
-            if share == 1.0:
+            if fraction == 1.0:
                 seconds_left = 0.0
-            elif share > 0.0 and seconds >= _SETTLED:
-                seconds_left = seconds * (1.0 - share) / share
+            elif fraction > 0.0 and seconds >= _SETTLED:
+                seconds_left = seconds * (1.0 - fraction) / fraction
         progress = GenerationProgress(
             level=level,
             level_name=level_name(level, len(self.work)),
@@ -158,8 +158,8 @@ class ProgressClock:
             level_codes_done=done[level],
             level_codes_total=self.work[level].codes,
             codes_done=sum(done),
-            codes_total=None if share is None else sum(totals),
-            share=share,
+            codes_total=None if fraction is None else sum(totals),
+            fraction=fraction,
             seconds_left=seconds_left,
         )
         if self.callback(progress) is False:
@@ -207,15 +207,15 @@ class ProgressBars:
     def __call__(self, progress: GenerationProgress) -> None:
         if self.show is False:
             return
-        done = progress.codes_done if progress.share is None else 100 * progress.share
+        done = progress.codes_done if progress.fraction is None else 100 * progress.fraction
         if self._bar is not None and done < self._bar.n:  # another generation
             self.close()
-        if self._bar is not None and (self._bar.total is None) != (progress.share is None):  # songs without end
+        if self._bar is not None and (self._bar.total is None) != (progress.fraction is None):  # songs without end
             self._bar.leave = False
             self.close()
         self._level = f"{progress.level_name:>6}"
         if self._bar is None:
-            self._bar = self._new_bar(progress.share is None, self._level)
+            self._bar = self._new_bar(progress.fraction is None, self._level)
         self._bar.set_description_str(self._level, refresh=False)
         self._bar.update(done - self._bar.n)
 

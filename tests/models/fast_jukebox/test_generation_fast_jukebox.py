@@ -153,9 +153,9 @@ class TestModel:
         assert [progress.level for progress in told] == sorted((progress.level for progress in told), reverse=True)
         assert told[-1].codes_done == told[-1].codes_total == 3 * (76 + 38 + 19)
         assert (told[-1].level_name, told[-1].window, told[-1].windows) == ("bottom", 6, 6)
-        assert (told[-1].seconds_left, told[-1].share) == (0, 1)
+        assert (told[-1].seconds_left, told[-1].fraction) == (0, 1)
         assert all(before.codes_done <= after.codes_done for before, after in zip(told, told[1:], strict=False))
-        assert all(before.share <= 1 and (before.seconds_left or 0) >= 0 for before in told)
+        assert all(before.fraction <= 1 and (before.seconds_left or 0) >= 0 for before in told)
 
     def test_cancelling_leaves_the_model_clean(self, stub_model):
         def cancel(progress):

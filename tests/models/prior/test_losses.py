@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fast_jukebox.models.prior.losses import cross_entropy, join_losses, share_of_batch, shifted
+from fast_jukebox.models.prior.modeling_prior import cross_entropy, join_losses, share_of_batch, shifted
 
 
 def test_cross_entropy_is_the_mean_over_what_counts():

@@ -5,7 +5,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from fast_jukebox.models.prior import FastJukeboxPrior
-from fast_jukebox.models.prior.lyrics import LyricEncoder
+from fast_jukebox.models.prior.conditioning import LyricEncoder
 
 SONGS = 3
 

@@ -1,12 +1,12 @@
 """Bits per code of a model's priors on recordings, as a module for the library `evaluate`."""
 
-import datasets
 import evaluate
 import torch
 
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.evaluation.comparison import estimate_numbers
 from fast_jukebox.evaluation.song_likelihood import song_bits
+from fast_jukebox.metrics.loading import metric_info
 
 _DESCRIPTION = """Mean of -log2 of the probability that each prior of a model gives to the codes of recordings."""
 
@@ -41,12 +41,7 @@ class BitsPerCode(evaluate.Metric):
     """Bits per code."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("string")}),
-        )
+        return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
         self,

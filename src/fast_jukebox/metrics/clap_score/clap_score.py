@@ -1,11 +1,10 @@
 """The CLAP score as a module for the library `evaluate`."""
 
-import datasets
 import evaluate
 
 from fast_jukebox.evaluation.clap import Clap, clap_score
 from fast_jukebox.evaluation.comparison import estimate_numbers
-from fast_jukebox.metrics.loading import ReferencesByKeyword
+from fast_jukebox.metrics.loading import ReferencesByKeyword, metric_info
 
 _DESCRIPTION = """Mean cosine of the CLAP embeddings of songs and of the texts that they were made from,
 from -1 to 1."""
@@ -43,12 +42,7 @@ class ClapScore(ReferencesByKeyword, evaluate.Metric):
     """The CLAP score."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("string")}),
-        )
+        return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
         self,

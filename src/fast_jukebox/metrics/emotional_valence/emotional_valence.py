@@ -1,10 +1,10 @@
 """Emotional valence of songs as a module for the library `evaluate`."""
 
-import datasets
 import evaluate
 
 from fast_jukebox.evaluation.comparison import estimate_numbers
 from fast_jukebox.evaluation.valence import ValenceJudge, score_songs, valence_estimates
+from fast_jukebox.metrics.loading import metric_info
 
 _DESCRIPTION = """Means over songs of the four probabilities of a classifier of emotional valence: activated or
 deactivated, pleasant or unpleasant (Table 2 of Fast Jukebox). A classifier whose configuration does not state its
@@ -39,12 +39,7 @@ class EmotionalValence(evaluate.Metric):
     """Emotional valence."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("string")}),
-        )
+        return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
         self,

@@ -1,11 +1,8 @@
 """The kernel distance between two sets of songs as a module for the library `evaluate`."""
 
-from typing import Any
-
-import datasets
 import evaluate
 
-from fast_jukebox.metrics.loading import SET_ARGUMENTS, ReferencesByKeyword, set_distance
+from fast_jukebox.metrics.loading import SET_ARGUMENTS, ReferencesByKeyword, metric_info, set_distance
 
 _DESCRIPTION = """Unbiased squared maximum mean discrepancy between embeddings of two sets of songs, with a Gaussian
 kernel whose bandwidth is the median distance within the references. Often published times 100."""
@@ -24,14 +21,9 @@ class KernelAudioDistance(ReferencesByKeyword, evaluate.Metric):
     """The kernel distance between two sets of songs."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("string")}),
-        )
+        return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
-        self, predictions: list[str], held_against: list[str] | str | None = None, **options: Any
+        self, predictions: list[str], held_against: list[str] | str | None = None, **options: object
     ) -> dict[str, float]:
         return set_distance("kernel_distance", predictions, held_against, **options)

@@ -17,16 +17,15 @@ from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.prior.block import BlockList, PriorBlock, autocast_bfloat16
 from fast_jukebox.models.prior.conditioning import (
     LabelConditioner,
+    LyricEncoder,
     PriorConditioning,
     UpperConditioner,
-    check_metadata,
+    check_label_vectors,
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.prior.features_prior import PriorFeaturesMixin
 from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
-from fast_jukebox.models.prior.losses import IGNORED_LABEL, cross_entropy, join_losses, share_of_batch, shifted
-from fast_jukebox.models.prior.lyrics import LyricEncoder
 from fast_jukebox.models.prior.sampling_prior import PriorSamplingMixin
 from fast_jukebox.sampling.inputs import check_codes
 
@@ -219,7 +218,7 @@ class FastJukeboxPrior(
         songs, length = codes.shape
         self._check_window(songs, length, "codes")
         check_upper_codes(upper_codes, self.config, songs, length)
-        check_metadata(metadata, self.config, songs)
+        check_label_vectors(metadata, self.config, songs)
         conditioning = self._condition(songs, length, upper_codes, metadata)
         hidden = self._embed(codes[:, :-1], conditioning)
         return hidden.to(torch.bfloat16) if autocast_bfloat16(hidden.device) else hidden, conditioning
@@ -324,3 +323,52 @@ def sinusoids(length: int, width: int) -> Tensor:
     periods = torch.logspace(math.log2(2 * math.pi), math.log2(max(length, 8)), pairs, base=2.0)
     angles = 2 * math.pi * torch.arange(length, dtype=torch.float32)[:, None] / periods
     return math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
+
+
+IGNORED_LABEL = -100
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Nats a label, in float32.
+
+    Args:
+        logits: (N, L, ids).
+        labels: int64 (N, L) in [0, ids), or -100 for what is not counted.
+        num_items_in_batch: divide the sum by this and not by the number of labels.
+    """
+    total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
+    count = (labels != IGNORED_LABEL).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    return total / count
+
+
+def join_losses(
+    code_loss: Tensor,
+    lyric_loss: Tensor,
+    code_count: int,
+    character_count: int,
+    lyric_weight: float,
+    share: Tensor | float = 1.0,
+) -> Tensor:
+    """The loss of codes and lyrics: each weighted by its share of positions, the lyrics also by their own weight.
+
+    Args:
+        code_loss: nats a code, divided as `share` says.
+        lyric_loss: nats a character.
+        code_count: codes of a window.
+        character_count: characters of a window.
+        lyric_weight: `lyric_loss_weight` of the prior.
+        share: this batch's share of the labels that `code_loss` was divided by, where gradients are accumulated.
+    """
+    positions = code_count + character_count
+    lyric_share = lyric_weight * character_count / positions
+    return code_loss * (code_count / positions) + lyric_loss * (lyric_share * share)
+
+
+def share_of_batch(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | float:
+    """Fraction that `labels` are of the labels of all accumulated batches; 1 where there are no others."""
+    return 1.0 if num_items_in_batch is None else (labels != IGNORED_LABEL).sum() / num_items_in_batch
+
+
+def shifted(labels: Tensor, offset: int) -> Tensor:
+    """Labels as ids of a vocabulary in which the codes begin at `offset`; what is not counted stays so."""
+    return labels if offset == 0 else torch.where(labels == IGNORED_LABEL, labels, labels + offset)

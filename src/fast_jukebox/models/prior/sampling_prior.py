@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from fast_jukebox.models.prior.block import BlockList, BlockStep, rows_for
 from fast_jukebox.models.prior.cache import LayerCache, PriorCache
 from fast_jukebox.models.prior.conditioning import (
+    LyricEncoder,
     PriorConditioning,
     UpperConditioner,
     check_codes,
-    check_metadata,
+    check_label_vectors,
     check_upper_codes,
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
@@ -26,7 +27,6 @@ from fast_jukebox.models.prior.engines.fused_trial import trusted_decoder
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native import NativeDecoder, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.models.prior.lyrics import LyricEncoder
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.machine import share_out
 
@@ -101,7 +101,7 @@ class PriorSamplingMixin:
         """
         self._check_window(batch_size, length, "length")
         check_upper_codes(upper_codes, self.config, batch_size, length)
-        check_metadata(metadata, self.config, batch_size)
+        check_label_vectors(metadata, self.config, batch_size)
         if self.device.type != "cpu" or (self.upper_conditioner is None and self.lyric_encoder is None):
             return self._condition(batch_size, length, upper_codes, metadata)
 
