@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from fast_jukebox.evaluation.comparison import compare_sets, comparison_numbers
 from fast_jukebox.evaluation.embedding_loading import load_embedding
@@ -97,6 +97,16 @@ class ReferencesByKeyword:
         return super().compute(  # type: ignore[misc, safe-super]  # of evaluate.Metric
             predictions=predictions, held_against=references, **kwargs
         )
+
+
+class DistanceOptions(TypedDict, total=False):
+    """Options of [`set_distance`]."""
+
+    embedding: str
+    duration: float | None
+    device: str
+    resamples: int
+    seed: int
 
 
 def set_distance(

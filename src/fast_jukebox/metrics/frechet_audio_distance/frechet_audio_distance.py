@@ -1,8 +1,9 @@
 """The Frechet distance between two sets of songs as a module for the library `evaluate`."""
 
 import evaluate
+from typing_extensions import Unpack
 
-from fast_jukebox.metrics.loading import SET_ARGUMENTS, ReferencesByKeyword, metric_info, set_distance
+from fast_jukebox.metrics.loading import SET_ARGUMENTS, DistanceOptions, ReferencesByKeyword, metric_info, set_distance
 
 _DESCRIPTION = """Frechet distance between Gaussians fitted to embeddings of two sets of songs. The number is named
 after its embedding, since those of two embeddings cannot be compared."""
@@ -24,6 +25,6 @@ class FrechetAudioDistance(ReferencesByKeyword, evaluate.Metric):
         return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
-        self, predictions: list[str], held_against: list[str] | str | None = None, **options: object
+        self, predictions: list[str], held_against: list[str] | str | None = None, **options: Unpack[DistanceOptions]
     ) -> dict[str, float]:
         return set_distance("frechet_distance", predictions, held_against, **options)

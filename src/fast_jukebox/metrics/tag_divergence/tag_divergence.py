@@ -1,8 +1,9 @@
 """The divergence of what a tagger hears in two sets of songs as a module for the library `evaluate`."""
 
 import evaluate
+from typing_extensions import Unpack
 
-from fast_jukebox.metrics.loading import SET_ARGUMENTS, ReferencesByKeyword, metric_info, set_distance
+from fast_jukebox.metrics.loading import SET_ARGUMENTS, DistanceOptions, ReferencesByKeyword, metric_info, set_distance
 
 _DESCRIPTION = """Kullback-Leibler divergence of a tagger's mean tag probabilities between two sets of songs,
 in bits a tag."""
@@ -24,6 +25,6 @@ class TagDivergence(ReferencesByKeyword, evaluate.Metric):
         return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
-        self, predictions: list[str], held_against: list[str] | str | None = None, **options: object
+        self, predictions: list[str], held_against: list[str] | str | None = None, **options: Unpack[DistanceOptions]
     ) -> dict[str, float]:
         return set_distance("tag_divergence", predictions, held_against, **options)
