@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
@@ -250,3 +251,57 @@ def test_two_settings_are_heard_side_by_side_and_blind(visit):
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
     assert len(Path(download.value.path()).read_text().splitlines()) == 3
+
+
+def test_a_model_is_looked_into_and_a_song_is_estimated(visit):
+    visitor = visit()
+    page = visitor.page
+    visitor.tab("Inside")
+    visitor.wait("#inside-info caption", "Priors")
+    page.get_by_text("The model's card").click()
+    visitor.wait("#inside-card", "Picture: mel spectrograms")
+    page.get_by_text("The model's card").click()
+    page.get_by_role("button", name="Estimate").click()
+    visitor.wait("#inside-status", "Measured.")
+    visitor.wait("#inside-result caption", "Levels")
+    visitor.picture("inside")
+
+
+@pytest.fixture
+def singer(words_config, words_files):
+    """The model of words at a rate that browsers play."""
+    from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxProcessor
+
+    parts = [words_config.vqvae_config, *words_config.prior_configs]
+    vqvae, *priors = [part.to_dict() | {"sampling_rate": 8000} for part in parts]
+    config = FastJukeboxConfig(vqvae_config=vqvae, prior_configs=priors)
+    model = FastJukeboxModel(config).eval()
+    model.processor = FastJukeboxProcessor.from_vocabulary_files(config, **words_files)
+    return model
+
+
+def test_words_are_seen_as_they_are_sung(visit, studio_of, singer, tiny_model):
+    from fast_jukebox.demo import launch
+
+    blocks, address = launch(studio_of(tiny=tiny_model, singer=singer), block=False)
+    try:
+        visitor = visit(address=address)
+        page = visitor.page
+        visitor.tab("Inside")
+        panel = page.get_by_role("tabpanel").filter(has=page.locator("#inside-sing"))
+        panel.get_by_label("Model", exact=True).nth(1).click()
+        page.get_by_role("option", name="singer", exact=True).click()
+        panel.get_by_label("Lyrics").fill("Where the wind blows, there I go")
+        panel.get_by_label("Duration (seconds)").nth(2).fill("2")
+        page.get_by_role("button", name="Sing", exact=True).click()
+        visitor.wait("#sing-status", "Done.")
+        page.locator("#sing-result audio").evaluate("player => { player.muted = true; return player.play(); }")
+        page.wait_for_selector(".fj-sung")
+        visitor.picture("singing")
+        visitor.tab("Play")  # the fields follow the model
+        page.get_by_label("Model", exact=True).first.click()
+        page.get_by_role("option", name="singer", exact=True).click()
+        page.get_by_label("Genre", exact=True).first.click()
+        page.get_by_role("option", name="hymn", exact=True).wait_for()
+    finally:
+        blocks.close(verbose=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fast_jukebox.demo.compare_page import compare_page, last_test_of_browser
 from fast_jukebox.demo.compose_page import compose_page, songs_of_browser
 from fast_jukebox.demo.html import text
+from fast_jukebox.demo.inside import inside_page
 from fast_jukebox.demo.play import play_page
 from fast_jukebox.demo.recording import recording_page
 from fast_jukebox.demo.studio import Studio
@@ -54,6 +55,7 @@ def build(studio: Studio) -> gr.Blocks:
             "Continue": lambda: recording_page(studio),
             "Compose": lambda: compose_page(studio, songs),
             "Compare": lambda: compare_page(studio, test),
+            "Inside": lambda: inside_page(studio),
         }
         with gr.Tabs(elem_id="fj-tabs"):
             for title, page in pages.items():

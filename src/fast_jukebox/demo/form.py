@@ -59,7 +59,7 @@ class LabelFields:
             label="Lyrics",
             info="Of the complete song; they are spread over its length.",
             lines=4,
-            visible=first.sings and with_lyrics,
+            visible=_seen(first.sings and with_lyrics),
             max_length=studio.limits.lyrics,
         )
         self._first, self._model, self._studio = first, model, studio
@@ -87,12 +87,17 @@ class LabelFields:
         return (
             gr.Dropdown(**self._names(own, "genres")),
             gr.Dropdown(**self._names(own, "artists")),
-            gr.Textbox(visible=own.sings and self._with_lyrics),
+            gr.Textbox(visible=_seen(own.sings and self._with_lyrics)),
         )
 
     def _names(self, model: StudioModel, kind: str) -> dict[str, Any]:
         names = model.names(kind)
-        return {"choices": label_choices(names, self._whatever), "value": ANY, "visible": bool(names)}
+        return {"choices": label_choices(names, self._whatever), "value": ANY, "visible": _seen(bool(names))}
+
+
+def _seen(there: bool) -> bool | str:
+    """Gradio's value for a field that is hidden and may be seen later: one that is not there at all does not come."""
+    return there or "hidden"
 
 
 def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = None, outputs: Any = None) -> Any:

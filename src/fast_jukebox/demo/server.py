@@ -24,6 +24,7 @@ _TYPES = {
     "mp3": "audio/mpeg",
     "notes.png": "image/png",
     "spectrogram.png": "image/png",
+    "alignment.png": "image/png",
     "tally.csv": "text/csv",
     "tally.json": "application/json",
 }

@@ -25,8 +25,8 @@ from fast_jukebox.utils.files import write_file
 
 FORMATS = ("wav", "flac", "mp3")
 """Formats of a download."""
-PICTURES = ("notes", "spectrogram")
-"""Pictures of a sound."""
+PICTURES = ("notes", "spectrogram", "alignment")
+"""Pictures of a sound; the last is there where a song with lyrics was aligned."""
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _FACTS = "facts.json"
@@ -192,6 +192,8 @@ class Sounds:
         if sound is None or kind not in PICTURES or (kind == "notes" and not sound.has_notes):
             return None
         path = self.folder / sound.token / f"{kind}.png"
+        if kind == "alignment":
+            return path if path.is_file() else None
         if not path.is_file():
             clip = {"": self.audio(sound)[: round(_PICTURE_SECONDS * sound.rate)]}
             if kind == "notes":
