@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.sampling.adapters import check_adapters
 from fast_jukebox.sampling.checks import MOST_SONGS, SamplingSettings, check_count, common_batch, resolve_seeds
 from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import SamplingPrior, check_engine, sampling_mode
@@ -68,6 +69,8 @@ class PriorGenerationMixin(GenerationConfigLoading):
         settings = SamplingSettings(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
         check_count("batch_size", batch_size, 1, MOST_SONGS)
         check_engine(engine)
+        if isinstance(self, nn.Module):
+            check_adapters([self])
         length = _window_length(config, length, upper_codes)
         if prompt is not None and check_codes("prompt", prompt, config.codebook_size).shape[1] > length:
             raise ValueError(f"`prompt` must be at most `length` {length} codes long, got {prompt.shape[1]}")
