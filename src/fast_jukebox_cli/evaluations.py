@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fast_jukebox_cli.many import Device, Ray, WorkerCount, chosen_workers
+from fast_jukebox_cli.many import Device, Ray, WorkerCount, chosen_workers, resumable
 from fast_jukebox_cli.values import Waiting, output_file
 
 
@@ -127,5 +127,5 @@ def plot(
 
 def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., object]]) -> None:
     """Add the commands to the command line."""
-    for command in (evaluate, plot):
+    for command in (resumable(evaluate), plot):
         app.command()(clean_errors(command))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -170,7 +171,20 @@ def generate_many(
     typer.echo(path_text(folder))
 
 
+def resumable(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that says of Ctrl-C that it resumes."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the same command resumes") from None
+
+    return wrapped
+
+
 def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., object]]) -> None:
     """Add the commands to the command line."""
     for command in (label, encode, generate_many):
-        app.command()(clean_errors(command))
+        app.command()(clean_errors(resumable(command)))

@@ -1,3 +1,4 @@
+import importlib
 import json
 
 import numpy as np
@@ -130,6 +131,19 @@ def test_requests_that_cannot_be_are_refused_before_the_first_song(
     assert found.exit_code == 2
     assert message in found.output
     assert not (run.folder / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["label", "encode", "generate_many", "evaluate"])
+def test_ctrl_c_says_that_the_command_resumes(run, command, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    module = importlib.import_module(f"fast_jukebox_cli.{command}")
+    monkeypatch.setattr(module, command, interrupted)
+    songs = () if command == "generate_many" else ("songs",)
+    found = run(command.replace("_", "-"), *songs, "--output", "out", *(("--songs", "x") * (command == "evaluate")))
+    assert found.exit_code == 130
+    assert found.stderr == "fast-jukebox: interrupted; the same command resumes\n"
 
 
 def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):

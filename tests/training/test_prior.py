@@ -145,3 +145,20 @@ def test_checkpointed_gradients_train_alike(trainer):
     theirs = plain.model.state_dict()
     for name, value in saving.model.state_dict().items():
         torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"bf16": True}], ids=["float32", "bfloat16"])
+def test_an_evaluation_before_the_training_leaves_no_trace(trainer, options):
+    """Accelerate prepares no model twice: one that it prepared to be evaluated would not be distributed then."""
+    run = trainer(**options)
+    forward = run.model.forward
+    before = run.evaluate()["eval_loss"]
+    assert run.accelerator._models == [] and run.model.forward == forward
+    assert not hasattr(run.model, "_is_accelerate_prepared")
+    run.train()
+    assert run.model._is_accelerate_prepared
+    other = trainer("other", **options)
+    other.train()
+    assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in run.model.state_dict().items())
+    assert run.evaluate()["eval_loss"] < before
+    assert run.accelerator._models  # within and after a training nothing is forgotten

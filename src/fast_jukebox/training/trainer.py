@@ -21,6 +21,7 @@ from fast_jukebox.models.adapters import adapter_usage, has_adapters, load_adapt
 from fast_jukebox.training.checkpoints import checkpoint_problem, checkpoint_to_resume, read_state
 from fast_jukebox.training.clock import TrainingClock
 from fast_jukebox.training.curves import EarlyStopping, evaluations_without_progress
+from fast_jukebox.training.processes import evaluated_only
 from fast_jukebox.utils.files import sync_files
 
 logger = logging.getLogger(__name__)
@@ -255,7 +256,8 @@ class FastJukeboxTrainer(Trainer):
         prefix = kwargs.get("metric_key_prefix", "eval")
         self._sums = {}
         try:
-            output = super().evaluation_loop(*args, **kwargs)
+            with evaluated_only(self):
+                output = super().evaluation_loop(*args, **kwargs)
             sums = {name: self.accelerator.reduce(total, reduction="sum") for name, total in self._sums.items()}
         finally:
             self._sums = None
