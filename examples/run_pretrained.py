@@ -20,6 +20,7 @@ Run the same command again to resume: encoded songs are kept, and trainings begi
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,7 @@ def main(arguments: list[str] | None = None) -> Path:
     """Run every stage that is not done; returns the folder of the finished model."""
     (args,) = parse_arguments((RecipeArguments,), arguments)
     began = time.time()
+    check_lengths(args)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     if args.evaluate and card_options(args)["card"] == "none":
@@ -197,6 +199,17 @@ def main(arguments: list[str] | None = None) -> Path:
     if args.install:
         install(model)
     return model
+
+
+def check_lengths(args: RecipeArguments) -> None:
+    """Raise a `ValueError` where no song can be as long as a window of the top prior."""
+    config = FastJukeboxConfig.preset(args.preset).prior_configs[-1]
+    window = args.top_context * config.hop_length / config.sampling_rate
+    if args.longest < window:
+        raise ValueError(
+            f"`--longest` must be at least {math.ceil(10 * window) / 10:g} seconds, a window of `--top_context` "
+            f"{args.top_context} codes, got {args.longest:g}"
+        )
 
 
 def write_facts(output: Path, priors: list[str], args: RecipeArguments, device: torch.device) -> None:
@@ -394,6 +407,8 @@ def prior_jobs(
         start = starting_weights(sources(args), WEIGHTS.get(name, (name,)), config, output / "start")
         if start is not None:
             options["initial_weights"] = start
+        elif args.start_from:
+            print(f"{name} begins at random: no prior of its width and depth is in `--start_from`", flush=True)
         environment = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
         fallback = ["--compile_layers", "false"] if args.compile_layers else None
         jobs.append(

@@ -15,8 +15,8 @@ from fast_jukebox.data.tunes.scores import Score, ScoreNote, choose_splits, save
 
 TOY = [
     "--device", "cpu", "--max_minutes", "4", "--reserve_seconds", "20", "--song_fraction", "0.8", "--songs", "6",
-    "--longest", "6", "--processes", "1", "--top_width", "32", "--top_layers", "3", "--top_batch_size", "1",
-    "--batch_size", "1", "--eval_windows", "1", "--warmup_steps", "1", "--evaluate", "false",
+    "--longest", "6", "--processes", "1", "--top_width", "32", "--top_layers", "3", "--top_context", "1024",
+    "--top_batch_size", "1", "--batch_size", "1", "--eval_windows", "1", "--warmup_steps", "1", "--evaluate", "false",
 ]  # fmt: skip
 
 
@@ -32,6 +32,13 @@ def scores(tmp_path):
     assert set(choose_splits(made).values()) == {"train", "test"}
     save_scores(tmp_path / "scores.jsonl.gz", made)
     return tmp_path / "scores.jsonl.gz"
+
+
+def test_songs_that_are_no_window_long_are_refused_before_any_is_played(scripts, scores, tmp_path):
+    arguments = ["--output_dir", str(tmp_path / "run"), "--scores", str(scores), "--longest", "6"]
+    with pytest.raises(ValueError, match=r"`--longest` must be at least 9 seconds, .* `--top_context` 3072"):
+        scripts["run_pretrained"].main(arguments)
+    assert not (tmp_path / "run" / "codes").exists()
 
 
 @pytest.mark.slow
