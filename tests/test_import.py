@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 OPTIONAL = (
     "datasets",
     "evaluate",
@@ -104,3 +106,11 @@ def test_the_package_is_typed_and_the_versions_agree(repository_root):
     assert (repository_root / "src" / "fast_jukebox" / "py.typed").is_file()
     assert f'version = "{fast_jukebox.__version__}"' in (repository_root / "pyproject.toml").read_text(encoding="utf-8")
     assert f"version: {fast_jukebox.__version__}" in (repository_root / "CITATION.cff").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", ["generation.request", "generation.decoding", "sessions.fingerprint"])
+def test_modules_that_models_are_made_of_may_be_imported_first(module):
+    """Importing transformers' models imports ours, and those such modules: they must not do so halfway."""
+    code = f"import fast_jukebox.{module}; from fast_jukebox import FastJukeboxGenerationConfig, FastJukeboxModel"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]

@@ -196,7 +196,7 @@ def with_options(message: str, command: Callable[..., Any]) -> str:
         return f"`--{name.replace('_', '-')}`" if name in options else found[0]
 
     if "artist" in options:
-        message = message.replace("`metadata` must", "what is told of the song (`--artist` and the like) must")
+        message = message.replace("`metadata` must", "the song's metadata (`--artist` and the like) must")
     return re.sub(r"`(\w+)(?:=True)?`", named, message)
 
 

@@ -66,7 +66,7 @@ def test_a_valence_classifier_says_what_it_is_worth_below_its_table(run, model_d
     section = (run.folder / "out" / "report.md").read_text(encoding="utf-8").split("## Emotional valence")[1]
     assert "| valence_AP | valence_DP | valence_AU | valence_DU |" in section
     assert "on 9 held-out songs (apart by artist)" in section
-    assert "does not tell pleasantness or activation reliably" in section
+    assert "does not recognise pleasantness or activation reliably" in section
 
 
 def test_cards_are_asked_for_before_the_work(run, model_dir, songs):

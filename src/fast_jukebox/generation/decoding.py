@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from fast_jukebox.sampling.inputs import device_of
 from fast_jukebox.sampling.machine import share_out, single_threads
+
+if TYPE_CHECKING:  # it would import the models, which import this module
+    from transformers import PreTrainedModel
 
 FIRST_SAMPLES = 8192
 """Audio samples of the first piece, 0.2 s at 44.1 kHz, so that it is heard soon; each piece is twice as long as the one

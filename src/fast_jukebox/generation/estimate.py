@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
@@ -26,6 +25,9 @@ from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.inputs import SizedPrior, check_device, device_of
 from fast_jukebox.sampling.machine import MEMORY_SHARE, NARROW, even_parts, free_memory, process_memory, row_bytes
 from fast_jukebox.sampling.window import WindowSampling
+
+if TYPE_CHECKING:  # it would import the models, which import this module
+    from transformers import PreTrainedModel
 
 _ANY = 2**31
 """Rows at once where nothing limits them."""
@@ -39,7 +41,7 @@ _PATIENCE = 1.0
 _CPU_ROWS = 64
 """Rows that are timed on a CPU at most; there more of them cost as much each."""
 
-_Model = TypeVar("_Model", bound=PreTrainedModel)
+_Model = TypeVar("_Model", bound="PreTrainedModel")
 
 
 @dataclass(frozen=True)

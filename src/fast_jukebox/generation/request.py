@@ -6,17 +6,20 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig
 
 from fast_jukebox.generation.windows import DEFAULT_DURATION, SETTINGS, check_duration, check_settings
 from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.inputs import HasParameters
 from fast_jukebox.sampling.progress import ProgressCallback
+
+if TYPE_CHECKING:  # it would import the models, which import this module
+    from transformers import PreTrainedModel
 
 
 class FastJukeboxGenerationConfig(GenerationConfig):

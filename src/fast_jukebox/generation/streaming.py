@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from fast_jukebox.generation import decoding
 from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
@@ -16,6 +17,9 @@ from fast_jukebox.sampling.engine import release_decoders
 from fast_jukebox.sampling.machine import is_out_of_memory
 from fast_jukebox.sampling.progress import ProgressCallback
 from fast_jukebox.sampling.window import WindowSampling
+
+if TYPE_CHECKING:  # it would import the models, which import this module
+    from transformers import PreTrainedModel
 
 
 class StreamSampler(SongSampler):

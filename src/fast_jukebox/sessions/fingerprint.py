@@ -6,15 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.sampling.adapters import adapter_settings
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.notes import ModelFacts
+
+if TYPE_CHECKING:  # it would import the models, which import this module
+    from transformers import PreTrainedModel
 
 _NUMBERS = 8
 """Numbers of each tensor that a fingerprint reads."""
