@@ -76,7 +76,7 @@ def test_the_table_has_means_with_intervals_and_says_what_the_classifier_cannot_
     found = valence_estimates(songs)
     assert f"| real music | 30 | {float(songs[:, 0].mean()):.4f} ({found['AP'].low:.3f} to" in text
     assert f"| one | 1 | {float(songs[0, 0]):.4f} |" in text
-    assert "does not tell pleasantness reliably" in text
+    assert "does not recognise pleasantness reliably" in text
     assert "activation reliably" not in text
     with pytest.raises(ValueError, match=r"must be \(songs, 4\)"):
         valence_estimates(songs[:0])
