@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     old, fine_tuning = old_windows(data_args, model, processor, vqvae), None
     if model_args.model_name_or_path and codes:
-        choose_learning_rate(args)
+        choose_learning_rate(args, adapters=adapter_args.lora_rank > 0)
         first = continue_run(args, model_args.model_name_or_path, model) if model_args.continue_run else 0
         fine_tuning = FineTuning(args.output_dir, model_args.model_name_or_path, codes["train"], args, first)
     trainer = PriorTrainer(

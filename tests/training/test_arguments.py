@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments, name_base_model, parse_arguments
+from fast_jukebox.training.fine_tuning import choose_learning_rate
 
 
 @dataclass
@@ -54,3 +55,15 @@ def test_scripts_show_the_messages_of_the_package(capfd, monkeypatch):
         assert not logger.handlers
     finally:
         logger.setLevel(level)
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_adapters_learn_faster_unless_a_rate_is_given(tmp_path, caplog, adapters):
+    given = FastJukeboxTrainingArguments(output_dir=str(tmp_path), learning_rate=3e-5)
+    choose_learning_rate(given, adapters)
+    assert given.learning_rate == 3e-5
+    args = FastJukeboxTrainingArguments(output_dir=str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        choose_learning_rate(args, adapters)
+    assert args.learning_rate == (1e-3 if adapters else 1e-4)
+    assert f"learning rate {args.learning_rate:g}, as no `--learning_rate` is given" in caplog.text

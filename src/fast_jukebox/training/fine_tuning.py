@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 RECORD = "fine_tuning.json"
 """What a folder of a model trained further says of its runs; the next run reads it."""
 
-LEARNING_RATE = 1e-4
+LEARNING_RATE, ADAPTER_LEARNING_RATE = 1e-4, 1e-3
 NEW_SONGS, OLD_SONGS = "new songs", "old songs"
 _MOST_RUNS = 10_000
 
@@ -199,13 +199,21 @@ def _bits(values: Mapping[str, float]) -> dict[str, float]:
     return {str(name)[:100]: float(bits) for name, bits in values.items()}
 
 
-def choose_learning_rate(args: FastJukeboxTrainingArguments) -> None:
+def choose_learning_rate(args: FastJukeboxTrainingArguments, adapters: bool = False) -> None:
     """Set the learning rate of a model that is trained further where none is given, and say why.
 
     Args:
         args: changed.
+        adapters: whether adapters are trained in place of all weights.
     """
-    if not args.learning_rate_given:
+    if adapters and not args.learning_rate_given:
+        args.learning_rate = ADAPTER_LEARNING_RATE
+        logger.info(
+            "learning rate %g, as no `--learning_rate` is given: adapters begin at nothing and learn little at that of "
+            "all weights (docs/train.md)",
+            ADAPTER_LEARNING_RATE,
+        )
+    elif not args.learning_rate_given:
         args.learning_rate = LEARNING_RATE
         logger.info(
             "learning rate %g, as no `--learning_rate` is given: about a tenth of what the priors were trained with "
