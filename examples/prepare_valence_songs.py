@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 
 from fast_jukebox.audio import save_audio
 from fast_jukebox.data.tunes.chorales import chorale_paths, read_chorale
@@ -32,6 +31,7 @@ from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, beat_qu
 from fast_jukebox.data.tunes.scores import Score, ScoreError, ScoreNote
 from fast_jukebox.data.tunes.synthesis import Player
 from fast_jukebox.models.valence import QUADRANTS
+from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
 
 # Quarter notes a minute, and how much of a note's length sounds.
@@ -57,7 +57,7 @@ class ClipArguments:
 
 def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     """Play the clips; returns their rows of metadata.jsonl."""
-    (args,) = HfArgumentParser(ClipArguments).parse_args_into_dataclasses(arguments)
+    (args,) = parse_arguments((ClipArguments,), arguments)
     unknown = set(args.instruments) - set(INSTRUMENTS)
     if unknown or args.scores < 1 or not args.seconds > 1:
         raise ValueError(

@@ -12,6 +12,7 @@ reach, chance, and the samples judged by what others were asked for. Writes `lab
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.scripts import run_script
 from fast_jukebox.utils.files import write_file
 
 KINDS = {"artist": describe_timbre, "genre": describe_rhythm}
@@ -176,4 +178,4 @@ def table(found: dict[str, LabelAgreement]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, resume=None))

@@ -1,9 +1,13 @@
 """What scripts say when something is wrong or they are stopped."""
 
+import re
 import sys
+from argparse import ArgumentParser
+from dataclasses import dataclass
 
 import pytest
 
+from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
 
 
@@ -18,6 +22,8 @@ def stopped():
         (FileNotFoundError("there is no folder 'x'"), "run.py: there is no folder 'x'"),
         (ValueError("caf\udce9.wav"), "run.py: caf\\udce9.wav"),
         (OSError(), "run.py: OSError"),
+        (ImportError("`pip install wandb`"), "run.py: `pip install wandb`"),
+        (RuntimeError("out of memory"), "run.py: out of memory (FAST_JUKEBOX_TRACEBACK=1 shows where)"),
     ],
 )
 def test_a_mistake_is_one_line(monkeypatch, capsys, error, line):
@@ -30,6 +36,46 @@ def test_a_mistake_is_one_line(monkeypatch, capsys, error, line):
     monkeypatch.setenv("FAST_JUKEBOX_TRACEBACK", "1")
     with pytest.raises(type(error)):
         run_script(fail)
+
+
+@dataclass
+class Options:
+    songs: str
+    learning_rate: float = 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "the following arguments are required: --songs; `run.py --help` lists the options"),
+        (["--songs", "a", "--learning_rate", "fast"], "invalid float value: 'fast'; `run.py --help`"),
+        (
+            ["--songs", "a", "--lerning_rate", "1"],
+            "no option '--lerning_rate'; did you mean `--learning_rate`?",
+        ),
+        (["--songs", "a", "stray"], "there is no option 'stray'"),
+        (["damaged.json"], "damaged.json: Expecting property name"),
+        (["damaged.yaml"], "damaged.yaml: while parsing"),
+        (["lacking.json"], "lacking.json: .*missing 1 required .*'songs'"),
+        (["nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_wrong_option_is_one_line(monkeypatch, capsys, tmp_path, words, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.json").write_text("{")
+    (tmp_path / "damaged.yaml").write_text("a: [")
+    (tmp_path / "lacking.json").write_text('{"learning_rate": 1.0}')
+    monkeypatch.setattr(sys, "argv", ["examples/run.py", *words])
+    error = ArgumentParser.error
+    try:
+        status = run_script(lambda: parse_arguments((Options,)))
+    except SystemExit as stopped:
+        status = stopped.code
+    told = capsys.readouterr().err
+    assert status in (1, 2)
+    assert told.startswith("run.py: ") and len(told.splitlines()) == 1
+    assert re.search(line, told) or line in told
+    assert ArgumentParser.error is error
 
 
 def test_other_errors_are_not_hidden():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import os
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
 from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
 
 from fast_jukebox.models.adapters import LABELS, TARGETS, add_lora
@@ -114,15 +116,26 @@ def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = No
     Args:
         groups: dataclasses whose fields are the options.
         arguments: in place of the command line.
+
+    Raises:
+        ValueError: an option that there is not, with the nearest; or a file that is damaged, or lacks a field.
     """
     _show_messages()
     parser = HfArgumentParser(groups)  # type: ignore[arg-type]
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if len(arguments) == 1 and arguments[0].endswith(".json"):
-        return parser.parse_json_file(arguments[0])
-    if len(arguments) == 1 and arguments[0].endswith((".yaml", ".yml")):
-        return parser.parse_yaml_file(arguments[0])
-    return parser.parse_args_into_dataclasses(arguments)
+    if len(arguments) == 1 and arguments[0].endswith((".json", ".yaml", ".yml")):
+        read = parser.parse_json_file if arguments[0].endswith(".json") else parser.parse_yaml_file
+        try:
+            return read(arguments[0])
+        except (TypeError, ValueError, yaml.YAMLError) as error:  # transformers names no file
+            raise ValueError(f"{arguments[0]}: {' '.join(str(error).split())}") from error
+    *found, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1, cutoff=0.6)
+        hint = f"; did you mean `{nearest[0]}`?" if nearest else ""
+        raise ValueError(f"there is no option {unknown[0]!r}{hint}")
+    return tuple(found)
 
 
 def _show_messages() -> None:

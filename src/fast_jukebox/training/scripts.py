@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 RESUME = "--resume_from_checkpoint"
 TRACEBACK = "FAST_JUKEBOX_TRACEBACK"
@@ -16,8 +19,8 @@ TRACEBACK = "FAST_JUKEBOX_TRACEBACK"
 def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
     """Run a script.
 
-    A mistake (`ValueError`, `OSError`) ends in one line, other errors in a traceback, and Ctrl-C in the command that
-    goes on.
+    A mistake (an option, `ValueError`, `OSError`, `ImportError`, `RuntimeError`) ends in one line, other errors in a
+    traceback, and Ctrl-C in the command that goes on.
 
     Args:
         main: the script's work.
@@ -25,21 +28,38 @@ def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
             it begins anew.
 
     Returns:
-        The exit status: 0, 1 after a mistake, 130 after Ctrl-C.
+        The exit status: 0, 1 after a mistake, 130 after Ctrl-C. A wrong option exits with 2.
     """
     try:
-        main()
+        with _short_usage():
+            main()
     except KeyboardInterrupt:
         print(f"\n{_how_to_go_on(sys.argv, resume)}", file=sys.stderr, flush=True)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get(TRACEBACK):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         text = text.encode("utf-8", "backslashreplace").decode()
+        if isinstance(error, RuntimeError):  # of torch, mostly: it may be no mistake of the caller
+            text = f"{text} ({TRACEBACK}=1 shows where)"
         print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+@contextmanager
+def _short_usage() -> Iterator[None]:
+    """Let wrong options end in one line, without the list of all options before it."""
+
+    def error(parser: ArgumentParser, message: str) -> NoReturn:
+        parser.exit(2, f"{parser.prog}: {message}; `{parser.prog} --help` lists the options\n")
+
+    usual, ArgumentParser.error = ArgumentParser.error, error  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        ArgumentParser.error = usual  # type: ignore[method-assign, assignment]
 
 
 def _how_to_go_on(command: list[str], resume: str | None) -> str:
