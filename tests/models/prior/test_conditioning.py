@@ -181,3 +181,19 @@ def test_songs_are_taken_apart_and_joined_again(make_prior, make_inputs, lyric_k
     if whole.lyrics is not None:
         assert not whole.positions[:, :8].any()
         assert whole.positions.shape == (3, 32, 32)
+
+
+def test_parts_are_gathered_as_they_are_joined(make_prior, lyric_kind, make_inputs):
+    for fields in (lyric_kind, {"upsampling_strides": [2, 2]}, {}):
+        prior = make_prior(**fields)
+        inputs = make_inputs(prior.config, 5)
+        inputs.pop("codes")
+        parts = [
+            prior.condition(len(range(5)[songs]), 24, **{name: rows[songs] for name, rows in inputs.items()})
+            for songs in (slice(0, 2), slice(2, 4), slice(4, 5))
+        ]
+        gathered, joined = PriorConditioning.gathered(iter(parts), 5), PriorConditioning.joined(parts)
+        for name in ("start", "positions", "lyrics", "lyric_states"):
+            own, wanted = getattr(gathered, name), getattr(joined, name)
+            assert (own is None and wanted is None) or torch.equal(own, wanted)
+        assert gathered.length == joined.length == 24

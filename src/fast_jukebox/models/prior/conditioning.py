@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,30 @@ class PriorConditioning:
             together([song.lyrics for song in songs]),
             together([song.lyric_states for song in songs]),
         )
+
+    @staticmethod
+    def gathered(parts: Iterable[PriorConditioning], songs: int) -> PriorConditioning:
+        """`joined` in the memory of the result and one part: each part is let go of before the next one is made.
+
+        Args:
+            parts: of so many songs together, made as they are asked for.
+            songs: N.
+        """
+        names, done = ("start", "positions", "lyrics", "lyric_states"), 0
+        whole: dict[str, Tensor | None] = {}
+        length = 0
+        for part in parts:
+            count = len(part.start)
+            for name in names:
+                own: Tensor | None = getattr(part, name)
+                if done == 0:
+                    whole[name] = None if own is None else own.new_empty((songs, *own.shape[1:]))
+                target = whole[name]
+                if own is not None and target is not None:
+                    target.narrow(0, done, count).copy_(own)
+            length, done = part.length, done + count
+            del part, own
+        return PriorConditioning(cast(Tensor, whole.pop("start")), length=length, **whole)
 
 
 class UpperConditioner(nn.Module):

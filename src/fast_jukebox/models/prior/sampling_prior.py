@@ -30,6 +30,9 @@ from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, 
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.machine import share_out
 
+_CONDITIONED_AT_ONCE = 8
+"""Windows that an accelerator conditions at once at most."""
+
 
 class PriorSamplingMixin:
     """Gives a prior what sampling needs of it, see [`~fast_jukebox.sampling.engine.SamplingPrior`]."""
@@ -102,15 +105,20 @@ class PriorSamplingMixin:
         self._check_window(batch_size, length, "length")
         check_upper_codes(upper_codes, self.config, batch_size, length)
         check_label_vectors(metadata, self.config, batch_size)
-        if self.device.type != "cpu" or (self.upper_conditioner is None and self.lyric_encoder is None):
+        if self.upper_conditioner is None and self.lyric_encoder is None:
             return self._condition(batch_size, length, upper_codes, metadata)
 
-        def one(song: int) -> PriorConditioning:
-            upper = None if upper_codes is None else upper_codes[song : song + 1]
-            return self._condition(1, length, upper, None if metadata is None else metadata[song : song + 1])
+        def some(songs: slice) -> PriorConditioning:
+            upper, own = (None if rows is None else rows[songs] for rows in (upper_codes, metadata))
+            return self._condition(len(range(batch_size)[songs]), length, upper, own)
 
+        if self.device.type != "cpu":
+            # What the layers of the conditioner leave would take several times the memory of the result.
+            parts = (slice(start, start + _CONDITIONED_AT_ONCE) for start in range(0, batch_size, _CONDITIONED_AT_ONCE))
+            return PriorConditioning.gathered(map(some, parts), batch_size)
         # Song by song: the same numbers in any batch, and less memory.
-        return PriorConditioning.joined(share_out(one, batch_size, after_song))
+        one_by_one = share_out(lambda song: some(slice(song, song + 1)), batch_size, after_song)
+        return PriorConditioning.joined(one_by_one)
 
     @torch.no_grad()
     def prefill(self, codes: Tensor, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:

@@ -81,9 +81,8 @@ def test_a_step_agrees_in_half_precision(make_prior, make_inputs, dtype, songs):
     [
         *({"splits": splits} for splits in (0, 2, 4)),
         {"kernel": "few"},
-        {"kernel": "many", "folded": True},
         {"kernel": "many", "block": (32, 32, 32, 3, 4), "splits": 0},
-        {"kernel": "many", "block": (16, 16, 16, 3, 4), "parts": 3, "splits": 0, "folded": True},
+        {"kernel": "many", "block": (16, 16, 16, 3, 4), "parts": 3, "splits": 0},
         {"kernel": "many", "block": (64, 16, 64, 3, 4), "parts": 2, "lanes": 2},
     ],
     ids=str,
@@ -93,37 +92,6 @@ def test_choices_change_no_number(make_prior, make_inputs, choices, songs):
     prior = make_prior(layer_types=["column", "previous_row"], num_hidden_layers=2)
     assert_a_step_agrees(prior, make_inputs, songs, 14, **choices)
     assert_a_step_agrees(prior, make_inputs, songs, 1, **choices)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, slow(torch.bfloat16), slow(torch.float16)])
-@pytest.mark.parametrize("songs", [slow(2), 6, slow(19)])
-@pytest.mark.parametrize("parts", [1, slow(2)])
-def test_weights_take_in_the_layer_norm_before_them(make_prior, make_inputs, songs, dtype, parts):
-    prior = make_prior(
-        layer_types=PATTERNS, num_hidden_layers=4, upsampling_strides=[2, 2], hidden_size=40, mlp_ratio=0.7
-    )
-    with torch.no_grad():
-        for name, parameter in prior.named_parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.3 if "norm" in name else 0.05))
-        prior.position_embedding.add_(2.0)  # so that rows have a mean
-    choices = {"kernel": "many", "folded": True, "block": (16, 16, 16, 3, 4), "parts": parts}
-    assert_a_step_agrees(prior.to(dtype), make_inputs, songs, 13, **choices)
-
-
-def test_folded_weights_are_those_that_a_window_begins_with(make_prior, make_inputs):
-    prior, settings = make_prior(), SamplingSettings(do_sample=False)
-    choices = dataclasses.replace(tuning_for(6), folded=True)
-    decoder, other = (FusedDecoder(prior, 6, settings, choices) for _ in range(2))
-    assert decoder._folded is other._folded
-    with torch.no_grad():
-        for parameter in prior.blocks.parameters():
-            parameter.data.mul_(1.5)  # which counts no version
-    conditioning, uniform = prior.condition(6, 8), torch.rand(6, 8)
-    step = decoder.open(prior, conditioning)
-    codes = sample_window(step, torch.zeros(6, 0, dtype=torch.int64), uniform)
-    plain = EagerDecoder(prior, conditioning, 6, settings)
-    assert torch.equal(codes, sample_window(plain, torch.zeros(6, 0, dtype=torch.int64), uniform))
-    torch.testing.assert_close(step.logits, plain.logits, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("parts", [2, 4])

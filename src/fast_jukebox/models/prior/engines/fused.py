@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,9 +18,7 @@ from torch import Tensor, nn
 
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS
 from fast_jukebox.models.prior.cache import LayerCache, SlotTables
-from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
-from fast_jukebox.models.prior.engines.fused_folding import Folded, FoldedBlocks, folded_blocks
 from fast_jukebox.models.prior.engines.fused_launch import (
     Launch,
     kernel,
@@ -36,7 +33,7 @@ from fast_jukebox.models.prior.engines.fused_tuning import (
     block_of,
     tuning_for,
 )
-from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.adapters import base_parameters, effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 
@@ -94,16 +91,7 @@ class FusedDecoder(DeviceDecoder):
         wanted = tuning_for(batch_size) if tuning is None else tuning
         wanted = wanted.for_width(max(prior.config.hidden_size, prior.config.mlp_size, prior.config.attention_size))
         self.tuning = wanted.within(_shared_memory(prior.position_embedding.device))
-        self._folded: FoldedBlocks | None = None
         super().__init__(prior, batch_size, settings)
-
-    def open(
-        self, prior: EnginePrior, conditioning: PriorConditioning, on_close: Callable[[], None] | None = None
-    ) -> EngineDecoder:
-        """See [`EngineDecoder.open`]; takes in the weights as they are now."""
-        if self._folded is not None:
-            self._folded.fill(prior.blocks)
-        return super().open(prior, conditioning, on_close)
 
     def _rows(self, device: torch.device) -> int:
         return self.batch_size
@@ -120,15 +108,7 @@ class FusedDecoder(DeviceDecoder):
         self.hidden = like.new_zeros(songs, config.hidden_size)
         self.residual = like.new_zeros(songs, config.hidden_size)
         many = self.tuning.kernel == "many"
-        if many and self.tuning.folded:
-            self._folded = folded_blocks(prior)
-            self._folded.fill(prior.blocks)
-        self.normed = like.new_zeros(songs if many and self._folded is None else 1, config.hidden_size)
-        # Of each block of columns of a layer's input and of that after attention, see `fused_parts.row_moments`.
-        blocks = -(-config.hidden_size // self.tuning.block[1]) if self._folded is not None else 1
-        self._moments = {
-            id(states): torch.zeros(blocks, songs, 2, device=like.device) for states in (self.hidden, self.residual)
-        }
+        self.normed = like.new_zeros(songs if many else 1, config.hidden_size)
         self.query = like.new_zeros(songs, heads * dim)
         self.inner = like.new_zeros(songs, config.mlp_size)
         splits = self.tuning.splits
@@ -161,23 +141,14 @@ class FusedDecoder(DeviceDecoder):
     def _block(self, block: PriorBlock, index: int, last: bool) -> list[Launch]:
         cache, tables = self.cache.layers[index], self._tables[index]
         attention, mlp = block.attention, block.mlp
-        folded = (None, None) if self._folded is None else self._folded.layers[index]
         again = last and self.conditioned and self.add_after
         return [
             *self._linear(
-                self.hidden,
-                attention.qkv,
-                self.query,
-                "qkv",
-                norm=block.attention_norm,
-                folded=folded[0],
-                blocks=1 if index == 0 else None,
-                cache=cache,
-                slot=tables.slot,
+                self.hidden, attention.qkv, self.query, "qkv", norm=block.attention_norm, cache=cache, slot=tables.slot
             ),
             self._attention(cache, tables),
             *self._linear(self.attended, attention.projection, self.residual, "residual", base=self.hidden),
-            *self._linear(self.residual, mlp.expand, self.inner, "gate", norm=block.mlp_norm, folded=folded[1]),
+            *self._linear(self.residual, mlp.expand, self.inner, "gate", norm=block.mlp_norm),
             *self._linear(
                 self.inner,
                 mlp.contract,
@@ -196,8 +167,6 @@ class FusedDecoder(DeviceDecoder):
         out: Tensor,
         epilogue: str,
         norm: nn.LayerNorm | None = None,
-        folded: Folded | None = None,
-        blocks: int | None = None,
         base: Tensor | None = None,
         scale: float = 1.0,
         cache: LayerCache | None = None,
@@ -207,8 +176,6 @@ class FusedDecoder(DeviceDecoder):
         """One linear layer, or a matrix without bias, with what stands before and after it (see `store_output`)."""
         weight, bias = (layer, None) if isinstance(layer, Tensor) else effective_weights(layer)
         weight = weight.detach()
-        if folded is not None:
-            weight, bias = folded.weight, folded.bias
         outputs, width = weight.shape
         rows = self.batch_size
         spare = self.hidden  # stands where a kernel reads nothing
@@ -238,19 +205,9 @@ class FusedDecoder(DeviceDecoder):
         if self.tuning.kernel == "few":
             return [self._of_few(arguments, norm)]
         launches = []
-        if norm is not None and folded is None:
+        if norm is not None:
             arguments["hidden_ptr"] = self.normed
             launches.append(self._normalise(hidden, norm))
-        size = self.tuning.block[1]
-        arguments |= {
-            "NORM": folded is not None,
-            "totals_ptr": self.stats if folded is None else folded.totals,
-            "moments_ptr": self._moments.get(id(hidden), self.stats),
-            "MOMENT_BLOCKS": -(-width // size) if blocks is None else blocks,
-            "MOMENT_SIZE": size if blocks is None else width,
-            "MOMENTS": self._folded is not None and id(out) in self._moments,
-            "out_moments_ptr": self._moments.get(id(out), self.stats),
-        }
         return [*launches, linear_of_many(arguments, rows, self.tuning, self._scratch)]
 
     def _of_few(self, arguments: dict[str, Any], norm: nn.LayerNorm | None) -> Launch:
@@ -314,13 +271,11 @@ class FusedDecoder(DeviceDecoder):
             "positions_ptr": self.positions,
             "added_ptr": self.added,
             "out_ptr": self.hidden,
-            "moments_ptr": self._moments[id(self.hidden)],
             "at_ptr": self.at,
             "rows": self.batch_size,
             "WIDTH": width,
             "BLOCK_IN": block_of(width),
             "ADDED": self.conditioned,
-            "MOMENTS": self._folded is not None,
         }
 
     def _embedding_launch(self) -> Launch:

@@ -133,7 +133,9 @@ def attention(
             if tl.atomic_add(done_ptr + entry, 1, sem="acq_rel") != SPLITS - 1:
                 return
             tl.store(done_ptr + entry, 0)
-            result = attended(sums_ptr, stats_ptr, song, head * HEAD_DIM + dim, dim_mask, rows, HEADS, HEAD_DIM, SPLITS)
+            result = attended(
+                sums_ptr, stats_ptr, song, head * HEAD_DIM + dim, dim_mask, rows, HEADS, HEAD_DIM, SPLITS, ".cg"
+            )
             tl.store(out_ptr + entry * HEAD_DIM + dim, result.to(out_ptr.dtype.element_ty), mask=dim_mask)
 
 
@@ -148,15 +150,11 @@ def _store_embedding(
     positions_ptr,
     added_ptr,
     out_ptr,
-    moments_ptr,
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
-    MOMENTS: tl.constexpr,
 ):
-    """Store what enters the first layer at `position`, where the code before it is `code`; where MOMENTS with those of
-    all columns as one block (see `fused_parts.row_moments`).
-    """
+    """Store what enters the first layer at `position`, where the code before it is `code`."""
     dtype = out_ptr.dtype.element_ty
     k = tl.arange(0, BLOCK_IN)
     mask = k < WIDTH
@@ -167,12 +165,6 @@ def _store_embedding(
         added = tl.load(added_ptr + (index * rows + song) * WIDTH + k, mask=mask, other=0.0)
         hidden = (hidden.to(tl.float32) + added.to(tl.float32)).to(dtype)
     tl.store(out_ptr + song * WIDTH + k, hidden, mask=mask)
-    if MOMENTS:
-        value = hidden.to(tl.float32)
-        mean = tl.sum(tl.where(mask, value, 0.0), 0) / WIDTH
-        apart = tl.where(mask, value - mean, 0.0)
-        tl.store(moments_ptr + song * 2, mean)
-        tl.store(moments_ptr + song * 2 + 1, tl.sum(apart * apart, 0))
 
 
 @triton.jit(do_not_specialize=["step", "rows"])
@@ -182,14 +174,12 @@ def embed(
     positions_ptr,
     added_ptr,
     out_ptr,
-    moments_ptr,
     at_ptr,
     step,
     rows,
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
-    MOMENTS: tl.constexpr,
 ):
     """What enters the first layer, (N, W), for the codes (N,) before the position."""
     song = tl.program_id(0)
@@ -206,11 +196,9 @@ def embed(
         positions_ptr,
         added_ptr,
         out_ptr,
-        moments_ptr,
         WIDTH,
         BLOCK_IN,
         ADDED,
-        MOMENTS,
     )
 
 
@@ -224,7 +212,6 @@ def draw(
     positions_ptr,
     added_ptr,
     out_ptr,
-    moments_ptr,
     at_ptr,
     step,
     more,
@@ -240,7 +227,6 @@ def draw(
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
-    MOMENTS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Draw a song's code from its logits as [`~fast_jukebox.sampling.drawing.draw_codes`] does, and where `more` is
@@ -307,9 +293,7 @@ def draw(
             positions_ptr,
             added_ptr,
             out_ptr,
-            moments_ptr,
             WIDTH,
             BLOCK_IN,
             ADDED,
-            MOMENTS,
         )

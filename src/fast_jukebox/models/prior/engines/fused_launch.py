@@ -84,8 +84,6 @@ def linear_of_many(arguments: dict[str, Any], rows: int, tuning: Tuning, scratch
         "rows": rows,
         "sums_ptr": scratch.sums,
         "done_ptr": scratch.done,
-        "EPS": LAYER_NORM_EPS,
-        "BLOCK_MOMENTS": block_of(arguments["MOMENT_BLOCKS"]),
         "BLOCK_ROWS": block_rows,
         "BLOCK_OUT": block_out,
         "BLOCK_IN": block_in,

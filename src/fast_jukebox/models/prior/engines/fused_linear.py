@@ -19,8 +19,6 @@ from fast_jukebox.models.prior.engines.fused_parts import (
     attended,
     prefetch,
     residual,
-    row_moments,
-    store_moments,
     store_output,
 )
 
@@ -93,7 +91,7 @@ def linear_of_few(
         gdc_wait()
     for row in tl.static_range(ROWS):
         if SPLITS > 0:
-            x = attended(hidden_ptr, stats_ptr, row, k, k_mask, ROWS, HEADS, HEAD_DIM, SPLITS)
+            x = attended(hidden_ptr, stats_ptr, row, k, k_mask, ROWS, HEADS, HEAD_DIM, SPLITS, "")
         else:
             x = tl.load(hidden_ptr + row * WIDTH + k, mask=k_mask, other=0.0).to(tl.float32)
         if EPILOGUE == "residual":
@@ -131,13 +129,10 @@ def linear_of_many(
     hidden_ptr,
     weight_ptr,
     bias_ptr,
-    totals_ptr,
-    moments_ptr,
     base_ptr,
     start_ptr,
     added_ptr,
     out_ptr,
-    out_moments_ptr,
     cache_ptr,
     slot_ptr,
     at_ptr,
@@ -151,16 +146,10 @@ def linear_of_many(
     OUTPUTS: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    NORM: tl.constexpr,
     BIAS: tl.constexpr,
     EPILOGUE: tl.constexpr,
     SCALED: tl.constexpr,
     ADDED: tl.constexpr,
-    MOMENTS: tl.constexpr,
-    EPS: tl.constexpr,
-    MOMENT_BLOCKS: tl.constexpr,
-    MOMENT_SIZE: tl.constexpr,
-    BLOCK_MOMENTS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
@@ -170,12 +159,7 @@ def linear_of_many(
     SPAN: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """`linear_of_few` for any number of rows, in blocks of them, by the tensor cores.
-
-    Where NORM the weight is that of LayerNorm and layer together (see `fused_folding`): what it makes of rows as they
-    are is corrected by `totals` and by the rows' moments, of which the kernel before left those of each block of
-    MOMENT_SIZE columns in `moments`, float32 (MOMENT_BLOCKS, N, 2). Where MOMENTS it leaves those of its output in
-    `out_moments`, a block of columns a program.
+    """`linear_of_few` for any number of rows, in blocks of them, by the tensor cores; it does not normalise.
 
     In a program LANES groups of warps share out the inputs. PARTS programs share out those of a block, SPAN each, a
     multiple of BLOCK_IN. Each leaves its sums in `sums`, float32 (PARTS, N, OUTPUTS); the one that is done last, as the
@@ -206,11 +190,6 @@ def linear_of_many(
         lines = tl.minimum(first + tl.arange(0, BLOCK_LINES) * line, WIDTH - 1)
         prefetch(weight_ptr + tl.minimum(col, OUTPUTS - 1)[:, None] * WIDTH + lines[None, :])
         gdc_wait()
-    if NORM:
-        total = tl.load(totals_ptr + col, mask=col_mask, other=0.0)
-        mean, scale = row_moments(
-            moments_ptr, row, row_mask, rows, WIDTH, EPS, MOMENT_BLOCKS, MOMENT_SIZE, BLOCK_MOMENTS
-        )
     if EPILOGUE == "residual":
         base = residual(
             base_ptr,
@@ -263,15 +242,10 @@ def linear_of_many(
         for other in tl.static_range(PARTS):
             left = sums_ptr + other * rows * OUTPUTS + place
             sums += tl.load(left, mask=mask, other=0.0, cache_modifier=".cg")
-    if NORM:
-        sums = (sums - mean[:, None] * total[None, :]) * scale[:, None]
     if BIAS:
         sums += bias[None, :]
     if EPILOGUE == "residual":
         sums = base + residual_scale * sums
-    if MOMENTS:
-        stored = sums.to(out_ptr.dtype.element_ty).to(tl.float32)
-        store_moments(stored, row, row_mask, col_mask, out_moments_ptr, tl.program_id(1), rows, OUTPUTS, BLOCK_OUT)
     store_output(
         sums,
         row[:, None],

@@ -18,21 +18,25 @@ def attended(
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     SPLITS: tl.constexpr,
+    CACHING: tl.constexpr,
 ):
-    """Outputs of attention at (row, col), float32, merged from those of each split of the slots (see `attention`)."""
+    """Outputs of attention at (row, col), float32, merged from those of each split of the slots (see `attention`).
+
+    CACHING is ".cg" where programs of the same kernel have left them, which the L1 cache does not know of, else "".
+    """
     head = col // HEAD_DIM
-    top = tl.load(stats_ptr + (row * HEADS + head) * 2, mask=mask, other=0.0, cache_modifier=".cg")
+    top = tl.load(stats_ptr + (row * HEADS + head) * 2, mask=mask, other=0.0, cache_modifier=CACHING)
     for split in tl.static_range(1, SPLITS):
         entry = (split * rows + row) * HEADS + head
-        top = tl.maximum(top, tl.load(stats_ptr + entry * 2, mask=mask, other=0.0, cache_modifier=".cg"))
+        top = tl.maximum(top, tl.load(stats_ptr + entry * 2, mask=mask, other=0.0, cache_modifier=CACHING))
     total = top * 0.0
     value = top * 0.0
     for split in tl.static_range(SPLITS):
         entry = (split * rows + row) * HEADS + head
-        part = tl.exp2(tl.load(stats_ptr + entry * 2, mask=mask, other=0.0, cache_modifier=".cg") - top)
-        total += part * tl.load(stats_ptr + entry * 2 + 1, mask=mask, other=0.0, cache_modifier=".cg")
+        part = tl.exp2(tl.load(stats_ptr + entry * 2, mask=mask, other=0.0, cache_modifier=CACHING) - top)
+        total += part * tl.load(stats_ptr + entry * 2 + 1, mask=mask, other=0.0, cache_modifier=CACHING)
         place = (split * rows + row) * (HEADS * HEAD_DIM) + col
-        sums = tl.load(sums_ptr + place, mask=mask, other=0.0, cache_modifier=".cg")
+        sums = tl.load(sums_ptr + place, mask=mask, other=0.0, cache_modifier=CACHING)
         value += part * sums
     return value / tl.where(total > 0.0, total, 1.0)
 
@@ -109,51 +113,3 @@ def store_output(
             value = value.to(dtype).to(tl.float32)
             value = value * tl.sigmoid(1.702 * value)
         tl.store(out_ptr + row * OUTPUTS + col, value.to(dtype), mask=mask)
-
-
-@triton.jit
-def row_moments(
-    moments_ptr,
-    row,
-    row_mask,
-    rows,
-    WIDTH: tl.constexpr,
-    EPS: tl.constexpr,
-    BLOCKS: tl.constexpr,
-    SIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Mean of each row, and the reciprocal of its standard deviation as LayerNorm takes it, of the mean and the sum of
-    squared differences from it of each of BLOCKS blocks of SIZE columns, float32 (BLOCKS, N, 2).
-    """
-    block = tl.arange(0, BLOCK)
-    mask = (block < BLOCKS)[:, None] & row_mask[None, :]
-    place = moments_ptr + (block[:, None] * rows + row[None, :]) * 2
-    means = tl.load(place, mask=mask, other=0.0)
-    spreads = tl.load(place + 1, mask=mask, other=0.0)
-    count = tl.maximum(tl.minimum(WIDTH - block * SIZE, SIZE), 0).to(tl.float32)[:, None]
-    mean = tl.sum(count * means, 0) / WIDTH
-    apart = means - mean[None, :]
-    variance = tl.sum(spreads + count * apart * apart, 0) / WIDTH
-    return mean, tl.rsqrt(variance + EPS)
-
-
-@triton.jit
-def store_moments(
-    value,
-    row,
-    row_mask,
-    col_mask,
-    moments_ptr,
-    block,
-    rows,
-    WIDTH: tl.constexpr,
-    SIZE: tl.constexpr,
-):
-    """Store what `row_moments` reads of a block of columns: `value` (rows, SIZE), float32, as it is stored."""
-    count = tl.minimum(WIDTH - block * SIZE, SIZE).to(tl.float32)
-    mean = tl.sum(tl.where(col_mask[None, :], value, 0.0), 1) / count
-    apart = tl.where(col_mask[None, :], value - mean[:, None], 0.0)
-    place = moments_ptr + (block * rows + row) * 2
-    tl.store(place, mean, mask=row_mask)
-    tl.store(place + 1, tl.sum(apart * apart, 1), mask=row_mask)

@@ -26,8 +26,6 @@ class Tuning:
         programs: that a "few" kernel should have at least: two or more for each multiprocessor of a large GPU.
         numbers: 16-bit numbers of the weight, or half as many of 32 bits, that a program of it reads.
         warps: of a program of it.
-        folded: of "many": a copy of the weights after a LayerNorm takes in its own (see `fused_folding`); otherwise a
-            kernel before normalises the rows.
         block: rows, outputs and inputs of a block of "many", loads under way and warps.
         lanes: groups of its warps that share out the inputs.
         parts: programs that share out the inputs of such a block, where there are so many blocks of inputs.
@@ -41,7 +39,6 @@ class Tuning:
     programs: int = 256
     numbers: int = 8192
     warps: int = 4
-    folded: bool = False
     block: tuple[int, int, int, int, int] = (64, 64, 128, 4, 4)
     lanes: int = 1
     parts: int = 1
@@ -66,7 +63,7 @@ class Tuning:
 TUNINGS: list[tuple[int, Tuning]] = [
     (1, Tuning(kernel="few", splits=4, entries=16384, numbers=16384, overlap="early")),
     (4, Tuning(kernel="few", splits=4, entries=16384, overlap="early")),
-    (16, Tuning(block=(16, 16, 256, 4, 4), splits=4)),
+    (16, Tuning(block=(16, 16, 512, 3, 4), lanes=4, splits=4)),
     (64, Tuning(block=(64, 32, 128, 4, 4), parts=2)),
     (128, Tuning()),
     (1 << 30, Tuning(entries=16384)),
