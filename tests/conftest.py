@@ -190,18 +190,23 @@ def as_on_gpu():
     return lambda tensor: tensor.as_subclass(_OnGpu)
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A server in the Hub's place, with an empty cache, on which Ann is logged in; she writes to `ann` and `band`."""
+@pytest.fixture(scope="session")
+def hub_tools():
+    """The module of servers in the Hub's place."""
     for name in ("hub_store", "hub_api", "hub_server"):
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
             sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
-    tools = sys.modules["hub_server"]
+    return sys.modules["hub_server"]
+
+
+@pytest.fixture
+def hub(hub_tools, tmp_path, monkeypatch):
+    """A server in the Hub's place, with an empty cache, on which Ann is logged in; she writes to `ann` and `band`."""
     users = {"token-of-ann": ["ann", "band"], "token-of-bob": ["bob"]}
-    with tools.HubServer(users, readers={"token-of-a-reader": ["ann"]}) as server:
-        tools.point_client_at(server.url, tmp_path / "cache", monkeypatch)
+    with hub_tools.HubServer(users, readers={"token-of-a-reader": ["ann"]}) as server:
+        hub_tools.point_client_at(server.url, tmp_path / "cache", monkeypatch)
         monkeypatch.setenv("HF_TOKEN", "token-of-ann")
         yield server
 

@@ -206,20 +206,15 @@ def choose_learning_rate(args: FastJukeboxTrainingArguments, adapters: bool = Fa
         args: changed.
         adapters: whether adapters are trained in place of all weights.
     """
-    if adapters and not args.learning_rate_given:
-        args.learning_rate = ADAPTER_LEARNING_RATE
-        logger.info(
-            "learning rate %g, as no `--learning_rate` is given: adapters begin at nothing and learn little at that of "
-            "all weights (docs/train.md)",
-            ADAPTER_LEARNING_RATE,
-        )
-    elif not args.learning_rate_given:
-        args.learning_rate = LEARNING_RATE
-        logger.info(
-            "learning rate %g, as no `--learning_rate` is given: about a tenth of what the priors were trained with "
-            "from the beginning, so that few songs do not undo what the model knows (docs/your-songs.md)",
-            LEARNING_RATE,
-        )
+    if args.learning_rate_given:
+        return
+    args.learning_rate = ADAPTER_LEARNING_RATE if adapters else LEARNING_RATE
+    why = (
+        "adapters begin at nothing and learn little at that of all weights"
+        if adapters
+        else "a tenth of what priors are trained with from the beginning, so that few songs do not undo what it knows"
+    )
+    logger.info("learning rate %g, as no `--learning_rate` is given: %s (docs/your-songs.md)", args.learning_rate, why)
 
 
 def continue_run(args: FastJukeboxTrainingArguments, source: str | os.PathLike[str], prior: FastJukeboxPrior) -> int:
