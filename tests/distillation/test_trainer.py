@@ -440,3 +440,15 @@ def test_the_student_alone_is_pushed_with_its_teachers_name(hub, distil):
     for name, value in FastJukeboxPrior.from_pretrained("ann/student", level=1).state_dict().items():
         assert torch.equal(value, theirs[name])
     assert not {PROJECTION, "optimizer.pt", "training_args.bin"} & set(hub.files("ann/student"))
+
+
+def test_a_run_may_stop_early_but_only_in_its_last_stage(distil):
+    stages = [{"loss": "intermediate", "steps": 6}, {"loss": "prediction", "steps": 30, "learning_rate": 3.0}]
+    run = distil(
+        stages=stages, early_stopping_patience=2, eval_strategy="steps", eval_steps=1, learning_rate=1e-9,
+        metric_for_best_model="bits_per_code",
+    )  # fmt: skip
+    figures = run.train_and_save()
+    evaluations = [entry["eval_bits_per_code"] for entry in run.state.log_history if "eval_loss" in entry]
+    assert 8 <= run.state.global_step < 36  # nothing gets better in the first stage, which is trained to its end
+    assert figures["eval_bits_per_code"] == pytest.approx(min(evaluations), abs=1e-5)

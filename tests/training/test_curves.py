@@ -78,6 +78,7 @@ def test_early_stopping_sets_what_it_needs(tmp_path):
     assert args.save_total_limit == 2
     args = arguments(eval_strategy="epoch", save_total_limit=5, metric_for_best_model="bits_per_code")
     assert (args.eval_strategy, args.save_strategy, args.save_total_limit) == ("epoch", "epoch", 5)
+    assert not args.greater_is_better and arguments(metric_for_best_model="eval_accuracy").greater_is_better
     args = arguments(eval_strategy="steps", eval_steps=30)
     assert (args.eval_steps, args.save_steps) == (30, 30)
     args = arguments(max_minutes=1.0)

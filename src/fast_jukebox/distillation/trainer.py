@@ -24,6 +24,7 @@ from fast_jukebox.distillation.stages import PAPER_STAGES, DistillationStage, St
 from fast_jukebox.distillation.student import check_student, initialize_student
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
+from fast_jukebox.training.curves import EarlyStopping
 from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 PROJECTION = "projection.safetensors"
@@ -151,6 +152,10 @@ class DistillationTrainer(FastJukeboxTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See [`~transformers.Trainer.train`]; lasts as long as the stages do."""
         self.args.max_steps = self.planned_steps()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStopping) and self.schedule is not None:
+                # The stages before the last do not lower the loss that is measured, and the last one is to come.
+                callback.first_step = self.schedule.starts[-1] + 1
         return super().train(*args, **kwargs)
 
     def plan(self) -> StageSchedule:

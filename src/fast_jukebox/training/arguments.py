@@ -17,6 +17,7 @@ from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
 from fast_jukebox.models.adapters import LABELS, TARGETS, add_lora
 
 _NO_END = 10**9
+_HIGHER_IS_BETTER = ("accuracy", "agreement", "snr", "auc")  # transformers takes all but losses for such metrics
 
 
 @dataclass(repr=False)  # one of its own would show the token
@@ -82,6 +83,9 @@ class FastJukeboxTrainingArguments(TrainingArguments):
             self.learning_rate = 5e-5  # transformers' default
         if self.early_stopping_patience is not None:
             self._stop_early()
+        metric: str | None = self.metric_for_best_model  # type: ignore[has-type]
+        if metric is not None and self.greater_is_better is None:  # type: ignore[has-type]
+            self.greater_is_better = any(word in metric for word in _HIGHER_IS_BETTER)
         super().__post_init__()
         if self.push_to_hub and not self.hub_license:
             raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")

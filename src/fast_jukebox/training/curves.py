@@ -22,7 +22,13 @@ _RISE = 1.01  # of the held-out bits above their lowest, which noise does not ex
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' `EarlyStoppingCallback`, which a resumed training goes on counting with."""
+    """transformers' `EarlyStoppingCallback`, which a resumed training goes on counting with.
+
+    Attributes:
+        first_step: evaluations before it are not counted.
+    """
+
+    first_step = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -31,6 +37,11 @@ class EarlyStopping(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)
         if state.global_step:
             self.early_stopping_patience_counter = evaluations_without_progress(vars(state))
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop after too many evaluations without a better one."""
+        if state.global_step >= self.first_step:
+            super().on_evaluate(args, state, control, **kwargs)
 
 
 def evaluations_without_progress(state: Mapping[str, Any]) -> int:
