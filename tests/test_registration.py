@@ -11,6 +11,22 @@ from fast_jukebox import registration
 
 
 @pytest.mark.parametrize(
+    "first",
+    [
+        "fast_jukebox.generation.request", "fast_jukebox.models.adapters", "fast_jukebox.models.loading",
+        "fast_jukebox.models.weight_files", "fast_jukebox.models.prior.modeling_prior", "fast_jukebox_cli.generate",
+    ],
+)  # fmt: skip
+def test_any_module_may_be_imported_first_and_the_models_are_registered_then(first):
+    code = (
+        f"import {first}\nfrom transformers import AutoConfig\nprint(AutoConfig.for_model('fast_jukebox').model_type)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.split() == ["fast_jukebox"]
+
+
+@pytest.mark.parametrize(
     "model", [fast_jukebox.FastJukeboxVQVAE, fast_jukebox.FastJukeboxPrior, fast_jukebox.FastJukeboxModel]
 )
 def test_the_auto_classes_know_the_models(model):

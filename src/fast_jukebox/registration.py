@@ -12,7 +12,7 @@ from typing import Any
 _AUTO = "transformers.models.auto"
 _AUTO_MODULES = ("configuration_auto", "modeling_auto", "processing_auto")
 _MODELS = tuple(f"fast_jukebox.models.{name}" for name in ("vqvae", "prior", "fast_jukebox"))
-_NEEDED = ("transformers.modeling_utils", "fast_jukebox.models.adapters", *_MODELS)
+_PACKAGE = "fast_jukebox."
 _CLASSES = ("FastJukeboxVQVAE", "FastJukeboxPrior", "FastJukeboxModel")
 
 
@@ -23,8 +23,10 @@ def register() -> None:
     Each is registered now where the module that keeps it is imported, or else as soon as it is. transformers' pipelines
     import torchaudio where it is installed and fail where it is broken: who only uses the models needs neither.
     """
-    for module in (*(f"{_AUTO}.{name}" for name in _AUTO_MODULES), *_NEEDED):
+    for module in (*(f"{_AUTO}.{name}" for name in _AUTO_MODULES), "transformers.modeling_utils"):
         _once_imported(module, _register_models)
+    if not any(isinstance(finder, _PackageFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _PackageFinder())
     _once_imported("transformers.pipelines", _register_pipeline)
     _once_imported("fast_jukebox.models.loading", _register_layout)
 
@@ -43,23 +45,51 @@ class _Finder:
     def __init__(self, name: str, register: Callable[[], None]) -> None:
         self.name, self.register = name, register
 
+    def finds(self, name: str) -> bool:
+        """Whether it is a module of this finder."""
+        return name == self.name
+
+    def finish(self) -> None:
+        """Register, as the module is imported."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        self.register()
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name == self.name else None
+        """As finders have it."""
+        spec = PathFinder.find_spec(name, path, target) if self.finds(name) else None
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
 
         def execute_and_register(module: ModuleType) -> None:
             execute(module)  # where this fails, the next attempt comes here again
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
             _finished.add(module.__name__)
-            self.register()
+            self.finish()
+            for finder in list(sys.meta_path):
+                if isinstance(finder, _PackageFinder) and finder.waiting:
+                    finder.register()
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
+
+
+class _PackageFinder(_Finder):
+    """Finds the package's modules, and registers the models once none of them is half imported that asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__(_PACKAGE, _register_models)
+        self.waiting = False
+
+    def finds(self, name: str) -> bool:
+        """Whether it is a module of the package that is not registered by name."""
+        others = (finder for finder in sys.meta_path if type(finder) is _Finder)
+        return name.startswith(_PACKAGE) and not any(finder.name == name for finder in others)
+
+    def finish(self) -> None:
+        """Nothing: what waits for modules is registered after each."""
 
 
 def _is_whole(module: str) -> bool:
@@ -74,8 +104,13 @@ _finished: set[str] = set()
 
 def _register_models() -> None:
     """Register what can be: importing the models imports transformers, which imports its auto classes on the way."""
-    if any(module in sys.modules and not _is_whole(module) for module in _NEEDED):
-        return  # the last of them calls this again
+    ours = [module for module in sys.modules if module.startswith(_PACKAGE) and module != __name__]
+    half = any(not _is_whole(module) for module in (*ours, "transformers.modeling_utils") if module in sys.modules)
+    for finder in sys.meta_path:
+        if isinstance(finder, _PackageFinder):
+            finder.waiting = half  # the last of them calls this again
+    if half:
+        return
     auto = {name: sys.modules[f"{_AUTO}.{name}"] for name in _AUTO_MODULES if _is_whole(f"{_AUTO}.{name}")}
     models = [getattr(importlib.import_module(module), name) for module, name in zip(_MODELS, _CLASSES, strict=True)]
     for model in models:
