@@ -72,7 +72,17 @@ def test_a_table_is_read_with_its_types(tmp_path, mark):
     ]
 
 
-@pytest.mark.parametrize(("table", "reason"), [("name\na", "column `file_name`"), ('file_name,b\n"a', "no CSV")])
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("name\na", "column `file_name`"),
+        ('file_name,b\n"a', "quotation mark that is not closed"),
+        ('file_name,b\na,"b\nc,d\n', "quotation mark that is not closed"),
+        ("file_name,b,b\na,1,2", "column `b` twice"),
+        ("file_name,b\na,1,2", "no CSV"),
+        ("", "no CSV.*must be saved"),
+    ],
+)
 def test_a_table_that_is_none_is_named(tmp_path, table, reason):
     (tmp_path / "metadata.csv").write_text(table)
     with pytest.raises(ValueError, match=rf"metadata\.csv.*{reason}"):
@@ -91,3 +101,29 @@ def test_names_within_the_folder_become_relative(tmp_path):
         assert tidy_name(tmp_path, name) == "a/b.wav"
     assert tidy_name(tmp_path, "../x.wav") == "../x.wav"
     assert tidy_name(tmp_path, unicodedata.normalize("NFD", "é.wav")) == unicodedata.normalize("NFD", "é.wav")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_tables_as_programs_of_many_countries_write_them(tmp_path, delimiter, end):
+    rows = [("file_name", "title"), ("a.wav", '12" mix'), ("b.wav", "Ä")]
+    table = "".join(delimiter.join(row) + end for row in rows)
+    (tmp_path / "metadata.csv").write_bytes(b"\xef\xbb\xbf" + table.encode())
+    assert {name: row["title"] for name, row in read_metadata(tmp_path).items()} == dict(rows[1:])
+
+
+def test_a_table_in_utf16_is_named(tmp_path):
+    (tmp_path / "metadata.csv").write_bytes("file_name\na.wav\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"metadata\.csv is UTF-16 text: save it as UTF-8"):
+        read_metadata(tmp_path)
+
+
+def test_lines_may_end_as_those_of_old_computers(tmp_path):
+    (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "a"}\r{"file_name": "b"}\r\r{"file_name": "c"}')
+    assert list(read_metadata(tmp_path)) == ["a", "b", "c"]
+
+
+def test_a_name_that_has_two_values_is_refused(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a"}\n{"file_name": "b", "artist": "x", "artist": "y"}\n')
+    with pytest.raises(ValueError, match="line 2: `artist` stands there twice"):
+        read_metadata(tmp_path)

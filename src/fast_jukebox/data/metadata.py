@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv")
@@ -67,15 +69,12 @@ def tidy_name(folder: Path, name: str) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
+    _check_encoding(path)
     with path.open("rb") as file:
-        number = 0
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
+        for number, line in enumerate(_lines(file), 1):
             where = f"{path}, line {number}"
             if len(line) > _LONGEST_LINE:
                 raise ValueError(f"{where}: has more than {_LONGEST_LINE} bytes")
-            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise ValueError(f"{path} is UTF-16 text: save it as UTF-8")
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -83,30 +82,88 @@ def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
+                row = json.loads(text, object_pairs_hook=_unique)
                 if "\\ud" in text.lower():
                     json.dumps(row, ensure_ascii=False).encode()
             except UnicodeEncodeError as error:
                 raise ValueError(f"{where}: holds half of a pair of surrogates, which is no character") from error
+            except _StandsTwice as error:
+                raise ValueError(f"{where}: `{error}` stands there twice") from error
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{where}: no JSON: {error}") from error
             yield where, row
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, whichever of CR, LF and both ends them, up to a byte longer than a line can be."""
+    while line := file.readline(_LONGEST_LINE + 1):
+        yield from line.rstrip(b"\r\n").split(b"\r")
+
+
+class _StandsTwice(ValueError):
+    """A name has two values."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _StandsTwice(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _check_encoding(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(f"{path} is UTF-16 text: save it as UTF-8")
+
+
+def _delimiter(path: Path) -> str:
+    """What stands between the columns: a comma, or as programs write in many countries a semicolon, or a tab."""
+    with path.open("rb") as file:
+        head = file.readline(2**16).removeprefix(b"\xef\xbb\xbf").split(b"\r")[0].strip()
+    for each in (b",", b";", b"\t"):
+        if b"file_name" in [name.strip(b'" ') for name in head.split(each)]:
+            return each.decode()
+    return ","
+
+
+def _check_quotes(path: Path, delimiter: str) -> None:
+    """Raise a `ValueError` for a quotation mark that is not closed, which makes one value of all that follows."""
+    with path.open("rb") as file:
+        if sum(block.count(b'"') for block in iter(lambda: file.read(2**20), b"")) % 2 == 0:
+            return
+    with path.open(encoding="utf-8", errors="replace", newline="") as text:
+        rows = csv.reader(text, delimiter=delimiter, strict=True)
+        try:
+            for _ in rows:
+                pass
+        except csv.Error as error:
+            if "end of data" in str(error):
+                raise ValueError(f"{path} has a quotation mark that is not closed") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
     import pyarrow
     import pyarrow.csv
 
+    _check_encoding(path)
+    delimiter = _delimiter(path)
+    _check_quotes(path, delimiter)
     try:
         table = pyarrow.csv.read_csv(
             path,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pyarrow.string() for name in _TEXTS}, strings_can_be_null=True, null_values=[""]
             ),
         )
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
+        raise ValueError(f"{path} is no CSV file in UTF-8, as which it must be saved: {error}") from error
+    names = table.column_names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path} has the column `{twice}` twice: keep the one that is right")
     if "file_name" not in table.column_names:
         raise ValueError(f"{path} must have a column `file_name`, got {', '.join(table.column_names)}")
     for number, row in enumerate(table.to_pylist(), 2):
