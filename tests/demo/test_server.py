@@ -10,13 +10,14 @@ from starlette.middleware import Middleware  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
 from fast_jukebox.demo.app import build  # noqa: E402
+from fast_jukebox.demo.limits import Limits  # noqa: E402
 from fast_jukebox.demo.server import Headers, routes  # noqa: E402
 from fast_jukebox.demo.sounds import new_token  # noqa: E402
 
 
 @pytest.fixture
 def client(studio):
-    return TestClient(Starlette(routes=routes(studio), middleware=[Middleware(Headers)]))
+    return TestClient(Starlette(routes=routes(studio), middleware=[Middleware(Headers, studio=studio)]))
 
 
 def test_files_are_served_whole_and_in_parts(client, studio, sound):
@@ -68,6 +69,18 @@ def test_every_answer_forbids_what_comes_from_elsewhere(client):
     assert headers["content-security-policy"].startswith("default-src 'self'")
     assert "http" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_uploads_make_room(studio_of, tiny_model):
+    studio = studio_of(Limits(sound_bytes=2500), tiny=tiny_model)
+    for age in range(4):
+        (studio.uploads_folder / str(age)).mkdir()
+        path = studio.uploads_folder / str(age) / "sound.wav"
+        path.write_bytes(bytes(1000))
+        os.utime(path, (age, age))
+    client = TestClient(Starlette(middleware=[Middleware(Headers, studio=studio)]))
+    client.post("/gradio_api/upload")
+    assert sorted(path.parent.name for path in studio.uploads_folder.rglob("*.wav")) == ["2", "3"]
 
 
 def test_the_pages_send_nothing_and_keep_uploads_in_their_folder(studio):

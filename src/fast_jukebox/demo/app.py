@@ -105,7 +105,7 @@ def launch(
         footer_links=[],
         allowed_paths=[],
         max_file_size=studio.limits.upload_bytes,
-        app_kwargs={"routes": routes(studio), "middleware": [Middleware(Headers)]},
+        app_kwargs={"routes": routes(studio), "middleware": [Middleware(Headers, studio=studio)]},
         **_looks(),
     )
     address = shared or address

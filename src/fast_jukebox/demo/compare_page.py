@@ -53,11 +53,11 @@ def compare_page(studio: Studio, mine: gr.BrowserState) -> None:
                 elem_id="compare-status",
             )
             result = gr.HTML("", elem_id="compare-result")
-            with gr.Column(visible=False, elem_id="compare-answer") as asking:
+            with gr.Column(elem_id="compare-answer"):  # shown by the style sheet where a pair is
                 x = gr.Radio([("X is A", "A"), ("X is B", "B")], label="What is X?")
                 preferred = gr.Radio(compare.compare_preferences(), label="Which do you like better?")
                 give = gr.Button("Answer", variant="primary", elem_id="compare-give")
-    outputs = [status, result, mine, asking, x, preferred]
+    outputs = [status, result, mine, x, preferred]
 
     def update(view: CompareView) -> tuple[Any, ...]:
         fresh = view.asking is not None  # another pair, or none: nothing is chosen yet
@@ -65,7 +65,6 @@ def compare_page(studio: Studio, mine: gr.BrowserState) -> None:
             view.status,
             view.result,
             view.key,
-            gr.Column(visible=view.asking) if fresh else None,
             *([gr.Radio(value=None)] * 2 if fresh else [None] * 2),
         )
 

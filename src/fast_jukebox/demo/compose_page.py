@@ -58,12 +58,12 @@ def compose_page(studio: Studio, mine: gr.BrowserState) -> None:
             tree = gr.HTML("", js_on_load=_SCRIPT, elem_id="compose-tree")
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(html.note("Begin a song, or open one."), elem_id="compose-status")
-            with gr.Column(visible=False, elem_id="compose-tools") as tools:
+            with gr.Column(elem_id="compose-tools"):  # shown by the style sheet where a song is
                 fields = _tools(studio, model)
             take = gr.HTML("", js_on_load=_SCRIPT, elem_id="compose-take")
     branches = gr.HTML("", js_on_load=_SCRIPT, elem_id="compose-branches")
 
-    outputs = [status, tree, take, branches, key, selected, tools, beginning, mine, chooser, model]
+    outputs = [status, tree, take, branches, key, selected, beginning, mine, chooser, model]
 
     def update(step: Step, keys: object, cut_at: float | None = None) -> tuple[Any, ...]:
         if not step.redraw:
@@ -77,7 +77,6 @@ def compose_page(studio: Studio, mine: gr.BrowserState) -> None:
             *compose.shown(studio, step, cut_at),
             step.key,
             step.selected,
-            gr.Column(visible=there),
             gr.Accordion(open=not there),
             known,
             gr.Dropdown(compose.titles(studio, known), value=step.key or None),

@@ -96,7 +96,7 @@ class LabelFields:
 
 
 def _seen(there: bool) -> bool | str:
-    """Gradio's value for a field that is hidden and may be seen later: one that is not there at all does not come."""
+    """Gradio's `visible` of a field that may be seen later: one that is not there at all would not come."""
     return there or "hidden"
 
 

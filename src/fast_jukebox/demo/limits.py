@@ -22,7 +22,7 @@ class Limits:
         takes: versions that one song may have.
         songs: songs kept in the studio's folder.
         sounds: sound files kept; the oldest go first and are made again when asked for.
-        sound_bytes: of all of them.
+        sound_bytes: of all of them, and of all uploads.
         lyrics: characters of lyrics.
         trials: pairs of a listening test.
     """

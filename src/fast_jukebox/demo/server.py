@@ -85,14 +85,15 @@ def _uncached() -> dict[str, str]:
 
 class Headers:
     """Middleware that adds headers to every answer: a page loads nothing from anywhere else, so that it works, and
-    tells nobody, without a network.
+    tells nobody, without a network. Before an upload it makes room.
 
     Args:
         app: the application inside.
+        studio: whose uploads are bounded.
     """
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    def __init__(self, app: Any, studio: Studio) -> None:
+        self._app, self._studio = app, studio
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         async def sent(message: Scope) -> None:
@@ -100,4 +101,6 @@ class Headers:
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
+        if scope["type"] == "http" and scope["path"].endswith("/upload"):
+            self._studio.make_upload_room()
         await self._app(scope, receive, sent if scope["type"] == "http" else send)

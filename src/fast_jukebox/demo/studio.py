@@ -97,6 +97,18 @@ class Studio:
         if work is not None:
             work.stop()
 
+    def make_upload_room(self) -> None:
+        """Delete the oldest uploads where all of them are more than `limits.sound_bytes`."""
+        with self._lock:
+            places = [file for file in self.uploads_folder.rglob("*") if file.is_file()]
+            ages = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in places)
+            total = sum(size for _, size, _ in ages)
+            for _, size, file in ages:
+                if total <= self.limits.sound_bytes:
+                    break
+                file.unlink(missing_ok=True)
+                total -= size
+
     def duration(self, value: object, name: str = "Duration") -> float:
         """Seconds of a song, as the browser sent them.
 
