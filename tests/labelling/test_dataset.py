@@ -204,6 +204,13 @@ def test_another_way_to_cut_or_measure_is_refused(label, tmp_path):
         label("mine")
 
 
+def test_clips_are_not_written_among_the_songs(label, songs):
+    for output in ("songs", "songs/labelled"):
+        with pytest.raises(ValueError, match="`output` must lie outside the songs' folder"):
+            label(output)
+    assert sorted(path.suffix for path in songs.iterdir()) == [".flac", ".flac", ".ogg", ".wav"]
+
+
 class Odd:
     name = "odd"
 

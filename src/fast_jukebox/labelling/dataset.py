@@ -166,6 +166,8 @@ def label_songs(
     """
     output, settings = Path(output), settings or LabelSettings()
     labellers = [load_labeller(name) for name in LABELLERS] if labellers is None else list(labellers)
+    if isinstance(source, str | os.PathLike) and output.resolve().is_relative_to(Path(source).resolve()):
+        raise ValueError(f"`output` must lie outside the songs' folder, or its clips were songs, got {str(output)!r}")
     _claim_folder(output, settings, labellers)
     songs = load_songs(source, test_share, limits=limits, progress=progress)
     cut = [_cut(split, row, facts, settings) for split, rows in songs.items() for row, facts in enumerate(_facts(rows))]
