@@ -8,7 +8,6 @@ from fast_jukebox import FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.models.adapters import add_lora, save_adapter
 
 pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings("ignore:the adapter")
 
 
 @pytest.fixture

@@ -51,7 +51,6 @@ def test_what_is_saved_is_safetensors_and_names_base_and_level(adapter):
     assert read_adapter_config(folder) == config
 
 
-@pytest.mark.filterwarnings("ignore:the adapter")
 def test_an_adapter_is_loaded_merged_or_beside(base, adapter):
     folder, logits = adapter
     for merge in (True, False):
@@ -69,7 +68,6 @@ def plain_prior(base):
     return FastJukeboxPrior.from_pretrained(base, level=2)
 
 
-@pytest.mark.filterwarnings("ignore:the adapter")
 def test_peft_reads_it_too(base, adapter):
     folder, logits = adapter
     with pytest.warns(UserWarning, match="level"):  # which peft leaves out
@@ -77,7 +75,6 @@ def test_peft_reads_it_too(base, adapter):
     torch.testing.assert_close(model(CODES).logits, logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:the adapter")
 def test_a_model_with_an_adapter_plays_it_and_is_saved_with_it(base, adapter, tmp_path):
     folder, _ = adapter
     model = FastJukeboxModel.from_pretrained(base, adapters={2: folder})
@@ -109,15 +106,29 @@ def test_an_adapter_of_the_hub(base, adapter, hub):
 
     HfApi().create_repo("ann/lora")
     HfApi().upload_folder(repo_id="ann/lora", folder_path=folder)
-    with pytest.warns(UserWarning, match="trained on `ann/base` and is loaded onto"):
-        model = FastJukeboxModel.from_pretrained(base, adapters={2: "ann/lora"})
+    model = FastJukeboxModel.from_pretrained(base, adapters={2: "ann/lora"})
     torch.testing.assert_close(model.priors[2](CODES).logits, logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_base_of_another_name_is_said(base, tmp_path, recwarn):
-    save_adapter(trained(plain_prior(base)), tmp_path / "lora")
-    FastJukeboxModel.from_pretrained(base, adapters={2: tmp_path / "lora"})
-    assert not [warning for warning in recwarn if "adapter" in str(warning.message)]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_base_of_other_weights_is_said(base, adapter, tmp_path, caplog, dtype):
+    folder, _ = adapter  # trained on a model of another name, in float32
+    FastJukeboxModel.from_pretrained(base, dtype=dtype, adapters={2: folder})
+    assert not caplog.messages
+    other = FastJukeboxModel.from_pretrained(base, dtype=dtype)
+    with torch.no_grad():
+        other.priors[2].blocks[1].mlp.expand.weight.mul_(1.5)
+    other.save_pretrained(tmp_path / "other")
+    FastJukeboxModel.from_pretrained(tmp_path / "other", adapters={2: folder})
+    assert "was trained on ann/base, whose weights are not those of" in caplog.text
+
+
+def test_an_adapter_of_another_program_is_loaded_without_a_word(base, adapter, caplog):
+    folder, _ = adapter
+    for kept in ({"format": "pt"}, {"format": "pt", "base_sample": "no numbers"}):
+        save_file(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.safetensors", kept)
+        load_adapter(plain_prior(base), folder)
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -142,7 +153,6 @@ def rewrite(folder, **fields):
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-@pytest.mark.filterwarnings("ignore:the adapter")
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
@@ -162,7 +172,6 @@ def test_settings_that_do_not_fit(base, adapter, fields, match):
         load_adapter(plain_prior(base), folder)
 
 
-@pytest.mark.filterwarnings("ignore:the adapter")
 def test_files_that_are_not_there_or_damaged(base, adapter, tmp_path):
     folder, _ = adapter
     weights = folder / "adapter_model.safetensors"
@@ -184,6 +193,8 @@ def test_files_that_are_not_there_or_damaged(base, adapter, tmp_path):
         load_adapter(plain_prior(base), folder)
     with pytest.raises(OSError, match="has no adapter_config.json, so it holds no adapter"):
         FastJukeboxModel.from_pretrained(base, adapters={2: base})
+    with pytest.raises(FileNotFoundError, match="there is no folder '/nowhere/lora'"):
+        FastJukeboxModel.from_pretrained(base, adapters={2: "/nowhere/lora"})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -24,6 +26,8 @@ from fast_jukebox.utils.files import read_file, write_file
 if TYPE_CHECKING:
     from peft import PeftModel
 
+logger = logging.getLogger(__name__)
+
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 LABELS = ("artist_embedding", "genre_embedding")
@@ -33,6 +37,7 @@ TARGETS = ("qkv", "projection", "expand", "contract")
 """Names of the four matrices of each layer of a prior, which get adapters by default."""
 
 _ADAPTER = "default"
+_SAMPLE = "base_sample"
 _LARGEST_CONFIG = 2**20
 _LARGEST_RANK = 2**14
 
@@ -131,7 +136,10 @@ def save_adapter(
     config["base_model_name_or_path"] = base_model or config["base_model_name_or_path"]
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.detach().contiguous().cpu() for key, tensor in weights.items()}
-    write_file(folder / ADAPTER_WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    metadata = {"format": "pt"}
+    if state_dict is None:
+        metadata[_SAMPLE] = json.dumps(_sample(model.get_base_model()))
+    write_file(folder / ADAPTER_WEIGHTS, save(tensors, metadata=metadata))
     write_file(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True))
 
 
@@ -143,6 +151,7 @@ def read_adapter_config(source: PathLike, **download: Any) -> dict[str, Any]:
         OSError: there is no such file.
         ValueError: it holds no settings of an adapter.
     """
+    source = _place(source)
     path = find_file(source, ADAPTER_CONFIG, **download)
     if path is None:
         raise OSError(f"`{source}` has no {ADAPTER_CONFIG}, so it holds no adapter")
@@ -182,7 +191,7 @@ def load_adapter(
         OSError: there is no adapter in safetensors, or the file is damaged.
         ValueError: it is of another level or does not fit the prior.
     """
-    peft = _peft()
+    peft, source = _peft(), _place(source)
     download = pin_revision(source, download)
     config = read_adapter_config(source, **download)
     weights = _read_weights(source, download)
@@ -192,11 +201,12 @@ def load_adapter(
     _check_ranks(config, source)
     _grow_labels(prior, weights)
     base, name = config.get("base_model_name_or_path"), base_model or prior.name_or_path
-    if base and name and not _same_model(base, name):
-        warnings.warn(
-            f"the adapter `{source}` was trained on `{base}` and is loaded onto `{name}`: it fits only where both have "
-            "the same weights",
-            stacklevel=2,
+    if not _is_base(prior, _known_sample(source, download)):
+        logger.warning(
+            "the adapter %s was trained on %s, whose weights are not those of %s: it may not fit them",
+            source,
+            base or "another model",
+            name or "this one",
         )
     trained = [(parameter, parameter.requires_grad) for parameter in prior.parameters()]
     try:
@@ -348,8 +358,45 @@ def _check_ranks(config: Mapping[str, Any], source: PathLike) -> None:
             raise ValueError(f"`r` of the adapter `{source}` must be from 1 to {_LARGEST_RANK}, got {rank!r}")
 
 
-def _same_model(one: str, other: str) -> bool:
-    return one == other or os.path.realpath(one) == os.path.realpath(other)
+def _place(source: PathLike) -> PathLike:
+    """A folder, or the name of a repository.
+
+    Raises:
+        FileNotFoundError: it looks like a folder that is not there.
+    """
+    folder = os.path.expanduser(source)
+    if os.path.isdir(folder):
+        return folder
+    if str(source).startswith((".", "~", os.sep)):
+        raise FileNotFoundError(f"there is no folder {folder!r}; an adapter is a folder or a Hub repository")
+    return source
+
+
+def _sample(prior: PreTrainedModel) -> list[float]:
+    """A number of each matrix of the prior's own layers, to know them again in another dtype and under another name."""
+    layers = [(block.attention.qkv, block.attention.projection, *block.mlp.children()) for block in prior.blocks]
+    weights = torch.stack([layer.weight.flatten()[layer.weight.numel() // 2] for own in layers for layer in own])
+    numbers: list[float] = weights.detach().float().tolist()
+    return numbers
+
+
+def _known_sample(source: PathLike, download: Mapping[str, Any]) -> list[float] | None:
+    """The numbers of the base that are kept with an adapter; None of one that another program saved."""
+    with open_weights(str(find_file(source, ADAPTER_WEIGHTS, **download))) as file:
+        kept = (file.metadata() or {}).get(_SAMPLE)
+    try:
+        numbers = None if kept is None else [float(number) for number in json.loads(kept)]
+    except (RecursionError, TypeError, ValueError):
+        return None
+    return numbers
+
+
+def _is_base(prior: PreTrainedModel, known: list[float] | None) -> bool:
+    """Whether the numbers are a prior's, to the precision of 16 bits; True where none are known."""
+    own = _sample(prior)
+    if known is None or len(known) != len(own):  # of another depth it does not fit at all
+        return True
+    return torch.allclose(torch.tensor(own), torch.tensor(known), rtol=1e-2, atol=1e-5)
 
 
 @contextmanager
