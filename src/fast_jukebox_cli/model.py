@@ -47,6 +47,8 @@ def model_name(model: str | None) -> str:
     if model is not None:
         looks_like_path = model.startswith((".", "~", os.sep)) or model.count("/") > 1
         folder = Path(model).expanduser()
+        if folder.is_file():
+            raise FileNotFoundError(f"{str(folder)!r} is a file; a model is a folder or a Hub repository")
         if looks_like_path and not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {str(folder)!r}; a model is a folder or a Hub repository")
         return str(folder) if folder.is_dir() else model

@@ -27,3 +27,9 @@ def test_a_model_is_loaded_to_be_played(model_dir):
     model = load_model(ModelSource(str(model_dir)), torch.device("cpu"))
     assert not model.training
     assert model.generation_config.duration == 0.05
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "song.wav").touch()
+    with pytest.raises(FileNotFoundError, match=r"song\.wav' is a file; a model is a folder"):
+        model_name(str(tmp_path / "song.wav"))

@@ -1,6 +1,8 @@
 import csv
 import itertools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +159,14 @@ def test_what_cannot_be_aligned(words_model, tiny_model):
     words_model.priors[2].config.alignment_head = None
     with pytest.raises(ValueError, match="no `alignment_head`"):
         lyrics_alignment(words_model, codes, words)
+
+
+def test_the_page_of_playing_aligns_as_it_is_written(words_model, tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "play.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = [block for block in blocks if "lyrics_alignment(" in block]
+    monkeypatch.chdir(tmp_path)
+    names = {"model": words_model}
+    exec(compile(code.replace("duration=20", "duration=0.5"), "play.md", "exec"), names)
+    assert {"alignment.csv", "alignment.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert [row.text for row in names["alignment"].rows("word")][:3] == ["Where", "the", "wind"]

@@ -249,3 +249,10 @@ def test_first_and_last_window_are_checked(stub_labelled_model):
     stub_labelled_model.priors[0].config.use_timing = True
     with pytest.raises(ValueError, match="metadata.*total length"):
         check_labels(stub_labelled_model.priors, labels, [Layout(0, None, 24, 12), None, None], [2, 4, 8], None)
+
+
+def test_lyrics_are_refused_by_models_that_do_not_sing(paired_model):
+    for metadata in ({"lyrics": "la la"}, [{"artist": "fiddle", "genre": "jig", "lyrics": "la"}]):
+        with pytest.raises(ValueError, match="`lyrics` must be left out.*does not sing"):
+            paired_model.generate(duration=0.1, metadata=metadata)
+    paired_model.generate(duration=0.1, stop_level=2, metadata={"lyrics": ""})

@@ -16,7 +16,7 @@ from fast_jukebox.conversion import transformers4
 from fast_jukebox.conversion.openai import OpenAICheckpoint, is_openai_folder
 from fast_jukebox.conversion.parts import Part
 from fast_jukebox.conversion.shards import parse_size, size_in, write_shards
-from fast_jukebox.hub import write_model_card
+from fast_jukebox.hub import prefer_cache, write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.loading import read_config
 from fast_jukebox.processing import FastJukeboxProcessor
@@ -115,7 +115,7 @@ def convert_checkpoint(
     limit = parse_size(max_shard_size)
     wanted = _checked_dtype(dtype)
     output = _checked_output(output)
-    checkpoint = _open(source, model, hyperparameters, download)
+    checkpoint = _open(source, model, hyperparameters, prefer_cache(source, download))
     config = _whole_config(checkpoint)
     first = checkpoint.tensors(checkpoint.parts[0])
     if wanted is None:

@@ -39,8 +39,12 @@ def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any
     processor = getattr(model, "processor", None)
     if not any(prior.config.metadata_length for prior in model.priors):
         raise ValueError("`metadata` must be left out where no prior has labels, got what is written of songs")
+    songs = [metadata] if isinstance(metadata, Mapping) else metadata
+    sings = any(lyric_length_of(prior.config) for prior in model.priors)
+    if not sings and any(isinstance(song, Mapping) and song.get("lyrics") for song in songs):
+        raise ValueError("`lyrics` must be left out where no prior is conditioned on lyrics: the model does not sing")
     if processor is None:
-        for song in [metadata] if isinstance(metadata, Mapping) else metadata:
+        for song in songs:
             _check_no_names(song)
         processor = FastJukeboxProcessor.without_names(model.config)
     processor.check(model.config)
