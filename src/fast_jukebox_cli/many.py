@@ -37,10 +37,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
 def chosen_workers(count: int | None, ray: str | None, device: str = "cpu") -> Workers:
-    """The workers that options ask for; on Ray each has a GPU where the device is one."""
+    """The workers that options ask for; on Ray each has a GPU where the device is one, as on the calling machine."""
     from fast_jukebox.utils.workers import Workers
 
-    on_gpu = ray is not None and device.startswith("cuda")
+    on_gpu = device.startswith("cuda")
+    if ray is not None and device == "auto":
+        import torch
+
+        on_gpu = torch.cuda.is_available()
+    on_gpu = on_gpu and ray is not None
     return Workers(1 if count is None and ray is None else count, ray, float(on_gpu))
 
 

@@ -10,6 +10,7 @@ from fast_jukebox import FastJukeboxVQVAE
 from fast_jukebox.audio import load_audio
 from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox_cli.many import chosen_workers
 
 
 @pytest.fixture
@@ -159,3 +160,18 @@ def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):
         found = run(*command, *options)
         assert found.exit_code == 0, found.output
     assert asked == [(1, None), (None, ""), (None, "auto"), (None, "ray://host:1"), (None, ""), (3, None)]
+
+
+@pytest.mark.parametrize(
+    ("device", "ray", "there", "gpus"),
+    [
+        ("auto", "", True, 1),
+        ("auto", "", False, 0),
+        ("cuda", "", True, 1),
+        ("cpu", "", True, 0),
+        ("auto", None, True, 0),
+    ],
+)
+def test_on_ray_a_worker_has_the_gpu_that_it_computes_on(monkeypatch, device, ray, there, gpus):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert chosen_workers(None, ray, device).gpus == gpus
