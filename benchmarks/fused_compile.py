@@ -40,7 +40,7 @@ CHOICES: dict[tuple[int, int], list[Tuning]] = {
         replace(MIDDLE, block=(16, 16, 1024, 3, 8), lanes=8),
     ],
     (0, 46): [MANY, replace(MANY, splits=4), replace(MANY, block=(64, 64, 128, 3, 4), parts=4)],
-    (0, 1): [ONE, replace(ONE, splits=8), replace(ONE, splits=16, entries=8192)],
+    (0, 1): [ONE, replace(ONE, splits=2), replace(ONE, splits=8, entries=8192)],  # of heads twice as wide
     (2, 1): [ONE, replace(ONE, overlap="late")],
 }
 """Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""

@@ -32,8 +32,10 @@ if [ -z "$toy" ]; then
   # Every kernel at once, in as many processes as there are cores for it: the parts find them in Triton's cache.
   # Training, which needs none of them, goes on meanwhile.
   export TORCHINDUCTOR_COMPILE_THREADS=4
-  timeout 60 "$python" -m benchmarks.fused_compile --only-compile --processes 13 --choices --rows ${ROWS:-4 128 1} --levels 1 \
-    >"$folder/compile.log" 2>&1 &
+  sizes="--rows ${ROWS:-4 128 1} --levels 1"
+  case "${parts:-tune}" in *tune*) sizes="--choices $sizes" ;; *) sizes="--rows ${ROWS:-1 12 48 128} --levels 2 1" ;; esac
+  # shellcheck disable=SC2086
+  timeout 60 "$python" -m benchmarks.fused_compile --only-compile --processes 13 $sizes >"$folder/compile.log" 2>&1 &
   compiling=$!
 fi
 kernels() {

@@ -79,7 +79,7 @@ def test_a_step_agrees_in_half_precision(make_prior, make_inputs, dtype, songs):
 @pytest.mark.parametrize(
     "choices",
     [
-        *({"splits": splits} for splits in (0, 2, 4)),
+        *({"splits": splits} for splits in (0, 2, 8)),
         {"kernel": "few"},
         {"kernel": "many", "block": (32, 32, 32, 3, 4), "splits": 0},
         {"kernel": "many", "block": (16, 16, 16, 3, 4), "parts": 3, "splits": 0},

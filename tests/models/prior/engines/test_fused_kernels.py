@@ -55,6 +55,13 @@ def test_blocks_are_made_small_enough_for_a_gpu(shared, entries, stages):
     assert tuning.within(shared * 1024) == tuning
 
 
+def test_attention_to_wide_heads_is_split_more_for_a_few_rows():
+    few, many = Tuning(kernel="few", splits=4), Tuning(kernel="many", splits=4)
+    assert [few.for_heads(width).splits for width in (16, 256, 480, 600)] == [4, 4, 8, 12]
+    assert many.for_heads(480) == many
+    assert few.for_width(2048) == few and few.for_width(20000).kernel == "many"
+
+
 @pytest.mark.slow
 def test_every_kernel_compiles_for_hopper_without_spills(repository_root):
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}

@@ -89,7 +89,9 @@ class FusedDecoder(DeviceDecoder):
         if reason is not None:
             raise ValueError(f"`engine` must not be 'fused' for this prior: {reason}")
         wanted = tuning_for(batch_size) if tuning is None else tuning
-        wanted = wanted.for_width(max(prior.config.hidden_size, prior.config.mlp_size, prior.config.attention_size))
+        config = prior.config
+        wanted = wanted.for_width(max(config.hidden_size, config.mlp_size, config.attention_size))
+        wanted = wanted.for_heads(config.attention_size // config.num_attention_heads)
         self.tuning = wanted.within(_shared_memory(prior.position_embedding.device))
         super().__init__(prior, batch_size, settings)
 

@@ -14,6 +14,7 @@ SHARED_OF_HOPPER = 227 * 1024
 """Bytes of shared memory that a program may have on Hopper."""
 
 _WIDEST_OF_FEW = 16384
+_SPLIT_WIDTH = 256
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ class Tuning:
     def for_width(self, width: int) -> Tuning:
         """The choices where no layer has more inputs than that: "many" where a program of "few" cannot hold them."""
         return replace(self, kernel="many") if width > _WIDEST_OF_FEW else self
+
+    def for_heads(self, width: int) -> Tuning:
+        """The choices for heads of that width: of a few rows, attention to wider ones is split more, as a program takes
+        the longer the more it reads.
+        """
+        more = -(-width // _SPLIT_WIDTH) if self.kernel == "few" else 1
+        return replace(self, splits=self.splits * more)
 
 
 TUNINGS: list[tuple[int, Tuning]] = [
