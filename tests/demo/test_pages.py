@@ -229,8 +229,8 @@ def begun(visitor, percent):
 def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, served):
     server = served()
     visitor = visit(address=server.address)
-    compose(visitor, "Interrupted", 10)
-    begun(visitor, 10)
+    compose(visitor, "Interrupted", 30)
+    begun(visitor, 3)
     server.kill()
     server = served()
     visitor.expected = ["Failed to load resource: net::ERR", "TypeError: network error", "Unexpected error Connec"]
@@ -241,7 +241,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, 
     visitor.page.get_by_role("button", name="Go on", exact=True).click()
     begun(visitor, 10)
     visitor.wait("#compose-status", "Done.")
-    visitor.wait("#compose-tree", "beginning · 10.0 s · draft")
+    visitor.wait("#compose-tree", "beginning · 30.0 s · draft")
 
 
 def test_two_settings_are_heard_side_by_side_and_blind(visit):
