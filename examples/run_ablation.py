@@ -335,6 +335,8 @@ def join(ablation: Ablation, system: str, folder: Path) -> None:
         return
     vqvae = FastJukeboxVQVAE.from_pretrained(ablation.args.model)
     model = FastJukeboxModel.from_levels(vqvae, [ablation.prior(system, level) for level in ablation.levels])
+    if model.processor is None:  # students' priors are kept without the names that they are conditioned on
+        model.processor = FastJukeboxProcessor.find(ablation.args.model, model.config)
     model.generation_config = FastJukeboxModel.from_pretrained(ablation.args.model).generation_config
     model.save_pretrained(folder)
 
