@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,33 +139,36 @@ class FineTuning(TrainerCallback):
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / RECORD, {"runs": [asdict(run) for run in (*self.earlier, self.run)]})
 
-    def bits_table(self) -> str:
-        """Bits per code before and after this run, Markdown."""
-        rows = [
-            f"| {name} | {self.run.before[name]:.3f} | {after:.3f} | {after - self.run.before[name]:+.3f} |"
-            if name in self.run.before
-            else f"| {name} | | {after:.3f} | |"
-            for name, after in self.run.after.items()
-        ]
-        return "\n".join(["| bits per code | before | after | change |", "|---|---|---|---|", *rows])
-
     def describe(self) -> str:
         """All runs, and the bits before and after the last one, Markdown."""
-        runs = [*self.earlier, self.run]
-        lines = [
-            "| run | songs | hours | steps | minutes | learning rate | schedule |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {number} | {run.songs} | {run.hours:.3g} | {run.steps} | {run.minutes:.1f} | {run.learning_rate:g} | "
-            f"{run.schedule} |"
-            for number, run in enumerate(runs, 1)
-        ]
-        if len(runs) > 1:
-            lines.append(f"| all | | | {sum(run.steps for run in runs)} | {sum(run.minutes for run in runs):.1f} | | |")
-        return f"Trained further in {len(runs)} run{'s' if len(runs) > 1 else ''}:\n\n" + "\n".join(
-            [*lines, "", self.bits_table()]
-        )
+        return describe_runs([*self.earlier, self.run])
+
+
+def bits_table(run: Run) -> str:
+    """Bits per code before and after a run, Markdown."""
+    rows = [
+        f"| {name} | {run.before[name]:.3f} | {after:.3f} | {after - run.before[name]:+.3f} |"
+        if name in run.before
+        else f"| {name} | | {after:.3f} | |"
+        for name, after in run.after.items()
+    ]
+    return "\n".join(["| bits per code | before | after | change |", "|---|---|---|---|", *rows])
+
+
+def describe_runs(runs: Sequence[Run]) -> str:
+    """Runs that a model was trained further in, such as [`read_runs`] gives, and the bits of the last one, Markdown."""
+    if not runs:
+        return ""
+    lines = ["| run | songs | hours | steps | minutes | learning rate | schedule |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {number} | {run.songs} | {run.hours:.3g} | {run.steps} | {run.minutes:.1f} | {run.learning_rate:g} | "
+        f"{run.schedule} |"
+        for number, run in enumerate(runs, 1)
+    ]
+    if len(runs) > 1:
+        lines.append(f"| all | | | {sum(run.steps for run in runs)} | {sum(run.minutes for run in runs):.1f} | | |")
+    many = "s" if len(runs) > 1 else ""
+    return f"Trained further in {len(runs)} run{many}:\n\n" + "\n".join([*lines, "", bits_table(runs[-1])])
 
 
 def read_runs(source: str | os.PathLike[str]) -> list[Run]:

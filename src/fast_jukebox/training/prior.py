@@ -16,7 +16,7 @@ from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.models.adapters import describe_adapter, has_adapters
 from fast_jukebox.sampling.inputs import values_checked
 from fast_jukebox.training.curves import PICTURE, LossCurves
-from fast_jukebox.training.fine_tuning import NEW_SONGS, OLD_SONGS, FineTuning
+from fast_jukebox.training.fine_tuning import NEW_SONGS, OLD_SONGS, FineTuning, bits_table
 from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class PriorTrainer(FastJukeboxTrainer):
             bits = {NEW_SONGS: self.last_figures()["bits per code"]} | self.bits_per_code(None)
             self.fine_tuning.end(bits)
             if self.is_world_process_zero():
-                logger.info("%s", self.fine_tuning.bits_table())
+                logger.info("%s", bits_table(self.fine_tuning.run))
         if self.is_world_process_zero():
             self.curves.draw(self.state.log_history, Path(self.args.output_dir or "."))
 
