@@ -113,6 +113,8 @@ class PriorSamplingMixin:
             return self._condition(len(range(batch_size)[songs]), length, upper, own)
 
         if self.device.type != "cpu":
+            if batch_size <= _CONDITIONED_AT_ONCE:
+                return some(slice(0, batch_size))
             # What the layers of the conditioner leave would take several times the memory of the result.
             parts = (slice(start, start + _CONDITIONED_AT_ONCE) for start in range(0, batch_size, _CONDITIONED_AT_ONCE))
             return PriorConditioning.gathered(map(some, parts), batch_size)
