@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments, name_base_model, parse_arguments
 from fast_jukebox.training.fine_tuning import choose_learning_rate
@@ -67,3 +68,8 @@ def test_adapters_learn_faster_unless_a_rate_is_given(tmp_path, caplog, adapters
         choose_learning_rate(args, adapters)
     assert args.learning_rate == (1e-3 if adapters else 1e-4)
     assert f"learning rate {args.learning_rate:g}, as no `--learning_rate` is given" in caplog.text
+
+
+def test_loaders_pin_memory_only_for_an_accelerator(tmp_path):
+    pinned = FastJukeboxTrainingArguments(str(tmp_path)).dataloader_pin_memory
+    assert pinned is torch.accelerator.is_available()

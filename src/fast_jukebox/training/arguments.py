@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
 
@@ -86,6 +87,8 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         metric: str | None = self.metric_for_best_model  # type: ignore[has-type]
         if metric is not None and self.greater_is_better is None:  # type: ignore[has-type]
             self.greater_is_better = any(word in metric for word in _HIGHER_IS_BETTER)
+        if not torch.accelerator.is_available():  # torch warns for every loader that there is nothing to pin for
+            self.dataloader_pin_memory = False
         super().__post_init__()
         if self.push_to_hub and not self.hub_license:
             raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")
