@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxVQVAE
 from fast_jukebox.data.codes import encode_songs
@@ -38,7 +39,8 @@ def train(request, songs, tiny_config, tmp_path):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
-        return FastJukeboxPrior.from_pretrained(output).state_dict()
+        adapter = output / "adapter_model.safetensors"
+        return load_file(adapter) if adapter.exists() else FastJukeboxPrior.from_pretrained(output).state_dict()
 
     return launch
 
@@ -63,5 +65,18 @@ def test_two_processes_train_what_one_does(train, docs_section, tmp_path):
     tools = Path(sys.executable).parent
     for launcher, options in ((launchers[0], ()), (launchers[1], ()), (launchers[0], FSDP)):
         two = train([str(tools / launcher[0]), *launcher[1:]], 2, *options)
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapters_that_one_does(train):
+    pytest.importorskip("peft")
+    one = train([sys.executable], 4, "--lora_rank", "2")
+    assert max(float(value.abs().max()) for name, value in one.items() if "lora_B" in name) > 1e-4
+    launcher = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2"]
+    for options in ((), FSDP):
+        two = train(launcher, 2, "--lora_rank", "2", *options)
+        assert two.keys() == one.keys()
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
