@@ -6,7 +6,7 @@ import torch
 
 from fast_jukebox.demo import compose
 from fast_jukebox.demo.limits import Limits
-from fast_jukebox.demo.songs import ComposedSong, sound_name
+from fast_jukebox.demo.songs import ComposedSong, remember_song, songs_of, sound_name
 from fast_jukebox.demo.sounds import new_token
 
 
@@ -198,3 +198,17 @@ def test_a_refused_draft_leaves_no_folder(studio, monkeypatch):
 def test_names_of_sounds():
     assert sound_name(3, 2) == "3/2"
     assert sound_name(3, 0, [0.25, 1]) == "3/0/0.25-1"
+
+
+def test_pages_of_one_browser_share_its_songs(studio):
+    browser, (first, second) = new_token(), (draft(studio), draft(studio, title="Second", visitor="bob"))
+    remember_song(studio, browser, first)
+    remember_song(studio, browser, second)  # by another page, which did not know of the first
+    assert songs_of(studio, browser) == [first, second]
+    remember_song(studio, browser, first)
+    assert songs_of(studio, browser) == [second, first]
+    assert [title for title, _ in compose.titles(studio, songs_of(studio, browser))] == ["Second", "My song"]
+    for name in ("", None, "../songs", browser[:-1], new_token()):
+        assert songs_of(studio, name) == []
+    (studio.browsers_folder / f"{browser}.json").write_text("[1, null, {}]")
+    assert songs_of(studio, browser) == []

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fast_jukebox.demo.compare_page import compare_page, last_test_of_browser
-from fast_jukebox.demo.compose_page import compose_page, songs_of_browser
+from fast_jukebox.demo.compose_page import compose_page, name_of_browser
 from fast_jukebox.demo.html import text
 from fast_jukebox.demo.inside import inside_page
 from fast_jukebox.demo.play import play_page
@@ -49,11 +49,11 @@ def build(studio: Studio) -> gr.Blocks:
 
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, _KEEP_UPLOADS)) as blocks:
         gr.HTML(_header(studio), elem_id="fj-header", js_on_load="fastJukebox.theme(element);")
-        songs, test = songs_of_browser(), last_test_of_browser()
+        browser, test = name_of_browser(), last_test_of_browser()
         pages: dict[str, Callable[[], None]] = {
             "Play": lambda: play_page(studio),
             "Continue": lambda: recording_page(studio),
-            "Compose": lambda: compose_page(studio, songs),
+            "Compose": lambda: compose_page(studio, browser),
             "Compare": lambda: compare_page(studio, test),
             "Inside": lambda: inside_page(studio),
         }

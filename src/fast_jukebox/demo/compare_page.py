@@ -59,37 +59,37 @@ def compare_page(studio: Studio, mine: gr.BrowserState) -> None:
                 give = gr.Button("Answer", variant="primary", elem_id="compare-give")
     outputs = [status, result, mine, x, preferred]
 
-    def update(view: CompareView) -> tuple[Any, ...]:
-        fresh = view.asking is not None  # another pair, or none: nothing is chosen yet
-        return (
-            view.status,
-            view.result,
-            view.key,
-            *([gr.Radio(value=None)] * 2 if fresh else [None] * 2),
-        )
-
-    def systems(values: tuple[object, ...]) -> tuple[System, System]:
-        return System(*values[:5]), System(*values[5:10])
-
     def begin_beside(visitor: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        for view in compare.side_by_side(studio, visitor, systems(values), *values[10:]):
-            yield update(view)
+        for view in compare.side_by_side(studio, visitor, _systems(values), *values[10:]):
+            yield _shown(view)
 
     def begin_blind(visitor: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        for view in compare.prepare(studio, visitor, systems(values), *values[10:]):
-            yield update(view)
+        for view in compare.prepare(studio, visitor, _systems(values), *values[10:]):
+            yield _shown(view)
 
     def take_answer(_: str, *values: object) -> tuple[Any, ...]:
-        return update(compare.answer(studio, *values))
+        return _shown(compare.answer(studio, *values))
 
     def reopen(_: str, key: object) -> tuple[Any, ...]:
-        return update(compare.reopened(studio, key))
+        return _shown(compare.reopened(studio, key))
 
     fields = [*first, *second, labels.genre, labels.artist, duration, seed]
     on(beside.click, begin_beside, fields, outputs)
     on(blind.click, begin_blind, [*fields, pairs], outputs)
     on(give.click, take_answer, [mine, x, preferred], outputs)
     on(gr.context.Context.root_block.load, reopen, [mine], outputs)
+
+
+def _shown(view: CompareView) -> tuple[Any, ...]:
+    """Values of the outputs; where another pair comes, or none, nothing is chosen yet."""
+    import gradio as gr
+
+    chosen = [None] * 2 if view.asking is None else [gr.Radio(value=None)] * 2
+    return (view.status, view.result, view.key, *chosen)
+
+
+def _systems(values: tuple[object, ...]) -> tuple[System, System]:
+    return System(*values[:5]), System(*values[5:10])
 
 
 def _system(studio: Studio, name: str, index: int) -> list[Any]:

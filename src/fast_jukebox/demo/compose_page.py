@@ -8,50 +8,44 @@ from typing import TYPE_CHECKING, Any
 from fast_jukebox.demo import compose, html
 from fast_jukebox.demo.compose import PAGE, Step
 from fast_jukebox.demo.form import LabelFields, model_field, on, on_event, stop_button
-from fast_jukebox.demo.songs import read_record
+from fast_jukebox.demo.songs import read_record, remember_song, songs_of
+from fast_jukebox.demo.sounds import is_token, new_token
 from fast_jukebox.demo.studio import Studio
 
 if TYPE_CHECKING:
     import gradio as gr
 
+Shown = tuple[Any, ...]
+"""Values of all outputs of the page, `None` where one stays."""
+
 _SCRIPT = "fastJukebox.actions(element, trigger);"
-_MOST_SONGS = 200
-"""Songs whose keys a browser remembers, the newest."""
 
 
-def songs_of_browser() -> gr.BrowserState:
-    """The keys of a browser's songs, which it remembers, so that it finds them again after it, or the server, has died.
+def name_of_browser() -> gr.BrowserState:
+    """A name that a browser remembers, under which the studio keeps the keys of its songs: so it finds them again after
+    it, or the server, has died.
 
     To be made outside of tabs, which begin to live when they are opened first.
     """
     import gradio as gr
 
-    return gr.BrowserState([], storage_key="fast-jukebox-songs", secret="fast-jukebox")
+    return gr.BrowserState("", storage_key="fast-jukebox-browser", secret="fast-jukebox")
 
 
-def compose_page(studio: Studio, mine: gr.BrowserState) -> None:
+def compose_page(studio: Studio, browser: gr.BrowserState) -> None:
     """Lay the page out in the current Gradio block.
 
     Args:
         studio: whose models make the songs.
-        mine: see [`songs_of_browser`].
+        browser: see [`name_of_browser`].
     """
     import gradio as gr
 
     key, selected = gr.State(""), gr.State(0)
     with gr.Row(elem_classes="fj-page"):
         with gr.Column(scale=2, min_width=300):
-            with gr.Row():
-                chooser = gr.Dropdown([], label="My songs", min_width=160, elem_id="compose-songs")
-            with gr.Accordion("New song", open=True, elem_id="compose-new") as beginning:
-                title = gr.Textbox(label="Title", max_length=60, placeholder="may stay empty")
-                model = model_field(studio)
-                labels = LabelFields(studio, model)
-                duration = gr.Slider(1, studio.limits.duration, 12, step=1, label="Seconds of the draft")
-                with gr.Row():
-                    seed = gr.Textbox(label="Seed", info="Empty draws one.", max_length=20, min_width=100)
-                    temperature = labels.temperature_field()
-                begin = gr.Button("Draft", variant="primary", elem_id="compose-begin")
+            chooser = gr.Dropdown([], label="My songs", elem_id="compose-songs")
+            beginning, begin, fields = _new_song(studio)
             with gr.Accordion("Open by its key", open=False):
                 given = gr.Textbox(label="Key", max_length=40)
                 find = gr.Button("Open", elem_id="compose-open")
@@ -59,72 +53,110 @@ def compose_page(studio: Studio, mine: gr.BrowserState) -> None:
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(html.note("Begin a song, or open one."), elem_id="compose-status")
             with gr.Column(elem_id="compose-tools"):  # shown by the style sheet where a song is
-                fields = _tools(studio, model)
+                tools = _tools(studio, fields[1])
             take = gr.HTML("", js_on_load=_SCRIPT, elem_id="compose-take")
     branches = gr.HTML("", js_on_load=_SCRIPT, elem_id="compose-branches")
 
-    outputs = [status, tree, take, branches, key, selected, beginning, mine, chooser, model]
+    outputs = [status, tree, take, branches, key, selected, beginning, browser, chooser, fields[1]]
+    events = _Events(studio)
+    on(begin.click, events.steps(compose.draft), [browser, *fields], outputs)
+    for button, function, inputs in tools["events"]:
+        on(button.click, events.steps(function), [browser, key, selected, *inputs], outputs)
+    on(chooser.input, events.open_song, [browser, chooser], outputs)
+    on(find.click, events.open_song, [browser, given], outputs)
+    for element in (tree, take, branches):
+        on_event(element.click, events.act, [browser, key, selected], [*outputs, tools["cut"]])
+    blocks = gr.context.Context.root_block
+    assert blocks is not None  # within the page
+    on(blocks.load, events.restore, [browser], outputs)
 
-    def update(step: Step, keys: object, cut_at: float | None = None) -> tuple[Any, ...]:
-        if not step.redraw:
-            return (step.status, *[None] * (len(outputs) - 1))
-        known = keys if isinstance(keys, list) else []
-        if step.key:
-            known = [*[each for each in known if each != step.key][-_MOST_SONGS:], step.key]
-        there = bool(step.key)
-        return (
-            step.status,
-            *compose.shown(studio, step, cut_at),
-            step.key,
-            step.selected,
-            gr.Accordion(open=not there),
-            known,
-            gr.Dropdown(compose.titles(studio, known), value=step.key or None),
-            read_record(studio, step.key).model if there else None,  # whose labels the fields show
-        )
 
-    def steps(function: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
-        def run(visitor: str, keys: object, *values: object) -> Iterator[tuple[Any, ...]]:
-            for step in function(studio, visitor, *values):
-                yield update(step, keys)
+class _Events:
+    """What happens on the page.
+
+    Args:
+        studio: that keeps the songs.
+    """
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+
+    def steps(self, function: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Shown]]:
+        """A handler of a function of [`fast_jukebox.demo.compose`]."""
+
+        def run(visitor: str, browser: object, *values: object) -> Iterator[Shown]:
+            name = _valid(browser)
+            for step in function(self._studio, visitor, *values):
+                yield self._shown(step, name)
 
         return run
 
-    def open_song(_: str, keys: object, wanted: object) -> tuple[Any, ...]:
-        step = compose.opened(studio, wanted)
-        return update(step, keys) if step.key else (step.status, *[None] * (len(outputs) - 1))
+    def open_song(self, _: str, browser: object, key: object) -> Shown:
+        """Open a song by its key; where there is none, only say so."""
+        step = compose.opened(self._studio, key)
+        return self._shown(step, _valid(browser)) if step.key else _only(step.status)
 
-    def restore(_: str, keys: object) -> tuple[Any, ...]:
-        known = compose.titles(studio, keys)
-        if not known:
-            return tuple([None] * len(outputs))
-        there = {each for _, each in known}
-        last = next(each for each in reversed(keys if isinstance(keys, list) else []) if each in there)
-        return update(compose.opened(studio, last), keys)
+    def restore(self, _: str, browser: object) -> Shown:
+        """Open the song that the browser had open last."""
+        name = _valid(browser)
+        keys = songs_of(self._studio, name)
+        known = [key for _, key in compose.titles(self._studio, keys)]
+        last = next((key for key in reversed(keys) if key in known), None)
+        return _only(None, name) if last is None else self._shown(compose.opened(self._studio, last), name)
 
-    def act(visitor: str, data: dict[str, Any], keys: object, now: str, number: int) -> Iterator[tuple[Any, ...]]:
+    def act(self, visitor: str, data: dict[str, Any], browser: object, key: str, selected: int) -> Iterator[Shown]:
+        """What was pressed in the song's view; a click on the waveform fills the field of the cut."""
+        name = _valid(browser)
         if data.get("action") == "cut" and isinstance(data.get("seconds"), int | float):
             at = round(float(data["seconds"]), 2)
-            yield (*update(Step(None, now, number), keys, at), at)
+            yield (*self._shown(Step(None, key, selected), name, at), at)
             return
-        for step in compose.act(studio, visitor, now, number, data.get("action"), data.get("value")):
-            yield (*update(step, keys), None)
+        for step in compose.act(self._studio, visitor, key, selected, data.get("action"), data.get("value")):
+            yield (*self._shown(step, name), None)
 
-    on(
-        begin.click,
-        steps(compose.draft),
-        [mine, title, model, labels.genre, labels.artist, labels.lyrics, duration, seed, temperature],
-        outputs,
-    )
-    for button, function, inputs in fields["events"]:
-        on(button.click, steps(function), [mine, key, selected, *inputs], outputs)
-    on(chooser.input, open_song, [mine, chooser], outputs)
-    on(find.click, open_song, [mine, given], outputs)
-    for element in (tree, take, branches):
-        on_event(element.click, act, [mine, key, selected], [*outputs, fields["cut"]])
-    blocks = gr.context.Context.root_block
-    assert blocks is not None  # within the page
-    on(blocks.load, restore, [mine], outputs)
+    def _shown(self, step: Step, name: str, cut_at: float | None = None) -> Shown:
+        import gradio as gr
+
+        if not step.redraw:
+            return _only(step.status)
+        if step.key:
+            remember_song(self._studio, name, step.key)
+        return (
+            step.status,
+            *compose.shown(self._studio, step, cut_at),
+            step.key,
+            step.selected,
+            gr.Accordion(open=not step.key),
+            name,
+            gr.Dropdown(compose.titles(self._studio, songs_of(self._studio, name)), value=step.key or None),
+            read_record(self._studio, step.key).model if step.key else None,  # whose labels the fields show
+        )
+
+
+def _only(status: str | None, name: str | None = None) -> Shown:
+    """A change of the status, and of the browser's name, alone."""
+    return (status, *[None] * 6, name, None, None)
+
+
+def _valid(browser: object) -> str:
+    """The name of a browser, a new one where it has none."""
+    return browser if isinstance(browser, str) and is_token(browser) else new_token()
+
+
+def _new_song(studio: Studio) -> tuple[gr.Accordion, gr.Button, list[Any]]:
+    """Fields of a new song, in the order of [`compose.draft`], in what can be folded up, and the button."""
+    import gradio as gr
+
+    with gr.Accordion("New song", open=True, elem_id="compose-new") as beginning:
+        title = gr.Textbox(label="Title", max_length=60, placeholder="may stay empty")
+        model = model_field(studio)
+        labels = LabelFields(studio, model)
+        duration = gr.Slider(1, studio.limits.duration, 12, step=1, label="Seconds of the draft")
+        with gr.Row():
+            seed = gr.Textbox(label="Seed", info="Empty draws one.", max_length=20, min_width=100)
+            temperature = labels.temperature_field()
+        begin = gr.Button("Draft", variant="primary", elem_id="compose-begin")
+    return beginning, begin, [title, model, labels.genre, labels.artist, labels.lyrics, duration, seed, temperature]
 
 
 def _tools(studio: Studio, model: Any) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from fast_jukebox.utils.files import write_file
 
 _RECORD = "song.json"
 _LONGEST_TITLE = 60
+_MOST_REMEMBERED = 500
+"""Songs that are noted of a browser."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,26 @@ def read_record(studio: Studio, key: object) -> SongRecord:
         return SongRecord(**json.loads((song_folder(studio, key) / _RECORD).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
         raise ValueError("the song's notes cannot be read") from error
+
+
+def songs_of(studio: Studio, browser: object) -> list[str]:
+    """Keys of the songs that a browser has had open, the last one last; none for a name that is none."""
+    if not isinstance(browser, str) or not is_token(browser):
+        return []
+    try:
+        found = json.loads((studio.browsers_folder / f"{browser}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [key for key in found if is_token(key)] if isinstance(found, list) else []
+
+
+def remember_song(studio: Studio, browser: str, key: str) -> None:
+    """Note that a browser has a song open. Pages of one browser share its notes."""
+    with studio.notes_lock:
+        known = songs_of(studio, browser)
+        if known[-1:] != [key]:
+            known = [*[each for each in known if each != key][-_MOST_REMEMBERED:], key]
+            write_file(studio.browsers_folder / f"{browser}.json", json.dumps(known))
 
 
 def song_folder(studio: Studio, key: object) -> Path:

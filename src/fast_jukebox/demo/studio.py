@@ -35,6 +35,7 @@ class Studio:
         queue: of all works on the models.
         sounds: that pages play.
         recordings: names of the sounds of uploads, by path and rate.
+        notes_lock: held while notes of a browser are read and changed.
 
     Raises:
         ValueError: no models, or two of one name.
@@ -48,14 +49,15 @@ class Studio:
         self.limits = Limits() if limits is None else limits
         self.folder = Path(folder).expanduser().absolute()
         self.songs_folder, self.tests_folder = self.folder / "songs", self.folder / "tests"
-        self.uploads_folder = self.folder / "uploads"
-        for place in (self.songs_folder, self.tests_folder, self.uploads_folder):
+        self.uploads_folder, self.browsers_folder = self.folder / "uploads", self.folder / "browsers"
+        for place in (self.songs_folder, self.tests_folder, self.uploads_folder, self.browsers_folder):
             place.mkdir(parents=True, exist_ok=True)
         self.queue = Queue(self.limits.waiting)
         self.sounds = Sounds(
             self.folder / "sounds", self.limits.sounds, self.limits.sound_bytes, self.limits.duration + 1
         )
         self.recordings: dict[tuple[str, int], str] = {}
+        self.notes_lock = threading.Lock()
         self._works: dict[tuple[str, str], Work[Any]] = {}
         self._lock = threading.Lock()
 
