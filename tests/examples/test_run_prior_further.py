@@ -120,6 +120,10 @@ def test_a_run_that_cannot_go_on_exactly_begins_with_the_weights(further, tmp_pa
     assert "goes on with its weights, and not with its optimizer: it has no checkpoint" in caplog.text
     runs = json.loads((tmp_path / "second" / "fine_tuning.json").read_text())["runs"]
     assert [run["steps"] for run in runs] == [2, 1]
+    with caplog.at_level(logging.INFO):
+        further("third", "--max_steps", 1, "--continue_run", "true", "--labels", "true", base="second")
+    assert "not with its optimizer: the model has grown since" in caplog.text
+    assert FastJukeboxPrior.from_pretrained(tmp_path / "third").config.has_labels
 
 
 def test_an_interrupted_run_keeps_what_it_measured_before(further, tmp_path, monkeypatch):

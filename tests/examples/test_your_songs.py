@@ -111,7 +111,7 @@ def test_the_page_has_options_that_there_are(scripts, monkeypatch):
 
 @pytest.mark.slow
 def test_the_page_runs_as_it_is_written(their_hub, mixed_songs, base, tmp_path, repository_root):
-    """Needs about four minutes of one core."""
+    """Needs about two minutes of one core."""
     (tmp_path / "examples").symlink_to(repository_root / "examples")
     programs = tmp_path / "programs"
     programs.mkdir()
