@@ -228,10 +228,10 @@ class FastJukeboxPipeline(Pipeline):
             return _checked_arguments(inputs)
         if not isinstance(inputs, str) or _is_recording(inputs):
             return {"prompt": inputs}
-        told = others.get("metadata")
-        if told is not None and not isinstance(told, dict):
+        metadata = others.get("metadata")
+        if metadata is not None and not isinstance(metadata, dict):
             raise ValueError("a text must not be given with `metadata` of several songs or in label vectors")
-        return {"metadata": {**text_song(getattr(self.model, "processor", None), inputs), **(told or {})} or None}
+        return {"metadata": {**text_song(getattr(self.model, "processor", None), inputs), **(metadata or {})} or None}
 
     def _read_prompt(self, prompt: Recording, prompt_duration: float | None) -> Tensor:
         if prompt_duration is not None:

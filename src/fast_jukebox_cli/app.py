@@ -223,11 +223,11 @@ def generate(
     ] = None,
     top_k: Annotated[
         str | None,
-        typer.Option(help="Choose among so many of the likeliest codes only; 0 is all. One, or one a level."),
+        typer.Option(help="Choose among so many of the most probable codes only; 0 is all. One, or one a level."),
     ] = None,
     top_p: Annotated[
         str | None,
-        typer.Option(help="Choose among the likeliest codes of this total probability. One, or one a level."),
+        typer.Option(help="Choose among the most probable codes of this total probability. One, or one a level."),
     ] = None,
     schedule: Annotated[
         str | None,

@@ -71,16 +71,16 @@ def generate_many(
     SongRequest(**settings, seed=seed)
     where = chosen_device(device)
     loaded = load_model(model, where if workers.in_process else torch.device("cpu"))
-    told = words_for(loaded, words) if rows is None else rows
-    if told is None:
-        told = draw_metadata(loaded, [seed] * count, range(count))
-    if told is not None:
-        encode_metadata(loaded, told)  # says what is wrong with them, before the first song
+    metadata = words_for(loaded, words) if rows is None else rows
+    if metadata is None:
+        metadata = draw_metadata(loaded, [seed] * count, range(count))
+    if metadata is not None:
+        encode_metadata(loaded, metadata)  # says what is wrong with them, before the first song
     digest = hashlib.sha256(json.dumps(words if rows is None else rows, sort_keys=True).encode()).hexdigest()
     claim_folder(output, loaded, {**settings, "seed": seed, "metadata": digest})
     clear_temporary(output)
     paths = [output / f"song-{number:05d}.flac" for number in range(count)]
-    arguments = {**settings, "seed": seed, "metadata": told}
+    arguments = {**settings, "seed": seed, "metadata": metadata}
     name = model_name(model.name)
     elsewhere = replace(model, name=str(Path(name).absolute()) if Path(name).is_dir() else name)
     load = (lambda: loaded) if workers.in_process else partial(load_model, elsewhere, where)
@@ -89,7 +89,7 @@ def generate_many(
             load, paths, arguments, batch_size=batch_size, after=lambda done: bar.update(done - bar.n), workers=workers
         )
         bar.update(count - bar.n)
-    each = told if isinstance(told, list) else [told or {}] * count
+    each = metadata if isinstance(metadata, list) else [metadata or {}] * count
     kept = ("artist", "genre", "lyrics")
     lines = (
         {"file_name": path.name, "song": number, "seed": seed, **{name: own.get(name) for name in kept}}

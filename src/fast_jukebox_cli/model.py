@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig
 from transformers.utils import logging
 
-from fast_jukebox.generation.offload import check_home, set_offload
+from fast_jukebox.generation.offload import check_target, set_offload
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
@@ -107,7 +107,7 @@ def load_model(
         ValueError: `offload` or `dtype` is none of these; found before the model is loaded.
         OSError: there is no such model, or it cannot be read.
     """
-    check_home(offload)
+    check_target(offload)
     dtype = source.dtype or ("float32" if device.type == "cpu" else "auto")
     if dtype not in (*DTYPES, "auto"):
         raise ValueError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")

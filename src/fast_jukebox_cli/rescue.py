@@ -81,9 +81,9 @@ def _of_file(path: Path, model: Any) -> list[Any]:
 def _from_safetensors(path: Path, top: int, codebook: str) -> list[Any]:
     try:
         with safe_open(path, "pt") as file:
-            names, told = list(file.keys()), file.metadata() or {}
-            facts = _facts(path, told)
-            known = told.get("vqvae") or facts.get("vqvae")
+            names, header = list(file.keys()), file.metadata() or {}
+            facts = _facts(path, header)
+            known = header.get("vqvae") or facts.get("vqvae")
             if known is not None and known != codebook:
                 raise ValueError(f"the codes in {str(path)!r} are of another model's codebook")
             if facts.get("level", top) != top:
@@ -105,10 +105,10 @@ def _from_safetensors(path: Path, top: int, codebook: str) -> list[Any]:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
 
 
-def _facts(path: Path, told: dict[str, str]) -> dict[str, Any]:
+def _facts(path: Path, header: dict[str, str]) -> dict[str, Any]:
     """What a session's file says of itself; nothing of other files."""
     try:
-        facts = json.loads(told.get("facts", "{}"))
+        facts = json.loads(header.get("facts", "{}"))
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     return facts if isinstance(facts, dict) else {}

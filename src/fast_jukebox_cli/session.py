@@ -1,4 +1,4 @@
-"""What the commands on sessions do: each opens the folder, does one thing and tells what there is now."""
+"""What the commands on sessions do: each opens the folder, does one thing and shows the takes."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def rescue(folder: Path, machine: Machine, file: Path, stop_level: int = 0, **ar
 
 
 def _begun(folder: Path, machine: Machine, given: Callable[[Any], dict[str, Any]], **arguments: Any) -> Session:
-    """A new session, told what it is `given` too, which is found with the model's help."""
+    """A new session, of what is `given` too, which is found with the model's help."""
     words, prompt_duration = arguments.pop("metadata", None), arguments.pop("prompt_duration", None)
     request = SongRequest(**_said(arguments))
     SessionStore(folder).check_new()  # before the model is loaded
@@ -135,19 +135,19 @@ def resume(folder: Path, machine: Machine) -> list[Path]:
     return machine.run(machine.open(folder), missing=True)
 
 
-def branch(folder: Path, machine: Machine, count: int, seconds: float, take: int | None, **told: Any) -> list[Path]:
+def branch(folder: Path, machine: Machine, count: int, seconds: float, take: int | None, **options: Any) -> list[Path]:
     """Make candidates of what comes next; the sound files written."""
     session = machine.open(folder)
-    session.branch(count, seconds, take, **_said(told))
+    session.branch(count, seconds, take, **_said(options))
     return machine.run(session)
 
 
 def extend(
-    folder: Path, machine: Machine, duration: float, take: int | None, draft: bool = True, **told: Any
+    folder: Path, machine: Machine, duration: float, take: int | None, draft: bool = True, **options: Any
 ) -> list[Path]:
     """Go on with a take; the sound files written."""
     session = machine.open(folder)
-    session.extend(duration, take, stop_level=_lowest(session.model, draft), **_said(told))
+    session.extend(duration, take, stop_level=_lowest(session.model, draft), **_said(options))
     return machine.run(session)
 
 
@@ -179,7 +179,7 @@ def sounds(session: Session, takes: Sequence[int]) -> list[Path]:
 
 
 def _sound_of(session: Session, take: Take) -> tuple[Path, int] | None:
-    """Which file tells how a take sounds, and of which level; `None` where no level is made whole."""
+    """The sound file of a take, and its level; `None` where no level is complete."""
     fractions = session.fractions(take)
     made = [level for level, fraction in enumerate(fractions) if fraction >= 1]
     return (session.folder / f"take-{take.number}-{level_name(made[0], len(fractions))}.wav", made[0]) if made else None

@@ -30,8 +30,8 @@ Offload = Annotated[
     typer.Option(help="For a GPU that is too small: cpu or disk, where levels wait while another one plays."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-Artist = Annotated[str | None, typer.Option(help="In whose manner; of models that were told artists.")]
-Genre = Annotated[str | None, typer.Option(help="In which genre; of models that were told genres.")]
+Artist = Annotated[str | None, typer.Option(help="An artist's name, for models that know artists.")]
+Genre = Annotated[str | None, typer.Option(help="A genre, for models that know genres.")]
 Lyrics = Annotated[str | None, typer.Option(help="The whole song's words; of models that sing.")]
 LyricsFile = Annotated[Path | None, typer.Option(help="A text file with them.")]
 TotalDuration = Annotated[
@@ -49,10 +49,12 @@ Temperature = Annotated[
     ),
 ]
 Top = Annotated[
-    str | None, typer.Option(help="Choose among so many of the likeliest codes only; 0 is all. One, or one a level.")
+    str | None,
+    typer.Option(help="Choose among so many of the most probable codes only; 0 is all. One, or one a level."),
 ]
 TopShare = Annotated[
-    str | None, typer.Option(help="Choose among the likeliest codes of this total probability. One, or one a level.")
+    str | None,
+    typer.Option(help="Choose among the most probable codes of this total probability. One, or one a level."),
 ]
 Seed = Annotated[int | None, typer.Option(help="The same seed makes the same song; by default a fresh one.")]
 Start = Annotated[float | None, typer.Option(help="Seconds at which the part begins; by default the beginning.")]
@@ -161,9 +163,9 @@ def branch(
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
-    told = {**settings, "metadata": words}
+    options = {**settings, "metadata": words}
     machine = run.Machine(model, device, engine, offload, quiet)
-    _show(folder, run.branch(folder, machine, count, seconds, take, **told))
+    _show(folder, run.branch(folder, machine, count, seconds, take, **options))
 
 
 def extend(
@@ -194,9 +196,9 @@ def extend(
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
-    told = {"seed": seed, **settings, "metadata": words}
+    options = {"seed": seed, **settings, "metadata": words}
     machine = run.Machine(model, device, engine, offload, quiet)
-    _show(folder, run.extend(folder, machine, duration, take, draft, **told))
+    _show(folder, run.extend(folder, machine, duration, take, draft, **options))
 
 
 def cut(
@@ -226,7 +228,7 @@ def upsample(
         Path,
         typer.Argument(
             metavar="DIR|FILE",
-            help="A session; or a recording, or a file of top codes (.safetensors, .npy, .pth.tar), to be played anew.",
+            help="A session; or a recording, or a file of top codes (.safetensors, .npy, .pth.tar), to play again.",
             show_default=False,
         ),
     ],
@@ -255,7 +257,7 @@ def upsample(
     quiet: Quiet = False,
 ) -> None:
     """Refine a draft, or rescue a recording. A draft, or a part of it, is made in full quality. A recording, or the
-    codes of a lost session, are played anew.
+    codes of a lost session, are played again.
     """
     is_file = source.expanduser().is_file()
     if not is_file and not source.expanduser().is_dir():
@@ -354,7 +356,7 @@ SESSION_COMMANDS = frozenset(
 
 
 def register(app: typer.Typer, wrap: Callable[[Callable[..., None]], Callable[..., Any]]) -> None:
-    """Add the commands to those of `fast-jukebox`; `wrap` tells their errors."""
+    """Add the commands to those of `fast-jukebox`; `wrap` reports their errors."""
     session_app = typer.Typer(no_args_is_help=True, help="Songs that are kept in a folder while they are made.")
     session_app.callback()(lambda: None)  # with one command it is a group all the same
     session_app.command("new")(wrap(new))

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from typer.models import OptionInfo
 
-_OTHER_NAMES = {"path": "output", "num_samples": "songs", "home": "offload"}
+_OTHER_NAMES = {"path": "output", "num_samples": "songs", "target": "offload"}
 """Options that are called otherwise where the work is done."""
 
 
@@ -77,7 +77,7 @@ def output_file(
         name: of the option.
         output: where to write.
         suffixes: that it may have.
-        others: what else it may be, to be told.
+        others: what else it may be, for the error.
         force: whether it may replace a file.
         inputs: files that are read, which it must not be.
 

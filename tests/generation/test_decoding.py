@@ -9,22 +9,22 @@ from fast_jukebox.generation.decoding import (
     FIRST_SAMPLES,
     LAST_SAMPLES,
     KeptRecording,
+    chunk_spans,
     decode_song,
     decoder_reach,
-    pieces,
 )
 
 
 def test_pieces_double_and_begin_the_same_whatever_the_length():
-    endless = list(islice(pieces(8, None), 8))
+    endless = list(islice(chunk_spans(8, None), 8))
     lengths = [(stop - start) * 8 for start, stop in endless]
     assert lengths[:5] == [FIRST_SAMPLES * 2**index for index in range(5)]
     assert lengths[-1] == LAST_SAMPLES
     assert all(before[1] == after[0] for before, after in zip(endless, endless[1:], strict=False))
-    cut = list(pieces(8, 20000))
+    cut = list(chunk_spans(8, 20000))
     assert cut[:-1] == endless[: len(cut) - 1]
     assert cut[-1] == (endless[len(cut) - 1][0], 20000)
-    assert list(islice(pieces(16384, None), 2)) == [(0, 1), (1, 2)]
+    assert list(islice(chunk_spans(16384, None), 2)) == [(0, 1), (1, 2)]
 
 
 def test_a_song_in_pieces_is_the_song(stub_model, monkeypatch):

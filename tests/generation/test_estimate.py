@@ -51,7 +51,7 @@ def test_memory_is_that_of_real_tensors(tiny_model, dtype):
         conditioning = torch.zeros(level.rows, length, 16, dtype=real.dtype).nbytes
         noise, codes = torch.zeros(level.rows, length).nbytes, torch.zeros(level.rows, length).long().nbytes
         logits = 4 * torch.zeros(level.rows, 16).nbytes
-        if level.name == "top":  # stretches of a hop are shorter than a context at first, never in the end
+        if level.name == "top":  # segments of a hop are shorter than a context at first, never in the end
             assert level.rows == 2
         assert level.memory == noise + codes + conditioning + max(conditioning, cache + logits)
     assert 10e6 < made.libraries < 20e9
@@ -194,20 +194,22 @@ def test_a_pace_is_that_of_windows_sampled_and_given(tiny_model, level, monkeypa
         def __init__(self, prior, length, prompt, upper, labels, settings, noise, engine):
             assert length == prompt.shape[1] + noise.shape[1]
             assert (upper is None) == (level == 2) and labels is None
-            ticks[0] += 7 + prompt.shape[1] + 2 * noise.shape[1]
+            self.known, self.length = prompt.shape[1], length
+            ticks[0] += 7 + self.known
 
-        def sample(self):
-            pass
+        def sample(self, known=None):
+            ticks[0] += 2 * ((known or self.length) - self.known)
+            self.known = known or self.length
 
     monkeypatch.setattr(estimate, "WindowSampling", Window)
     monkeypatch.setattr(estimate, "_now", lambda device: ticks[0])
+    monkeypatch.setattr(estimate, "_SECONDS", 1000)
     prior = tiny_model.priors[level].to("meta")
     unit = prior.config.upper_ratio
     pace = measure_pace(prior, 2, prior.config.n_ctx, SamplingSettings(), CPU)
-    assert pace.window == 7 + unit + 1
-    few = pytest.approx(2.0, rel=0.5)  # of few steps, of which the first is part of what comes once
-    assert pace.step == few
-    assert pace.prompt_code == pytest.approx(1.0, rel=0.5)
+    assert pace.window == 7 + unit - 1 + 2
+    assert pace.step == 2.0
+    assert pace.prompt_code == pytest.approx(1.0, rel=0.2)  # of those beyond the shortest window's
 
 
 def test_labelled_priors_are_timed_and_random_numbers_untouched(tiny_model):
@@ -227,19 +229,6 @@ def test_labelled_priors_are_timed_and_random_numbers_untouched(tiny_model):
 def test_decoding_takes_longer_for_longer_songs(tiny_model):
     short, long = (measure_decoding(tiny_model.vqvae, 0, samples, CPU) for samples in (1600, 1_600_000))
     assert 0 < short < long
-
-
-def test_what_takes_long_is_timed_once(monkeypatch):
-    clock, calls = [0.0], []
-    monkeypatch.setattr(estimate, "_now", lambda device: clock[0])
-
-    def work(seconds):
-        calls.append(seconds)
-        clock[0] += seconds
-
-    assert estimate._least_seconds(lambda: work(5.0), CPU) == 5.0 and len(calls) == 1
-    calls.clear()
-    assert estimate._least_seconds(lambda: work(0.25), CPU) == 0.25 and len(calls) == 3
 
 
 def test_prompts_are_timed_only_where_there_are_any(tiny_model):

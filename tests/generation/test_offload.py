@@ -63,14 +63,14 @@ def test_weights_on_the_disk_are_mapped_and_not_held(tiny_model, tmp_path):
 
 def test_one_prior_at_a_time_is_on_the_device(tiny_model):
     set_offload(tiny_model, "cpu")
-    visits = tiny_model._visits
+    visits = tiny_model._offload
     came = []
     bring = visits.bring
 
     def bringing(prior):
         bring(prior)
         at_home = [
-            all(own.data_ptr() == visits._homes[id(each)][name].data_ptr() for name, own in each.named_parameters())
+            all(own.data_ptr() == visits._stored[id(each)][name].data_ptr() for name, own in each.named_parameters())
             for each in tiny_model.priors
         ]
         came.append([index for index, home in enumerate(at_home) if not home])
@@ -146,8 +146,8 @@ def test_steps_of_who_leaves_are_let_go(tiny_model, monkeypatch):
     """They hold the weights that they were recorded with."""
     left = []
     tiny_model.set_offload("cpu")
-    monkeypatch.setattr("fast_jukebox.generation.offload.release_decoders", lambda: left.append(visits._guest))
-    visits = tiny_model._visits
+    monkeypatch.setattr("fast_jukebox.generation.offload.release_decoders", lambda: left.append(visits._loaded))
+    visits = tiny_model._offload
     for prior in (2, 2, 1, 0):
         visits.bring(tiny_model.priors[prior])
     assert left == [None, None]  # after the top and the middle have gone

@@ -30,7 +30,7 @@ def test_the_published_hop_fractions_are_the_default_of_the_sequential_schedule(
     made = plan(stub_model, FastJukeboxGenerationConfig(schedule="sequential"), duration=2.0)
     assert starts(made, 0) == [0, 12, 24, 36, 48, 60, 72, 76]
     assert starts(made, 1) == [0, 10, 20, 30]
-    assert starts(made, 2) == 8 * [0] + [2, 4, 6, 8, 9]  # the first window in stretches of a hop
+    assert starts(made, 2) == 8 * [0] + [2, 4, 6, 8, 9]  # the first window in segments of a hop
     assert [window.new_length for window in made.windows[2]] == 12 * [2] + [1]
     made = plan(stub_model, FastJukeboxGenerationConfig(schedule="sequential", hop_fractions=1.0), duration=2.0)
     assert [len(windows) for windows in made.windows] == [5, 3, 2]

@@ -153,11 +153,11 @@ def test_parallel_windows_cover_the_song_and_join_within_what_they_share(song):
 
 
 @given(parallel_songs(), st.integers(1, 30), st.booleans(), st.sampled_from([None, 1, 5]))
-def test_a_longer_song_begins_with_the_same_windows(song, more, parallel, stretch):
+def test_a_longer_song_begins_with_the_same_windows(song, more, parallel, segment):
     ratio, size = song["upper_ratio"], song["size"]
     hop = hop_of(song["hop_fraction"], size, ratio)
-    stretch = None if parallel else stretch
-    shared = {"level": 0, "size": size, "hop": hop, "given": song["given"], "parallel": parallel, "stretch": stretch}
+    segment = None if parallel else segment
+    shared = {"level": 0, "size": size, "hop": hop, "given": song["given"], "parallel": parallel, "segment": segment}
     short = list(Layout(length=song["length"], **shared).windows())
     long = list(Layout(length=song["length"] + more * ratio, **shared).windows())
     endless = list(islice(Layout(length=None, **shared).windows(), len(short)))
@@ -184,7 +184,7 @@ def test_parallel_windows_in_numbers():
 
 
 def test_long_windows_are_sampled_in_stretches():
-    windows = list(Layout(2, 20, 8, 2, stretch=2).windows())
+    windows = list(Layout(2, 20, 8, 2, segment=2).windows())
     assert windows[:5] == [
         Window(2, 0, 0, 2),
         Window(2, 0, 2, 4),
@@ -193,7 +193,7 @@ def test_long_windows_are_sampled_in_stretches():
         Window(2, 2, 6, 8),
     ]
     assert sampled_codes(windows) == 20
-    assert next(Layout(2, 20, 8, 2, given=3, stretch=2).windows()) == Window(2, 0, 3, 5)
+    assert next(Layout(2, 20, 8, 2, given=3, segment=2).windows()) == Window(2, 0, 3, 5)
 
 
 def test_the_size_is_rounded_to_whole_upper_codes():
@@ -206,4 +206,4 @@ def test_the_size_is_rounded_to_whole_upper_codes():
 def test_more_windows_than_memory_holds_are_refused():
     Layout(0, MOST_WINDOWS, 8, 1)
     with pytest.raises(ValueError, match="`hop_fractions` must be larger: 1000000000 codes of level 0"):
-        Layout(0, 10**9, 8, 2, stretch=1)
+        Layout(0, 10**9, 8, 2, segment=1)

@@ -32,7 +32,7 @@ def a_take(number, parent=None, **changes):
         "segments": (Segment(0, None), Segment(4, {"words": {"artist": "A"}})),
         "given": None,
         "known": (0, 0),
-        "layouts": (Layout(0, 20, 8, 6, parallel=True), Layout(1, 10, 8, 1, stretch=1)),
+        "layouts": (Layout(0, 20, 8, 6, parallel=True), Layout(1, 10, 8, 1, segment=1)),
     }
     return Take(**{**facts, **changes})
 
@@ -51,7 +51,7 @@ def test_a_take_survives_json():
     [
         ({"given": "../../somewhere"}, "not as it was written"),
         ({"layouts": (Layout(0, 20, 8, 0, parallel=True), Layout(1, 10, 8, 1))}, "hop"),
-        ({"layouts": (Layout(0, 20, 8, 6, stretch=0), Layout(1, 10, 8, 1))}, "stretch"),
+        ({"layouts": (Layout(0, 20, 8, 6, segment=0), Layout(1, 10, 8, 1))}, "segment"),
         ({"layouts": (Layout(0, None, 8, 6), Layout(1, 10, 8, 1))}, "length"),
         ({"layouts": (Layout(0, 20, 8, 6), Layout(1, 10, 8, 1, given=3))}, "given"),
         ({"segments": (Segment(0, None), Segment(-1, None))}, "start"),

@@ -135,11 +135,11 @@ def _encoded(
     songs: Dataset, vocabulary: LabelVocabulary, own: Any
 ) -> tuple[list[tuple[int, list[int]]], list[list[int]]]:
     """Artist and genres, and the characters of the lyrics, of each song."""
-    told = [
+    given = [
         songs[name] if name in songs.column_names else [None] * len(songs) for name in ("artist", "genre", "lyrics")
     ]
     ids, texts, dropped = [], [], 0
-    for artist, genre, lyrics in zip(*told, strict=True):
+    for artist, genre, lyrics in zip(*given, strict=True):
         names = [genre] if isinstance(genre, str) else list(genre or [])
         genres = vocabulary.genre_ids(names if vocabulary.genre_words else names[:1], unknown=True)
         ids.append((vocabulary.artist_id(artist, unknown=True), genres[: own.max_genres]))

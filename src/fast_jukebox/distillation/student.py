@@ -15,7 +15,7 @@ from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 
 logger = logging.getLogger(__name__)
 
-# Fields in which a student must agree with its teacher: what the codes mean and what the model is told beside them.
+# Fields in which a student must agree with its teacher: what the codes mean and what the model is conditioned on.
 _SHARED_FIELDS = (
     "level",
     "codebook_size",

@@ -1,4 +1,4 @@
-"""Which character of the lyrics is sung when, as a prior's own attention to them tells."""
+"""Alignment of lyrics: which character is sung when, by a prior's attention to them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LyricsAlignment:
             that are not reached.
         ends: at which it ends, where the next one begins.
         attention: float32 (moments, characters), mean attention of the codes of a moment to each character; 0 to those
-            that their window was not told of.
+            that their window did not receive.
         path: int64 (moments,), the character that each moment sings, never falling.
         moment: seconds that a moment lasts.
     """
@@ -210,12 +210,12 @@ def _attention(
     total = int(labels[0, 0]) or int(labels[0, 1]) + length * config.hop_length
     done = 0
     for start in window_starts(length, config.n_ctx, max(config.n_ctx // 2, 1)):
-        told = labels.clone()
-        told[:, 0] = total
-        told[:, 1] += start * config.hop_length
-        told[:, 2] = config.n_ctx * config.hop_length
-        told, first = window_lyrics(told, config.label_length, config.lyric_length)
-        weights = _weights(prior, codes[:, start : start + config.n_ctx], told.to(codes.device), layer, head)
+        own = labels.clone()
+        own[:, 0] = total
+        own[:, 1] += start * config.hop_length
+        own[:, 2] = config.n_ctx * config.hop_length
+        own, first = window_lyrics(own, config.label_length, config.lyric_length)
+        weights = _weights(prior, codes[:, start : start + config.n_ctx], own.to(codes.device), layer, head)
         begin = int(first)
         skip = max(-begin, 0)  # ids before short lyrics
         rows = weights[done - start :, skip:]

@@ -79,7 +79,7 @@ class Probe:
         return cls(names, mean, scale, coefficients, intercepts, penalty, left_out)
 
     def predict(self, features: Tensor) -> list[str]:
-        """The likeliest label of each song, from (songs, D)."""
+        """The most probable label of each song, from (songs, D)."""
         scores = ((features.double() - self.mean) / self.scale) @ self.coefficients + self.intercepts
         return [self.labels[number] for number in scores.argmax(dim=1).tolist()]
 

@@ -87,13 +87,13 @@ FIGURES_NOTE = (
 
 
 def level_names(figures: Figures) -> list[str]:
-    """Names of the levels that figures tell of, bottom first."""
+    """Names of the levels that the metrics are of, bottom first."""
     count = sum(f"snr_{level}" in figures for level in range(16))
     return [level_name(level, count) for level in range(count)]
 
 
 def figures_markdown(figures: Figures) -> str:
-    """Four tables: levels, songs, pitch content of clips, and everything else that the figures tell."""
+    """Four tables: levels, songs, pitch content of clips, and all other metrics."""
     names = level_names(figures)
     rows = [
         [text, *(_cell(figures.get(f"{key}_{level}")) for level in range(len(names)))]
@@ -180,7 +180,7 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
             `seconds`; further facts by name, such as `preset` and `seed`. `"songs": "chorales"` stands for the
             compilation that `examples/prepare_songs.py` renders, and `prior_voices`, `prior_instruments` for how the
             priors' songs differ from it. `text` is Markdown that says what was trained on, in place of all that.
-        figures: may tell `train_songs`, `train_hours` and `test_songs`.
+        figures: may hold `train_songs`, `train_hours` and `test_songs`.
     """
     chorales = training.get("songs") == "chorales"
     paragraphs = [CHORALES_TEXT] if chorales else []
@@ -203,9 +203,11 @@ def training_markdown(training: Mapping[str, Any], figures: Figures) -> str:
     ]
     if rows:
         paragraphs.append(_table(["part", "steps", "windows a step", "time"], rows))
-    told = {"text", "prior_voices", "prior_instruments", *(["songs"] if chorales else [])}
+    stated = {"text", "prior_voices", "prior_instruments", *(["songs"] if chorales else [])}
     others = {
-        name: value for name, value in training.items() if name not in parts and value is not None and name not in told
+        name: value
+        for name, value in training.items()
+        if name not in parts and value is not None and name not in stated
     }
     if others:
         paragraphs.append(

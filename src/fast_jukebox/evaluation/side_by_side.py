@@ -158,7 +158,7 @@ def evaluate_systems(
         settings: how.
         judges: the networks.
         songs: real songs and those of them that are held out, as [`real_songs`] gives them.
-        progress: told in one line what is done.
+        progress: called with one line on what is done.
         workers: processes that sample, measure songs and embed them; the calling one by default, which in any case
             reconstructs songs and predicts the held-out ones.
 

@@ -1,4 +1,4 @@
-"""Codes to audio, in pieces that a listener who does not wait for the end gets too."""
+"""Codes to audio, in chunks that a listener who does not wait for the end gets too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel
 
 FIRST_SAMPLES = 8192
-"""Audio samples of the first piece, 0.2 s at 44.1 kHz, so that it is heard soon; each piece is twice as long as the one
+"""Audio samples of the first chunk, 0.2 s at 44.1 kHz, so that it is heard soon; each chunk is twice as long as the one
 before, up to `LAST_SAMPLES`."""
 LAST_SAMPLES = 131072
 FADE_SECONDS = 0.03
@@ -60,11 +60,11 @@ class KeptRecording:
         return joined
 
 
-def pieces(hop_length: int, length: int | None) -> Iterator[tuple[int, int]]:
-    """Where the pieces of a song begin and end, in codes of a level: the same whatever the song's length.
+def chunk_spans(hop_length: int, length: int | None) -> Iterator[tuple[int, int]]:
+    """Where the chunks of a song begin and end, in codes of a level: the same whatever the song's length.
 
-    A piece is decoded with all codes to either side that reach into it. As convolutions may round differently over
-    another length, audio is equal bit for bit only if it is decoded in the same pieces.
+    A chunk is decoded with all codes to either side that reach into it. As convolutions may round differently over
+    another length, audio is equal bit for bit only if it is decoded in the same chunks.
 
     Args:
         hop_length: audio samples a code stands for.
@@ -83,16 +83,16 @@ def decoder_reach(vqvae: PreTrainedModel, level: int) -> int:
     return int(vqvae.levels[level].decoder_reach)
 
 
-def decode_piece(vqvae: PreTrainedModel, codes: Tensor, level: int, first: int, start: int, stop: int) -> Tensor:
+def decode_chunk(vqvae: PreTrainedModel, codes: Tensor, level: int, first: int, start: int, stop: int) -> Tensor:
     """Audio of the codes from `start` to `stop` of a level, song by song, on a CPU on one thread each: the same numbers
     in any batch and on any number of threads.
 
     Args:
         vqvae: has `config.hop_lengths` and `decode`.
-        codes: int64 (N, L), the piece with all codes around it that reach into it.
+        codes: int64 (N, L), the chunk with all codes around it that reach into it.
         level: their level.
         first: the song's position of the first of `codes`.
-        start: the song's position, in codes, at which the piece begins.
+        start: the song's position, in codes, at which the chunk begins.
         stop: the one at which it ends.
 
     Returns:
@@ -107,17 +107,17 @@ def decode_piece(vqvae: PreTrainedModel, codes: Tensor, level: int, first: int, 
 
 
 def decode_song(vqvae: PreTrainedModel, codes: Tensor, level: int) -> Tensor:
-    """Audio float32 (N, L * hop length) of the codes (N, L) of a level, piece by piece; a CPU's threads share them."""
+    """Audio float32 (N, L * hop length) of the codes (N, L) of a level, chunk by chunk; a CPU's threads share them."""
     length, reach = codes.shape[1], decoder_reach(vqvae, level)
-    spans = list(pieces(vqvae.config.hop_lengths[level], length))
+    spans = list(chunk_spans(vqvae.config.hop_lengths[level], length))
 
-    def piece(index: int) -> Tensor:
+    def chunk(index: int) -> Tensor:
         start, stop = spans[index]
         first, last = max(start - reach, 0), min(stop + reach, length)
-        return decode_piece(vqvae, codes[:, first:last], level, first, start, stop)
+        return decode_chunk(vqvae, codes[:, first:last], level, first, start, stop)
 
     with _threads_of(device_of(vqvae)):
-        return torch.cat(share_out(piece, len(spans)), dim=1)
+        return torch.cat(share_out(chunk, len(spans)), dim=1)
 
 
 def _threads_of(device: torch.device) -> AbstractContextManager[None]:

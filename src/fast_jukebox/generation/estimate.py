@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
@@ -324,14 +324,17 @@ def _time_stack(
     config.num_hidden_layers = depth
     stack, unit = _any_weights(type(prior), config, device, prior.dtype), config.upper_ratio
 
-    def seconds(known: int, new: int) -> float:
-        def sample() -> None:
-            upper = torch.zeros((rows, (known + new) // unit), dtype=torch.int64, device=device)
-            labels = torch.zeros((rows, config.metadata_length), dtype=torch.int64, device=device)
-            labels[:, :1] = int(config.min_duration * config.sampling_rate) + 1  # a total length that is allowed
-            prompt = torch.zeros((rows, known), dtype=torch.int64, device=device)
-            noise = torch.full((rows, new), 0.5, device=device)
-            WindowSampling(
+    def window(known: int, new: int) -> tuple[float, float]:
+        """Seconds up to the first code, and of each code after it."""
+        upper = torch.zeros((rows, (known + new) // unit), dtype=torch.int64, device=device)
+        labels = torch.zeros((rows, config.metadata_length), dtype=torch.int64, device=device)
+        labels[:, :1] = int(config.min_duration * config.sampling_rate) + 1  # a total length that is allowed
+        prompt = torch.zeros((rows, known), dtype=torch.int64, device=device)
+        noise = torch.full((rows, new), 0.5, device=device)
+        times: list[tuple[float, float]] = []
+        while len(times) < 3 and sum(begun + step for begun, step in times) < _PATIENCE:
+            started = _now(device)
+            sampling = WindowSampling(
                 stack,
                 known + new,
                 prompt,
@@ -340,18 +343,25 @@ def _time_stack(
                 settings,
                 noise,
                 engine,
-            ).sample()
-
-        return _least_seconds(sample, device)
+            )
+            sampling.sample(known + 1)  # or a few more, where codes come in rows
+            first, done = _now(device), sampling.known
+            sampling.sample()
+            left = known + new - done
+            times.append((first - started, (_now(device) - first) / left if left else (first - started) / new))
+        # The first time, when things are built, does not count where there is another.
+        begun, step = zip(*(times[1:] or times), strict=True)
+        return min(begun), min(step)
 
     with sampling_mode(stack):
-        once = seconds(unit - 1, 1)
+        once, _ = window(unit - 1, 1)
         few = max(_FEWEST_STEPS // unit, 2) * unit
-        step = max(seconds(0, few) - once, 1e-6) / (few - unit)
-        many = max(min(int(_SECONDS / step), _MOST_STEPS, length) // unit * unit, few)
-        step = max(seconds(0, many) - once, 0.0) / (many - unit)
-        prompt_code = max(seconds(many - 1, 1) - once, 0.0) / (many - unit) if prompted else 0.0
-    return Pace(once, prompt_code, step)
+        _, step = window(0, few)
+        many = max(min(int(_SECONDS / max(step, 1e-6)), _MOST_STEPS, length) // unit * unit, few)
+        begun, step = window(0, many)
+        conditioned = max(begun - once, 0.0) / many
+        prompt_code = max(window(many - 1, 1)[0] - once, 0.0) / many if prompted else 0.0
+    return Pace(once, prompt_code, step + conditioned)
 
 
 def measure_decoding(vqvae: PreTrainedModel, level: int, samples: int, device: torch.device) -> float:
@@ -368,19 +378,12 @@ def measure_decoding(vqvae: PreTrainedModel, level: int, samples: int, device: t
     count = max(min(samples, 2 * LAST_SAMPLES) // hop, 1)
     codes = torch.zeros((1, count), dtype=torch.int64, device=device)
     with sampling_mode(real):
-        return _least_seconds(lambda: decode_song(real, codes, level), device) * samples / (count * hop)
-
-
-def _least_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that some work takes where nothing disturbs it; the first time, when things are built, does not count."""
-    seconds = []
-    for _ in range(3):
-        started = _now(device)
-        work()
-        seconds.append(_now(device) - started)
-        if sum(seconds) > _PATIENCE:
-            break
-    return min(seconds[1:] or seconds)
+        seconds: list[float] = []
+        while len(seconds) < 2 and sum(seconds) < _PATIENCE:
+            started = _now(device)
+            decode_song(real, codes, level)
+            seconds.append(_now(device) - started)
+    return min(seconds) * samples / (count * hop)
 
 
 def _now(device: torch.device) -> float:

@@ -118,23 +118,23 @@ def complete_metadata(
         written = list(written) * len(seeds)
     normalise = processor.vocabularies[-1].normalise
     completed: list[dict[str, object]] = []
-    for told, seed, song in zip(written, seeds, songs, strict=True):
-        missing = [kind for kind in ("artist", "genre") if not told.get(kind)]
-        completed.append(dict(told))
-        if len(missing) == 1 and not told.get("unknown"):
+    for stated, seed, song in zip(written, seeds, songs, strict=True):
+        missing = [kind for kind in ("artist", "genre") if not stated.get(kind)]
+        completed.append(dict(stated))
+        if len(missing) == 1 and not stated.get("unknown"):
             place = missing[0] == "artist"  # of the name that is given in a pair
-            names = [told["genre" if place else "artist"]]
+            names = [stated["genre" if place else "artist"]]
             names = [normalise(name) for name in (names[0] if isinstance(names[0], list | tuple) else names)]
             fitting = [pair for pair in pairs if pair[place] in names] or pairs
             digest = hashlib.sha256(f"labels/{seed}/{song}".encode()).digest()
             completed[-1][missing[0]] = fitting[int.from_bytes(digest[:8], "big") % len(fitting)][not place]
-    return completed if completed != [dict(told) for told in written] else None
+    return completed if completed != [dict(stated) for stated in written] else None
 
 
 def _check_no_names(song: Any) -> None:
     """Raise a `ValueError` where a song has names, and does not take them as unknown ones."""
-    told = {} if not isinstance(song, Mapping) or song.get("unknown") else song
-    names = [str(told[kind]) for kind in ("artist", "genre") if told.get(kind)]
+    given = {} if not isinstance(song, Mapping) or song.get("unknown") else song
+    names = [str(given[kind]) for kind in ("artist", "genre") if given.get(kind)]
     if names:
         raise ValueError(
             "`metadata` must name no artist and no genre where the model has no vocabularies of them: give it some "
@@ -228,8 +228,8 @@ def check_labels(
     for level, (prior, own, layout, hop) in enumerate(zip(priors, labels, layouts, hops, strict=True)):
         if own is None or layout is None:
             continue
-        told = prior.config.use_timing or lyric_length_of(prior.config)
-        if samples is None and told and bool((own[:, 0] == 0).any()):
+        timed = prior.config.use_timing or lyric_length_of(prior.config)
+        if samples is None and timed and bool((own[:, 0] == 0).any()):
             raise ValueError(
                 "`metadata` must name a total length (`total_duration` in words) where `duration` is None, as the "
                 f"{level_name(level, len(priors))} prior is conditioned on time; got 0"

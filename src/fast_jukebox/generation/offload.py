@@ -1,4 +1,4 @@
-"""Models larger than a GPU: the priors live in main memory or on the disk and visit the GPU in turn."""
+"""Models larger than a GPU: the priors live in main memory or on the disk and are on the GPU one at a time."""
 
 from __future__ import annotations
 
@@ -16,85 +16,85 @@ from fast_jukebox.sampling.engine import release_decoders
 from fast_jukebox.sampling.inputs import check_device
 from fast_jukebox.utils.files import clear_temporary, temporary_path
 
-HOMES = ("cpu", "disk")
+TARGETS = ("cpu", "disk")
 """Where the priors can live while they do not sample."""
 
 
-def check_home(home: str | None) -> str | None:
-    """`home`, or a `ValueError` where priors cannot live there."""
-    if home is not None and home not in HOMES:
-        raise ValueError(f"`home` must be one of {', '.join(map(repr, HOMES))} or None, got {home!r}")
-    return home
+def check_target(target: str | None) -> str | None:
+    """`target`, or a `ValueError` where priors cannot be offloaded to it."""
+    if target is not None and target not in TARGETS:
+        raise ValueError(f"`target` must be one of {', '.join(map(repr, TARGETS))} or None, got {target!r}")
+    return target
 
 
-class Visits:
+class Offload:
     """Brings the priors of a model to a device one at a time. The VQ-VAE, which is small, stays there.
 
     A prior comes when it is asked to `condition` a window, which is how every window begins, and stays until another
-    one is asked. At home its weights are never written to: what is on the device is a copy that is dropped.
+    one is asked. Its stored weights are never written to: what is on the device is a copy that is dropped.
 
     Args:
         model: has `vqvae` and `priors`.
-        home: one of [`HOMES`]. On the disk they are read through the page cache, which the system gives to others when
-            memory runs short.
+        target: one of [`TARGETS`]. On the disk they are read through the page cache, which the system gives to others
+            when memory runs short.
         device: where they sample; by default the model's, or the GPU where that is the CPU.
-        folder: for the home `"disk"`, where to keep the weights; by default the system's temporary folder, which
+        folder: for the target `"disk"`, where to keep the weights; by default the system's temporary folder, which
             `TMPDIR` names. The files have no name while they are in use, so that none is left behind, however the
-            process ends; where a system cannot do that they are deleted when the visits end.
+            process ends; where a system cannot do that they are deleted when the offloading ends.
 
     Raises:
-        ValueError: there is no such home or device.
+        ValueError: there is no such target or device.
         OSError: the weights cannot be written.
     """
 
     def __init__(
         self,
         model: Any,
-        home: str,
+        target: str,
         device: torch.device | str | None = None,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        check_home(home)
-        self.home, self.device = home, _device_for(model, device)
-        self._guest: nn.Module | None = None
-        self._homes: dict[int, dict[str, Tensor]] = {}
+        check_target(target)
+        self.target, self.device = target, _device_for(model, device)
+        self._loaded: nn.Module | None = None
+        self._stored: dict[int, dict[str, Tensor]] = {}
         self._files: list[Path] = []
         self._priors: list[Any] = list(model.priors)
         for level, prior in enumerate(self._priors):
             tensors = {name: tensor.detach().cpu() for name, tensor in _tensors_of(prior).items()}
-            self._homes[id(prior)] = self._on_disk(tensors, level, folder) if home == "disk" else tensors
+            self._stored[id(prior)] = self._on_disk(tensors, level, folder) if target == "disk" else tensors
         model.vqvae.to(self.device)
         for prior in self._priors:  # from here on nothing fails, so no prior is away while another one is not
-            _put(prior, self._homes[id(prior)])
-            prior.condition = _Visit(self, prior)
+            _put(prior, self._stored[id(prior)])
+            prior.condition = _OffloadedCondition(self, prior)
             prior.sampling_device = self.device
         release_decoders()
 
     def bring(self, prior: nn.Module) -> None:
-        """Send home whoever is there and bring a prior."""
-        if self._guest is prior:
+        """Move a prior to the device in place of the one that is there."""
+        if self._loaded is prior:
             return
-        self.send_home()
+        self.unload()
         # Ordinary tensors, whether or not this happens while sampling.
         with torch.inference_mode(False), torch.no_grad():
-            _put(prior, {name: tensor.to(self.device) for name, tensor in self._homes[id(prior)].items()})
-        self._guest = prior
+            _put(prior, {name: tensor.to(self.device) for name, tensor in self._stored[id(prior)].items()})
+        self._loaded = prior
 
-    def send_home(self) -> None:
+    def unload(self) -> None:
         """Drop what is on the device."""
-        if self._guest is not None:
-            _put(self._guest, self._homes[id(self._guest)])
-            self._guest = None
+        if self._loaded is not None:
+            _put(self._loaded, self._stored[id(self._loaded)])
+            self._loaded = None
             release_decoders()  # recorded steps hold the weights that they were recorded with
 
     def end(self) -> None:
         """All priors stay on the device from now on."""
-        self.send_home()
+        self.unload()
         for prior in self._priors:
             del prior.condition, prior.sampling_device
-            own = self._homes[id(prior)]
+            own = self._stored[id(prior)]
             _put(prior, {name: _copied(tensor, self.device) for name, tensor in own.items()})
-        self._homes = {}
+        self._stored = {}
         self._files = [path for path in self._files if not _unlinked(path)]
 
     def _on_disk(
@@ -113,47 +113,47 @@ class Visits:
                 self._files.append(path)
 
 
-class _Visit:
+class _OffloadedCondition:
     """Stands for a prior's `condition`."""
 
-    def __init__(self, visits: Visits, prior: Any) -> None:
-        self.visits, self.prior = visits, prior
+    def __init__(self, offload: Offload, prior: Any) -> None:
+        self.offload, self.prior = offload, prior
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.visits.bring(self.prior)
+        self.offload.bring(self.prior)
         return type(self.prior).condition(self.prior, *args, **kwargs)
 
 
-def visits(prior: Any) -> bool:
+def is_offloaded(prior: Any) -> bool:
     """Whether a prior is on its device only while its windows are sampled."""
-    return isinstance(getattr(prior, "condition", None), _Visit)
+    return isinstance(getattr(prior, "condition", None), _OffloadedCondition)
 
 
 def set_offload(
     model: Any,
-    home: str | None,
+    target: str | None,
     device: torch.device | str | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Let the priors of a model live elsewhere and visit a device in turn, or bring them all there; see [`Visits`].
+    """Offload the priors of a model, of which one at a time is on the device, or move them all there; see [`Offload`].
 
     Args:
         model: a whole model, as it was loaded, on the CPU.
-        home: `"cpu"`, `"disk"`, or `None` for no visits.
+        target: `"cpu"`, `"disk"`, or `None` to keep them on the device.
         device: where they sample.
-        folder: see [`Visits`].
+        folder: see [`Offload`].
 
     Raises:
-        ValueError: there is no such home or device.
+        ValueError: there is no such target or device.
         OSError: the weights cannot be written.
     """
-    check_home(home)
-    before: Visits | None = getattr(model, "_visits", None)
+    check_target(target)
+    before: Offload | None = getattr(model, "_offload", None)
     if before is not None:
         before.end()
-        model._visits = None
-    if home is not None:
-        model._visits = Visits(model, home, device, folder)
+        model._offload = None
+    if target is not None:
+        model._offload = Offload(model, target, device, folder)
     elif device is not None:
         model.to(check_device(device))
 

@@ -135,7 +135,7 @@ class LevelCodes:
 
 
 def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list[int]:
-    """Where to change from the codes of one window to those of the next: in the middle of the longest stretch of codes
+    """Where to change from the codes of one window to those of the next: in the middle of the longest segment of codes
     on which both agree, so that to either side of the seam stands what both would have said.
 
     Whole numbers on the host, song by song: the same in any batch and on any device.
@@ -147,7 +147,7 @@ def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list
         last: the latest, from `first` to M. Agreement counts from `first` to `last` only.
 
     Returns:
-        For each song the seam s: codes before s are of the earlier window, the others of the later one. Of stretches of
+        For each song the seam s: codes before s are of the earlier window, the others of the later one. Of segments of
         the same length the first is taken; the middle of the allowed span where no code agrees.
     """
     agreed = (before[:, first:last] == after[:, first:last]).to("cpu", torch.int64).tolist()
@@ -215,8 +215,8 @@ class SongSampler:
             GenerationCancelled: the progress callback said so; carries the codes that are final.
         """
         try:
-            for _, alike in groupby(windows, key=lambda window: (window.prompt_length, window.length)):
-                self._sample_alike(level, list(alike))
+            for _, group in groupby(windows, key=lambda window: (window.prompt_length, window.length)):
+                self._sample_same_shape(level, list(group))
         except GenerationCancelled as cancelled:
             cancelled.codes, cancelled.seed = self.final_codes(), self.plan.seed
             raise
@@ -235,7 +235,7 @@ class SongSampler:
             while windows := self.ready(level):
                 self.sample(level, windows)
 
-    def _sample_alike(self, level: int, windows: list[Window]) -> None:
+    def _sample_same_shape(self, level: int, windows: list[Window]) -> None:
         every, most = slice(0, self.plan.num_samples), self.plan.num_samples * len(windows)
         batches = deque(self._batches(windows, every, self._rows_at_once(level, windows[0].length, most)))
         while batches:
@@ -246,7 +246,7 @@ class SongSampler:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                freed = self._make_way()
+                freed = self._release()
                 if tried == 1 and not freed:
                     raise
                 codes = None
@@ -264,7 +264,7 @@ class SongSampler:
             if self.clock is not None:
                 self.clock.finish(level, self[level].done[songs.start])
 
-    def _make_way(self) -> bool:
+    def _release(self) -> bool:
         """Release what is held beside the batch at hand, so that it can be sampled again; returns whether there was
         anything.
         """
@@ -330,9 +330,9 @@ class SongSampler:
         labels = self.labels[level]
         if labels is not None:
             n_ctx, hop = prior.config.n_ctx, self.hop_lengths[level]
-            told = [window_metadata(labels[songs], window, n_ctx, hop, plan.samples) for window in windows]
-            told = [with_window_lyrics(each, prior.config) for each in told]
-            labels = gathered([each for each in told if each is not None])
+            labelled = [window_metadata(labels[songs], window, n_ctx, hop, plan.samples) for window in windows]
+            labelled = [with_window_lyrics(each, prior.config) for each in labelled]
+            labels = gathered([each for each in labelled if each is not None])
         begin, end = windows[0].new_start, windows[-1].end
         noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
         noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])

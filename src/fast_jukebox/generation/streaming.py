@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fast_jukebox.generation import decoding
-from fast_jukebox.generation.decoding import decode_piece, decoder_reach, pieces
-from fast_jukebox.generation.offload import visits
+from fast_jukebox.generation.decoding import chunk_spans, decode_chunk, decoder_reach
+from fast_jukebox.generation.offload import is_offloaded
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.sampler import SongSampler
@@ -45,8 +45,10 @@ class StreamSampler(SongSampler):
         """
         own = self[level]
         while own.final < position:
-            if visits(self.priors[level]):
-                self._begun.pop(level, None)  # of before the visits: what it was begun with may have left the device
+            if is_offloaded(self.priors[level]):
+                self._begun.pop(
+                    level, None
+                )  # of before they are offloaded: what it was begun with may have left the device
             wanted = 1
             while (ahead := own.ahead(wanted))[-1].final < position and len(ahead) == wanted:
                 wanted += 1
@@ -74,7 +76,7 @@ class StreamSampler(SongSampler):
         songs = self.plan.num_samples
         return (
             level not in self._whole
-            and not visits(self.priors[level])
+            and not is_offloaded(self.priors[level])
             and not window.seam_end
             and self._rows_at_once(level, window.length, songs) == songs
         )
@@ -94,7 +96,7 @@ class StreamSampler(SongSampler):
         if codes is None:  # outside the handler, whose error keeps alive what filled the memory
             sampling = None
             self._whole.add(level)
-            self._make_way()
+            self._release()
             release_decoders()
         elif sampling is not None and codes.shape[1] < window.length:
             self._begun[level] = sampling
@@ -104,7 +106,7 @@ class StreamSampler(SongSampler):
             if self.clock is not None:
                 self.clock.finish(level, own.done[0])
 
-    def _make_way(self) -> bool:
+    def _release(self) -> bool:
         """Release the windows that pause; they are sampled from their start when more is asked of their levels."""
         given_up = bool(self._begun)
         self._whole.update(self._begun)
@@ -113,7 +115,7 @@ class StreamSampler(SongSampler):
 
 
 class SongStream:
-    """Audio of a plan, piece by piece, in memory that does not grow.
+    """Audio of a plan, chunk by chunk, in memory that does not grow.
 
     Each round makes as much again as has been heard, up to `round_seconds`: so the first sound comes as soon as the
     windows allow, and later rounds sample many windows at once. How much a round makes changes no sample.
@@ -131,16 +133,16 @@ class SongStream:
         self.reach = decoder_reach(vqvae, self.level)
         self.length = self.plan.lengths[self.level]
         self._most = max(round(round_seconds * vqvae.config.sampling_rate), decoding.FIRST_SAMPLES)
-        self._pieces = pieces(self.hop, self.length)
-        self._piece = next(self._pieces, None)
+        self._spans = chunk_spans(self.hop, self.length)
+        self._span = next(self._spans, None)
 
-    def next_piece(self) -> Tensor | None:
-        """Audio float32 (N, samples) of the next piece, made now if it is not there yet; `None` after the last. None
+    def next_chunk(self) -> Tensor | None:
+        """Audio float32 (N, samples) of the next chunk, made now if it is not there yet; `None` after the last. None
         of its samples is beyond the song's end, which may leave none.
         """
-        if self._piece is None:
+        if self._span is None:
             return None
-        own, (start, stop), clock = self.sampler[self.level], self._piece, self.sampler.clock
+        own, (start, stop), clock = self.sampler[self.level], self._span, self.sampler.clock
         if clock is not None:
             clock.resume()
         if own.final < self._within(stop + self.reach):
@@ -148,8 +150,8 @@ class SongStream:
             ahead = max(stop, start + round_samples // self.hop) + self.reach
             self.sampler.advance(self.level, self._within(ahead))
         first, last = max(start - self.reach, 0), self._within(stop + self.reach)
-        audio = decode_piece(self.vqvae, own.read(first, last), self.level, first, start, stop)
-        self._piece = next(self._pieces, None)
+        audio = decode_chunk(self.vqvae, own.read(first, last), self.level, first, start, stop)
+        self._span = next(self._spans, None)
         self._forget()
         if clock is not None:
             clock.pause()  # the listener's time is none of the work's
@@ -166,7 +168,7 @@ class SongStream:
 
     def _forget(self) -> None:
         """Release codes that neither a window to come nor the decoder will ask for."""
-        below = self._piece[0] - self.reach if self._piece is not None else None
+        below = self._span[0] - self.reach if self._span is not None else None
         for level in range(self.level, len(self.sampler.levels)):
             own = self.sampler[level]
             ahead = own.ahead(1)

@@ -105,7 +105,7 @@ class Layout:
         hop: codes between the starts of two windows, at most `size`.
         given: codes known at the song's beginning.
         parallel: see above.
-        stretch: sequential windows that sample more codes than this are sampled in stretches of so many, each with what
+        segment: sequential windows that sample more codes than this are sampled in segments of so many, each with what
             is known as its prompt, so that levels below need not wait for a whole window; `None` for whole windows.
     """
 
@@ -115,11 +115,11 @@ class Layout:
     hop: int
     given: int = 0
     parallel: bool = False
-    stretch: int | None = None
+    segment: int | None = None
 
     def __post_init__(self) -> None:
         """Raise a `ValueError` where there would be so many windows that listing them fills the memory."""
-        least = max(self.hop if self.stretch is None else min(self.hop, self.stretch), 1)
+        least = max(self.hop if self.segment is None else min(self.hop, self.segment), 1)
         if self.length is not None and self.length > MOST_WINDOWS * least:
             raise ValueError(
                 f"`hop_fractions` must be larger: {self.length} codes of level {self.level} in steps of {least} would "
@@ -145,7 +145,7 @@ class Layout:
         while self.length is None or known < self.length:
             first = start if self.length is None else min(start, self.length - size)
             while known < first + size:
-                end = first + size if self.stretch is None else min(known + self.stretch, first + size)
+                end = first + size if self.segment is None else min(known + self.segment, first + size)
                 yield Window(self.level, first, known - first, end - first)
                 known = end
             start += self.hop
@@ -324,7 +324,7 @@ def song_layouts(
         default = default_hop_fraction(parallel, top, share)
         size = size_of(share, n_ctx[level], ratio)
         hop = hop_of(default if hop_fraction is None else check_fraction("hop_fractions", hop_fraction), size, ratio)
-        layouts.append(Layout(level, lengths[level], size, hop, given[level], parallel, stretch=hop if top else None))
+        layouts.append(Layout(level, lengths[level], size, hop, given[level], parallel, segment=hop if top else None))
     return layouts
 
 

@@ -179,12 +179,12 @@ def check_song(song: Any) -> dict[str, object]:
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not 0 <= value <= MAX_TOTAL_DURATION:
                 raise ValueError(f"`{name}` must be seconds from 0 to {MAX_TOTAL_DURATION}, got {value!r}")
-    told = {name: value for name, value in song.items() if value is not None}
-    if told.get("total_duration") and told.get("offset", 0) >= told["total_duration"]:
+    given = {name: value for name, value in song.items() if value is not None}
+    if given.get("total_duration") and given.get("offset", 0) >= given["total_duration"]:
         raise ValueError(
-            f"`offset` must be below `total_duration`, {told['total_duration']:g} seconds, got {told['offset']:g}"
+            f"`offset` must be below `total_duration`, {given['total_duration']:g} seconds, got {given['offset']:g}"
         )
-    return told
+    return given
 
 
 def text_song(processor: Any, text: str) -> dict[str, object]:
@@ -198,12 +198,12 @@ def text_song(processor: Any, text: str) -> dict[str, object]:
     Raises:
         ValueError: the model takes no words, or not these.
     """
-    told = [level for level in reversed(processor.levels if processor is not None else []) if level is not None]
+    labelled = [level for level in reversed(processor.levels if processor is not None else []) if level is not None]
     if not text.strip():
         return {}
-    if not told:
+    if not labelled:
         raise ValueError(f"the model takes no words, got {text!r:.80}: call it without")
-    vocabulary = processor.vocabularies[told[0].vocabulary]
+    vocabulary = processor.vocabularies[labelled[0].vocabulary]
     genre, by, artist = text.partition(" by ")
     readings = [{"genre": text}, {"artist": text}, *([{"genre": genre, "artist": artist}] if by else [])]
     for song in readings:
@@ -212,7 +212,7 @@ def text_song(processor: Any, text: str) -> dict[str, object]:
         except ValueError:
             continue
         return {name: value.strip() for name, value in song.items()}
-    if any(level.lyric_length for level in told):
+    if any(level.lyric_length for level in labelled):
         return {"lyrics": text}
     raise ValueError(
         f"a text must be a genre, an artist or `GENRE by ARTIST` of those that the model knows, got {text!r:.80}: "

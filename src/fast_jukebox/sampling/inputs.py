@@ -153,10 +153,10 @@ def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | No
 
 def device_of(module: HasParameters) -> torch.device:
     """Device of a module's parameters, or the one that they are moved to when it samples (see
-    [`~fast_jukebox.generation.offload.Visits`]).
+    [`~fast_jukebox.generation.offload.Offload`]).
     """
-    visits = getattr(module, "sampling_device", None)
-    return next(module.parameters()).device if visits is None else visits
+    execution = getattr(module, "sampling_device", None)
+    return next(module.parameters()).device if execution is None else execution
 
 
 def check_device(device: object) -> torch.device | None:

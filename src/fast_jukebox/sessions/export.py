@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.decoding import KeptRecording, decode_piece, decoder_reach, pieces
+from fast_jukebox.generation.decoding import KeptRecording, chunk_spans, decode_chunk, decoder_reach
 from fast_jukebox.generation.request import VQVAE
 from fast_jukebox.sampling.checks import check_count, level_name
 from fast_jukebox.sampling.engine import sampling_mode
@@ -70,18 +70,18 @@ def _chunks(
     samples: tuple[int, int],
 ) -> Iterator[Tensor]:
     hop, reach = vqvae.config.hop_lengths[level], decoder_reach(vqvae, level)
-    for start, stop in pieces(hop, span[1] - span[0]):
+    for start, stop in chunk_spans(hop, span[1] - span[0]):
         start, stop = start + span[0], stop + span[0]
         around = max(start - reach, low), min(stop + reach, low + len(codes))
         with sampling_mode(vqvae):  # not while the caller has the turn
             own = codes[around[0] - low : around[1] - low].unsqueeze(0)
-            sound = decode_piece(vqvae, own, level, around[0], start, stop)
+            sound = decode_chunk(vqvae, own, level, around[0], start, stop)
         sound = sound[0] if recording is None else recording.join(sound, start * hop)[0]
         yield sound[max(samples[0] - start * hop, 0) : samples[1] - start * hop].clone().cpu()
 
 
 def write_sound(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path:
-    """Write pieces of sound to a `.wav`, `.flac` or `.mp3` file: beside its place, then renamed. What killed processes
+    """Write chunks of sound to a `.wav`, `.flac` or `.mp3` file: beside its place, then renamed. What killed processes
     left of such files in the folder is deleted.
 
     Raises:

@@ -209,8 +209,8 @@ def _check_layout(layout: Layout, level: int, known: int, length: int, n_ctx: in
     check_count("hop", layout.hop, 1, layout.size)
     check_count("known", known, 0, length)
     check_count("given", layout.given, known, known)
-    if layout.stretch is not None:
-        check_count("stretch", layout.stretch, 1, layout.size)
+    if layout.segment is not None:
+        check_count("segment", layout.segment, 1, layout.size)
     if not isinstance(layout.parallel, bool):
         raise ValueError(f"`parallel` is {layout.parallel!r}")
 

@@ -65,17 +65,17 @@ class SessionSampler(SongSampler):
         self._known, self._segments, self._save = known, segments, save
         super().__init__(model, plan, engine, progress)
 
-    def _sample_alike(self, level: int, windows: list[Window]) -> None:
+    def _sample_same_shape(self, level: int, windows: list[Window]) -> None:
         def kind(window: Window) -> tuple[bool, int]:
             return window.end in self._known[level], self._segment(level, window)
 
-        for (done, segment), alike in groupby(windows, key=kind):
+        for (done, segment), group in groupby(windows, key=kind):
             if done:
-                for window in alike:
+                for window in group:
                     self._place_known(level, window)
             else:
                 self.labels[level] = self._segments[segment][1][level]
-                super()._sample_alike(level, list(alike))
+                super()._sample_same_shape(level, list(group))
 
     def _place_known(self, level: int, window: Window) -> None:
         own = self[level]

@@ -304,23 +304,23 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
 
     def set_offload(
         self,
-        home: str | None,
+        target: str | None,
         device: torch.device | str | None = None,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Let the priors live in main memory or on the disk and visit the GPU in turn, so that a model makes songs on
+        """Keep the priors in main memory or on the disk and one at a time on the GPU, so that a model makes songs on
         a GPU that cannot hold it. For sampling, not for training; the codes do not change.
 
         Args:
-            home: `"cpu"`, `"disk"`, or `None` for all priors on the device at once.
+            target: `"cpu"`, `"disk"`, or `None` for all priors on the device at once.
             device: where they sample; by default the model's, or the GPU where that is the CPU.
             folder: where `"disk"` keeps the weights, by default the system's temporary folder.
 
         Raises:
-            ValueError: there is no such home or device.
+            ValueError: there is no such target or device.
             OSError: the weights cannot be written.
         """
-        set_offload(self, home, device, folder)
+        set_offload(self, target, device, folder)
 
     @request_arguments(without=[*FROM_NOTHING, "duration"])
     def estimate(
@@ -380,7 +380,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         try:
             while True:
                 with sampling_mode(self):  # not while the caller has the turn
-                    chunk = stream.next_piece()
+                    chunk = stream.next_chunk()
                 if chunk is None:
                     return
                 if chunk.shape[1]:
