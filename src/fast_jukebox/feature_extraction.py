@@ -83,13 +83,13 @@ class FastJukeboxFeaturePipeline(Pipeline):
         result: FeaturesOutput | list[FeaturesOutput] = super().__call__(inputs, **arguments)
         return result
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, object], dict[str, Any], dict[str, object]]:
+    def _sanitize_parameters(self, **kwargs: object) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
         for name in kwargs:
             if name not in _ARGUMENTS:
                 raise ValueError(f"`{name}` is no argument of {_TASK!r}; there are {', '.join(_ARGUMENTS)}")
         return {}, kwargs, {}
 
-    def preprocess(self, inputs: str | os.PathLike[str] | bytes | np.ndarray | dict[str, Any]) -> dict[str, object]:
+    def preprocess(self, inputs: str | os.PathLike[str] | bytes | np.ndarray | dict[str, object]) -> dict[str, object]:
         """The recording as samples (T,) at the model's sampling rate."""
         if isinstance(inputs, dict) and "raw" in inputs:
             inputs = {"array": inputs["raw"], "sampling_rate": inputs.get("sampling_rate")}
@@ -119,7 +119,7 @@ class FastJukeboxFeaturePipeline(Pipeline):
         num_workers: int,
         batch_size: int,
         preprocess_params: dict[str, object],
-        forward_params: dict[str, Any],
+        forward_params: dict[str, object],
         postprocess_params: dict[str, object],
     ) -> object:
         """Results in the order of the inputs, one by one."""

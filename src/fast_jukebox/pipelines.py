@@ -140,7 +140,7 @@ class FastJukeboxPipeline(Pipeline):
         engine: str | None = None,
         generation_config: GenerationConfig | None = None,
         forward_params: Mapping[str, Any] | None = None,
-        generate_kwargs: Mapping[str, Any] | None = None,
+        generate_kwargs: Mapping[str, object] | None = None,
         return_details: bool | None = None,
         batch_size: int | None = None,
         num_workers: int | None = None,

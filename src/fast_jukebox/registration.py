@@ -138,5 +138,5 @@ def _register_layout() -> None:
     sys.modules["fast_jukebox.models.loading"].register_layout("jukebox", _read_jukebox)
 
 
-def _read_jukebox(*args: Any, **kwargs: object) -> Any:
+def _read_jukebox(*args: object, **kwargs: object) -> object:
     return importlib.import_module("fast_jukebox.conversion.transformers4").read_model(*args, **kwargs)

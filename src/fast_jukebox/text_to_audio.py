@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 import functools
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -35,7 +37,7 @@ class OwnOrTheirs:
     _load_video_processor = False
     _load_feature_extractor = False
 
-    def __new__(cls, model: Any, **kwargs: object) -> Pipeline:  # type: ignore[misc]  # that is what it is for
+    def __new__(cls, model: PreTrainedModel, **kwargs: object) -> Pipeline:  # type: ignore[misc]  # that is what it is for
         ours, theirs = cls.classes()
         if isinstance(model, FastJukeboxModel):
             return ours(model, **{name: value for name, value in kwargs.items() if name not in _PREPROCESSORS})
@@ -80,7 +82,7 @@ def register_text_to_audio() -> None:
         return
 
     @functools.wraps(ask)
-    def get_task(model: str, *args: Any, **kwargs: object) -> str:
+    def get_task(model: str, *args: object, **kwargs: object) -> str:
         return "fast-jukebox" if _is_ours(model) else ask(model, *args, **kwargs)
 
     transformers.pipelines.get_task = get_task
@@ -88,7 +90,7 @@ def register_text_to_audio() -> None:
     resolve = transformers.pipelines.resolve_revision
 
     @functools.wraps(resolve)
-    def resolve_revision(name: Any, *args: object, **kwargs: Any) -> str | None:
+    def resolve_revision(name: object, *args: object, **kwargs: object) -> str | None:
         where = ("cache_dir", "local_files_only")
         prefer_cache(name, {key: value for key, value in kwargs.items() if key in where})  # says at once what is wrong
         return resolve(name, *args, **kwargs)

@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, *args: Any, **kwargs: Any) -> object:
         if not kwargs.pop("standalone_mode", True):
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         try:

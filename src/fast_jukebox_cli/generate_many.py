@@ -31,7 +31,7 @@ def generate_many(
     *,
     num_samples: int | None,
     requests: Path | None,
-    words: dict[str, Any] | None,
+    words: dict[str, object] | None,
     settings: dict[str, Any],
     seed: int,
     batch_size: int,
@@ -99,7 +99,7 @@ def generate_many(
     return count
 
 
-def read_requests(path: Path) -> list[dict[str, Any]]:
+def read_requests(path: Path) -> list[dict[str, object]]:
     """Metadata of songs, of a JSON Lines file.
 
     Raises:

@@ -22,7 +22,7 @@ from fast_jukebox_cli.values import Waiting
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def model_config(name: str) -> Any:
+def model_config(name: str) -> object:
     """The configuration of any model of the package.
 
     Args:

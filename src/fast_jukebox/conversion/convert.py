@@ -171,7 +171,7 @@ class _Stream:
             self.progress(self.done, self.total, self.part)
 
 
-def _open(source: Any, model: str | None, hyperparameters: Any, download: Mapping[str, Any]) -> Checkpoint:
+def _open(source: Any, model: str | None, hyperparameters: Any, download: Mapping[str, object]) -> Checkpoint:
     folder = Path(source).expanduser()
     if folder.is_dir() and is_openai_folder(folder) and not (folder / "config.json").is_file():
         if isinstance(hyperparameters, str | os.PathLike):
@@ -186,7 +186,7 @@ def _open(source: Any, model: str | None, hyperparameters: Any, download: Mappin
     return Transformers4Checkpoint(folder if folder.is_dir() else source, **download)
 
 
-def _config_of(source: Any, **download: object) -> Mapping[str, Any]:
+def _config_of(source: Any, **download: object) -> Mapping[str, object]:
     folder = Path(source)
     return _read_json(folder / "config.json") if folder.is_dir() else read_config(source, **download)
 

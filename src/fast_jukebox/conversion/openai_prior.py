@@ -53,7 +53,7 @@ def prior_config(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -
     level, downs, strides = hparams["level"], vqvae_hparams["downs_t"], vqvae_hparams["strides_t"]
     is_top = level == len(downs) - 1
     merged = bool(hparams.get("merged_decoder", False))
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "level": level,
         "codebook_size": vqvae_hparams["l_bins"],
         "n_ctx": hparams["n_ctx"],

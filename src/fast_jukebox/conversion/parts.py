@@ -91,7 +91,7 @@ def _part(
     return Part(name, model.config, shapes, renamed, frozenset(transposed), constants)
 
 
-def _without_weights(kind: type[Any], config: PreTrainedConfig) -> Any:
+def _without_weights(kind: type[Any], config: PreTrainedConfig) -> object:
     """A model of shapes alone."""
     with torch.device("meta"), no_init_weights():
         return kind(config)

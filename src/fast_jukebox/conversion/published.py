@@ -38,7 +38,7 @@ _MOST_LAYERS = {"prior_depth": 1024, "prime_depth": 1024, "cond_depth": 256, "de
 _MOST_ENTRIES = 16
 _MOST_IN_LIST = {"downs_t": 16, "strides_t": 64, "hvqvae_multipliers": 64}
 
-VQVAE: dict[str, Any] = {
+VQVAE: dict[str, object] = {
     "sr": 44100,
     "l_bins": 2048,
     "downs_t": [3, 2, 2],
@@ -126,7 +126,7 @@ _TOP_1B_LYRICS = {
     "alignment_head": 0,
 }
 
-MODELS: dict[str, list[dict[str, Any]]] = {
+MODELS: dict[str, list[dict[str, object]]] = {
     "1b_lyrics": [_BOTTOM, _MIDDLE, _TOP_1B_LYRICS],
     "5b": [_BOTTOM, _MIDDLE, _TOP_5B],
     "5b_lyrics": [_BOTTOM, _MIDDLE, _TOP_5B_LYRICS],

@@ -167,7 +167,7 @@ def _name_in_model(index: int, name: str) -> str:
     return f"priors.{index}.{prior_name(name)}"
 
 
-def parts_of(config: Mapping[str, Any]) -> tuple[Part, list[Part]]:
+def parts_of(config: Mapping[str, object]) -> tuple[Part, list[Part]]:
     """The VQ-VAE and the priors, bottom first, of a whole model's `config.json`, under the names that they have there.
 
     Raises:
@@ -182,8 +182,8 @@ def parts_of(config: Mapping[str, Any]) -> tuple[Part, list[Part]]:
 
 
 def read_model(
-    source: str | os.PathLike[str], config: Mapping[str, Any], part: str | None, level: int | None, **download: Any
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    source: str | os.PathLike[str], config: Mapping[str, object], part: str | None, level: int | None, **download: Any
+) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What [`~fast_jukebox.models.loading.register_layout`] asks of a layout: our configuration and our tensors.
 
     Args:
@@ -248,7 +248,7 @@ def read_tensors(source: str | os.PathLike[str], prefix: str = "", **download: A
     raise OSError(f"`{source}` holds no weights: neither model.safetensors nor pytorch_model.bin, whole or in shards")
 
 
-def checked_tensors(part: Part, tensors: Mapping[str, Tensor], source: Any) -> Mapping[str, Tensor]:
+def checked_tensors(part: Part, tensors: Mapping[str, Tensor], source: object) -> Mapping[str, Tensor]:
     """Of the tensors of a whole model those of one part, if they are what it needs.
 
     Raises:
@@ -269,7 +269,7 @@ def prefix_of(part: Part) -> str:
     return ".".join(name.split(".")[: 1 if part.name == "vqvae" else 2]) + "."
 
 
-def check_prefixes(tensors: Mapping[str, Tensor], parts: Sequence[Part], source: Any) -> None:
+def check_prefixes(tensors: Mapping[str, Tensor], parts: Sequence[Part], source: object) -> None:
     """Refuse tensors that belong to no part.
 
     Raises:
@@ -331,7 +331,7 @@ def _convolutions(name: str) -> str:
     return re.sub(r"(resnet_block\.\d+)\.model\.([13])\.", lambda m: f"{m[1]}.conv1d_{(int(m[2]) + 1) // 2}.", name)
 
 
-def _filled(name: str, fields: Any, defaults: Mapping[str, object]) -> dict[str, Any]:
+def _filled(name: str, fields: object, defaults: Mapping[str, object]) -> dict[str, Any]:
     """A part's fields with the defaults of those that are not there."""
     if not isinstance(fields, Mapping):
         raise ValueError(f"`{name}` must be a mapping from names to values, got {type(fields).__name__}")
@@ -339,7 +339,7 @@ def _filled(name: str, fields: Any, defaults: Mapping[str, object]) -> dict[str,
     return {**defaults, **{key: value for key, value in named.items() if key in defaults}}
 
 
-def _prior_fields(config: Mapping[str, Any], levels: int) -> list[tuple[int, str, object]]:
+def _prior_fields(config: Mapping[str, object], levels: int) -> list[tuple[int, str, object]]:
     """Level, name and fields of each prior, bottom first."""
     listed = config.get("prior_config_list")
     if listed is not None and (not isinstance(listed, list) or len(listed) != levels):
@@ -354,7 +354,7 @@ def _prior_fields(config: Mapping[str, Any], levels: int) -> list[tuple[int, str
     return found
 
 
-def _prior_hyperparameters(level: int, name: str, fields: Any, levels: int) -> dict[str, object]:
+def _prior_hyperparameters(level: int, name: str, fields: object, levels: int) -> dict[str, object]:
     full = _filled(name, fields, _PRIOR_DEFAULTS)
     hparams = {published: full[own] for published, own in _PRIOR_NAMES.items()}
     hparams |= {"level": level, "attn_order": _attention_order(name, full["attention_pattern"])}
@@ -374,14 +374,14 @@ def _prior_hyperparameters(level: int, name: str, fields: Any, levels: int) -> d
     return _as_published(name, hparams)
 
 
-def _attention_order(name: str, pattern: Any) -> int:
+def _attention_order(name: str, pattern: object) -> int:
     known = str(pattern).replace("_", "").lower()
     if known not in _PATTERNS:
         raise ValueError(f"`attention_pattern` of `{name}` must be one of {', '.join(_PATTERNS)}, got {pattern!r}")
     return _PATTERNS[known]
 
 
-def _as_published(name: str, hparams: dict[str, Any]) -> dict[str, object]:
+def _as_published(name: str, hparams: dict[str, object]) -> dict[str, object]:
     """For a prior of a published model, what its configuration may state wrongly and no tensor's shape shows."""
     known = ("level", "prior_width", "prior_depth", "n_ctx", "attn_order")
     for priors in MODELS.values():

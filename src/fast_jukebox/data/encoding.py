@@ -73,7 +73,7 @@ class ShardEncoder:
                 return share_out(
                     lambda row: encode_song(*_read_song(songs[row], rate), self.vqvae), len(songs), self._tell
                 )
-        encoded: list[dict[str, Any]] = []
+        encoded: list[dict[str, object]] = []
         for song, audio in _read_ahead(songs, rate):
             encoded.append(encode_song(song, audio, self.vqvae))
             self._tell(len(encoded))
@@ -88,7 +88,7 @@ def _read_ahead(
 ) -> Iterator[tuple[dict[str, object], Tensor]]:
     """Songs with their audio (samples,); two more are read while one is used."""
     with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
-        coming: deque[Future[tuple[dict[str, Any], Tensor]]] = deque()
+        coming: deque[Future[tuple[dict[str, object], Tensor]]] = deque()
         for row in range(len(songs)):
             coming.append(pool.submit(_read_song, songs[row], sampling_rate))
             if len(coming) > _SONGS_AHEAD:

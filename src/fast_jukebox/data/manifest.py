@@ -47,11 +47,11 @@ def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: Fast
     }
 
 
-def _digest(facts: Any) -> str:
+def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
+def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
     """Write a manifest into a folder, or find that the one that is there says the same.
 
     Raises:

@@ -257,7 +257,7 @@ def _digest(source: Path | bytes) -> str:
     return digest.hexdigest()
 
 
-def _check_offset(source: Path | dict[str, Any], start: int, rate: int, wanted: Tensor) -> None:
+def _check_offset(source: Path | dict[str, object], start: int, rate: int, wanted: Tensor) -> None:
     """Refuse a song whose end sounds otherwise when it is read from an offset, as training reads it."""
     found = load_audio(source, rate, offset=start / rate)
     if found.shape != wanted.shape or not torch.allclose(found, wanted, atol=1e-3):

@@ -175,7 +175,7 @@ def _split(source: str, songs: list[Song], test_share: float) -> DatasetDict:
     return DatasetDict(splits)
 
 
-def _is_column(values: list[Any]) -> bool:
+def _is_column(values: list[object]) -> bool:
     from datasets import Dataset
 
     try:
@@ -299,7 +299,7 @@ def _shards(rows: Dataset, shard_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, len(rows)
 
 
-def _with_bytes(rows: Dataset) -> Any:
+def _with_bytes(rows: Dataset) -> object:
     """The rows as an Arrow table whose audio column holds each file's bytes, and its name without folders."""
     import pyarrow
     from datasets import Audio

@@ -80,7 +80,7 @@ class LabelFields:
         on(self._model.change, lambda _, name: self._studio.model(name).top_temperature(), self._model, field)
         return field
 
-    def _fit(self, _: str, name: str) -> tuple[Any, ...]:
+    def _fit(self, _: str, name: str) -> tuple[object, ...]:
         import gradio as gr
 
         own = self._studio.model(name)
@@ -90,7 +90,7 @@ class LabelFields:
             gr.Textbox(visible=_seen(own.sings and self._with_lyrics)),
         )
 
-    def _names(self, model: StudioModel, kind: str) -> dict[str, Any]:
+    def _names(self, model: StudioModel, kind: str) -> dict[str, object]:
         names = model.names(kind)
         return {"choices": label_choices(names, self._whatever), "value": ANY, "visible": _seen(bool(names))}
 
@@ -100,7 +100,7 @@ def _seen(there: bool) -> bool | str:
     return there or "hidden"
 
 
-def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = None, outputs: Any = None) -> Any:
+def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: object = None, outputs: Any = None) -> object:
     """Connect an event as all of the studio's are: outside the public API, not bounded by Gradio's own queue, as the
     studio has one, and with nothing drawn over the outputs.
 
@@ -116,7 +116,7 @@ def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = N
     def call(request: gr.Request, *values: Any) -> Any:
         return _shown(function(str(request.session_hash), *values), outputs)
 
-    def calls(request: gr.Request, *values: Any) -> Iterator[Any]:
+    def calls(request: gr.Request, *values: object) -> Iterator[Any]:
         for made in function(str(request.session_hash), *values):
             yield _shown(made, outputs)
 
@@ -126,7 +126,7 @@ def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = N
     return listen(called, inputs, outputs, **options)
 
 
-def on_event(listen: Callable[..., Any], function: Callable[..., Any], inputs: Any = None, outputs: Any = None) -> Any:
+def on_event(listen: Callable[..., object], function: Callable[..., Any], inputs: object = None, outputs: object = None) -> object:
     """As [`on`], for an event of a `gr.HTML` whose script sends data.
 
     Args:
@@ -140,7 +140,7 @@ def on_event(listen: Callable[..., Any], function: Callable[..., Any], inputs: A
     def call(request: gr.Request, event: gr.EventData, *values: Any) -> Any:
         return _shown(function(str(request.session_hash), _data(event), *values), outputs)
 
-    def calls(request: gr.Request, event: gr.EventData, *values: Any) -> Iterator[Any]:
+    def calls(request: gr.Request, event: gr.EventData, *values: object) -> Iterator[Any]:
         for made in function(str(request.session_hash), _data(event), *values):
             yield _shown(made, outputs)
 
@@ -150,11 +150,11 @@ def on_event(listen: Callable[..., Any], function: Callable[..., Any], inputs: A
     return listen(called, inputs, outputs, **options)
 
 
-def _data(event: gr.EventData) -> dict[str, Any]:
+def _data(event: gr.EventData) -> dict[str, object]:
     return event._data if isinstance(event._data, dict) else {}
 
 
-def _shown(made: Any, outputs: Any) -> Any:
+def _shown(made: object, outputs: object) -> object:
     """What a handler returns to Gradio, which takes `None` for a value."""
     import gradio as gr
 

@@ -104,7 +104,7 @@ class StudioModel:
         return words if words or (self.labelled and not self.draws_labels) else None
 
 
-def described(words: Mapping[str, Any] | None) -> str:
+def described(words: Mapping[str, object] | None) -> str:
     """Labels in a few words, such as `jig by fiddle`."""
     words = words or {}
     genre = words.get("genre")

@@ -182,7 +182,7 @@ def initialize_student(
     return student
 
 
-def _value(config: FastJukeboxPriorConfig, name: str) -> Any:
+def _value(config: FastJukeboxPriorConfig, name: str) -> object:
     if name == "upper_codebook_size" and config.has_upper_level:
         return config.upper_codebook_size or config.codebook_size
     return getattr(config, name)

@@ -74,7 +74,7 @@ def training_cost(results: Mapping[str, Any], system: str, level: str) -> float:
 
 def training_story(
     results: Mapping[str, Any], system: str, model: Mapping[str, object] | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Training of a student for its card, as [`~fast_jukebox.evaluation.report.training_markdown`] takes it.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 import csv
 import io
 import math
@@ -96,7 +98,7 @@ class LyricsAlignment:
 
 @torch.no_grad()
 def lyrics_alignment(
-    prior: Any,
+    prior: PreTrainedModel,
     codes: Tensor,
     metadata: Mapping[str, object],
     processor: FastJukeboxProcessor | None = None,

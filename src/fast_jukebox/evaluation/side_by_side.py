@@ -323,7 +323,7 @@ def _metrics(sound: Sound, duration: float) -> dict[str, float]:
     return {name: float(metrics[name]) for name in METRICS}
 
 
-def _kept(path: Path, measure: Callable[[], list[Any]]) -> list[Any]:
+def _kept(path: Path, measure: Callable[[], list[object]]) -> list[Any]:
     """What is kept in a JSON file, measured and kept where it is not there."""
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
@@ -340,7 +340,7 @@ def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
     return bootstrap(lambda weights: float(weights @ kept / weights.sum()), range(len(kept)), resamples, seed)
 
 
-def _predict(model: FastJukeboxModel, sounds: Sequence[Sound], settings: EvaluationSettings) -> list[Any]:
+def _predict(model: FastJukeboxModel, sounds: Sequence[Sound], settings: EvaluationSettings) -> list[object]:
     found = song_bits(
         model, sounds, duration=settings.duration, max_windows=settings.max_windows, batch_size=settings.batch_size
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +76,7 @@ class SongPlan:
     seeds: list[int]
     songs: list[int]
     dropped_lyrics: list[str] | None = None
-    drawn: list[dict[str, Any]] | None = None
+    drawn: list[dict[str, object]] | None = None
     recording: KeptRecording | None = None
 
     @cached_property
@@ -94,7 +96,7 @@ def resolve_generation_config(model: SongModel, request: SongRequest) -> FastJuk
     return FastJukeboxGenerationConfig.from_dict({**values, **request.settings})
 
 
-def encode_prompt(vqvae: Any, prompt: object, prompt_duration: float | None) -> list[Tensor]:
+def encode_prompt(vqvae: PreTrainedModel, prompt: object, prompt_duration: float | None) -> list[Tensor]:
     """Codes of the first `prompt_duration` seconds of a recording at each level, bottom first, each (songs, length).
 
     The recording is encoded as a whole, so that its last codes are those that it would have if it went on.
@@ -171,7 +173,7 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
     if isinstance(request.seed, list | tuple):
         sizes["seed"] = max(len(request.seed), 1)
     drawn = None
-    metadata: Any = request.metadata
+    metadata: object = request.metadata
     seed = fresh_seed() if request.seed is None else request.seed
     if metadata is None:
         batch = common_batch(sizes)

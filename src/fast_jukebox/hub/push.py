@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 import os
 import re
 import shutil
@@ -82,7 +84,7 @@ def push_folder(
 
 
 def push_model(
-    model: Any,
+    model: PreTrainedModel,
     repo_id: str,
     card: ModelCard,
     *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 import copy
 import os
 import re
@@ -95,7 +97,7 @@ class HubPushMixin:
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, push_to_hub: bool = False, **kwargs: Any
-    ) -> Any:
+    ) -> object:
         """Save as transformers does; with `push_to_hub=True` push as [`push_to_hub`] does, whose arguments it takes.
 
         The files take the places of an older model's all at once, or not at all, whenever the process is killed. The
@@ -110,7 +112,7 @@ class HubPushMixin:
                 "(`merge_and_unload()`), or save them alone (`fast_jukebox.models.adapters.save_adapter`)"
             )
 
-        def save(folder: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        def save(folder: str | os.PathLike[str], *args: Any, **kwargs: Any) -> object:
             try:
                 with replacing_files(folder, _WEIGHTS) as temporary:
                     return write(temporary, *args, **kwargs)
@@ -132,7 +134,7 @@ class HubPushMixin:
 
 
 def _card_to_push(
-    model: Any,
+    model: PreTrainedModel,
     repo_id: str,
     card: ModelCard | None,
     license: str | None,
@@ -186,7 +188,7 @@ def _card_of_repository(repo_id: str, token: bool | str | None, revision: str | 
     return load_card(path)
 
 
-def describe_config(config: Any) -> str:
+def describe_config(config: PreTrainedConfig) -> str:
     """What a model is, as its configuration says it, in a sentence for its card."""
     if config.model_type == "fast_jukebox_vqvae":
         hops = ", ".join(map(str, config.hop_lengths))

@@ -142,7 +142,7 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         output.pop("use_cache", None)
         return output
 
-    def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> object:
+    def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: object) -> object:
         """Validate, then save as [`~transformers.PreTrainedConfig.save_pretrained`] does.
 
         A push, which transformers also takes as the second argument, is that of [`HubPushMixin`].

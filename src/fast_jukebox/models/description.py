@@ -79,7 +79,7 @@ def describe_model(name: str, config: PreTrainedConfig) -> ModelDescription:
     return ModelDescription(summary, tables, [*_label_names(name, config), *_card_summary(name)])
 
 
-def _parameters(module: Any) -> str:
+def _parameters(module: PreTrainedModel) -> str:
     return f"{sum(parameter.numel() for parameter in module.parameters()):,}"
 
 

@@ -29,7 +29,7 @@ _DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revis
 PathLike = str | os.PathLike[str]
 # Reads a layout that is not ours: (source, its config.json, part or None for all, level, **download) to our
 # configuration as a dict and our tensors by name.
-Layout = Callable[..., tuple[dict[str, Any], dict[str, Tensor]]]
+Layout = Callable[..., tuple[dict[str, object], dict[str, Tensor]]]
 _LAYOUTS: dict[str, Layout] = {}
 
 Part = TypeVar("Part", bound="SubmodelLoadingMixin")
@@ -46,7 +46,7 @@ def register_layout(model_type: str, read: Layout) -> None:
 
 
 def load_foreign(
-    model_class: Any, source: PathLike, config: dict[str, Any], part: str | None, level: int | None, **kwargs: Any
+    model_class: Any, source: PathLike, config: dict[str, Any], part: str | None, level: int | None, **kwargs: object
 ) -> Any | None:
     """A model out of a registered layout, or None where `config` is of none of them.
 
@@ -70,7 +70,7 @@ def load_foreign(
     return result
 
 
-def download_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def download_arguments(arguments: Mapping[str, object]) -> dict[str, Any]:
     """Those of `from_pretrained`'s arguments that say where files are."""
     return {key: arguments[key] for key in _DOWNLOAD_ARGUMENTS if arguments.get(key) is not None}
 
@@ -324,7 +324,7 @@ class SubmodelLoadingMixin(HubPushMixin):
 
 
 def _part_of_config(
-    config: dict[str, Any], part: str, level: int | None, source: PathLike
+    config: dict[str, object], part: str, level: int | None, source: PathLike
 ) -> tuple[dict[str, Any], str]:
     """Configuration and tensor prefix of one part of a whole model."""
     if part == "vqvae":

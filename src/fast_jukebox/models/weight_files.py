@@ -35,7 +35,7 @@ def open_weights(path: str) -> Iterator[Any]:
 
 @contextmanager
 def clear_weight_errors(
-    name_or_path: PathLike, weights: Mapping[str, str], download: Mapping[str, Any]
+    name_or_path: PathLike, weights: Mapping[str, str], download: Mapping[str, object]
 ) -> Iterator[None]:
     """While transformers reads weights, which names no file where one is damaged.
 

@@ -153,7 +153,7 @@ FIELDS = ("artist", "genre", "lyrics", "total_duration", "offset", "unknown")
 """See [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]."""
 
 
-def check_song(song: Any) -> dict[str, object]:
+def check_song(song: object) -> dict[str, object]:
     """What is written of a song, without what is `None`.
 
     Raises:
@@ -226,5 +226,5 @@ def _some(names: Mapping[str, int]) -> str:
     return ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
 
 
-def _is_list_of_texts(value: Any) -> bool:
+def _is_list_of_texts(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)

@@ -198,7 +198,7 @@ def _pairs(rows: Any, normalise: Callable[[str], str]) -> tuple[tuple[str, str],
     if hasattr(rows, "column_names"):
         if not {"artist", "genre"} <= set(rows.column_names):
             return ()
-        both: Iterable[tuple[object, Any]] = zip(rows["artist"], rows["genre"], strict=True)
+        both: Iterable[tuple[object, object]] = zip(rows["artist"], rows["genre"], strict=True)
     else:
         both = ((row.get("artist"), row.get("genre")) for row in rows)
     counts: Counter[tuple[str, str]] = Counter()

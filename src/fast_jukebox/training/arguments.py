@@ -115,7 +115,7 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         self.save_total_limit = 2 if limit is None else limit
 
 
-def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
+def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[object, ...]:
     """One object for each dataclass of `groups`, from options, or from a JSON or YAML file that is the only argument.
 
     What the package logs at the level INFO, such as the songs and hours of each split, is shown from here on.
@@ -183,7 +183,7 @@ class AdapterArguments:
         default_factory=lambda: list(TARGETS), metadata={"help": "Linear layers that get them; all-linear for all."}
     )
 
-    def adapted(self, model: PreTrainedModel, new_names: bool = False) -> Any:
+    def adapted(self, model: PreTrainedModel, new_names: bool = False) -> object:
         """The model to train: `model` itself, or where a rank is given with adapters.
 
         Args:
@@ -192,7 +192,7 @@ class AdapterArguments:
         """
         if not self.lora_rank:
             return model
-        settings: dict[str, Any] = {"use_dora": True} if self.lora_dora else {}
+        settings: dict[str, object] = {"use_dora": True} if self.lora_dora else {}
         if new_names:
             settings["modules_to_save"] = list(LABELS)
         return add_lora(model, self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, **settings)

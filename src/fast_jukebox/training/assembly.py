@@ -84,7 +84,7 @@ def assemble_model(
     return True
 
 
-def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) -> dict[str, dict[str, object]]:
     """Steps, windows a step, seconds and held-out bits of each training that is finished, from its own logs.
 
     Args:

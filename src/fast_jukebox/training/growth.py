@@ -74,7 +74,7 @@ def deep_layer(layer: int, depth: int, deep: int, cycle: int) -> int:
 
 
 @torch.no_grad()
-def add_names(prior: FastJukeboxPrior, processor: FastJukeboxProcessor | None, rows: Any) -> FastJukeboxProcessor:
+def add_names(prior: FastJukeboxPrior, processor: FastJukeboxProcessor | None, rows: object) -> FastJukeboxProcessor:
     """Add the artists and genres of songs that a labelled prior does not know yet.
 
     The rows of its embeddings stay bit for bit; each new one begins as the mean of the rows of the names known before,
@@ -111,7 +111,7 @@ def add_names(prior: FastJukeboxPrior, processor: FastJukeboxProcessor | None, r
     return FastJukeboxProcessor.from_vocabulary(grown, config)
 
 
-def add_labels(prior: FastJukeboxPrior, rows: Any, *, max_genres: int = 1, longest: float = 600.0) -> FastJukeboxPrior:
+def add_labels(prior: FastJukeboxPrior, rows: object, *, max_genres: int = 1, longest: float = 600.0) -> FastJukeboxPrior:
     """A prior conditioned on the artists and genres of songs, and at the top on time, that computes the same as one
     without labels whatever the labels are.
 

@@ -146,7 +146,7 @@ class PriorTrainer(FastJukeboxTrainer):
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    ) -> object:
         """See [`~transformers.Trainer.compute_loss`]: remembers the parts of a loss that is of codes and lyrics."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and outputs.code_loss is not None:
@@ -187,6 +187,6 @@ class _BatchNumber(TrainerCallback):
     def __init__(self, data: DeviceCodeBatches) -> None:
         self.data = data
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: object) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: object, **kwargs: object) -> None:
         """Set the number of the next batch."""
         self.data.position = state.global_step * args.gradient_accumulation_steps

@@ -60,7 +60,7 @@ class VQVAETrainer(FastJukeboxTrainer):
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    ) -> object:
         """See [`~transformers.Trainer.compute_loss`]: the model's own loss over the levels that are trained."""
         levels = getattr(self.args, "levels", None)
         outputs = model(audio=inputs["audio"], levels=levels)
@@ -69,7 +69,7 @@ class VQVAETrainer(FastJukeboxTrainer):
                 self._terms.setdefault(name, []).append(getattr(outputs, name).detach())
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """See [`~transformers.Trainer.log`]: adds the mean of each term since the last log."""
         if "loss" in logs and self._terms:
             for name, values in self._terms.items():

@@ -89,7 +89,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         return family(depth)
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: dict[str, object], **kwargs: Any) -> Any:
         """As [`~transformers.PreTrainedConfig.from_dict`]; no part is assumed that is not written there.
 
         Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +26,7 @@ class FastJukeboxFeaturesMixin:
 
     def features(
         self,
-        audio: Any,
+        audio: object,
         *,
         level: int | None = None,
         layers: Sequence[int] | None = None,
@@ -59,7 +61,7 @@ class FastJukeboxFeaturesMixin:
         """
         songs, config = check_prompt_audio(audio, "audio"), self.vqvae.config
         level = len(self.priors) - 1 if level is None else check_count("level", level, 0, len(self.priors) - 1)
-        prior: Any = self.priors[level]
+        prior: PreTrainedModel = self.priors[level]
         labels = None
         if metadata is not None:
             labels = level_metadata(encode_metadata(self, metadata)[0], list(self.priors))[level]

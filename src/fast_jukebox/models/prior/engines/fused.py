@@ -181,7 +181,7 @@ class FusedDecoder(DeviceDecoder):
         outputs, width = weight.shape
         rows = self.batch_size
         spare = self.hidden  # stands where a kernel reads nothing
-        arguments: dict[str, Any] = {
+        arguments: dict[str, object] = {
             "hidden_ptr": hidden,
             "weight_ptr": weight,
             "bias_ptr": spare if bias is None else bias.detach(),
@@ -212,7 +212,7 @@ class FusedDecoder(DeviceDecoder):
             launches.append(self._normalise(hidden, norm))
         return [*launches, linear_of_many(arguments, rows, self.tuning, self._scratch)]
 
-    def _of_few(self, arguments: dict[str, Any], norm: nn.LayerNorm | None) -> Launch:
+    def _of_few(self, arguments: dict[str, object], norm: nn.LayerNorm | None) -> Launch:
         spare = self.hidden
         scale_and_shift = (spare, spare) if norm is None else effective_weights(norm)
         arguments["norm_ptr"], arguments["norm_bias_ptr"] = (cast(Tensor, own).detach() for own in scale_and_shift)
@@ -265,7 +265,7 @@ class FusedDecoder(DeviceDecoder):
         warps = max(4, min(16, block_slots * block_dim // 2048))
         return Launch(kernel("attention"), grid, arguments, num_warps=warps)
 
-    def _embedding_arguments(self) -> dict[str, Any]:
+    def _embedding_arguments(self) -> dict[str, object]:
         width = self.positions.shape[1]
         return {
             "code_ptr": self.code,

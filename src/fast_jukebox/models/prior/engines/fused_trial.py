@@ -70,7 +70,7 @@ def trusted_decoder(prior: EnginePrior, batch_size: int, settings: SamplingSetti
             return None
 
 
-def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, Any]:
+def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, object]:
     """A trial: `engine`, "fused" or "graph", and what was measured.
 
     Raises:
@@ -123,11 +123,11 @@ def _verdict(name: str, trial: Callable[[], dict[str, Any]]) -> bool:
     return _verdicts[name]
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failure(error: Exception) -> dict[str, object]:
     return {"engine": "graph", "reason": f"{type(error).__name__}: {error}"[:500]}
 
 
-def remember(name: str, verdict: dict[str, Any]) -> None:
+def remember(name: str, verdict: dict[str, object]) -> None:
     """Keep a verdict, and say so where it is that the kernels do not work."""
     _verdicts[name] = verdict["engine"] == "fused"
     if "reason" in verdict:
@@ -142,7 +142,7 @@ def remember(name: str, verdict: dict[str, Any]) -> None:
         logger.info("the verdict on fused steps is not kept for the next process: %s", error)
 
 
-def _read(name: str) -> dict[str, Any] | None:
+def _read(name: str) -> dict[str, object] | None:
     try:
         verdict = json.loads(read_file(_path(name), _MOST_BYTES))
     except (OSError, ValueError):
