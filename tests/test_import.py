@@ -108,7 +108,17 @@ def test_the_package_is_typed_and_the_versions_agree(repository_root):
     assert f"version: {fast_jukebox.__version__}" in (repository_root / "CITATION.cff").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["generation.request", "generation.decoding", "sessions.fingerprint"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "generation.request",
+        "generation.decoding",
+        "generation.plan",
+        "generation.estimate",
+        "sessions.fingerprint",
+        "hub.push",
+    ],
+)
 def test_modules_that_models_are_made_of_may_be_imported_first(module):
     """Importing transformers' models imports ours, and those such modules: they must not do so halfway."""
     code = f"import fast_jukebox.{module}; from fast_jukebox import FastJukeboxGenerationConfig, FastJukeboxModel"

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
 
 _AUTO = "transformers.models.auto"
 _AUTO_MODULES = ("configuration_auto", "modeling_auto", "processing_auto")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
-
 import functools
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import transformers.pipelines
-from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
+from transformers import AutoTokenizer, Pipeline, PreTrainedConfig, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from fast_jukebox.hub import prefer_cache

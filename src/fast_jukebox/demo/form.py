@@ -126,7 +126,9 @@ def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: object 
     return listen(called, inputs, outputs, **options)
 
 
-def on_event(listen: Callable[..., object], function: Callable[..., Any], inputs: object = None, outputs: object = None) -> object:
+def on_event(
+    listen: Callable[..., object], function: Callable[..., Any], inputs: object = None, outputs: object = None
+) -> object:
     """As [`on`], for an event of a `gr.HTML` whose script sends data.
 
     Args:

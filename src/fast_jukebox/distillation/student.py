@@ -6,7 +6,6 @@ import copy
 import logging
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
-
 import csv
 import io
 import math
@@ -11,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +20,9 @@ from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.text import window_lyrics
 from fast_jukebox.utils.files import write_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 UNITS = ("character", "word", "line")
 _SHOWN = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "|": "\\|"})

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from tqdm import tqdm
-from transformers.initialization import no_init_weights
 
 from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
@@ -395,6 +394,8 @@ def _now(device: torch.device) -> float:
 
 def _any_weights(kind: type[_Model], config: object, device: torch.device, dtype: torch.dtype) -> _Model:
     """A model whose weights are all the same, which is quicker than drawing them."""
+    from transformers.initialization import no_init_weights
+
     with torch.random.fork_rng(devices=[]), no_init_weights(), torch.no_grad():
         model = kind(config).to(device=device, dtype=dtype)
         for weight in model.parameters():

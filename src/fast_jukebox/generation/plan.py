@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,6 +31,9 @@ from fast_jukebox.sampling.checks import (
     resolve_seeds,
 )
 from fast_jukebox.sampling.inputs import check_codes_by_level, check_prompt_audio, device_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
-
 import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import (
     CommitOperation,
@@ -32,6 +30,9 @@ _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 _SENT_SUFFIXES = (".safetensors", ".json", ".png", ".wav", ".flac")
 # What trainers leave in a model's folder and no model needs.
 _LOGS = re.compile(r"trainer_state\.json|\w+_results\.json")
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def push_folder(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
-
 import copy
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.errors import (
@@ -25,6 +23,9 @@ from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_mod
 from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.sampling.adapters import adapter_settings
 from fast_jukebox.utils.files import replacing_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _KINDS = {
     "fast_jukebox": "model",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from typing import Any
 
 import torch
 
@@ -111,7 +110,9 @@ def add_names(prior: FastJukeboxPrior, processor: FastJukeboxProcessor | None, r
     return FastJukeboxProcessor.from_vocabulary(grown, config)
 
 
-def add_labels(prior: FastJukeboxPrior, rows: object, *, max_genres: int = 1, longest: float = 600.0) -> FastJukeboxPrior:
+def add_labels(
+    prior: FastJukeboxPrior, rows: object, *, max_genres: int = 1, longest: float = 600.0
+) -> FastJukeboxPrior:
     """A prior conditioned on the artists and genres of songs, and at the top on time, that computes the same as one
     without labels whatever the labels are.
 

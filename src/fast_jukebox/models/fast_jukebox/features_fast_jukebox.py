@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
-
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from fast_jukebox.generation.metadata import encode_metadata, level_metadata
 from fast_jukebox.models.prior.features_prior import PriorFeatures
