@@ -14,7 +14,6 @@ from fast_jukebox.demo.studio import Studio
 
 if TYPE_CHECKING:
     import gradio as gr
-    from transformers import PreTrainedModel
 
 Shown = tuple[Any, ...]
 """Values of all outputs of the page, `None` where one stays."""
