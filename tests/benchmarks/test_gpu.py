@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_tables
+from benchmarks import gpu, gpu_steps, gpu_tables
 
 
 def run(tmp_path, *parts):
@@ -58,7 +58,7 @@ def test_fused_steps_are_compared_timed_and_tuned_and_the_best_choice_is_used(tm
 
     best[0][1]["splits"] = 2
     (tmp_path / "tuning.json").write_text(json.dumps(best))
-    gpu.use_tuning(tmp_path / "tuning.json")
+    gpu_steps.use_tuning(tmp_path / "tuning.json")
     assert fused_tuning.tuning_for(best[0][0]).splits == 2
 
 
