@@ -20,6 +20,7 @@ from fast_jukebox.conversion.parts import Part, prior_part, vqvae_part
 from fast_jukebox.conversion.pickles import read_state_dict
 from fast_jukebox.conversion.published import MODELS, check_hyperparameters
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.files import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ _LYRIC_ENCODER_NAMES = {
 }
 
 
-def hyperparameters(config: Mapping[str, Any]) -> tuple[dict[str, object], list[dict[str, Any]]]:
+def hyperparameters(config: Mapping[str, Any]) -> tuple[dict[str, object], list[JsonObject]]:
     """Hyperparameters under their published names: the VQ-VAE's, and the priors', bottom first.
 
     Args:
@@ -331,7 +332,7 @@ def _convolutions(name: str) -> str:
     return re.sub(r"(resnet_block\.\d+)\.model\.([13])\.", lambda m: f"{m[1]}.conv1d_{(int(m[2]) + 1) // 2}.", name)
 
 
-def _filled(name: str, fields: object, defaults: Mapping[str, object]) -> dict[str, Any]:
+def _filled(name: str, fields: object, defaults: Mapping[str, object]) -> JsonObject:
     """A part's fields with the defaults of those that are not there."""
     if not isinstance(fields, Mapping):
         raise ValueError(f"`{name}` must be a mapping from names to values, got {type(fields).__name__}")

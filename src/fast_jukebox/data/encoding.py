@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sampling.machine import share_out, single_threads
-from fast_jukebox.utils.files import replacing
+from fast_jukebox.utils.files import JsonObject, replacing
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -34,7 +34,7 @@ class CodeShard:
     """
 
     path: Path
-    songs: Dataset | list[dict[str, Any]]
+    songs: Dataset | list[JsonObject]
 
 
 class ShardEncoder:
@@ -65,7 +65,7 @@ class ShardEncoder:
         with replacing(shard.path) as temporary:
             Dataset.from_dict(columns, features=self.features).to_parquet(str(temporary))
 
-    def _encode(self, songs: Dataset | list[dict[str, Any]]) -> list[dict[str, object]]:
+    def _encode(self, songs: Dataset | list[JsonObject]) -> list[dict[str, object]]:
         """Rows with codes. On a CPU each thread takes a song, so that codes do not depend on how many there are."""
         rate = self.vqvae.config.sampling_rate
         if self.vqvae.device.type == "cpu":
@@ -83,9 +83,7 @@ class ShardEncoder:
         self.after(1)
 
 
-def _read_ahead(
-    songs: Dataset | list[dict[str, Any]], sampling_rate: int
-) -> Iterator[tuple[dict[str, object], Tensor]]:
+def _read_ahead(songs: Dataset | list[JsonObject], sampling_rate: int) -> Iterator[tuple[dict[str, object], Tensor]]:
     """Songs with their audio (samples,); two more are read while one is used."""
     with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
         coming: deque[Future[tuple[dict[str, object], Tensor]]] = deque()
@@ -97,13 +95,13 @@ def _read_ahead(
             yield coming.popleft().result()
 
 
-def _read_song(song: dict[str, Any], sampling_rate: int) -> tuple[dict[str, object], Tensor]:
+def _read_song(song: JsonObject, sampling_rate: int) -> tuple[dict[str, object], Tensor]:
     sound = song["audio"]
     source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
     return song, load_audio(source, sampling_rate)
 
 
-def encode_song(song: dict[str, Any], audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
+def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
     """What is known of a song, and its codes: `codes_0`, `codes_1`, ... (length,), uint16 or int32.
 
     Args:

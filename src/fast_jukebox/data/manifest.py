@@ -11,7 +11,7 @@ from typing import Any
 
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sessions.fingerprint import weights_digest
-from fast_jukebox.utils.files import read_file, write_file
+from fast_jukebox.utils.files import JsonObject, read_file, write_file
 
 MANIFEST = "codes.json"
 _LARGEST = 2**24
@@ -71,7 +71,7 @@ def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
             )
 
 
-def stated_manifest(folder: Path) -> dict[str, Any]:
+def stated_manifest(folder: Path) -> JsonObject:
     """The manifest of a folder of codes.
 
     Raises:
@@ -111,7 +111,7 @@ def shard_rows(shard: Path) -> int:
         return 0
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> JsonObject:
     """The manifest of a folder of codes, when all songs that it states are there.
 
     Raises:

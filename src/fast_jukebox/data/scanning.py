@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from huggingface_hub import snapshot_download
@@ -23,7 +23,7 @@ from fast_jukebox.audio.io import MAX_DURATION, audio_info, load_audio, stream_a
 from fast_jukebox.data.metadata import MAX_METADATA_BYTES, METADATA_FILES, read_metadata, tidy_name
 from fast_jukebox.data.splits import split_of_folder
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
-from fast_jukebox.utils.files import path_within
+from fast_jukebox.utils.files import JsonObject, path_within
 from fast_jukebox.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _TAIL = 2048
 _NAMED = 3
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
-Song: TypeAlias = dict[str, Any]
+Song: TypeAlias = JsonObject
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def report(source: str, scan: SongScan) -> None:
         )
 
 
-def check_song(source: Path | dict[str, Any], limits: SongLimits) -> tuple[float, int, str | None]:
+def check_song(source: Path | JsonObject, limits: SongLimits) -> tuple[float, int, str | None]:
     """Duration in seconds and sampling rate of a song that can be used, and what of it is not read, if anything.
 
     Args:

@@ -38,7 +38,7 @@ from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
 from fast_jukebox.labelling.labellers import LABELLERS, Label, Labeller, load_labeller
 from fast_jukebox.labelling.rows import LABELS, ROW_KEYS, all_labels, known_labels, tidy_label
 from fast_jukebox.sampling.machine import single_threads
-from fast_jukebox.utils.files import clear_temporary, read_file, write_file
+from fast_jukebox.utils.files import JsonObject, clear_temporary, read_file, write_file
 from fast_jukebox.utils.text import printable
 from fast_jukebox.utils.workers import Workers, map_shards
 
@@ -208,7 +208,7 @@ def _claim_folder(output: Path, settings: LabelSettings, labellers: Sequence[Lab
         raise ValueError(f"`output` {str(output)!r} holds clips made with {listed}: name another folder")
 
 
-def _facts(rows: Dataset) -> Iterator[dict[str, Any]]:
+def _facts(rows: Dataset) -> Iterator[JsonObject]:
     """What is known of each song; of its sound only the size of the file that it is in."""
     bare = rows.remove_columns(["audio"])
     for row, sound in zip(bare, rows.select_columns(["audio"]), strict=True):
@@ -246,7 +246,7 @@ def _set_aside(output: Path, folders: set[str]) -> None:
             logger.warning("moved the clips of %d songs that are no longer there to %s: %s", len(old), _UNUSED, names)
 
 
-def _measured(output: Path, shard: _Shard) -> list[dict[str, Any]] | None:
+def _measured(output: Path, shard: _Shard) -> list[JsonObject] | None:
     """Clips of a shard, with their labels; `None` where they are not all there."""
     try:
         clips = json.loads(read_file(output / _MEASURED / shard.file, _LARGEST_FILE))
@@ -311,7 +311,7 @@ class _ClipLabeller:
 def _write_rows(output: Path, songs: DatasetDict, shards: Sequence[_Shard], settings: LabelSettings) -> LabelReport:
     """Write the rows of all clips, and count them."""
     report = LabelReport()
-    lines: dict[str, list[dict[str, Any]]] = {split: [] for split in songs}
+    lines: dict[str, list[JsonObject]] = {split: [] for split in songs}
     metadata = []
     known: dict[str, tuple[Label, str]] = {}
     for shard in shards:

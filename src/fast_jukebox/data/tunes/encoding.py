@@ -27,7 +27,7 @@ from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, require
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
-from fast_jukebox.utils.files import replacing, write_file
+from fast_jukebox.utils.files import JsonObject, replacing, write_file
 
 _SCALE = 32767
 
@@ -36,7 +36,7 @@ _SCALE = 32767
 class EncodingReport:
     """What `SongEncoder.encode` did: rows of the songs by split, reasons of failures by name, whether all were done."""
 
-    songs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    songs: dict[str, list[JsonObject]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     complete: bool = True
 
@@ -146,7 +146,7 @@ class SongEncoder:
         jobs = [_Job(score, take, splits[score.name], recipe, soundfont) for score, take in plan]
         jobs = _ordered([job for job in jobs if job.file_name not in shards.done], 8 * self.batch_size)
         report = EncodingReport(songs=shards.songs)
-        ready: dict[str, list[tuple[int, int, dict[str, Any]]]] = {"test": [], "train": []}
+        ready: dict[str, list[tuple[int, int, JsonObject]]] = {"test": [], "train": []}
         begun = 0
         with tqdm(total=len(jobs), desc="songs to codes", unit="song", disable=not progress) as bar:
             for job, slot, outcome in self._renderers.run(jobs, stop_at):
@@ -235,7 +235,7 @@ class _Renderers:
         self._free.append(slot)
 
 
-_worker: dict[str, Any] = {}
+_worker: JsonObject = {}
 
 
 def _start_worker(memory: str, capacity: int, sampling_rate: int) -> None:
@@ -243,7 +243,7 @@ def _start_worker(memory: str, capacity: int, sampling_rate: int) -> None:
     _worker.update(memory=shared_memory.SharedMemory(memory), capacity=capacity, rate=sampling_rate, players={})
 
 
-def _render(slot: int, job: _Job) -> tuple[int, dict[str, Any]] | str:
+def _render(slot: int, job: _Job) -> tuple[int, JsonObject] | str:
     """Play a song into a slot: its samples and its row, or why there are none."""
     players = _worker["players"]
     if job.soundfont not in players:
@@ -275,7 +275,7 @@ class _Shards:
         import pyarrow.parquet
 
         self.folder, self.vqvae, self.levels = folder, vqvae.eval(), levels
-        self.songs: dict[str, list[dict[str, Any]]] = {"test": [], "train": []}
+        self.songs: dict[str, list[JsonObject]] = {"test": [], "train": []}
         self.counts = Counter[str]()
         for path in sorted(folder.glob("*-[0-9][0-9][0-9][0-9][0-9].parquet")):
             split, number = path.stem.rsplit("-", 1)
@@ -287,7 +287,7 @@ class _Shards:
             raise ValueError(f"{folder} holds codes of another recipe: name another folder or empty this one")
         self.done = {row["file_name"] for rows in self.songs.values() for row in rows}
 
-    def write(self, split: str, songs: list[tuple[int, int, dict[str, Any]]], renderers: _Renderers) -> None:
+    def write(self, split: str, songs: list[tuple[int, int, JsonObject]], renderers: _Renderers) -> None:
         """Encode songs and write them as one shard; their slots are freed."""
         import pyarrow as pa
         import pyarrow.parquet

@@ -18,7 +18,7 @@ from fast_jukebox.audio.io import save_audio
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, natural_order
 from fast_jukebox.data.tunes.synthesis import Player
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.files import JsonObject, write_file
 
 METADATA_FILE = "metadata.jsonl"
 _SONGS_BETWEEN_SAVES = 50
@@ -28,7 +28,7 @@ _SONGS_BETWEEN_SAVES = 50
 class RenderReport:
     """What `render_songs` did: `songs`, the rows of metadata.jsonl; `rendered` now; `failed`, the reasons by name."""
 
-    songs: list[dict[str, Any]] = field(default_factory=list)
+    songs: list[JsonObject] = field(default_factory=list)
     rendered: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ def render_songs(
     jobs = {name: job for name, job in jobs.items() if name not in rows}
     processes = min(processes or os.cpu_count() or 1, max(len(jobs), 1))
 
-    def keep(name: str, outcome: dict[str, Any] | str) -> None:
+    def keep(name: str, outcome: JsonObject | str) -> None:
         if isinstance(outcome, str):
             report.failed[name.removesuffix(".flac")] = outcome
             return
@@ -117,7 +117,7 @@ def _file_name(score: Score, take: int) -> str:
     return f"{score.name}.flac" if take == 0 else f"{score.name}.{take}.flac"
 
 
-_worker: dict[str, Any] = {}
+_worker: JsonObject = {}
 
 
 def _start(soundfont: Any, recipe: SongRecipe) -> None:
@@ -125,13 +125,13 @@ def _start(soundfont: Any, recipe: SongRecipe) -> None:
     _worker.update(recipe=recipe, player=Player(soundfont, recipe.sampling_rate))
 
 
-def _render_in_worker(path: Path, score: Score, take: int, split: str) -> dict[str, Any] | str:
+def _render_in_worker(path: Path, score: Score, take: int, split: str) -> JsonObject | str:
     return _render_file(path, score, take, split, _worker["recipe"], _worker["player"])
 
 
 def _render_file(
     path: Path, score: Score, take: int, split: str, recipe: SongRecipe, player: Player
-) -> dict[str, Any] | str:
+) -> JsonObject | str:
     """Play a score into a file: its row, or why there is none."""
     try:
         audio, row = render_song(score, recipe, player, take=take, split=split)
@@ -141,7 +141,7 @@ def _render_file(
     return row
 
 
-def _finished_rows(folder: Path, recipe: SongRecipe) -> list[dict[str, Any]]:
+def _finished_rows(folder: Path, recipe: SongRecipe) -> list[JsonObject]:
     """Rows of the folder's metadata whose file is there, as long as it should be and made by this recipe."""
     path = folder / METADATA_FILE
     text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -156,6 +156,6 @@ def _finished_rows(folder: Path, recipe: SongRecipe) -> list[dict[str, Any]]:
     return finished
 
 
-def _write_rows(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
+def _write_rows(folder: Path, rows: dict[str, JsonObject]) -> None:
     lines = [json.dumps(rows[name], ensure_ascii=False) + "\n" for name in sorted(rows, key=natural_order)]
     write_file(folder / METADATA_FILE, "".join(lines))
