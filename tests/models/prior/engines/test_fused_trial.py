@@ -4,7 +4,8 @@ import logging
 import pytest
 import torch
 
-from fast_jukebox.models.prior.engines import fused_trial, selection
+from fast_jukebox.models.prior import sampling_prior
+from fast_jukebox.models.prior.engines import fused_trial
 from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder
 from fast_jukebox.models.prior.engines.fused_trial import trial_name, trusted_decoder, try_fused
@@ -163,12 +164,12 @@ def test_without_a_folder_to_write_to_a_verdict_holds_for_the_process(make_prior
 
 def test_auto_takes_what_the_trial_says(make_prior, monkeypatch):
     prior, decoder = make_prior(num_hidden_layers=1), object()
-    monkeypatch.setattr(selection, "choose_engine", lambda prior: "graph")
+    monkeypatch.setattr(sampling_prior, "choose_engine", lambda prior: "graph")
     for trusted in (decoder, None):
-        monkeypatch.setattr(selection, "trusted_decoder", lambda *arguments, trusted=trusted: trusted)
-        made = selection.new_decoder(prior, 1, PLAIN)
+        monkeypatch.setattr(sampling_prior, "trusted_decoder", lambda *arguments, trusted=trusted: trusted)
+        made = sampling_prior.new_decoder(prior, 1, PLAIN)
         assert made is decoder if trusted is decoder else isinstance(made, GraphDecoder)
-    assert isinstance(selection.new_decoder(prior, 1, PLAIN, "graph"), GraphDecoder)
+    assert isinstance(sampling_prior.new_decoder(prior, 1, PLAIN, "graph"), GraphDecoder)
 
 
 def test_a_prior_that_the_kernels_cannot_step_is_not_tried(make_prior, trials):
