@@ -62,7 +62,9 @@ def assemble_model(
     whole: Path | None = None,
     temperatures: Sequence[float] | None = None,
 ) -> bool:
-    """Save a whole model in float16, in files of at most 15 MB; whether there was one to save.
+    """Save a whole model, its priors in float16, in files of at most 15 MB; whether there was one to save.
+
+    The VQ-VAE is saved as it is: codes that were encoded with it remain its own.
 
     Args:
         folder: of the model.
@@ -78,8 +80,10 @@ def assemble_model(
     model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=[part for part in parts if part], dtype=torch.float32)
     if temperatures is not None:
         model.generation_config.temperature = list(temperatures)
-    model.half().save_pretrained(folder, max_shard_size="15MB")
-    vqvae.float()
+    for prior in model.priors:
+        prior.half()
+    model.config.dtype = torch.float16
+    model.save_pretrained(folder, max_shard_size="15MB")
     return True
 
 
