@@ -12,7 +12,8 @@ At mini size on clips whose labels are manners of playing, one instrument held o
     python examples/prepare_valence_songs.py --output_dir songs/valence
     python examples/run_valence.py --songs songs/valence --size mini --group_by instruments --test_groups strings \
         --labels_from "manners of playing; no listener was asked" --output_dir runs/valence --max_steps 300 \
-        --per_device_train_batch_size 8 --learning_rate 1e-3 --lr_scheduler_type cosine --hub_license apache-2.0
+        --per_device_train_batch_size 8 --learning_rate 1e-3 --lr_scheduler_type cosine --crop_probability 0 \
+        --hub_license apache-2.0
 
 The metrics on the held-out songs go into the model's configuration, `valence.md` and the card. With
 `--table songs=FOLDER teacher=FOLDER` the paper's Table 2 of folders of sound files is added; `--max_steps 0
@@ -88,7 +89,13 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     trainer = ValenceTrainer(
         model=model,
         args=args,
-        train_dataset=ValenceClips(splits["train"], extractor, seed=args.seed),
+        train_dataset=ValenceClips(
+            splits["train"],
+            extractor,
+            seed=args.seed,
+            crop_probability=args.crop_probability,
+            slice_frames=model.config.slice_frames,
+        ),
         eval_dataset=ValenceClips(splits["validation"] or splits["train"], extractor),
     )
     if args.max_steps != 0:

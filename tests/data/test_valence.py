@@ -7,6 +7,7 @@ from fast_jukebox.audio import save_audio
 from fast_jukebox.data.valence import (
     ValenceClips,
     ValenceSong,
+    crop_slices,
     hide,
     load_tag_map,
     load_valence_songs,
@@ -146,3 +147,56 @@ def test_masks_hide_a_part_in_half_of_the_clips():
     fractions = torch.stack(changed)
     assert 30 < int((fractions == 0).sum()) < 70
     assert float(fractions.max()) < 2 * (0.15 + 0.2) + 0.05
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("shape", [(96, 256), (96, 600), (32, 32), (8, 300), (64, 1)])
+def test_crops_keep_the_shape_and_the_range_of_values_and_go_by_the_seed(shape):
+    clip = torch.randn(shape, generator=generator(0))
+    for seed in range(20):
+        found = crop_slices(clip, 256, 1.0, generator(seed))
+        assert found.shape == clip.shape
+        assert clip.min() <= found.min()
+        assert found.max() <= clip.max()
+        assert torch.equal(found, crop_slices(clip, 256, 1.0, generator(seed)))
+    assert crop_slices(clip, 256, 0.0, generator(0)) is clip
+
+
+def test_a_third_of_the_slices_is_cropped_each_by_itself():
+    clip = torch.randn(96, 256 * 300, generator=generator(0))
+    found = crop_slices(clip, 256, 0.33, generator(1))
+    same = (found == clip).all(dim=0).view(300, 256).float().mean(dim=1)
+    assert ((same == 1) | (same < 0.05)).all()  # a slice is changed as a whole or not at all
+    assert 0.25 < float((same < 1).float().mean()) < 0.41
+
+
+def test_a_crop_covers_most_of_a_slice_and_has_the_recipes_ratio():
+    bands, frames = 96, 256
+    places = torch.stack(torch.meshgrid(torch.arange(bands), torch.arange(frames), indexing="ij")).float()
+    starts = set()
+    for seed in range(100):
+        rows, columns = (crop_slices(axis, frames, 1.0, generator(seed)) for axis in places)
+        height, width = float(rows.max() - rows.min()) + 1, float(columns.max() - columns.min()) + 1
+        assert 0.79 < height * width / (bands * frames) <= 1
+        assert 1.67 < width / height < 2.34
+        starts.add(round(float(columns.min())))
+    assert len(starts) > 10
+
+
+def test_crops_are_of_training_alone(folder):
+    songs, extractor = load_valence_songs(folder, group_by="instruments"), ValenceFeatureExtractor(num_frames=64)
+
+    def clip(seed, probability):
+        found = ValenceClips(songs, extractor, seed=seed, crop_probability=probability, slice_frames=32)
+        return found[0]["input_features"]
+
+    assert torch.equal(clip(None, 1.0), clip(None, 0.0))
+    assert torch.equal(clip(3, 1.0), clip(3, 1.0))
+    assert not torch.equal(clip(3, 1.0), clip(3, 0.0))
+    with pytest.raises(ValueError, match=r"`crop_probability` must be in \[0, 1\], got 1.5"):
+        clip(3, 1.5)
+    with pytest.raises(ValueError, match="`slice_frames` must be at least 1, got 0"):
+        ValenceClips(songs, extractor, slice_frames=0)

@@ -22,9 +22,14 @@ class ValenceTrainingArguments(FastJukeboxTrainingArguments):
     Args:
         mixup_alpha: of mixup (Zhang et al. 2018): clips and labels of a batch are mixed in pairs by a weight drawn from
             Beta(alpha, alpha); 0 for none. The published recipe has 1.
+        crop_probability: of each slice of a clip to be cropped and enlarged, as `ValenceClips` does; 0 for none. The
+            published recipe has 0.33.
     """
 
     mixup_alpha: float = field(default=1.0, metadata={"help": "Of mixup's Beta distribution; 0 for no mixup."})
+    crop_probability: float = field(
+        default=0.33, metadata={"help": "Of each slice of a clip to be cropped and enlarged; 0 for no crops."}
+    )
 
 
 class ValenceTrainer(FastJukeboxTrainer):
