@@ -5,7 +5,7 @@ On MTG-Jamendo (a folder with `autotagging_moodtheme-{train,validation,test}.tsv
 
     python examples/run_valence.py --songs mtg-jamendo --output_dir runs/valence \
         --backbone google/mobilenet_v2_1.0_224 --num_train_epochs 120 --per_device_train_batch_size 8 \
-        --learning_rate 1e-4 --hub_license cc-by-nc-sa-4.0
+        --hub_license cc-by-nc-sa-4.0
 
 At mini size on clips whose labels are manners of playing, one instrument held out:
 
@@ -13,7 +13,7 @@ At mini size on clips whose labels are manners of playing, one instrument held o
     python examples/run_valence.py --songs songs/valence --size mini --group_by instruments --test_groups strings \
         --labels_from "manners of playing; no listener was asked" --output_dir runs/valence --max_steps 300 \
         --per_device_train_batch_size 8 --learning_rate 1e-3 --lr_scheduler_type cosine --crop_probability 0 \
-        --hub_license apache-2.0
+        --adam_fraction 1 --hub_license apache-2.0
 
 The metrics on the held-out songs go into the model's configuration, `valence.md` and the card. With
 `--table songs=FOLDER teacher=FOLDER` the paper's Table 2 of folders of sound files is added; `--max_steps 0

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.models.valence.classification import classification_figures
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
+from fast_jukebox.training.checkpoints import read_state
 from fast_jukebox.training.trainer import FastJukeboxTrainer
+
+logger = logging.getLogger(__name__)
+
+_MOMENTUM = 0.9
+_SGD_WEIGHT_DECAY = 1e-4
 
 
 @dataclass(repr=False)  # one of its own would show the token
@@ -24,16 +34,64 @@ class ValenceTrainingArguments(FastJukeboxTrainingArguments):
             Beta(alpha, alpha); 0 for none. The published recipe has 1.
         crop_probability: of each slice of a clip to be cropped and enlarged, as `ValenceClips` does; 0 for none. The
             published recipe has 0.33.
+        adam_fraction: of the training's steps, in (0, 1], with the Trainer's optimizer (AdamW, by default without
+            weight decay, which is Adam) at a constant `learning_rate`. The rest is SGD with Nesterov momentum 0.9 and
+            weight decay 1e-4. Below 1, `lr_scheduler_type` and warm-up do not count; each epoch is evaluated and saved
+            unless `eval_strategy` says otherwise; each switch loads the best weights so far, and so does the end. 1 is
+            one optimizer with the Trainer's schedule. The published recipe has 0.5.
+        sgd_learning_rates: of SGD, one after the other for equally many steps, each with a new momentum.
+        learning_rate: 1e-4 where nothing is said, as in the published recipe.
+        metric_for_best_model: where the best weights are kept or `early_stopping_patience` is set, the macro ROC-AUC on
+            held-out songs where nothing is said.
+
+    Raises:
+        ValueError: a number out of its range, or a time limit with `adam_fraction` below 1.
     """
 
     mixup_alpha: float = field(default=1.0, metadata={"help": "Of mixup's Beta distribution; 0 for no mixup."})
     crop_probability: float = field(
         default=0.33, metadata={"help": "Of each slice of a clip to be cropped and enlarged; 0 for no crops."}
     )
+    adam_fraction: float = field(
+        default=0.5, metadata={"help": "Of the steps with Adam; SGD with Nesterov momentum follows. 1 for Adam alone."}
+    )
+    sgd_learning_rates: list[float] = field(
+        default_factory=lambda: [1e-3, 1e-4, 1e-5], metadata={"help": "Of SGD, each for equally many steps."}
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.adam_fraction <= 1:
+            raise ValueError(f"`adam_fraction` must be above 0 and at most 1, got {self.adam_fraction!r}")
+        rates = self.sgd_learning_rates
+        if not rates or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+            raise ValueError(f"`sgd_learning_rates` must be numbers of at least 0, got {rates!r}")
+        if self.learning_rate is None:
+            self.learning_rate = 1e-4
+        if self.adam_fraction < 1:
+            self._keep_best()
+        metric: str | None = self.metric_for_best_model  # type: ignore[has-type]  # of the base class
+        if metric is None and (self.adam_fraction < 1 or self.early_stopping_patience is not None):
+            self.metric_for_best_model = "roc_auc"
+        super().__post_init__()
+
+    def _keep_best(self) -> None:
+        """Set what the switches need: evaluations, each of them saved."""
+        if self.max_minutes is not None or self.stop_at is not None:
+            raise ValueError(
+                f"`adam_fraction` must be 1 where `max_minutes` or `stop_at` is set, got {self.adam_fraction!r}: the "
+                "steps of each optimizer are not known then"
+            )
+        if getattr(self.eval_strategy, "value", self.eval_strategy) == "no":  # type: ignore[has-type]
+            self.eval_strategy = "epoch"
+        self.load_best_model_at_end = True
+        self.save_strategy = self.eval_strategy
+        self.save_steps = self.eval_steps or self.logging_steps  # type: ignore[has-type]
+        limit: int | None = self.save_total_limit  # type: ignore[has-type]
+        self.save_total_limit = 2 if limit is None else limit
 
 
 class ValenceTrainer(FastJukeboxTrainer):
-    """A [`FastJukeboxTrainer`] with mixup; it evaluates ROC-AUC, PR-AUC, both axes and calibration."""
+    """A [`FastJukeboxTrainer`] with mixup and SGD after Adam; evaluates ROC-AUC, PR-AUC, both axes and calibration."""
 
     args: ValenceTrainingArguments
     card_kind = "valence"
@@ -43,6 +101,77 @@ class ValenceTrainer(FastJukeboxTrainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
         self.label_names = ["labels"]
+        self._phase = 0  # 0 is Adam, k the k-th rate of SGD
+        self._starts: list[int] = []  # step at which each rate of SGD begins
+        if self.args.adam_fraction < 1:
+            self.add_callback(_Switches(self))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """See [`~transformers.Trainer.create_optimizer`]: the one that training begins with."""
+        if self._phase:  # of an earlier training
+            self._phase, self.optimizer = 0, None
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """See [`~transformers.Trainer.create_scheduler`]: constant rates where SGD follows on Adam."""
+        if self.args.adam_fraction == 1:
+            return super().create_scheduler(num_training_steps, optimizer)
+        first, count = self.args.adam_fraction, len(self.args.sgd_learning_rates)
+        self._starts = [round(num_training_steps * (first + (1 - first) * k / count)) for k in range(count)]
+        self.lr_scheduler = self._schedule(0)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def switch(self, step: int) -> None:
+        """Go on from the best weights with the optimizer of a step, where that is another than until now.
+
+        Raises:
+            ValueError: the checkpoint with the best weights is gone.
+        """
+        phase = self._phase_of(step)
+        if phase == self._phase:
+            return
+        best = self.state.best_model_checkpoint
+        if best is None:
+            logger.warning("Step %d: no evaluation gave a macro ROC-AUC yet; the weights stay as they are", step)
+        elif not Path(best).is_dir():
+            raise ValueError(f"{best} must be there: it has the best weights, which step {step} goes on from")
+        else:
+            self._load_best_model()
+        self._use_sgd(phase, step)
+
+    def _phase_of(self, step: int) -> int:
+        return sum(step >= start for start in self._starts)
+
+    def _rate(self, step: int) -> float:
+        phase = self._phase_of(step)
+        return float(self.args.sgd_learning_rates[phase - 1] if phase else self.args.learning_rate or 0.0)
+
+    def _schedule(self, step: int) -> torch.optim.lr_scheduler.LambdaLR:
+        """The learning rates from a step on, of the optimizer that is used."""
+        optimizer: Any = self.optimizer
+        for group in optimizer.param_groups:
+            group["initial_lr"] = 1.0  # so that the schedule's factors are the rates themselves
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate, last_epoch=step - 1)
+
+    def _use_sgd(self, phase: int, step: int) -> None:
+        old: Any = self.optimizer
+        groups = [{"params": group["params"]} for group in old.param_groups]
+        rate = self.args.sgd_learning_rates[phase - 1]
+        sgd = torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, weight_decay=_SGD_WEIGHT_DECAY, nesterov=True)
+        # accelerate unscales the gradients of all optimizers that it knows: it is to know this one alone.
+        self.accelerator._optimizers.remove(old)
+        self.optimizer = self.accelerator.prepare_optimizer(sgd)
+        self._phase, self.lr_scheduler = phase, self._schedule(step)
+        self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """See the base class: a checkpoint has the optimizer of the step before it, and is switched after it."""
+        if checkpoint is not None:
+            step = read_state(Path(checkpoint)).get("global_step", 0)
+            if phase := self._phase_of(step - 1):
+                self._use_sgd(phase, step)
+        super()._load_optimizer_and_scheduler(checkpoint)
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
@@ -74,6 +203,19 @@ class ValenceTrainer(FastJukeboxTrainer):
             inputs = {name: weight * value + (1 - weight) * value[order] for name, value in inputs.items()}
         outputs = model(**inputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+class _Switches(TrainerCallback):
+    """Tells a [`ValenceTrainer`] of each step before it begins: after the evaluation and the checkpoint of the last."""
+
+    def __init__(self, trainer: ValenceTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Switch the optimizer where this step needs another."""
+        self.trainer.switch(state.global_step)
 
 
 def valence_metrics(prediction: EvalPrediction) -> dict[str, float]:
