@@ -37,7 +37,7 @@ def one_is_killed():
         while not killed and not stop.is_set():
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if process.cmdline()[:1] == ["ray::_Served.call"]:
+                    if process.cmdline()[:1] == ["ray::MapWorker(MapBatches(_RayServed)).submit"]:
                         process.kill()
                         killed.append(process.pid)
                         return

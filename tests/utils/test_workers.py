@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fast_jukebox.utils import workers
 from fast_jukebox.utils.workers import WorkerLostError, Workers, map_shards
 
 
@@ -36,6 +37,13 @@ class Moody(Exception):
 def moody():
     def work(shard):
         raise Moody(shard, shard)
+
+    return work
+
+
+def killed():
+    def work(shard):
+        os.kill(os.getpid(), signal.SIGKILL)
 
     return work
 
@@ -125,7 +133,7 @@ def test_numbers_that_cannot_be_are_refused(fields):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_of_a_ray_cluster_costs_its_shard_alone(tmp_path, caplog):
+def test_a_killed_worker_of_a_ray_cluster_costs_its_shard_alone(tmp_path, caplog, monkeypatch):
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": python_path()}})
     try:
@@ -138,6 +146,14 @@ def test_a_killed_worker_of_a_ray_cluster_costs_its_shard_alone(tmp_path, caplog
         assert "a worker was lost" in caplog.text
         with pytest.raises(ValueError, match="^`shard` must be at least 0, got -3$"):
             list(map_shards(partial(Squares, tmp_path), [-3], Workers(1, ray="auto")))
+        with pytest.raises(WorkerLostError, match="2 workers were lost with the same shard"):
+            list(map_shards(killed, [0], Workers(1, ray="auto", attempts=2)))
+        monkeypatch.setattr(workers, "_WAVE_SHARDS", 2)
+        read = []
+        shards = (read.append(shard) or shard for shard in range(20, 30))
+        results = map_shards(partial(Squares, tmp_path), shards, Workers(1, ray="auto"))
+        assert next(results) == (20, 400) and read == [20, 21]
+        assert dict(results) == {shard: shard * shard for shard in range(21, 30)}
     finally:
         ray.shutdown()
 

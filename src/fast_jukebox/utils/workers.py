@@ -1,4 +1,4 @@
-"""Work in shards, by processes of this machine or of a Ray cluster; a lost worker costs the shard that it had.
+"""Work in shards, by processes of this machine or by Ray Data on a cluster; a lost worker costs the shard that it had.
 
 Shards decide what is computed and workers only when, so that results do not depend on how many workers there are. Who
 calls writes each result to a file of its own, and passes on only the shards whose file is missing: so the work resumes.
@@ -11,18 +11,27 @@ import os
 import pickle
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import Dataset
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
+
+# Most shards of a worker, and bytes of them, that are handed to Ray at once: a worker sets its work up once for these.
+_WAVE_SHARDS = 64
+_WAVE_BYTES = 2**28
 
 
 class WorkerLostError(RuntimeError):
@@ -60,14 +69,6 @@ class Workers:
         return self.count == 1 and self.ray is None
 
 
-class _Worker(Protocol):
-    def call(self, shard: Any) -> Any:
-        """What the work gives for a shard; raises `WorkerLostError`, or what the work raises."""
-
-    def stop(self) -> None:
-        """End the worker at once."""
-
-
 def map_shards(
     setup: Callable[[], Callable[[Shard], Result]], shards: Iterable[Shard], workers: Workers
 ) -> Iterator[tuple[Shard, Result]]:
@@ -76,11 +77,12 @@ def map_shards(
     Args:
         setup: makes the work, once in each worker, for example by loading a model. It, the shards and the results are
             pickled where there are several workers, so they are of importable classes and functions.
-        shards: read as workers become free, so that few are in memory at once.
+        shards: read as workers become free, so that few are in memory at once; on Ray up to 64 a worker at a time.
         workers: who does it. Those beside the calling process compute on one thread each.
 
     Raises:
-        ImportError: `workers.ray` is set and Ray is not installed.
+        ImportError: `workers.ray` is set and Ray Data is not installed.
+        ValueError: there is no Ray cluster at the address, or it has no such resources.
         WorkerLostError: a shard lost `workers.attempts` workers.
         Exception: what the work raises; the other workers are stopped.
     """
@@ -89,6 +91,9 @@ def map_shards(
         for shard in shards:
             work = work or setup()
             yield shard, work(shard)
+        return
+    if workers.ray is not None:
+        yield from _map_on_ray(setup, shards, workers)
         return
     pool: _Pool[Shard, Result] = _Pool(setup, workers)
     waiting: dict[Future[Result], Shard] = {}
@@ -113,16 +118,12 @@ class _Pool(Generic[Shard, Result]):
     """Workers, started when there is work for them, and a thread for each that waits for its answer."""
 
     def __init__(self, setup: Callable[[], Callable[[Shard], Result]], workers: Workers) -> None:
-        if workers.ray is None:
-            pickled = pickle.dumps(setup)
-            self.count = workers.count or os.cpu_count() or 1
-            self._start: Callable[[], _Worker] = lambda: _Process(pickled)
-        else:
-            self.count, self._start = _ray_workers(setup, workers)
+        self.count = workers.count or os.cpu_count() or 1
+        self._setup = pickle.dumps(setup)
         self._attempts = workers.attempts
         self._threads = ThreadPoolExecutor(self.count)
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        self._alive: set[_Worker] = set()
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._alive: set[_Process] = set()
         self._stopped = False
 
     def submit(self, shard: Shard) -> Future[Result]:
@@ -156,11 +157,11 @@ class _Pool(Generic[Shard, Result]):
             f"{self._attempts} workers were lost with the same shard ({lost}): is the memory enough for so many?"
         )
 
-    def _free_worker(self) -> _Worker:
+    def _free_worker(self) -> _Process:
         try:
             return self._idle.get_nowait()
         except Empty:
-            worker = self._start()
+            worker = _Process(self._setup)
         self._alive.add(worker)
         if self._stopped:  # while it was started
             worker.stop()
@@ -185,10 +186,7 @@ class _Process:
         except (EOFError, OSError) as error:
             self._process.join(5)
             raise WorkerLostError(f"process {self._process.pid}, exit code {self._process.exitcode}") from error
-        done, value = pickle.loads(answer)
-        if not done:
-            raise value
-        return value
+        return _result(answer)
 
     def stop(self) -> None:
         self._process.kill()
@@ -198,21 +196,39 @@ def _serve(pipe: Connection, setup: bytes) -> None:
     """Answer shards with results until the calling process closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the caller decides
     os.environ["OMP_NUM_THREADS"] = "1"
-    work = None
+    served = _Served(setup)
     while True:
         try:
             question = pipe.recv_bytes()
         except (EOFError, OSError):
             return
+        pipe.send_bytes(served.answer(question))
+
+
+class _Served:
+    """The work in a worker's process, set up with the first shard, so that what this raises is an answer too."""
+
+    def __init__(self, setup: bytes) -> None:
+        self._setup = setup
+        self._work: Callable[[Any], object] | None = None
+
+    def answer(self, question: bytes) -> bytes:
+        """Pickled `(True, result)` of a pickled shard, or `(False, error)`."""
         try:
-            if work is None:
-                work = pickle.loads(setup)()
+            if self._work is None:
+                self._work = pickle.loads(self._setup)()
                 if "torch" in sys.modules:
                     sys.modules["torch"].set_num_threads(1)
-            answer = pickle.dumps((True, work(pickle.loads(question))))
+            return pickle.dumps((True, self._work(pickle.loads(question))))
         except Exception as error:
-            answer = pickle.dumps((False, _portable(error)))
-        pipe.send_bytes(answer)
+            return pickle.dumps((False, _portable(error)))
+
+
+def _result(answer: bytes) -> Any:
+    done, value = pickle.loads(answer)
+    if not done:
+        raise value
+    return value
 
 
 def _portable(error: Exception) -> Exception:
@@ -224,30 +240,122 @@ def _portable(error: Exception) -> Exception:
     return portable
 
 
-class _Served:
-    """An actor: the work, set up with the first shard."""
+class _RayServed:
+    """The class that Ray Data calls with batches of one shard, made once in each actor."""
 
-    def __init__(self, setup: Callable[[], Callable[[Any], Any]]) -> None:
-        self._setup = setup
-        self._work: Callable[[Any], Any] | None = None
+    def __init__(self, setup: Any) -> None:
+        import ray
 
-    def call(self, shard: Any) -> Any:
-        if self._work is None:
-            self._work = self._setup()
-        return self._work(shard)
+        self._served = _Served(ray.get(setup))
+        with warnings.catch_warnings():  # Ray means to replace this one
+            warnings.simplefilter("ignore")
+            self._replaces = bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """A table of one row: the shard's number, its answer, and whether this was the first after a loss."""
+        import pyarrow
+
+        answer = self._served.answer(batch["shard"][0].as_py())
+        replaces, self._replaces = self._replaces, False
+        return pyarrow.table(
+            {
+                "number": batch["number"],
+                "answer": pyarrow.array([answer], pyarrow.large_binary()),
+                "replaces": [replaces],
+            }
+        )
 
 
-def _ray_workers(setup: Callable[[], Callable[[Any], object]], workers: Workers) -> tuple[int, Callable[[], _Worker]]:
-    """How many workers a Ray cluster has for us, and what starts one.
+def _map_on_ray(
+    setup: Callable[[], Callable[[Shard], Result]], shards: Iterable[Shard], workers: Workers
+) -> Iterator[tuple[Shard, Result]]:
+    """`map_shards` by Ray Data: a dataset of a shard a block for each wave of shards, and an actor for each worker."""
+    there = _ray_slots(workers)
+    import ray
+    from ray import exceptions
+
+    lost = (
+        exceptions.RayActorError,
+        exceptions.WorkerCrashedError,
+        exceptions.ObjectLostError,
+        exceptions.OutOfMemoryError,
+        exceptions.NodeDiedError,
+    )
+    count = workers.count or there
+    shared = ray.put(pickle.dumps(setup))  # once for all workers
+    for wave, pickled in _waves(shards, count):
+        dataset = _ray_dataset(shared, pickled, min(count, there, len(wave)), workers)
+        pickled.clear()
+        batches = iter(dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"))
+        while True:
+            try:
+                batch = next(batches, None)
+            except lost as error:
+                raise WorkerLostError(
+                    f"{workers.attempts} workers were lost with the same shard ({str(error).splitlines()[0]}): "
+                    "is the memory enough for so many?"
+                ) from error
+            if batch is None:
+                break
+            for row in cast("pa.Table", batch).to_pylist():
+                if row["replaces"]:
+                    logger.warning("a worker was lost; another one does its shard again")
+                yield wave[row["number"]], _result(row["answer"])
+
+
+def _waves(shards: Iterable[Shard], count: int) -> Iterator[tuple[list[Shard], list[bytes]]]:
+    """Shards, as they are and pickled, in lists of bounded size."""
+    wave: list[Shard] = []
+    pickled: list[bytes] = []
+    size = 0
+    for shard in shards:
+        wave.append(shard)
+        pickled.append(pickle.dumps(shard))
+        size += len(pickled[-1])
+        if len(wave) >= _WAVE_SHARDS * count or size >= _WAVE_BYTES * count:
+            yield wave, pickled
+            wave, pickled, size = [], [], 0
+    if wave:
+        yield wave, pickled
+
+
+def _ray_dataset(setup: Any, pickled: list[bytes], size: int, workers: Workers) -> Dataset:
+    """The dataset of the answers. Ray restarts an actor that was lost, which does its shard again."""
+    from ray import data
+
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False  # callers show their own
+    context.print_on_execution_start = False
+    rows = [{"number": number, "shard": shard} for number, shard in enumerate(pickled)]
+    items = data.from_items(rows, override_num_blocks=len(rows))
+    with warnings.catch_warnings():  # of how restarts are set, until Ray 2.64
+        warnings.simplefilter("ignore")
+        return items.map_batches(
+            _RayServed,
+            fn_constructor_args=(setup,),
+            batch_size=1,
+            batch_format="pyarrow",
+            # No shard waits at an actor, so that a lost one costs a shard.
+            compute=data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=workers.gpus or None,
+            max_restarts=-1,
+            max_task_retries=workers.attempts - 1,
+        )
+
+
+def _ray_slots(workers: Workers) -> int:
+    """How many workers a Ray cluster, which is connected to, has room for.
 
     Raises:
-        ImportError: Ray is not installed.
+        ImportError: Ray Data is not installed.
         ValueError: there is no cluster at the address, or it has no such resources.
     """
     try:
         import ray
+        import ray.data
     except ImportError as error:
-        raise ImportError('`ray` needs Ray: pip install "fast-jukebox[ray]"') from error
+        raise ImportError('`ray` needs Ray Data: pip install "fast-jukebox[ray]"') from error
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless the user wants it
         try:
@@ -258,36 +366,4 @@ def _ray_workers(setup: Callable[[], Callable[[Any], object]], workers: Workers)
     there = int(ray.cluster_resources().get(kind, 0) // (workers.gpus or 1))
     if not there:
         raise ValueError(f"the Ray cluster must have a {kind} for each worker, got {ray.cluster_resources()}")
-    actor = ray.remote(num_cpus=1, num_gpus=workers.gpus, max_restarts=0)(_Served)
-    shared = ray.put(setup)  # once for all workers
-    return workers.count or there, lambda: _Actor(actor.remote(shared))
-
-
-class _Actor:
-    """A worker on a Ray cluster."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    def call(self, shard: Any) -> Any:
-        import ray
-        from ray import exceptions
-
-        lost = (
-            exceptions.RayActorError,
-            exceptions.WorkerCrashedError,
-            exceptions.ObjectLostError,
-            exceptions.OutOfMemoryError,
-            exceptions.NodeDiedError,
-        )
-        try:
-            return ray.get(self._handle.call.remote(shard))
-        except lost as error:
-            raise WorkerLostError(str(error).splitlines()[0]) from error
-        except exceptions.RayTaskError as error:
-            raise error.cause from error
-
-    def stop(self) -> None:
-        import ray
-
-        ray.kill(self._handle)
+    return there
