@@ -69,16 +69,20 @@ def test_results_are_in_order_and_told_of_by_the_caller(two_threads, single):
 
 @pytest.mark.parametrize("where", ["work", "after"])
 def test_an_error_ends_the_work(two_threads, where):
-    begun = []
+    begun, failed = [], threading.Event()
 
     def work(index):
         begun.append(index)
         if where == "work" and index == 1:
+            failed.set()
             raise KeyError("work")
+        if index > 100:  # however slowly the calling thread is run, the work is not done before the error
+            failed.wait(timeout=60)
         return index
 
     def after(done):
         if where == "after" and done == 1:
+            failed.set()
             raise KeyError("after")
 
     with pytest.raises(KeyError, match=where), single_threads():
