@@ -38,7 +38,7 @@ def test_a_misspelt_name_is_told_at_once_where_the_hub_cannot_be_reached(nobody,
     begun = time.monotonic()
     with pytest.raises(HubError, match=f"`ann/modle`: there is no such folder.*cache.*{nobody} failed.*Check the name"):
         load("ann/modle")
-    assert time.monotonic() - begun < 10  # the client alone takes 39 s
+    assert time.monotonic() - begun < 25  # the client alone takes 39 s
 
 
 def test_what_is_in_the_cache_is_taken_from_there(nobody, tmp_path, caplog):
@@ -77,4 +77,4 @@ def test_a_model_loads_from_the_cache_without_the_hub(hub, tiny_model, tmp_path,
     monkeypatch.setattr(constants, "ENDPOINT", nobody)
     begun = time.monotonic()
     assert FastJukeboxModel.from_pretrained("ann/model").config.num_levels == 3
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25

@@ -197,7 +197,7 @@ def test_no_number_fills_the_memory(kind, given, name, value):
         with wanted as caught:
             kind(**{**given, name: entry})
         assert len(str(caught and caught.value)) < 1000
-        assert time.process_time() - start < 1
+        assert time.process_time() - start < 5  # what grows with the number takes minutes
         assert memory() - before < 2**16  # KiB
 
 
