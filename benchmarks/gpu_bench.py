@@ -13,7 +13,7 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.sampling.drawing import uniform_noise
-from fast_jukebox.sampling.engine import release_decoders
+from fast_jukebox.sampling.weights import release_decoders
 
 TOP, MIDDLE, BOTTOM = 2, 1, 0
 WINDOWS = {TOP: 1, MIDDLE: 12, BOTTOM: 46}

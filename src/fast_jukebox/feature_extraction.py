@@ -12,7 +12,7 @@ from transformers import Pipeline
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.prior.features_prior import PriorFeatures
-from fast_jukebox.sampling.inputs import check_device
+from fast_jukebox.sampling.checks import check_device
 from fast_jukebox.text_to_audio import OwnOrTheirs, register_task
 
 _TASK = "feature-extraction"

@@ -16,7 +16,7 @@ from fast_jukebox.generation.offload import check_target, set_offload
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
-from fast_jukebox.sampling.inputs import check_device
+from fast_jukebox.sampling.checks import check_device
 from fast_jukebox_cli.values import Waiting
 
 DTYPES = ("float32", "bfloat16", "float16")

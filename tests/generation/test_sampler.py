@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from fast_jukebox.generation.plan import plan_song
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.sampler import SongSampler
-from fast_jukebox.sampling import engine
 from fast_jukebox.sampling.progress import GenerationCancelled
+from fast_jukebox.sampling.weights import kept_for_prior
 
 
 def same(first, second):
@@ -117,7 +117,7 @@ class TestMemory:
 
         program, prior = Program(), stub_model.priors[0]
         held = weakref.ref(program)
-        engine._POOL.put(stub_model.priors[2], "key", program)  # of another level, as one recorded before
+        kept_for_prior(stub_model.priors[2], "key", None, [program].pop)  # of another level, as one recorded before
         del program
         condition, alive = prior.condition, []
 

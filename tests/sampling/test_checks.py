@@ -1,15 +1,18 @@
 import pytest
 import torch
 
-from fast_jukebox.sampling.checks import check_count, check_levels, common_batch, resolve_seeds
-from fast_jukebox.sampling.inputs import (
+from fast_jukebox.sampling.checks import (
     check_codes,
     check_codes_by_level,
+    check_count,
     check_device,
+    check_levels,
     check_metadata,
     check_prompt_audio,
-    rows,
+    common_batch,
+    resolve_seeds,
 )
+from fast_jukebox.sampling.machine import rows
 
 CODES = torch.tensor([[0, 10, 3, 4]])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fast_jukebox.sampling import engine as engine_module
+from fast_jukebox.sampling import weights
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes
 from fast_jukebox.sampling.engine import (
@@ -12,10 +12,10 @@ from fast_jukebox.sampling.engine import (
     ENGINES,
     EagerDecoder,
     open_decoder,
-    release_decoders,
     sample_window,
     sampling_mode,
 )
+from fast_jukebox.sampling.weights import release_decoders
 
 SETTINGS = SamplingSettings(temperature=1.5)
 
@@ -221,7 +221,7 @@ def test_without_memory_the_kept_programs_make_room(programmed_prior, kind):
     make, kept, halves = programmed_prior.new_decoder, [], []
 
     def new_decoder(*arguments):
-        kept.append(len(engine_module._POOL._decoders))
+        kept.append(len(weights._kept))
         if len(kept) == 1:
             half = StubDecoder()  # what the failed attempt had made so far
             halves.append(weakref.ref(half))

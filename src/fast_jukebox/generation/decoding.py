@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fast_jukebox.sampling.inputs import device_of
-from fast_jukebox.sampling.machine import share_out, single_threads
+from fast_jukebox.sampling.machine import device_of, share_out, single_threads
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel

@@ -19,11 +19,18 @@ from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import SETTINGS, Layout, draw_settings, song_layouts
-from fast_jukebox.sampling.checks import SamplingSettings, check_levels, level_name
-from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.inputs import SizedPrior, check_device, device_of
-from fast_jukebox.sampling.machine import MEMORY_SHARE, NARROW, even_parts, free_memory, process_memory, row_bytes
-from fast_jukebox.sampling.window import WindowSampling
+from fast_jukebox.sampling.checks import SamplingSettings, check_device, check_levels, level_name
+from fast_jukebox.sampling.engine import WindowSampling, sampling_mode
+from fast_jukebox.sampling.machine import (
+    MEMORY_SHARE,
+    NARROW,
+    SizedPrior,
+    device_of,
+    even_parts,
+    free_memory,
+    process_memory,
+    row_bytes,
+)
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel

@@ -13,8 +13,8 @@ from torch import Tensor
 from fast_jukebox.generation.windows import Layout, Window
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.text import MAX_TOTAL_DURATION, window_lyrics
-from fast_jukebox.sampling.checks import level_name
-from fast_jukebox.sampling.inputs import check_metadata, device_of
+from fast_jukebox.sampling.checks import check_metadata, level_name
+from fast_jukebox.sampling.machine import device_of
 
 
 def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any, list[str] | None]:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fast_jukebox.sampling.engine import release_decoders
-from fast_jukebox.sampling.inputs import check_device
+from fast_jukebox.sampling.checks import check_device
+from fast_jukebox.sampling.weights import release_decoders
 from fast_jukebox.utils.files import clear_temporary, temporary_path
 
 TARGETS = ("cpu", "disk")

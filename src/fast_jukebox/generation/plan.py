@@ -21,16 +21,18 @@ from fast_jukebox.generation.metadata import (
 )
 from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongModel, SongRequest
 from fast_jukebox.generation.windows import SETTINGS, Layout, Window, check_duration, draw_settings, song_layouts
-from fast_jukebox.sampling.adapters import check_adapters
 from fast_jukebox.sampling.checks import (
     SamplingSettings,
+    check_codes_by_level,
     check_levels,
+    check_prompt_audio,
     common_batch,
     fresh_seed,
     level_name,
     resolve_seeds,
 )
-from fast_jukebox.sampling.inputs import check_codes_by_level, check_prompt_audio, device_of
+from fast_jukebox.sampling.machine import device_of
+from fast_jukebox.sampling.weights import check_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

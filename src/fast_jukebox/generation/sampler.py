@@ -15,11 +15,10 @@ from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.windows import Layout, Window, sampled_codes, seam_in
 from fast_jukebox.sampling.drawing import uniform_noise
-from fast_jukebox.sampling.engine import release_decoders
-from fast_jukebox.sampling.inputs import device_of, rows
-from fast_jukebox.sampling.machine import even_parts, is_out_of_memory, rows_that_fit
+from fast_jukebox.sampling.engine import WindowSampling
+from fast_jukebox.sampling.machine import device_of, even_parts, is_out_of_memory, rows, rows_that_fit
 from fast_jukebox.sampling.progress import GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
-from fast_jukebox.sampling.window import WindowSampling
+from fast_jukebox.sampling.weights import release_decoders
 
 
 class LevelCodes:

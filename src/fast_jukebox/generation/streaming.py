@@ -13,10 +13,10 @@ from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Window
-from fast_jukebox.sampling.engine import release_decoders
+from fast_jukebox.sampling.engine import WindowSampling
 from fast_jukebox.sampling.machine import is_out_of_memory
 from fast_jukebox.sampling.progress import ProgressCallback
-from fast_jukebox.sampling.window import WindowSampling
+from fast_jukebox.sampling.weights import release_decoders
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel

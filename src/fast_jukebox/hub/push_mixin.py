@@ -21,7 +21,7 @@ from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_model, require_license
 from fast_jukebox.hub.load_card import load_card
-from fast_jukebox.sampling.adapters import adapter_settings
+from fast_jukebox.sampling.weights import adapter_settings
 from fast_jukebox.utils.files import replacing_files
 
 if TYPE_CHECKING:

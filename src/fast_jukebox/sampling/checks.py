@@ -1,15 +1,32 @@
-"""Sampling settings and checks of input that need no tensors: a `ValueError` names the field, the value and what is
-allowed, before anything is sampled. Loads no torch, as the notes of a session are read without it.
+"""Sampling settings and checks of arguments: a `ValueError` names the argument, its value and what is allowed.
+
+The notes of a session are read without torch, so that only the checks of tensors and devices load it.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MAX_SEED = 2**63 - 1
 """The largest seed."""
+MOST_SONGS = 2**16
+"""Songs that one call makes at most: more is a mistake, which would fill the memory or take for ever."""
+MIN_TEMPERATURE = 1e-3
+"""The lowest temperature: still less and logits would leave the range of float32. `do_sample=False` is the limit."""
+_LOUDEST = 8.0
+"""Peak above which samples cannot be meant to lie in [-1, 1]."""
+
+_values_are_checked: ContextVar[bool] = ContextVar("values_are_checked", default=False)
 
 
 def level_name(level: int, num_levels: int, numbered: bool = False) -> str:
@@ -26,18 +43,18 @@ def level_name(level: int, num_levels: int, numbered: bool = False) -> str:
     return f"{name} level ({level})" if numbered and not name.startswith("level") else name
 
 
-MOST_SONGS = 2**16
-"""Songs that one call makes at most: more is a mistake, which would fill the memory or take for ever."""
-
-
 def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
     """`value` itself.
 
     Raises:
         ValueError: it is no integer from `minimum` to `maximum`.
     """
-    good = isinstance(value, int) and not isinstance(value, bool)
-    if not isinstance(value, int) or not good or value < minimum or (maximum is not None and value > maximum):
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or value < minimum
+        or (maximum is not None and value > maximum)
+    ):
         allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
         raise ValueError(f"`{name}` must be an integer {allowed}, got {value!r}")
     return value
@@ -61,8 +78,8 @@ def resolve_seeds(seed: object, songs: object, batch: int) -> tuple[int | list[i
     """Seed and song number of each song of a batch, for its noise.
 
     Args:
-        seed: one seed; or one a song, each of which then stands for the first song of its seed; or `None`, drawn
-            afresh.
+        seed: one seed; or one a song, each of which then stands for the first song of its seed; or `None` for a random
+            one.
         songs: which song of its seed each one is; `None` counts from 0.
         batch: number of songs.
 
@@ -120,10 +137,6 @@ def fresh_seed() -> int:
     return secrets.randbelow(2**53)
 
 
-MIN_TEMPERATURE = 1e-3
-"""The lowest temperature: still less and logits would leave the range of float32. `do_sample=False` is the limit."""
-
-
 @dataclass(frozen=True)
 class SamplingSettings:
     """Settings of the draw of a code from logits.
@@ -160,3 +173,163 @@ class SamplingSettings:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@contextmanager
+def values_checked() -> Iterator[None]:
+    """The caller has checked the values of a prior's inputs: they are not read again, shapes and dtypes still are.
+
+    For training on an accelerator, which has to finish its work before a value can be read.
+    """
+    token = _values_are_checked.set(True)
+    try:
+        yield
+    finally:
+        _values_are_checked.reset(token)
+
+
+def are_values_checked() -> bool:
+    """True within `values_checked` and while compiling, where values are not to be read."""
+    import torch
+
+    return torch.compiler.is_compiling() or _values_are_checked.get()
+
+
+def check_codes(name: str, codes: object, codebook_size: int, *, ignored: int | None = None) -> Tensor:
+    """`codes` itself. Reads the values, which waits for an accelerator, unless `are_values_checked`.
+
+    Args:
+        name: of the argument.
+        codes: anything.
+        codebook_size: codes are below it.
+        ignored: a value that stands for no code.
+
+    Raises:
+        ValueError: it is no int64 tensor (N, L), or holds something that is no code.
+    """
+    import torch
+    from torch import Tensor
+
+    if not isinstance(codes, Tensor) or codes.dtype != torch.int64 or codes.dim() != 2 or codes.shape[0] == 0:
+        got = f"{codes.dtype} {tuple(codes.shape)}" if isinstance(codes, Tensor) else type(codes).__name__
+        raise ValueError(f"`{name}` must be an int64 tensor (batch, length), of a batch of at least 1, got {got}")
+    if are_values_checked() or codes.is_meta or codes.numel() == 0:
+        return codes
+    known = codes if ignored is None else codes.masked_fill(codes == ignored, 0)
+    low, high = torch.stack(torch.aminmax(known)).tolist()
+    if low < 0 or high >= codebook_size:
+        also = "" if ignored is None else f" or {ignored}"
+        raise ValueError(f"`{name}` must hold codes from 0 to {codebook_size - 1}{also}, got {low} to {high}")
+    return codes
+
+
+def check_metadata(name: str, metadata: object, width: int, fewest: int | None = None) -> Tensor:
+    """`metadata` itself.
+
+    Raises:
+        ValueError: it is no int64 tensor (N, `width`), or with `fewest` of at least so many columns; or `width` is 0,
+            which stands for a prior without labels.
+    """
+    import torch
+    from torch import Tensor
+
+    if width == 0:
+        raise ValueError(f"`{name}` must be None where no prior has labels, got {type(metadata).__name__}")
+    shape = f"(songs, {width})" if fewest is None else f"(songs, {fewest} or more)"
+    if not isinstance(metadata, Tensor):
+        raise ValueError(f"`{name}` must be an int64 tensor of shape {shape}, got {type(metadata).__name__}")
+    fits = metadata.dim() == 2 and metadata.shape[0] > 0
+    fits = fits and (metadata.shape[1] == width if fewest is None else metadata.shape[1] >= fewest)
+    if metadata.dtype != torch.int64 or not fits:
+        raise ValueError(
+            f"`{name}` must be an int64 tensor of shape {shape}, got {metadata.dtype} {tuple(metadata.shape)}"
+        )
+    return metadata
+
+
+def check_prompt_audio(prompt: object, name: str = "prompt") -> Tensor:
+    """A recording as a floating-point tensor (N, T).
+
+    Raises:
+        ValueError: it has another rank or type, is empty, or holds samples that are not finite or far outside [-1, 1].
+    """
+    import torch
+    from torch import Tensor
+
+    try:
+        audio = prompt if isinstance(prompt, Tensor) else torch.as_tensor(prompt)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"`{name}` must be floating-point audio of shape (samples,) or (songs, samples), got "
+            f"{type(prompt).__name__}"
+        ) from error
+    if not audio.is_floating_point() or audio.dim() not in (1, 2) or audio.numel() == 0:
+        raise ValueError(
+            f"`{name}` must be floating-point audio of shape (samples,) or (songs, samples), not empty, got "
+            f"{audio.dtype} {tuple(audio.shape)}"
+        )
+    peak = float(audio.abs().max())
+    if not math.isfinite(peak):
+        raise ValueError(f"`{name}` must be finite, got audio with NaN or infinite samples")
+    if peak > _LOUDEST:
+        raise ValueError(f"`{name}` must be audio in [-1, 1], got samples of up to {peak:g}")
+    return audio.unsqueeze(0) if audio.dim() == 1 else audio
+
+
+def check_device(device: object) -> torch.device | None:
+    """`device` as [`~transformers.Pipeline`] takes it: a name, a `torch.device`, the number of an accelerator or -1 for
+    the CPU; `None` for `None` and `"auto"`.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    import torch
+
+    if device is None or device == "auto":
+        return None
+    allowed = "auto, cpu, cuda, cuda:1, mps and so on"
+    if isinstance(device, bool):
+        raise ValueError(f"`device` must be {allowed}, got {device!r}")
+    if isinstance(device, int):
+        name = "cpu" if device == -1 else f"cuda:{device}" if torch.cuda.is_available() else f"mps:{device}"
+    else:
+        name = str(device)
+    try:
+        found = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"`device` must be {allowed}, got {device!r}") from error
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= there.get(found.type, math.inf):
+        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
+    return found
+
+
+def check_codes_by_level(codes: object, codebook_size: int, hop_lengths: Sequence[int]) -> list[Tensor | None]:
+    """A list of codes that ends at the top level, as one with an entry for each level, bottom first.
+
+    Raises:
+        ValueError: too many or no entries, no codes at the top, entries that are no codes, or a level that is given for
+            a longer time than the level above it.
+    """
+    num_levels = len(hop_lengths)
+    if not isinstance(codes, list | tuple) or not 1 <= len(codes) <= num_levels:
+        got = f"{len(codes)} entries" if isinstance(codes, list | tuple) else type(codes).__name__
+        raise ValueError(f"`codes` must be a list of 1 to {num_levels} levels that ends at the top one, got {got}")
+    levels: list[Tensor | None] = [None] * (num_levels - len(codes)) + list(codes)
+    if levels[-1] is None:
+        raise ValueError("`codes` must end with codes of the top level, got None there")
+    span = None
+    for level in reversed(range(num_levels)):
+        own = levels[level]
+        if own is None:
+            span = 0
+            continue
+        own_span = check_codes(f"codes[{level - num_levels}]", own, codebook_size).shape[1] * hop_lengths[level]
+        if span is not None and own_span > span:
+            raise ValueError(
+                f"`codes[{level - num_levels}]` (level {level}) must not reach further than the level above it, which "
+                f"is given for {span} audio samples; got {own.shape[1]} codes, which are {own_span}"
+            )
+        span = own_span
+    return levels

@@ -1,25 +1,22 @@
-"""The one sampling loop: a window of codes, code by code or in rows of codes.
+"""The one sampling loop, and the decoders that it draws codes with.
 
-What differs between machines is the decoder that the loop is given: it knows the prior, its caches and how a code is
-drawn. The eager one calls the prior for each code; the others, which the prior makes for its device, draw a row of
-codes a call.
+What differs between machines is the decoder: it knows the prior, its caches and how a code is drawn. The eager one
+calls the prior for each code; the others, which the prior makes for its device, draw a row of codes a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from fast_jukebox.sampling.adapters import adapter_state
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes
-from fast_jukebox.sampling.inputs import SamplingConfig
-from fast_jukebox.sampling.machine import granted_threads, is_out_of_memory
+from fast_jukebox.sampling.machine import SamplingConfig, granted_threads, is_out_of_memory, suited_threads
+from fast_jukebox.sampling.weights import adapter_state, kept_for_prior, release_decoders, weight_state
 
 ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 """Engines that [`open_decoder`] takes:
@@ -33,11 +30,10 @@ ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 """
 
 DECODERS_KEPT = 2
-"""Most decoders that are kept for each prior, of those that were costly to make the last ones used."""
+"""Most decoders that are kept for each prior: of those that were costly to make, the last ones used."""
 
 Conditioning = TypeVar("Conditioning")
 Cache = TypeVar("Cache")
-Value = TypeVar("Value")
 
 
 class SamplingPrior(Protocol[Conditioning, Cache]):
@@ -110,8 +106,8 @@ class Decoder(Protocol):
         """End the window, once.
 
         Args:
-            finished: whether it was sampled to its end. If not, and nothing went wrong, another window may use what the
-                decoder is made of all the same.
+            finished: it was sampled to its end. If not, and nothing went wrong, another window may still use what the
+                decoder is made of.
 
         Raises:
             FloatingPointError: it is finished, and the logits are NaN, so the codes mean nothing.
@@ -123,7 +119,7 @@ class ReusableDecoder(Decoder, Protocol):
 
     @property
     def costly(self) -> bool:
-        """Whether making it took so long that it is better kept for the next window."""
+        """True where making it took so long that it is better kept for the next window."""
 
     def open(
         self,
@@ -149,7 +145,7 @@ class EnginesPrior(Protocol):
     def new_decoder(
         self, batch_size: int, settings: SamplingSettings, engine: str, threads: int
     ) -> ReusableDecoder | None:
-        """A decoder by one of `ENGINES`, or None where the eager one is meant."""
+        """A decoder by one of `ENGINES`; None for the eager one."""
 
 
 class EagerDecoder(Generic[Conditioning, Cache]):
@@ -236,15 +232,27 @@ def open_decoder(
         if engine not in ("auto", "eager"):
             raise ValueError(f"`engine` must be 'auto' or 'eager' for a {type(prior).__name__}, got {engine!r}")
         return EagerDecoder(prior, conditioning, batch_size, settings)
-    state = weight_state(prior.parameters()), adapter_state(prior)
-    key = (engine, batch_size, settings, granted_threads(), state)
-    decoder = _POOL.take(prior, key)
+    threads = granted_threads()
+    state, key = (weight_state(prior.parameters()), adapter_state(prior)), (engine, batch_size, settings, threads)
+
+    def kept() -> dict[Hashable, ReusableDecoder]:
+        """Decoders of these weights that no window uses, the last used one last."""
+        return kept_for_prior(prior, "decoders", state, dict)
+
+    decoder = kept().pop(key, None)
     if decoder is None:
-        decoder = _new_decoder(cast(EnginesPrior, prior), batch_size, settings, engine)
+        decoder = _new_decoder(cast(EnginesPrior, prior), batch_size, settings, engine, threads)
     if decoder is None:
         return EagerDecoder(prior, conditioning, batch_size, settings)
-    kept = decoder
-    return decoder.open(prior, conditioning, (lambda: _POOL.put(prior, key, kept)) if decoder.costly else None)
+
+    def keep(decoder: ReusableDecoder = decoder) -> None:
+        pool = kept()
+        pool.pop(key, None)
+        pool[key] = decoder
+        if len(pool) > DECODERS_KEPT:
+            del pool[next(iter(pool))]
+
+    return decoder.open(prior, conditioning, keep if decoder.costly else None)
 
 
 def check_engine(engine: object) -> str:
@@ -259,84 +267,17 @@ def check_engine(engine: object) -> str:
 
 
 def _new_decoder(
-    prior: EnginesPrior, batch_size: int, settings: SamplingSettings, engine: str
+    prior: EnginesPrior, batch_size: int, settings: SamplingSettings, engine: str, threads: int
 ) -> ReusableDecoder | None:
     """A decoder; where there is no memory for it, once more without those that are kept."""
     try:
-        return prior.new_decoder(batch_size, settings, engine, granted_threads())
+        return prior.new_decoder(batch_size, settings, engine, threads)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     # Outside the handler, whose error keeps alive what filled the memory.
     release_decoders()
-    return prior.new_decoder(batch_size, settings, engine, granted_threads())
-
-
-class _Pool:
-    """Decoders that no window uses at the moment, and what else is made of weights, as long as their prior lives."""
-
-    def __init__(self) -> None:
-        self._decoders: WeakKeyDictionary[object, list[tuple[tuple[Hashable, ...], ReusableDecoder]]]
-        self._decoders = WeakKeyDictionary()
-        self._shared: WeakKeyDictionary[object, dict[str, tuple[Hashable, object]]] = WeakKeyDictionary()
-
-    def take(self, prior: object, key: tuple[Hashable, ...]) -> ReusableDecoder | None:
-        """The decoder of that key, which is then the caller's; those of other weights, the key's last, are dropped."""
-        kept = self._decoders.get(prior)
-        if not kept:
-            return None
-        kept[:] = [entry for entry in kept if entry[0][-1] == key[-1]]
-        for index, (own, decoder) in enumerate(kept):
-            if own == key:
-                del kept[index]
-                return decoder
-        return None
-
-    def put(self, prior: object, key: tuple[Hashable, ...], decoder: ReusableDecoder) -> None:
-        """Keep a decoder; the oldest of more than `DECODERS_KEPT` goes."""
-        kept = self._decoders.setdefault(prior, [])
-        kept.append((key, decoder))
-        del kept[:-DECODERS_KEPT]
-
-    def shared(self, prior: object, name: str, state: Hashable, make: Callable[[], Value]) -> Value:
-        """Result of `make`, made once for each name as long as the state stays the same."""
-        kept = self._shared.setdefault(prior, {})
-        if name not in kept or kept[name][0] != state:
-            kept.pop(name, None)  # its memory first
-            kept[name] = state, make()
-        return cast(Value, kept[name][1])
-
-    def clear(self) -> None:
-        """Drop everything."""
-        self._decoders.clear()
-        self._shared.clear()
-
-
-_POOL = _Pool()
-
-
-def release_decoders() -> None:
-    """Release the memory of all recorded and compiled steps and packed weights that are kept for the next window."""
-    _POOL.clear()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def kept_for_prior(prior: object, name: str, state: Hashable, make: Callable[[], Value]) -> Value:
-    """Something that engines make of a prior's weights, made once and kept as long as the prior lives.
-
-    Args:
-        prior: whose it is.
-        name: what it is.
-        state: of the weights (see `weight_state`); where it differs it is made again.
-        make: called to make it; what it returns must not hold the prior.
-    """
-    return _POOL.shared(prior, name, state, make)
-
-
-def weight_state(weights: Iterable[Tensor]) -> tuple[tuple[int, int], ...]:
-    """Address and version of each weight; both stay as they are where `.data` of a weight is changed in its place."""
-    return tuple([(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights])
+    return prior.new_decoder(batch_size, settings, engine, threads)
 
 
 class WindowRun:
@@ -369,21 +310,17 @@ class WindowRun:
                 the sampling.
         """
         while self.done < count:
-            self._draw()
+            position, done = self.known + self.done, self.done
+            if done == 0:
+                drawn = self.decoder.prefill(self.prompt, self.noise[:, 0]).unsqueeze(1)
+            else:
+                rest = min(self.decoder.steps_per_call, self.new - done)
+                drawn = self.decoder.decode(self._last, position, self.noise[:, done : done + rest])  # (N, rest)
+            self.codes[:, position : position + drawn.shape[1]] = drawn
+            self._last = drawn[:, -1]
+            self.done += drawn.shape[1]
             if after_code is not None:
                 after_code(self.done)
-
-    def _draw(self) -> None:
-        """The next code or row of codes."""
-        position, done = self.known + self.done, self.done
-        if done == 0:
-            drawn = self.decoder.prefill(self.prompt, self.noise[:, 0]).unsqueeze(1)
-        else:
-            count = min(self.decoder.steps_per_call, self.new - done)
-            drawn = self.decoder.decode(self._last, position, self.noise[:, done : done + count])  # (N, count)
-        self.codes[:, position : position + drawn.shape[1]] = drawn
-        self._last = drawn[:, -1]
-        self.done += drawn.shape[1]
 
 
 def sample_window(
@@ -404,6 +341,104 @@ def sample_window(
     run.resume(run.new, after_code)
     decoder.close(finished=True)
     return run.codes
+
+
+class WindowSampling(Generic[Conditioning, Cache]):
+    """The sampling of windows of one shape, N of them at once, which may pause after any code or row of codes.
+
+    How often it pauses changes no code. While it is paused, it holds its caches.
+
+    Args:
+        prior: the level's prior.
+        length: codes of a window.
+        prompt: int64 (N, P), P from 0 to `length` - 1.
+        upper_codes: int64 (N, `length` / upper ratio) codes of the level above, or `None`.
+        metadata: int64 (N, width), or `None`.
+        settings: how codes are drawn.
+        noise: float32 (N, `length` - P).
+        engine: see [`~fast_jukebox.sampling.engine.open_decoder`].
+        after_code: called with how many codes of each row are sampled, 0 after each row that is conditioned; what it
+            raises ends the sampling.
+    """
+
+    def __init__(
+        self,
+        prior: SamplingPrior[Conditioning, Cache],
+        length: int,
+        prompt: Tensor,
+        upper_codes: Tensor | None,
+        metadata: Tensor | None,
+        settings: SamplingSettings,
+        noise: Tensor,
+        engine: str = "auto",
+        after_code: Callable[[int], None] | None = None,
+    ) -> None:
+        self.prior, self.length, self.count, self.after_code = prior, length, len(prompt), after_code
+        spare = usual_rows(self.count) - self.count if prompt.device.type == "cuda" else 0
+        if spare:
+            prompt, noise = _repeated(prompt, spare), _repeated(noise, spare)
+            upper_codes = None if upper_codes is None else _repeated(upper_codes, spare)
+            metadata = None if metadata is None else _repeated(metadata, spare)
+        with suited_threads(prior):
+            conditioning = prior.condition(
+                len(prompt),
+                length,
+                upper_codes=upper_codes,
+                metadata=metadata,
+                after_song=None if after_code is None else lambda row: after_code(0),
+            )
+            self._run = WindowRun(open_decoder(prior, conditioning, len(prompt), settings, engine), prompt, noise)
+
+    @property
+    def known(self) -> int:
+        """Codes of each window that are there, the prompt included."""
+        return self._run.known + self._run.done
+
+    @property
+    def engine(self) -> str:
+        """Engine of the steps, one of [`~fast_jukebox.sampling.engine.ENGINES`], never "auto"."""
+        return self._run.decoder.engine
+
+    @property
+    def codes(self) -> Tensor:
+        """int64 (N, known)."""
+        codes = self._run.codes[: self.count, : self.known]
+        # Where lyrics share the codes' vocabulary a character may be drawn, which as published stands for code 0.
+        return codes.masked_fill(codes >= self.prior.config.codebook_size, 0)
+
+    def sample(self, known: int | None = None) -> Tensor:
+        """Resume until so many codes of each window are there, or a few more; by default to the end. Returns `codes`.
+
+        Raises:
+            FloatingPointError: the prior's logits are NaN, so the codes mean nothing.
+        """
+        run, end = self._run, self.length if known is None else min(known, self.length)
+        if self.known >= end:
+            return self.codes
+        with suited_threads(self.prior):
+            run.resume(end - run.known, self.after_code)
+            if self.known == self.length:
+                run.decoder.close(finished=True)
+            else:
+                check_logits(run.decoder.logits, self.prior.config.level)
+        return self.codes
+
+    def leave(self) -> None:
+        """End before the last code; the decoder may serve other windows. It cannot be resumed."""
+        self._run.decoder.close(finished=False)
+
+
+def _repeated(rows: Tensor, times: int) -> Tensor:
+    """Rows (N, any) and the last of them so many times more."""
+    return torch.cat([rows, rows[-1:].expand(times, *rows.shape[1:])])
+
+
+def usual_rows(count: int) -> int:
+    """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
+    two above it. So decoders that are costly to make are made for few sizes; the spare rows repeat the last one.
+    """
+    unit = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
+    return -(-count // unit) * unit
 
 
 @contextmanager

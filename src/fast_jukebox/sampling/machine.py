@@ -1,4 +1,4 @@
-"""Memory and threads of the machine.
+"""Devices, memory and threads of the machine.
 
 Rows are sampled at once as many as memory holds, and half of them where it did not. Each of a CPU's threads takes
 complete songs, so that no number depends on how many there are: an operation that several threads share adds up in
@@ -14,17 +14,65 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, overload
 
 import torch
-
-from fast_jukebox.sampling.inputs import SizedPrior, device_of
+from torch import Tensor
 
 Item = TypeVar("Item")
 
+
+class SamplingConfig(Protocol):
+    """Configuration of a prior, as far as sampling reads it."""
+
+    level: int
+    codebook_size: int
+    n_ctx: int
+
+
+class HasParameters(Protocol):
+    """Whatever has weights, such as a module."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """All weights."""
+
+
+class SizedPrior(HasParameters, Protocol):
+    """A prior whose memory is counted."""
+
+    @property
+    def config(self) -> SamplingConfig:
+        """Its level and sizes."""
+
+    def cache_nbytes(self, batch_size: int) -> int:
+        """Bytes of its cache for so many songs."""
+
+
+@overload
+def rows(tensor: Tensor, batch: int, device: torch.device) -> Tensor: ...
+
+
+@overload
+def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | None: ...
+
+
+def rows(tensor: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
+    """`tensor` (1 or N, ...) on a device, one row for each of `batch` songs."""
+    if tensor is None:
+        return None
+    return tensor.to(device).expand(batch, *tensor.shape[1:])
+
+
+def device_of(module: HasParameters) -> torch.device:
+    """Device of a module's parameters, or the one that they are moved to when it samples (see
+    [`~fast_jukebox.generation.offload.Offload`]).
+    """
+    execution = getattr(module, "sampling_device", None)
+    return next(module.parameters()).device if execution is None else execution
+
+
 MEMORY_SHARE = 0.5
 """Fraction of the free memory that the tensors counted here may take; the rest is for a step's intermediates."""
-
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
 """Words of drivers and libraries, in a plain RuntimeError, where torch's own allocator was not the one that failed."""
@@ -90,9 +138,9 @@ def even_parts(items: list[Item], most: int) -> list[list[Item]]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it came of, says that a device, or the CPU, had no more memory to give.
+    """True where an error, or one that caused it, says that a device, or the CPU, had no more memory to give.
 
-    Of another comes that of a recording which ended without memory: it says only that the recording failed.
+    A recording that ends without memory says itself only that it failed.
     """
     said = isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     if said or isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from fast_jukebox.generation.request import SongModel
-from fast_jukebox.sampling.adapters import adapter_settings
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.sampling.weights import adapter_settings
 from fast_jukebox.sessions.notes import ModelFacts
 
 if TYPE_CHECKING:  # it would import the models, which import this module

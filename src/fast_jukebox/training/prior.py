@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.models.adapters import describe_adapter, has_adapters
-from fast_jukebox.sampling.inputs import values_checked
+from fast_jukebox.sampling.checks import values_checked
 from fast_jukebox.training.curves import PICTURE, LossCurves
 from fast_jukebox.training.fine_tuning import NEW_SONGS, OLD_SONGS, FineTuning, bits_table
 from fast_jukebox.training.trainer import FastJukeboxTrainer

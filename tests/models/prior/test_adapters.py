@@ -5,8 +5,13 @@ import copy
 import pytest
 import torch
 
-from fast_jukebox.sampling.adapters import adapter_settings, base_parameters, check_adapters, effective_weights
-from fast_jukebox.sampling.engine import release_decoders
+from fast_jukebox.sampling.weights import (
+    adapter_settings,
+    base_parameters,
+    check_adapters,
+    effective_weights,
+    release_decoders,
+)
 from fast_jukebox.sessions.fingerprint import fingerprint
 
 peft = pytest.importorskip("peft")

@@ -12,8 +12,7 @@ from transformers import PreTrainedModel
 from fast_jukebox.generation.metadata import encode_metadata, level_metadata
 from fast_jukebox.models.prior.features_prior import PriorFeatures
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
-from fast_jukebox.sampling.checks import check_count
-from fast_jukebox.sampling.inputs import check_prompt_audio
+from fast_jukebox.sampling.checks import check_count, check_prompt_audio
 
 
 class FastJukeboxFeaturesMixin:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fast_jukebox.models.prior.cache import DeviceSlots, LayerCache
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.prior.patterns import PATTERNS
-from fast_jukebox.sampling.adapters import effective_weights
+from fast_jukebox.sampling.weights import effective_weights
 
 
 def attend_step(query: Tensor, key_value: Tensor, cache: LayerCache, position: int | DeviceSlots, out: Tensor) -> None:

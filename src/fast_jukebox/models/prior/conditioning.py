@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS, BlockList, PriorBlock
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae.layers import DecoderStage
-from fast_jukebox.sampling.inputs import are_values_checked, check_codes
+from fast_jukebox.sampling.checks import are_values_checked, check_codes
 
 
 @dataclass(frozen=True)

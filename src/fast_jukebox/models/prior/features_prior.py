@@ -16,8 +16,8 @@ from fast_jukebox.models.prior.block import BlockList
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.sampling.checks import check_codes
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.inputs import check_codes
 
 POOLS = (None, "mean")
 

@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-from fast_jukebox.sampling.adapters import check_adapters
-from fast_jukebox.sampling.checks import MOST_SONGS, SamplingSettings, check_count, common_batch, resolve_seeds
+from fast_jukebox.sampling.checks import (
+    MOST_SONGS,
+    SamplingSettings,
+    check_codes,
+    check_count,
+    check_metadata,
+    common_batch,
+    resolve_seeds,
+)
 from fast_jukebox.sampling.drawing import uniform_noise
-from fast_jukebox.sampling.engine import SamplingPrior, check_engine, sampling_mode
-from fast_jukebox.sampling.inputs import check_codes, check_metadata, device_of, rows
-from fast_jukebox.sampling.window import WindowSampling
+from fast_jukebox.sampling.engine import SamplingPrior, WindowSampling, check_engine, sampling_mode
+from fast_jukebox.sampling.machine import device_of, rows
+from fast_jukebox.sampling.weights import check_adapters
 
 
 class PriorGenerationMixin(GenerationConfigLoading):

@@ -27,7 +27,7 @@ from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.prior.features_prior import PriorFeaturesMixin
 from fast_jukebox.models.prior.generation_prior import PriorGenerationMixin
 from fast_jukebox.models.prior.sampling_prior import PriorSamplingMixin
-from fast_jukebox.sampling.inputs import check_codes
+from fast_jukebox.sampling.checks import check_codes
 
 
 @dataclass

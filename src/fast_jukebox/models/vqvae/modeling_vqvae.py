@@ -16,7 +16,7 @@ from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.layers import Codebook, DecoderStage, EncoderStage, StackOptions
 from fast_jukebox.models.vqvae.losses import linf_loss, multispectral_loss
-from fast_jukebox.sampling.inputs import check_codes
+from fast_jukebox.sampling.checks import check_codes
 
 # Audio samples worked on at once (3 s at 44.1 kHz): bounds the memory of long songs at a small cost in margins.
 CHUNK_SAMPLES = 131072

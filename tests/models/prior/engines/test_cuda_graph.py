@@ -14,7 +14,8 @@ from fast_jukebox.models.prior.engines import cuda_graph as static
 from fast_jukebox.models.prior.engines.cuda_graph import GRAPH_LAYERS, GraphDecoder, steps_in_a_row
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
+from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, sample_window
+from fast_jukebox.sampling.weights import release_decoders
 
 SETTINGS = SamplingSettings(temperature=0.9, top_k=9, top_p=0.9)
 EVERY_PATTERN = {"layer_types": ["row", "column", "previous_row", "dense"], "num_hidden_layers": 4}

@@ -13,7 +13,8 @@ from fast_jukebox.models.prior.engines.fused import FusedDecoder
 from fast_jukebox.models.prior.engines.fused_tuning import Tuning
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes
-from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
+from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, sample_window
+from fast_jukebox.sampling.weights import release_decoders
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 

@@ -14,7 +14,8 @@ from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, 
 from fast_jukebox.models.prior.patterns import PATTERNS
 from fast_jukebox.models.prior.sampling_prior import NATIVE_WIDEST, choose_engine, new_decoder
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, release_decoders, sample_window
+from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, sample_window
+from fast_jukebox.sampling.weights import release_decoders
 
 PLAIN = SamplingSettings(temperature=0.8)
 SETTINGS = [PLAIN, SamplingSettings(top_k=5, top_p=0.7), SamplingSettings(top_p=0.5), SamplingSettings(do_sample=False)]

@@ -21,9 +21,9 @@ from fast_jukebox.models.prior.block import rows_for
 from fast_jukebox.models.prior.cache import DeviceSlots
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
-from fast_jukebox.sampling.adapters import effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes
+from fast_jukebox.sampling.weights import effective_weights
 
 GRAPH_LAYERS = 1024
 """Layers that a recorded row of steps goes through at most, all steps counted: recording takes time and memory."""

@@ -34,8 +34,8 @@ from fast_jukebox.models.prior.engines.fused_tuning import (
     tuning_for,
 )
 from fast_jukebox.models.prior.engines.interface import EnginePrior
-from fast_jukebox.sampling.adapters import base_parameters, effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.weights import base_parameters, effective_weights
 
 if TYPE_CHECKING:
     from fast_jukebox.models.prior.block import PriorBlock

@@ -28,9 +28,9 @@ from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
 from fast_jukebox.models.prior.engines.interface import EnginePrior
-from fast_jukebox.sampling.adapters import base_parameters
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.machine import is_out_of_memory
+from fast_jukebox.sampling.weights import base_parameters
 from fast_jukebox.utils.files import cache_folder, read_file, write_file
 
 logger = logging.getLogger(__name__)

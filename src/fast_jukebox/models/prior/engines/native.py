@@ -21,9 +21,8 @@ from fast_jukebox.models.prior.cache import Pattern, SlotTables
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
-from fast_jukebox.sampling.adapters import adapter_state, effective_weights
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.engine import kept_for_prior, weight_state
+from fast_jukebox.sampling.weights import adapter_state, effective_weights, kept_for_prior, weight_state
 
 # Outputs of a weight lie side by side in panels of so many; as in the source.
 LANES = 16
