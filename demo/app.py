@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from fast_jukebox.demo import launch
-from fast_jukebox_cli.demo import open_studio
+from fast_jukebox_cli.studio import open_studio
 
 
 def main() -> None:

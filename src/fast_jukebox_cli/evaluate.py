@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers.utils import logging
 
@@ -17,12 +16,13 @@ from fast_jukebox.evaluation.side_by_side_report import VALENCE, shown_command, 
 from fast_jukebox.evaluation.systems import System, parse_systems
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
 from fast_jukebox.utils.workers import Workers
-from fast_jukebox_cli.model import chosen_device, model_name
+from fast_jukebox_cli.model import model_name
 from fast_jukebox_cli.values import Waiting
 
 
 def evaluate(
     models: Sequence[str],
+    settings: EvaluationSettings,
     *,
     embeddings: Sequence[str],
     clap: str | None,
@@ -30,58 +30,53 @@ def evaluate(
     dataset: str | None,
     cards: bool,
     pictures: bool,
-    device: str,
-    settings: dict[str, Any],
-    workers: Workers | None = None,
+    workers: Workers,
 ) -> Path:
     """Judge models and write the report; returns its path.
 
     Args:
         models: as [`~fast_jukebox.evaluation.systems.parse_systems`] takes them, or `embedded`.
+        settings: how they are judged.
         embeddings: as [`~fast_jukebox.evaluation.embedding_loading.load_embedding`] takes them.
         clap: folder or Hub name of a CLAP model.
         valence: folder or Hub name of a classifier of emotional valence.
         dataset: the Hub's name of the songs.
-        cards: whether the results go onto the models' cards.
-        pictures: whether there are pictures.
-        device: see [`chosen_device`].
-        settings: of [`~fast_jukebox.evaluation.side_by_side.EvaluationSettings`].
-        workers: processes that share the work; the calling one by default.
+        cards: put the results on the models' cards.
+        pictures: draw pictures.
+        workers: processes that share the work.
 
     Raises:
         ValueError: anything that cannot be, found out before the first song is sampled.
         FileNotFoundError: `cards`, and a model is no folder with a card.
     """
     logging.disable_progress_bar()
-    where = str(chosen_device(device))
-    systems = named_systems(models)
-    chosen = EvaluationSettings(**settings, device=where)
-    if (clap is None) != (chosen.text is None):
+    systems, device = named_systems(models), settings.device
+    if (clap is None) != (settings.text is None):
         raise ValueError("`--clap` and `--text` must be given together: a CLAP score is of songs and a text")
     if pictures:
         require_matplotlib()
     for system in systems if cards else []:
         if not (Path(system.source) / "README.md").is_file():
             raise FileNotFoundError(f"`--cards` needs models that are folders with a card, {system.source} has none")
-    scorer = None if valence is None else ValenceJudge.from_pretrained(valence, where)
+    scorer = None if valence is None else ValenceJudge.from_pretrained(valence, device)
     with Waiting("loading the judges"):
         judges = Judges(
-            [load_embedding(name, where) for name in embeddings],
-            None if clap is None else Clap.from_pretrained(clap, where),
+            [load_embedding(name, device) for name in embeddings],
+            None if clap is None else Clap.from_pretrained(clap, device),
             scorer,
         )
     with Waiting("reading the songs"):
-        songs = real_songs(chosen, judges)
+        songs = real_songs(settings, judges)
     with Waiting("judging") as waiting:
-        results = evaluate_systems(systems, chosen, judges, songs, waiting.say, workers)
-    command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, chosen)])
+        results = evaluate_systems(systems, settings, judges, songs, waiting.say, workers)
+    command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, settings)])
     notes = {} if scorer is None else {VALENCE: held_out_sentence(scorer.model.config)}
     song = songs[0][0] if pictures else None
-    return write_report(results, chosen, systems, command, notes=notes, song=song, dataset=dataset, cards=cards)
+    return write_report(results, settings, systems, command, notes=notes, song=song, dataset=dataset, cards=cards)
 
 
 def named_systems(models: Sequence[str]) -> list[System]:
-    """Systems of words, `embedded` being the model inside the package.
+    """Systems by their names; `embedded` is the model inside the package.
 
     Raises:
         ValueError: what `parse_systems` refuses.

@@ -1,14 +1,13 @@
-"""The words of `evaluate` and `plot`. Loads nothing, as `--help` is to come at once."""
+"""The commands that judge models and draw what they play."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fast_jukebox_cli.many import Device, Ray, WorkerCount, chosen_workers, resumable
+from fast_jukebox_cli import options
 from fast_jukebox_cli.values import Waiting, output_file
 
 
@@ -23,7 +22,7 @@ def evaluate(
         ),
     ],
     songs: Annotated[
-        str, typer.Option(help="A folder or Hub data set of real songs, some of them held out.", show_default=False)
+        str, typer.Option(help="A folder or Hub dataset of real songs, some of them held out.", show_default=False)
     ],
     output: Annotated[
         Path, typer.Option(help="Folder of the report and of everything made for it; goes on where it was.")
@@ -47,43 +46,45 @@ def evaluate(
     max_windows: Annotated[int, typer.Option(help="Held-out windows that each prior predicts.")] = 48,
     batch_size: Annotated[int, typer.Option(help="Songs sampled at once.")] = 4,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200,
-    test_share: Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")] = 0.1,
+    test_share: options.TestShare = 0.1,
     dataset: Annotated[str | None, typer.Option(help="The Hub's name of the songs, for the cards' results.")] = None,
     cards: Annotated[
         bool, typer.Option("--cards", help="Put the results on the cards in the models' folders too.")
     ] = False,
     pictures: Annotated[bool, typer.Option(help="Draw waveforms and levels.")] = True,
-    device: Device = "auto",
-    workers: WorkerCount = None,
-    ray: Ray = None,
+    device: options.WorkerDevice = "auto",
+    workers: options.WorkerCount = None,
+    ray: options.Ray = None,
 ) -> None:
-    """Judge models alike on real songs and write one report. The last line printed is its path."""
+    """Judge models in the same way on real songs and write one report. The last line printed is its path."""
     with Waiting("loading torch"):
+        from fast_jukebox.evaluation.side_by_side import EvaluationSettings
         from fast_jukebox_cli.evaluate import evaluate as run
+        from fast_jukebox_cli.model import chosen_device
 
     path = run(
         models,
+        EvaluationSettings(
+            songs=songs,
+            output=output.expanduser(),
+            num_samples=num_samples,
+            duration=duration,
+            seed=seed,
+            text=text,
+            max_songs=max_songs,
+            max_windows=max_windows,
+            batch_size=batch_size,
+            resamples=resamples,
+            test_share=test_share,
+            device=str(chosen_device(device)),
+        ),
         embeddings=embedding or ["musicnn_mtt", "musicnn_msd"],
         clap=clap,
         valence=valence,
         dataset=dataset,
         cards=cards,
         pictures=pictures,
-        device=device,
-        settings={
-            "songs": songs,
-            "output": output.expanduser(),
-            "num_samples": num_samples,
-            "duration": duration,
-            "seed": seed,
-            "text": text,
-            "max_songs": max_songs,
-            "max_windows": max_windows,
-            "batch_size": batch_size,
-            "resamples": resamples,
-            "test_share": test_share,
-        },
-        workers=chosen_workers(workers, ray, device),
+        workers=options.chosen_workers(workers, ray, device),
     )
     typer.echo(str(path))
 
@@ -103,12 +104,12 @@ def plot(
         str,
         typer.Option(
             help="waveforms (the paper's Fig. 5), or levels (Fig. 6): mel spectrograms, of models the top level alone "
-            "beside the whole."
+            "beside all levels."
         ),
     ] = "waveforms",
     seconds: Annotated[float, typer.Option(help="From the start of each.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Of what models play.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: options.Device = "auto",
 ) -> None:
     """Draw songs and what models play side by side. The last line printed is the picture's path."""
     target = output_file("output", output, (".png", ".svg"))
@@ -123,9 +124,3 @@ def plot(
     with Waiting("drawing"):
         picture = run(sources, target, kind, seconds, seed, device)
     typer.echo(str(picture))
-
-
-def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., object]]) -> None:
-    """Add the commands to the command line."""
-    for command in (resumable(evaluate), plot):
-        app.command()(clean_errors(command))

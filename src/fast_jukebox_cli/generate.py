@@ -8,7 +8,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
@@ -18,7 +18,8 @@ from fast_jukebox.audio.writer import AudioWriter
 from fast_jukebox.generation.metadata import complete_metadata, draw_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import check_duration
-from fast_jukebox.sampling.checks import check_seed, fresh_seed
+from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.sampling.checks import fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.utils.files import clear_temporary
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
@@ -37,9 +38,12 @@ class GenerationFailed(RuntimeError):
 
 
 def generate(
+    request: SongRequest,
+    words: dict[str, object] | None,
     *,
     outputs: list[Path] | None,
-    kind: str,
+    stream: bool,
+    raw: bool,
     prompt: Path | None,
     prompt_duration: float | None,
     extend: float | None,
@@ -47,15 +51,15 @@ def generate(
     device: str,
     offload: str | None,
     quiet: bool,
-    stream: bool,
-    settings: dict[str, Any],
-    arguments: dict[str, Any],
 ) -> str:
     """Make songs and write them.
 
     Args:
+        request: the songs, without metadata and prompt.
+        words: their metadata.
         outputs: a file for each song; `None` for standard output, which is streamed.
-        kind: `"wav"` or `"raw"`, for standard output.
+        stream: write the song while it is made.
+        raw: on standard output, samples without a header.
         prompt: a recording with which the songs begin.
         prompt_duration: seconds of it to keep.
         extend: seconds to make beyond it, in place of `duration`.
@@ -63,79 +67,71 @@ def generate(
         device: see [`chosen_device`].
         offload: where levels live that do not sample, see [`load_model`].
         quiet: no progress bars.
-        stream: write the song while it is made.
-        settings: sampling settings and the duration.
-        arguments: further fields of a [`SongRequest`].
 
     Returns:
-        What to say of it.
+        What to print about it.
 
     Raises:
         ValueError: an argument that cannot be, found before the model is loaded where that is possible.
         Interrupted: Ctrl-C while streaming; what was made so far stands in the file.
         GenerationFailed: sampling or writing failed; names the seed, and where a song is kept that was made.
     """
-    words, others = arguments["metadata"], {name: value for name, value in arguments.items() if name != "metadata"}
-    request = SongRequest(**{**settings, **others})
-    seed = fresh_seed() if request.seed is None else check_seed(request.seed)
+    seed = request.seed if isinstance(request.seed, int) else fresh_seed()
     request = replace(request, seed=seed)
     for name, seconds in (("prompt_duration", prompt_duration), ("extend", extend)):
         if seconds is not None:
             check_duration(name, seconds)
-    where = chosen_device(device)
-    loaded = load_model(model, where, offload, quiet)
+    loaded = load_model(model, chosen_device(device), offload, quiet)
     rate = loaded.vqvae.config.sampling_rate
     request = replace(request, metadata=words_for(loaded, words))
     if prompt is not None:
-        request = replace(request, **_prompt(prompt, prompt_duration, extend, request.duration, rate))
-    songs_asked = range(1 if stream or outputs is None else request.num_samples)
-    seeds = [seed] * len(songs_asked)
+        request = _with_prompt(request, prompt, prompt_duration, extend, rate)
+    streamed = stream or outputs is None
+    songs = range(1 if streamed else request.num_samples)
+    seeds = [seed] * len(songs)
     if request.metadata is None:
-        endless = (stream or outputs is None) and request.duration is None
-        drawn = draw_metadata(loaded, seeds, songs_asked, endless)
+        drawn = draw_metadata(loaded, seeds, songs, streamed and request.duration is None)
     else:
-        drawn = complete_metadata(loaded, request.metadata, seeds, songs_asked)
-    request = replace(request, metadata=request.metadata if drawn is None else drawn)
+        drawn = complete_metadata(loaded, request.metadata, seeds, songs)
+    if drawn is not None:
+        request = replace(request, metadata=drawn)
     dropped = ""
 
     try:
         with ProgressBars(False if quiet else None) as bars:
-            if stream or outputs is None:
-                output = None if outputs is None else outputs[0]
-                seconds = _stream(loaded, output, kind, rate, replace(request, num_samples=1, progress=bars))
+            if streamed:
+                request = replace(request, num_samples=1, progress=bars)
+                seconds = _stream(loaded, None if outputs is None else outputs[0], "raw" if raw else "wav", request)
             else:
-                made: Any = loaded.generate(**request.arguments(), progress=bars)
+                made = loaded.generate(**request.arguments(), progress=bars)
                 dropped = "".join(made.dropped_lyrics or [])
-                seconds = made.audio.shape[1] / rate
-                _write(outputs, made.audio.cpu(), rate, model_name(model.name), seed)
+                sound = cast(Tensor, made.audio)  # (N, samples), as nothing else is asked for
+                seconds = sound.shape[1] / rate
+                _write(outputs or [], sound.cpu(), rate, model_name(model.name), seed)
     except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, GenerationFailed):
             raise
-        raise GenerationFailed(
-            f"{error or type(error).__name__}; `--seed {request.seed}` makes the same song"
-        ) from error
-    songs = "" if outputs is None or len(outputs) == 1 else f"{len(outputs)} songs of "
-    said = f"{songs}{seconds:g} seconds, seed {request.seed}"
+        raise GenerationFailed(f"{error or type(error).__name__}; `--seed {seed}` makes the same song") from error
+    several = "" if outputs is None or len(outputs) == 1 else f"{len(outputs)} songs of "
+    text = f"{several}{seconds:g} seconds, seed {seed}"
     if drawn is not None:
-        said += "; " + ", ".join(f"{song['genre']} by {song['artist']}" for song in drawn)
-    return f"{said}; {dropped_note(dropped)}" if dropped else said
+        text += "; " + ", ".join(f"{song['genre']} by {song['artist']}" for song in drawn)
+    return f"{text}; {dropped_note(dropped)}" if dropped else text
 
 
-def _prompt(path: Path, kept: float | None, extend: float | None, duration: float | None, rate: int) -> dict[str, Any]:
-    """`prompt`, `prompt_duration` and, for `extend`, `duration` of a song that begins with a recording."""
+def _with_prompt(request: SongRequest, path: Path, kept: float | None, extend: float | None, rate: int) -> SongRequest:
+    """A request for a song that begins with a recording, and with `extend` is that much longer."""
     wanted = None if kept is None else kept + _CONTEXT_SECONDS
     recording = audio.load_audio(path, sampling_rate=rate, duration=wanted)
     seconds = min(recording.shape[-1] / rate, kept or math.inf)
-    found: dict[str, object] = {"prompt": recording, "prompt_duration": kept}
-    if extend is not None:
-        found["duration"] = seconds + extend
-    elif duration is not None and duration <= seconds:
+    duration = request.duration if extend is None else seconds + extend
+    if duration is not None and duration <= seconds:
         raise ValueError(
             f"`duration` must be longer than the prompt, which it includes: got {duration:g} for {seconds:g} s of "
             "the recording. Give a longer one, `--extend` with the seconds to make, or `--prompt-duration` with fewer "
             "seconds of the recording"
         )
-    return found
+    return replace(request, prompt=recording, prompt_duration=kept, duration=duration)
 
 
 def _write(outputs: list[Path], songs: Tensor, rate: int, model: str, seed: int) -> None:
@@ -162,7 +158,7 @@ def _write(outputs: list[Path], songs: Tensor, rate: int, model: str, seed: int)
 
 
 def _keep(songs: Tensor, rate: int) -> str:
-    """Write songs where there is room for temporary files; says where."""
+    """Write songs where there is room for temporary files; a sentence that says where."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="fast-jukebox-"))
         for number, song in enumerate(songs, 1):
@@ -172,14 +168,9 @@ def _keep(songs: Tensor, rate: int) -> str:
     return f"The sound is kept in {folder}"
 
 
-def _stream(
-    loaded: Any,
-    output: Path | None,
-    kind: str,
-    rate: int,
-    request: SongRequest,
-) -> float:
+def _stream(loaded: FastJukeboxModel, output: Path | None, kind: str, request: SongRequest) -> float:
     """Write a stream until it ends, nobody listens any more or Ctrl-C; seconds written."""
+    rate = loaded.vqvae.config.sampling_rate
     chunks = loaded.stream(**request.arguments())
     first = next(chunks)  # what stood in the file before is kept until there is something to hear
     with AudioWriter(sys.stdout.buffer if output is None else output, rate, kind) as writer:

@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -20,6 +19,7 @@ from fast_jukebox.processing.text import check_song
 from fast_jukebox.utils.files import clear_temporary, read_file, write_file
 from fast_jukebox.utils.workers import Workers
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+from fast_jukebox_cli.options import SongSettings
 from fast_jukebox_cli.words import words_for
 
 _LARGEST = 2**28
@@ -32,7 +32,7 @@ def generate_many(
     num_samples: int | None,
     requests: Path | None,
     words: dict[str, object] | None,
-    settings: dict[str, Any],
+    settings: SongSettings,
     seed: int,
     batch_size: int,
     model: ModelSource,
@@ -80,7 +80,7 @@ def generate_many(
     claim_folder(output, loaded, {**settings, "seed": seed, "metadata": digest})
     clear_temporary(output)
     paths = [output / f"song-{number:05d}.flac" for number in range(count)]
-    arguments = {**settings, "seed": seed, "metadata": metadata}
+    arguments: dict[str, object] = {**settings, "seed": seed, "metadata": metadata}
     name = model_name(model.name)
     elsewhere = replace(model, name=str(Path(name).absolute()) if Path(name).is_dir() else name)
     load = (lambda: loaded) if workers.in_process else partial(load_model, elsewhere, where)

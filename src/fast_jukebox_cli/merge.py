@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from transformers.utils import logging
 
@@ -12,7 +11,7 @@ from fast_jukebox.models.adapters import adapted_processor, check_adapter_levels
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox_cli.model import DTYPES, model_config, model_name
+from fast_jukebox_cli.model import check_dtype, model_config, model_name
 
 
 def merge(model: str, output: Path, adapters: Mapping[int, str], dtype: str | None = None) -> Path:
@@ -31,20 +30,19 @@ def merge(model: str, output: Path, adapters: Mapping[int, str], dtype: str | No
         ValueError: an argument that cannot be, or an adapter that does not fit; found before anything is written.
         OSError: the base or an adapter is not there.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
+    dtype = check_dtype(dtype or "auto")
     output, name = output.expanduser(), model_name(model)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"`output` must be a new or empty folder, got {str(output)!r}")
     logging.disable_progress_bar()
-    config: Any = model_config(name)
+    config = model_config(name)
     if isinstance(config, FastJukeboxPriorConfig):
         check_adapter_levels(adapters)
         if list(adapters) != [config.level]:
             raise ValueError(
                 f"`adapter` must be of level {config.level}, that of the prior {name}, got {list(adapters)}"
             )
-        prior = FastJukeboxPrior.from_pretrained(name, dtype=dtype or "auto")
+        prior = FastJukeboxPrior.from_pretrained(name, dtype=dtype)
         processor = FastJukeboxProcessor.find(name, prior.config)
         source = adapters[config.level]
         load_adapter(prior, source).save_pretrained(output)
@@ -54,5 +52,5 @@ def merge(model: str, output: Path, adapters: Mapping[int, str], dtype: str | No
         return output
     if not isinstance(config, FastJukeboxConfig):
         raise ValueError(f"`model` must be a model or a prior of this package, got {config.model_type!r}")
-    FastJukeboxModel.from_pretrained(name, dtype=dtype or "auto", adapters=adapters).save_pretrained(output)
+    FastJukeboxModel.from_pretrained(name, dtype=dtype, adapters=adapters).save_pretrained(output)
     return output

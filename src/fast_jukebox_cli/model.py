@@ -6,23 +6,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from fast_jukebox.generation.offload import check_target, set_offload
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
-from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import PRESETS
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_device
 from fast_jukebox_cli.values import Waiting
 
-DTYPES = ("float32", "bfloat16", "float16")
 
-
-def model_config(name: str) -> object:
+def model_config(name: str) -> PreTrainedConfig:
     """The configuration of any model of the package.
 
     Args:
@@ -58,7 +57,39 @@ def model_name(model: str | None) -> str:
     return str(folder)
 
 
-def chosen_device(device: Any) -> torch.device:
+def planned_model(model: str | None) -> tuple[FastJukeboxConfig, FastJukeboxGenerationConfig | None]:
+    """Configuration of a complete model, and its settings where it has some; no weights are read.
+
+    Args:
+        model: a folder or repository; `None` for the embedded one; or the name of a preset, such as `fastjukebox-18`.
+
+    Raises:
+        ValueError: it is no complete model.
+    """
+    if model is not None and model in PRESETS:
+        return FastJukeboxConfig.preset(model), None
+    name = model_name(model)
+    config = model_config(name)
+    if not isinstance(config, FastJukeboxConfig):
+        raise ValueError(f"`model` must be a complete model, {name} is a {config.model_type}")
+    try:
+        return config, FastJukeboxGenerationConfig.from_pretrained(name)
+    except OSError:
+        return config, None
+
+
+def check_dtype(dtype: str) -> str:
+    """`dtype` itself.
+
+    Raises:
+        ValueError: it is no dtype that priors may have.
+    """
+    if dtype not in ("float32", "bfloat16", "float16", "auto"):
+        raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
+    return dtype
+
+
+def chosen_device(device: str) -> torch.device:
     """The device that a name stands for; `"auto"` is the first accelerator, or the CPU where there is none.
 
     Raises:
@@ -108,9 +139,7 @@ def load_model(
         OSError: there is no such model, or it cannot be read.
     """
     check_target(offload)
-    dtype = source.dtype or ("float32" if device.type == "cpu" else "auto")
-    if dtype not in (*DTYPES, "auto"):
-        raise ValueError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
+    dtype = check_dtype(source.dtype or ("float32" if device.type == "cpu" else "auto"))
     logging.disable_progress_bar()
     at = {name: value for name in ("revision", "token") if (value := getattr(source, name)) is not None}
     with Waiting("loading the model", quiet):

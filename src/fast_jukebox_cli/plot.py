@@ -64,7 +64,7 @@ def _titled(source: str) -> tuple[str, str]:
 
 @torch.no_grad()
 def _played(source: str | None, seconds: float, seed: int, device: str) -> dict[str, tuple[Tensor, int]]:
-    """What a model plays: its top level's codes alone, and the whole."""
+    """What a model plays: from its top level's codes alone, and from all levels."""
     model = load_model(ModelSource(source), chosen_device(device))
     song, top = heard(model, model.generate(duration=seconds, seed=seed))
     rate = model.vqvae.config.sampling_rate

@@ -1,17 +1,18 @@
-"""The words of the commands on sessions: songs that are kept in a folder while they are made.
-
-Loads nothing, as `--help` is to come at once; what a command does stands in `fast_jukebox/commands/session.py`.
-"""
+"""The commands on sessions: songs that are kept in a folder while they are made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fast_jukebox_cli.values import Waiting, choices, file, numbers, output_file, path_text
+from fast_jukebox_cli import options
+from fast_jukebox_cli.values import Waiting, choices, existing_file, output_file, path_text
+
+if TYPE_CHECKING:
+    from fast_jukebox_cli.session import Machine
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The session's folder.", show_default=False)]
 Take = Annotated[
@@ -20,43 +21,12 @@ Take = Annotated[
 Model = Annotated[
     str | None, typer.Option(help="A folder or Hub repository; by default the one that the session was made with.")
 ]
-NewModel = Annotated[
-    str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Engine = Annotated[str, typer.Option(help="What runs the steps: auto chooses, eager is the plain one.")]
-Offload = Annotated[
-    str | None,
-    typer.Option(help="For a GPU that is too small: cpu or disk, where levels wait while another one plays."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-Artist = Annotated[str | None, typer.Option(help="An artist's name, for models that know artists.")]
-Genre = Annotated[str | None, typer.Option(help="A genre, for models that know genres.")]
-Lyrics = Annotated[str | None, typer.Option(help="The whole song's words; of models that sing.")]
-LyricsFile = Annotated[Path | None, typer.Option(help="A text file with them.")]
 TotalDuration = Annotated[
     float | None,
-    typer.Option(help="Seconds that the whole song will have one day, by which its words are spread; by default now."),
-]
-Unknown = Annotated[
-    bool, typer.Option("--unknown", help="Take a name that the model does not know as somebody unknown.")
-]
-Temperature = Annotated[
-    str | None,
     typer.Option(
-        help="Below 1 is safer, above 1 wilder; one number, or one a level, bottom first: 1,1,0.98. By default as the "
-        "model says, or as before in this session."
+        help="Seconds that the complete song will have one day, by which its words are spread; by default now."
     ),
 ]
-Top = Annotated[
-    str | None,
-    typer.Option(help="Choose among so many of the most probable codes only; 0 is all. One, or one a level."),
-]
-TopShare = Annotated[
-    str | None,
-    typer.Option(help="Choose among the most probable codes of this total probability. One, or one a level."),
-]
-Seed = Annotated[int | None, typer.Option(help="The same seed makes the same song; by default a fresh one.")]
 Start = Annotated[float | None, typer.Option(help="Seconds at which the part begins; by default the beginning.")]
 End = Annotated[float | None, typer.Option(help="Seconds at which the part ends; by default the end.")]
 
@@ -68,72 +38,62 @@ def new(
     draft: Annotated[
         bool, typer.Option("--draft", help="The top level only: quick and rough, to choose from. `upsample` refines.")
     ] = False,
-    prompt: Annotated[Path | None, typer.Option(help="A recording with which the song begins.")] = None,
-    prompt_duration: Annotated[
-        float | None, typer.Option(help="Seconds of the recording to keep, by default all.")
-    ] = None,
+    prompt: options.Prompt = None,
+    prompt_duration: options.PromptDuration = None,
     codes: Annotated[
         Path | None,
         typer.Option(help="A file of codes with which the song begins, as `export` writes it (.safetensors, ...)."),
     ] = None,
-    seed: Seed = None,
-    temperature: Temperature = None,
-    top_k: Top = None,
-    top_p: TopShare = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="parallel samples the windows of a level at once, sequential one by one. One, or one a level."
-        ),
-    ] = None,
-    artist: Artist = None,
-    genre: Genre = None,
-    lyrics: Lyrics = None,
-    lyrics_file: LyricsFile = None,
+    seed: options.Seed = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    schedule: options.Schedule = None,
+    artist: options.Artist = None,
+    genre: options.Genre = None,
+    lyrics: options.Lyrics = None,
+    lyrics_file: options.LyricsFile = None,
     total_duration: TotalDuration = None,
-    unknown: Unknown = False,
-    model: NewModel = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    offload: Offload = None,
-    quiet: Quiet = False,
+    unknown: options.Unknown = False,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    engine: options.Engine = "auto",
+    offload: options.Offload = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Begin a song in a folder. Stopped at any moment, `resume` goes on with it."""
-    recording, begun = file("prompt", prompt), file("codes", codes)
-    settings = _settings(temperature, top_k, top_p)
+    recording, begun = existing_file("prompt", prompt), existing_file("codes", codes)
+    settings = options.sampling(temperature, top_k, top_p)
 
-    run = _session(quiet)
+    machine = _machine(model, device, engine, offload, quiet)
+    from fast_jukebox.generation.request import SongRequest
+    from fast_jukebox_cli.session import new_session
     from fast_jukebox_cli.words import song_words
 
-    made = run.new(
+    session = new_session(
         folder,
-        run.Machine(model, device, engine, offload, quiet),
+        machine,
+        SongRequest(duration=duration, num_samples=songs, seed=seed, schedule=choices(schedule), **settings),
+        song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown),
         prompt=recording,
+        prompt_duration=prompt_duration,
         codes=begun,
         draft=draft,
-        duration=duration,
-        num_samples=songs,
-        prompt_duration=prompt_duration,
-        seed=seed,
-        schedule=choices(schedule),
-        metadata=song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown),
-        **settings,
     )
-    _show(folder, made)
+    _show(folder, machine.run(session))
 
 
 def resume(
     folder: Folder,
     model: Model = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    offload: Offload = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    engine: options.Engine = "auto",
+    offload: options.Offload = None,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Finish what was interrupted. The song comes out as if it had not been."""
-    run = _session(quiet)
-
-    _show(folder, run.resume(folder, run.Machine(model, device, engine, offload, quiet)))
+    """Finish what was interrupted. The song is the same as without the interruption."""
+    machine = _machine(model, device, engine, offload, quiet)
+    _show(folder, machine.run(machine.open(folder), missing=True))
 
 
 def branch(
@@ -141,64 +101,64 @@ def branch(
     seconds: Annotated[float, typer.Option(help="How many seconds to go on.", show_default=False)],
     count: Annotated[int, typer.Option(help="How many candidates.", min=1)] = 3,
     take: Take = None,
-    temperature: Temperature = None,
-    top_k: Top = None,
-    top_p: TopShare = None,
-    artist: Artist = None,
-    genre: Genre = None,
-    lyrics: Lyrics = None,
-    lyrics_file: LyricsFile = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    artist: options.Artist = None,
+    genre: options.Genre = None,
+    lyrics: options.Lyrics = None,
+    lyrics_file: options.LyricsFile = None,
     total_duration: TotalDuration = None,
-    unknown: Unknown = False,
+    unknown: options.Unknown = False,
     model: Model = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    offload: Offload = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    engine: options.Engine = "auto",
+    offload: options.Offload = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draft several ways to go on. Each is a take to listen to; `keep` the best."""
-    settings = _settings(temperature, top_k, top_p)
+    settings = _changed(temperature, top_k, top_p)
 
-    run = _session(quiet)
+    machine = _machine(model, device, engine, offload, quiet)
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
-    options = {**settings, "metadata": words}
-    machine = run.Machine(model, device, engine, offload, quiet)
-    _show(folder, run.branch(folder, machine, count, seconds, take, **options))
+    session = machine.open(folder)
+    session.branch(count, seconds, take, metadata=words, stop_level=None, **settings)
+    _show(folder, machine.run(session))
 
 
 def extend(
     folder: Folder,
-    duration: Annotated[float, typer.Option(help="Seconds of the whole song.", show_default=False)],
+    duration: Annotated[float, typer.Option(help="Seconds of the complete song.", show_default=False)],
     take: Take = None,
     draft: Annotated[bool, typer.Option("--draft/--full", help="The top level only, or all levels.")] = True,
     seed: Annotated[int | None, typer.Option(help="For the new seconds; by default the take's own.")] = None,
-    temperature: Temperature = None,
-    top_k: Top = None,
-    top_p: TopShare = None,
-    artist: Artist = None,
-    genre: Genre = None,
-    lyrics: Lyrics = None,
-    lyrics_file: LyricsFile = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    artist: options.Artist = None,
+    genre: options.Genre = None,
+    lyrics: options.Lyrics = None,
+    lyrics_file: options.LyricsFile = None,
     total_duration: TotalDuration = None,
-    unknown: Unknown = False,
+    unknown: options.Unknown = False,
     model: Model = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    offload: Offload = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    engine: options.Engine = "auto",
+    offload: options.Offload = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Go on with a take until the song is so long. The take itself stays; the longer one is then kept."""
-    settings = _settings(temperature, top_k, top_p)
+    settings = _changed(temperature, top_k, top_p)
 
-    run = _session(quiet)
+    machine = _machine(model, device, engine, offload, quiet)
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
-    options = {"seed": seed, **settings, "metadata": words}
-    machine = run.Machine(model, device, engine, offload, quiet)
-    _show(folder, run.extend(folder, machine, duration, take, draft, **options))
+    session = machine.open(folder)
+    session.extend(duration, take, metadata=words, stop_level=None if draft else 0, seed=seed, **settings)
+    _show(folder, machine.run(session))
 
 
 def cut(
@@ -210,7 +170,7 @@ def cut(
     from fast_jukebox.sessions.session import Session
 
     Session.open(folder).cut(seconds, take)
-    _show(folder, [])
+    _show(folder)
 
 
 def keep(
@@ -220,7 +180,7 @@ def keep(
     from fast_jukebox.sessions.session import Session
 
     Session.open(folder).keep(take)
-    _show(folder, [])
+    _show(folder)
 
 
 def upsample(
@@ -243,7 +203,7 @@ def upsample(
     seed: Annotated[int | None, typer.Option(help="With a FILE: see `session new`.")] = None,
     artist: Annotated[str | None, typer.Option(help="With a FILE: in whose manner to play.")] = None,
     genre: Annotated[str | None, typer.Option(help="With a FILE: in which genre.")] = None,
-    unknown: Unknown = False,
+    unknown: options.Unknown = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -251,16 +211,17 @@ def upsample(
             "model inside the package."
         ),
     ] = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    offload: Offload = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    engine: options.Engine = "auto",
+    offload: options.Offload = None,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Refine a draft, or rescue a recording. A draft, or a part of it, is made in full quality. A recording, or the
-    codes of a lost session, are played again.
+    """Refine a draft, or play a recording again. A draft, or a part of it, is made in full quality. A recording, or the
+    codes of a lost session, become a new session.
     """
-    is_file = source.expanduser().is_file()
-    if not is_file and not source.expanduser().is_dir():
+    file = source.expanduser()
+    is_file = file.is_file()
+    if not is_file and not file.is_dir():
         raise ValueError(f"`DIR|FILE` must be a session or a file, but there is nothing at {str(source)!r}")
     with_file = {"session": session, "seed": seed, "artist": artist, "genre": genre, "unknown": unknown or None}
     with_session = {"take": take, "start": start, "end": end}
@@ -269,18 +230,20 @@ def upsample(
             wanted, got = ("session", "file") if is_file else ("file", "session")
             raise ValueError(f"`--{name}` must go with a {wanted}, got the {got} {str(source)!r}")
 
-    run = _session(quiet)
-    from fast_jukebox_cli.words import song_words
-
-    machine = run.Machine(model, device, engine, offload, quiet)
+    machine = _machine(model, device, engine, offload, quiet)
     if is_file:
-        folder = (
-            source.with_name(f"{Path(source.name.removesuffix('.tar')).stem}-session") if session is None else session
-        )
-        words = song_words(artist, genre, None, None, None, None, unknown)
-        _show(folder, run.rescue(folder, machine, source.expanduser(), stop_level, seed=seed, metadata=words))
+        from fast_jukebox.generation.request import SongRequest
+        from fast_jukebox_cli.session import new_session
+        from fast_jukebox_cli.words import song_words
+
+        folder = source.with_name(f"{Path(source.name.removesuffix('.tar')).stem}-session")
+        folder = folder if session is None else session
+        request = SongRequest(seed=seed, stop_level=stop_level)
+        made = new_session(folder, machine, request, song_words(artist, genre, unknown=unknown), played_again=file)
     else:
-        _show(source, run.upsample(source, machine, take, stop_level, start, end))
+        folder, made = source, machine.open(source)
+        made.request([made.take(take)], stop_level, start, end)
+    _show(folder, machine.run(made))
 
 
 def export(
@@ -295,19 +258,27 @@ def export(
     start: Start = None,
     end: End = None,
     model: Model = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
 ) -> None:
     """Write the sound of a take to a file. Or of a part of it, or its codes."""
     target = output_file("output", output, (".wav", ".flac", ".mp3", ".safetensors"))
+    machine = _machine(model, device, "auto", None, False)
+    from fast_jukebox.sessions.session import Session
 
-    run = _session()
-
-    machine = run.Machine(model, device, "auto", None, True)
-    typer.echo(path_text(run.export(folder, machine, target, take, level, start, end)))
+    if target.suffix.lower() == ".safetensors":
+        for name, value in (("level", level), ("start", start), ("end", end)):
+            if value is not None:
+                raise ValueError(f"`{name}` must go with sound, as codes are written whole, got {value!r}")
+        written = Session.open(folder).export(target, take)
+    else:
+        session = machine.open(folder)
+        with Waiting("writing the sound"):
+            written = session.export(target, take, level, start, end)
+    typer.echo(path_text(written))
 
 
 def takes(folder: Folder) -> None:
-    """Show the takes of a session as a tree. Tells how each came about, what is made of it, and which one is kept."""
+    """Show the takes of a session as a tree: how each was made, what is made of it, and which one is kept."""
     from fast_jukebox.sessions.session import Session
 
     session = Session.open(folder)
@@ -322,44 +293,25 @@ def forget(folder: Folder) -> None:
     from fast_jukebox.sessions.session import Session
 
     Session.open(folder).forget()
-    _show(folder, [])
+    _show(folder)
 
 
-def _session(quiet: bool = False) -> Any:
-    """The module that does the work, which loads torch."""
+def _machine(model: str | None, device: str, engine: str, offload: str | None, quiet: bool) -> Machine:
     with Waiting("loading torch", quiet):
-        from fast_jukebox_cli import session
-    return session
+        from fast_jukebox_cli.session import Machine
+    return Machine(model, device, engine, offload, quiet)
 
 
-def _settings(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, Any]:
-    return {
-        "temperature": numbers("temperature", temperature, float),
-        "top_k": numbers("top-k", top_k, int),
-        "top_p": numbers("top-p", top_p, float),
-    }
+def _changed(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, object]:
+    """The sampling settings that differ from those of the take."""
+    settings = options.sampling(temperature, top_k, top_p)
+    return {name: value for name, value in settings.items() if value is not None}
 
 
-def _show(folder: Path, written: Sequence[Path]) -> None:
+def _show(folder: Path, written: Sequence[Path] = ()) -> None:
     """The tree for people, the files that were written for programs."""
     from fast_jukebox.sessions.session import Session
 
     typer.echo(Session.open(folder).tree(), err=True)
     for path in written:
         typer.echo(path_text(path))
-
-
-SESSION_COMMANDS = frozenset(
-    {"session", "resume", "branch", "keep", "cut", "extend", "upsample", "export", "takes", "forget"}
-)
-"""Commands on songs that are kept in a folder, which the help shows together."""
-
-
-def register(app: typer.Typer, wrap: Callable[[Callable[..., None]], Callable[..., Any]]) -> None:
-    """Add the commands to those of `fast-jukebox`; `wrap` reports their errors."""
-    session_app = typer.Typer(no_args_is_help=True, help="Songs that are kept in a folder while they are made.")
-    session_app.callback()(lambda: None)  # with one command it is a group all the same
-    session_app.command("new")(wrap(new))
-    app.add_typer(session_app, name="session")
-    for command in (resume, branch, keep, cut, extend, upsample, export, takes, forget):
-        app.command(command.__name__)(wrap(command))

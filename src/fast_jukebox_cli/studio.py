@@ -1,15 +1,22 @@
-"""The words of `demo`. Loads nothing, as `--help` is to come at once."""
+"""The command that opens the studio in the browser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fast_jukebox_cli.sessions import Offload
+from fast_jukebox_cli import options
 from fast_jukebox_cli.values import Waiting
+
+if TYPE_CHECKING:
+    from fast_jukebox.demo import Studio
+
+_EMBEDDED = "embedded"
+"""Name of the model inside the package."""
 
 
 def demo(
@@ -27,11 +34,9 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)] = None,
     max_duration: Annotated[float, typer.Option(help="Seconds of the longest song that visitors may ask for.")] = 120.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[
-        str | None, typer.Option(help="Of the priors: float32, bfloat16 or float16; by default what suits the device.")
-    ] = None,
-    offload: Offload = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    offload: options.Offload = None,
 ) -> None:
     """Open the studio in the browser: play, continue recordings, compose, compare. Ctrl-C ends it."""
     if share not in ("yes", "no"):
@@ -39,8 +44,6 @@ def demo(
     if not 1 <= max_duration <= 3600:
         raise ValueError(f"`--max-duration` must be from 1 to 3600 seconds, got {max_duration:g}")
     with Waiting("loading torch and the model"):
-        from fast_jukebox_cli.demo import open_studio
-
         studio = open_studio(model or [], folder, device, dtype, offload, max_duration)
 
     from fast_jukebox.demo import launch
@@ -48,11 +51,48 @@ def demo(
     launch(studio, host=host, port=port, share=share == "yes")
 
 
-def register(app: typer.Typer, clean_errors: Callable[[Callable[..., Any]], Callable[..., object]]) -> None:
-    """Add the command.
+def open_studio(
+    models: Sequence[str],
+    folder: Path,
+    device: str = "auto",
+    dtype: str | None = None,
+    offload: str | None = None,
+    max_duration: float | None = None,
+) -> Studio:
+    """Load models and make the studio that pages are laid out for.
 
     Args:
-        app: to which.
-        clean_errors: makes one line of an error.
+        models: folders or Hub repositories, each alone or as `NAME=MODEL`; none for the embedded one.
+        folder: where songs and sounds are kept.
+        device: see [`chosen_device`].
+        dtype: see [`ModelSource`].
+        offload: see [`load_model`].
+        max_duration: seconds of the longest song; by default that of [`Limits`].
+
+    Raises:
+        ImportError: Gradio or matplotlib is not there.
+        ValueError: a name twice, or what the models refuse.
+        OSError: there is no such model, or the folder cannot be made.
     """
-    app.command()(clean_errors(demo))
+    from fast_jukebox.demo import Limits, Studio, StudioModel
+    from fast_jukebox.demo.app import require_gradio
+    from fast_jukebox.evaluation.pictures import require_matplotlib
+    from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+
+    require_gradio()
+    require_matplotlib()
+    where = chosen_device(device)
+    named: dict[str, str | None] = {}
+    for given in models or [_EMBEDDED]:
+        name, equals, source = given.partition("=")
+        if not (equals and name and source):
+            name, source = Path(given).expanduser().name or given, given
+        if name in named:
+            raise ValueError(f"`--model` must have different names; write NAME=MODEL, got {name!r} twice")
+        named[name] = None if source == _EMBEDDED else source
+    loaded = [
+        StudioModel(name, load_model(ModelSource(source, dtype=dtype), where, offload), model_name(source))
+        for name, source in named.items()
+    ]
+    limits = Limits()
+    return Studio(loaded, folder, limits if max_duration is None else replace(limits, duration=max_duration))

@@ -1,4 +1,4 @@
-"""What stands after an option, as numbers and words, and errors that name the option. Loads nothing."""
+"""Values of options, errors that name the option, and what a terminal shows. Loads nothing."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 from typer.models import OptionInfo
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+Number = TypeVar("Number", int, float)
+
+_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 _OTHER_NAMES = {"path": "output", "num_samples": "songs", "target": "offload"}
 """Options that are called otherwise where the work is done."""
 
 
-def numbers(name: str, text: str | None, kind: type[float] | type[int]) -> Any:
+def numbers(name: str, text: str | None, kind: type[Number]) -> Number | list[Number] | None:
     """`0.98` as a number, `0.99,0.99,0.98` as a list of them, nothing as `None`.
 
     Raises:
@@ -32,7 +38,7 @@ def numbers(name: str, text: str | None, kind: type[float] | type[int]) -> Any:
     return values if len(values) > 1 else values[0]
 
 
-def choices(text: str | None) -> Any:
+def choices(text: str | None) -> str | list[str] | None:
     """`parallel` as a word, `parallel,sequential` as a list of them, nothing as `None`."""
     return text.split(",") if text is not None and "," in text else text
 
@@ -52,11 +58,11 @@ def adapters(texts: Sequence[str] | None) -> dict[int, str]:
     return found
 
 
-def file(name: str, path: Path | None) -> Path | None:
-    """A file that is there.
+def existing_file(name: str, path: Path | None) -> Path | None:
+    """A file that exists.
 
     Raises:
-        ValueError: it is not; names the option.
+        ValueError: it does not; names the option.
     """
     if path is not None and not path.expanduser().is_file():
         raise ValueError(f"`--{name}` must be a file, got {str(path)!r}")
@@ -78,7 +84,7 @@ def output_file(
         output: where to write.
         suffixes: that it may have.
         others: what else it may be, for the error.
-        force: whether it may replace a file.
+        force: replace a file.
         inputs: files that are read, which it must not be.
 
     Raises:
@@ -104,6 +110,32 @@ def output_file(
     return output
 
 
+def song_files(
+    output: Path | None, raw: bool, stream: bool, num_samples: int, force: bool, inputs: Sequence[Path | None]
+) -> list[Path] | None:
+    """Absolute paths that can be written, one a song, `None` for standard output.
+
+    Raises:
+        ValueError: one cannot be written, exists, or is an input; found out before the work.
+    """
+    if output is not None and str(output) == "-":
+        if sys.stdout.isatty():
+            raise ValueError("`--output -` must be led into a file or a program, got a terminal")
+        if num_samples != 1:
+            raise ValueError(f"`--output -` writes one song, got `--num-samples {num_samples}`")
+        return None
+    if raw:
+        raise ValueError(
+            f"`--raw` must go with `--output -`, got {'no `--output`' if output is None else str(output)!r}"
+        )
+    if stream and num_samples != 1:
+        raise ValueError(f"`--stream` writes one song, got `--num-samples {num_samples}`")
+    path = free_path(Path("song.wav"), num_samples) if output is None else output
+    suffixes = _SUFFIXES[:3] if stream else _SUFFIXES
+    others = ", or be -" + (" (with `--stream`)" if stream else "")
+    return [output_file("output", each, suffixes, others, force, inputs) for each in numbered(path, num_samples)]
+
+
 def _is_same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
@@ -126,6 +158,15 @@ def path_text(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def printable(text: str) -> str:
+    """Text that may hold names of files, and what is in them, with what could steer a terminal written as an escape."""
+    if text.isprintable():
+        return text
+    from fast_jukebox.utils import text as texts
+
+    return texts.printable(text)
+
+
 def numbered(path: Path, count: int) -> list[Path]:
     """`song.wav`, or `song-1.wav`, `song-2.wav`, ... for several."""
     if count == 1:
@@ -143,17 +184,17 @@ def free_path(path: Path, count: int = 1) -> Path:
 
 
 class Waiting:
-    """What is under way, told on a terminal where it takes longer than a second, with the time so far; taken away when
-    it is done. A log gets nothing of it.
+    """A line on a terminal of what takes longer than a second, with the time so far; removed when it is done. A log
+    gets nothing of it.
 
     Args:
         what: is under way.
-        quiet: whether nothing is told.
+        quiet: show nothing.
     """
 
     def __init__(self, what: str, quiet: bool = False) -> None:
         self.what, self._done = what, threading.Event()
-        self._bar: Any = None
+        self._bar: tqdm[None] | None = None
         shown = sys.stderr.isatty() and not quiet
         self._thread = threading.Thread(target=self._tick, daemon=True) if shown else None
 
@@ -186,10 +227,13 @@ class Waiting:
                 self._bar.refresh()
 
 
-def with_options(message: str, command: Callable[..., Any]) -> str:
-    """An error's message in which arguments of Python bear the names that a command gives them as options."""
-    hints = get_type_hints(command, include_extras=True)
-    options = {name for name, hint in hints.items() if _is_option(hint)}
+def with_options(message: str, command: Callable[..., None]) -> str:
+    """An error's message in which arguments of Python have the names that a command gives them as options."""
+    options = {
+        name
+        for name, hint in get_type_hints(command, include_extras=True).items()
+        if any(isinstance(each, OptionInfo) for each in getattr(hint, "__metadata__", ()))
+    }
 
     def named(found: re.Match[str]) -> str:
         name = found[1] if found[1] in options else _OTHER_NAMES.get(found[1], "")
@@ -198,7 +242,3 @@ def with_options(message: str, command: Callable[..., Any]) -> str:
     if "artist" in options:
         message = message.replace("`metadata` must", "the song's metadata (`--artist` and the like) must")
     return re.sub(r"`(\w+)(?:=True)?`", named, message)
-
-
-def _is_option(hint: Any) -> bool:
-    return any(isinstance(each, OptionInfo) for each in getattr(hint, "__metadata__", ()))

@@ -15,22 +15,22 @@ _LONGEST = 2**20
 
 
 def song_words(
-    artist: str | None,
-    genre: str | None,
-    lyrics: str | None,
-    lyrics_file: Path | None,
-    total_duration: float | None,
-    offset: float | None,
-    unknown: bool,
+    artist: str | None = None,
+    genre: str | None = None,
+    lyrics: str | None = None,
+    lyrics_file: Path | None = None,
+    total_duration: float | None = None,
+    offset: float | None = None,
+    unknown: bool = False,
 ) -> dict[str, object] | None:
     r"""`metadata` of `generate` from a command's options; `None` where none of them is given.
 
     Args:
         artist: a name.
         genre: a name.
-        lyrics: the whole song's; `\n` written out is a line break.
+        lyrics: the complete song's; `\n` written out is a line break.
         lyrics_file: a file of UTF-8 text with them.
-        total_duration: seconds of the whole song.
+        total_duration: seconds of the complete song.
         offset: seconds into it.
         unknown: take names that the model does not know as the unknown one.
 

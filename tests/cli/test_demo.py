@@ -1,7 +1,5 @@
 import pytest
 
-from fast_jukebox_cli import demo as module
-
 
 @pytest.fixture
 def launched(monkeypatch):
@@ -68,4 +66,3 @@ def test_the_file_of_a_space_serves_what_the_environment_names(monkeypatch, mode
     assert list(studio.models) == ["first", "second"]
     assert studio.folder == tmp_path / "songs"
     assert options == {"host": "0.0.0.0", "port": 7860}
-    assert module.open_studio is not None

@@ -1,6 +1,12 @@
 import pytest
 
-from fast_jukebox_cli.estimate import estimate
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox_cli.model import planned_model
+
+
+def estimate(name):
+    config, settings = planned_model(name)
+    return FastJukeboxModel.estimate_from_config(config, generation_config=settings, calibrate=False)
 
 
 def test_a_table_is_printed_and_no_weights_are_read(run, model_dir):
@@ -12,14 +18,14 @@ def test_a_table_is_printed_and_no_weights_are_read(run, model_dir):
 
 
 def test_a_preset_and_a_model_s_own_settings(model_dir):
-    made = estimate("fastjukebox-mini-9", "cpu", duration=60.0, calibrate=False)
-    assert made.levels[2].codes == 20_672
-    assert estimate(str(model_dir), "cpu", calibrate=False).duration == 0.05
+    made = estimate("fastjukebox-mini-9")
+    assert made.duration == 20.0 and made.levels[2].codes == 6_891
+    assert estimate(str(model_dir)).duration == 0.05
 
 
 def test_a_part_is_no_whole_model(run, tiny_model, tmp_path):
     tiny_model.vqvae.save_pretrained(tmp_path / "part")
     with pytest.raises(ValueError, match="fast_jukebox_vqvae"):
-        estimate(str(tmp_path / "part"), "cpu")
+        planned_model(str(tmp_path / "part"))
     result = run("estimate", tmp_path / "part", "--dtype", "int8")
     assert result.exit_code == 2

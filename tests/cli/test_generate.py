@@ -13,6 +13,7 @@ from fast_jukebox import FastJukeboxModel
 from fast_jukebox.generation import decoding
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox_cli import generate as module
+from fast_jukebox_cli import values
 
 
 @pytest.fixture(autouse=True)
@@ -91,13 +92,11 @@ def test_a_player_that_is_closed_ends_the_song(tiny_model, monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=Closed(), fileno=lambda: 1))
     monkeypatch.setattr(module.os, "dup2", lambda source, target: None)
-    assert module._stream(tiny_model, None, "wav", 1600, SongRequest(seed=1, duration=3600.0)) >= 0
+    assert module._stream(tiny_model, None, "wav", SongRequest(seed=1, duration=3600.0)) >= 0
 
 
 def test_a_terminal_is_no_place_for_sound(run, monkeypatch):
-    from fast_jukebox_cli import app as cli
-
-    monkeypatch.setattr(cli, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True), exit=sys.exit))
+    monkeypatch.setattr(values, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True), exit=sys.exit))
     result = run("generate", "--output", "-")
     assert result.exit_code == 2
     assert "terminal" in result.stderr

@@ -1,4 +1,3 @@
-import importlib
 import json
 
 import numpy as np
@@ -10,7 +9,7 @@ from fast_jukebox import FastJukeboxVQVAE
 from fast_jukebox.audio import load_audio
 from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox_cli.many import chosen_workers
+from fast_jukebox_cli.options import chosen_workers
 
 
 @pytest.fixture
@@ -139,8 +138,13 @@ def test_ctrl_c_says_that_the_command_resumes(run, command, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    module = importlib.import_module(f"fast_jukebox_cli.{command}")
-    monkeypatch.setattr(module, command, interrupted)
+    work = {
+        "label": "fast_jukebox.labelling.dataset.label_songs",
+        "encode": "fast_jukebox.data.songs.load_songs",
+        "generate_many": "fast_jukebox_cli.generate_many.generate_many",
+        "evaluate": "fast_jukebox_cli.evaluate.evaluate",
+    }
+    monkeypatch.setattr(work[command], interrupted)
     songs = () if command == "generate_many" else ("songs",)
     found = run(command.replace("_", "-"), *songs, "--output", "out", *(("--songs", "x") * (command == "evaluate")))
     assert found.exit_code == 130
@@ -150,11 +154,11 @@ def test_ctrl_c_says_that_the_command_resumes(run, command, monkeypatch):
 def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):
     asked = []
 
-    def label(songs, output, workers, **options):
+    def label(songs, output, settings, workers, **options):
         asked.append((workers.count, workers.ray))
         return ""
 
-    monkeypatch.setattr("fast_jukebox_cli.label.label", label)
+    monkeypatch.setattr("fast_jukebox.labelling.dataset.label_songs", label)
     command = ("label", songs, "--output", "out")
     for options in ((), ("--ray",), ("--ray", "auto"), ("--ray=ray://host:1",), ("--ray", "--quiet"), ("--workers", 3)):
         found = run(*command, *options)

@@ -11,7 +11,6 @@ import torch
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
-from fast_jukebox_cli import session as commands
 from fast_jukebox_cli.session import Machine
 
 
@@ -202,31 +201,33 @@ def test_words_of_a_session(run, words_model, tmp_path):
     assert torch.equal(session.codes(1)[0], whole.codes[0])
 
 
-def test_what_was_stopped_is_heard_when_it_is_finished(slow_model, tmp_path, monkeypatch):
+def test_what_was_stopped_is_heard_when_it_is_finished(run, slow_model, monkeypatch):
     """The sound of a part, of a level below the one that was heard, and of what another command finishes first."""
-    monkeypatch.setattr(Machine, "load", lambda *told: slow_model)
-    folder, machine = tmp_path / "song", Machine(None, "cpu", "eager", None, True)
+    monkeypatch.setattr(Machine, "load", lambda *given: slow_model)
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    def stopped(at, command, *told):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="resume"):
+    def stopped(at, *arguments):
+        with monkeypatch.context() as patch:
             patch.setattr(Session, at, interrupted)
-            command(folder, machine, *told)
+            result = run(*arguments, "--engine", "eager", "--quiet")
+        assert result.exit_code == 130 and "resume" in result.stderr
 
-    def names(command, *told):
-        return [path.name for path in command(folder, machine, *told)]
+    def names(*arguments):
+        result = run(*arguments, "--engine", "eager", "--quiet")
+        assert result.exit_code == 0, result.output
+        return [line.rpartition("/")[2] for line in result.stdout.splitlines()]
 
-    commands.new(folder, machine, duration=12, seed=5, draft=True)
-    stopped("run", commands.upsample, None, 0, 1, 2)
-    assert names(commands.resume) == ["take-1-1-2.wav"]
-    stopped("run", commands.branch, 2, 1, None)
-    stopped("export", commands.upsample, 1, 0, None, None)
-    assert names(commands.resume) == ["take-1-bottom.wav", "take-2-top.wav", "take-3-top.wav"]
-    assert names(commands.resume) == []
-    stopped("run", commands.extend, 14, 1)
-    assert names(commands.upsample, 2, 1, None, None) == ["take-2-middle.wav", "take-4-top.wav"]
+    assert names("session", "new", "song", "--duration", 12, "--seed", 5, "--draft") == ["take-1-top.wav"]
+    stopped("run", "upsample", "song", "--start", 1, "--end", 2)
+    assert names("resume", "song") == ["take-1-1-2.wav"]
+    stopped("run", "branch", "song", "--count", 2, "--seconds", 1)
+    stopped("export", "upsample", "song", "--take", 1)
+    assert names("resume", "song") == ["take-1-bottom.wav", "take-2-top.wav", "take-3-top.wav"]
+    assert names("resume", "song") == []
+    stopped("run", "extend", "song", "--duration", 14, "--take", 1)
+    assert names("upsample", "song", "--take", 2, "--stop-level", 1) == ["take-2-middle.wav", "take-4-top.wav"]
 
 
 def test_what_is_not_finished_is_given_up(run, embedded, monkeypatch):

@@ -4,7 +4,7 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from fast_jukebox_cli.rescue import all_codes, top_codes
+from fast_jukebox_cli.code_files import all_codes, top_codes
 
 CODES = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 

@@ -1,11 +1,10 @@
-"""Codes from whatever is left of a song: a recording, or a file of codes."""
+"""Codes of a song from a file: a recording, or a file of codes."""
 
 from __future__ import annotations
 
 import json
 import tokenize
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ from torch import Tensor
 from fast_jukebox.audio import io as audio
 from fast_jukebox.conversion.pickles import read_pickle
 from fast_jukebox.generation.plan import encode_prompt
+from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sessions.fingerprint import weights_digest
 
 _PICKLES = (".pt", ".pth", ".tar")
 
 
-def top_codes(path: Path, model: Any) -> Tensor:
+def top_codes(path: Path, model: FastJukeboxModel) -> Tensor:
     """Top codes int64 (songs, length) of a file.
 
     Args:
@@ -35,7 +35,7 @@ def top_codes(path: Path, model: Any) -> Tensor:
         OSError: it cannot be read.
     """
     if path.suffix.lower() in (".safetensors", ".npy", *_PICKLES):
-        return _checked(path, _of_file(path, model)[-1], model.vqvae.config.codebook_size)
+        return _checked(path, _of_file(path, model)[1], model.vqvae.config.codebook_size)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     sound = audio.load_audio(path, sampling_rate=model.vqvae.config.sampling_rate)
@@ -43,7 +43,7 @@ def top_codes(path: Path, model: Any) -> Tensor:
         return encode_prompt(model.vqvae, sound, None)[-1].cpu().clone()
 
 
-def all_codes(path: Path, model: Any) -> list[Any]:
+def all_codes(path: Path, model: FastJukeboxModel) -> list[Tensor | None]:
     """Codes int64 (songs, length) of each level of a file, bottom first, `None` for levels that it does not hold; the
     top level's are there.
 
@@ -57,28 +57,29 @@ def all_codes(path: Path, model: Any) -> list[Any]:
         OSError: it cannot be read.
     """
     config = model.vqvae.config
-    found, levels = _of_file(path, model), len(config.hop_lengths)
-    if len(found) > levels:
-        raise ValueError(f"{str(path)!r} must hold codes of at most {levels} levels, got {len(found)}")
-    known = [None if own is None else _checked(path, own, config.codebook_size) for own in found]
-    return [*[None] * (levels - len(known)), *known]
+    lower, top = _of_file(path, model)
+    levels, count = len(config.hop_lengths), len(lower) + 1
+    if count > levels:
+        raise ValueError(f"{str(path)!r} must hold codes of at most {levels} levels, got {count}")
+    known = [None if own is None else _checked(path, own, config.codebook_size) for own in (*lower, top)]
+    return [*[None] * (levels - count), *known]
 
 
-def _of_file(path: Path, model: Any) -> list[Any]:
-    """What a file holds of the upper levels, the top level last; not checked."""
+def _of_file(path: Path, model: FastJukeboxModel) -> tuple[list[Tensor | None], Tensor]:
+    """The codes of lower levels and of the top level in a file; not checked."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return _from_safetensors(path, len(model.vqvae.config.hop_lengths) - 1, weights_digest(model.vqvae))
     if suffix == ".npy":
-        return [_from_numpy(path)]
+        return [], _from_numpy(path)
     if suffix in _PICKLES:
         return _from_published(path)
     raise ValueError(f"`codes` must be a file of codes (.safetensors, .npy, .pth.tar), got {str(path)!r}")
 
 
-def _from_safetensors(path: Path, top: int, codebook: str) -> list[Any]:
+def _from_safetensors(path: Path, top: int, codebook: str) -> tuple[list[Tensor | None], Tensor]:
     try:
         with safe_open(path, "pt") as file:
             names, header = list(file.keys()), file.metadata() or {}
@@ -100,12 +101,12 @@ def _from_safetensors(path: Path, top: int, codebook: str) -> list[Any]:
             lower = [f"level_{level}" for level in range(top)]
             if wanted[0] != f"level_{top}":
                 lower = []
-            return [*[file.get_tensor(name) if name in names else None for name in lower], file.get_tensor(wanted[0])]
+            return [file.get_tensor(name) if name in names else None for name in lower], file.get_tensor(wanted[0])
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
 
 
-def _facts(path: Path, header: dict[str, str]) -> dict[str, Any]:
+def _facts(path: Path, header: dict[str, str]) -> dict[str, object]:
     """What a session's file says of itself; nothing of other files."""
     try:
         facts = json.loads(header.get("facts", "{}"))
@@ -125,7 +126,7 @@ def _from_numpy(path: Path) -> Tensor:
     return torch.from_numpy(found.astype(np.int64))
 
 
-def _from_published(path: Path) -> list[Any]:
+def _from_published(path: Path) -> tuple[list[Tensor | None], Tensor]:
     found = read_pickle(path)
     levels = found.get("zs") if isinstance(found, dict) else None
     if (
@@ -135,7 +136,7 @@ def _from_published(path: Path) -> list[Any]:
         or not levels[-1].numel()
     ):
         raise ValueError(f"{str(path)!r} must hold `zs`, a list of codes of each level")
-    return [own if isinstance(own, Tensor) and own.numel() else None for own in levels]
+    return [own if isinstance(own, Tensor) and own.numel() else None for own in levels[:-1]], levels[-1]
 
 
 def _checked(path: Path, codes: Tensor, codebook_size: int) -> Tensor:
