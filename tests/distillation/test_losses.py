@@ -14,7 +14,9 @@ from fast_jukebox.distillation.losses import (
     kl_divergence,
     prediction_cross_entropy,
 )
-from fast_jukebox.models.prior.patterns import PATTERNS, LyricCrossPattern, PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.attention import PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.block import PATTERNS
+from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern
 
 BLOCK_CTX, ROWS, HEADS = 3, 4, 2
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.cache import Pattern
+from fast_jukebox.models.prior.attention import Pattern
 
 # What is compared between mapped layers (Eq. 4), and all terms that a loss may be made of.
 INTERMEDIATE_TERMS = ("attention_residual", "hidden_states", "attentions")

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.models.prior.block import FactoredAttention, attend_from_one, attend_step
-from fast_jukebox.models.prior.cache import LayerCache
-from fast_jukebox.models.prior.patterns import PATTERNS, ColumnPattern, DensePattern, PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.attention import ColumnPattern, DensePattern, LayerCache, PreviousRowPattern, RowPattern
+from fast_jukebox.models.prior.block import PATTERNS, FactoredAttention, attend_from_one, attend_step
 
 BLOCKS, BLOCK_CTX = 3, 4
 N_CTX = BLOCKS * BLOCK_CTX

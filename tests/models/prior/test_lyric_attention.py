@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from fast_jukebox.models.prior.block import FactoredAttention, LyricCrossAttention, attend_step, make_attention
-from fast_jukebox.models.prior.cache import LayerCache
-from fast_jukebox.models.prior.patterns import PATTERNS, LyricCrossPattern, LyricPrefixPattern
+from fast_jukebox.models.prior.attention import LayerCache
+from fast_jukebox.models.prior.block import PATTERNS, FactoredAttention, LyricCrossAttention, PriorBlock, attend_step
+from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern, LyricPrefixPattern
 
 N_CTX, BLOCK_CTX, KEYS = 12, 4, 5
 HEADS, HEAD_DIM = 2, 3
@@ -99,12 +99,12 @@ def test_cross_steps_see_the_lyrics_and_nothing_of_the_window():
 
 def test_cross_attention_takes_queries_of_the_window_and_the_rest_of_the_lyrics(tiny_config, lyric_kind):
     config = tiny_config(**lyric_kind)
-    kinds = [type(make_attention(config, layer)) for layer in range(config.num_hidden_layers)]
+    kinds = [type(PriorBlock(config, layer).attention) for layer in range(config.num_hidden_layers)]
     if config.lyric_prefix_length:
         assert set(kinds) == {FactoredAttention}
         return
     assert [kind is LyricCrossAttention for kind in kinds] == [word == "lyric_cross" for word in config.layer_types]
-    attention = make_attention(config, 1)
+    attention = PriorBlock(config, 1).attention
     hidden, states = torch.randn(2, 7, 32), torch.randn(2, 8, 32)
     output, weights = attention(hidden, True, None, states)
     of_window, of_lyrics = attention.qkv(hidden), attention.qkv(states)

@@ -1,18 +1,36 @@
-"""One block of the prior, over a whole window and one step at a time."""
+"""One block of the prior: over a complete window, and one step at a time with a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.cache import DeviceSlots, LayerCache
+from fast_jukebox.models.prior.attention import (
+    ColumnPattern,
+    DensePattern,
+    DeviceSlots,
+    LayerCache,
+    Pattern,
+    PreviousRowPattern,
+    RowPattern,
+)
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
-from fast_jukebox.models.prior.patterns import PATTERNS
+from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern, LyricPrefixPattern
 from fast_jukebox.sampling.weights import effective_weights
+
+PATTERNS: dict[str, type[Pattern]] = {
+    "dense": DensePattern,
+    "row": RowPattern,
+    "column": ColumnPattern,
+    "previous_row": PreviousRowPattern,
+    "lyric_prefix": LyricPrefixPattern,
+    "lyric_cross": LyricCrossPattern,
+}
+"""Attention pattern by its name in `layer_types`."""
 
 
 def attend_step(query: Tensor, key_value: Tensor, cache: LayerCache, position: int | DeviceSlots, out: Tensor) -> None:
@@ -73,7 +91,7 @@ def attend_from_present(query: Tensor, key: Tensor, value: Tensor, present: Tens
     Args:
         query: (N, H, D).
         key: (N, H, n, D), finite where not present too.
-        value: (N, H, n, D), likewise.
+        value: (N, H, n, D), finite where not present too.
         present: bool (n,).
         scale: scalar, 1 / sqrt(D).
 
@@ -116,23 +134,28 @@ class FactoredAttention(nn.Module):
         cache: LayerCache | None = None,
         lyric_states: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend over a whole window from its start.
+        """Attend over a complete window from its start.
 
         Args:
             hidden: (N, L, W).
             need_weights: whether to return the weights.
             cache: where to keep the keys and values that later steps need.
-            lyric_states: of the conditioning; only a layer that attends to them takes notice.
+            lyric_states: of the conditioning; only a layer that attends to them reads them.
 
         Returns:
             (N, L, W), and the weights in the pattern's own layout or None.
         """
-        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        query, key, value = self.query_key_value(hidden, lyric_states)
         if cache is not None:
             cache.fill(key, value)
         eager = self.config._attn_implementation == "eager"
         output, weights = self.pattern.whole(query, key, value, need_weights=need_weights or eager)
         return self.projection(output.flatten(2)), weights if need_weights else None
+
+    def query_key_value(self, hidden: Tensor, lyric_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (N, L, H, D)."""
+        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        return query, key, value
 
 
 class LyricCrossAttention(FactoredAttention):
@@ -140,17 +163,11 @@ class LyricCrossAttention(FactoredAttention):
 
     `qkv` has the shape that it has in every layer: its first third makes queries of the window, the rest keys and
     values of the lyric states, which are as wide. So a step runs as in other layers; the keys and values that it makes
-    of its own position go into the cache's spare slot.
+    of its position go into the cache's spare slot.
     """
 
-    def forward(
-        self,
-        hidden: Tensor,
-        need_weights: bool = False,
-        cache: LayerCache | None = None,
-        lyric_states: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As [`FactoredAttention.forward`], but with keys and values of `lyric_states`, (N, lyric_length, W).
+    def query_key_value(self, hidden: Tensor, lyric_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, L, H, D) of the window, keys and values (N, lyric_length, H, D) of `lyric_states`.
 
         Raises:
             ValueError: `lyric_states` is None.
@@ -160,20 +177,9 @@ class LyricCrossAttention(FactoredAttention):
                 "`lyric_states` must be given to a layer that attends to lyrics, those of the conditioning; got None"
             )
         # The layer is called, whose weight may have adapters or lie elsewhere, though a part of each product is unused.
-        parts = (3, self.num_heads, self.head_dim)
-        query = self.qkv(hidden).unflatten(-1, parts).select(2, 0)
-        _, key, value = self.qkv(lyric_states).unflatten(-1, parts).unbind(2)
-        if cache is not None:
-            cache.fill(key, value)
-        eager = self.config._attn_implementation == "eager"
-        output, weights = self.pattern.whole(query, key, value, need_weights=need_weights or eager)
-        return self.projection(output.flatten(2)), weights if need_weights else None
-
-
-def make_attention(config: FastJukeboxPriorConfig, layer_index: int) -> FactoredAttention:
-    """The attention of a layer: to the window itself, or to the lyric encoder's states."""
-    cross = config.layer_types[layer_index] == "lyric_cross"
-    return (LyricCrossAttention if cross else FactoredAttention)(config, layer_index)
+        query, _, _ = super().query_key_value(hidden, None)
+        _, key, value = super().query_key_value(lyric_states, None)
+        return query, key, value
 
 
 LAYER_NORM_EPS = 1e-5
@@ -186,9 +192,9 @@ _GATE_TENSOR = torch.tensor(_GATE, device="cpu")
 # another order. With a multiple of 4 rows a song's logits are the same bit for bit in any batch.
 _CPU_ROWS = 4
 
-# Elementwise kernels on a CPU take whole vectors of a contiguous run of numbers, 32 at once with AVX-512 and 16 with
-# AVX2, and the last few one by one, with another exponential. Rows that lie apart are runs of their own, so what
-# becomes of a row does not depend on the number of rows.
+# Elementwise kernels on a CPU take full vectors of a contiguous run of numbers, 32 at once with AVX-512 and 16 with
+# AVX2, and the last few one by one, with another exponential. Rows with a gap between them are separate runs, so that
+# the result of a row does not depend on the number of rows.
 _CPU_RUN = 32
 
 # From so many numbers on torch shares an elementwise kernel out among its threads, which cuts runs anywhere.
@@ -196,7 +202,7 @@ _CPU_SHARED = 32768
 
 
 def rows_for(songs: int, device: torch.device) -> int:
-    """Rows that a step computes with for a number of songs; those beyond the songs are spare."""
+    """Rows that a step computes with for a number of songs; the last ones may be spare."""
     return -(-songs // _CPU_ROWS) * _CPU_ROWS if device.type == "cpu" else songs
 
 
@@ -212,8 +218,8 @@ class BlockOutput(NamedTuple):
 
 
 def autocast_bfloat16(device: torch.device) -> bool:
-    """Whether autocast to bfloat16 is on for a device: then hidden states and what LayerNorm gives are kept in it. By
-    itself autocast leaves them in float32, and training would spend most of its time reading and writing them.
+    """True where autocast to bfloat16 is on for a device: then hidden states and outputs of LayerNorm are kept in it.
+    Autocast alone leaves them in float32, and training would spend most of its time reading and writing them.
     """
     kind = device.type
     return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
@@ -261,7 +267,8 @@ class PriorBlock(nn.Module):
     def __init__(self, config: FastJukeboxPriorConfig, layer_index: int) -> None:
         super().__init__()
         self.attention_norm = PriorLayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
-        self.attention = make_attention(config, layer_index)
+        cross = config.layer_types[layer_index] == "lyric_cross"
+        self.attention = (LyricCrossAttention if cross else FactoredAttention)(config, layer_index)
         self.mlp_norm = PriorLayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.mlp = PriorMLP(config)
         self.residual_scale = 1.0 / config.num_hidden_layers if config.residual_scale else 1.0
@@ -273,7 +280,7 @@ class PriorBlock(nn.Module):
         cache: LayerCache | None = None,
         lyric_states: Tensor | None = None,
     ) -> BlockOutput:
-        """Run over a whole window from its start.
+        """Run over a complete window from its start.
 
         Args:
             hidden: (N, L, W), 1 <= L <= the sequence's length.
@@ -369,10 +376,10 @@ def gate_rows(like: Tensor, width: int) -> Tensor | None:
         like: (rows, any), whose dtype and device it gets.
         width: numbers of a row.
     """
-    whole = width % _CPU_RUN == 0 and like.shape[0] * width < _CPU_SHARED
-    if like.device.type != "cpu" or whole:
+    full = width % _CPU_RUN == 0 and like.shape[0] * width < _CPU_SHARED
+    if like.device.type != "cpu" or full:
         return None
-    apart = -(-(width + 1) // 16) * 16  # more than the width, and whole vectors for the product that reads it
+    apart = -(-(width + 1) // 16) * 16  # more than the width, and full vectors for the product that reads it
     return like.new_zeros(like.shape[0], apart)[:, :width]
 
 
@@ -384,3 +391,37 @@ def gate(inner: Tensor, rows: Tensor | None) -> Tensor:
     for part in rows.split(max(1, (_CPU_SHARED - 1) // rows.shape[1])):
         part.sigmoid_()
     return rows.mul_(inner)
+
+
+class PriorCache:
+    """Caches of all layers for one batch; made by [`FastJukeboxPrior.new_cache`].
+
+    Args:
+        layers: one cache a layer.
+        batch_size: songs, N.
+        length: positions seen so far; the next step is for this position.
+
+    Attributes:
+        steps: each block made ready to step with its cache, see [`FastJukeboxPrior.block_steps`]; none before a step.
+    """
+
+    def __init__(self, layers: Sequence[LayerCache], batch_size: int, length: int = 0) -> None:
+        self.layers = list(layers)
+        self.batch_size = batch_size
+        self.length = length
+        self.steps: list[BlockStep] = []
+
+    def songs(self, start: int, count: int) -> PriorCache:
+        """A cache of `count` of the songs that shares this one's storage, for filling only."""
+        return PriorCache([layer.songs(start, count) for layer in self.layers], count, self.length)
+
+    def reset(self) -> None:
+        """Forget everything; the storage stays."""
+        for layer in self.layers:
+            layer.reset()
+        self.length = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage."""
+        return sum(layer.storage.nbytes for layer in self.layers)

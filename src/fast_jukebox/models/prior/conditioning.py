@@ -66,27 +66,27 @@ class PriorConditioning:
 
     @staticmethod
     def gathered(parts: Iterable[PriorConditioning], songs: int) -> PriorConditioning:
-        """`joined` in the memory of the result and one part: each part is let go of before the next one is made.
+        """`joined` in the memory of the result and one part: each part is freed before the next one is made.
 
         Args:
             parts: of so many songs together, made as they are asked for.
             songs: N.
         """
         names, done = ("start", "positions", "lyrics", "lyric_states"), 0
-        whole: dict[str, Tensor | None] = {}
+        joined: dict[str, Tensor | None] = {}
         length = 0
         for part in parts:
             count = len(part.start)
             for name in names:
                 own: Tensor | None = getattr(part, name)
                 if done == 0:
-                    whole[name] = None if own is None else own.new_empty((songs, *own.shape[1:]))
-                target = whole[name]
+                    joined[name] = None if own is None else own.new_empty((songs, *own.shape[1:]))
+                target = joined[name]
                 if own is not None and target is not None:
                     target.narrow(0, done, count).copy_(own)
             length, done = part.length, done + count
             del part, own
-        return PriorConditioning(cast(Tensor, whole.pop("start")), length=length, **whole)
+        return PriorConditioning(cast(Tensor, joined.pop("start")), length=length, **joined)
 
 
 class UpperConditioner(nn.Module):
@@ -176,7 +176,7 @@ class LabelConditioner(nn.Module):
     def timing(self, metadata: Tensor, length: int) -> Tensor:
         """Total length and absolute and relative position of the first `length` positions: (N, length, W).
 
-        The metadata's window length is that of the whole context; position t stands at offset + t / n_ctx of it.
+        The metadata's window length is that of the context; position t stands at offset + t / n_ctx of it.
         """
         config = self.config
         shortest, longest = (seconds * config.sampling_rate for seconds in (config.min_duration, config.max_duration))
@@ -295,7 +295,7 @@ class LyricEncoder(nn.Module):
         """int64 (N, lyric_length) -> (N, lyric_length, W)."""
         start = self.start_token.expand(lyrics.shape[0], 1, -1)
         hidden = torch.cat([start, self.character_embedding(lyrics[:, :-1])], dim=1) + self.position_embedding
-        # The blocks' own configuration is a derived one, which does not hear of a change of the prior's.
+        # The blocks have a copy of the configuration, which does not change with the prior's.
         eager = self.config._attn_implementation == "eager"
         for block in self.blocks:
             hidden = block(hidden, eager)[0]

@@ -92,8 +92,8 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         lyric_loss_weight (`float`, defaults to 0.4): weight of the loss of predicting the next character.
         alignment_layer, alignment_head (`int`, *optional*): the layer and its head whose attention to the lyrics shows
             which character is sung when, where that is known.
-        teacher_layers (`list[int]`, *optional*): of a distilled prior the teacher's layer that each of its own learnt
-            from; dropped where the depth is changed.
+        teacher_layers (`list[int]`, *optional*): of a distilled prior the teacher's layer that each layer learnt from;
+            dropped where the depth is changed.
         sampling_rate (`int`, defaults to 44100): audio samples a second.
         hop_length (`int`, defaults to 128): audio samples that a code stands for.
         initializer_range (`float`, defaults to 0.02): standard deviation of the initial weights.
@@ -174,7 +174,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
 
     @property
     def has_upper_level(self) -> bool:
-        """Whether the prior is an upsampler, conditioned on the level above."""
+        """True for an upsampler, which is conditioned on the level above."""
         return self.upsampling_strides is not None
 
     @property
@@ -184,7 +184,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
 
     @property
     def has_labels(self) -> bool:
-        """Whether the prior is conditioned on artist and genre (and timing, where `use_timing`)."""
+        """True for a prior conditioned on artist and genre (and timing, where `use_timing`)."""
         return self.num_artists > 0
 
     @property
@@ -194,17 +194,17 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
 
     @property
     def metadata_length(self) -> int:
-        """Width of the whole label vector: the labels, then `lyric_length` characters; 0 without labels."""
+        """Width of the label vector: the labels, then `lyric_length` characters; 0 without labels."""
         return self.label_length + self.lyric_length
 
     @property
     def has_lyrics(self) -> bool:
-        """Whether the prior is conditioned on lyrics."""
+        """True for a prior conditioned on lyrics."""
         return self.lyric_length > 0
 
     @property
     def has_lyric_encoder(self) -> bool:
-        """Whether its lyrics are read by an encoder."""
+        """True where an encoder reads the lyrics."""
         return self.lyric_encoder_layers is not None
 
     @property
@@ -214,12 +214,12 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
 
     @property
     def lyric_prefix_keys(self) -> int:
-        """Positions that `lyric_prefix` attends to: whole columns' worth, a little more than the lyrics."""
+        """Positions that `lyric_prefix` attends to: a multiple of the rows, a little more than the lyrics."""
         return (self.lyric_prefix_length // self.num_rows + 1) * self.num_rows
 
     @property
     def sequence_length(self) -> int:
-        """Positions of a whole window: `n_ctx`, and the lyrics before them where they stand there."""
+        """Positions of a window: `n_ctx`, and the lyrics before them where they stand there."""
         return self.lyric_prefix_length + self.n_ctx
 
     @property

@@ -1,4 +1,4 @@
-"""Features of a prior: what its layers hold of a song of any length, as in probing and retrieval."""
+"""Features of a prior: states of its layers over a song of any length, for probing and retrieval."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ class PriorFeaturesMixin:
     ) -> PriorFeatures:
         """States of layers over songs of any length.
 
-        A song is read in windows of one context. The state at a code has seen all codes of its window before it; each
-        is of the first window that it lies in, where it has seen the most. Blocks above the highest layer asked for do
-        not run. The memory beyond the result is that of one window of one song, and a song's features do not depend on
+        A song is read in windows of one context. The state at a code depends on all codes of its window before it, and
+        is taken from the first window with the code, where these are most. Blocks above the highest layer asked for do
+        not run. Besides the result this needs the memory of one window of one song; a song's features do not depend on
         the batch.
 
         Args:
@@ -89,8 +89,8 @@ class PriorFeaturesMixin:
             layers: from 0, or from the last one by negative numbers; by default the middle one, `(depth - 1) // 2`.
             frame_rate: frames a second, each the mean over its codes; at most the rate of the codes, the default.
             pool: `"mean"` over each song, in place of frames.
-            overlap: share of a window that the next one reads again, in [0, 1): the least share of a context that a
-                state has seen, but for a song's first. The time grows with 1 / (1 - overlap).
+            overlap: fraction of a window that the next one reads again, in [0, 1): the least fraction of a context that
+                a state depends on, but for a song's first. The time grows with 1 / (1 - overlap).
             progress: `True` and `False` show a bar or none; `None` shows it on terminals.
 
         Returns:
@@ -106,8 +106,8 @@ class PriorFeaturesMixin:
         rate = config.sampling_rate / config.hop_length
         _check_frames(frame_rate, pool, rate)
         labels = self._song_labels(metadata, *codes.shape)
-        share = 0.0 if pool else (frame_rate or rate) / rate  # frames a code
-        frames = (torch.arange(codes.shape[1], dtype=torch.float64) * share).floor().long()  # of each code
+        step = 0.0 if pool else (frame_rate or rate) / rate  # frames a code
+        frames = (torch.arange(codes.shape[1], dtype=torch.float64) * step).floor().long()  # of each code
         windows = list(window_starts(codes.shape[1], config.n_ctx, hop))
         # Ordinary tensors, whatever mode the states are computed in: probes are trained on them.
         sums = {layer: torch.zeros(len(codes), int(frames[-1]) + 1, config.hidden_size) for layer in wanted}
@@ -117,15 +117,12 @@ class PriorFeaturesMixin:
             sampling_mode(self),
         ):
             for song in range(len(codes)):
-                upper = None if upper_codes is None else upper_codes[song : song + 1]
-                told, done = None if labels is None else labels[song : song + 1], 0
+                row, done = slice(song, song + 1), 0
+                upper, label = (None if given is None else given[row] for given in (upper_codes, labels))
                 for start in windows:
-                    for layer, states in self._window_states(
-                        codes[song : song + 1], upper, told, start, done, max(wanted)
-                    ):
+                    for layer, states in self._window_states(codes[row], upper, label, start, done, max(wanted)):
                         if layer in sums:
-                            own = frames[done : done + len(states)]
-                            sums[layer][song].index_add_(0, own, states.float().cpu())
+                            sums[layer][song].index_add_(0, frames[done : done + len(states)], states.float().cpu())
                     done = min(start + config.n_ctx, codes.shape[1])
                     bar.update()
         for summed in sums.values():
@@ -144,15 +141,13 @@ class PriorFeaturesMixin:
         config = self.config
         end, ratio = min(start + config.n_ctx, codes.shape[1]), config.upper_ratio
         upper = None if upper_codes is None else upper_codes[:, start // ratio : end // ratio].to(self.device)
-        told = None
         if labels is not None:
             window, samples = Window(config.level, start, 0, end - start), codes.shape[1] * config.hop_length
-            beyond = bool(samples > labels[0, 0] - labels[0, 1])  # of a song longer than the labels say, or can say
-            told = window_metadata(labels, window, config.n_ctx, config.hop_length, None if beyond else samples)
-            told = with_window_lyrics(told, config)
-        hidden, conditioning = self.embed(
-            codes[:, start:end].to(self.device), upper, None if told is None else told.to(self.device)
-        )
+            longer = bool(samples > labels[0, 0] - labels[0, 1])  # than the labels say, or can say
+            labels = window_metadata(labels, window, config.n_ctx, config.hop_length, None if longer else samples)
+            labels = with_window_lyrics(labels, config)
+        labels = None if labels is None else labels.to(self.device)
+        hidden, conditioning = self.embed(codes[:, start:end].to(self.device), upper, labels)
         skipped = config.lyric_prefix_length + first - start
         for layer in range(last_layer + 1):
             hidden = self.blocks[layer](hidden, False, None, conditioning.lyric_states)[0]

@@ -26,7 +26,7 @@ from fast_jukebox.sampling.weights import check_adapters
 
 
 class PriorGenerationMixin(GenerationConfigLoading):
-    """Gives a prior its `generate`: one window of codes.
+    """The `generate` of a prior: one window of codes.
 
     The prior has the sampling protocol: `config`, `new_cache(batch_size)`, `condition(batch_size, length, upper_codes,
     metadata, after_song)`, `prefill(codes, conditioning, cache)`, `step(code, position, conditioning, cache)`.
@@ -51,8 +51,8 @@ class PriorGenerationMixin(GenerationConfigLoading):
         """Sample one window of codes; a step's cost does not depend on its position.
 
         Args:
-            batch_size: songs, N. Inputs with one row serve all of them; 1 gives way to the rows of the inputs.
-            length: codes of the window, the prompt included, from 1 to `config.n_ctx`. By default the whole context, or
+            batch_size: songs, N; where it is 1, as many as the inputs have rows. Inputs with one row serve all songs.
+            length: codes of the window, the prompt included, from 1 to `config.n_ctx`. By default the context, or
                 what `upper_codes` cover if that is shorter.
             prompt: int64 (N or 1, P) codes that the window begins with, P from 0 to `length`.
             upper_codes: int64 (N or 1, `length` / `config.upper_ratio`) codes of the level above for the window's span.

@@ -171,7 +171,7 @@ class FastJukeboxPrior(
                 no level above.
             metadata: int64 (N, metadata_length): total length, offset and window length in audio samples, artist,
                 genres (-1 for an empty slot), then `lyric_length` characters (0 for none); the window length is that of
-                a whole context. None without labels.
+                a context. None without labels.
             labels: int64 (N, L), aligned with `codes` (often `codes` themselves); -100 is not counted.
             output_hidden_states: return each block's output and its state after the attention's residual.
             output_attentions: return each layer's attention weights.

@@ -1,4 +1,4 @@
-"""Sampling of a prior: its caches, its pass over a prompt, its step, and the decoders of its engines."""
+"""Sampling of a prior: its caches, its pass over a prompt, its step, and the choice of an engine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fast_jukebox.models.prior.block import BlockList, BlockStep, rows_for
-from fast_jukebox.models.prior.cache import LayerCache, PriorCache
+from fast_jukebox.models.prior.attention import LayerCache
+from fast_jukebox.models.prior.block import BlockList, BlockStep, PriorCache, rows_for
 from fast_jukebox.models.prior.conditioning import (
     LyricEncoder,
     PriorConditioning,
@@ -177,7 +177,7 @@ class PriorSamplingMixin:
             other songs of the batch or on their number.
 
         Raises:
-            ValueError: `position` does not follow the cache's last one, or is beyond the window.
+            ValueError: `position` does not follow the cache's last one, or is outside the window.
         """
         if position != cache.length or not 0 < position < conditioning.length:
             raise ValueError(
@@ -232,7 +232,7 @@ class PriorSamplingMixin:
         if spare:
             hidden = F.pad(hidden, (0, 0, 0, spare))
         if not cache.steps:
-            cache.steps = list(self.block_steps(cache))
+            cache.steps = self.block_steps(cache)
         for block_step in cache.steps:
             hidden = block_step(hidden, position)
         if conditioning.positions is not None and self.config.add_conditioning_after:
@@ -244,19 +244,19 @@ class PriorSamplingMixin:
 logger = logging.getLogger(__name__)
 
 NATIVE_WIDEST = 1024
-"""Widest prior that `"auto"` steps in C: that shares out songs between threads, where one song of a wider prior is
-quicker with all threads at work on each product.
+"""Widest prior that `"auto"` steps in C, where each thread takes songs. With a wider prior it is faster to share each
+product among the threads.
 """
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def choose_engine(prior: EnginePrior) -> str:
     """The engine that `"auto"` means for a prior.
 
-    `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if that has shown itself right and no slower; `"native"`
-    on a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else `"eager"`. On a CPU the batch has no
-    say, so that the codes do not depend on it.
+    `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if a trial has shown it right and no slower; `"native"` on
+    a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else `"eager"`. On a CPU the choice does not
+    depend on the batch, so that the codes do not either.
     """
     device = prior.position_embedding.device.type
     if device == "cuda":
@@ -266,8 +266,8 @@ def choose_engine(prior: EnginePrior) -> str:
     try:
         library()
     except NativeUnavailable as error:
-        if str(error) not in _told:
-            _told.add(str(error))
+        if str(error) not in _warned:
+            _warned.add(str(error))
             logger.warning("sampling falls back to the slower `engine='eager'`: %s", error)
         return "eager"
     return "native"
@@ -276,7 +276,7 @@ def choose_engine(prior: EnginePrior) -> str:
 def new_decoder(
     prior: EnginePrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
 ) -> EngineDecoder | None:
-    """A decoder that samples windows of the prior, or None where the eager one is meant.
+    """A decoder that samples windows of the prior; None for the eager one.
 
     Args:
         prior: the prior.

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from fast_jukebox.models.prior import configuration_prior
 from fast_jukebox.models.prior import sampling_prior as programs
-from fast_jukebox.models.prior.cache import Attended, Pattern
+from fast_jukebox.models.prior.attention import Attended, Pattern
+from fast_jukebox.models.prior.block import PATTERNS
 from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.native import NativeDecoder, weights_of
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.models.prior.patterns import PATTERNS
 from fast_jukebox.models.prior.sampling_prior import NATIVE_WIDEST, choose_engine, new_decoder
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, sample_window
@@ -145,7 +145,7 @@ def test_auto_goes_by_the_prior_and_the_machine(make_prior):
 
 def test_without_a_compiler_auto_says_so_once_and_goes_on(make_prior, monkeypatch, caplog):
     monkeypatch.setenv("CC", "no-such-compiler")
-    monkeypatch.setattr(programs, "_told", set())
+    monkeypatch.setattr(programs, "_warned", set())
     library.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):

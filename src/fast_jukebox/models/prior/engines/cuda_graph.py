@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fast_jukebox.models.prior.attention import DeviceSlots
 from fast_jukebox.models.prior.block import rows_for
-from fast_jukebox.models.prior.cache import DeviceSlots
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.sampling.checks import SamplingSettings

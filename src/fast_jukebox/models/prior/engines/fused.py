@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from fast_jukebox.models.prior.attention import LayerCache, SlotTables
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS
-from fast_jukebox.models.prior.cache import LayerCache, SlotTables
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.fused_launch import (
     Launch,

@@ -22,8 +22,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from fast_jukebox.models.prior.attention import Pattern
 from fast_jukebox.models.prior.block import BlockList, PriorBlock
-from fast_jukebox.models.prior.cache import Pattern
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported

@@ -8,8 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from fast_jukebox.models.prior.block import BlockList, BlockStep
-from fast_jukebox.models.prior.cache import PriorCache
+from fast_jukebox.models.prior.block import BlockList, BlockStep, PriorCache
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.sampling.checks import SamplingSettings

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fast_jukebox.models.prior.attention import Pattern, SlotTables
 from fast_jukebox.models.prior.block import PriorBlock
-from fast_jukebox.models.prior.cache import Pattern, SlotTables
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library

@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fast_jukebox.models.prior.cache import SlotTables
+from fast_jukebox.models.prior.attention import SlotTables
 from fast_jukebox.utils.files import cache_folder, clear_temporary, temporary_path, write_file
 
 logger = logging.getLogger(__name__)

@@ -1,17 +1,19 @@
-"""Key and value caches of a prior: bounded and preallocated, one for each layer.
+"""Attention over a window, and the keys and values that one step needs: the dense and the factored patterns.
 
-A cache holds keys and values of the positions that later positions may attend to, and no others. Storage is allocated
-once, never grows and never moves; a step writes one position and reads a view. The layer's pattern says in which slot
+A layer's pattern says which positions each position attends to, over a complete window and with a cache. A cache is
+bounded: it holds keys and values of the positions that later positions may attend to, and no others. Its storage is
+allocated once, never grows and never moves; a step writes one position and reads a view. The pattern says in which slot
 a position is kept and which slots it reads, for each song and head a range without gaps.
 
-Shapes: N songs, H heads of width D; storage is (N, 2, H, capacity, D), keys and then values.
+Shapes: N songs, L positions, H heads of width D. Queries, keys and values come as (N, L, H, D); a cache's storage is
+(N, 2, H, capacity, D), keys and then values.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -53,7 +55,7 @@ class Pattern(ABC):
     row_length: int
 
     sees_nothing: ClassVar[bool] = False
-    """Whether there are positions that see nothing and attend to a row of zeros."""
+    """True where some positions see nothing and attend to a row of zeros."""
 
     @classmethod
     def of_config(cls, config: FastJukeboxPriorConfig) -> Pattern:
@@ -165,6 +167,197 @@ def attend(
     return weights @ value, weights
 
 
+class DensePattern(Pattern):
+    """Each position sees itself and all before it.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        x x x x
+        x x ? .
+        . . . .
+
+    Weights are (N, H, L, L). Every position has a slot.
+    """
+
+    def support(self, position: int) -> set[int]:
+        return set(range(position + 1))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        query, key, value = [x.transpose(1, 2) for x in (query, key, value)]  # (N, H, L, D)
+        output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
+        return Attended(output.transpose(1, 2), weights)
+
+    def pair_count(self, length: int) -> int:
+        return length * (length + 1) // 2
+
+    @property
+    def capacity(self) -> int:
+        return self.n_ctx
+
+    @property
+    def max_visible(self) -> int:
+        return self.n_ctx
+
+    def slots(self, position: Position) -> tuple[Position, Position | int, Position | int]:
+        return position, 0, position + 1
+
+
+class RowPattern(Pattern):
+    """Each position sees itself and those before it in its own row.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        . . . .
+        x x ? .
+        . . . .
+
+    Weights are (N * rows, H, row_length, row_length), the rows of a song in order. There is a slot for each position of
+    a row: a new row overwrites the last one.
+    """
+
+    def support(self, position: int) -> set[int]:
+        return set(range(position - position % self.row_length, position + 1))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        songs, length = query.shape[:2]
+        # (N, rows, row_length, H, D) -> (N * rows, H, row_length, D)
+        query, key, value = [_grid(x, self.row_length).flatten(0, 1).transpose(1, 2) for x in (query, key, value)]
+        output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
+        output = output.transpose(1, 2).reshape(songs, -1, *output.shape[1::2])  # (N, rows * row_length, H, D)
+        return Attended(output[:, :length], weights)
+
+    def pair_count(self, length: int) -> int:
+        full, rest = divmod(length, self.row_length)
+        return full * self.row_length * (self.row_length + 1) // 2 + rest * (rest + 1) // 2
+
+    def by_position(self, weights: Tensor, length: int) -> Tensor:
+        return _rows_by_position(weights, self.row_length, length)
+
+    @property
+    def capacity(self) -> int:
+        return self.row_length
+
+    @property
+    def max_visible(self) -> int:
+        return self.row_length
+
+    def slots(self, position: Position) -> tuple[Position, Position | int, Position | int]:
+        column = position % self.row_length
+        return column, 0, column + 1
+
+
+class ColumnPattern(Pattern):
+    """Each position sees itself and those above it in its own column.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        . . x .
+        . . ? .
+        . . . .
+
+    Weights are (N * row_length, H, rows, rows), the columns of a song in order. Every position has a slot, those of a
+    column side by side.
+    """
+
+    def support(self, position: int) -> set[int]:
+        return set(range(position % self.row_length, position + 1, self.row_length))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        songs, length = query.shape[:2]
+        width = self.row_length
+        # (N, rows, row_length, H, D) -> (N * row_length, H, rows, D)
+        query, key, value = [_grid(x, width).permute(0, 2, 3, 1, 4).flatten(0, 1) for x in (query, key, value)]
+        output, weights = attend(query, key, value, causal=True, need_weights=need_weights)
+        # (N * row_length, H, rows, D) -> (N, rows * row_length, H, D)
+        output = output.unflatten(0, (songs, width)).permute(0, 3, 1, 2, 4).flatten(1, 2)
+        return Attended(output[:, :length], weights)
+
+    def pair_count(self, length: int) -> int:
+        full, rest = divmod(length, self.row_length)
+        return self.row_length * full * (full + 1) // 2 + rest * (full + 1)
+
+    def by_position(self, weights: Tensor, length: int) -> Tensor:
+        # (N * row_length, H, rows, any) -> (N, H, rows, row_length, any)
+        grid = weights.unflatten(0, (-1, self.row_length)).permute(0, 2, 3, 1, 4)
+        return grid.flatten(2, 3)[:, :, :length]
+
+    @property
+    def capacity(self) -> int:
+        return self.n_ctx
+
+    @property
+    def max_visible(self) -> int:
+        return self.n_ctx // self.row_length
+
+    def slots(self, position: Position) -> tuple[Position, Position | int, Position | int]:
+        row, first = position // self.row_length, position % self.row_length * self.max_visible
+        return first + row, first, row + 1
+
+
+class PreviousRowPattern(Pattern):
+    """Each position sees the complete row before its own; the first row sees a row of zero keys and values.
+
+    A window of 3 rows of 4; what position 6 (`?`) sees is `x`::
+
+        x x x x
+        . . ? .
+        . . . .
+
+    So in the first row the weights are uniform and the output is exactly zero. Weights are
+    (N * rows, H, row_length, row_length), the rows of a song in order. There are slots for two rows, the one being
+    written and the one before it, by parity of the row: nothing is moved at the end of a row.
+    """
+
+    sees_nothing = True
+
+    def support(self, position: int) -> set[int]:
+        start = position - position % self.row_length
+        return set(range(max(0, start - self.row_length), start))
+
+    def whole(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> Attended:
+        songs, length = query.shape[:2]
+        query, key, value = [_grid(x, self.row_length) for x in (query, key, value)]
+        # Row r meets the keys and values of row r - 1, row 0 meets zeros.
+        key, value = [F.pad(x, (0, 0, 0, 0, 0, 0, 1, -1)) for x in (key, value)]
+        # (N, rows, row_length, H, D) -> (N * rows, H, row_length, D)
+        query, key, value = [x.flatten(0, 1).transpose(1, 2) for x in (query, key, value)]
+        output, weights = attend(query, key, value, causal=False, need_weights=need_weights)
+        output = output.transpose(1, 2).reshape(songs, -1, *output.shape[1::2])  # (N, rows * row_length, H, D)
+        return Attended(output[:, :length], weights)
+
+    def pair_count(self, length: int) -> int:
+        return max(length - self.row_length, 0) * self.row_length
+
+    def by_position(self, weights: Tensor, length: int) -> Tensor:
+        return _rows_by_position(weights, self.row_length, length)
+
+    @property
+    def capacity(self) -> int:
+        return 2 * self.row_length
+
+    @property
+    def max_visible(self) -> int:
+        return self.row_length
+
+    def slots(self, position: Position) -> tuple[Position, Position | int, Position | int]:
+        row = position // self.row_length
+        return position % self.capacity, (row + 1) % 2 * self.row_length, (row > 0) * self.row_length
+
+
+def _grid(x: Tensor, row_length: int) -> Tensor:
+    """(N, L, H, D) -> (N, rows, row_length, H, D), the last row filled up with zeros."""
+    missing = -x.shape[1] % row_length
+    if missing:
+        x = F.pad(x, (0, 0, 0, 0, 0, missing))
+    return x.unflatten(1, (-1, row_length))
+
+
+def _rows_by_position(weights: Tensor, row_length: int, length: int) -> Tensor:
+    """(N * rows, H, row_length, any) -> (N, H, L, any)."""
+    grid = weights.unflatten(0, (-1, -(-length // row_length))).transpose(1, 2)  # (N, H, rows, row_length, any)
+    return grid.flatten(2, 3)[:, :, :length]
+
+
 class DeviceSlots(NamedTuple):
     """Slots of a position on the device: where it is kept and what it reads, in shapes that do not depend on it. The
     same for all layers of a pattern, so that a step finds them once.
@@ -184,17 +377,14 @@ class LayerCache:
     Args:
         pattern: of the layer.
         storage: (N, 2, H, `pattern.capacity`, D).
-        whole: the cache that this one is a part of.
     """
 
-    def __init__(self, pattern: Pattern, storage: Tensor, whole: LayerCache | None = None) -> None:
+    def __init__(self, pattern: Pattern, storage: Tensor) -> None:
         self.pattern = pattern
         self.storage = storage
-        order = torch.arange(pattern.max_visible, device=storage.device) if whole is None else whole.order
+        self.order = torch.arange(pattern.max_visible, device=storage.device)
         # 1 / sqrt(D): steps multiply by a tensor, which is cheaper than by a number.
-        scale = torch.tensor(storage.shape[-1] ** -0.5, device="cpu") if whole is None else whole.scale
-        self.order: Tensor = order
-        self.scale: Tensor = scale
+        self.scale = torch.tensor(storage.shape[-1] ** -0.5, device="cpu")
 
     @classmethod
     def empty(
@@ -256,51 +446,10 @@ class LayerCache:
 
     def songs(self, start: int, count: int) -> LayerCache:
         """A cache of `count` of the songs that shares this one's storage."""
-        return LayerCache(self.pattern, self.storage.narrow(0, start, count), self)
+        part = copy.copy(self)
+        part.storage = self.storage.narrow(0, start, count)
+        return part
 
     def reset(self) -> None:
         """Forget everything."""
         self.storage.zero_()
-
-
-class PriorCache:
-    """Caches of all layers for one batch; made by [`FastJukeboxPrior.new_cache`].
-
-    Args:
-        layers: one cache a layer.
-        batch_size: songs, N.
-        length: positions seen so far; the next step is for this position.
-        steps: each block made ready to step with its cache, see [`FastJukeboxPrior.block_steps`]; none until a step is.
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[LayerCache],
-        batch_size: int,
-        length: int = 0,
-        steps: Sequence[Callable[[Tensor, int | DeviceSlots], Tensor]] = (),
-    ) -> None:
-        self.layers = list(layers)
-        self.batch_size = batch_size
-        self.length = length
-        self.steps = list(steps)
-
-    def songs(self, start: int, count: int) -> PriorCache:
-        """A cache of `count` of the songs that shares this one's storage, for filling only."""
-        return PriorCache([layer.songs(start, count) for layer in self.layers], count, self.length)
-
-    def reset(self) -> None:
-        """Forget everything; the storage stays."""
-        for layer in self.layers:
-            layer.reset()
-        self.length = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of storage."""
-        return sum(layer.storage.nbytes for layer in self.layers)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the storage."""
-        return self.layers[0].storage.device
