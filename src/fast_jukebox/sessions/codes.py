@@ -1,4 +1,4 @@
-"""Codes of takes: what a take begins with, and the windows that are sampled of each level. Loads no torch."""
+"""Codes of takes: those that a take begins with, and those of the windows sampled at each level. Loads no torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from fast_jukebox.generation.windows import Layout, Window, seam_in
+from fast_jukebox.generation.windows import Layout, Window, sampled_codes, seam_in
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.notes import ModelFacts, Take
 from fast_jukebox.sessions.store import Arrays, SessionError, SessionStore, codes_dtype, write_complete
 from fast_jukebox.utils.files import clear_temporary
 
 WindowCodes = dict[int, np.ndarray]
-"""What is sampled of a level: the new codes of each window that is done, by `window.end`, which no two have in common.
-"""
+"""The new codes of each window of a level that is done, by `window.end`, which is different for each."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,8 @@ class PartLayout(Layout):
 
 
 def part_layouts(layouts: Sequence[Layout], stop_level: int, first: int, last: int) -> list[Layout | None]:
-    """What to sample at each level, so that the codes of `stop_level` from `first` to `last` are known; `None` below.
-
-    Each level above is needed under complete windows of the one below.
+    """The windows to sample at each level, so that the codes of `stop_level` from `first` to `last` are known; `None`
+    below. Each level above is needed under complete windows of the one below.
     """
     parts: list[Layout | None] = [None] * len(layouts)
     for level in range(stop_level, len(layouts)):
@@ -77,7 +75,7 @@ def read_span(
     Args:
         layout: of the level.
         given: int64 (known,) codes that the take begins with, or `None`.
-        sampled: what is sampled.
+        sampled: of the level.
         first: the song's position of the first code.
         last: the one after the last.
     """
@@ -126,24 +124,23 @@ class TakeCodes:
 
     def write_given(self, given: Sequence[np.ndarray | None]) -> str | None:
         """Keep codes (known,) of each level that takes begin with; the file's name, `None` where there are none."""
-        arrays = {
-            f"level_{level}": self._narrow(own) for level, own in enumerate(given) if own is not None and len(own)
-        }
+        arrays = {f"level_{level}": self._narrow(own) for level, own in enumerate(given) if own is not None}
+        arrays = {name: own for name, own in arrays.items() if len(own)}
         return self._write_once("given", arrays) if arrays else None
-
-    def _write_once(self, kind: str, arrays: Arrays) -> str:
-        """Write a file that is called by its content, unless it is there; its name."""
-        found = hashlib.sha256(self.facts.vqvae.encode())
-        for key, array in arrays.items():
-            found.update(key.encode() + array.tobytes())
-        name = f"{kind}-{found.hexdigest()[:24]}"
-        if not self.store.has_codes(name):
-            self.store.write_codes(name, arrays, {"vqvae": self.facts.vqvae})
-        return name
 
     def write_recording(self, samples: np.ndarray) -> str:
         """Keep samples float32 (length,) of a recording that takes begin with; the file's name."""
         return self._write_once("recording", {"samples": samples})
+
+    def _write_once(self, kind: str, arrays: Arrays) -> str:
+        """Write a file named by its content, unless it is there; its name."""
+        digest = hashlib.sha256(self.facts.vqvae.encode())
+        for key, array in arrays.items():
+            digest.update(key.encode() + array.tobytes())
+        name = f"{kind}-{digest.hexdigest()[:24]}"
+        if not self.store.has_codes(name):
+            self.store.write_codes(name, arrays, {"vqvae": self.facts.vqvae})
+        return name
 
     def recording(self, take: Take) -> np.ndarray | None:
         """The samples float32 (recorded,) that a take begins with; `None` where it continues no recording.
@@ -153,10 +150,8 @@ class TakeCodes:
         """
         if take.recording is None:
             return None
-        found = self.store.read_codes(take.recording, take.recorded)
-        if found is None:
-            raise SessionError(f"the session has lost the recording of take {take.number}, the file {take.recording!r}")
-        samples = found[0].get("samples")
+        arrays, _ = self._read(take.recording, take.recorded, f"the recording of take {take.number}")
+        samples = arrays.get("samples")
         if samples is None or samples.dtype != np.float32 or samples.shape != (take.recorded,):
             raise _another(take.recording, take)
         return samples
@@ -169,17 +164,20 @@ class TakeCodes:
         """
         if take.given is None:
             return [None] * len(take.layouts)
-        found = self.store.read_codes(take.given, sum(take.known))
-        if found is None:
-            raise SessionError(f"the session has lost what take {take.number} begins with, the file {take.given!r}")
-        arrays, facts = found
+        arrays, facts = self._read(take.given, sum(take.known), f"what take {take.number} begins with")
         given = [arrays.get(f"level_{level}") if count else None for level, count in enumerate(take.known)]
         if [(0,) if own is None else own.shape for own in given] != [(count,) for count in take.known]:
             raise _another(take.given, take)
         return [None if own is None else self._checked(own, facts, take.given) for own in given]
 
+    def _read(self, name: str, most: int, what: str) -> tuple[Arrays, dict[str, object]]:
+        found = self.store.read_codes(name, most)
+        if found is None:
+            raise SessionError(f"the session has lost {what}, the file {name!r}")
+        return found
+
     def window_codes(self, take: Take, level: int) -> WindowCodes:
-        """What is sampled of a level.
+        """The codes sampled of a level.
 
         Raises:
             SessionError: the file is damaged or another one.
@@ -196,15 +194,16 @@ class TakeCodes:
             codes = arrays["codes"].reshape(-1)[0 if layout.parallel else layout.given :]
             right = ends == sorted(set(ends)) and len(codes) == sum(counts)
             right = right and (layout.parallel or ends == list(lengths)[: len(ends)])
+            right = right and facts == {**facts, **self._record(take, level)}
         except (KeyError, TypeError) as error:
             raise _another(name, take) from error
-        if not right or any(facts.get(key) != value for key, value in self._record(take, level).items()):
+        if not right:
             raise _another(name, take)
         codes = self._checked(codes, facts, name)
         return dict(zip(ends, np.split(codes, np.cumsum(counts)[:-1]), strict=True)) if ends else {}
 
     def write_window_codes(self, take: Take, level: int, sampled: WindowCodes) -> None:
-        """Replace what is sampled of a level.
+        """Replace the codes sampled of a level.
 
         Raises:
             SessionError: it cannot be written; what was saved before stands.
@@ -226,13 +225,12 @@ class TakeCodes:
         """How much of each level is made, in [0, 1], bottom first."""
         fractions = []
         for level, layout in enumerate(take.layouts):
-            new = sum(window.new_length for window in layout.windows())
-            done = sum(len(codes) for codes in self.window_codes(take, level).values())
-            fractions.append((layout.given + done) / (layout.given + new))
+            done = sum(map(len, self.window_codes(take, level).values()))
+            fractions.append((layout.given + done) / (layout.given + sampled_codes(list(layout.windows()))))
         return fractions
 
     def beginning(self, take: Take, kept: int) -> list[np.ndarray | None]:
-        """The first `kept` top codes of a take, and what is made of them below.
+        """The first `kept` top codes of a take, and the codes below that are made of them.
 
         Raises:
             ValueError: so many top codes are not made yet.
@@ -272,7 +270,7 @@ class TakeCodes:
 
     @staticmethod
     def _record(take: Take, level: int) -> dict[str, object]:
-        """What says which codes a file holds, with a digest of all that they follow from."""
+        """Take and level of the codes in a file, with a digest of all that they follow from."""
         digest = hashlib.sha256(json.dumps(take.record(), sort_keys=True).encode()).hexdigest()
         return {"take": take.number, "level": level, "record": digest}
 

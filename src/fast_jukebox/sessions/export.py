@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from fast_jukebox.sampling.checks import check_count, level_name
 from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sessions.codes import TakeCodes
 from fast_jukebox.sessions.notes import Take
-from fast_jukebox.sessions.store import SessionError
+from fast_jukebox.sessions.store import naming
 from fast_jukebox.utils.files import clear_temporary, replacing
 
 
@@ -46,43 +46,39 @@ def take_sound(
         low, high = max(begin - reach, 0), min(end + reach, take.length(own))
         found = codes.span(take, own, low, high)
         if found is not None:
-            return _chunks(
-                vqvae, torch.from_numpy(found), _recording(codes, take), own, (begin, end), low, (first, last)
-            )
+            samples = codes.recording(take)
+            recording = None
+            if samples is not None:
+                recording = KeptRecording.of(torch.from_numpy(samples)[None], codes.facts.sampling_rate)
+            spans = ((begin + start, begin + stop) for start, stop in chunk_spans(hop, end - begin))
+            return _chunks(vqvae, torch.from_numpy(found)[None], own, low, spans, recording, first, last)
     what = "any level" if level is None else f"the {level_name(level, count)} level"
     raise ValueError(f"take {take.number} has no sound of {what} there yet; `run` or `upsample` makes it")
-
-
-def _recording(codes: TakeCodes, take: Take) -> KeptRecording | None:
-    samples = codes.recording(take)
-    if samples is None:
-        return None
-    return KeptRecording.of(torch.from_numpy(samples)[None], codes.facts.sampling_rate)
 
 
 def _chunks(
     vqvae: VQVAE,
     codes: Tensor,
-    recording: KeptRecording | None,
     level: int,
-    span: tuple[int, int],
     low: int,
-    samples: tuple[int, int],
+    spans: Iterable[tuple[int, int]],
+    recording: KeptRecording | None,
+    first: int,
+    last: int,
 ) -> Iterator[Tensor]:
+    """Samples from `first` to `last`, of the codes (1, L) from `low` on, in chunks of codes."""
     hop, reach = vqvae.config.hop_lengths[level], decoder_reach(vqvae, level)
-    for start, stop in chunk_spans(hop, span[1] - span[0]):
-        start, stop = start + span[0], stop + span[0]
-        around = max(start - reach, low), min(stop + reach, low + len(codes))
+    for start, stop in spans:
+        left, right = max(start - reach, low), min(stop + reach, low + codes.shape[1])
         with sampling_mode(vqvae):  # not while the caller has the turn
-            own = codes[around[0] - low : around[1] - low].unsqueeze(0)
-            sound = decode_chunk(vqvae, own, level, around[0], start, stop)
-        sound = sound[0] if recording is None else recording.join(sound, start * hop)[0]
-        yield sound[max(samples[0] - start * hop, 0) : samples[1] - start * hop].clone().cpu()
+            sound = decode_chunk(vqvae, codes[:, left - low : right - low], level, left, start, stop)
+        sound = sound if recording is None else recording.join(sound, start * hop)
+        yield sound[0, max(first - start * hop, 0) : last - start * hop].clone().cpu()
 
 
 def write_sound(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path:
-    """Write chunks of sound to a `.wav`, `.flac` or `.mp3` file: beside its place, then renamed. What killed processes
-    left of such files in the folder is deleted.
+    """Write chunks of sound to a `.wav`, `.flac` or `.mp3` file, completely or not at all. Temporary files of killed
+    processes in the folder are deleted.
 
     Raises:
         ValueError: another suffix.
@@ -93,10 +89,7 @@ def write_sound(path: Path, sound: Iterator[Tensor], sampling_rate: int) -> Path
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"`path` must end in {', '.join(FORMATS)} or .safetensors, got {str(path)!r}")
     clear_temporary(path.parent)
-    try:
-        with replacing(path) as temporary, AudioWriter(temporary, sampling_rate) as writer:
-            for chunk in sound:
-                writer.write(chunk)
-    except OSError as error:
-        raise SessionError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    with naming("write", path), replacing(path) as temporary, AudioWriter(temporary, sampling_rate) as writer:
+        for chunk in sound:
+            writer.write(chunk)
     return path

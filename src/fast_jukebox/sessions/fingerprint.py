@@ -1,4 +1,4 @@
-"""Fingerprints of models, by which a session knows its own again on another day and machine."""
+"""Fingerprints of models, by which a session recognises its model on another day and machine."""
 
 from __future__ import annotations
 
@@ -23,18 +23,13 @@ _NUMBERS = 8
 """Numbers of each tensor that a fingerprint reads."""
 
 # Fields of a configuration that change no code; the type is that of the tensors.
-_OF_NO_EFFECT = {
+_OF_NO_EFFECT = (
     *("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "architectures", "dtype", "torch_dtype"),
-}
+)
 
 
 def model_facts(model: SongModel, name: str | None = None) -> ModelFacts:
-    """Facts of a complete model.
-
-    Args:
-        model: VQ-VAE and priors.
-        name: folder or repository to find it by; by default where it was loaded from.
-    """
+    """Facts of a complete model, which is found by `name`, by default where it was loaded from."""
     config = model.vqvae.config
     known = name if name is not None else getattr(model, "name_or_path", None) or ""
     return ModelFacts(
@@ -90,13 +85,13 @@ def fingerprint(part: PreTrainedModel) -> str:
     # What has its default is left out, so that a field that is new in a later version makes no difference.
     config = part.config.to_diff_dict() if hasattr(part.config, "to_diff_dict") else vars(part.config)
     config = {key: value for key, value in config.items() if key not in _OF_NO_EFFECT}
-    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(part.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel() and tensor.device.type != "meta":
-            places = torch.linspace(0, tensor.numel() - 1, _NUMBERS, dtype=torch.float64).long().to(tensor.device)
-            seen = tensor.detach().reshape(-1)[places].to("cpu", torch.float64)
-            found.update(seen.numpy().tobytes())
+            indices = torch.linspace(0, tensor.numel() - 1, _NUMBERS, dtype=torch.float64).long().to(tensor.device)
+            numbers = tensor.detach().reshape(-1)[indices].to("cpu", torch.float64)
+            digest.update(numbers.numpy().tobytes())
     if settings := adapter_settings(part):
-        found.update(repr(settings).encode())
-    return found.hexdigest()[:32]
+        digest.update(repr(settings).encode())
+    return digest.hexdigest()[:32]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TypeVar
 
 from fast_jukebox.generation.windows import SETTINGS, Layout, check_duration, check_settings, song_layouts
-from fast_jukebox.sampling.checks import MAX_SEED, check_count, check_seed
+from fast_jukebox.sampling.checks import check_count, check_seed
 
 ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
 """How a take came about."""
@@ -24,7 +24,7 @@ MetadataRecord = dict[str, object] | None
 
 
 def _entry(kind: type[_Entry], record: object, **parts: object) -> _Entry:
-    """A dataclass from its fields in JSON; `parts` are those that are dataclasses themselves."""
+    """A dataclass from its fields in JSON; `parts` are the fields that are dataclasses."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass, which no type says
     if not isinstance(record, dict) or set(record) != names:
         raise ValueError(f"`{kind.__name__}` has the fields {', '.join(sorted(names))}, got {record!r:.60}")
@@ -34,10 +34,10 @@ def _entry(kind: type[_Entry], record: object, **parts: object) -> _Entry:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model without having it. Lists have an entry a level, bottom first.
+    """Facts of a model, by which a session knows it. Lists have an entry a level, bottom first.
 
     Attributes:
-        name: the folder or repository that it was loaded from, or another word for it; may be empty.
+        name: the folder or repository that it was loaded from, or another name; may be empty.
         revision: the commit of the repository, or `None`.
         sampling_rate: audio samples a second.
         hop_lengths: audio samples a code stands for.
@@ -64,8 +64,7 @@ class ModelFacts:
             ValueError, TypeError: `record` is none.
         """
         facts = _entry(cls, record)
-        texts = [facts.name, facts.vqvae, *facts.priors, *([] if facts.revision is None else [facts.revision])]
-        if not all(isinstance(text, str) for text in texts):
+        if not all(isinstance(text, str) for text in (facts.name, facts.vqvae, facts.revision or "", *facts.priors)):
             raise ValueError("`model` holds something else where a name is expected")
         for count in (facts.sampling_rate, facts.codebook_size, *facts.hop_lengths, *facts.n_ctx):
             check_count("model", count, 1, _LARGEST)
@@ -152,7 +151,7 @@ class Take:
 
     def record(self) -> dict[str, object]:
         """The take as JSON holds it."""
-        return {**asdict(self), "settings": dict(self.settings)}
+        return asdict(self)
 
     @classmethod
     def from_record(cls, record: object, facts: ModelFacts) -> Take:
@@ -165,30 +164,41 @@ class Take:
         layouts = tuple(_entry(Layout, each) for each in record["layouts"])  # type: ignore[index]
         take = _entry(cls, record, segments=segments, layouts=layouts)
         lengths = facts.lengths(check_count("samples", take.samples))
-        for name, least, most in (("number", 1, _LARGEST), ("kept", 0, lengths[-1]), ("song", 0, 2**32 - 1)):
-            check_count(name, getattr(take, name), least, most)
-        check_count("seed", take.seed, 0, MAX_SEED)
         check_duration("samples", take.samples / facts.sampling_rate)
+        check_count("number", take.number, 1, _LARGEST)
+        check_count("kept", take.kept, 0, lengths[-1])
+        check_count("song", take.song, 0, 2**32 - 1)
+        check_seed(take.seed)
         if take.parent is not None:
             check_count("parent", take.parent, 1, take.number - 1)
-        if take.origin not in ORIGINS:
-            raise ValueError(f"`origin` of take {take.number} is not as it was written")
-        for kind, file in (("given", take.given), ("recording", take.recording)):
-            if file is not None and not re.fullmatch(rf"{kind}-[0-9a-f]{{24}}", file):
-                raise ValueError(f"`{kind}` of take {take.number} is not as it was written")
         check_count("recorded", take.recorded, 0, 0 if take.recording is None else _LARGEST)
         if take.recording is not None:
             check_duration("recorded", take.recorded / facts.sampling_rate)
         starts = [check_count("start", segment.start, 0, _LARGEST) for segment in segments]
-        if not starts or starts[0] != 0 or starts != sorted(starts):
-            raise ValueError(f"`segments` of take {take.number} are not in their order")
         for segment in segments:
             _check_metadata(segment.metadata)
-        if checked_settings(take.settings) != take.settings or any(take.known) != (take.given is not None):
-            raise ValueError(f"`settings` or `known` of take {take.number} is not as it was written")
+        for name, right in (
+            ("origin", take.origin in ORIGINS),
+            ("given", take.given is None or re.fullmatch(r"given-[0-9a-f]{24}", take.given)),
+            ("recording", take.recording is None or re.fullmatch(r"recording-[0-9a-f]{24}", take.recording)),
+            ("segments", starts[:1] == [0] and starts == sorted(starts)),
+            ("settings", checked_settings(take.settings) == take.settings),
+            ("known", any(take.known) == (take.given is not None)),
+        ):
+            if not right:
+                raise ValueError(f"`{name}` of take {take.number} is not as it was written")
         entries = zip(layouts, take.known, lengths, facts.n_ctx, strict=True)
         for level, (layout, known, length, n_ctx) in enumerate(entries):
-            _check_layout(layout, level, known, length, n_ctx)
+            check_count("level", layout.level, level, level)
+            check_count("length", layout.length, length, length)
+            check_count("size", layout.size, 1, n_ctx)
+            check_count("hop", layout.hop, 1, layout.size)
+            check_count("known", known, 0, length)
+            check_count("given", layout.given, known, known)
+            if layout.segment is not None:
+                check_count("segment", layout.segment, 1, layout.size)
+            if not isinstance(layout.parallel, bool):
+                raise ValueError(f"`parallel` is {layout.parallel!r}")
         return take
 
     def length(self, level: int) -> int:
@@ -199,20 +209,6 @@ class Take:
     def metadata(self) -> MetadataRecord:
         """Metadata of its newest segment."""
         return self.segments[-1].metadata
-
-
-def _check_layout(layout: Layout, level: int, known: int, length: int, n_ctx: int) -> None:
-    """Raise a `ValueError` unless the windows of a level of a take can be laid out so."""
-    check_count("level", layout.level, level, level)
-    check_count("length", layout.length, length, length)
-    check_count("size", layout.size, 1, n_ctx)
-    check_count("hop", layout.hop, 1, layout.size)
-    check_count("known", known, 0, length)
-    check_count("given", layout.given, known, known)
-    if layout.segment is not None:
-        check_count("segment", layout.segment, 1, layout.size)
-    if not isinstance(layout.parallel, bool):
-        raise ValueError(f"`parallel` is {layout.parallel!r}")
 
 
 @dataclass(frozen=True)
@@ -233,13 +229,13 @@ class Job:
 
     @property
     def is_part(self) -> bool:
-        """Whether less than the complete takes is wanted."""
+        """True where less than the complete takes is wanted."""
         return self.start > 0 or self.end is not None
 
 
 @dataclass(frozen=True)
 class SessionNotes:
-    """What a session knows between two calls. They never change: what is new are other notes.
+    """State of a session between two calls. It never changes: what is new is another one.
 
     Attributes:
         facts: of the model that the session was made with.
@@ -291,7 +287,7 @@ class SessionNotes:
             kept = None if record["kept"] is None else check_count("kept", record["kept"], 1, len(takes))
             return cls(facts, {take.number: take for take in takes}, tuple(jobs), check_seed(record["seed"]), kept)
         except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
-            raise ValueError(f"it misses or mistakes {error}") from error
+            raise ValueError(f"it lacks or mistakes {error}") from error
 
     def take(self, number: int | Take | None = None) -> Take:
         """A take by its number, by default the one that is kept.
@@ -300,11 +296,10 @@ class SessionNotes:
             ValueError: there is none of that number, or none is kept.
         """
         number = number.number if isinstance(number, Take) else self.kept if number is None else number
-        if number is None:
-            raise ValueError(f"`take` must be given, as none is kept; one of {', '.join(map(str, self.takes))}")
-        if number not in self.takes:
-            raise ValueError(f"`take` must be one of {', '.join(map(str, self.takes))}, got {number!r}")
-        return self.takes[number]
+        if number is not None and number in self.takes:
+            return self.takes[number]
+        got = ", as none is kept" if number is None else f", got {number!r}"
+        raise ValueError(f"`take` must be one of {', '.join(map(str, self.takes))}{got}")
 
     def span(self, start: float | None, end: float | None, samples: int) -> tuple[int, int]:
         """The audio samples from one time to another, in seconds, of a song of so many samples.
@@ -369,7 +364,7 @@ def metadata_record(metadata: object, song: int) -> MetadataRecord:
 
 
 def updated_metadata(before: MetadataRecord, now: MetadataRecord) -> MetadataRecord:
-    """Metadata from now on: of words, those that are not said again stay."""
+    """Metadata from now on: words that `now` does not name stay."""
     match before, now:
         case {"words": dict(old)}, {"words": dict(new)}:
             return {"words": {**old, **new}}
@@ -378,24 +373,21 @@ def updated_metadata(before: MetadataRecord, now: MetadataRecord) -> MetadataRec
 
 def _check_metadata(record: object) -> None:
     """Raise a `ValueError` unless [`metadata_record`] gives such a record."""
+    vectors: list[object] = []
     match record:
         case None:
-            return
+            pass
         case {"words": dict(words), **others} if not others:
             _plain(words)
         case {"labels": list(labels), **others} if not others:
-            _check_labels(labels)
+            vectors = [labels]
         case {"levels": list(levels), **others} if not others:
-            for labels in levels:
-                if labels is not None:
-                    _check_labels(labels)
+            vectors = [labels for labels in levels if labels is not None]
         case _:
             raise ValueError(f"`metadata` is {record!r:.60}")
-
-
-def _check_labels(labels: object) -> None:
-    if not isinstance(labels, list) or not all(type(label) is int and -(2**63) <= label < 2**63 for label in labels):
-        raise ValueError(f"`labels` is {labels!r:.60}")
+    for own in vectors:
+        if not isinstance(own, list) or not all(type(label) is int and -(2**63) <= label < 2**63 for label in own):
+            raise ValueError(f"`labels` is {own!r:.60}")
 
 
 def _row(songs: Sequence[_Entry], song: int) -> _Entry:
@@ -416,8 +408,8 @@ def checked_settings(settings: Mapping[str, object]) -> dict[str, object]:
     Raises:
         ValueError: a name or a value that no generation takes.
     """
-    unknown = [name for name in settings if name not in SETTINGS]
-    if unknown:
-        raise ValueError(f"settings of a take are {', '.join(SETTINGS)}; got {unknown[0]!r}")
+    for name in settings:
+        if name not in SETTINGS:
+            raise ValueError(f"settings of a take are {', '.join(SETTINGS)}; got {name!r}")
     check_settings(settings)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

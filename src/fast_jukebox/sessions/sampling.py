@@ -36,7 +36,7 @@ Known = dict[int, Tensor]
 """The new codes of every song, (N, new), of each window that is done, by `window.end`."""
 
 Save = Callable[[int, list[Window], slice, Tensor], None]
-"""Called with a level, windows, the songs of which they were sampled and their codes (songs, windows, length)."""
+"""Called with a level, windows, the songs that they were sampled of and their codes (songs, windows, length)."""
 
 
 class SessionSampler(SongSampler):
@@ -83,7 +83,7 @@ class SessionSampler(SongSampler):
         own.place(window, torch.cat([own.read(window.start, window.new_start), new], dim=1), slice(0, len(own.done)))
 
     def _segment(self, level: int, window: Window) -> int:
-        """Which segment a window belongs to: that of its middle; at the top, whose past is never sampled, the last."""
+        """Index of the segment at a window's middle; at the top, whose past is never sampled, of the last."""
         last = len(self._segments) - 1
         if level == len(self.priors) - 1:
             return last
@@ -96,7 +96,7 @@ class SessionSampler(SongSampler):
         return codes
 
     def _work(self) -> list[LevelWork]:
-        """Without what is done, so that bars and times are of what is left."""
+        """Work of the windows that are left."""
         work = []
         for windows, known, every in zip(self.plan.windows, self._known, super()._work(), strict=True):
             done = self.plan.num_samples * sum(window.new_length for window in windows if window.end in known)
@@ -165,15 +165,12 @@ def metadata_argument(record: MetadataRecord) -> Metadata | None:
 
 def batches(codes: TakeCodes, takes: Sequence[Take]) -> Iterator[list[Take]]:
     """Takes in batches that have the same windows left and the same settings and metadata."""
-
-    def likeness(take: Take) -> str:
-        record = take.record()
+    found: dict[str, list[Take]] = {}
+    for take in sorted(takes, key=lambda take: take.number):
+        record, done = take.record(), [sorted(codes.window_codes(take, level)) for level in range(len(take.layouts))]
         same = {name: record[name] for name in ("samples", "settings", "segments", "known", "layouts")}
-        return json.dumps([same, [sorted(codes.window_codes(take, level)) for level in range(len(take.layouts))]])
-
-    keyed = sorted(((likeness(take), take.number, take) for take in takes), key=lambda entry: entry[:2])
-    for _, group in groupby(keyed, key=lambda entry: entry[0]):
-        yield [take for _, _, take in group]
+        found.setdefault(json.dumps([same, done]), []).append(take)
+    yield from found.values()
 
 
 def samplers_of(
@@ -202,7 +199,7 @@ def samplers_of(
         engine=engine,
         generation_config=FastJukeboxGenerationConfig.from_dict(dict(first.settings)),
     )
-    # What is dropped of lyrics was said when they were first given.
+    # The characters that lyrics lose were named when they were first given.
     labels = [encode_metadata(model, metadata_argument(segment.metadata), quiet=True)[0] for segment in first.segments]
     with sampling_mode(model):
         plans = [plan_song(model, replace(request, metadata=metadata)) for metadata in labels]
@@ -216,7 +213,7 @@ def samplers_of(
 
 
 def check_can_be_made(model: SongModel, codes: TakeCodes, takes: Sequence[Take], stop_level: int) -> None:
-    """Refuse what `run` would before it is noted: it would be in the way of all that is asked for later.
+    """Refuse what `run` would, before it is noted and stops every later `run`.
 
     Raises:
         ValueError: the model is not the session's, or refuses the takes.
@@ -262,7 +259,7 @@ def sample_takes(
 
 
 def _wanted(model: SongModel, plan: SongPlan, take: Take, job: Job) -> list[Layout | None]:
-    """The windows that a job needs: of a part also what its sound reaches to."""
+    """The windows that a job needs: of a part, with the codes around it that its sound depends on."""
     hop, length = model.vqvae.config.hop_lengths[job.stop_level], take.length(job.stop_level)
     start, end = job.start // hop, length if job.end is None else min(-(-job.end // hop), length)
     if start == 0 and end == length:

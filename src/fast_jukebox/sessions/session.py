@@ -1,6 +1,6 @@
-"""Sessions: songs that are made over days, kept on disk after every batch of windows, branched, cut and continued.
+"""Sessions: songs that are kept on disk while they are made, and can be resumed, branched, cut and continued.
 
-What samples or decodes is imported where it is used: notes are read and changed without loading torch.
+Modules that sample or decode are imported where they are used: notes are read and changed without loading torch.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Session:
 
     A session holds *takes*. A take begins with known codes (none, a recording's, or the past that it shares with the
     take it comes from) and follows from them, a seed and settings; it never changes. `branch`, `extend` and `cut` make
-    new takes and note what is to be made, `run` makes it, and saves after every batch of windows. Whatever ends the
-    process, `run` in a new one continues, to the codes that one run would have given.
+    new takes and note what is to be made; `run` makes it, and saves after every batch of windows. If the process ends
+    before, `run` in a new one continues, to the codes that one run would have given.
 
     ```python
     session = model.new_session("my-song", duration=20, stop_level=2, seed=1)  # a draft: the top level alone
@@ -54,18 +54,19 @@ class Session:
     session.export("song.wav")
     ```
 
-    A method that needs a model takes the one that the session was made or opened with. One that changes the folder
-    locks it: another thread waits, another process is refused. Reading is always possible.
-    Sessions come from [`Session.create`] and [`Session.open`].
+    Methods take the one `take` that is kept and the `model` that the session was made or opened with, unless others are
+    given. A method that changes the folder locks it: another thread waits, another process is refused. Reading is
+    always possible. Sessions come from [`Session.create`] and [`Session.open`].
 
     Args:
         store: the session's folder.
-        model: what samples and decodes, or `None`.
+        model: to sample and decode with, or `None`.
     """
+
+    _notes: SessionNotes
 
     def __init__(self, store: SessionStore, model: SongModel | None = None) -> None:
         self._store, self.model = store, model
-        self._notes: SessionNotes
 
     @classmethod
     def create(
@@ -81,8 +82,8 @@ class Session:
         Args:
             folder: a new or empty folder.
             model: a complete model.
-            request: the songs to make, by default one from nothing. Its `stop_level` is the lowest level that the first
-                `run` makes. `start_level` and the fields of `COMPUTING` must have their defaults, as `run` takes them.
+            request: the songs to make, by default one from nothing, down to its `stop_level` at the first `run`.
+                `start_level` and the fields of `COMPUTING` must have their defaults, as `run` takes them.
             model_name: folder or repository to find the model by; by default where it was loaded from.
 
         Raises:
@@ -110,8 +111,7 @@ class Session:
 
         Args:
             folder: of the session.
-            model: a complete model, the one that the session was made with; not needed where nothing is sampled or
-                decoded.
+            model: the one that the session was made with; not needed where nothing is sampled or decoded.
 
         Raises:
             SessionError: there is none, it is damaged or of another version.
@@ -127,7 +127,7 @@ class Session:
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of the model that the session was made with."""
+        """Facts of the model that the session was made with."""
         return self._notes.facts
 
     @property
@@ -137,12 +137,12 @@ class Session:
 
     @property
     def jobs(self) -> list[Job]:
-        """What was asked for and is not done."""
+        """Levels of takes that were asked for and are not made."""
         return list(self._notes.jobs)
 
     @property
     def kept(self) -> Take | None:
-        """The take that the other methods mean, if one is kept."""
+        """The take that methods use by default, if there is one."""
         return None if self._notes.kept is None else self.takes[self._notes.kept]
 
     def take(self, number: int | Take | None = None) -> Take:
@@ -154,7 +154,7 @@ class Session:
         return self._notes.take(number)
 
     def keep(self, take: int | Take) -> Take:
-        """Choose the take that `extend`, `branch`, `cut`, `upsample` and `export` mean from now on."""
+        """Choose the take that methods use by default."""
         with self._changing() as notes:
             found = notes.take(take)
             self._write(replace(notes, kept=found.number))
@@ -170,13 +170,13 @@ class Session:
         stop_level: int | None = None,
         **settings: object,
     ) -> list[Take]:
-        """Candidates of what comes next: takes that begin with this one and add some seconds, each from a separate
-        seed. The same call on the same session gives the same candidates; a second call gives others.
+        """Candidate continuations: takes that begin with this one and add some seconds, each from a separate seed. The
+        same call on the same session gives the same candidates; a second call gives others.
 
         Args:
             count: how many.
-            seconds: to add, in whole codes of the top level.
-            take: which one to continue, by default the one that is kept.
+            seconds: to add, rounded to codes of the top level.
+            take: which one to continue.
             metadata: of the new seconds, of one song, as in `generate`; by default the take's.
             stop_level: the lowest level to make at the next `run`; by default the top alone, a draft.
             settings: of sampling that differ from the take's, such as `temperature`.
@@ -207,11 +207,8 @@ class Session:
 
         Args:
             duration: seconds of the result.
-            take: see `branch`.
-            metadata: see `branch`.
-            stop_level: see `branch`.
+            take: see `branch`, like `metadata`, `stop_level` and `settings`.
             seed: of the new seconds; by default the take's.
-            settings: see `branch`.
 
         Raises:
             ValueError: as `branch`, or the duration is not longer than the take.
@@ -229,12 +226,11 @@ class Session:
             return self._add(parent, "extend", parent.length(-1), samples, [noise], metadata, settings, stop_level)[0]
 
     def cut(self, seconds: float, take: int | Take | None = None) -> Take:
-        """The beginning of a take as a separate take, with what is made of it at every level; it is then the one that
-        is kept.
+        """The beginning of a take, at every level as far as it is made, as a new take; it is then the one that is kept.
 
         Args:
-            seconds: to keep, in whole codes of the top level.
-            take: see `branch`.
+            seconds: to keep, rounded to codes of the top level.
+            take: which one.
 
         Raises:
             ValueError: more seconds than the take has, or they are not made yet.
@@ -263,10 +259,10 @@ class Session:
         """Make the lower levels of a take, or of a part of it, with the codes that the complete take has there.
 
         Args:
-            take: by default the one that is kept.
+            take: which one.
             stop_level: the lowest level to make.
-            start: seconds; by default the beginning.
-            end: seconds; by default the end. Levels with the sequential schedule are made from the beginning on.
+            start: seconds; by default the beginning, from which levels with the sequential schedule are always made.
+            end: seconds; by default the end.
             model: see `run`, like `progress`, `engine` and `max_batch_size`.
 
         Raises:
@@ -309,7 +305,7 @@ class Session:
         """Make what was asked for and is not done, and save after every batch of windows.
 
         Args:
-            model: by default the one that the session was made or opened with.
+            model: the session's.
             progress: as in `generate`, for what is left.
             engine: as in `generate`.
             max_batch_size: as in `generate`; at most so many windows are lost when the process is killed.
@@ -334,7 +330,7 @@ class Session:
     resume = run
 
     def forget(self) -> None:
-        """Drop what was asked for and is not done. What is sampled stays."""
+        """Drop `jobs`. What is sampled stays."""
         with self._changing() as notes:
             self._write(replace(notes, jobs=()))
 
@@ -350,7 +346,7 @@ class Session:
         return self._codes.fractions(self.take(take))
 
     def tree(self) -> str:
-        """The takes as a tree, one a line: how each came about, its metadata and what is made of it."""
+        """The takes as a tree, one a line: origin, metadata and progress of each."""
         fractions = {number: self._codes.fractions(take) for number, take in self.takes.items()}
         return "\n".join(tree_lines(list(self.takes.values()), self._notes.kept, fractions, self.facts.sampling_rate))
 
@@ -365,11 +361,11 @@ class Session:
         """Sound float32 (T,) of a take or of a part of it.
 
         Args:
-            take: by default the one that is kept.
+            take: which one.
             level: which level to decode; by default the lowest that is made there.
             start: seconds; by default the beginning.
             end: seconds; by default the end.
-            model: by default the one that the session was made or opened with.
+            model: the session's.
 
         Raises:
             ValueError: the level is not made there, there is no such take or part, or the model is not the session's.
@@ -387,8 +383,8 @@ class Session:
         end: float | None = None,
         model: SongModel | None = None,
     ) -> Path:
-        """Write what `audio` returns to a `.wav` or `.flac` file, chunk by chunk, complete or not at all; or the codes
-        of every level that is made to a `.safetensors` file.
+        """Write what `audio` returns to a `.wav`, `.flac` or `.mp3` file, chunk by chunk, completely or not at all; or
+        the codes of every level that is made to a `.safetensors` file.
 
         Raises:
             ValueError: as `audio`, or another suffix.
@@ -460,7 +456,8 @@ class Session:
         top = len(self.facts.n_ctx) - 1
         lowest = check_count("stop_level", top if stop_level is None else stop_level, 0, top)
         own_settings = checked_settings({**parent.settings, **(settings or {})})
-        given = self._codes.beginning(parent, kept)
+        codes = self._codes
+        given = codes.beginning(parent, kept)
         segments = tuple(segment for segment in parent.segments if segment.start < kept)
         if metadata is not None:
             segments = (*segments, Segment(kept, updated_metadata(parent.metadata, metadata_record(metadata, 0))))
@@ -468,8 +465,8 @@ class Session:
         # A beginning sounds as its parent does; a song that continues from within the recording fades before.
         recording, recorded = parent.recording, parent.recorded
         samples_kept = kept * self.facts.hop_lengths[-1]
-        if origin != "cut" and recorded > samples_kept and (complete := self._codes.recording(parent)) is not None:
-            recording, recorded = self._codes.write_recording(complete[:samples_kept]), samples_kept
+        if origin != "cut" and recorded > samples_kept and (complete := codes.recording(parent)) is not None:
+            recording, recorded = codes.write_recording(complete[:samples_kept]), samples_kept
         first = Take(
             number=len(self.takes) + 1,
             parent=parent.number,
@@ -480,16 +477,14 @@ class Session:
             song=parent.song,
             settings=own_settings,
             segments=segments,
-            given=self._codes.write_given(given),
+            given=codes.write_given(given),
             known=known,
             layouts=self.facts.layouts(own_settings, samples, known),
             recording=recording,
             recorded=recorded,
         )
-        takes = [
-            replace(first, number=first.number + index, seed=seed, song=song)
-            for index, (seed, song) in enumerate(noises)
-        ]
+        numbered = enumerate(noises, first.number)
+        takes = [replace(first, number=number, seed=seed, song=song) for number, (seed, song) in numbered]
         if self.model is not None and metadata is not None:
             from fast_jukebox.generation.metadata import encode_metadata
 

@@ -1,4 +1,4 @@
-"""The folder of a session: written complete or not at all, read with suspicion, used by one process at a time. Loads no
+"""The folder of a session: written completely or not at all, checked when read, used by one process at a time. Loads no
 torch.
 """
 
@@ -28,7 +28,7 @@ MANIFEST = "session.json"
 _LOCK = "lock"
 _CODES = "codes"
 _LEFT_MANIFEST, _LEFT_CODES = ".session.*.tmp.json", ".*.tmp.safetensors"
-"""What the two kinds of files are called before they are finished, see [`~fast_jukebox.utils.files.temporary_path`]."""
+"""Temporary names of the two kinds of files, see [`~fast_jukebox.utils.files.temporary_path`]."""
 
 MOST_NUMBERS = 2**30
 """How many numbers a file of codes holds at most, where nothing more is known: those of a day at a hop length of 8."""
@@ -37,7 +37,6 @@ _HEADER_BYTES = 2**16
 _MANIFEST_BYTES = 2**28
 
 _RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes again"
-"""What to do where nothing is known of a session but its codes."""
 
 Arrays = dict[str, np.ndarray]
 """Codes by name."""
@@ -47,12 +46,21 @@ class SessionError(RuntimeError):
     """A session cannot be read, written or used; says why, and what stands. What was saved before is kept."""
 
 
+@contextlib.contextmanager
+def naming(what: str, path: Path, stands: str = "") -> Iterator[None]:
+    """Raise a `SessionError` for an `OSError`, with what cannot be done to which path, why, and what stands."""
+    try:
+        yield
+    except OSError as error:
+        raise SessionError(f"cannot {what} {str(path)!r}: {error.strerror or error}{stands}") from error
+
+
 class SessionStore:
     """Reads and writes one session's folder.
 
     ```
-    session.json      the manifest: the model, the takes, what was asked for; with its own checksum
-    codes/            safetensors: what takes begin with, codes and recordings, and what was sampled of each level of
+    session.json      the manifest: the model, the takes, what was asked for; with a checksum
+    codes/            safetensors: codes and recordings that takes begin with, and what was sampled of each level of
                       each take
     lock              held by the process that writes; `lock.soft` too where the file system has no locks
     ```
@@ -70,8 +78,7 @@ class SessionStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else writes meanwhile: other threads wait, other processes are refused. The thread that is in it may
-        enter again.
+        """Keep others from writing: other threads wait, other processes are refused. The same thread may enter again.
 
         Raises:
             SessionError: another process has the session, or the folder cannot be written to.
@@ -79,17 +86,22 @@ class SessionStore:
         if not self.folder.is_dir():
             raise SessionError(f"there is no session in {str(self.folder)!r}: there is no such folder")
         with contextlib.ExitStack() as stack:
-            try:
-                first = stack.enter_context(self._lock.held())
-            except InUseError as error:
-                holder = f" ({error})" if str(error) else ""
-                raise SessionError(
-                    f"the session {str(self.folder)!r} is in use by another process{holder}; wait until it ends"
-                ) from error
-            except OSError as error:
-                raise SessionError(f"cannot lock {str(self.folder / _LOCK)!r}: {_reason(error)}") from error
+            with naming("lock", self.folder / _LOCK):
+                try:
+                    first = stack.enter_context(self._lock.held())
+                except InUseError as error:
+                    holder = f" ({error})" if str(error) else ""
+                    raise SessionError(
+                        f"the session {str(self.folder)!r} is in use by another process{holder}; wait until it ends"
+                    ) from error
             if first:
-                self._clear_leftovers()
+                # What killed processes left. Nobody is writing the session's files, as the lock says; what is exported
+                # into the folder is written without the lock.
+                self._check_codes_folder()
+                for path in [*self.folder.glob(_LEFT_MANIFEST), *(self.folder / _CODES).glob(_LEFT_CODES)]:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                clear_temporary(self.folder)
             yield
 
     def check_new(self) -> None:
@@ -99,14 +111,11 @@ class SessionStore:
             ValueError: there is something in it.
             SessionError: it cannot be looked into.
         """
-        try:
-            # What a process left that was killed before it had written the manifest is no session yet.
+        with naming("look into", self.folder):
             names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        except OSError as error:
-            raise SessionError(f"cannot look into {str(self.folder)!r}: {_reason(error)}") from error
-        if not all(
-            name in (_LOCK, self._lock.soft_path.name, _CODES) or fnmatch(name, _LEFT_MANIFEST) for name in names
-        ):
+        # What a process left that was killed before it had written the manifest is no session yet.
+        ours = (_LOCK, self._lock.soft_path.name, _CODES)
+        if not all(name in ours or fnmatch(name, _LEFT_MANIFEST) for name in names):
             raise ValueError(f"`folder` must be new or empty, but there is something in {str(self.folder)!r}")
 
     def make_folder(self) -> None:
@@ -117,10 +126,8 @@ class SessionStore:
             SessionError: it cannot be made.
         """
         self.check_new()
-        try:
+        with naming("make the session's folder", self.folder):
             (self.folder / _CODES).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SessionError(f"cannot make the session's folder {str(self.folder)!r}: {_reason(error)}") from error
 
     def read_manifest(self) -> dict[str, object]:
         """The manifest, whose checksum and version are right.
@@ -129,16 +136,11 @@ class SessionStore:
             SessionError: there is none, it is damaged or of another version.
         """
         path = self.folder / MANIFEST
+        content = _read(path, _MANIFEST_BYTES, _RESCUE)
+        if content is None:
+            raise SessionError(f"there is no session in {str(self.folder)!r}: it has no {MANIFEST}")
         try:
-            if (size := path.stat().st_size) > _MANIFEST_BYTES:
-                raise SessionError(
-                    f"{str(path)!r} is damaged: it has {size} bytes, more than {_MANIFEST_BYTES}; {_RESCUE}"
-                )
-            written = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise SessionError(f"there is no session in {str(self.folder)!r}: it has no {MANIFEST}") from error
-        except OSError as error:
-            raise SessionError(f"cannot read {str(path)!r}: {_reason(error)}") from error
+            written = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise SessionError(f"{str(path)!r} is damaged: it is no JSON; {_RESCUE}") from error
         if not isinstance(written, dict) or written.get("format") != FORMAT:
@@ -147,10 +149,10 @@ class SessionStore:
             raise SessionError(
                 f"{str(path)!r} is of version {written.get('version')!r}; this package reads version {VERSION}"
             )
-        body = {name: value for name, value in written.items() if name != "checksum"}
-        if written.get("checksum") != _checksum(body):
+        checksum = written.pop("checksum", None)
+        if checksum != _checksum(written):
             raise SessionError(f"{str(path)!r} is damaged: its checksum is not that of what it says; {_RESCUE}")
-        return body
+        return written
 
     def write_manifest(self, body: Mapping[str, object]) -> None:
         """Replace the manifest.
@@ -158,9 +160,9 @@ class SessionStore:
         Raises:
             SessionError: it cannot be written; the one before stands.
         """
-        whole = {"format": FORMAT, "version": VERSION, **body}
-        whole["checksum"] = _checksum(whole)
-        self._write(self.folder / MANIFEST, json.dumps(whole, indent=1, ensure_ascii=False).encode())
+        written = {"format": FORMAT, "version": VERSION, **body}
+        written["checksum"] = _checksum(written)
+        self._write(self.folder / MANIFEST, json.dumps(written, indent=1, ensure_ascii=False).encode())
 
     def write_codes(self, name: str, arrays: Arrays, facts: Mapping[str, object]) -> None:
         """Replace a file of codes.
@@ -188,26 +190,21 @@ class SessionStore:
         Raises:
             SessionError: it cannot be read or is damaged.
         """
+        if name.startswith("take-"):
+            remedy = "delete it and resume, and the same codes are sampled again"
+        else:
+            remedy = "takes begin with what it held, so bring it back from a copy"
         path = self._codes_path(name)
-        try:
-            size, limit = path.stat().st_size, 8 * most + _HEADER_BYTES
-            if size > limit:
-                raise SessionError(
-                    f"{str(path)!r} is damaged: it has {size} bytes, and what belongs there at most {limit}; "
-                    f"{_remedy(name)}"
-                )
-            content = path.read_bytes()
-        except FileNotFoundError:
+        content = _read(path, 8 * most + _HEADER_BYTES, remedy)
+        if content is None:
             return None
-        except OSError as error:
-            raise SessionError(f"cannot read {str(path)!r}: {_reason(error)}") from error
         try:
             return _parse(content, "f" if name.startswith("recording-") else "i")
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-            raise SessionError(f"{str(path)!r} is damaged; {_remedy(name)}") from error
+            raise SessionError(f"{str(path)!r} is damaged; {remedy}") from error
 
     def has_codes(self, name: str) -> bool:
-        """Whether there is a file of codes of that name."""
+        """True where there is a file of codes of that name."""
         return self._codes_path(name).is_file()
 
     def _codes_path(self, name: str) -> Path:
@@ -215,10 +212,8 @@ class SessionStore:
 
     def _write(self, path: Path, content: bytes) -> None:
         self._check_codes_folder()
-        try:
+        with naming("write", path):
             path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}") from error
         write_complete(path, content)
 
     def _check_codes_folder(self) -> None:
@@ -230,27 +225,30 @@ class SessionStore:
                 "put the folder itself in its place"
             )
 
-    def _clear_leftovers(self) -> None:
-        """Files that a process was writing when it was killed. Of the session's own the lock says that nobody is; what
-        is exported into the folder is written without it.
-        """
-        self._check_codes_folder()
-        for path in [*self.folder.glob(_LEFT_MANIFEST), *(self.folder / _CODES).glob(_LEFT_CODES)]:
-            with contextlib.suppress(OSError):
-                path.unlink()
-        clear_temporary(self.folder)
-
 
 def write_complete(path: Path, content: bytes) -> None:
-    """Write a file, complete or not at all.
+    """Write a file, completely or not at all.
 
     Raises:
         SessionError: it cannot be written; what stood there before stands.
     """
-    try:
+    with naming("write", path, "; what was saved before stands"):
         write_file(path, content)
-    except OSError as error:
-        raise SessionError(f"cannot write {str(path)!r}: {_reason(error)}; what was saved before stands") from error
+
+
+def _read(path: Path, most: int, remedy: str) -> bytes | None:
+    """The content of a file; `None` where there is none.
+
+    Raises:
+        SessionError: it cannot be read, or has more than `most` bytes.
+    """
+    with naming("read", path), contextlib.suppress(FileNotFoundError):
+        if (size := path.stat().st_size) > most:
+            raise SessionError(
+                f"{str(path)!r} is damaged: it has {size} bytes, and what belongs there at most {most}; {remedy}"
+            )
+        return path.read_bytes()
+    return None
 
 
 def _checksum(body: Mapping[str, object]) -> str:
@@ -258,38 +256,23 @@ def _checksum(body: Mapping[str, object]) -> str:
 
 
 def _digest(arrays: Arrays, facts: str) -> str:
-    found = hashlib.sha256(facts.encode())
+    digest = hashlib.sha256(facts.encode())
     for name, array in sorted(arrays.items()):
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _parse(content: bytes, kind: str) -> tuple[Arrays, dict[str, object]]:
     """Arrays and facts of a file of codes; raises almost anything where it is damaged."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header["__metadata__"]
-    arrays = load_safetensors(content)
-    if metadata["format"] != FORMAT or metadata["version"] != str(VERSION):
-        raise ValueError("another format")
-    if any(array.dtype.kind != kind for array in arrays.values()):
-        raise ValueError("neither codes nor samples")
-    if metadata["digest"] != _digest(arrays, metadata["facts"]):
-        raise ValueError("another digest")
-    facts = json.loads(metadata["facts"])
-    if not isinstance(facts, dict):
-        raise ValueError("no facts")
+    arrays, facts = load_safetensors(content), json.loads(metadata["facts"])
+    right = metadata["format"] == FORMAT and metadata["version"] == str(VERSION) and isinstance(facts, dict)
+    right = right and all(array.dtype.kind == kind for array in arrays.values())
+    if not right or metadata["digest"] != _digest(arrays, metadata["facts"]):
+        raise ValueError("another format, type or digest")
     return arrays, facts
-
-
-def _remedy(name: str) -> str:
-    if name.startswith("take-"):
-        return "delete it and resume, and the same codes are sampled again"
-    return "takes begin with what it held, so bring it back from a copy"
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
 
 
 def codes_dtype(codebook_size: int) -> type[np.signedinteger]:
