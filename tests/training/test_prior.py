@@ -162,3 +162,12 @@ def test_an_evaluation_before_the_training_leaves_no_trace(trainer, options):
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in run.model.state_dict().items())
     assert run.evaluate()["eval_loss"] < before
     assert run.accelerator._models  # within and after a training nothing is forgotten
+
+
+@pytest.mark.parametrize("options", [{}, {"bf16": True}], ids=["float32", "bfloat16"])
+def test_attention_of_a_training_in_bfloat16_on_a_cpu_is_not_fused(trainer, options):
+    run, seen = trainer(steps=1, **options), []
+    run.model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.flash_sdp_enabled()))
+    run.train()
+    assert seen == [not options]
+    assert torch.backends.cuda.flash_sdp_enabled()
