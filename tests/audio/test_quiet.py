@@ -41,7 +41,7 @@ def test_a_process_forked_meanwhile_can_decode_and_speak(capfd):
             begun.set()
             ended.wait(20)
 
-    thread = threading.Thread(target=decode)
+    thread = threading.Thread(target=decode, daemon=True)
     thread.start()
     begun.wait(20)
     child = os.fork()

@@ -45,7 +45,7 @@ def one_is_killed():
                     continue
             time.sleep(0.002)
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     yield killed
     stop.set()

@@ -80,7 +80,7 @@ def test_every_listener_hears_live_sound_from_its_beginning(sound):
     def listen(name):
         heard[name] = b"".join(live.chunks())
 
-    listeners = [threading.Thread(target=listen, args=(name,)) for name in "ab"]
+    listeners = [threading.Thread(target=listen, args=(name,), daemon=True) for name in "ab"]
     listeners[0].start()
     live.write(sound[:1000])
     listeners[1].start()

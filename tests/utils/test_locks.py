@@ -43,7 +43,7 @@ def test_other_processes_are_refused_and_other_threads_wait(tmp_path):
         with lock.held() as first:
             order.append(("second", first))
 
-    thread = threading.Thread(target=second)
+    thread = threading.Thread(target=second, daemon=True)
     with lock.held() as first:
         assert first
         with lock.held() as again:  # the same thread

@@ -58,7 +58,7 @@ def kill_worker_of(folder, shard):
         os.kill(int(found[0].name.rpartition("-")[2]), signal.SIGKILL)
 
     (folder / f"wait-{shard}").touch()
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread
 
@@ -93,7 +93,7 @@ def test_a_shard_that_loses_every_worker_is_an_error(tmp_path):
             time.sleep(0.01)
 
     (tmp_path / "wait-0").touch()
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     with pytest.raises(WorkerLostError, match="2 workers were lost with the same shard"):
         list(map_shards(partial(Squares, tmp_path), [0], Workers(2, attempts=2)))
