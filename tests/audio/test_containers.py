@@ -378,3 +378,108 @@ def test_what_often_stands_in_the_place_of_sound_is_told(tmp_path, content, told
     (tmp_path / "song.mp3").write_bytes(content)
     with pytest.raises(ValueError, match=f"song.mp3 .*{told}"):
         load_audio(tmp_path / "song.mp3", RATE)
+
+
+def chunk(name, body, order="<", padded=True):
+    return name + struct.pack(order + "I", len(body)) + body + bytes(padded and len(body) % 2)
+
+
+def wav(*chunks):
+    body = b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+def aiff(*chunks):
+    body = b"".join(chunks)
+    return b"FORM" + struct.pack(">I", 4 + len(body)) + b"AIFF" + body
+
+
+# One byte a sample, so that a chunk of an odd number of them is odd; and what says so.
+FIRST, SECOND = (bytes(np.random.default_rng(seed).integers(1, 255, 4001).astype(np.uint8)) for seed in (1, 2))
+SAYS = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE, RATE, 1, 8))
+AIFF_SAYS = chunk(b"COMM", struct.pack(">hIhHQ", 1, 4001, 8, 16383 + 15, RATE << 48), ">")
+
+
+def unsigned(data):
+    return (torch.tensor(list(data)) - 128).float() / 128
+
+
+def signed(data):
+    return torch.from_numpy(np.frombuffer(data, np.int8).copy()).float() / 128
+
+
+def sounds(data):
+    return chunk(b"SSND", bytes(8) + data, ">")
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (wav(SAYS, chunk(b"data", FIRST), chunk(b"data", SECOND)), FIRST + SECOND),
+        (wav(SAYS, chunk(b"data", FIRST, padded=False), chunk(b"data", SECOND, padded=False)), FIRST + SECOND),
+        (wav(SAYS, chunk(b"data", FIRST), chunk(b"LIST", b"INFOabc"), chunk(b"data", SECOND)), FIRST + SECOND),
+        (wav(SAYS, chunk(b"data", b""), chunk(b"data", SECOND)), SECOND),
+        (wav(SAYS, chunk(b"bext", b"abc", padded=False), chunk(b"data", FIRST)), FIRST),
+        (wav(chunk(b"JUNK", b"a", padded=False), SAYS, chunk(b"bext", b"abc"), chunk(b"data", FIRST)), FIRST),
+        (wav(chunk(b"data", FIRST), SAYS), FIRST),
+        (wav(SAYS, chunk(b"data", FIRST, padded=False), chunk(b"LIST", b"INFO" * 3000)), FIRST),
+        (2 * wav(SAYS, chunk(b"data", FIRST, padded=False)), 2 * FIRST),
+        (wav(SAYS, chunk(b"LIST", b"wavl" + chunk(b"data", FIRST) + chunk(b"data", SECOND))), FIRST + SECOND),
+    ],
+)
+def test_a_wav_file_is_read_whatever_its_chunks(data, wanted):
+    audio = read(data)
+    assert audio_info(data).frames == len(wanted)
+    torch.testing.assert_close(audio, unsigned(wanted), rtol=0, atol=0)
+    start = len(wanted) - 100
+    torch.testing.assert_close(read(data, offset=start / RATE), unsigned(wanted)[start:], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (aiff(AIFF_SAYS, sounds(FIRST), sounds(SECOND)), FIRST + SECOND),
+        (aiff(chunk(b"NAME", b"abc", ">", padded=False), AIFF_SAYS, sounds(FIRST)), FIRST),
+        (aiff(AIFF_SAYS, chunk(b"NAME", b"abc", ">", padded=False), sounds(FIRST)), FIRST),
+        (aiff(sounds(FIRST), AIFF_SAYS), FIRST),
+        (2 * aiff(AIFF_SAYS, sounds(FIRST)), 2 * FIRST),
+        (aiff(AIFF_SAYS, b"SSND" + struct.pack(">I", 8) + bytes(8) + FIRST), FIRST),
+        (aiff(AIFF_SAYS, b"SSND" + bytes(4) + bytes(8) + FIRST), FIRST),
+    ],
+)
+def test_an_aiff_file_is_read_whatever_its_chunks(data, wanted):
+    torch.testing.assert_close(read(data), signed(wanted), rtol=0, atol=0)
+
+
+def test_silence_between_chunks_of_sound_is_left_out_with_a_word():
+    silence = chunk(b"slnt", struct.pack("<I", 1000))
+    data = wav(SAYS, chunk(b"LIST", b"wavl" + chunk(b"data", FIRST) + silence + chunk(b"data", SECOND)))
+    with pytest.warns(UserWarning, match="chunks of silence"):
+        assert torch.equal(load_audio(data), unsigned(FIRST + SECOND))
+
+
+def test_a_second_chunk_of_sound_that_was_cut_off_says_so():
+    data = wav(SAYS, chunk(b"data", FIRST), chunk(b"data", SECOND))[:-1002]
+    with pytest.warns(UserWarning, match="states 4001 bytes of sound, and 3000 are there"):
+        assert torch.equal(load_audio(data), unsigned(FIRST + SECOND[:3000]))
+
+
+def test_sound_of_which_nothing_says_what_it_is_is_refused_by_name():
+    with pytest.raises(ValueError, match="the given bytes holds no `fmt ` chunk"):
+        load_audio(wav(chunk(b"data", FIRST)))
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFFFFF])
+@pytest.mark.parametrize("order", [">", "<"])
+def test_an_au_file_of_unknown_size_is_read_to_its_end(size, order):
+    header = (b".snd" if order == ">" else b"dns.") + struct.pack(order + "6I", 28, size, 2, RATE, 1, 0)
+    assert torch.equal(read(header + FIRST), signed(FIRST))
+    whole = header[:8] + struct.pack(order + "I", len(FIRST)) + header[12:] + FIRST
+    assert torch.equal(read(whole + whole), signed(FIRST + FIRST))
+
+
+def test_a_chunk_that_reaches_further_than_a_file_can_is_no_error_of_the_disk():
+    data = bytearray(encoded("CAF", sound(0.1), subtype="PCM_16"))
+    data[12:20] = b"\xff" * 8  # of the first chunk, before the sound
+    with pytest.raises(ValueError, match="the given bytes is no sound"):
+        load_audio(bytes(data))

@@ -25,6 +25,8 @@ class ByteReader:
 
     def at(self, position: int, count: int) -> bytes:
         """`count` bytes from `position` on, fewer at the end of the file."""
+        if position >= self.size:  # as headers of damaged files say, also further than a file can reach
+            return b""
         offset = position - self._start
         if not 0 <= offset <= offset + count <= len(self._window):
             self._file.seek(position)

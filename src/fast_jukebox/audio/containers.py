@@ -6,14 +6,14 @@ from its first frames, and takes a file that was cut off for a shorter one. Here
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from fast_jukebox.audio.bytes import ByteReader
+from fast_jukebox.audio.chunks import au_layout, chunk_layout, is_au, is_chunked
 from fast_jukebox.audio.flac import INFO_LENGTH, found_samples, stated_samples, with_samples
-from fast_jukebox.audio.mpeg import FrameRun, find_frames, tag_end
+from fast_jukebox.audio.layout import MOST_PARTS, NEGLIGIBLE, Layout, Part, behind_end, missing_bytes
+from fast_jukebox.audio.mpeg import mpeg_layout, tag_end
 
 FFMPEG_HINT = "convert it first, for example with `ffmpeg -i FILE FILE.flac`"
 # Formats that libsndfile cannot read, by what stands at a place in the file.
@@ -38,43 +38,6 @@ _FOREIGN = (
     (0, b"\x0bw", "an AC-3 file"),
     (0, b"MThd", "a MIDI file"),
 )
-_MOST_PARTS = 10_000
-_MPEG_LEAD = 2**15
-_NEGLIGIBLE = 4096
-"""Bytes at a file's end that are not worth a word: padding, or the tag of a format that is not known here."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A sound that libsndfile can read by itself.
-
-    Attributes:
-        ranges: (start, stop) of its bytes in the file, in order.
-        prefix: bytes to put before them.
-        exact_until: up to where seeking is exact, in samples of each channel; None where it is up to the end.
-        lead: samples that must be decoded before the one that is wanted, as frames of MP3 use the bits of others.
-    """
-
-    ranges: tuple[tuple[int, int], ...]
-    prefix: bytes = b""
-    exact_until: int | None = None
-    lead: int = 0
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The parts of a file, in order.
-
-    Attributes:
-        missing: what its header states and the file lacks, in words; None where all is there.
-        left_out: what the file holds and is not read, likewise.
-        quiet: whether its decoder writes to the terminal, and had better not.
-    """
-
-    parts: tuple[Part, ...]
-    missing: str | None = None
-    left_out: str | None = None
-    quiet: bool = False
 
 
 def find_layout(data: ByteReader) -> Layout:
@@ -101,13 +64,10 @@ def find_layout(data: ByteReader) -> Layout:
         return _w64_layout(data, start)
     if head[:4] == b"caff":
         return _caf_layout(data, start)
-    if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
-        return _wav_layout(data, start)
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _chunk_layout(data, start, 12, ">", b"SSND")
-    if head[:4] == b".snd":
-        offset, size = struct.unpack(">II", head[4:12])
-        return _sized_layout(data, start, offset, size)
+    if is_chunked(data, start):
+        return chunk_layout(data, start)
+    if is_au(data, start):
+        return au_layout(data, start)
     if start or head[:1] == b"\xff":
         layout = mpeg_layout(data, start)
         if layout is not None:
@@ -142,57 +102,13 @@ def _refuse_others(data: ByteReader) -> None:
         raise ValueError(f"is an MPEG transport stream, which cannot be read; {FFMPEG_HINT}")
 
 
-def mpeg_layout(data: ByteReader, start: int) -> Layout | None:
-    """The layout of MPEG audio from `start` on; None where there is none, or less of it than of other things."""
-    runs = find_frames(data, start)
-    sound = sum(stop - first for run in runs for first, stop in run.ranges)
-    behind = data.size - (runs[-1].ranges[-1][1] if runs else 0)
-    padding = behind if runs and _is_zero(data, data.size - behind) else 0
-    if not runs or 2 * sound < data.size - start - _tags(data, runs) - padding:
-        return None
-    missing = None
-    if runs[-1].stated is not None and runs[-1].stated - runs[-1].frames > 2:
-        run = runs[-1]
-        missing = f"its header states {run.stated} frames, and {run.frames} are there"
-    lost = data.size - start - sound - _tags(data, runs) - padding
-    left_out = f"{lost} bytes are no frames of sound" if lost > _NEGLIGIBLE else None
-    parts = tuple(Part(run.ranges_to_decode(), run.prefix(), lead=_MPEG_LEAD) for run in runs)
-    return Layout(parts, missing, left_out, quiet=True)
-
-
-def _tags(data: ByteReader, runs: list[FrameRun]) -> int:
-    """Bytes of the tags between, before and behind the frames, and of the frames that hold no sound."""
-    total = sum(run.tag[1] - run.tag[0] for run in runs if run.tag is not None)
-    known = {run.tag[0]: run.tag[1] for run in runs if run.tag is not None}
-    ranges = [place for run in runs for place in run.ranges]
-    gaps = zip([0] + [stop for _, stop in ranges], [first for first, _ in ranges] + [data.size], strict=True)
-    for position, stop in gaps:
-        while position < stop:
-            end = known.get(position) or tag_end(data, position)
-            if end <= position:
-                break
-            total += 0 if position in known else min(end, stop) - position
-            position = end
-    return total
-
-
-def _is_zero(data: ByteReader, position: int) -> bool:
-    """Whether only zeros stand from here to the end."""
-    while position < data.size:
-        block = data.at(position, 2**20)
-        if block.strip(b"\0"):
-            return False
-        position += len(block)
-    return True
-
-
 def _flac_layout(data: ByteReader, start: int) -> Layout:
     """FLAC, which behind a tag cannot be seeked, of which several may be joined, and whose length is that of its last
     frame, whatever its header states.
     """
     starts: list[int] = []
     position = start
-    while position >= 0 and len(starts) < _MOST_PARTS:
+    while position >= 0 and len(starts) < MOST_PARTS:
         starts.append(position)
         # "fLaC" and the block that every stream begins with, of 34 bytes.
         position = data.find(b"fLaC\x00\x00\x00\x22", position + 8, data.size)
@@ -229,7 +145,7 @@ def _ogg_layout(data: ByteReader, start: int) -> Layout:
             missing = "its last page is cut off"
     limits.append(before)
     lost = data.size - end
-    left_out = f"{lost} bytes are no Ogg pages" if lost > _NEGLIGIBLE else None
+    left_out = f"{lost} bytes are no Ogg pages" if lost > NEGLIGIBLE else None
     parts = [
         Part((place,), exact_until=None if limit is None else max(0, limit - 8192))
         for place, limit in zip(zip(starts, [*starts[1:], data.size], strict=True), limits, strict=True)
@@ -252,48 +168,10 @@ def _ogg_pages(data: ByteReader, position: int) -> Iterator[tuple[int, int, int,
         position = stop
 
 
-def _wav_layout(data: ByteReader, start: int) -> Layout:
-    """WAV, of which several may be joined."""
-    order = "<" if data.at(start, 4) == b"RIFF" else ">"
-    parts: list[Part] = []
-    while len(parts) < _MOST_PARTS:
-        layout = _chunk_layout(data, start, 12, order, b"data")
-        stop = layout.parts[0].ranges[-1][1]
-        parts += layout.parts
-        head = data.at(stop, 12)
-        if head[:4] != data.at(start, 4) or head[8:12] != b"WAVE":
-            break
-        start = stop
-    return Layout(tuple(parts), layout.missing, layout.left_out)
-
-
-def _chunk_layout(data: ByteReader, start: int, position: int, order: str, wanted: bytes) -> Layout:
-    """A file of chunks (RIFF, IFF): each 4 letters, a size, so many bytes, padded to an even number."""
-    position += start
-    compressed = False
-    for _ in range(_MOST_PARTS):
-        head = data.at(position, 8)
-        if len(head) < 8:
-            break
-        size = struct.unpack(order + "I", head[4:])[0]
-        if head[:4] == b"fmt ":
-            compressed = data.at(position + 8, 2) == b"\x55\x00"
-        if head[:4] == wanted:
-            sound = position + 8
-            if compressed and (frames := mpeg_layout(data, sound)) is not None:  # MP3 within WAV
-                return frames
-            if size == 0 and data.size > sound:  # written by a program that was killed, or into a pipe
-                patched = data.at(start, sound - start)[:-4] + struct.pack(order + "I", 0xFFFFFFFF)
-                return Layout((Part(((sound, data.size),), prefix=patched),))
-            return _sized_layout(data, start, sound - start, size)
-        position += 8 + size + size % 2
-    return Layout((Part(((start, data.size),)),))
-
-
 def _rf64_layout(data: ByteReader, start: int) -> Layout:
     """WAV of more than 4 GiB, whose sizes stand in its first chunk (EBU Tech 3306); BW64 is laid out alike."""
     position, sizes = start + 12, -1
-    for _ in range(_MOST_PARTS):
+    for _ in range(MOST_PARTS):
         head = data.at(position, 8)
         if len(head) < 8:
             break
@@ -309,7 +187,7 @@ def _rf64_layout(data: ByteReader, start: int) -> Layout:
 def _w64_layout(data: ByteReader, start: int) -> Layout:
     """Sony's Wave64: chunks of 16 letters and a size of 8 bytes that counts both, padded to 8 bytes."""
     position = start + 40
-    for _ in range(_MOST_PARTS):
+    for _ in range(MOST_PARTS):
         head = data.at(position, 24)
         if len(head) < 24:
             break
@@ -322,7 +200,7 @@ def _w64_layout(data: ByteReader, start: int) -> Layout:
 def _caf_layout(data: ByteReader, start: int) -> Layout:
     """Apple's CAF: chunks of 4 letters and a size of 8 bytes; that of the sound is -1 where it was not known."""
     position = start + 8
-    for _ in range(_MOST_PARTS):
+    for _ in range(MOST_PARTS):
         head = data.at(position, 12)
         if len(head) < 12:
             break
@@ -358,43 +236,11 @@ def _long_layout(
     if 0 < size <= there:
         stop = sound + size
         behind = data.at(stop, 5)
-        if there - size > _NEGLIGIBLE and not behind.lstrip(b"\0")[:3].isalnum():
-            left_out = f"{there - size} bytes stand behind its stated end"
+        if there - size > NEGLIGIBLE and not behind.lstrip(b"\0")[:3].isalnum():
+            left_out = behind_end(there - size)
     else:
         if 0 < size < 2**62:
-            missing = f"its header states {size} bytes of sound, and {there} are there"
+            missing = missing_bytes(size, there)
         patched = (there + header).to_bytes(8, order)
         before = before[: place - start] + patched + before[place - start + 8 :]
     return Layout((Part(((sound, stop),), prefix=magic + before[len(magic) :]),), missing, left_out)
-
-
-def _sized_layout(data: ByteReader, start: int, offset: int, size: int) -> Layout:
-    """Sound that begins `offset` bytes behind `start` and is stated to have `size` bytes."""
-    there = data.size - start - offset
-    if _is_unknown(size):
-        return Layout((Part(((start, data.size),)),))
-    if size > there:
-        missing = f"its header states {size} bytes of sound, and {max(there, 0)} are there"
-        return Layout((Part(((start, data.size),)),), missing)
-    stop = _chunks_end(data, start + offset + size + size % 2)
-    lost = data.size - stop
-    left_out = f"{lost} bytes stand behind its stated end" if lost > _NEGLIGIBLE else None
-    return Layout((Part(((start, min(stop, data.size)),)),), left_out=left_out)
-
-
-def _chunks_end(data: ByteReader, position: int) -> int:
-    """Where the chunks behind the sound end."""
-    while position + 8 <= data.size:
-        head = data.at(position, 8)
-        if not head[:4].isalnum() and head[:4].strip(b" ") not in (b"id3", b"iXML", b"PAD"):
-            break
-        size = min(int.from_bytes(head[4:], order) for order in ("little", "big"))
-        if head[:4] in (b"RIFF", b"RIFX", b"FORM") or position + 8 + size > data.size:
-            break
-        position += 8 + size + size % 2
-    return min(position, data.size)
-
-
-def _is_unknown(size: int) -> bool:
-    """Whether a stated size stands for one that was not known: programs write the most that they can, or nearly so."""
-    return size >= 0xFFFF0000 or 0x7FFF0000 <= size <= 0x80010000

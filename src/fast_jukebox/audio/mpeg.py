@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from fast_jukebox.audio.bytes import ByteReader
+from fast_jukebox.audio.layout import NEGLIGIBLE, Layout, Part
 
 _KBITS = {  # by (MPEG 1, layer)
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -28,6 +29,8 @@ _LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
 _CHAIN = 4
 _SEARCHED = 2**20
 """Bytes after a place that is no frame in which the next frame is looked for."""
+_LEAD = 2**15
+"""Samples that are decoded before the one that is wanted: frames use the bits of others."""
 ID3_PREFIX = b"ID3\x04\x00\x00\x00\x00\x00\x0a" + bytes(10)
 """An empty tag, by which libsndfile knows that MPEG audio follows."""
 
@@ -133,6 +136,50 @@ def find_frames(data: ByteReader, start: int = 0) -> list[FrameRun]:
         else:
             run.ranges.append((position, stop))
     return [run for run in runs if run.frames]
+
+
+def mpeg_layout(data: ByteReader, start: int) -> Layout | None:
+    """The layout of MPEG audio from `start` on; None where there is none, or less of it than of other things."""
+    runs = find_frames(data, start)
+    sound = sum(stop - first for run in runs for first, stop in run.ranges)
+    behind = data.size - (runs[-1].ranges[-1][1] if runs else 0)
+    padding = behind if runs and _is_zero(data, data.size - behind) else 0
+    if not runs or 2 * sound < data.size - start - _tags(data, runs) - padding:
+        return None
+    missing = None
+    if runs[-1].stated is not None and runs[-1].stated - runs[-1].frames > 2:
+        run = runs[-1]
+        missing = f"its header states {run.stated} frames, and {run.frames} are there"
+    lost = data.size - start - sound - _tags(data, runs) - padding
+    left_out = f"{lost} bytes are no frames of sound" if lost > NEGLIGIBLE else None
+    parts = tuple(Part(run.ranges_to_decode(), run.prefix(), lead=_LEAD) for run in runs)
+    return Layout(parts, missing, left_out, quiet=True)
+
+
+def _tags(data: ByteReader, runs: list[FrameRun]) -> int:
+    """Bytes of the tags between, before and behind the frames, and of the frames that hold no sound."""
+    total = sum(run.tag[1] - run.tag[0] for run in runs if run.tag is not None)
+    known = {run.tag[0]: run.tag[1] for run in runs if run.tag is not None}
+    ranges = [place for run in runs for place in run.ranges]
+    gaps = zip([0] + [stop for _, stop in ranges], [first for first, _ in ranges] + [data.size], strict=True)
+    for position, stop in gaps:
+        while position < stop:
+            end = known.get(position) or tag_end(data, position)
+            if end <= position:
+                break
+            total += 0 if position in known else min(end, stop) - position
+            position = end
+    return total
+
+
+def _is_zero(data: ByteReader, position: int) -> bool:
+    """Whether only zeros stand from here to the end."""
+    while position < data.size:
+        block = data.at(position, 2**20)
+        if block.strip(b"\0"):
+            return False
+        position += len(block)
+    return True
 
 
 def tag_end(data: ByteReader, position: int) -> int:

@@ -18,7 +18,9 @@ import soundfile
 from torch import Tensor
 
 from fast_jukebox.audio.bytes import ByteReader, RangesFile
-from fast_jukebox.audio.containers import FFMPEG_HINT, Layout, find_layout, mpeg_layout
+from fast_jukebox.audio.containers import FFMPEG_HINT, find_layout
+from fast_jukebox.audio.layout import Layout
+from fast_jukebox.audio.mpeg import mpeg_layout
 from fast_jukebox.audio.quiet import quiet_decoder
 from fast_jukebox.audio.resample import MAX_RATE, check_rate
 from fast_jukebox.utils.text import printable
