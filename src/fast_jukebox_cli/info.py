@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fast_jukebox.models.description import DescriptionTable, describe_model
+from fast_jukebox.models.description import DescriptionTable, describe_adapter, describe_model
 from fast_jukebox.utils.text import printable
 from fast_jukebox_cli.model import model_config
 
@@ -15,15 +15,15 @@ _LONGEST_LINE = 2000
 
 
 def description(name: str) -> list[RenderableType]:
-    """What is known of a model without its weights, as things that rich can print.
+    """What is known of a model, or of an adapter, without its weights, as things that rich can print.
 
     Raises:
         ValueError: it is no model of this package.
     """
-    found = describe_model(name, model_config(name))
+    found = describe_adapter(name) or describe_model(name, model_config(name))
     # What strangers wrote is no markup, and steers no terminal.
     lines = [Text(printable(line, _LONGEST_LINE)) for line in found.lines]
-    return [Text(f"{printable(name)}\n{found.summary}"), *map(_table, found.tables), *lines]
+    return [Text(f"{printable(name)}\n{printable(found.summary)}"), *map(_table, found.tables), *lines]
 
 
 def _table(own: DescriptionTable) -> Table:

@@ -35,6 +35,10 @@ def model_config(name: str) -> PreTrainedConfig:
             return AutoConfig.from_pretrained(name, **prefer_cache(name, {}))
     except (RecursionError, AttributeError, TypeError) as error:  # transformers expects names with their values
         raise ValueError(f"`config.json` of `{name}` must hold names with their values: {error}") from error
+    except ValueError as error:
+        if name in str(error):
+            raise
+        raise ValueError(f"`config.json` of `{name}` cannot be used, fetch or save it again: {error}") from error
 
 
 def model_name(model: str | None) -> str:

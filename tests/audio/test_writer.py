@@ -51,11 +51,12 @@ def test_a_disk_that_is_full_is_an_error_and_nothing_is_printed(tmp_path, sound,
     noise = np.random.default_rng(0).uniform(-1, 1, 20000)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
     try:
-        with pytest.raises(OSError), AudioWriter(tmp_path / f"song{suffix}", RATE) as writer:
+        with pytest.raises(OSError) as caught, AudioWriter(tmp_path / f"song{suffix}", RATE) as writer:
             for piece in np.split(noise, 10):
                 writer.write(piece)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value.filename) == str(tmp_path / f"song{suffix}")
     assert capfd.readouterr() == ("", "")
 
 

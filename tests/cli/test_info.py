@@ -1,3 +1,8 @@
+import json
+
+import pytest
+
+
 def test_info_reads_no_weights(run, model_dir, monkeypatch):
     (model_dir / "README.md").write_text(
         "---\nlicense: apache-2.0\ndatasets:\n- some/songs\n---\n\n# A model\n\nIt plays\nsongs.\n\n## More\n\nText.\n"
@@ -81,3 +86,26 @@ def test_info_of_a_damaged_configuration(run, tmp_path):
     result = run("info", tmp_path)
     assert result.exit_code == 2
     assert "config.json" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_info_of_an_adapter_says_what_it_is_and_how_it_is_played(run, tmp_path):
+    (tmp_path / "lora").mkdir()
+    settings = {"peft_type": "LORA", "r": 4, "level": 2, "base_model_name_or_path": "ann/base\x1b[31m"}
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))
+    result = run("info", tmp_path / "lora")
+    assert result.exit_code == 0, result.output
+    text = "".join(result.stdout.split())
+    assert "adapter(LoRA)ofrank4forlevel2" in text
+    assert f"--adapter2={tmp_path / 'lora'}" in text
+    assert "\x1b" not in result.stdout
+    (tmp_path / "lora" / "adapter_config.json").write_text("{")
+    result = run("info", tmp_path / "lora")
+    assert result.exit_code == 2 and "adapter_config.json" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("info",), ("generate", "--duration", "0.1", "--model")])
+def test_a_number_of_too_many_digits_is_named(run, model_dir, command):
+    (model_dir / "config.json").write_text('{"model_type": "fast_jukebox", "dtype": ' + "1" * 5000 + "}")
+    result = run(*command, model_dir)
+    assert result.exit_code == 2
+    assert f"`config.json` of `{model_dir}`" in result.stderr and "fetch or save it again" in result.stderr

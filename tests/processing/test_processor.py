@@ -132,6 +132,14 @@ def test_a_processor_without_names_tells_of_lyrics_and_lengths(words_config, pro
     assert labels.metadata[2].tolist() == [[16000, 4000, 0, 0, 0]] and labels.dropped == ["Lo, là"]
 
 
+def test_the_processor_of_another_model_is_refused_with_its_file_and_what_to_do(words_config, processor, tmp_path):
+    processor.only(0).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"processor_config.json of `.*` is of another model: .*`levels`.*3, got 1; save"
+    ):
+        FastJukeboxProcessor.find(tmp_path, words_config)
+
+
 def test_models_without_labels_have_none(tiny_model, tmp_path, processor):
     tiny_model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
@@ -162,9 +170,9 @@ def test_it_must_fit_the_model(processor, words_config, name, value):
 
 
 def test_other_misfits(processor, words_config, tiny_config, words_files):
-    with pytest.raises(ValueError, match="has labels for level 0"):
+    with pytest.raises(ValueError, match="`levels` have labels for level 0"):
         processor.check(tiny_config)
-    with pytest.raises(ValueError, match="3 levels, the model 1"):
+    with pytest.raises(ValueError, match="`levels` must be as many as the model's, 1, got 3"):
         processor.check(words_config.prior_configs[0])
     with pytest.raises(ValueError, match="`level` must be from 0 to 2"):
         processor.only(3)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -87,7 +88,10 @@ class AudioWriter:
         """
         if isinstance(audio, Tensor):
             audio = audio.detach().to(device="cpu", dtype=torch.float32).numpy()
-        samples = np.clip(np.asarray(audio, dtype=np.float32), -1.0, 1.0)
+        with self._named_errors():
+            self._write(np.clip(np.asarray(audio, dtype=np.float32), -1.0, 1.0))
+
+    def _write(self, samples: np.ndarray) -> None:
         if self._encoder is not None:
             self._encoder.write(samples)
             self._heard.check()
@@ -109,13 +113,22 @@ class AudioWriter:
         Raises:
             OSError: what is left cannot be written.
         """
-        try:
+        with self._named_errors(), contextlib.ExitStack() as stack:
+            if self._owned:
+                stack.callback(self._file.close)
             if self._encoder is not None:
                 self._encoder.close()
                 self._heard.check()
-        finally:
-            if self._owned:
-                self._file.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Give errors of the disk the file's name, which the system does not tell."""
+        try:
+            yield
+        except OSError as error:
+            if self._owned and error.errno and error.filename is None:
+                error.filename = self._file.name
+            raise
 
     def __enter__(self) -> AudioWriter:
         return self

@@ -164,13 +164,18 @@ def written_config(
     """What a class's own `get_config_dict`, given as `read`, finds in a folder or repository.
 
     Raises:
-        ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over.
+        ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over, or numbers
+            that cannot be read.
     """
     finish_saving(source)
     try:
         config, unused = read(source, **kwargs)
     except (AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"`config.json` of `{source}` must hold names with their values: {error}") from error
+    except ValueError as error:
+        if str(source) in str(error):
+            raise
+        raise ValueError(f"`config.json` of `{source}` is damaged, fetch or save it again: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"`config.json` of `{source}` must hold names with their values, got {type(config).__name__}")
     return config, unused

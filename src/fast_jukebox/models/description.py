@@ -13,7 +13,9 @@ from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.models.adapters import read_adapter_config
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
+from fast_jukebox.models.loading import ADAPTER_CONFIG, find_file
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.processing import FastJukeboxProcessor
@@ -77,6 +79,31 @@ def describe_model(name: str, config: PreTrainedConfig) -> ModelDescription:
         tables.append(_prior_table(list(model.priors) if isinstance(config, FastJukeboxConfig) else [model]))
     summary = f"{type(model).__name__}, {_parameters(model)} parameters, {_dtype(config)}"
     return ModelDescription(summary, tables, [*_label_names(name, config), *_card_summary(name)])
+
+
+def describe_adapter(name: str) -> ModelDescription | None:
+    """What an adapter is and how to use it; `None` where there is none, or a model beside it.
+
+    Args:
+        name: folder or repository.
+
+    Raises:
+        HubError: the repository cannot be read.
+        ValueError: its settings are damaged.
+    """
+    if find_file(name, "config.json") is not None or find_file(name, ADAPTER_CONFIG) is None:
+        return None
+    config = read_adapter_config(name)
+    level, base = config.get("level", "LEVEL"), config.get("base_model_name_or_path")
+    lines = [
+        f"It holds no model: it changes the prior of one level of its base, {base or 'which it does not name'}.",
+        f"Play it: fast-jukebox generate --model {base or 'BASE'} --adapter {level}={name}",
+        f"Merge it: fast-jukebox merge {base or 'BASE'} FOLDER --adapter {level}={name}",
+        *_card_summary(name),
+    ]
+    kind = "LoRA" if config["peft_type"] == "LORA" else config["peft_type"]
+    rank = f" of rank {config['r']}" if "r" in config else ""
+    return ModelDescription(f"adapter ({kind}){rank} for level {level}", [], lines)
 
 
 def _parameters(module: PreTrainedModel) -> str:

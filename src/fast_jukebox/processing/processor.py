@@ -191,12 +191,14 @@ class FastJukeboxProcessor:
         """Raise a `ValueError` unless the processor fits a model's, or a prior's, configuration: names the field."""
         configs = _prior_configs(config)
         if len(configs) != len(self.levels):
-            raise ValueError(f"the processor has {len(self.levels)} levels, the model {len(configs)}")
+            raise ValueError(
+                f"the processor's `levels` must be as many as the model's, {len(configs)}, got {len(self.levels)}"
+            )
         for prior, own in zip(configs, self.levels, strict=True):
             if (own is not None) != (prior.num_artists > 0):
                 raise ValueError(
-                    f"the processor {'lacks' if own is None else 'has'} labels for level {prior.level}, whose prior "
-                    f"has {prior.num_artists} artists"
+                    f"the processor's `levels` {'lack' if own is None else 'have'} labels for level {prior.level}, "
+                    f"whose prior has {prior.num_artists} artists (`num_artists`)"
                 )
             if own is not None:
                 _check_fit(own, self.vocabularies[own.vocabulary], prior)
@@ -334,7 +336,12 @@ class FastJukeboxProcessor:
             processor = cls.from_pretrained(source, **download)
             if not hasattr(config, "prior_configs") and len(processor.levels) > 1:
                 processor = processor.only(config.level)
-            processor.check(config)
+            try:
+                processor.check(config)
+            except ValueError as error:
+                raise ValueError(
+                    f"{CONFIG_NAME} of `{source}` is of another model: {error}; save the processor with the model again"
+                ) from error
             return processor
         artists, genres = published_lists(source, **download)
         if not artists or not genres:

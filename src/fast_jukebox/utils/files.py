@@ -89,8 +89,8 @@ def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename in (os.fspath(temporary), temporary):
-            error.filename = os.fspath(path)  # the name that the caller knows
+        if isinstance(error, OSError) and error.errno and error.filename in (None, os.fspath(temporary), temporary):
+            error.filename = os.fspath(path)  # the name that the caller knows; a full disk tells none
         raise
 
 
@@ -219,7 +219,7 @@ def _write(file: FileIO, content: memoryview) -> None:
 def _place(temporary: Path, path: Path) -> None:
     """Bring a file that is written to the disk, and give it its name."""
     with open(temporary, "rb+") as file:
-        _sync(file.fileno())
+        _sync(file.fileno(), path)
     os.replace(temporary, path)
     sync_folder(path.parent)
 
@@ -237,16 +237,17 @@ def sync_folder(folder: Path) -> None:
     except OSError:  # it may be written to, but not be read
         return
     try:
-        _sync(handle)
+        _sync(handle, folder)
     finally:
         os.close(handle)
 
 
-def _sync(handle: int) -> None:
+def _sync(handle: int, path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
         if error.errno in _LOST:
+            error.filename = os.fspath(path)
             raise
 
 
@@ -259,7 +260,7 @@ def sync_files(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_file() and not path.is_symlink():
             with open(path, "rb+") as file:
-                _sync(file.fileno())
+                _sync(file.fileno(), path)
     sync_folder(folder)
     sync_folder(folder.parent)
 
