@@ -8,7 +8,15 @@ import torch
 from fast_jukebox.audio import save_audio
 from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs
 from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
-from fast_jukebox.evaluation.shards import SONGS_IN_A_SHARD, embed_in_shards, measure_songs
+from fast_jukebox.evaluation.shards import (
+    SONGS_IN_A_SHARD,
+    embed_in_shards,
+    encode_in_shards,
+    measure_songs,
+    predict_in_shards,
+)
+from fast_jukebox.evaluation.song_likelihood import encode_sound, song_bits, windows_of_songs
+from fast_jukebox.evaluation.systems import load_system, reconstruct_songs, system_loader, vqvae_loader
 from fast_jukebox.utils.workers import Workers
 
 
@@ -67,3 +75,52 @@ def test_embeddings_are_those_of_all_songs_at_once(sounds, tmp_path, count):
     assert torch.equal(found.songs, whole.songs) and found.songs.max() == SONGS_IN_A_SHARD + 1
     assert torch.equal(EmbeddingSet.load(tmp_path / "all.safetensors").windows, whole.windows)
     assert not (tmp_path / "all-parts").exists()
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_codes_bits_and_reconstructions_are_those_of_the_calling_process(tiny_model, tmp_path, count):
+    tiny_model.save_pretrained(tmp_path / "model")
+    model = load_system(str(tmp_path / "model"), "cpu")
+    sounds = [
+        save_audio(tmp_path / f"{number}.wav", 0.1 * torch.randn(900 + 40 * number), 1600)
+        for number in range(SONGS_IN_A_SHARD + 2)
+    ]
+    workers, source = Workers(count), str(tmp_path / "model")
+    load = vqvae_loader(model, source, workers)
+    codes = encode_in_shards(load, sounds, tmp_path / "codes.safetensors", 0.6, workers)
+    expected = [encode_sound(model.vqvae, sound, duration=0.6) for sound in sounds]
+    assert len(codes) == len(sounds)
+    for own, others in zip(codes, expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(own, others, strict=True))
+    songs = list(windows_of_songs(codes, [prior.config for prior in model.priors], 12))
+    load_model = system_loader(model, source, workers)
+    found = predict_in_shards(load_model, songs, tmp_path / "bits.json", 2, workers)
+    for own, whole in zip(found, song_bits(model, sounds, duration=0.6, max_windows=12, batch_size=2), strict=True):
+        torch.testing.assert_close(own.bits, whole.bits)
+        assert torch.equal(own.codes, whole.codes) and len(own.codes) == SONGS_IN_A_SHARD + 2
+    here = reconstruct_songs(lambda: model.vqvae, sounds, tmp_path / "here", 0.5)
+    there = reconstruct_songs(load, sounds, tmp_path / "there", 0.5, workers)
+    assert [path.read_bytes() for path in here] == [path.read_bytes() for path in there]
+
+
+def test_a_stopped_prediction_resumes_with_the_missing_shards(tiny_model, tmp_path):
+    songs = [encode_sound(tiny_model.vqvae, torch.randn(960), 1600) for _ in range(SONGS_IN_A_SHARD)]
+    windows = list(windows_of_songs(songs, [prior.config for prior in tiny_model.priors], None))
+    seen = []
+
+    def stops(module, arguments):
+        seen.append(module)
+        if len(seen) == SONGS_IN_A_SHARD + 3:
+            raise Stopped
+
+    hooks = [prior.register_forward_pre_hook(stops) for prior in tiny_model.priors]
+    with pytest.raises(Stopped):
+        predict_in_shards(lambda: tiny_model, windows, tmp_path / "bits.json", 64, Workers())
+    before = len(seen)
+    found = predict_in_shards(lambda: tiny_model, windows, tmp_path / "bits.json", 64, Workers())
+    assert len(seen) - before == 2 * SONGS_IN_A_SHARD  # of three levels; the first shard stood
+    assert [len(own.bits) for own in found] == [SONGS_IN_A_SHARD] * 3
+    predict_in_shards(lambda: tiny_model, windows, tmp_path / "bits.json", 64, Workers())
+    assert len(seen) - before == 2 * SONGS_IN_A_SHARD
+    for hook in hooks:
+        hook.remove()

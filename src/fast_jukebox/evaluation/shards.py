@@ -8,20 +8,26 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, embed_songs
-from fast_jukebox.sampling.machine import single_threads
+from fast_jukebox.evaluation.song_likelihood import SongBits, SongWindows, bits_of_levels, encode_sound, predict_song
+from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.sampling.machine import share_out, single_threads
 from fast_jukebox.utils.files import clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
 
 SONGS_IN_A_SHARD = 8
 
 Measure: TypeAlias = Callable[[Sound], Mapping[str, float]]
-_Shard: TypeAlias = tuple[Path, Sequence[Sound]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers: Workers) -> list[dict[str, float]]:
@@ -33,13 +39,7 @@ def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers
         path: of the file.
         workers: processes that measure.
     """
-    if not path.is_file():
-        parts = _make_parts(path, sounds, partial(_Measuring, measure), workers)
-        rows = [row for part in parts for row in json.loads(part.read_text(encoding="utf-8"))]
-        write_file(path, json.dumps(rows))
-        shutil.rmtree(parts[0].parent)
-    found: list[dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return _kept_rows(path, sounds, partial(_Measuring, measure), workers)
 
 
 def embed_in_shards(
@@ -68,22 +68,89 @@ def embed_in_shards(
     return EmbeddingSet.load(path)
 
 
+def encode_in_shards(
+    load: Callable[[], FastJukeboxVQVAE], sounds: Sequence[Sound], path: Path, duration: float, workers: Workers
+) -> list[list[Tensor]]:
+    """Codes int32 (length,) of each level of songs, kept in a safetensors file and read from it where it is there.
+
+    Args:
+        load: gives the VQ-VAE, once in each process; pickled where there are several.
+        sounds: the songs.
+        path: of the file.
+        duration: seconds from the start of each.
+        workers: processes that encode.
+    """
+    if not path.is_file():
+        parts = _make_parts(path, sounds, partial(_Encoding, load, duration), workers)
+        _save_codes([song for part in parts for song in _load_codes(part)], path)
+        shutil.rmtree(parts[0].parent)
+    return _load_codes(path)
+
+
+def predict_in_shards(
+    load: Callable[[], FastJukeboxModel], songs: Sequence[SongWindows], path: Path, batch_size: int, workers: Workers
+) -> list[SongBits]:
+    """What priors need for the codes of songs, kept in a JSON file and read from it where it is there.
+
+    Args:
+        load: gives the model, once in each process; pickled where there are several.
+        songs: the windows to predict, of all levels.
+        path: of the file.
+        batch_size: windows at a time.
+        workers: processes that predict.
+
+    Returns:
+        One entry a level, bottom first.
+    """
+    return bits_of_levels(_kept_rows(path, songs, partial(_Predicting, load, batch_size), workers))
+
+
+def each_on_a_thread(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
+    """`work` of each item; on a CPU each thread takes one, so that results do not depend on how many there are."""
+    if device.type != "cpu":
+        return [work(item) for item in items]
+    with single_threads():
+        return share_out(lambda index: work(items[index]), len(items))
+
+
+def reachable(item: object) -> Any:
+    """A file's absolute path, as workers may stand in another folder; anything else as it is."""
+    return os.path.abspath(item) if isinstance(item, str | os.PathLike) else item
+
+
+def _kept_rows(
+    path: Path,
+    items: Sequence[Item],
+    setup: Callable[[], Callable[[tuple[Path, Sequence[Item]]], None]],
+    workers: Workers,
+) -> list[dict[str, float]]:
+    if not path.is_file():
+        parts = _make_parts(path, items, setup, workers)
+        rows = [row for part in parts for row in json.loads(part.read_text(encoding="utf-8"))]
+        write_file(path, json.dumps(rows))
+        shutil.rmtree(parts[0].parent)
+    found: list[dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def _make_parts(
-    path: Path, sounds: Sequence[Sound], setup: Callable[[], Callable[[_Shard], None]], workers: Workers
+    path: Path,
+    items: Sequence[Item],
+    setup: Callable[[], Callable[[tuple[Path, Sequence[Item]]], None]],
+    workers: Workers,
 ) -> list[Path]:
     """Files of the shards, beside the file that they will be; those that stand are kept."""
     folder = path.absolute().with_name(f"{path.stem}-parts")
     folder.mkdir(parents=True, exist_ok=True)
     clear_temporary(folder)
-    # Workers may stand in another folder.
-    sounds = [os.path.abspath(sound) if isinstance(sound, str | os.PathLike) else sound for sound in sounds]
+    found = [reachable(item) for item in items]
     shards = [
-        (folder / f"{first:06d}{path.suffix}", sounds[first : first + SONGS_IN_A_SHARD])
-        for first in range(0, len(sounds), SONGS_IN_A_SHARD)
+        (folder / f"{first:06d}{path.suffix}", found[first : first + SONGS_IN_A_SHARD])
+        for first in range(0, len(found), SONGS_IN_A_SHARD)
     ]
     missing = [shard for shard in shards if not shard[0].is_file()]
     left = sum(len(own) for _, own in missing)
-    with tqdm(total=len(sounds), initial=len(sounds) - left, desc=path.stem, unit="song") as bar:
+    with tqdm(total=len(found), initial=len(found) - left, desc=path.stem, unit="song") as bar:
         for (_, own), _ in map_shards(setup, missing, workers):
             bar.update(len(own))
     return [part for part, _ in shards]
@@ -95,7 +162,7 @@ class _Measuring:
     def __init__(self, measure: Measure) -> None:
         self.measure = measure
 
-    def __call__(self, shard: _Shard) -> None:
+    def __call__(self, shard: tuple[Path, Sequence[Sound]]) -> None:
         with single_threads():
             write_file(shard[0], json.dumps([dict(self.measure(sound)) for sound in shard[1]]))
 
@@ -106,6 +173,40 @@ class _Embedding:
     def __init__(self, network: AudioEmbedding, duration: float) -> None:
         self.network, self.duration = network, duration
 
-    def __call__(self, shard: _Shard) -> None:
+    def __call__(self, shard: tuple[Path, Sequence[Sound]]) -> None:
         with single_threads():
             embed_songs(self.network, shard[1], duration=self.duration).save(shard[0])
+
+
+class _Encoding:
+    """The work of one process: codes of the songs of a shard."""
+
+    def __init__(self, load: Callable[[], FastJukeboxVQVAE], duration: float) -> None:
+        self.vqvae, self.duration = load(), duration
+
+    def __call__(self, shard: tuple[Path, Sequence[Sound]]) -> None:
+        encode = partial(encode_sound, self.vqvae, duration=self.duration)
+        _save_codes(each_on_a_thread(encode, shard[1], self.vqvae.device), shard[0])
+
+
+class _Predicting:
+    """The work of one process: bits of the songs of a shard."""
+
+    def __init__(self, load: Callable[[], FastJukeboxModel], batch_size: int) -> None:
+        self.model, self.batch_size = load(), batch_size
+
+    def __call__(self, shard: tuple[Path, Sequence[SongWindows]]) -> None:
+        predict = partial(predict_song, self.model, batch_size=self.batch_size)
+        write_file(shard[0], json.dumps(each_on_a_thread(predict, shard[1], self.model.device)))
+
+
+def _save_codes(songs: Sequence[Sequence[Tensor]], path: Path) -> None:
+    write_file(
+        path, save({f"{number}.{level}": own for number, song in enumerate(songs) for level, own in enumerate(song)})
+    )
+
+
+def _load_codes(path: Path) -> list[list[Tensor]]:
+    tensors = load_file(path)
+    songs = 1 + max(int(name.partition(".")[0]) for name in tensors)
+    return [[tensors[f"{number}.{level}"] for level in range(len(tensors) // songs)] for number in range(songs)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,13 +20,20 @@ from fast_jukebox.evaluation.comparison import Comparison, compare_sets
 from fast_jukebox.evaluation.controls import white_noise
 from fast_jukebox.evaluation.distance import Estimate, bootstrap
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, read_sound, sound_name
-from fast_jukebox.evaluation.shards import embed_in_shards, measure_songs
-from fast_jukebox.evaluation.song_likelihood import SongBits, song_bits
+from fast_jukebox.evaluation.shards import embed_in_shards, encode_in_shards, measure_songs, predict_in_shards
+from fast_jukebox.evaluation.song_likelihood import SongBits, windows_of_songs
 from fast_jukebox.evaluation.song_metrics import METRICS, measure_song
-from fast_jukebox.evaluation.systems import System, load_system, reconstruct_songs, sample_paths, sample_system
+from fast_jukebox.evaluation.systems import (
+    System,
+    load_system,
+    reconstruct_songs,
+    sample_paths,
+    sample_system,
+    system_loader,
+    vqvae_loader,
+)
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sessions.fingerprint import model_facts
-from fast_jukebox.utils.files import write_file
 from fast_jukebox.utils.workers import Workers
 
 LOWEST_RATE = 8000
@@ -159,8 +165,8 @@ def evaluate_systems(
         judges: the networks.
         songs: real songs and those of them that are held out, as [`real_songs`] gives them.
         progress: called with one line on what is done.
-        workers: processes that sample, measure songs and embed them; the calling one by default, which in any case
-            reconstructs songs and predicts the held-out ones.
+        workers: processes that reconstruct songs, sample, measure and embed, and predict the held-out songs; the
+            calling one by default.
 
     Returns:
         The real songs, each VQ-VAE's reconstructions of them, each system, and white noise.
@@ -181,7 +187,8 @@ def evaluate_systems(
         facts = model_facts(model, "")
         if settings.reconstruct and facts.vqvae not in reconstructed:
             folder = settings.output / f"reconstructions-{facts.vqvae[:12]}-{songs_key}"
-            paths = reconstruct_songs(model, reference[: settings.reconstruct], folder, settings.duration)
+            load = vqvae_loader(model, system.source, workers)
+            paths = reconstruct_songs(load, reference[: settings.reconstruct], folder, settings.duration, workers)
             name = f"songs through the codes of {system.name}"
             reconstructed[facts.vqvae] = measured_of(name, paths, folder.name)
             sets.append(reconstructed[facts.vqvae])
@@ -194,10 +201,7 @@ def evaluate_systems(
         measured = measured_of(system.name, paths, f"samples/{system.name}")
         measured.result.vqvae = facts.vqvae
         measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
-        key = f"bits-{songs_digest(held_out, settings.duration)}-{settings.max_windows}"
-        levels = _kept(folder / f"{key}.json", partial(_predict, model, held_out, settings))
-        for level, own in enumerate(levels):
-            bits = SongBits(*(torch.tensor(own[part], dtype=torch.float64) for part in ("bits", "codes")))
+        for level, bits in enumerate(_predict(model, facts.vqvae, system, held_out, settings, workers)):
             measured.result.numbers[f"bits_per_code_{level}"] = bits.estimate(settings.resamples, settings.seed)
         progress(f"{system.name}: predicted the held-out songs")
         sets.append(measured)
@@ -323,15 +327,6 @@ def _metrics(sound: Sound, duration: float) -> dict[str, float]:
     return {name: float(metrics[name]) for name in METRICS}
 
 
-def _kept(path: Path, measure: Callable[[], list[object]]) -> list[Any]:
-    """What is kept in a JSON file, measured and kept where it is not there."""
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    found = measure()
-    write_file(path, json.dumps(found))
-    return found
-
-
 def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
     """Mean of the finite values (n,) with its interval; NaN where there is none."""
     kept = values[values.isfinite()].double()
@@ -340,11 +335,22 @@ def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
     return bootstrap(lambda weights: float(weights @ kept / weights.sum()), range(len(kept)), resamples, seed)
 
 
-def _predict(model: FastJukeboxModel, sounds: Sequence[Sound], settings: EvaluationSettings) -> list[object]:
-    found = song_bits(
-        model, sounds, duration=settings.duration, max_windows=settings.max_windows, batch_size=settings.batch_size
-    )
-    return [{"bits": own.bits.tolist(), "codes": own.codes.tolist()} for own in found]
+def _predict(
+    model: FastJukeboxModel,
+    vqvae: str,
+    system: System,
+    sounds: Sequence[Sound],
+    settings: EvaluationSettings,
+    workers: Workers,
+) -> list[SongBits]:
+    """Bits of each prior for the held-out songs; codes are kept for all systems of a VQ-VAE, and bits for each."""
+    key = songs_digest(sounds, settings.duration)
+    path = settings.output / f"codes-{vqvae[:12]}-{key}.safetensors"
+    load = vqvae_loader(model, system.source, workers)
+    codes = encode_in_shards(load, sounds, path, settings.duration, workers)
+    songs = list(windows_of_songs(codes, [prior.config for prior in model.priors], settings.max_windows))
+    path = settings.output / "samples" / system.name / f"song-bits-{key}-{settings.max_windows}.json"
+    return predict_in_shards(system_loader(model, system.source, workers), songs, path, settings.batch_size, workers)
 
 
 def _noise(settings: EvaluationSettings) -> list[Path]:

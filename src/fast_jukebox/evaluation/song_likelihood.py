@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,8 @@ from fast_jukebox.evaluation.distance import Estimate, bootstrap
 from fast_jukebox.evaluation.embeddings import Sound, read_sound
 from fast_jukebox.evaluation.likelihood import prior_likelihood
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
-from fast_jukebox.models.prior import FastJukeboxPrior
+from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ class SongBits:
         )
 
 
+@dataclass(frozen=True)
+class SongWindows:
+    """Windows of a song's codes that one prior is to predict.
+
+    Attributes:
+        level: of the prior.
+        windows: of one context each, as [`prior_likelihood`] takes them; at least one.
+    """
+
+    level: int
+    windows: Sequence[Mapping[str, Tensor]]
+
+
 @torch.no_grad()
 def song_bits(
     model: FastJukeboxModel,
@@ -50,7 +64,7 @@ def song_bits(
     """Encode recordings and let each prior predict windows of their codes, of one context each.
 
     Args:
-        model: a whole model, on any device. A prior with labels receives no names.
+        model: a complete model, on any device. A prior with labels receives no names.
         sounds: files, or samples (T,) at `sampling_rate`.
         sampling_rate: of samples, in Hz.
         duration: seconds from the start of each song.
@@ -63,29 +77,70 @@ def song_bits(
     Raises:
         ValueError: every song is shorter than a prior's context, or a sound that cannot be used.
     """
+    codes = [encode_sound(model.vqvae.eval(), sound, sampling_rate, duration) for sound in sounds]
+    songs = windows_of_songs(codes, [prior.config for prior in model.priors], max_windows)
+    return bits_of_levels([predict_song(model, song, batch_size) for song in songs])
+
+
+@torch.no_grad()
+def encode_sound(
+    vqvae: FastJukeboxVQVAE, sound: Sound, sampling_rate: int | None = None, duration: float | None = None
+) -> list[Tensor]:
+    """Codes int32 (length,) of each level of a recording, bottom first, on the CPU.
+
+    Args:
+        vqvae: in evaluation mode.
+        sound: a file, or samples (T,) at `sampling_rate`.
+        sampling_rate: of samples, in Hz.
+        duration: seconds from the start.
+    """
+    hop = vqvae.config.hop_lengths[-1]
+    audio = read_sound(sound, vqvae.config.sampling_rate, sampling_rate, duration)
+    audio = F.pad(audio, (0, -len(audio) % hop if len(audio) < hop else 0))
+    encoded = vqvae.encode(audio[None, : len(audio) // hop * hop].to(vqvae.device))
+    return [codes[0].to("cpu", torch.int32) for codes in encoded]
+
+
+def windows_of_songs(
+    codes: Sequence[Sequence[Tensor]], configs: Sequence[FastJukeboxPriorConfig], max_windows: int | None
+) -> Iterator[SongWindows]:
+    """Windows that the priors are to predict, level by level and song by song.
+
+    Args:
+        codes: of each song, as [`encode_sound`] gives them.
+        configs: of the priors, bottom first.
+        max_windows: for each prior, spread evenly over the songs; None for all, side by side.
+
+    Raises:
+        ValueError: every song is shorter than a prior's context.
+    """
     from datasets import Dataset
 
-    vqvae = model.vqvae.eval()
-    hop = vqvae.config.hop_lengths[-1]
-    columns: dict[str, list[list[int]]] = {f"codes_{level}": [] for level in range(vqvae.config.num_levels)}
-    for sound in sounds:
-        audio = read_sound(sound, vqvae.config.sampling_rate, sampling_rate, duration)
-        audio = F.pad(audio, (0, -len(audio) % hop if len(audio) < hop else 0))
-        for level, codes in enumerate(vqvae.encode(audio[None, : len(audio) // hop * hop].to(vqvae.device))):
-            columns[f"codes_{level}"].append(codes[0].tolist())
-    rows = Dataset.from_dict(columns)
-    found = []
-    for prior in cast("list[FastJukeboxPrior]", model.priors):
-        windows = CodeWindows(rows, prior.config, max_windows=max_windows)
+    rows = Dataset.from_dict(
+        {f"codes_{level}": [song[level].numpy() for song in codes] for level in range(len(configs))}
+    )
+    for level, config in enumerate(configs):
+        windows = CodeWindows(rows, config, max_windows=max_windows)
         every, count = len(windows.sampler), len(windows)
         of_song: dict[int, list[int]] = {}
         for index in range(count):
             of_song.setdefault(windows.sampler[index * every // count][0], []).append(index)
-        scores = [
-            prior_likelihood(prior, (windows[index] for index in own), batch_size=batch_size)
-            for own in of_song.values()
-        ]
-        bits = [score.bits_per_code * score.codes for score in scores]
-        codes = [float(score.codes) for score in scores]
-        found.append(SongBits(torch.tensor(bits, dtype=torch.float64), torch.tensor(codes, dtype=torch.float64)))
-    return found
+        for own in of_song.values():
+            yield SongWindows(level, [windows[index] for index in own])
+
+
+def predict_song(model: FastJukeboxModel, song: SongWindows, batch_size: int = 4) -> dict[str, float]:
+    """What the prior of a level needs for the windows of a song: `level`, `bits` and `codes`."""
+    prior = cast("FastJukeboxPrior", model.priors[song.level])
+    score = prior_likelihood(prior, song.windows, batch_size=batch_size)
+    return {"level": song.level, "bits": score.bits_per_code * score.codes, "codes": float(score.codes)}
+
+
+def bits_of_levels(rows: Sequence[Mapping[str, float]]) -> list[SongBits]:
+    """One entry a level, bottom first, of what [`predict_song`] gave for each song."""
+    levels = sorted({int(row["level"]) for row in rows})
+    columns = [
+        [torch.tensor([row[name] for row in rows if row["level"] == level], dtype=torch.float64) for level in levels]
+        for name in ("bits", "codes")
+    ]
+    return [SongBits(*own) for own in zip(*columns, strict=True)]

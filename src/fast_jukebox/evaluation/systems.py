@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.evaluation.embeddings import Sound
+from fast_jukebox.evaluation.shards import SONGS_IN_A_SHARD, each_on_a_thread, reachable
 from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sessions.fingerprint import model_facts
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.files import clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
 
 FACTS = "system.json"
@@ -130,17 +132,45 @@ def sample_system(
     """
     claim_folder(folder, model, {"duration": duration, "seed": seed})
     paths, workers = sample_paths(folder, count), workers or Workers()
-    load: Callable[[], FastJukeboxModel] = lambda: model  # noqa: E731
-    if not workers.in_process:
-        if source is None:
-            raise ValueError("`source` must be given with several workers, got None")
-        folder_of_model = os.path.abspath(source) if Path(source).is_dir() else source
-        load = partial(load_system, folder_of_model, str(model.device))
     sample_songs(
-        load, paths, {"duration": duration, "seed": seed}, batch_size=batch_size, top_level=True, after=after,
+        system_loader(model, source, workers),
+        paths,
+        {"duration": duration, "seed": seed},
+        batch_size=batch_size,
+        top_level=True,
+        after=after,
         workers=workers,
-    )  # fmt: skip
+    )
     return paths
+
+
+def system_loader(model: FastJukeboxModel, source: str | None, workers: Workers) -> Callable[[], FastJukeboxModel]:
+    """What gives workers a model, pickled where they are other processes, which load it by folder or Hub name.
+
+    Raises:
+        ValueError: workers beside the calling process have no source.
+    """
+    if workers.in_process:
+        return lambda: model
+    return partial(load_system, _model_source(source), str(model.device))
+
+
+def vqvae_loader(model: FastJukeboxModel, source: str | None, workers: Workers) -> Callable[[], FastJukeboxVQVAE]:
+    """The same of its VQ-VAE, which is loaded alone."""
+    if workers.in_process:
+        return lambda: model.vqvae
+    return partial(_load_vqvae, _model_source(source), str(model.device))
+
+
+def _model_source(source: str | None) -> str:
+    if source is None:
+        raise ValueError("`source` must be given with several workers, got None")
+    return os.path.abspath(source) if Path(source).is_dir() else source
+
+
+def _load_vqvae(source: str, device: str) -> FastJukeboxVQVAE:
+    vqvae: FastJukeboxVQVAE = FastJukeboxVQVAE.from_pretrained(source).eval().to(device)
+    return vqvae
 
 
 def load_system(source: str, device: str) -> FastJukeboxModel:
@@ -219,28 +249,48 @@ def heard(model: FastJukeboxModel, made: FastJukeboxGenerationOutput) -> tuple[T
     return made.audio.float().cpu(), top[:, : made.audio.shape[1]].float().cpu()
 
 
-@torch.no_grad()
-def reconstruct_songs(model: FastJukeboxModel, sounds: Iterable[Sound], folder: Path, duration: float) -> list[Path]:
+def reconstruct_songs(
+    load: Callable[[], FastJukeboxVQVAE],
+    sounds: Sequence[Sound],
+    folder: Path,
+    duration: float,
+    workers: Workers | None = None,
+) -> list[Path]:
     """Songs through the bottom level's codes, into FLAC files: what the VQ-VAE alone costs. Those that stand are kept.
 
     Args:
-        model: whose VQ-VAE encodes and decodes.
+        load: gives the VQ-VAE, once in each process; pickled where there are several.
         sounds: files.
         folder: made where missing.
         duration: seconds from the start of each.
+        workers: processes that reconstruct; the calling one by default.
 
     Returns:
         The files, in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rate, hop = model.vqvae.config.sampling_rate, model.vqvae.config.hop_lengths[-1]
-    paths = []
-    for number, sound in enumerate(sounds):
-        path = folder / f"song-{number}.flac"
-        if not path.is_file():
-            audio: Tensor = load_audio(sound, rate, duration=duration)
-            audio = audio[: len(audio) // hop * hop]
-            codes = model.vqvae.encode(audio[None].to(model.device), levels=[0])
-            save_audio(path, model.vqvae.decode(codes)[0].float().cpu().clamp(-1, 1), rate)
-        paths.append(path)
+    clear_temporary(folder)
+    paths = [folder.absolute() / f"song-{number}.flac" for number in range(len(sounds))]
+    missing = [(path, reachable(sound)) for path, sound in zip(paths, sounds, strict=True) if not path.is_file()]
+    shards = [missing[first : first + SONGS_IN_A_SHARD] for first in range(0, len(missing), SONGS_IN_A_SHARD)]
+    for _ in map_shards(partial(_Reconstructing, load, duration), shards, workers or Workers()):
+        pass
     return paths
+
+
+class _Reconstructing:
+    """The work of one process: songs through the bottom level's codes, into their files."""
+
+    def __init__(self, load: Callable[[], FastJukeboxVQVAE], duration: float) -> None:
+        self.vqvae, self.duration = load(), duration
+
+    def __call__(self, shard: Sequence[tuple[Path, Sound]]) -> None:
+        each_on_a_thread(self._reconstruct, shard, self.vqvae.device)
+
+    @torch.no_grad()
+    def _reconstruct(self, pair: tuple[Path, Sound]) -> None:
+        rate, hop = self.vqvae.config.sampling_rate, self.vqvae.config.hop_lengths[-1]
+        audio: Tensor = load_audio(pair[1], rate, duration=self.duration)
+        audio = audio[: len(audio) // hop * hop]
+        codes = self.vqvae.encode(audio[None].to(self.vqvae.device), levels=[0])
+        save_audio(pair[0], self.vqvae.decode(codes)[0].float().cpu().clamp(-1, 1), rate)
