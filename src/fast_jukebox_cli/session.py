@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fast_jukebox.audio import io as audio
@@ -12,6 +12,7 @@ from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.progress import ProgressBars
+from fast_jukebox.sessions.fingerprint import check_model
 from fast_jukebox.sessions.notes import Job, Take
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
@@ -34,6 +35,7 @@ class Machine:
         engine: what runs the steps.
         offload: where levels live that do not sample: `"cpu"`, `"disk"`, or `None` for the device.
         quiet: no progress bars.
+        adapters: folder or Hub name of an adapter by level; empty for the session's own where `model` is `None`.
     """
 
     model: str | None
@@ -41,22 +43,33 @@ class Machine:
     engine: str
     offload: str | None
     quiet: bool
+    adapters: Mapping[int, str] = field(default_factory=dict)
 
-    def load(self, name: str | None, revision: str | None = None) -> FastJukeboxModel:
+    def load(
+        self, name: str | None, revision: str | None = None, adapters: Mapping[int, str] | None = None
+    ) -> FastJukeboxModel:
         """A model, ready to sample."""
         check_engine(self.engine)
-        return load_model(ModelSource(name, revision), chosen_device(self.device), self.offload, self.quiet)
+        source = ModelSource(name, revision, adapters=self.adapters or adapters or {})
+        return load_model(source, chosen_device(self.device), self.offload, self.quiet)
 
     def open(self, folder: Path) -> Session:
-        """A session with its model, at the revision that it was made with unless another model is named."""
+        """A session with the model, revision and adapters that it was made with unless others are named.
+
+        Raises:
+            ValueError: the model cannot be found without `--model`, or adapters are not the session's.
+        """
         session = Session.open(folder)
-        known = session.facts.name
+        facts = session.facts
         if self.model is not None:
             session.model = self.load(self.model)
-        elif known == "":
+        elif facts.name == "":
             raise ValueError("`--model` must be given: the session does not know where its model was loaded from")
         else:
-            session.model = self.load(None if known == _EMBEDDED else known, session.facts.revision)
+            own = {level: source for level, source in enumerate(facts.adapters) if source is not None}
+            session.model = self.load(None if facts.name == _EMBEDDED else facts.name, facts.revision, own)
+        if self.adapters:
+            check_model(facts, session.model, sorted(self.adapters))
         return session
 
     def run(self, session: Session, missing: bool = False) -> list[Path]:

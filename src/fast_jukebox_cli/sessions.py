@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fast_jukebox_cli import options
-from fast_jukebox_cli.values import Waiting, choices, existing_file, output_file, path_text
+from fast_jukebox_cli.values import Waiting, adapters, choices, existing_file, output_file, path_text
 
 if TYPE_CHECKING:
     from fast_jukebox_cli.session import Machine
@@ -20,6 +20,14 @@ Take = Annotated[
 ]
 Model = Annotated[
     str | None, typer.Option(help="A folder or Hub repository; by default the one that the session was made with.")
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        help="An adapter (LoRA) of a level, as 2=FOLDER or 2=NAME; once for each level. By default those that the "
+        "session was made with.",
+    ),
 ]
 TotalDuration = Annotated[
     float | None,
@@ -56,6 +64,7 @@ def new(
     total_duration: TotalDuration = None,
     unknown: options.Unknown = False,
     model: options.Model = None,
+    adapter: options.Adapters = None,
     device: options.Device = "auto",
     engine: options.Engine = "auto",
     offload: options.Offload = None,
@@ -65,7 +74,7 @@ def new(
     recording, begun = existing_file("prompt", prompt), existing_file("codes", codes)
     settings = options.sampling(temperature, top_k, top_p)
 
-    machine = _machine(model, device, engine, offload, quiet)
+    machine = _machine(model, adapter, device, engine, offload, quiet)
     from fast_jukebox.generation.request import SongRequest
     from fast_jukebox_cli.session import new_session
     from fast_jukebox_cli.words import song_words
@@ -86,13 +95,14 @@ def new(
 def resume(
     folder: Folder,
     model: Model = None,
+    adapter: Adapters = None,
     device: options.Device = "auto",
     engine: options.Engine = "auto",
     offload: options.Offload = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Finish what was interrupted. The song is the same as without the interruption."""
-    machine = _machine(model, device, engine, offload, quiet)
+    machine = _machine(model, adapter, device, engine, offload, quiet)
     _show(folder, machine.run(machine.open(folder), missing=True))
 
 
@@ -111,6 +121,7 @@ def branch(
     total_duration: TotalDuration = None,
     unknown: options.Unknown = False,
     model: Model = None,
+    adapter: Adapters = None,
     device: options.Device = "auto",
     engine: options.Engine = "auto",
     offload: options.Offload = None,
@@ -119,7 +130,7 @@ def branch(
     """Draft several ways to go on. Each is a take to listen to; `keep` the best."""
     settings = _changed(temperature, top_k, top_p)
 
-    machine = _machine(model, device, engine, offload, quiet)
+    machine = _machine(model, adapter, device, engine, offload, quiet)
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
@@ -144,6 +155,7 @@ def extend(
     total_duration: TotalDuration = None,
     unknown: options.Unknown = False,
     model: Model = None,
+    adapter: Adapters = None,
     device: options.Device = "auto",
     engine: options.Engine = "auto",
     offload: options.Offload = None,
@@ -152,7 +164,7 @@ def extend(
     """Go on with a take until the song is so long. The take itself stays; the longer one is then kept."""
     settings = _changed(temperature, top_k, top_p)
 
-    machine = _machine(model, device, engine, offload, quiet)
+    machine = _machine(model, adapter, device, engine, offload, quiet)
     from fast_jukebox_cli.words import song_words
 
     words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
@@ -211,6 +223,7 @@ def upsample(
             "model inside the package."
         ),
     ] = None,
+    adapter: Adapters = None,
     device: options.Device = "auto",
     engine: options.Engine = "auto",
     offload: options.Offload = None,
@@ -230,7 +243,7 @@ def upsample(
             wanted, got = ("session", "file") if is_file else ("file", "session")
             raise ValueError(f"`--{name}` must go with a {wanted}, got the {got} {str(source)!r}")
 
-    machine = _machine(model, device, engine, offload, quiet)
+    machine = _machine(model, adapter, device, engine, offload, quiet)
     if is_file:
         from fast_jukebox.generation.request import SongRequest
         from fast_jukebox_cli.session import new_session
@@ -258,11 +271,12 @@ def export(
     start: Start = None,
     end: End = None,
     model: Model = None,
+    adapter: Adapters = None,
     device: options.Device = "auto",
 ) -> None:
     """Write the sound of a take to a file. Or of a part of it, or its codes."""
     target = output_file("output", output, (".wav", ".flac", ".mp3", ".safetensors"))
-    machine = _machine(model, device, "auto", None, False)
+    machine = _machine(model, adapter, device, "auto", None, False)
     from fast_jukebox.sessions.session import Session
 
     if target.suffix.lower() == ".safetensors":
@@ -296,10 +310,13 @@ def forget(folder: Folder) -> None:
     _show(folder)
 
 
-def _machine(model: str | None, device: str, engine: str, offload: str | None, quiet: bool) -> Machine:
+def _machine(
+    model: str | None, adapter: list[str] | None, device: str, engine: str, offload: str | None, quiet: bool
+) -> Machine:
+    merged = adapters(adapter)
     with Waiting("loading torch", quiet):
         from fast_jukebox_cli.session import Machine
-    return Machine(model, device, engine, offload, quiet)
+    return Machine(model, device, engine, offload, quiet, merged)
 
 
 def _changed(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, object]:

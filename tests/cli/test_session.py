@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from fast_jukebox import FastJukeboxModel
+from fast_jukebox import FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
 from fast_jukebox_cli.session import Machine
@@ -266,3 +266,55 @@ finally:
         assert result.returncode == (2 if arguments[-1] == "9" else 0), result.stderr
         assert result.stderr.splitlines()[-1] == "[]", (arguments, result.stderr)
     assert "take 2: cut, 0.666667 s" in Session.open(run.folder / "song").tree()
+
+
+def save_lora(base, folder, std=1.0):
+    """An adapter of the top level that is heard."""
+    pytest.importorskip("peft")
+    from fast_jukebox.models.adapters import add_lora, save_adapter
+
+    model = add_lora(FastJukeboxPrior.from_pretrained(base, level=2), rank=2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=std)
+    save_adapter(model, folder)
+
+
+def test_a_session_keeps_its_adapter_and_refuses_another(run, embedded, monkeypatch):
+    base = run.folder.parent / "model"
+    save_lora(base, run.folder / "lora")
+    save_lora(base, run.folder / "other", std=2.0)
+    result = run("session", "new", "song", "--adapter", "2=lora", "--duration", 3, "--seed", 5, "--draft", "--quiet")
+    assert result.exit_code == 0, result.output
+    facts = Session.open("song").facts
+    assert facts.adapters == (None, None, str(run.folder / "lora"))
+    adapted = FastJukeboxModel.from_pretrained(base, adapters={2: "lora"})
+    top = Session.open("song").codes()[2]
+    assert torch.equal(top, adapted.generate(duration=3, seed=5, stop_level=2).codes[2])
+    assert not torch.equal(top, embedded.generate(duration=3, seed=5, stop_level=2).codes[2])
+
+    assert run("branch", "song", "--seconds", 1, "--count", 1, "--quiet").exit_code == 0
+    branch = Session.open("song").takes[2]
+    expected = adapted.generate(duration=4, codes=[None, None, top], seed=[branch.seed], stop_level=2).codes[2]
+    assert torch.equal(Session.open("song").codes(2)[2], expected)
+    named = f"the session was made with embedded with the adapter 2={run.folder / 'lora'}"
+    for words, said in (
+        (("--adapter", "2=other"), named),
+        (("--model", base), named),
+        (("--adapter", "0=lora"), "`lora` is of level 2"),
+    ):
+        result = run("branch", "song", "--seconds", 1, *words)
+        assert result.exit_code == 2 and said in result.stderr, result.output
+    assert len(Session.open("song").takes) == 2
+    plain = run("session", "new", "plain", "--duration", 1, "--draft", "--quiet")
+    assert plain.exit_code == 0 and Session.open("plain").facts.adapters == ()
+    assert "the session was made with embedded" in run("resume", "plain", "--adapter", "2=lora").stderr
+
+    (run.folder / "lora").rename(run.folder / "moved")
+    assert "lora" in run("resume", "song").stderr
+    for words in (("--adapter", "2=moved"), ("--model", "merged")):
+        adapted.save_pretrained("merged")
+        result = run("extend", "song", "--duration", 5, "--take", 1, *words, "--quiet")
+        assert result.exit_code == 0, result.output
+    takes = Session.open("song").takes
+    assert torch.equal(Session.open("song").codes(3)[2], Session.open("song").codes(4)[2]) and len(takes) == 4

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -117,3 +117,14 @@ def test_seconds_become_whole_codes():
     assert facts.top_codes("seconds", 0.001) == 1
     with pytest.raises(ValueError, match="seconds"):
         facts.top_codes("seconds", 0)
+
+
+def test_facts_know_adapters_and_notes_of_before_them_are_read():
+    facts = replace(FACTS, name="band/model", adapters=("band/lora", None))
+    assert ModelFacts.from_record(json.loads(json.dumps(asdict(facts)))) == facts
+    assert facts.source == "band/model with the adapter 0=band/lora"
+    before = {name: value for name, value in asdict(FACTS).items() if name != "adapters"}
+    assert ModelFacts.from_record(json.loads(json.dumps(before))) == FACTS
+    for adapters in (["one"], [1, 2], [None, ["two"]]):
+        with pytest.raises(ValueError, match="model"):
+            ModelFacts.from_record({**before, "adapters": adapters})

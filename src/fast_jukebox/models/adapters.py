@@ -262,7 +262,7 @@ def load_adapter_weights(model: Any, folder: PathLike) -> None:
 
 
 def load_adapters(model: Any, adapters: Mapping[int, PathLike], **download: Any) -> None:
-    """Merge adapters into the priors of a whole model.
+    """Merge adapters into the priors of a complete model, and note in `model.adapters` where they are from.
 
     Args:
         model: has `priors`, bottom first, which are changed, and `name_or_path`.
@@ -275,6 +275,7 @@ def load_adapters(model: Any, adapters: Mapping[int, PathLike], **download: Any)
     check_adapter_levels(adapters, len(model.priors), **download)
     for level, source in adapters.items():
         load_adapter(model.priors[level], source, base_model=model.name_or_path, **download)
+        model.adapters = {**model.adapters, level: os.path.expanduser(source)}
     model.processor = adapted_processor(model.processor, [prior.config for prior in model.priors], adapters, **download)
 
 

@@ -32,8 +32,10 @@ def model_facts(model: SongModel, name: str | None = None) -> ModelFacts:
     """Facts of a complete model, which is found by `name`, by default where it was loaded from."""
     config = model.vqvae.config
     known = name if name is not None else getattr(model, "name_or_path", None) or ""
+    merged = getattr(model, "adapters", None) or {}
+    adapters = [merged.get(level) for level in range(len(model.priors))] if merged else []
     return ModelFacts(
-        name=os.path.abspath(known) if os.path.isdir(known) else known,  # found from other folders, too
+        name=_findable(known),
         revision=getattr(getattr(model, "config", None), "_commit_hash", None),
         sampling_rate=int(config.sampling_rate),
         hop_lengths=tuple(config.hop_lengths),
@@ -41,7 +43,13 @@ def model_facts(model: SongModel, name: str | None = None) -> ModelFacts:
         n_ctx=tuple(prior.config.n_ctx for prior in model.priors),
         vqvae=weights_digest(model.vqvae),
         priors=tuple(fingerprint(prior) for prior in model.priors),
+        adapters=tuple(None if source is None else _findable(source) for source in adapters),
     )
+
+
+def _findable(name: str | os.PathLike[str]) -> str:
+    """A folder that is found from other folders too, or the name of a repository."""
+    return os.path.abspath(name) if os.path.isdir(name) else str(name)
 
 
 def check_model(facts: ModelFacts, model: SongModel, levels: Sequence[int]) -> None:
@@ -55,8 +63,7 @@ def check_model(facts: ModelFacts, model: SongModel, levels: Sequence[int]) -> N
     Raises:
         ValueError: its VQ-VAE or one of these priors is another one, or of another dtype.
     """
-    revision = f" at revision {facts.revision}" if facts.revision else ""
-    from_here = f"the session was made with {facts.name or 'another model'}{revision}"
+    from_here = f"the session was made with {facts.source}"
     if weights_digest(model.vqvae) != facts.vqvae:
         raise ValueError(
             f"`model` must have the session's VQ-VAE in the same dtype, as others know other codes; {from_here}"

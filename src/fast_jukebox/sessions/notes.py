@@ -45,6 +45,8 @@ class ModelFacts:
         n_ctx: codes of a prior's context.
         vqvae: digest of the VQ-VAE's weights, which give codes their meaning.
         priors: fingerprint of each prior.
+        adapters: the folder or repository of the adapter that was merged into each prior, or `None`; empty where no
+            prior has one.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ModelFacts:
     n_ctx: tuple[int, ...]
     vqvae: str
     priors: tuple[str, ...]
+    adapters: tuple[str | None, ...] = ()
 
     @classmethod
     def from_record(cls, record: object) -> ModelFacts:
@@ -63,8 +66,9 @@ class ModelFacts:
         Raises:
             ValueError, TypeError: `record` is none.
         """
-        facts = _entry(cls, record)
-        if not all(isinstance(text, str) for text in (facts.name, facts.vqvae, facts.revision or "", *facts.priors)):
+        facts = _entry(cls, {"adapters": [], **record} if isinstance(record, dict) else record)
+        texts = (facts.name, facts.vqvae, *facts.priors, *(text or "" for text in (facts.revision, *facts.adapters)))
+        if not all(isinstance(text, str) for text in texts) or len(facts.adapters) not in (0, len(facts.priors)):
             raise ValueError("`model` holds something else where a name is expected")
         for count in (facts.sampling_rate, facts.codebook_size, *facts.hop_lengths, *facts.n_ctx):
             check_count("model", count, 1, _LARGEST)
@@ -72,6 +76,14 @@ class ModelFacts:
         if not len(facts.hop_lengths) == len(facts.n_ctx) == len(facts.priors) > 0 or any(u % h for h, u in ratios):
             raise ValueError("`model` has levels that do not fit together")
         return facts
+
+    @property
+    def source(self) -> str:
+        """What the model was made of, for people."""
+        name = self.name or "another model"
+        revision = f" at revision {self.revision}" if self.revision else ""
+        adapters = [f"{level}={source}" for level, source in enumerate(self.adapters) if source is not None]
+        return name + revision + (f" with the adapter {', '.join(adapters)}" if adapters else "")
 
     def lengths(self, samples: int) -> list[int]:
         """Codes of each level of a song of so many audio samples."""

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -68,6 +69,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
 
     `model.processor` is a [`FastJukeboxProcessor`] where the model has labels and its folder the vocabularies, else
     `None`; one may be set. With it `generate` takes `metadata` in words, and it is saved with the model.
+    `model.adapters` is by level the folder or Hub name of the adapter that was merged into the prior.
     """
 
     config_class = FastJukeboxConfig
@@ -80,6 +82,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
     _no_split_modules = sorted({*FastJukeboxVQVAE._no_split_modules, *FastJukeboxPrior._no_split_modules})
     _supports_sdpa = True
     processor: FastJukeboxProcessor | None = None
+    adapters: Mapping[int, str] = MappingProxyType({})
 
     def __init__(self, config: FastJukeboxConfig) -> None:
         config.validate()  # its fields may have changed since it was made
