@@ -7,9 +7,12 @@ another order, and takes many times longer where other programs keep a core busy
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
+import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -108,6 +111,28 @@ def process_memory() -> int:
     except OSError:  # not Linux
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+LARGE = 2**22
+"""Bytes from which [`zeros`] asks the system for memory of its own."""
+
+
+def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`torch.zeros`, on Linux without writing large ones: the system gives zeros, in large pages, where one is written.
+
+    Memory that torch frees may go back to the system, and zeros take it anew in small pages: for the caches of many
+    windows that takes as long as tens of steps.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    if device.type == "cpu" and nbytes >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError:  # torch says what is missing
+            return torch.zeros(shape, dtype=dtype, device=device)
+        with contextlib.suppress(OSError):  # a system without large pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        return torch.frombuffer(memory, dtype=dtype).view(shape)
+    return torch.zeros(shape, dtype=dtype, device=device)
 
 
 def row_bytes(prior: SizedPrior, length: int) -> int:

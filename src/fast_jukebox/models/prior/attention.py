@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
+from fast_jukebox.sampling.machine import zeros
 
 Position = TypeVar("Position", int, Tensor)
 """A position or an int64 tensor of them."""
@@ -392,7 +393,7 @@ class LayerCache:
     ) -> LayerCache:
         """An empty cache for `batch_size` songs."""
         shape = (batch_size, 2, heads, pattern.capacity, head_dim)
-        return cls(pattern, torch.zeros(shape, dtype=dtype, device=device))
+        return cls(pattern, zeros(shape, dtype, device))
 
     def fill(self, key: Tensor, value: Tensor) -> None:
         """Keep what is needed of a prompt's keys and values.
