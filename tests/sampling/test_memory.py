@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fast_jukebox.sampling import machine as batching
-from fast_jukebox.sampling.machine import available_ram, even_parts, free_memory, is_out_of_memory, rows_that_fit
+from fast_jukebox.sampling.machine import (
+    LARGE,
+    available_ram,
+    even_parts,
+    free_memory,
+    is_out_of_memory,
+    process_memory,
+    rows_that_fit,
+    zeros,
+)
 
 CPU = torch.device("cpu")
 
@@ -32,6 +41,38 @@ def test_rows_follow_the_free_memory(tiny_model, monkeypatch):
     assert rows_that_fit(prior, 32, 100) == 1
     monkeypatch.setattr(batching, "free_memory", lambda device: None)
     assert rows_that_fit(prior, 32, 100) == 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_and_small_zeros_are_those_of_torch(dtype):
+    for rows in (3, LARGE // 100):
+        made = zeros((rows, 50), dtype, CPU)
+        assert (made.shape, made.dtype, made.device) == ((rows, 50), dtype, CPU)
+        assert made.is_contiguous()
+        assert not made.any()
+        made += 1
+        assert made.min() == made.max() == 1
+        assert not zeros((rows, 50), dtype, CPU).any()
+
+
+@pytest.mark.skipif(not hasattr(batching.mmap, "MADV_HUGEPAGE"), reason="needs Linux")
+def test_large_zeros_take_memory_where_they_are_written():
+    before = process_memory()
+    made = zeros((64 * LARGE,), torch.uint8, CPU)
+    made[:LARGE] = 1
+    assert process_memory() - before < 16 * LARGE
+    made.fill_(1)
+    assert process_memory() - before > 48 * LARGE
+    del made
+    assert process_memory() - before < 16 * LARGE
+
+
+def test_zeros_that_the_system_has_no_room_for_are_torchs(monkeypatch):
+    def full(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(batching.mmap, "mmap", full)
+    assert not zeros((LARGE,), torch.float32, CPU).any()
 
 
 def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch):

@@ -114,24 +114,22 @@ def process_memory() -> int:
 
 
 LARGE = 2**22
-"""Bytes from which [`zeros`] asks the system for memory of its own."""
+"""Bytes of a tensor from which [`zeros`] has the system give its memory."""
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`torch.zeros`, on Linux without writing large ones: the system gives zeros, in large pages, where one is written.
+    """`torch.zeros`, where large ones of a CPU take no time: Linux gives zeros, in large pages, as they are touched.
 
-    Memory that torch frees may go back to the system, and zeros take it anew in small pages: for the caches of many
-    windows that takes as long as tens of steps.
+    What torch frees goes back to the system, or not, by what else is in use. To be given again in small pages and
+    written with zeros takes the caches of many windows as long as some fifty steps.
     """
     nbytes = math.prod(shape) * dtype.itemsize
     if device.type == "cpu" and nbytes >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with contextlib.suppress(OSError):  # no room, of which torch's own error says more
             memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except OSError:  # torch says what is missing
-            return torch.zeros(shape, dtype=dtype, device=device)
-        with contextlib.suppress(OSError):  # a system without large pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        return torch.frombuffer(memory, dtype=dtype).view(shape)
+            with contextlib.suppress(OSError):  # a system without large pages
+                memory.madvise(mmap.MADV_HUGEPAGE)
+            return torch.frombuffer(memory, dtype=dtype).view(tuple(shape))
     return torch.zeros(shape, dtype=dtype, device=device)
 
 

@@ -14,10 +14,21 @@
 
 #define WIDE 8
 #define LANES 16
-#define ROWS 6
 #define LAYER_NORM_EPS 1e-5f
 #define GATE 1.702f
 
+/* A product's vectors, and how many songs by panels keep their sums in registers: 32 of AVX-512, else 16. */
+#ifdef __AVX512F__
+#define UNIT 16
+#define ROWS 8
+#define PANELS 3
+#else
+#define UNIT 8
+#define ROWS 6
+#define PANELS 1
+#endif
+
+typedef float unit __attribute__((vector_size(4 * UNIT), aligned(4), may_alias));
 typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 
@@ -75,34 +86,59 @@ static inline vec exp_of(vec x) {
 /* ---- products ---- */
 
 #define ALWAYS static inline __attribute__((always_inline))
+#define UNITS (LANES / UNIT) /* of a panel */
 
 /* `rows` songs by `panels` panels of outputs; constants at every call, so that the sums stay in registers. */
 ALWAYS void tile(const int rows, const int panels, const float *x, int64_t ldx, int64_t depth, const float *weight,
                  const float *bias, float *y, int64_t ldy) {
-    vec sum[ROWS][2 * 4];
+    unit sum[ROWS][UNITS * 4];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
-        for (int v = 0; v < 2 * panels; v++) sum[r][v] = splat(0.0f);
+        for (int v = 0; v < UNITS * panels; v++) sum[r][v] = (unit){0};
     for (int64_t k = 0; k < depth; k++) {
-        vec w[2 * 4];
+        unit w[UNITS * 4];
 #pragma GCC unroll 8
-        for (int v = 0; v < 2 * panels; v++)
-            w[v] = *(const vec *)(weight + (v / 2 * depth + k) * LANES + v % 2 * WIDE);
+        for (int v = 0; v < UNITS * panels; v++)
+            w[v] = *(const unit *)(weight + (v / UNITS * depth + k) * LANES + v % UNITS * UNIT);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            vec a = splat(x[r * ldx + k]);
+            const float a = x[r * ldx + k];
 #pragma GCC unroll 8
-            for (int v = 0; v < 2 * panels; v++) sum[r][v] = sum[r][v] + a * w[v];
+            for (int v = 0; v < UNITS * panels; v++) sum[r][v] = sum[r][v] + a * w[v];
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
-        for (int v = 0; v < 2 * panels; v++) {
-            vec b = bias ? *(const vec *)(bias + v * WIDE) : splat(0.0f);
-            *(vec *)(y + r * ldy + v * WIDE) = sum[r][v] + b;
+        for (int v = 0; v < UNITS * panels; v++) {
+            unit b = bias ? *(const unit *)(bias + v * UNIT) : (unit){0};
+            *(unit *)(y + r * ldy + v * UNIT) = sum[r][v] + b;
         }
+}
+
+/* All songs, in blocks as even as can be, by `panels` panels of outputs. */
+ALWAYS void strip(const int panels, const float *x, int64_t ldx, int64_t songs, int64_t depth, const float *weight,
+                  const float *bias, float *y, int64_t ldy) {
+    const int64_t blocks = (songs + ROWS - 1) / ROWS;
+    for (int64_t block = 0, r = 0, stop; block < blocks; block++, r = stop) {
+        stop = songs * (block + 1) / blocks;
+#define ROW_TILE(rows) \
+    case rows: tile(rows, panels, x + r * ldx, ldx, depth, weight, bias, y + r * ldy, ldy); break
+        switch (stop - r) {
+            ROW_TILE(1);
+            ROW_TILE(2);
+            ROW_TILE(3);
+            ROW_TILE(4);
+            ROW_TILE(5);
+            ROW_TILE(6);
+#if ROWS > 6
+            ROW_TILE(7);
+            ROW_TILE(8);
+#endif
+        }
+#undef ROW_TILE
+    }
 }
 
 /* y = x weight + bias: (songs, depth) -> (songs, outputs), both with rows padded to whole panels. */
@@ -110,30 +146,14 @@ static void product(const float *x, int64_t ldx, int64_t songs, int64_t depth, c
                     float *y, int64_t outputs) {
     const int64_t ldy = padded(outputs), panels = ldy / LANES;
     int64_t done = 0;
-#define AT(r, p) x + (r) * ldx, ldx, depth, weight + (p) * depth * LANES, bias ? bias + (p) * LANES : 0, \
-                 y + (r) * ldy + (p) * LANES, ldy
-    if (songs == 1) {
-        for (; done + 4 <= panels; done += 4) tile(1, 4, AT(0, done));
-        for (; done < panels; done++) tile(1, 1, AT(0, done));
-        return;
-    }
-    if (songs <= 3) {
-        for (; done + 2 <= panels; done += 2) {
-            if (songs == 2) tile(2, 2, AT(0, done));
-            else tile(3, 2, AT(0, done));
-        }
-    }
-    for (; done < panels; done++) {
-        int64_t r = 0;
-        for (; r + ROWS <= songs; r += ROWS) tile(ROWS, 1, AT(r, done));
-        switch (songs - r) {
-            case 1: tile(1, 1, AT(r, done)); break;
-            case 2: tile(2, 1, AT(r, done)); break;
-            case 3: tile(3, 1, AT(r, done)); break;
-            case 4: tile(4, 1, AT(r, done)); break;
-            case 5: tile(5, 1, AT(r, done)); break;
-        }
-    }
+#define AT(p) weight + (p) * depth * LANES, bias ? bias + (p) * LANES : 0, y + (p) * LANES, ldy
+    if (songs == 1)
+        for (; done + 4 <= panels; done += 4) tile(1, 4, x, ldx, depth, AT(done));
+    else if (UNITS == 2 && songs <= 3)
+        for (; done + 2 <= panels; done += 2) strip(2, x, ldx, songs, depth, AT(done));
+    else
+        for (; done + PANELS <= panels; done += PANELS) strip(PANELS, x, ldx, songs, depth, AT(done));
+    for (; done < panels; done++) strip(1, x, ldx, songs, depth, AT(done));
 #undef AT
 }
 
