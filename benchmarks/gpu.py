@@ -24,6 +24,7 @@ import torch
 
 from benchmarks import gpu_songs, gpu_steps, gpu_training
 from benchmarks.gpu_bench import Bench, OutOfTime
+from benchmarks.report import machine, measured_bandwidth
 
 
 class Part(NamedTuple):
@@ -89,10 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.toy and not torch.cuda.is_available():
         _interpret(parser)
     bench, failed = Bench(options.output, options.toy), False
-    begun = bench.begun() if options.begun else set()
+    begun = bench.begun()
+    if not begun:
+        bench.part = options.parts[0]
+        bench.emit(machine=machine(bench.device), bandwidth_GB_s=measured_bandwidth(bench.device) / 1e9)
     signal.signal(signal.SIGALRM, _out_of_time)
     for name in options.parts:
-        if name not in begun:
+        if not (options.begun and name in begun):
             gpu_steps.use_tuning(options.output / "tuning.json")
             try:
                 failed |= not run(bench, name)

@@ -112,6 +112,7 @@ def songs(bench: Bench) -> None:
             audio_s=duration * number,
             first_s=seconds[0],
             s=seconds[1],
+            RTF=seconds[1] / (duration * number),
             peak_MB=peak_memory(bench.device) / 1e6,
         )
 

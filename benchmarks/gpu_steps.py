@@ -7,6 +7,7 @@ import json
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_bench import BOTTOM, MIDDLE, TOP, WINDOWS, Bench, attempt, window_inputs
-from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_peak_memory, wait
+from benchmarks.report import peak_memory, reset_peak_memory, wait
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode, usual_rows
@@ -115,8 +116,6 @@ def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engin
 
 def steps(bench: Bench) -> None:
     """Steps of the students with the windows of a minute."""
-    bandwidth = measured_bandwidth(bench.device)
-    bench.emit(machine=machine(bench.device), bandwidth_GB_s=bandwidth / 1e9)
     time_steps(bench, A_MINUTE)
 
 
@@ -176,11 +175,8 @@ def trial_row(bench: Bench, prior: FastJukeboxPrior, batch: int) -> None:
 
 def together(bench: Bench) -> None:
     """Steps of levels alone and at the same time, each on a stream of its own."""
-    if bench.device != "cuda":
-        bench.emit(skipped="there is no GPU")
-        return
     for sizes in (((TOP, 1), (MIDDLE, 4)), ((TOP, 1), (MIDDLE, 12)), ((TOP, 1), (MIDDLE, 4), (BOTTOM, 16))):
-        attempt(bench, together_rows, sizes)
+        attempt(bench, together_rows, [(level, min(batch, 2)) for level, batch in sizes] if bench.toy else sizes)
         bench.free()
 
 
@@ -193,11 +189,11 @@ def together_rows(bench: Bench, sizes: Sequence[tuple[int, int]]) -> None:
     for level, batch in sizes:
         prior = bench.prior(bench.config("fastjukebox-18", level))
         decoder = FusedDecoder(prior, batch, SamplingSettings())
-        calls = 12
+        calls = 2 if bench.toy else 12
         conditioning, uniform = window_inputs(bench, prior, batch, calls * decoder.steps_per_call + 4)
         decoder.load(conditioning)
         code = torch.zeros(batch, dtype=torch.int64, device=bench.device)
-        runs.append((decoder, code, uniform, torch.cuda.Stream(), prior))
+        runs.append((decoder, code, uniform, torch.cuda.Stream() if bench.device == "cuda" else None, prior))
     wait(bench.device)
     alone = [timed_runs(bench, [run], calls)[0] for run in runs]
     for (level, batch), one, many in zip(sizes, alone, timed_runs(bench, runs, calls), strict=True):
@@ -210,57 +206,64 @@ def timed_runs(bench: Bench, runs: Sequence[tuple[Any, ...]], calls: int) -> lis
     for _ in range(2):  # the first time warms up
         ends = []
         wait(bench.device)
-        first = torch.cuda.Event(enable_timing=True)
-        first.record()
+        first = mark(bench)
         for call in range(calls):
             for decoder, code, uniform, stream, _ in runs:
-                if call == 0:
+                if call == 0 and stream is not None:
                     stream.wait_event(first)
                 count = decoder.steps_per_call
-                with torch.cuda.stream(stream):
+                with nullcontext() if stream is None else torch.cuda.stream(stream):
                     decoder.decode(code, 1 + call * count, uniform[:, call * count : (call + 1) * count])
                     if call == calls - 1:
-                        ends.append(torch.cuda.Event(enable_timing=True))
-                        ends[-1].record()
+                        ends.append(mark(bench))
         wait(bench.device)
         seconds = [
-            first.elapsed_time(end) / (calls * run[0].steps_per_call) for end, run in zip(ends, runs, strict=True)
+            (first.elapsed_time(end) if bench.device == "cuda" else 1e3 * (end - first))
+            / (calls * run[0].steps_per_call)
+            for end, run in zip(ends, runs, strict=True)
         ]
     return seconds
 
 
+def mark(bench: Bench) -> Any:
+    """A moment: an event of the current stream, without a GPU seconds."""
+    if bench.device != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
 def profile(bench: Bench) -> None:
-    """Kernels of a fused step: how many, how long each."""
+    """Kernels of a fused step: how many, how long each; without a GPU the operations of torch around them."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
-    if bench.device != "cuda":
-        bench.emit(skipped="there is no GPU")
-        return
+    kind, spent = ("CUDA", "self_device_time_total") if bench.device == "cuda" else ("CPU", "self_cpu_time_total")
     for level in (TOP, BOTTOM, MIDDLE):
-        prior, batch = bench.prior(bench.config("fastjukebox-18", level)), WINDOWS[level]
-        count = 2 * prior.config.row_length
+        prior, batch = bench.prior(bench.config("fastjukebox-18", level)), 2 if bench.toy else WINDOWS[level]
+        count = 4 if bench.toy else 2 * prior.config.row_length
         with sampling_mode(prior):
             conditioning, uniform = window_inputs(bench, prior, batch, count)
             prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
             inputs = (prior, conditioning, batch, SamplingSettings(), "fused")
             sample_window(open_decoder(*inputs), prompt, uniform)
             wait(bench.device)
-            with profiler(activities=[ProfilerActivity.CUDA]) as seen:
+            with profiler(activities=[getattr(ProfilerActivity, kind)], acc_events=True) as seen:
                 sample_window(open_decoder(*inputs), prompt, uniform)
                 wait(bench.device)
-        averages = seen.key_averages()
-        total = sum(event.self_device_time_total for event in averages)
-        number = sum(event.count for event in averages if event.self_device_time_total > 0)
+        times = {event: getattr(event, spent) for event in seen.key_averages()}
+        total = sum(times.values())
+        number = sum(event.count for event, time_spent in times.items() if time_spent > 0)
         bench.emit(level=level, windows=batch, kernel="all", us_a_step=total / count, a_step=number / count)
-        for event in sorted(averages, key=lambda event: -event.self_device_time_total)[:12]:
+        for event in sorted(times, key=lambda event: -times[event])[:12]:
             bench.emit(
                 level=level,
                 windows=batch,
                 kernel=event.key[:80],
-                us_a_step=event.self_device_time_total / count,
+                us_a_step=times[event] / count,
                 a_step=event.count / count,
-                us_each=event.self_device_time_total / max(event.count, 1),
+                us_each=times[event] / max(event.count, 1),
             )
         del prior, inputs
         bench.free()

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_tables runs/gpu
     python -m benchmarks.gpu_tables runs/gpu runs/gpu-later --page docs/performance.md
 
-Of several runs, the last one that measured a part counts for it. With a page, what stands in it between
-`<!-- gpu tables -->` and `<!-- end of gpu tables -->` is replaced.
+Of several runs, the last one that measured a part counts for it. With a page, the tables between `<!-- gpu tables -->`
+and `<!-- end of gpu tables -->` are updated: those of parts that no run measured stay.
 """
 
 from __future__ import annotations
@@ -13,9 +13,23 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 BEGIN, END = "<!-- gpu tables -->", "<!-- end of gpu tables -->"
+MACHINE = "On one "
+"""Begins the line of a run's machine."""
+
+
+class Section(NamedTuple):
+    """Tables of a part."""
+
+    machine: str
+    """of the run, a line"""
+    text: str
+    """Markdown"""
+    measured: bool = True
+    """whether there is more than what failed"""
+
 
 TITLES = {
     "correctness": "Fused steps against one pass in float32: largest difference of logits, as a share of the largest",
@@ -54,52 +68,66 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def joined(runs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Of each part the rows of the last run that measured something of it, or else of the last that tried."""
-    newest = {row["part"]: index for index, rows in enumerate(runs) for row in rows}
-    newest |= {row["part"]: index for index, rows in enumerate(runs) for row in rows if measured(row)}
-    return [
-        row for index, rows in enumerate(runs) for row in rows if newest.get(row["part"]) == index and not late(row)
-    ]
-
-
-def late(row: dict[str, Any]) -> bool:
-    """Whether a row says that the seconds of a part were over before its last measurement."""
-    return str(row.get("error", "")).startswith("OutOfTime")
-
-
-def measured(row: dict[str, Any]) -> bool:
-    """Whether a row is of a measurement."""
-    return not {"machine", "took_s", "skipped", "began", "failed"} & set(row)
-
-
-def tables(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown of all parts; rows of a part that have other columns make another table."""
-    lines: list[str] = []
-    for facts in (row for row in rows if "machine" in row):
-        about = facts["machine"]
-        lines += [
-            f"On one {about.get('gpu', about['cpu'])}, torch {about['torch']}, transformers {about['transformers']}; "
-            f"reading bandwidth measured in the same run: {facts['bandwidth_GB_s']:,.0f} GB/s.",
-            "",
-        ]
+def sections(rows: Sequence[dict[str, Any]]) -> dict[str, Section]:
+    """Tables of a run's parts, by their titles; rows of a part that have other columns make another table."""
+    machine = ""
+    for about, bandwidth in ((row["machine"], row["bandwidth_GB_s"]) for row in rows if "machine" in row):
+        machine = (
+            f"{MACHINE}{about.get('gpu', about['cpu'])}, torch {about['torch']}, transformers {about['transformers']}; "
+            f"reading bandwidth measured in the same run: {bandwidth:,.0f} GB/s."
+        )
+    found = {}
     for part, title in TITLES.items():
         mine = [row for row in rows if row["part"] == part and not {"machine", "took_s", "skipped", "began"} & set(row)]
-        if not mine:
-            continue
-        lines += [f"### {title}", ""]
+        mine = [row for row in mine if not str(row.get("error", "")).startswith("OutOfTime")]
+        lines: list[str] = []
         header: list[str] = []
         for row in mine:
             names = [name for name in row if name != "part"]
             if names != header:
                 header = names
-                lines += [""] if lines[-1] else []
+                lines += [""] if lines else []
                 lines += [
                     "| " + " | ".join(name.replace("_", " ") for name in header) + " |",
                     "|" + "---|" * len(header),
                 ]
             lines.append("| " + " | ".join(cell(row[name]) for name in header) + " |")
-        lines.append("")
+        if mine:
+            found[title] = Section(machine, "\n".join(lines), any("failed" not in row for row in mine))
+    return found
+
+
+def sections_of_page(text: str) -> dict[str, Section]:
+    """The tables that a page has."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    machine, lines = "", list[str]()
+    for line in text.splitlines():
+        if line.startswith(MACHINE):
+            machine = line
+        elif line.startswith("### "):
+            found[line.removeprefix("### ")] = machine, (lines := [])
+        else:
+            lines.append(line)
+    return {title: Section(machine, "\n".join(lines).strip()) for title, (machine, lines) in found.items()}
+
+
+def joined(runs: Sequence[dict[str, Section]]) -> dict[str, Section]:
+    """Of each part the tables of the last run that measured something of it, or else of the last that tried."""
+    result: dict[str, Section] = {}
+    for run in runs:
+        better = {title: own for title, own in run.items() if own.measured or not result.get(title, own).measured}
+        result = {**{title: own for title, own in result.items() if title not in better}, **better}
+    return result
+
+
+def tables(found: dict[str, Section]) -> str:
+    """Markdown of all parts, those of a run together, the last run first."""
+    lines = []
+    for machine in dict.fromkeys(own.machine for own in reversed(found.values())):
+        lines += [machine, ""] if machine else []
+        for title in TITLES.values():
+            if title in found and found[title].machine == machine:
+                lines += [f"### {title}", "", found[title].text, ""]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -116,17 +144,18 @@ def cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def update(page: Path, text: str) -> None:
-    """Replace the page's tables.
+def update(page: Path, runs: Sequence[dict[str, Section]]) -> None:
+    """Update the page's tables.
 
     Raises:
         ValueError: the page has no place for them.
     """
     content = page.read_text(encoding="utf-8")
-    begin, end = content.find(BEGIN), content.find(END)
-    if begin < 0 or end < begin:
+    begin, end = content.find(BEGIN) + len(BEGIN), content.find(END)
+    if begin < len(BEGIN) or end < begin:
         raise ValueError(f"{page} must have a line {BEGIN!r} and, after it, a line {END!r}")
-    page.write_text(content[: begin + len(BEGIN)] + "\n" + text + content[end:], encoding="utf-8")
+    text = tables(joined([sections_of_page(content[begin:end]), *runs]))
+    page.write_text(f"{content[:begin]}\n{text}{content[end:]}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,12 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="of runs of benchmarks/gpu.sh, the oldest first")
     parser.add_argument("--page", type=Path, help="Markdown page to write the tables into, choices left out")
     options = parser.parse_args(arguments)
-    rows = joined([read(folder) for folder in options.folders])
-    text = tables([row for row in rows if options.page is None or row["part"] != "tune"])
+    rows = [read(folder) for folder in options.folders]
     if options.page is None:
-        print(text)
+        print(tables(joined([sections(run) for run in rows])))
     else:
-        update(options.page, text)
+        update(options.page, [sections([row for row in run if row["part"] != "tune"]) for run in rows])
 
 
 if __name__ == "__main__":

@@ -46,11 +46,13 @@ def test_songs_streams_training_and_yardsticks_have_their_rows(tmp_path):
 
 @pytest.mark.slow
 def test_fused_steps_are_compared_timed_and_tuned_and_the_best_choice_is_used(tmp_path, interpreted_kernels):
-    rows = run(tmp_path, "correctness", "tune", "trial", "steps", "graph_steps")
+    rows = run(tmp_path, "correctness", "tune", "trial", "steps", "graph_steps", "together")
     compared = [row for row in rows if row["part"] == "correctness" and "error" in row]
     assert compared and all(row["agrees"] for row in compared)
     assert {row["engine"] for row in rows if row["part"].endswith("steps") and "step_ms" in row} == {"fused", "graph"}
     assert not any("failed" in row for row in rows)
+    assert all(row["together_ms"] > 0 for row in rows if row["part"] == "together" and "level" in row)
+    assert sum("machine" in row for row in rows) == 1
     best = json.loads((tmp_path / "tuning.json").read_text())
     assert {rows for rows, _ in best} == {1, 12, 46}
 

@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def test_tables_have_the_parts_in_order_and_a_table_for_each_kind_of_row(folder):
-    text = gpu_tables.tables(gpu_tables.read(folder))
+    text = gpu_tables.tables(gpu_tables.sections(gpu_tables.read(folder)))
     assert text.index("A GPU") < text.index("### Steps") < text.index("### A minute of music")
     assert "3,000 GB/s" in text and "| 2 | 0.25 | fused |" in text
     assert "| first | 12 |  | yes | fused / graph |" in text
@@ -32,14 +32,15 @@ def test_tables_have_the_parts_in_order_and_a_table_for_each_kind_of_row(folder)
 
 def test_a_page_is_renewed_between_its_marks(folder, capsys):
     page = folder / "page.md"
-    page.write_text(f"before\n{gpu_tables.BEGIN}\nold\n{gpu_tables.END}\nafter\n")
+    old = "On one card.\n\n### Steps\n\n| old |\n\n### Streaming\n\n| kept |\n\n| also |\n"
+    page.write_text(f"before\n{gpu_tables.BEGIN}\n{old}{gpu_tables.END}\nafter\n")
     for _ in range(2):
         gpu_tables.main([str(folder), "--page", str(page)])
         text = page.read_text()
-        assert text.startswith(f"before\n{gpu_tables.BEGIN}\nOn one A GPU") and text.endswith(
-            f"{gpu_tables.END}\nafter\n"
-        )
+        assert text.startswith(f"before\n{gpu_tables.BEGIN}\nOn one A GPU")
         assert "old" not in text and text.count("### Steps") == 1
+        kept = "On one card.\n\n### Streaming\n\n| kept |\n\n| also |\n"
+        assert text.endswith(f"|\n\n{kept}{gpu_tables.END}\nafter\n")
     gpu_tables.main([str(folder)])
     assert "### Steps" in capsys.readouterr().out
 
@@ -64,7 +65,7 @@ def test_a_page_without_marks_and_a_folder_without_rows_are_errors(folder, tmp_p
     page = folder / "page.md"
     page.write_text("nothing\n")
     with pytest.raises(ValueError, match="gpu tables"):
-        gpu_tables.update(page, "text")
+        gpu_tables.update(page, [])
     with pytest.raises(ValueError, match="results.jsonl"):
         gpu_tables.read(tmp_path / "none")
 
