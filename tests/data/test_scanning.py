@@ -71,7 +71,7 @@ def test_what_is_cut_off_is_skipped_and_what_stands_behind_is_noted(tmp_path, ca
     assert scan.notes == {"more.wav": "9000 bytes stand behind its stated end"}
     with caplog.at_level(logging.WARNING):
         load_songs(tmp_path, test_share=0)
-    assert "used, though not read as a whole: more.wav: 9000 bytes" in caplog.text
+    assert "used, though not read completely: more.wav: 9000 bytes" in caplog.text
 
 
 def test_a_song_that_sounds_otherwise_from_an_offset_is_skipped(tmp_path, monkeypatch):

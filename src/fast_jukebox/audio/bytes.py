@@ -34,7 +34,7 @@ class ByteReader:
         return self._window[offset : offset + count]
 
     def find(self, pattern: bytes, start: int, stop: int) -> int:
-        """The first position of `pattern` that lies between `start` and `stop`, wholly; -1 where there is none."""
+        """The first position of `pattern` that lies completely between `start` and `stop`; -1 where there is none."""
         while start + len(pattern) <= stop:
             found = self.at(start, min(_WINDOW, stop - start)).find(pattern)
             if found >= 0:
@@ -52,7 +52,7 @@ class RangesFile(io.RawIOBase):
     Args:
         file: the other file, which stays open.
         ranges: (start, stop) in it, in bytes.
-        prefix: what stands before them.
+        prefix: bytes before them.
     """
 
     def __init__(self, file: BinaryIO, ranges: Sequence[tuple[int, int]], prefix: bytes = b"") -> None:
@@ -79,15 +79,15 @@ class RangesFile(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         view, done = memoryview(buffer).cast("B"), 0
         while done < len(view):
-            piece = self._piece(len(view) - done)
-            if not piece:
+            chunk = self._chunk(len(view) - done)
+            if not chunk:
                 break
-            view[done : done + len(piece)] = piece
-            done += len(piece)
-            self._position += len(piece)
+            view[done : done + len(chunk)] = chunk
+            done += len(chunk)
+            self._position += len(chunk)
         return done
 
-    def _piece(self, count: int) -> bytes:
+    def _chunk(self, count: int) -> bytes:
         """At most `count` bytes from the position on, of one range."""
         index = bisect_right(self._ends, self._position)
         if index == 0:

@@ -1,6 +1,4 @@
-"""WAV, AIFF and AU files by their chunks and sizes, which programs write wrongly in many ways: every chunk of sound is
-found, whether its size is stated, and whether odd chunks before it are padded or not.
-"""
+"""WAV, AIFF and AU files by their chunks, whose sizes and padding programs write wrongly in many ways."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fast_jukebox.audio.bytes import ByteReader
-from fast_jukebox.audio.layout import MOST_PARTS, Layout, Part, behind_end, is_unknown, missing_bytes
+from fast_jukebox.audio.layout import MOST_PARTS, Layout, Part, is_unknown, left_bytes, missing_bytes, one_part
 from fast_jukebox.audio.mpeg import mpeg_layout
 
 _MP3_IN_WAV = b"\x55\x00"
@@ -21,7 +19,7 @@ class _Kind:
     """Names in a format of chunks.
 
     Attributes:
-        format: chunk that says what the samples are.
+        format: chunk with the format of the samples.
         sound: chunk with the samples.
         lead: bytes of that before the samples.
     """
@@ -37,8 +35,9 @@ _KINDS = {b"WAVE": _WAVE, b"AIFF": _AIFF, b"AIFC": _AIFF}
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A chunk: its name, where its body begins, the size that it states, where it ends with its padding, and whether
-    libsndfile finds what follows it.
+    """A chunk: its name, where its body begins, the size that it states, and where it ends with its padding.
+
+    It is `regular` where libsndfile finds what follows it.
     """
 
     name: bytes
@@ -49,14 +48,14 @@ class _Chunk:
 
 
 def is_chunked(data: ByteReader, start: int) -> bool:
-    """Whether a WAV or AIFF file begins here."""
+    """True where a WAV or AIFF file begins here."""
     head = data.at(start, 12)
     magics = (b"RIFF", b"RIFX") if head[8:12] == b"WAVE" else (b"FORM",)
     return head[:4] in magics and head[8:12] in _KINDS
 
 
 def is_au(data: ByteReader, start: int) -> bool:
-    """Whether an AU file begins here, of either order of bytes."""
+    """True where an AU file begins here, of either order of bytes."""
     return data.at(start, 4) in (b".snd", b"dns.") and len(data.at(start, 24)) == 24
 
 
@@ -64,7 +63,7 @@ def chunk_layout(data: ByteReader, start: int) -> Layout:
     """WAV or AIFF, of which several may be joined.
 
     Raises:
-        ValueError: nothing says what the samples are.
+        ValueError: the format of the samples is not stated.
     """
     return _joined(data, start, is_chunked, _chunk_file)
 
@@ -85,7 +84,7 @@ def _joined(
     while len(parts) < MOST_PARTS and (start == first or begins(data, start)):
         layout, start = file(data, start)
         parts += layout.parts
-    left_out = layout.left_out or behind_end(data.size - start)
+    left_out = layout.left_out or left_bytes(data.size - start)
     return Layout(tuple(parts), layout.missing, left_out, layout.quiet)
 
 
@@ -97,7 +96,7 @@ def _chunk_file(data: ByteReader, start: int) -> tuple[Layout, int]:
     sounds = [chunk for chunk in chunks if chunk.name == kind.sound]
     formats = [chunk for chunk in chunks if chunk.name == kind.format]
     if not sounds:
-        return Layout((Part(((start, data.size),)),)), data.size
+        return one_part(start, data.size), data.size
     if not formats:
         raise ValueError(f"holds no `{kind.format.decode()}` chunk, which says what its samples are: export it again")
     said = data.at(formats[0].body, min(formats[0].size, _LONGEST_FORMAT))
@@ -111,13 +110,13 @@ def _chunk_file(data: ByteReader, start: int) -> tuple[Layout, int]:
     before = chunks[: chunks.index(sounds[0]) + 1]
     if len(sounds) == 1 and formats[0] in before and all(chunk.regular for chunk in before[:-1]):
         if last.size > kind.lead:
-            return Layout((Part(((start, stop),)),), missing, left_out), stop
+            return one_part(start, stop, b"", missing, left_out), stop
         header = data.at(start, last.body - start)[:-4] + b"\xff" * 4  # libsndfile reads up to the end then
-        return Layout((Part(((last.body, stop),), prefix=header),), missing, left_out), stop
+        return one_part(last.body, stop, header, missing, left_out), stop
     parts = tuple(
         _clean_part(chunk, head, order, kind, said) for chunk in sounds if chunk.stop > chunk.body + kind.lead
     )
-    return Layout(parts or (Part(((start, data.size),)),), missing, left_out), stop
+    return Layout(parts or one_part(start, data.size).parts, missing, left_out), stop
 
 
 def _clean_part(sound: _Chunk, head: bytes, order: str, kind: _Kind, said: bytes) -> Part:
@@ -164,7 +163,7 @@ def _chunks(data: ByteReader, position: int, order: str, kind: _Kind) -> Iterato
 
 
 def _begins_chunk(data: ByteReader, position: int, kind: _Kind) -> bool:
-    """Whether a chunk of a printable name, which fits into the file, surely begins here, or another file."""
+    """True where a chunk of a printable name, which fits into the file, or another file surely begins here."""
     head = data.at(position, 8)
     name = head[:4]
     if (
@@ -184,9 +183,8 @@ def _au_file(data: ByteReader, start: int) -> tuple[Layout, int]:
     there = data.size - start - offset
     if is_unknown(size) or (size == 0 and there > 0):
         header = data.at(start, 24)
-        patched = header[:8] + b"\xff" * 4 + header[12:]
-        return Layout((Part(((start + 24, data.size),), prefix=patched),)), data.size
+        return one_part(start + 24, data.size, header[:8] + b"\xff" * 4 + header[12:]), data.size
     if size > there:
-        return Layout((Part(((start, data.size),)),), missing_bytes(size, there)), data.size
+        return one_part(start, data.size, b"", missing_bytes(size, there)), data.size
     stop = start + offset + size
-    return Layout((Part(((start, stop),)),)), stop
+    return one_part(start, stop), stop

@@ -1,19 +1,21 @@
-"""What an audio file holds, whatever its header says: the parts that libsndfile is to read, and what is missing.
+"""Content of audio files, found by their bytes: the parts that libsndfile is to read, and what is missing.
 
-libsndfile believes headers: it stops where the first of several joined files ends, guesses the length of an MP3 file
-from its first frames, and takes a file that was cut off for a shorter one. Here the bytes are looked at instead.
+libsndfile trusts headers: it stops where the first of several joined files ends, guesses the length of an MP3 file
+from its first frames, and takes a file that was cut off for a shorter one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from fast_jukebox.audio.bytes import ByteReader
 from fast_jukebox.audio.chunks import au_layout, chunk_layout, is_au, is_chunked
 from fast_jukebox.audio.flac import INFO_LENGTH, found_samples, stated_samples, with_samples
-from fast_jukebox.audio.layout import MOST_PARTS, NEGLIGIBLE, Layout, Part, behind_end, missing_bytes
+from fast_jukebox.audio.layout import MOST_PARTS, Layout, Part, left_bytes, missing_bytes, one_part
 from fast_jukebox.audio.mpeg import mpeg_layout, tag_end
+
+Order: TypeAlias = Literal["little", "big"]
 
 FFMPEG_HINT = "convert it first, for example with `ffmpeg -i FILE FILE.flac`"
 # Formats that libsndfile cannot read, by what stands at a place in the file.
@@ -41,10 +43,10 @@ _FOREIGN = (
 
 
 def find_layout(data: ByteReader) -> Layout:
-    """Look at a file.
+    """Find the parts of a file.
 
     Raises:
-        ValueError: it is of a format that cannot be read; says which, and not the file's name.
+        ValueError: it is of a format that cannot be read; names the format, not the file.
     """
     start = _sound_start(data)
     head = data.at(start, 16)
@@ -68,11 +70,8 @@ def find_layout(data: ByteReader) -> Layout:
         return chunk_layout(data, start)
     if is_au(data, start):
         return au_layout(data, start)
-    if start or head[:1] == b"\xff":
-        layout = mpeg_layout(data, start)
-        if layout is not None:
-            return layout
-    return Layout((Part(((start, data.size),)),))
+    frames = mpeg_layout(data, start) if start or head[:1] == b"\xff" else None
+    return frames or one_part(start, data.size)
 
 
 def _sound_start(data: ByteReader) -> int:
@@ -144,13 +143,11 @@ def _ogg_layout(data: ByteReader, start: int) -> Layout:
         if stop > data.size:
             missing = "its last page is cut off"
     limits.append(before)
-    lost = data.size - end
-    left_out = f"{lost} bytes are no Ogg pages" if lost > NEGLIGIBLE else None
     parts = [
         Part((place,), exact_until=None if limit is None else max(0, limit - 8192))
         for place, limit in zip(zip(starts, [*starts[1:], data.size], strict=True), limits, strict=True)
     ]
-    return Layout(tuple(parts), missing, left_out)
+    return Layout(tuple(parts), missing, left_bytes(data.size - end, "are no Ogg pages"))
 
 
 def _ogg_pages(data: ByteReader, position: int) -> Iterator[tuple[int, int, int, int]]:
@@ -168,58 +165,61 @@ def _ogg_pages(data: ByteReader, position: int) -> Iterator[tuple[int, int, int,
         position = stop
 
 
-def _rf64_layout(data: ByteReader, start: int) -> Layout:
-    """WAV of more than 4 GiB, whose sizes stand in its first chunk (EBU Tech 3306); BW64 is laid out alike."""
-    position, sizes = start + 12, -1
+def _long_chunks(
+    data: ByteReader, position: int, order: Order, name: int = 4, size: int = 4, align: int = 1, counted: int = 0
+) -> Iterator[tuple[bytes, int]]:
+    """(first 4 letters of the name, start of the content) of each chunk.
+
+    Args:
+        data: the file.
+        position: of the first chunk.
+        order: of the bytes of a size.
+        name: bytes of a name.
+        size: bytes of a size, which stands behind the name.
+        align: content is padded to a multiple of so many bytes.
+        counted: bytes of its own header that a size counts.
+    """
     for _ in range(MOST_PARTS):
-        head = data.at(position, 8)
-        if len(head) < 8:
-            break
-        size = int.from_bytes(head[4:], "little")
-        if head[:4] == b"ds64":
-            sizes = position + 16  # behind the size of the whole file
-        if head[:4] == b"data" and sizes >= 0:
-            return _long_layout(data, start, position + 8, sizes, "little", data.at(start, 4).replace(b"BW64", b"RF64"))
-        position += 8 + size + size % 2
-    return Layout((Part(((start, data.size),)),))
+        head = data.at(position, name + size)
+        if len(head) < name + size:
+            return
+        position += name + size
+        yield head[:4], position
+        length = max(int.from_bytes(head[name:], order) - counted, 0)
+        position += -(-length // align) * align
+
+
+def _rf64_layout(data: ByteReader, start: int) -> Layout:
+    """WAV of more than 4 GiB, whose sizes stand in its first chunk (EBU Tech 3306); BW64 has the same layout."""
+    sizes = -1
+    for name, content in _long_chunks(data, start + 12, "little", align=2):
+        if name == b"ds64":
+            sizes = content + 8  # behind the size of the complete file
+        if name == b"data" and sizes >= 0:
+            return _long_layout(data, start, content, sizes, "little", data.at(start, 4).replace(b"BW64", b"RF64"))
+    return one_part(start, data.size)
 
 
 def _w64_layout(data: ByteReader, start: int) -> Layout:
     """Sony's Wave64: chunks of 16 letters and a size of 8 bytes that counts both, padded to 8 bytes."""
-    position = start + 40
-    for _ in range(MOST_PARTS):
-        head = data.at(position, 24)
-        if len(head) < 24:
-            break
-        if head[:4] == b"data":
-            return _long_layout(data, start, position + 24, position + 16, "little", header=24)
-        position += max(-(-int.from_bytes(head[16:], "little") // 8) * 8, 24)
-    return Layout((Part(((start, data.size),)),))
+    for name, sound in _long_chunks(data, start + 40, "little", name=16, size=8, align=8, counted=24):
+        if name == b"data":
+            return _long_layout(data, start, sound, sound - 8, "little", counted=24)
+    return one_part(start, data.size)
 
 
 def _caf_layout(data: ByteReader, start: int) -> Layout:
     """Apple's CAF: chunks of 4 letters and a size of 8 bytes; that of the sound is -1 where it was not known."""
-    position = start + 8
-    for _ in range(MOST_PARTS):
-        head = data.at(position, 12)
-        if len(head) < 12:
-            break
-        if head[:4] == b"data":
-            return _long_layout(data, start, position + 12, position + 4, "big")
-        position += 12 + int.from_bytes(head[4:], "big")
-    return Layout((Part(((start, data.size),)),))
+    for name, sound in _long_chunks(data, start + 8, "big", size=8):
+        if name == b"data":
+            return _long_layout(data, start, sound, sound - 8, "big")
+    return one_part(start, data.size)
 
 
 def _long_layout(
-    data: ByteReader,
-    start: int,
-    sound: int,
-    place: int,
-    order: Literal["little", "big"],
-    magic: bytes = b"",
-    header: int = 0,
+    data: ByteReader, start: int, sound: int, place: int, order: Order, magic: bytes = b"", counted: int = 0
 ) -> Layout:
-    """Sound from byte `sound` on, whose size of 8 bytes stands at `place`, and where it is wrong is put right.
+    """Sound from byte `sound` on, whose size of 8 bytes stands at `place` and is corrected where it is wrong.
 
     Args:
         data: the file.
@@ -228,19 +228,17 @@ def _long_layout(
         place: where its size stands.
         order: of the bytes of that.
         magic: what to put in place of the header's first letters.
-        header: bytes of the chunk's own header that the size counts.
+        counted: bytes of the chunk's header that the size counts.
     """
-    size, there = int.from_bytes(data.at(place, 8), order) - header, data.size - sound
+    size, there = int.from_bytes(data.at(place, 8), order) - counted, data.size - sound
     before, stop = data.at(start, sound - start), data.size
     missing = left_out = None
     if 0 < size <= there:
         stop = sound + size
-        behind = data.at(stop, 5)
-        if there - size > NEGLIGIBLE and not behind.lstrip(b"\0")[:3].isalnum():
-            left_out = behind_end(there - size)
+        if not data.at(stop, 5).lstrip(b"\0")[:3].isalnum():
+            left_out = left_bytes(there - size)
     else:
         if 0 < size < 2**62:
             missing = missing_bytes(size, there)
-        patched = (there + header).to_bytes(8, order)
-        before = before[: place - start] + patched + before[place - start + 8 :]
-    return Layout((Part(((sound, stop),), prefix=magic + before[len(magic) :]),), missing, left_out)
+        before = before[: place - start] + (there + counted).to_bytes(8, order) + before[place - start + 8 :]
+    return one_part(sound, stop, magic + before[len(magic) :], missing, left_out)

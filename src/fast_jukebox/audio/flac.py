@@ -10,7 +10,7 @@ INFO_LENGTH = 42
 """Bytes of the marker `fLaC` and the block STREAMINFO, with which every stream begins."""
 _TOTAL_BITS = 36
 _SEARCHED = (2**16, 2**20)
-"""Bytes at the end in which the last frame is looked for: few, and where it is not there many."""
+"""Bytes at the end in which the last frame is looked for: few, then many."""
 _MOST_TRIES = 24
 _BLOCK_SIZES = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << code for code in range(8, 16)}}
 _EXTRA_BYTES = {6: 1, 7: 2}
@@ -43,7 +43,7 @@ def with_samples(info: bytes, count: int) -> bytes:
 
 
 def found_samples(data: ByteReader, start: int, stop: int) -> int | None:
-    """Samples of each channel up to the end of the last whole frame; `None` where none is found near the end.
+    """Samples of each channel up to the end of the last complete frame; `None` where none is found near the end.
 
     Args:
         data: the file.

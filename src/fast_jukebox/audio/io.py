@@ -1,4 +1,4 @@
-"""The one door for sound: read any common file as mono at one rate, in bounded memory, and write it safely.
+"""Sound read from any common file as mono at one rate, in bounded memory, and written to files.
 
 Sound inside the package is a float32 tensor (samples,), mono, nominally in [-1, 1]. Files are read and written by
 soundfile (WAV, FLAC, OGG, MP3 and what else libsndfile knows).
@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -23,6 +23,9 @@ from fast_jukebox.audio.readers import AudioInfo, Reader, open_reader
 from fast_jukebox.audio.resample import check_rate, resample_blocks
 from fast_jukebox.utils.files import write_file
 from fast_jukebox.utils.text import printable
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 DEFAULT_SAMPLING_RATE = 44100
 """Samples a second of the published models and of the presets."""
@@ -43,9 +46,9 @@ _BLOCK_VALUES = 2**18
 
 
 def audio_info(source: object, *, source_rate: int | None = None) -> AudioInfo:
-    """Format and length of a sound; the arguments are those of `load_audio`, and so are the errors.
+    """Format and length of a sound; arguments and errors are those of `load_audio`.
 
-    The length is what can be read, which is looked for in the file where its header does not state it, or not truly.
+    The length is what can be read: counted in the file where its header states no length or a wrong one.
     """
     with open_reader(source, source_rate) as reader:
         return reader.info
@@ -59,8 +62,8 @@ def audio_tags(source: object, longest: int = 200) -> dict[str, str]:
         longest: characters that are kept of each.
 
     Returns:
-        By `"title"`, `"artist"`, `"genre"` and what else libsndfile reads (ID3, Vorbis comments, INFO chunks); empty
-        where the file has none or is no sound.
+        Text by `"title"`, `"artist"`, `"genre"` and what else libsndfile reads (ID3, Vorbis comments, INFO chunks);
+        empty where the file has none or is no sound.
     """
     if isinstance(source, Mapping):
         source = source["path"] if source.get("bytes") is None else io.BytesIO(source["bytes"])
@@ -87,7 +90,7 @@ def load_audio(
     Args:
         source: a path; the bytes of a file; an open binary file that can seek; a dictionary as datasets makes it,
             `{"path", "bytes"}` or `{"array", "sampling_rate"}`; a torchcodec `AudioDecoder`; or an array or tensor
-            (samples,) or (channels, samples), float or signed integer (8 to 32 bits) over its whole range, with
+            (samples,) or (channels, samples), float or signed integer (8 to 32 bits) over its full range, with
             `source_rate`.
         sampling_rate: of the result.
         offset: seconds to skip, at least 0.
@@ -106,12 +109,7 @@ def load_audio(
     """
     blocks = list(
         stream_audio(
-            source,
-            sampling_rate,
-            offset=offset,
-            duration=duration,
-            source_rate=source_rate,
-            max_duration=max_duration,
+            source, sampling_rate, offset=offset, duration=duration, source_rate=source_rate, max_duration=max_duration
         )
     )
     return torch.cat(blocks) if blocks else torch.zeros(0)
@@ -132,15 +130,15 @@ def stream_audio(
     can be known from the header are raised by the call, others (a broken file, samples that are not finite) on the way.
     """
     check_rate("sampling_rate", sampling_rate)
-    _check_seconds("offset", offset, 0.0)
+    _check_seconds("offset", offset, "at least")
     if duration is not None:
-        _check_seconds("duration", duration, 0.0, open_minimum=True)
-    _check_seconds("max_duration", max_duration, 0.0, open_minimum=True)
+        _check_seconds("duration", duration, "over")
+    _check_seconds("max_duration", max_duration, "over")
     reader = open_reader(source, source_rate)
     try:
         info = reader.info
         for what in filter(None, (info.missing, info.left_out)):
-            warnings.warn(f"{reader.name} is not read as a whole: {what}", stacklevel=3)
+            warnings.warn(f"{reader.name} is not read completely: {what}", stacklevel=3)
         start = round(offset * info.sampling_rate)
         wanted = None if duration is None else max(1, round(duration * info.sampling_rate))
         if info.frames is not None:
@@ -163,7 +161,7 @@ def stream_audio(
 
 def save_audio(
     path: str | os.PathLike[str],
-    audio: Any,
+    audio: Tensor | ArrayLike,
     sampling_rate: int,
     *,
     subtype: str | None = None,
@@ -252,13 +250,11 @@ def _mono_blocks(reader: Reader, wanted: int | None, limit: int) -> Iterator[Ten
                 )
             mono = frames.mean(axis=1, dtype=np.float32)
             if not np.isfinite(mono).all():
-                raise ValueError(f"{reader.name} holds samples that are infinite or not numbers")
+                raise ValueError(f"{reader.name} holds infinite or NaN samples")
             yield torch.from_numpy(mono)
 
 
-def _check_seconds(name: str, value: Any, minimum: float, *, open_minimum: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < minimum or (open_minimum and value == minimum):
-        raise ValueError(
-            f"`{name}` must be {'over' if open_minimum else 'at least'} {minimum:g} seconds, got {value!r}"
-        )
+def _check_seconds(name: str, value: object, limit: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or (limit == "over" and value == 0):  # type: ignore[operator]
+        raise ValueError(f"`{name}` must be {limit} 0 seconds, got {value!r}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_PARTS = 10_000
-"""Parts, chunks or joined files that are looked at."""
-NEGLIGIBLE = 4096
-"""Bytes at a file's end that are not worth a word: padding, or the tag of a format that is not known here."""
+"""Parts, chunks or joined files that are read at most."""
+_NEGLIGIBLE = 4096
+"""Bytes that are not reported: padding, or the tag of a format that is not known here."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Layout:
 
     Attributes:
         missing: what its header states and the file lacks, in words; None where all is there.
-        left_out: what the file holds and is not read, likewise.
-        quiet: whether its decoder writes to the terminal, and had better not.
+        left_out: what the file holds and is not read, in words; None where all is read.
+        quiet: its decoder writes to the terminal, and must not.
     """
 
     parts: tuple[Part, ...]
@@ -43,16 +43,23 @@ class Layout:
     quiet: bool = False
 
 
+def one_part(
+    start: int, stop: int, prefix: bytes = b"", missing: str | None = None, left_out: str | None = None
+) -> Layout:
+    """The layout of a file with one range of sound."""
+    return Layout((Part(((start, stop),), prefix),), missing, left_out)
+
+
 def is_unknown(size: int) -> bool:
-    """Whether a stated size stands for one that was not known: programs write the most that they can, or nearly so."""
+    """True for a size that was not known: programs write the most that they can, or nearly so."""
     return size >= 0xFFFF0000 or 0x7FFF0000 <= size <= 0x80010000
 
 
 def missing_bytes(stated: int, there: int) -> str:
-    """That a header states more bytes of sound than the file holds."""
+    """Message: a header states more bytes of sound than the file holds."""
     return f"its header states {stated} bytes of sound, and {max(there, 0)} are there"
 
 
-def behind_end(count: int) -> str | None:
-    """That bytes stand behind the sound, where they are worth a word."""
-    return f"{count} bytes stand behind its stated end" if count > NEGLIGIBLE else None
+def left_bytes(count: int, words: str = "stand behind its stated end") -> str | None:
+    """Message: bytes are not read; None for few."""
+    return f"{count} bytes {words}" if count > _NEGLIGIBLE else None

@@ -1,7 +1,7 @@
 """MPEG audio (MP3, MP2) by its frames, since its headers may state no length, or another file's.
 
-A frame is 4 bytes of header and what they say follows (ISO/IEC 11172-3, 2.4.1.3 and 13818-3). The first may hold no
-sound but a count of frames (the tags `Xing`, `Info` and `VBRI`).
+A frame has a header of 4 bytes (ISO/IEC 11172-3, 2.4.1.3 and 13818-3). The first may hold no sound but a count of
+frames (the tags `Xing`, `Info` and `VBRI`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from fast_jukebox.audio.bytes import ByteReader
-from fast_jukebox.audio.layout import NEGLIGIBLE, Layout, Part
+from fast_jukebox.audio.layout import Layout, Part, left_bytes
 
 _KBITS = {  # by (MPEG 1, layer)
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -25,7 +25,7 @@ _KBITS = {  # by (MPEG 1, layer)
 _RATES = (44100, 48000, 32000)
 # A tag that states the length of what it stands before; found in bytes 4 to 40 of a first frame.
 _LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
-# So many frames in a row that fit together are taken for sound, not for chance.
+# Frames in a row that must fit together to be taken for sound.
 _CHAIN = 4
 _SEARCHED = 2**20
 """Bytes after a place that is no frame in which the next frame is looked for."""
@@ -37,13 +37,13 @@ ID3_PREFIX = b"ID3\x04\x00\x00\x00\x00\x00\x0a" + bytes(10)
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """What the 4 bytes of a header say.
+    """The fields of a header of 4 bytes.
 
     Attributes:
         version: 3 is MPEG 1, 2 is MPEG 2, 0 is MPEG 2.5.
         layer: 1 to 3.
         rate: samples a second.
-        mono: whether there is one channel.
+        mono: one channel.
         length: bytes of the frame.
         samples: of each channel in it.
     """
@@ -56,7 +56,7 @@ class FrameHeader:
     samples: int
 
     def fits(self, other: FrameHeader) -> bool:
-        """Whether both can be frames of one sound."""
+        """True where both can be frames of one sound."""
         return (self.version, self.layer, self.rate) == (other.version, other.layer, other.rate)
 
 
@@ -79,7 +79,7 @@ class FrameRun:
     stated: int | None = None
 
     def prefix(self) -> bytes:
-        """What to put before the ranges so that a decoder knows the length."""
+        """Bytes to put before the ranges, by which a decoder knows the length."""
         if self.header.layer != 3 or self.stated == self.frames:
             return ID3_PREFIX
         size = sum(stop - start for start, stop in self.ranges)
@@ -139,27 +139,29 @@ def find_frames(data: ByteReader, start: int = 0) -> list[FrameRun]:
 
 
 def mpeg_layout(data: ByteReader, start: int) -> Layout | None:
-    """The layout of MPEG audio from `start` on; None where there is none, or less of it than of other things."""
+    """The layout of MPEG audio from `start` on; None where less than half of the bytes are MPEG audio."""
     runs = find_frames(data, start)
-    sound = sum(stop - first for run in runs for first, stop in run.ranges)
-    behind = data.size - (runs[-1].ranges[-1][1] if runs else 0)
-    padding = behind if runs and _is_zero(data, data.size - behind) else 0
-    if not runs or 2 * sound < data.size - start - _tags(data, runs) - padding:
+    if not runs:
+        return None
+    last, sound = runs[-1], sum(stop - first for run in runs for first, stop in run.ranges)
+    end = last.ranges[-1][1]
+    blocks = (data.at(place, 2**20) for place in range(end, data.size, 2**20))
+    padding = 0 if any(block.strip(b"\0") for block in blocks) else data.size - end
+    others = _tags(data, runs) + padding
+    if 2 * sound < data.size - start - others:
         return None
     missing = None
-    if runs[-1].stated is not None and runs[-1].stated - runs[-1].frames > 2:
-        run = runs[-1]
-        missing = f"its header states {run.stated} frames, and {run.frames} are there"
-    lost = data.size - start - sound - _tags(data, runs) - padding
-    left_out = f"{lost} bytes are no frames of sound" if lost > NEGLIGIBLE else None
+    if last.stated is not None and last.stated - last.frames > 2:
+        missing = f"its header states {last.stated} frames, and {last.frames} are there"
+    left_out = left_bytes(data.size - start - sound - others, "are no frames of sound")
     parts = tuple(Part(run.ranges_to_decode(), run.prefix(), lead=_LEAD) for run in runs)
     return Layout(parts, missing, left_out, quiet=True)
 
 
 def _tags(data: ByteReader, runs: list[FrameRun]) -> int:
     """Bytes of the tags between, before and behind the frames, and of the frames that hold no sound."""
-    total = sum(run.tag[1] - run.tag[0] for run in runs if run.tag is not None)
-    known = {run.tag[0]: run.tag[1] for run in runs if run.tag is not None}
+    known = dict(run.tag for run in runs if run.tag is not None)
+    total = sum(stop - start for start, stop in known.items())
     ranges = [place for run in runs for place in run.ranges]
     gaps = zip([0] + [stop for _, stop in ranges], [first for first, _ in ranges] + [data.size], strict=True)
     for position, stop in gaps:
@@ -170,16 +172,6 @@ def _tags(data: ByteReader, runs: list[FrameRun]) -> int:
             total += 0 if position in known else min(end, stop) - position
             position = end
     return total
-
-
-def _is_zero(data: ByteReader, position: int) -> bool:
-    """Whether only zeros stand from here to the end."""
-    while position < data.size:
-        block = data.at(position, 2**20)
-        if block.strip(b"\0"):
-            return False
-        position += len(block)
-    return True
 
 
 def tag_end(data: ByteReader, position: int) -> int:
@@ -200,12 +192,12 @@ def tag_end(data: ByteReader, position: int) -> int:
 
 
 def _frames(data: ByteReader, position: int) -> Iterator[tuple[int, FrameHeader]]:
-    """Position and header of each whole frame."""
+    """Position and header of each complete frame."""
     last: FrameHeader | None = None
     while position < data.size:
         header = frame_header(data.at(position, 4))
-        whole = header is not None and position + header.length <= data.size
-        if header is not None and whole and ((last is not None and last.fits(header)) or _is_chain(data, position)):
+        fits = header is not None and position + header.length <= data.size
+        if header is not None and fits and ((last is not None and last.fits(header)) or _is_chain(data, position)):
             yield position, header
             last, position = header, position + header.length
             continue
@@ -232,7 +224,7 @@ def _next_chain(data: ByteReader, position: int) -> int:
 
 
 def _is_chain(data: ByteReader, position: int) -> bool:
-    """Whether some frames in a row begin here, of one sound, or as many as the file has left."""
+    """True where frames of one sound begin here, four in a row or as many as the file has left."""
     first = frame_header(data.at(position, 4))
     if first is None:
         return False
@@ -247,7 +239,7 @@ def _is_chain(data: ByteReader, position: int) -> bool:
 
 
 def _stated_frames(frame: bytes) -> int | None:
-    """What a frame's tag states: frames, 0 where it states none; None where the frame has no tag."""
+    """Frames that a frame's tag states, 0 where it states none; None where the frame has no tag."""
     for tag in _LENGTH_TAGS:
         place = frame.find(tag, 4, 44)
         if place < 0:
@@ -273,7 +265,7 @@ def _length_frame(header: FrameHeader, frames: int, size: int) -> bytes:
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges, those that touch made one."""
+    """The ranges, adjacent ones merged."""
     joined = ranges[:1]
     for start, stop in ranges[1:]:
         if joined[-1][1] == start:

@@ -1,4 +1,4 @@
-"""The terminal without what libmpg123 writes there by itself; libsndfile offers no way to stop it."""
+"""Suppression of what libmpg123 writes to the terminal; libsndfile offers no way to stop it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 _lock = threading.RLock()
 _kept: int | None = None
-"""A copy of the error stream while it is led elsewhere."""
+"""A copy of the error stream while it is redirected."""
 
 _COMPLAINT = re.compile(
     rb"\[src/libmpg123/|(Note|Warning|Error): .*(MPEG|resync|Skipped|Xing|header|stream|track|layer|ID3|frame)|\s*$"
@@ -21,7 +21,7 @@ _COMPLAINT = re.compile(
 
 @contextlib.contextmanager
 def quiet_decoder() -> Iterator[None]:
-    """Keep a decoder's complaints from the process's error stream; what else is written there comes afterwards.
+    """Drop a decoder's complaints from the error stream of the process; other text written there follows afterwards.
 
     One thread at a time. Where there is no error stream, nothing is done.
     """
@@ -36,15 +36,15 @@ def quiet_decoder() -> Iterator[None]:
         except OSError:
             yield
             return
-        with tempfile.TemporaryFile() as heard:
-            os.dup2(heard.fileno(), 2)
+        with tempfile.TemporaryFile() as captured:
+            os.dup2(captured.fileno(), 2)
             try:
                 yield
             finally:
                 _flush()
                 _restore()
-                heard.seek(0)
-                rest = [line for line in heard.read().splitlines(keepends=True) if not _COMPLAINT.match(line)]
+                captured.seek(0)
+                rest = [line for line in captured.read().splitlines(keepends=True) if not _COMPLAINT.match(line)]
                 if rest:
                     os.write(2, b"".join(rest))
 
@@ -62,12 +62,12 @@ def _restore() -> None:
         _kept = None
 
 
-def _begin_anew() -> None:
-    """In a process that was forked while another thread decoded, which does not go on there."""
+def _reset_after_fork() -> None:
+    """Undo what another thread, which a forked process does not have, was doing."""
     global _lock
     _lock = threading.RLock()
     _restore()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import io
 import os
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import numpy as np
 import soundfile
@@ -32,6 +33,9 @@ _LAYOUTS: dict[Hashable, Layout] = {}
 _MOST_LAYOUTS = 4096
 _T = TypeVar("_T")
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
 class AudioInfo:
@@ -44,7 +48,7 @@ class AudioInfo:
         container: such as `"WAV"`, or `"array"`.
         subtype: how a sample is stored, such as `"PCM_16"` or numpy's name of a type.
         missing: what the header states and the file lacks, as of one that was cut off; None where all is there.
-        left_out: what the file holds and is not read; None where there is nothing such.
+        left_out: what the file holds and is not read; None where all is read.
     """
 
     sampling_rate: int
@@ -61,31 +65,36 @@ class AudioInfo:
         return None if self.frames is None else self.frames / self.sampling_rate
 
 
-class Reader(Protocol):
+class Reader(ABC):
     """Frames of a sound, read one block after the other; a context manager that closes it.
 
     Attributes:
         name: for messages.
-        info: of the whole sound.
+        info: of the complete sound.
     """
 
     name: str
     info: AudioInfo
 
+    @abstractmethod
     def seek(self, frame: int) -> None:
         """Read on from this frame."""
 
+    @abstractmethod
     def read(self, frames: int) -> np.ndarray:
         """At most so many frames, float32 (frames, channels); none at the end."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (an array has nothing to release)
         """Release the source."""
 
-    def __enter__(self) -> Reader: ...
-    def __exit__(self, *error: object) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-class ArrayReader:
+class ArrayReader(Reader):
     """Frames of an array that is in memory.
 
     Args:
@@ -97,10 +106,10 @@ class ArrayReader:
         ValueError: another shape or type, or no rate.
     """
 
-    def __init__(self, array: Any, rate: Any, name: str = "the array") -> None:
+    def __init__(self, array: object, rate: object, name: str = "the array") -> None:
         if rate is None:
             raise ValueError("`source_rate` must be given with an array, got None")
-        check_rate("source_rate", rate)
+        rate = check_rate("source_rate", rate)
         array = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
         if array.ndim not in (1, 2) or array.dtype.kind not in "fi":
             raise ValueError(
@@ -109,7 +118,7 @@ class ArrayReader:
             )
         if array.dtype.kind == "i" and array.dtype.itemsize > 4:
             raise ValueError(
-                f"an array of audio must be float, or integer of at most 32 bits, which are taken for its whole range, "
+                f"an array of audio must be float, or integer of at most 32 bits, which are taken for its full range, "
                 f"got {array.dtype}: give it the type of its samples, such as `array.astype('int16')`"
             )
         if array.ndim == 2 and array.shape[0] > array.shape[1] > 0:
@@ -131,24 +140,15 @@ class ArrayReader:
         scale = 1.0 if block.dtype.kind == "f" else -1.0 / np.iinfo(block.dtype).min
         return block.astype(np.float32) * np.float32(scale)
 
-    def close(self) -> None:
-        pass
 
-    def __enter__(self) -> ArrayReader:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-class FileReader:
+class FileReader(Reader):
     """Frames of a file by libsndfile, all its parts one after the other.
 
     Args:
         file: can seek; closed with the reader only where `owned`.
         name: for messages.
-        key: the same for the same bytes, under which what was found of the file is remembered; None for no memory.
-        owned: whether the file was opened for this reader.
+        key: equal for equal bytes, under which the file's layout is cached; None for no cache.
+        owned: the file was opened for this reader.
 
     Raises:
         ValueError: it is no sound that can be read; names it.
@@ -157,7 +157,7 @@ class FileReader:
     def __init__(self, file: BinaryIO, name: str, key: Hashable = None, owned: bool = True) -> None:
         self.name, self._file, self._owned = name, file, owned
         self._sound: _ForwardFile | None = None
-        self._bytes: RangesFile | None = None
+        self._bytes = RangesFile(file, ())
         self._part = -1
         self._position = 0  # in the part that is open
         try:
@@ -168,45 +168,43 @@ class FileReader:
             raise
 
     def seek(self, frame: int) -> None:
-        """Read on from this frame; where seeking fails, or is not exact, frames are read and thrown away up to it."""
-        part = max(0, bisect_right(self._starts, frame) - 1)
-        self._open(part)
-        self._seek_in_part(frame - self._starts[part])
+        """Read on from this frame; where seeking fails, or is not exact, frames are read and dropped up to it."""
+        index = max(0, bisect_right(self._starts, frame) - 1)
+        sound, part, frame = self._open(index), self._layout.parts[index], frame - self._starts[index]
+        target = (frame if part.exact_until is None else min(frame, part.exact_until)) - part.lead
+        if target > 0:
+            try:
+                reached = self._call(lambda: sound.seek(target))
+            except ValueError:
+                reached = -1
+            self._position = reached  # somewhere, if it is not the target
+            if reached != target:
+                self._position = -1
+                self._open(index)
+        while self._position < frame and len(self._read(min(_SKIPPED_AT_ONCE, frame - self._position))):
+            pass
 
     def read(self, frames: int) -> np.ndarray:
         while True:
-            assert self._sound is not None
             block = self._read(frames)
             if len(block) or self._part + 1 >= len(self._layout.parts):
                 return block
             self._open(self._part + 1)
 
     def close(self) -> None:
-        if self._sound is not None:
-            sound, self._sound = self._sound, None
-            self._call(sound.close)
+        self._close_part()
         if self._owned:
             self._file.close()
 
-    def __enter__(self) -> FileReader:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def _find_layout(self, key: Hashable) -> Layout:
-        known = None if key is None else _LAYOUTS.get(key)
-        if known is not None:
-            return known
+        if key is not None and key in _LAYOUTS:
+            return _LAYOUTS[key]
         data = ByteReader(self._file)
         try:
-            layout = find_layout(data)
+            self._layout = layout = find_layout(data)
         except ValueError as error:
             raise ValueError(f"{self.name} {error}") from error
-        self._layout = layout
-        self._open(0)
-        assert self._sound is not None
-        if self._sound.format == "MP3" and not layout.quiet:
+        if self._open(0).format == "MP3" and not layout.quiet:
             # libsndfile takes much for MPEG audio: only where most of the file is such frames, it is.
             frames = mpeg_layout(data, 0)
             if frames is None:
@@ -219,56 +217,40 @@ class FileReader:
         return layout
 
     def _measure(self) -> tuple[AudioInfo, list[int]]:
-        """The whole sound's format and length, and the first frame of each part, as far as they are known."""
+        """Format and length of the complete sound, and the first frame of each part, as far as they are known."""
+        parts, layout = len(self._layout.parts), self._layout
+        first = self._open(0)
         counts: list[int] = []
-        first: _ForwardFile | None = None
-        for index in range(len(self._layout.parts)):
-            self._open(index)
-            sound = self._sound
-            assert sound is not None
-            rate = sound.samplerate
-            if not 1 <= rate <= MAX_RATE:
-                raise ValueError(f"{self.name} has {rate} samples a second; from 1 to {MAX_RATE} can be read")
-            if first is None:
-                first, format_ = sound, (rate, sound.channels, sound.format, sound.subtype)
-            if rate != format_[0]:
+        for index in range(parts):
+            sound = self._open(index)
+            if not 1 <= sound.samplerate <= MAX_RATE:
                 raise ValueError(
-                    f"{self.name} changes from {format_[0]} to {rate} samples a second in its part {index + 1}, which "
-                    f"cannot be read; {FFMPEG_HINT}"
+                    f"{self.name} has {sound.samplerate} samples a second; from 1 to {MAX_RATE} can be read"
                 )
-            if sound.frames >= _UNKNOWN_FRAMES or sound.frames < 0:
-                if len(self._layout.parts) > 1:
-                    counts.append(self._count())
-                    continue
-                break
-            counts.append(sound.frames)
-        known = sum(counts) if len(counts) == len(self._layout.parts) else None
-        info = AudioInfo(
-            *(format_[0], format_[1], known, format_[2], format_[3]), self._layout.missing, self._layout.left_out
-        )
-        starts = list(accumulate(counts, initial=0))[: len(self._layout.parts)]
+            if sound.samplerate != first.samplerate:
+                raise ValueError(
+                    f"{self.name} changes from {first.samplerate} to {sound.samplerate} samples a second in its part "
+                    f"{index + 1}, which cannot be read; {FFMPEG_HINT}"
+                )
+            if 0 <= sound.frames < _UNKNOWN_FRAMES:
+                counts.append(sound.frames)
+            elif parts > 1:  # only reading finds out
+                counts.append(sum(iter(lambda: len(self._read(_SKIPPED_AT_ONCE)), 0)))
+        known = sum(counts) if len(counts) == parts else None
+        facts = first.samplerate, first.channels, known, first.format, first.subtype
+        starts = list(accumulate(counts, initial=0))[:parts]
         self._open(0)
-        return info, starts
+        return AudioInfo(*facts, layout.missing, layout.left_out), starts
 
-    def _count(self) -> int:
-        """Frames of the open part, by reading it."""
-        total = 0
-        while count := len(self._read(_SKIPPED_AT_ONCE)):
-            total += count
-        return total
-
-    def _open(self, index: int) -> None:
-        """Let a part be read from its beginning."""
-        if index == self._part and self._position == 0 and self._sound is not None:
-            return
-        if self._sound is not None:
-            sound, self._sound = self._sound, None
-            self._call(sound.close)
+    def _open(self, index: int) -> _ForwardFile:
+        """Open a part at its beginning."""
+        if self._sound is not None and index == self._part and self._position == 0:
+            return self._sound
+        self._close_part()
         part = self._layout.parts[index]
-        self._bytes = RangesFile(self._file, part.ranges, part.prefix)
-        source = self._bytes
+        self._bytes = source = RangesFile(self._file, part.ranges, part.prefix)
         try:
-            with quiet_decoder() if self._layout.quiet else contextlib.nullcontext():
+            with self._quiet():
                 self._sound = _ForwardFile(source)
         except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
             if source.error is not None:
@@ -276,24 +258,12 @@ class FileReader:
             reason = getattr(error, "error_string", None) or str(error)
             raise ValueError(f"{self.name} is no sound that can be read: {reason}") from error
         self._part, self._position = index, 0
+        return self._sound
 
-    def _seek_in_part(self, frame: int) -> None:
-        assert self._sound is not None
-        sound, part = self._sound, self._layout.parts[self._part]
-        target = (frame if part.exact_until is None else min(frame, part.exact_until)) - part.lead
-        if target > 0:
-            try:
-                reached = self._call(lambda: sound.seek(target))
-            except ValueError:
-                reached = -1
-            if reached == target:
-                self._position = target
-            else:
-                self._position = -1  # somewhere
-                self._open(self._part)
-        while self._position < frame:
-            if not len(self._read(min(_SKIPPED_AT_ONCE, frame - self._position))):
-                return
+    def _close_part(self) -> None:
+        sound, self._sound = self._sound, None
+        if sound is not None:
+            self._call(sound.close)
 
     def _read(self, frames: int) -> np.ndarray:
         sound = self._sound
@@ -302,16 +272,19 @@ class FileReader:
         self._position += len(block)
         return block
 
+    def _quiet(self) -> contextlib.AbstractContextManager[None]:
+        return quiet_decoder() if self._layout.quiet else contextlib.nullcontext()
+
     def _call(self, action: Callable[[], _T]) -> _T:
-        """What libsndfile does, its errors as ours."""
+        """Call libsndfile; its errors, and those of the file below it, are raised as the package's."""
         try:
-            with quiet_decoder() if self._layout.quiet else contextlib.nullcontext():
+            with self._quiet():
                 result = action()
         except (soundfile.SoundFileError, RuntimeError) as error:
-            if self._bytes is not None and self._bytes.error is not None:
+            if self._bytes.error is not None:
                 raise self._bytes.error from error
             raise ValueError(f"{self.name} is broken: {getattr(error, 'error_string', error)}") from error
-        if self._bytes is not None and self._bytes.error is not None:
+        if self._bytes.error is not None:
             raise self._bytes.error
         return result
 
@@ -323,8 +296,8 @@ class _ForwardFile(soundfile.SoundFile):
         return False
 
 
-def open_reader(source: Any, source_rate: int | None) -> Reader:
-    """The reader of a source as [`~fast_jukebox.audio.io.load_audio`] takes it.
+def open_reader(source: object, source_rate: int | None) -> Reader:
+    """Open a source that [`~fast_jukebox.audio.io.load_audio`] takes.
 
     Raises:
         ValueError: it is no sound that can be read.
@@ -337,7 +310,7 @@ def open_reader(source: Any, source_rate: int | None) -> Reader:
         if source.get("bytes") is not None:
             return _bytes_reader(source["bytes"], name or "the given bytes")
         source = name
-    if hasattr(source, "get_all_samples"):
+    if hasattr(source, "get_all_samples"):  # a decoder of torchcodec
         samples = source.get_all_samples()
         return ArrayReader(samples.data, int(samples.sample_rate), "the decoder")
     if isinstance(source, bytes | bytearray | memoryview):
@@ -350,7 +323,8 @@ def open_reader(source: Any, source_rate: int | None) -> Reader:
     if isinstance(source, Tensor | np.ndarray | list | tuple):
         return ArrayReader(source, source_rate)
     if hasattr(source, "read") and hasattr(source, "seek"):
-        return FileReader(source, str(getattr(source, "name", "the given file")), owned=False)
+        name = str(getattr(source, "name", "the given file"))
+        return FileReader(cast(BinaryIO, source), name, owned=False)
     raise ValueError(
         f"`source` must be a path, bytes, a binary file, an array, or a dictionary of one, got {type(source)}"
     )

@@ -1,4 +1,4 @@
-"""Changing the sampling rate, of a whole signal or of a stream of blocks, between any two rates, by soxr."""
+"""Change of the sampling rate of a signal or of a stream of blocks, between any two rates, by soxr."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from torch import Tensor
 
 MAX_RATE = 768_000
 """Highest sampling rate that is read, written or made."""
-
-_QUALITY = "VHQ"
 
 
 def resample_audio(audio: Tensor, source_rate: int, sampling_rate: int) -> Tensor:
@@ -50,7 +48,7 @@ def resample_blocks(blocks: Iterable[Tensor], source_rate: int, sampling_rate: i
     if source_rate == sampling_rate:
         yield from blocks
         return
-    stream = soxr.ResampleStream(source_rate, sampling_rate, 1, dtype="float32", quality=_QUALITY)
+    stream = soxr.ResampleStream(source_rate, sampling_rate, 1, dtype="float32", quality="VHQ")
     received = sent = 0
     for block in blocks:
         received += len(block)
@@ -66,7 +64,8 @@ def resample_blocks(blocks: Iterable[Tensor], source_rate: int, sampling_rate: i
         yield rest[: total - sent]
 
 
-def check_rate(name: str, value: object) -> None:
-    """Raise a `ValueError` unless `value` is an integer from 1 to `MAX_RATE`."""
+def check_rate(name: str, value: object) -> int:
+    """`value`, or a `ValueError` unless it is an integer from 1 to `MAX_RATE`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE:
         raise ValueError(f"`{name}` must be an integer from 1 to {MAX_RATE} samples a second, got {value!r}")
+    return value

@@ -1,4 +1,4 @@
-"""Sound written while it is made: a file that grows and can be played at any moment, or a pipe to a player."""
+"""Sound written while it is generated: a file that grows and can be played at any moment, or a pipe to a player."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 FORMATS = {".wav": "wav", ".flac": "flac", ".mp3": "mp3"}
 """Formats of files by their suffix; a pipe takes one of [`STREAM_KINDS`]."""
@@ -30,7 +33,7 @@ _UNKNOWN = 0xFFFFFFFF
 
 
 class AudioWriter:
-    """Writes mono 16-bit sound piece by piece. Use it in a `with` statement.
+    """Writer of mono 16-bit sound in chunks, used in a `with` statement.
 
     A WAV file's header states its length after every chunk, so it is complete even after a power cut; a FLAC file's is
     written at the end. A WAV file of more than 4 GiB (13 hours at 44.1 kHz) says that its length is unknown. MP3 frames
@@ -52,7 +55,7 @@ class AudioWriter:
 
     def __init__(self, target: str | os.PathLike[str] | BinaryIO, sampling_rate: int, kind: str = "wav") -> None:
         self.sampling_rate, self.samples = sampling_rate, 0
-        self._encoder: Any = None
+        self._encoder: soundfile.SoundFile | None = None
         self._owned = isinstance(target, str | os.PathLike)
         if isinstance(target, str | os.PathLike):
             suffix = Path(target).suffix.lower()
@@ -67,20 +70,18 @@ class AudioWriter:
         self.kind = kind
         if kind in _ENCODERS:
             container, subtype = _ENCODERS[kind]
-            self._heard = _HeardFile(self._file) if self._owned else _HeardStream(self._file)
+            self._sink = _Sink(self._file) if self._owned else _StreamSink(self._file)
             try:
-                self._encoder = soundfile.SoundFile(self._heard, "w", sampling_rate, 1, subtype, format=container)
+                self._encoder = soundfile.SoundFile(self._sink, "w", sampling_rate, 1, subtype, format=container)
             except soundfile.LibsndfileError as error:
                 self.close()
-                raise ValueError(
-                    f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}"
-                ) from error
+                message = f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}"
+                raise ValueError(message) from error
         elif kind == "wav":
             self._file.write(_wav_header(sampling_rate, 0 if self._owned else None))
 
-    def write(self, audio: Any) -> None:
-        """Append float samples (T,), an array or a tensor on any device, in [-1, 1] or clipped to it, and hand them on
-        to whoever reads.
+    def write(self, audio: Tensor | ArrayLike) -> None:
+        """Append float samples (T,), an array or a tensor on any device, clipped to [-1, 1], and flush them.
 
         Raises:
             BrokenPipeError: nobody reads the pipe any more.
@@ -94,9 +95,9 @@ class AudioWriter:
     def _write(self, samples: np.ndarray) -> None:
         if self._encoder is not None:
             self._encoder.write(samples)
-            self._heard.check()
+            self._sink.check()
         else:
-            encoded = io.BytesIO()  # rounded by the same library as whole files, so to the same bytes
+            encoded = io.BytesIO()  # rounded by the library that writes complete files, so to the same bytes
             soundfile.write(encoded, samples, self.sampling_rate, "PCM_16", "LITTLE", "RAW")
             self._file.write(encoded.getbuffer())
         self.samples += len(samples)
@@ -118,11 +119,11 @@ class AudioWriter:
                 stack.callback(self._file.close)
             if self._encoder is not None:
                 self._encoder.close()
-                self._heard.check()
+                self._sink.check()
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Give errors of the disk the file's name, which the system does not tell."""
+        """Give errors of the disk the file's name, which the system does not state."""
         try:
             yield
         except OSError as error:
@@ -139,35 +140,30 @@ class AudioWriter:
         self.close()
 
 
-class _HeardFile:
-    """The file that libsndfile writes into, which cannot receive an error and would print it: the first is kept, and
-    raised by `check`.
-    """
+class _Sink:
+    """The file that libsndfile writes into. It would print errors: the first is kept here, and raised by `check`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        """All of it, or nothing once something went wrong; the count of bytes either way."""
+        """Write all of it, or nothing after an error; the count of bytes either way."""
         self._attempt(lambda: self._file.write(data))
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """The new position."""
         self._attempt(lambda: self._file.seek(offset, whence))
         return self._file.tell()
 
     def tell(self) -> int:
-        """The position."""
         return self._file.tell()
 
     def read(self, count: int) -> bytes:
-        """Nothing, as the file is written only; libsndfile takes no file that cannot be read."""
+        """Read nothing; libsndfile takes no file that cannot be read."""
         return b""
 
     def flush(self) -> None:
-        """Hand on what was written."""
         self._attempt(self._file.flush)
 
     def check(self) -> None:
@@ -175,7 +171,7 @@ class _HeardFile:
         if self._error is not None:
             raise self._error
 
-    def _attempt(self, act: Callable[[], Any]) -> None:
+    def _attempt(self, act: Callable[[], object]) -> None:
         if self._error is None:
             try:
                 act()
@@ -183,17 +179,14 @@ class _HeardFile:
                 self._error = error
 
 
-class _HeardStream(_HeardFile):
-    """A stream that cannot seek: what would be written again at an earlier place, as the length of an MP3 file at its
-    end, is left out.
-    """
+class _StreamSink(_Sink):
+    """A stream that cannot seek: what libsndfile writes to earlier positions (the length of an MP3 file) is dropped."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self._position = self._end = 0
 
     def write(self, data: bytes) -> int:
-        """All of it where it is new."""
         if self._position == self._end:
             self._end += len(data)
             super().write(data)
@@ -201,27 +194,17 @@ class _HeardStream(_HeardFile):
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """The new position."""
         self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
         return self._position
 
     def tell(self) -> int:
-        """The position."""
         return self._position
 
 
 def _wav_header(sampling_rate: int, data_bytes: int | None) -> bytes:
-    """Of mono 16-bit PCM; `None` for a length that is not known."""
-    known = data_bytes is not None and data_bytes + _HEADER <= _UNKNOWN
-    size = data_bytes if known and data_bytes is not None else _UNKNOWN
-    riff = size + _HEADER - 8 if known else _UNKNOWN
-    layout = struct.pack("<HHIIHH", 1, 1, sampling_rate, 2 * sampling_rate, 2, 16)
-    return (
-        b"RIFF"
-        + struct.pack("<I", riff)
-        + b"WAVEfmt "
-        + struct.pack("<I", 16)
-        + layout
-        + b"data"
-        + struct.pack("<I", size)
-    )
+    """The header of mono 16-bit PCM; `None` for a length that is not known."""
+    riff = size = _UNKNOWN
+    if data_bytes is not None and data_bytes + _HEADER <= _UNKNOWN:
+        riff, size = data_bytes + _HEADER - 8, data_bytes
+    layout = (1, 1, sampling_rate, 2 * sampling_rate, 2, 16)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", riff, b"WAVE", b"fmt ", 16, *layout, b"data", size)

@@ -44,10 +44,7 @@ class OpenAICheckpoint:
     """
 
     def __init__(
-        self,
-        source: str | os.PathLike[str],
-        model: str | None = None,
-        hyperparameters: Mapping[str, Any] | None = None,
+        self, source: str | os.PathLike[str], model: str | None = None, hyperparameters: Mapping[str, Any] | None = None
     ) -> None:
         if model is not None and model not in MODELS:
             published_model(model)  # says what there is

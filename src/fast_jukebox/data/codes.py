@@ -22,14 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from fast_jukebox.data.encoding import CodeShard, ShardEncoder
 from fast_jukebox.data.labels import WindowLabels
-from fast_jukebox.data.manifest import (
-    MANIFEST,
-    claim_folder,
-    code_shards,
-    read_manifest,
-    shard_rows,
-    songs_manifest,
-)
+from fast_jukebox.data.manifest import MANIFEST, claim_folder, code_shards, read_manifest, shard_rows, songs_manifest
 from fast_jukebox.data.parquet import check_values
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, describe_splits

@@ -166,12 +166,12 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
 
 
 def report(source: str, scan: SongScan) -> None:
-    """Warn of every song that was skipped or is not read as a whole; many for the same reason in one line.
+    """Warn of every song that was skipped or is not read completely; many for the same reason in one line.
 
     Raises:
         ValueError: no song is left.
     """
-    for verb, found in (("skipped", scan.skipped), ("used, though not read as a whole:", scan.notes)):
+    for verb, found in (("skipped", scan.skipped), ("used, though not read completely:", scan.notes)):
         names: dict[str, list[str]] = defaultdict(list)
         for name, reason in found.items():
             names[reason].append(printable(name))

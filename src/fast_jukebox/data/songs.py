@@ -278,7 +278,7 @@ def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, own: bool, p
             logger.warning("%s: skipped %s: %s", split or "songs", printable(name), error)
             continue
         if note:
-            logger.warning("%s: used %s, though not read as a whole: %s", split or "songs", printable(name), note)
+            logger.warning("%s: used %s, though not read completely: %s", split or "songs", printable(name), note)
         keep.append(index)
         measured.append((name, duration, rate))
     rows = rows.remove_columns([column for column in MEASURED[1:] if column in rows.column_names]).select(keep)

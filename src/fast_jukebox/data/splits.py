@@ -34,10 +34,7 @@ def check_share(test_share: float) -> None:
 
 
 def assign_splits(
-    names: Iterable[str],
-    given: Iterable[str | None],
-    test_share: float,
-    contents: Sequence[Hashable] | None = None,
+    names: Iterable[str], given: Iterable[str | None], test_share: float, contents: Sequence[Hashable] | None = None
 ) -> list[str]:
     """A split for each song: the one given, or by the name's hash, with at least one song in each of train and test.
 

@@ -119,12 +119,7 @@ class SoundWindows(TorchDataset):
     """
 
     def __init__(
-        self,
-        songs: Dataset,
-        window: int,
-        sampling_rate: int,
-        seed: int | None = None,
-        max_windows: int | None = None,
+        self, songs: Dataset, window: int, sampling_rate: int, seed: int | None = None, max_windows: int | None = None
     ) -> None:
         self.songs, self.window, self.sampling_rate = songs, window, sampling_rate
         # One sample less than the file states, for what resampling may round away.
@@ -145,10 +140,7 @@ class SoundWindows(TorchDataset):
         sound = self.songs[song]["audio"]
         source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
         audio = load_audio(
-            source,
-            self.sampling_rate,
-            offset=start / self.sampling_rate,
-            duration=self.window / self.sampling_rate,
+            source, self.sampling_rate, offset=start / self.sampling_rate, duration=self.window / self.sampling_rate
         )
         return {"audio": _exactly(audio, self.window)}
 

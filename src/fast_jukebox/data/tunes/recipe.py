@@ -53,16 +53,7 @@ class SongRecipe:
 
     seed: int = 0
     genres: tuple[str, ...] = GENRES
-    instruments: tuple[str, ...] = (
-        "piano",
-        "reed organ",
-        "accordion",
-        "guitar",
-        "fiddle",
-        "oboe",
-        "flute",
-        "recorder",
-    )
+    instruments: tuple[str, ...] = ("piano", "reed organ", "accordion", "guitar", "fiddle", "oboe", "flute", "recorder")
     voices: int | None = 1
     accompaniment: tuple[str, ...] = ()
     scales: tuple[str, ...] = ("G", "D")
