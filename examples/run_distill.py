@@ -213,7 +213,7 @@ def write_card(
         name=args.hub_model_id or Path(args.output_dir).absolute().name,
         description=description,
         training=training,
-        figures={what: values for what, values in figures.items() if all(map(math.isfinite, values.values()))},
+        metrics={what: values for what, values in figures.items() if all(map(math.isfinite, values.values()))},
         license=args.hub_license,
         datasets=args.hub_datasets,
         base_model=teacher_name,

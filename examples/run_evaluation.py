@@ -64,7 +64,7 @@ from fast_jukebox.evaluation.report import (
     training_markdown,
 )
 from fast_jukebox.evaluation.song_metrics import SongMetrics, measure_songs, summarise_songs
-from fast_jukebox.hub import require_license, stated_figures, update_model_card, write_model_card
+from fast_jukebox.hub import require_license, stated_metrics, update_model_card, write_model_card
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
@@ -371,17 +371,17 @@ def write_card(args: EvaluationArguments, figures: dict[str, float | str], pictu
     training: dict[str, Any] = json.loads(Path(args.training).read_text(encoding="utf-8")) if args.training else {}
     folder = Path(args.model)
     measured = {
-        "figures": card_figures(figures),
-        "figures_note": "\n\n".join(
+        "metrics": card_figures(figures),
+        "metrics_note": "\n\n".join(
             [song_table(figures), FIGURES_NOTE, f"Made by `{figures['command']}` with {figures['versions']}."]
         ),
         "picture": picture.absolute(),
         "picture_caption": "mel spectrograms: a held-out song, what each level's codes keep of it, and a sample",
     }
     if is_renewed(args):
-        if beside_teacher := stated_figures(folder, list(TEACHER_FIGURES.values())):
-            measured["figures"] = beside_teacher | measured["figures"]
-            measured["figures_note"] = f"{TEACHER_NOTE} {measured['figures_note']}"
+        if beside_teacher := stated_metrics(folder, list(TEACHER_FIGURES.values())):
+            measured["metrics"] = beside_teacher | measured["metrics"]
+            measured["metrics_note"] = f"{TEACHER_NOTE} {measured['metrics_note']}"
         told = training_markdown(training, figures) if args.training else None
         return update_model_card(folder, training=told, **measured)
     embedded = args.card == "embedded"

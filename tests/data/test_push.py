@@ -201,7 +201,7 @@ def test_revisions_private_data_and_offline(hub, songs, codes, monkeypatch):
     assert facts(load_songs("band/songs")) == facts(songs)
     assert len(load_codes("band/codes", local_files_only=True)["train"]) == 4
     for load in (load_songs, load_codes):
-        with pytest.raises(HubError, match="the dataset `ann/other`: it is not, or not wholly, in the cache"):
+        with pytest.raises(HubError, match="the dataset `ann/other`: it is not, or not completely, in the cache"):
             load("ann/other")
     assert not hub.requests
 
@@ -215,7 +215,7 @@ def test_a_download_that_breaks_leaves_nothing_half_loaded(hub, songs, codes, ki
     with pytest.raises(HubError, match="Cannot load the dataset `ann/data`: the connection .* failed"):
         load("ann/data")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="the dataset `ann/data`: it is not, or not wholly, in the cache"):
+    with pytest.raises(HubError, match="the dataset `ann/data`: it is not, or not completely, in the cache"):
         load("ann/data")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     hub.faults.clear()

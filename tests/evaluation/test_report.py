@@ -77,7 +77,7 @@ def test_the_card_has_the_figures_that_there_are():
     assert distances["samples of the model"] == 0.02
     assert distances["that of as few held-out clips, by chance"] == "0.012"
     assert groups["bits per code of a unigram model"]["top"] == "8.5"
-    card = model_card(name="x", description="x", training="x", figures=groups, license="apache-2.0")
+    card = model_card(name="x", description="x", training="x", metrics=groups, license="apache-2.0")
     assert "| bits per code of the prior | top | 5 |" in card.text
     assert "| time with notes of one key | samples of the model | 0.9 |" in card.text
     # What the model is compared with is no result of the model.

@@ -104,7 +104,7 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
 STUDENT_CARD = {
     "name": "ann/student", "description": "Distilled.", "training": "### The top level\n\n| row | 0 | 2 |",
     "license": "mit", "base_model": "ann/teacher", "tags": ["knowledge-distillation"], "datasets": ["ann/songs"],
-    "figures": {TEACHER_FIGURES["kl_to_teacher"]: {"top level (2)": 0.25}, "bits per code of the prior": {"top": 987}},
+    "metrics": {TEACHER_FIGURES["kl_to_teacher"]: {"top level (2)": 0.25}, "bits per code of the prior": {"top": 987}},
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ FIGURES = {"bits per code": {"top": 5.25, "middle": 4.0}, "songs heard": 350, "m
 
 def test_a_card_states_what_the_hub_asks_for(tmp_path):
     hub.write_model_card(
-        tmp_path, **ARGUMENTS, figures=FIGURES, datasets=["someone/songs"], base_model="someone/teacher", tags=["bach"]
+        tmp_path, **ARGUMENTS, metrics=FIGURES, datasets=["someone/songs"], base_model="someone/teacher", tags=["bach"]
     )
     data = ModelCard.load(tmp_path / "README.md").data
     assert data.license == "apache-2.0"
@@ -32,13 +32,13 @@ def test_a_card_states_what_the_hub_asks_for(tmp_path):
 
 
 def test_the_metadata_survives_a_round_trip():
-    data = hub.model_card(**ARGUMENTS, figures=FIGURES).data
+    data = hub.model_card(**ARGUMENTS, metrics=FIGURES).data
     again = ModelCardData(**ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict())
     assert again.to_dict() == data.to_dict()
 
 
 def test_figures_are_a_table_and_only_finite_numbers_are_results():
-    card = hub.model_card(**ARGUMENTS, figures={**FIGURES, "diverged": float("nan")})
+    card = hub.model_card(**ARGUMENTS, metrics={**FIGURES, "diverged": float("nan")})
     assert "| bits per code | top | 5.25 |" in card.text
     assert "| machine |  | one \\| laptop |" in card.text
     names = [result.metric_type for result in card.data.eval_results]

@@ -48,7 +48,9 @@ def test_a_token_that_is_none(model):
 
 
 def test_a_revision_that_is_not_there(model):
-    with pytest.raises(HubError, match="it has no revision 'v9'. `revision` must be a branch, a tag or a whole commit"):
+    with pytest.raises(
+        HubError, match="it has no revision 'v9'. `revision` must be a branch, a tag or a complete commit"
+    ):
         fetch(revision="v9")
 
 
@@ -94,11 +96,11 @@ def test_no_connection(model, monkeypatch):
 
 def test_offline_and_not_in_the_cache(model, monkeypatch):
     with pytest.raises(
-        HubError, match="`ann/model`: it is not, or not wholly, in the cache .*Load it once with the net"
+        HubError, match="`ann/model`: it is not, or not completely, in the cache .*Load it once with the net"
     ):
         fetch(local_files_only=True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    told = "revision 'v1' of it is not, or not wholly"
+    told = "revision 'v1' of it is not, or not completely"
     with pytest.raises(HubError, match=told), clear_hub_errors("ann/model", "v1"):
         snapshot_download("ann/model", revision="v1")
     told = "Cannot push the dataset `ann/songs`: this machine is offline"

@@ -4,14 +4,14 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from fast_jukebox.hub import write_model_card
 from fast_jukebox.hub.cards import eval_results
-from fast_jukebox.hub.results import eval_results_file, merge_eval_results, model_index
+from fast_jukebox.hub.update_card import eval_results_file, merge_eval_results, model_index
 
 
 @pytest.fixture
 def card(tmp_path):
     write_model_card(
         tmp_path, name="a model", description="It plays.", training="For an hour.", license="apache-2.0",
-        figures={"bits per code": 5.5},
+        metrics={"bits per code": 5.5},
     )  # fmt: skip
     return tmp_path / "README.md"
 

@@ -307,7 +307,7 @@ def test_offline_what_is_not_in_the_cache_is_said(hub, model_on_hub, monkeypatch
         lambda: FastJukeboxModel.from_pretrained("ann/other", **arguments),
         lambda: FastJukeboxConfig.from_pretrained("ann/model", revision="v1", **arguments),
     ):
-        with pytest.raises(HubError, match="is not, or not wholly, in the cache .*Load it once with the network"):
+        with pytest.raises(HubError, match="is not, or not completely, in the cache .*Load it once with the network"):
             load()
 
 

@@ -17,7 +17,7 @@ from fast_jukebox.evaluation.side_by_side import SONGS, EvaluationSettings, SetR
 from fast_jukebox.evaluation.song_metrics import METRICS
 from fast_jukebox.evaluation.systems import System, sample_paths, top_level_path
 from fast_jukebox.hub.cards import eval_results
-from fast_jukebox.hub.results import RESULTS_FOLDER, eval_results_file, merge_eval_results, model_index
+from fast_jukebox.hub.update_card import RESULTS_FOLDER, eval_results_file, merge_eval_results, model_index
 from fast_jukebox.utils.files import write_file
 
 VALENCE = "Emotional valence"

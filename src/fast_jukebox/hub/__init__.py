@@ -11,7 +11,7 @@ from fast_jukebox.hub.cards import (
 from fast_jukebox.hub.errors import HubError, clear_hub_errors
 from fast_jukebox.hub.push import push_files, push_folder, push_model
 from fast_jukebox.hub.reachable import prefer_cache
-from fast_jukebox.hub.update_card import stated_figures, update_model_card
+from fast_jukebox.hub.update_card import stated_metrics, update_model_card
 
 __all__ = [
     "LIBRARY_NAME",
@@ -27,7 +27,7 @@ __all__ = [
     "push_folder",
     "push_model",
     "require_license",
-    "stated_figures",
+    "stated_metrics",
     "update_model_card",
     "write_model_card",
 ]

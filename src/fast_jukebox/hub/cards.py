@@ -1,4 +1,4 @@
-"""Cards: what a repository says of a model or of data, filled from what was measured."""
+"""Cards of models and of data sets, with what was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
@@ -22,9 +22,10 @@ PIPELINE_TAG = "text-to-audio"
 TAGS = ("fast-jukebox", "music", "music-generation", "raw-audio", "vq-vae", "sparse-transformer")
 
 PICTURE = "spectrograms.png"
-"""Name of the picture that a card shows of itself."""
+"""Name of the picture that a card shows by default."""
 
-Figures = Mapping[str, "float | str | Mapping[str, float | str]"]
+Metrics: TypeAlias = Mapping[str, "float | str | Mapping[str, float | str]"]
+"""Measured values by name, or by group and name."""
 
 USAGE = {
     "model": """\
@@ -60,14 +61,14 @@ DEFAULT_LIMITS = (
 
 VALENCE_LIMITS = (
     "It says how music like its training songs was labelled, not what a listener feels. Of other instruments, styles "
-    "and recordings it may know nothing: read the figures of each axis on held-out songs, where 0.5 is chance, before "
+    "and recordings it may know nothing: read the metrics of each axis on held-out songs, where 0.5 is chance, before "
     "any of its numbers."
 )
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What the Hub calls a kind of model: pipeline tag, name, tags."""
+    """A kind of model in the Hub's words, and the default text on its limits."""
 
     pipeline_tag: str
     name: str
@@ -88,7 +89,7 @@ def model_card(
     name: str,
     description: str,
     training: str,
-    figures: Figures | None = None,
+    metrics: Metrics | None = None,
     license: str,
     datasets: Sequence[str] = (),
     base_model: str | None = None,
@@ -97,7 +98,7 @@ def model_card(
     license_link: str | None = None,
     license_text: str | None = None,
     limits: str | None = None,
-    figures_note: str = "",
+    metrics_note: str = "",
     evaluated_on: str = "held-out songs",
     picture: str | None = None,
     picture_caption: str = "mel spectrogram",
@@ -108,24 +109,22 @@ def model_card(
 
     Args:
         name: of the model, as `from_pretrained` takes it; the card's title.
-        description: what the model is, Markdown.
-        training: how it was trained: data, steps, machine, time, Markdown.
-        figures: what was measured, by name, or by group and name: `{"bits per code": {"top": 5.1, "middle": 4.2}}`.
-            Finite numbers also go into the card's `model-index`; text goes into the table alone.
+        description: of the model, Markdown, as all longer texts.
+        training: data, steps, machine and time of the training.
+        metrics: by name, or by group and name: `{"bits per code": {"top": 5.1, "middle": 4.2}}`. Finite numbers also go
+            into the card's `model-index`; text goes into the table alone.
         license: of the weights, by the Hub's identifier, such as `"apache-2.0"`; `"other"` asks for `license_name` and
             `license_link`.
-        datasets: the Hub's names of what it was trained on.
+        datasets: the Hub's names of the training data.
         base_model: the teacher of a student, or the model that was trained further.
         kind: `"model"`, `"vqvae"`, `"prior"` or `"valence"`: picks the example, the task and the limits.
-        license_name: of a license that is `"other"`.
-        license_link: to it.
-        license_text: what the card says of weights and outputs, Markdown; a sentence by default.
-        limits: what it cannot do, Markdown; that of the kind by default.
-        figures_note: how the figures were measured, Markdown.
-        evaluated_on: name of the data that the figures were measured on.
-        picture: file name, beside the card, of a picture.
-        picture_caption: what the picture shows.
-        tags: in addition to the package's own.
+        license_name, license_link: of a license that is `"other"`.
+        license_text: the terms of weights and outputs; a sentence by default.
+        limits: what it cannot do; that of the kind by default.
+        metrics_note: how the metrics were measured.
+        evaluated_on: name of the data that the metrics were measured on.
+        picture, picture_caption: file name, beside the card, and what it shows.
+        tags: in addition to the package's.
         usage: Python that calls the model, in place of the example of `kind`.
 
     Raises:
@@ -134,7 +133,7 @@ def model_card(
     if kind not in USAGE:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, USAGE))}, got {kind!r}")
     license = _checked_license(license, license_name, license_link)
-    figures, task = figures or {}, _TASKS.get(kind, _MUSIC)
+    metrics, task = metrics or {}, _TASKS.get(kind, _MUSIC)
     card_data = ModelCardData(
         license=license,
         license_name=license_name,
@@ -145,23 +144,22 @@ def model_card(
         datasets=list(datasets) or None,
         base_model=base_model,
         model_name=name,
-        eval_results=eval_results(figures, datasets[0] if datasets else "audio", evaluated_on, kind) or None,
+        eval_results=eval_results(metrics, datasets[0] if datasets else "audio", evaluated_on, kind) or None,
     )
-    card = ModelCard.from_template(
+    return ModelCard.from_template(
         card_data,
         template_str=_template("model_card.md"),
         name=name,
         description=description.strip(),
         training=training.strip(),
         usage=(usage or USAGE[kind].format(name=name)).strip(),
-        rows=[(_cell(group), _cell(what), _cell(_formatted(value))) for group, what, value in _flat(figures)],
-        figures_note=figures_note.strip(),
+        rows=[(_cell(group), _cell(what), _cell(_formatted(value))) for group, what, value in _flat(metrics)],
+        metrics_note=metrics_note.strip(),
         limits=(limits or task.limits).strip(),
         license_text=(license_text or _license_text(license, license_name, license_link, base_model)).strip(),
         picture=picture,
         picture_caption=picture_caption,
     )
-    return card
 
 
 def write_model_card(
@@ -171,8 +169,7 @@ def write_model_card(
 
     Args:
         directory: of the model; made if missing.
-        picture: a file, which is copied into the directory where it lies elsewhere, or the name of one of the
-            directory's own; by default its `spectrograms.png` where it has one.
+        picture: see [`place_picture`]; by default the directory's `spectrograms.png` where it has one.
         kwargs: those of [`model_card`].
 
     Raises:
@@ -190,31 +187,31 @@ def write_model_card(
 
 
 def place_picture(directory: Path, picture: str | os.PathLike[str]) -> str:
-    """Let a directory have a picture that its card shows; returns its name there.
+    """Put a picture that a card shows into its directory; returns its name there.
 
     Args:
         directory: of the model.
-        picture: a file, copied where it lies elsewhere, or the name of one of the directory's own.
+        picture: a file, copied where it lies elsewhere, or the name of a file in the directory.
 
     Raises:
         FileNotFoundError: there is no such picture.
     """
     source, target = Path(picture), directory / Path(picture).name
-    is_own = str(source) == target.name and target.exists()  # a bare name is that of one of the directory's files
-    if not is_own and not (target.exists() and source.exists() and source.samefile(target)):
+    is_there = str(source) == target.name and target.exists()
+    if not is_there and not (target.exists() and source.exists() and source.samefile(target)):
         shutil.copyfile(source, target)
     return target.name
 
 
 def save_card(card: RepoCard, path: Path) -> Path:
-    """Write a card, whole or not at all; returns its path."""
+    """Write a card, completely or not at all; returns its path."""
     clear_temporary(path.parent)
     write_file(path, str(card))
     return path
 
 
-def eval_results(figures: Figures, dataset_type: str, dataset_name: str, kind: str = "model") -> list[EvalResult]:
-    """Entries of a card's `model-index`, one for each figure that is a finite number."""
+def eval_results(metrics: Metrics, dataset_type: str, dataset_name: str, kind: str = "model") -> list[EvalResult]:
+    """Entries of a card's `model-index`, one for each metric that is a finite number."""
     task = _TASKS.get(kind, _MUSIC)
     return [
         EvalResult(
@@ -226,13 +223,13 @@ def eval_results(figures: Figures, dataset_type: str, dataset_name: str, kind: s
             metric_name=f"{group}, {what}" if what else group,
             metric_value=value,
         )
-        for group, what, value in _flat(figures)
+        for group, what, value in _flat(metrics)
         if isinstance(value, int | float) and math.isfinite(value)
     ]
 
 
 def require_license(source: str | os.PathLike[str] | RepoCard) -> str:
-    """License that a card states: of the model in a directory, or of the card itself.
+    """License that a card, or the card in a directory, states.
 
     Raises:
         ValueError: there is no card, it states no license, or its metadata cannot be read.
@@ -261,21 +258,17 @@ def dataset_card(
     license_name: str | None = None,
     license_link: str | None = None,
     tags: Sequence[str] = (),
-    task_categories: Sequence[str] = ("text-to-audio",),
 ) -> DatasetCard:
     """Make the card of a data set.
 
     Args:
         name: of the data set, as `load_songs` and `load_codes` take it; the card's title.
-        description: what it holds, Markdown.
-        license: of the data, by the Hub's identifier; `"other"` asks for `license_name` and `license_link`.
+        description: of its content, Markdown.
+        license, license_name, license_link: of the data, see [`model_card`].
         splits: patterns of each split's files.
         usage: Python that loads it.
-        facts: counted of it, by name.
-        license_name: of a license that is `"other"`.
-        license_link: to it.
-        tags: in addition to the package's own.
-        task_categories: the Hub's names of tasks that it serves.
+        facts: a table, by name.
+        tags: in addition to the package's.
 
     Raises:
         ValueError: no license, or an `"other"` one without name or link.
@@ -288,7 +281,7 @@ def dataset_card(
         license_link=license_link,
         pretty_name=name,
         tags=list(dict.fromkeys([LIBRARY_NAME, "music", *tags])),
-        task_categories=list(task_categories),
+        task_categories=[PIPELINE_TAG],
         configs=[{"config_name": "default", "data_files": files}],
     )
     return DatasetCard.from_template(
@@ -315,12 +308,11 @@ def _checked_license(license: str | None, license_name: str | None, license_link
 
 def _license_text(license: str, license_name: str | None, license_link: str | None, base_model: str | None) -> str:
     terms = _terms(license, license_name, license_link)
-    text = (
+    base = f" They derive from `{base_model}`, whose terms hold as well." if base_model else ""
+    return (
         f"The weights are under {terms}; the code of fast-jukebox is under Apache-2.0, which does not extend to them."
+        + base
     )
-    if base_model:
-        text += f" They derive from `{base_model}`, whose terms hold as well."
-    return text
 
 
 def _terms(license: str, license_name: str | None, license_link: str | None) -> str:
@@ -331,8 +323,8 @@ def _template(name: str) -> str:
     return (resources.files("fast_jukebox") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _flat(figures: Figures) -> Iterator[tuple[str, str, float | str]]:
-    for group, value in figures.items():
+def _flat(metrics: Metrics) -> Iterator[tuple[str, str, float | str]]:
+    for group, value in metrics.items():
         if isinstance(value, Mapping):
             yield from ((group, str(what), number) for what, number in value.items())
         else:

@@ -1,11 +1,10 @@
-"""What can go wrong between this machine and the Hub, said with what, where and what to do."""
+"""Errors of the Hub's client as messages that name the repository and a remedy."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -20,11 +19,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-_INCOMPLETE = "Consistency check failed"
+_LOG_IN = "log in with `hf auth login` or pass `token=`"
 
 
 class HubError(OSError):
-    """Something between this machine and the Hub failed; the message names it, the repository, and what to do.
+    """Access to the Hub failed; the message names the cause, the repository, and a remedy.
 
     The cause (`__cause__`) is the client's own error. It is an `OSError`, as transformers' errors of loading are.
     """
@@ -32,29 +31,29 @@ class HubError(OSError):
 
 @contextmanager
 def clear_hub_errors(
-    name: Any, revision: str | None = None, *, verb: str = "load", kind: str = "model"
+    name: object, revision: str | None = None, *, verb: str = "load", kind: str = "model"
 ) -> Iterator[None]:
     """Turn the client's errors into [`HubError`]s; every other error passes as it is.
 
     Args:
         name: of the repository.
         revision: that was asked for.
-        verb: what is being done, `"load"` or `"push"`.
+        verb: `"load"` or `"push"`.
         kind: `"model"` or `"dataset"`.
 
     Raises:
         HubError: in place of an error that came from the Hub's client.
     """
-    handled = sys.exc_info()[1]  # what the caller was handling already says nothing of what fails here
+    handled = sys.exc_info()[1]  # what the caller was handling before is no cause
     try:
         yield
     except (HubError, ValueError, TypeError):
         raise
     except Exception as error:
-        message = _explain(list(_chain(error, handled)), str(name), revision, verb, kind)
-        if message is None:
+        reason = _reason(list(_chain(error, handled)), str(name), revision, verb == "push", kind)
+        if reason is None:
             raise
-        raise HubError(message) from error
+        raise HubError(f"Cannot {verb} the {kind} `{name}`: {reason}") from error
 
 
 def _chain(error: BaseException | None, end: BaseException | None) -> Iterator[BaseException]:
@@ -66,81 +65,69 @@ def _chain(error: BaseException | None, end: BaseException | None) -> Iterator[B
         error = error.__cause__ or error.__context__
 
 
-def _explain(errors: list[BaseException], name: str, revision: str | None, verb: str, kind: str) -> str | None:
-    """The message for a chain of errors; None if nothing of it came from the Hub's client."""
-    where, what = constants.ENDPOINT, f"{kind} `{name}`"
-    start = f"Cannot {verb} the {what}"
-    at = f"revision {str(revision)!r} of it" if revision else "it"
+def _reason(errors: list[BaseException], name: str, revision: str | None, push: bool, kind: str) -> str | None:
+    """The cause and the remedy for a chain of errors; None if none of them came from the Hub's client."""
+    where = constants.ENDPOINT
+    page = f"{where}/datasets/{name}" if kind == "dataset" else f"{where}/{name}"
 
-    def among(*kinds: type[BaseException]) -> BaseException | None:
-        return next((error for error in errors if isinstance(error, kinds)), None)
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(error, kinds) for error in errors)
 
-    if among(HFValidationError):
-        return f"{start}: there is no such folder here, and a repository's name is such as 'organisation/name'."
-    if among(GatedRepoError):
+    if has(HFValidationError):
+        return "there is no such folder here, and a repository's name is such as 'organisation/name'."
+    if has(GatedRepoError):
+        return f"its owner grants access on request. Ask for it at {page}, then {_LOG_IN}."
+    if has(RepositoryNotFoundError, DisabledRepoError):
+        if push:
+            return f"nobody is logged in at {where} who may write to it. Check the name, then {_LOG_IN}."
         return (
-            f"{start}: its owner grants access on request. Ask for it at {where}/{_path(name, kind)}, then log in with "
-            "`hf auth login` or pass `token=`."
+            f"there is no such folder here, and no such {kind} at {where} that can be seen with this login. "
+            f"Check the name; if it is private, {_LOG_IN}."
         )
-    if among(RepositoryNotFoundError, DisabledRepoError):
-        if verb == "push":
+    if has(RevisionNotFoundError):
+        return (
+            f"it has no revision {revision!r}. `revision` must be a branch, a tag or a complete commit hash; "
+            f"{page} lists them."
+        )
+    for error in errors:
+        if isinstance(error, HfHubHTTPError) and not isinstance(error, EntryNotFoundError):
+            return _answer(error, where)
+    for error in errors:
+        if _is_transport(error):
             return (
-                f"{start}: nobody is logged in at {where} who may write to it. Check the name, then log in with "
-                "`hf auth login` or pass a `token=` that may write."
+                f"the connection to {where} failed ({str(error) or type(error).__name__}). Check the network and try "
+                "again: no incomplete file is used, and complete ones are kept."
             )
+    if has(OfflineModeIsEnabled, LocalEntryNotFoundError):
+        if push:
+            return "this machine is offline by HF_HUB_OFFLINE. Unset it to push."
         return (
-            f"{start}: there is no such folder here, and no such {kind} at {where} that can be seen with this login. "
-            "Check the name; if it is private, log in with `hf auth login` or pass `token=`."
+            f"{f'revision {revision!r} of it' if revision else 'it'} is not, or not completely, in the cache "
+            f"({constants.HF_HUB_CACHE} unless `cache_dir` is given), and HF_HUB_OFFLINE or `local_files_only` forbids "
+            "to fetch it. Load it once with the network."
         )
-    if among(RevisionNotFoundError):
-        return (
-            f"{start}: it has no revision {str(revision)!r}. `revision` must be a branch, a tag or a whole commit "
-            f"hash; {where}/{_path(name, kind)} lists them."
-        )
-    answer = next((error for error in errors if isinstance(error, HfHubHTTPError)), None)
-    if answer is not None and not isinstance(answer, EntryNotFoundError):
-        return f"{start}: {_answered(answer, where)}"
-    broken = next((error for error in errors if _is_transport(error)), None)
-    if broken is not None:
-        return (
-            f"{start}: the connection to {where} failed ({str(broken) or type(broken).__name__}). Nothing incomplete "
-            "is used. Check the network and try again: what arrived whole is kept."
-        )
-    if among(OfflineModeIsEnabled, LocalEntryNotFoundError):
-        if verb == "push":
-            return f"{start}: this machine is offline by HF_HUB_OFFLINE. Unset it to push."
-        return (
-            f"{start}: {at} is not, or not wholly, in the cache ({constants.HF_HUB_CACHE} unless `cache_dir` is "
-            "given), and HF_HUB_OFFLINE or `local_files_only` forbids to fetch it. Load it once with the network."
-        )
-    missing = among(EntryNotFoundError)
-    return None if missing is None else f"{start}: a file of it is not there. {str(missing).strip().splitlines()[-1]}"
+    missing = next((error for error in errors if isinstance(error, EntryNotFoundError)), None)
+    return None if missing is None else f"a file of it is not there. {str(missing).strip().splitlines()[-1]}"
 
 
-def _answered(error: HfHubHTTPError, where: str) -> str:
-    """What an HTTP error other than "not found" means."""
-    status = getattr(error.response, "status_code", None)
-    said = (getattr(error, "server_message", None) or str(error)).strip().splitlines()
-    reason = f"{where} answered {status}" + (f" ({said[-1]})" if said else "")
-    if status == 401:
-        return f"{reason}. Log in with `hf auth login` or pass a valid `token=`."
-    if status == 403:
-        return f"{reason}. The token must have the right to do this; make one at {where}/settings/tokens."
-    if status == 429:
-        return f"{reason}: too many requests. Wait a few minutes and try again; who is logged in may ask more often."
-    if status is not None and status >= 500:
-        return f"{reason}: the fault is on its side. Try again later; what arrived whole is kept."
-    return f"{reason}."
+def _answer(error: HfHubHTTPError, where: str) -> str:
+    """An HTTP error other than "not found", and its remedy."""
+    status = getattr(error.response, "status_code", None) or 0
+    lines = (getattr(error, "server_message", None) or str(error)).strip().splitlines()
+    remedy = {
+        401: "Log in with `hf auth login` or pass a valid `token=`.",
+        403: f"The token must have the right to do this; make one at {where}/settings/tokens.",
+        429: "These are too many requests. Wait a few minutes and try again.",
+        500: "The fault is on its side. Try again later.",
+    }.get(min(status, 500), "")
+    return f"{where} answered {status}{f' ({lines[-1]})' if lines else ''}. {remedy}".rstrip()
 
 
 def _is_transport(error: BaseException) -> bool:
-    """Whether a connection failed: by the HTTP library's name for it, as the client changes its library."""
+    """True for a failed connection, by the name that the HTTP library has for it, as the client changes its library."""
     of_client = any(
         base.__name__ == "TransportError" and base.__module__.startswith("httpx") for base in type(error).__mro__
     )
     offline = isinstance(error, OfflineModeIsEnabled)
-    return of_client or (isinstance(error, ConnectionError) and not offline) or str(error).startswith(_INCOMPLETE)
-
-
-def _path(name: str, kind: str) -> str:
-    return f"datasets/{name}" if kind == "dataset" else name
+    incomplete = str(error).startswith("Consistency check failed")
+    return of_client or (isinstance(error, ConnectionError) and not offline) or incomplete

@@ -1,4 +1,4 @@
-"""Cards that somebody wrote, read with suspicion: a card is a text file whose metadata is YAML."""
+"""Cards that somebody else may have written, within bounds: a card is a text file whose metadata is YAML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_card(path: str | os.PathLike[str], kind: type[Card], *, strict: bool = 
 
 
 def load_card(path: str | os.PathLike[str], kind: type[RepoCard] = ModelCard, *, strict: bool = True) -> RepoCard:
-    """The card in a file.
+    """Read a card.
 
     Args:
         path: of the file, mostly a `README.md`.
@@ -57,7 +57,7 @@ def load_card(path: str | os.PathLike[str], kind: type[RepoCard] = ModelCard, *,
 
 
 def _check_metadata(text: str) -> None:
-    """Raise an error unless the block of metadata is plain: short, and without references."""
+    """Raise an error unless the metadata is short and without references."""
     found = REGEX_YAML_BLOCK.search(text)
     block = found[2] if found else ""
     if len(block) > MAX_METADATA_CHARACTERS:

@@ -1,4 +1,4 @@
-"""Pushing to the Hub: one commit with a card that states a licence, or nothing at all."""
+"""Pushes to the Hub: one commit with a card that states a licence, or nothing at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from huggingface_hub import (
     CommitOperation,
@@ -23,29 +23,39 @@ from huggingface_hub import (
 from fast_jukebox.hub.cards import LIBRARY_NAME, require_license
 from fast_jukebox.hub.errors import clear_hub_errors
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from typing_extensions import Unpack
+
 CARD = "README.md"
-# Weights as `save_pretrained` names them, in one file or in shards. Those of an earlier push that this one does not
-# replace must go: one file would win over newer shards when the model is loaded.
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+"""Weights as `save_pretrained` names them, in one file or in shards."""
 _SENT_SUFFIXES = (".safetensors", ".json", ".png", ".wav", ".flac")
 # What trainers leave in a model's folder and no model needs.
 _LOGS = re.compile(r"trainer_state\.json|\w+_results\.json")
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+
+class PushOptions(TypedDict, total=False):
+    """Options of every push.
+
+    Attributes:
+        private: make a new repository private.
+        token: of the Hub; the one logged in with by default.
+        revision: branch to push to, made from the default branch where it does not exist.
+        commit_message: of the commit; says what is uploaded by default.
+        commit_description: of the commit.
+        create_pr: propose the commit as a pull request instead.
+    """
+
+    private: bool | None
+    token: str | bool | None
+    revision: str | None
+    commit_message: str
+    commit_description: str | None
+    create_pr: bool
 
 
-def push_folder(
-    directory: str | os.PathLike[str],
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload model",
-    commit_description: str | None = None,
-    create_pr: bool = False,
-) -> str:
+def push_folder(directory: str | os.PathLike[str], repo_id: str, **options: Unpack[PushOptions]) -> str:
     """Push a directory that holds a model and its card.
 
     Sent are the configuration, weights, card, licence, pictures and sound that lie in the directory itself; no code, no
@@ -54,12 +64,7 @@ def push_folder(
     Args:
         directory: as `save_pretrained` and [`write_model_card`] left it.
         repo_id: `"organisation/name"`; made where it does not exist.
-        private: whether a new repository is private.
-        token: of the Hub; the one logged in with by default.
-        revision: branch to push to, made from the default branch where it does not exist.
-        commit_message: of the commit.
-        commit_description: of the commit.
-        create_pr: propose the commit as a pull request instead.
+        options: see [`PushOptions`].
 
     Returns:
         Address of the commit, or of the pull request.
@@ -68,20 +73,11 @@ def push_folder(
         ValueError: the directory has no card, its card no license, or the Hub refuses the card's metadata.
         HubError: no connection, no right to write.
     """
-    directory = Path(directory)
     require_license(directory)
-    files = {path.name: path for path in sorted(directory.iterdir()) if path.is_file() and _is_sent(path.name)}
-    return push_files(
-        files,
-        repo_id,
-        replaces=_WEIGHTS,
-        private=private,
-        token=token,
-        revision=revision,
-        commit_message=commit_message,
-        commit_description=commit_description,
-        create_pr=create_pr,
-    )
+    files = {path.name: path for path in sorted(Path(directory).iterdir()) if path.is_file() and _is_sent(path.name)}
+    # Old weights must go: one file would win over newer shards when the model is loaded.
+    options.setdefault("commit_message", "Upload model")
+    return push_files(files, repo_id, replaces=WEIGHTS, **options)
 
 
 def push_model(
@@ -91,9 +87,9 @@ def push_model(
     *,
     pictures: Iterable[str | os.PathLike[str]] = (),
     save_arguments: Mapping[str, object] | None = None,
-    **kwargs: Any,
+    **options: Unpack[PushOptions],
 ) -> str:
-    """Push a model with its card.
+    """Push a model with its card; returns and raises as [`push_folder`].
 
     Args:
         model: anything with `save_pretrained`.
@@ -101,13 +97,7 @@ def push_model(
         card: as [`model_card`] makes it.
         pictures: files to send along, such as the one that the card shows.
         save_arguments: of `save_pretrained`, such as `max_shard_size`.
-        kwargs: those of [`push_folder`].
-
-    Returns:
-        Address of the commit, or of the pull request.
-
-    Raises:
-        ValueError, HubError: as [`push_folder`].
+        options: see [`PushOptions`].
     """
     require_license(card)
     with TemporaryDirectory() as directory:
@@ -115,7 +105,7 @@ def push_model(
         card.save(Path(directory) / CARD)
         for picture in pictures:
             shutil.copy(picture, directory)
-        return push_folder(directory, repo_id, **kwargs)
+        return push_folder(directory, repo_id, **options)
 
 
 def push_files(
@@ -131,19 +121,13 @@ def push_files(
     commit_description: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Push files in one commit.
+    """Push files in one commit; other arguments are those of [`PushOptions`].
 
     Args:
         files: paths or contents by name in the repository; one is the card, `README.md`.
         repo_id: `"organisation/name"`; made where it does not exist.
         kind: `"model"` or `"dataset"`.
         replaces: the repository's files of such names that are not among `files` are deleted.
-        private: whether a new repository is private.
-        token: of the Hub; the one logged in with by default.
-        revision: branch to push to, made where it does not exist.
-        commit_message: of the commit.
-        commit_description: of the commit.
-        create_pr: propose the commit as a pull request instead.
 
     Returns:
         Address of the commit, or of the pull request.
@@ -159,7 +143,10 @@ def push_files(
     card: RepoCard = (DatasetCard if kind == "dataset" else ModelCard)(text)
     require_license(card)
     with clear_hub_errors(repo_id, revision, verb="push", kind=kind):
-        _check_metadata(card)
+        try:
+            card.validate()  # by the Hub, before there is a repository
+        except ValueError as error:
+            raise ValueError(f"the metadata of the card ({CARD}) is refused by the Hub, which says: {error}") from error
         api = HfApi(token=token, library_name=LIBRARY_NAME)
         repo_id = api.create_repo(repo_id, private=private, repo_type=kind, exist_ok=True).repo_id
         if revision is not None and not create_pr and not revision.startswith("refs/pr/"):
@@ -182,16 +169,6 @@ def push_files(
             create_pr=create_pr,
         )
     return commit.pr_url or commit.commit_url
-
-
-def _check_metadata(card: RepoCard) -> None:
-    """Let the Hub judge the card's metadata before there is a repository for it."""
-    try:
-        card.validate()
-    except ValueError as error:
-        raise ValueError(
-            f"the metadata of the card ({CARD}) must be such as the Hub takes; it says: {error}"
-        ) from error
 
 
 def _is_sent(name: str) -> bool:

@@ -1,12 +1,12 @@
-"""`push_to_hub` of models and configurations: with a card of the package's own, and never without a licence."""
+"""`push_to_hub` of models and configurations, with a card that states a licence."""
 
 from __future__ import annotations
 
 import copy
 import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.errors import (
@@ -19,13 +19,12 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 
-from fast_jukebox.hub import clear_hub_errors, model_card, push_folder, push_model, require_license
+from fast_jukebox.hub.cards import model_card, require_license
+from fast_jukebox.hub.errors import clear_hub_errors
 from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.hub.push import CARD, WEIGHTS, PushOptions, push_folder, push_model
 from fast_jukebox.sampling.weights import adapter_settings
 from fast_jukebox.utils.files import replacing_files
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _KINDS = {
     "fast_jukebox": "model",
@@ -33,15 +32,12 @@ _KINDS = {
     "fast_jukebox_prior": "prior",
     "fast_jukebox_valence": "valence",
 }
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 # Arguments of `save_pretrained` that are about the push it may end with.
-_PUSH_ARGUMENTS = (
-    "card", "license", "private", "token", "revision", "commit_message", "commit_description", "create_pr", "tags",
-)  # fmt: skip
+_PUSH_ARGUMENTS = ("card", "license", "tags", *PushOptions.__annotations__)
 
 
 class HubPushMixin:
-    """Replaces transformers' `push_to_hub`, whose card states no licence. Stands before its classes among the bases."""
+    """Base class, to stand first, that replaces transformers' `push_to_hub`, whose card states no licence."""
 
     def push_to_hub(
         self,
@@ -65,13 +61,9 @@ class HubPushMixin:
             card: as [`~fast_jukebox.hub.model_card`] makes it; it says more than the one made of `license`.
             license: of the weights, by the Hub's identifier, for a short card. With neither, the card that the
                 repository has is kept, if it states a licence.
-            commit_message: of the commit; says what is uploaded by default.
-            commit_description: of the commit.
-            private: whether a new repository is private.
-            token: of the Hub; the one logged in with by default.
-            revision: branch to push to, made where it does not exist.
-            create_pr: propose the commit as a pull request instead.
-            max_shard_size: of a file of weights, such as `"1GB"`, which is the default of whole models.
+            commit_message, commit_description, private, token, revision, create_pr: see
+                [`~fast_jukebox.hub.push.PushOptions`].
+            max_shard_size: of a file of weights, such as `"1GB"`, which is the default of complete models.
             tags: to add to the card's.
 
         Returns:
@@ -97,12 +89,12 @@ class HubPushMixin:
         )
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *args: Any, push_to_hub: bool = False, **kwargs: Any
+        self, save_directory: str | os.PathLike[str], *args: object, push_to_hub: bool = False, **kwargs: Any
     ) -> object:
         """Save as transformers does; with `push_to_hub=True` push as [`push_to_hub`] does, whose arguments it takes.
 
-        The files take the places of an older model's all at once, or not at all, whenever the process is killed. The
-        repository is `repo_id`, by default the directory's name; the card is left in the directory.
+        The files replace an older model's all at once, or not at all, whenever the process is killed. The repository is
+        `repo_id`, by default the directory's name; the card is left in the directory.
 
         Raises:
             ValueError: the model has layers with adapters of peft, which no model like it could read.
@@ -112,56 +104,49 @@ class HubPushMixin:
                 f"a {type(self).__name__} with adapters cannot be saved as one without: merge them "
                 "(`merge_and_unload()`), or save them alone (`fast_jukebox.models.adapters.save_adapter`)"
             )
-
-        def save(folder: str | os.PathLike[str], *args: Any, **kwargs: Any) -> object:
-            try:
-                with replacing_files(folder, _WEIGHTS) as temporary:
-                    return write(temporary, *args, **kwargs)
-            except SafetensorError as error:  # of a disk that is full or fails, and names no file
-                raise OSError(f"`{folder}` could not be written, what stood there stands: {error}") from error
-
-        write = super().save_pretrained  # type: ignore[misc]
-        if not (push_to_hub and kwargs.get("is_main_process", True)):
-            return save(save_directory, *args, **kwargs)
-        repo_id = kwargs.pop("repo_id", None) or Path(save_directory).absolute().name
-        push = {name: kwargs.pop(name) for name in _PUSH_ARGUMENTS if name in kwargs}
-        given = (push.pop("card", None), push.pop("license", None), push.pop("tags", None))
-        card = _card_to_push(self, repo_id, *given, push.get("token"), push.get("revision"))
-        saved = save(save_directory, *args, **kwargs)
-        card.save(Path(save_directory) / "README.md")
-        push = {name: value for name, value in push.items() if value is not None}
-        push_folder(save_directory, repo_id, **push)
+        is_pushed = push_to_hub and kwargs.get("is_main_process", True)
+        if is_pushed:
+            repo_id = kwargs.pop("repo_id", None) or Path(save_directory).absolute().name
+            push = {name: kwargs.pop(name) for name in _PUSH_ARGUMENTS if name in kwargs}
+            given = (push.pop("card", None), push.pop("license", None), push.pop("tags", None))
+            card = _card_to_push(self, repo_id, *given, push.get("token"), push.get("revision"))
+        try:
+            with replacing_files(save_directory, WEIGHTS) as temporary:
+                saved = super().save_pretrained(temporary, *args, **kwargs)  # type: ignore[misc]
+        except SafetensorError as error:  # of a disk that is full or fails, and names no file
+            raise OSError(f"`{save_directory}` could not be written, what stood there stands: {error}") from error
+        if is_pushed:
+            card.save(Path(save_directory) / CARD)
+            push_folder(save_directory, repo_id, **{name: value for name, value in push.items() if value is not None})
         return saved
 
 
 def _card_to_push(
-    model: PreTrainedModel,
+    model: HubPushMixin,
     repo_id: str,
     card: ModelCard | None,
     license: str | None,
-    tags: list[str] | None,
+    tags: Sequence[str] | None,
     token: bool | str | None,
     revision: str | None,
 ) -> ModelCard:
-    """The card given, or one made of a licence, or the repository's own; with more tags.
+    """The card given, or one made of a licence, or the repository's, with more tags.
 
     Raises:
         ValueError: none of them, or it states no licence.
     """
     if card is not None and license is not None:
         raise ValueError(f"`license` must be stated by the `card` where one is given, got {license!r} as well")
-    if card is None and license is not None:
-        config = model if isinstance(model, PreTrainedConfig) else model.config
-        kind = _KINDS.get(config.model_type, "model")
+    if license is not None:
+        config: PreTrainedConfig = model if isinstance(model, PreTrainedConfig) else model.config  # type: ignore[attr-defined]
         card = model_card(
             name=repo_id,
             description=describe_config(config),
             training="Nothing was recorded of the training.",
             license=license,
-            kind=kind,
+            kind=_KINDS.get(config.model_type, "model"),
         )
-    if card is None:
-        card = _card_of_repository(repo_id, token, revision)
+    card = card or _card_of_repository(repo_id, token, revision)
     if card is None:
         raise ValueError(
             "`license` must name the weights' license before a push, such as 'apache-2.0' or 'cc-by-nc-4.0', or `card` "
@@ -179,18 +164,17 @@ def _card_to_push(
 def _card_of_repository(repo_id: str, token: bool | str | None, revision: str | None) -> ModelCard | None:
     with clear_hub_errors(repo_id, revision, verb="push"):
         try:
-            path = hf_hub_download(repo_id, "README.md", token=token, revision=revision)
+            return load_card(hf_hub_download(repo_id, CARD, token=token, revision=revision))
         except LocalEntryNotFoundError:  # no answer says nothing of the card
             raise
         except RevisionNotFoundError:  # a branch that this push makes begins with the card of the default branch
-            return _card_of_repository(repo_id, token, None) if revision is not None else None
+            return None if revision is None else _card_of_repository(repo_id, token, None)
         except (EntryNotFoundError, RepositoryNotFoundError):
             return None
-    return load_card(path)
 
 
 def describe_config(config: PreTrainedConfig) -> str:
-    """What a model is, as its configuration says it, in a sentence for its card."""
+    """A sentence for the card of a model with this configuration."""
     if config.model_type == "fast_jukebox_vqvae":
         hops = ", ".join(map(str, config.hop_lengths))
         return (

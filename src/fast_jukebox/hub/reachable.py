@@ -1,4 +1,4 @@
-"""Whether the Hub can be reached, found out in seconds: its client tries again for most of a minute."""
+"""A quick test of the connection to the Hub, whose client tries again for most of a minute."""
 
 from __future__ import annotations
 
@@ -21,62 +21,58 @@ from fast_jukebox.hub.errors import HubError
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 3.0
+_TIMEOUT = 3.0
 """Seconds to wait for a connection."""
 _VALID_SECONDS = 20.0
-"""How long an answer holds, so that the parts of one load ask once."""
+"""How long an answer is reused, so that the parts of one load ask once."""
 _known: dict[str, tuple[float, str | None]] = {}
 
 
 def why_unreachable() -> str | None:
-    """Why no connection to the Hub can be made; `None` where one can, or a proxy stands between."""
-    address = urlsplit(constants.ENDPOINT)
-    host, port = address.hostname or "", address.port or {"http": 80}.get(address.scheme, 443)
+    """Reason why no connection to the Hub can be made; `None` where one can, or where there is a proxy."""
+    endpoint = constants.ENDPOINT
+    address = urlsplit(endpoint)
     proxies = getproxies()
-    if (address.scheme in proxies or "all" in proxies) and not proxy_bypass(host):
+    if (address.scheme in proxies or "all" in proxies) and not proxy_bypass(address.hostname or ""):
         return None
-    asked, reason = _known.get(constants.ENDPOINT, (-_VALID_SECONDS, None))
-    if time.monotonic() - asked < _VALID_SECONDS:
-        return reason
-    reason = None
-    try:
-        socket.create_connection((host, port), timeout=_PATIENCE).close()
-    except OSError as error:
-        reason = str(error.strerror or error)
-    _known[constants.ENDPOINT] = time.monotonic(), reason
-    return reason
+    if endpoint not in _known or time.monotonic() - _known[endpoint][0] >= _VALID_SECONDS:
+        reason = None
+        port = address.port or {"http": 80}.get(address.scheme, 443)
+        try:
+            socket.create_connection((address.hostname or "", port), timeout=_TIMEOUT).close()
+        except OSError as error:
+            reason = str(error.strerror or error)
+        _known[endpoint] = time.monotonic(), reason
+    return _known[endpoint][1]
 
 
-def prefer_cache(name: Any, download: Mapping[str, Any], kind: str = "model") -> dict[str, Any]:
-    """`download`, with `local_files_only` where the Hub cannot be reached and something of the repository was fetched
-    before.
+def prefer_cache(name: object, download: Mapping[str, Any], kind: str = "model") -> dict[str, Any]:
+    """`download`, with `local_files_only` where the Hub cannot be reached and something of the repository is cached.
 
     Args:
-        name: of a folder, which is left alone, or a repository.
-        download: `cache_dir`, `local_files_only` and their like.
+        name: of a folder, which is left alone, or a repository; None is left alone.
+        download: `cache_dir`, `local_files_only` and other options of a download.
         kind: `"model"` or `"dataset"`.
 
     Raises:
         HubError: the Hub cannot be reached, and the cache has nothing of the repository.
     """
-    found = dict(download)
-    if name is None or os.path.isdir(name) or found.get("local_files_only") or is_offline_mode():
-        return found
+    options = dict(download)
+    if name is None or os.path.isdir(str(name)) or options.get("local_files_only") or is_offline_mode():
+        return options
     try:
         validate_repo_id(str(name))
     except HFValidationError:  # reported better by who loads it
-        return found
+        return options
     reason = why_unreachable()
     if reason is None:
-        return found
-    cache = Path(found.get("cache_dir") or constants.HF_HUB_CACHE)
+        return options
+    cache = Path(options.get("cache_dir") or constants.HF_HUB_CACHE)
+    failed = f"the connection to {constants.ENDPOINT} failed ({reason})"
     if not (cache / repo_folder_name(repo_id=str(name), repo_type=kind)).is_dir():
         raise HubError(
             f"Cannot load the {kind} `{name}`: there is no such folder here, nothing of it is in the cache ({cache}), "
-            f"and the connection to {constants.ENDPOINT} failed ({reason}). Check the name and the network, or name a "
-            "folder."
+            f"and {failed}. Check the name and the network, or name a folder."
         )
-    logger.warning(
-        "the connection to %s failed (%s): the %s `%s` is taken from the cache", constants.ENDPOINT, reason, kind, name
-    )
-    return {**found, "local_files_only": True}
+    logger.warning("%s: the %s `%s` is taken from the cache", failed, kind, name)
+    return {**options, "local_files_only": True}

@@ -1,45 +1,47 @@
-"""Update of a card's metrics; the rest of the card is kept."""
+"""Update of the metrics on a card, whose other content is kept, and metrics in the forms that the Hub reads."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fast_jukebox.hub.cards import Figures, model_card, place_picture, require_license, save_card
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+
+from fast_jukebox.hub.cards import Metrics, model_card, place_picture, require_license, save_card
 from fast_jukebox.hub.load_card import load_card
 
-_FIGURES, _TRAINING = "Figures", "How it was trained"
-# New figures stand before the first of these that a card has.
-_AFTER_FIGURES = ("Limits", "Licence", "Citation")
+RESULTS_FOLDER = ".eval_results"
+"""Folder of a model's repository where the Hub looks for results."""
+_METRICS, _TRAINING = "Metrics", "How it was trained"
+# New metrics stand before the first of these that a card has.
+_AFTER_METRICS = ("Limits", "Licence", "Citation")
 
 
 def update_model_card(
     directory: str | os.PathLike[str],
     *,
-    figures: Figures,
-    figures_note: str = "",
+    metrics: Metrics,
+    metrics_note: str = "",
     evaluated_on: str = "held-out songs",
     picture: str | os.PathLike[str] | None = None,
     picture_caption: str = "mel spectrogram",
     training: str | None = None,
 ) -> Path:
-    """Put what was measured anew on the card of a model's directory; return its path.
+    """Update the section "Metrics", the metadata's `model-index` and the picture of the card of a model's directory.
 
-    Renewed are the section "Figures", the metadata's `model-index` and the picture. All other metadata (`base_model`,
-    `tags`, `license` and so on) and all other text stay as they are, also what was written by hand.
+    All other metadata and all other text stay as they are, also what was written by hand.
 
     Args:
         directory: of the model, with a card that states its license.
-        figures: in place of the card's, as [`~fast_jukebox.hub.model_card`] takes them; [`stated_figures`] gives those
-            that are to stay.
-        figures_note: how they were measured, Markdown.
-        evaluated_on: name of the data that they were measured on.
-        picture: a file, copied into the directory as [`~fast_jukebox.hub.write_model_card`] does; its line takes the
-            place of an older one of the same name.
-        picture_caption: what the picture shows.
-        training: in place of the card's text on the training, Markdown; `None` keeps that.
+        metrics: in place of the card's; [`stated_metrics`] gives those that are to stay. This and the other arguments
+            are those of [`~fast_jukebox.hub.write_model_card`].
+        training: `None` keeps the card's text.
+
+    Returns:
+        The card's path.
 
     Raises:
         FileNotFoundError: there is no such picture.
@@ -50,26 +52,26 @@ def update_model_card(
     path = directory / "README.md"
     card = load_card(path)
     title, sections = _sections(card.text.rstrip() + "\n\n")
+    heading = re.search(r"^# (.+)$", title, re.MULTILINE)
     made = model_card(
-        name=card.data.get("model_name") or _title(title) or directory.absolute().name,
+        name=card.data.get("model_name") or (heading[1].strip() if heading else "") or directory.absolute().name,
         description="",
         training=training or "",
-        figures=figures,
+        metrics=metrics,
         license=license,
         license_name=card.data.get("license_name"),
         license_link=card.data.get("license_link"),
         datasets=card.data.get("datasets") or (),
-        figures_note=figures_note,
+        metrics_note=metrics_note,
         evaluated_on=evaluated_on,
     )
     _, new = _sections(made.text)
-    if _FIGURES not in sections:
-        places = [name for name in _AFTER_FIGURES if name in sections]
-        sections = _with_before(sections, places[0] if places else None, _FIGURES)
-    sections[_FIGURES] = new[_FIGURES]
+    if _METRICS not in sections:
+        sections = _with_before(sections, next((name for name in _AFTER_METRICS if name in sections), None), _METRICS)
+    sections[_METRICS] = new[_METRICS]
     if training is not None:
         if _TRAINING not in sections:
-            sections = _with_before(sections, _FIGURES, _TRAINING)
+            sections = _with_before(sections, _METRICS, _TRAINING)
         sections[_TRAINING] = new[_TRAINING]
     text = title + "".join(f"## {name}\n{body}" for name, body in sections.items())
     if picture is not None:
@@ -81,11 +83,8 @@ def update_model_card(
     return save_card(card, path)
 
 
-def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> dict[str, dict[str, object]]:
-    """The figures of some groups that the card in a directory has in its `model-index`, as `model_card` takes them.
-
-    Groups that it does not hold are left out; so are all where there is no card.
-    """
+def stated_metrics(directory: str | os.PathLike[str], groups: Sequence[str]) -> dict[str, dict[str, object]]:
+    """The metrics of some groups in the `model-index` of a directory's card, if it has one, by group and name."""
     path = Path(directory) / "README.md"
     if not path.is_file():
         return {}
@@ -100,38 +99,75 @@ def stated_figures(directory: str | os.PathLike[str], groups: Sequence[str]) -> 
 
 
 def _sections(text: str) -> tuple[str, dict[str, str]]:
-    """What stands before the first section, and the text of each section by its heading, code blocks kept whole."""
-    head, sections, own, is_code = "", {}, None, False
+    """The text before the first section, and that of each section by its heading; headings in code blocks are text."""
+    head, sections, title, is_code = "", {}, None, False
     for line in text.splitlines(keepends=True):
         if line.lstrip().startswith("```"):
             is_code = not is_code
         if line.startswith("## ") and not is_code:
-            own = line[3:].strip()
-            while own in sections:
-                own += " "  # a heading that comes twice is two sections
-            sections[own] = ""
-        elif own is None:
+            title = line[3:].strip()
+            while title in sections:
+                title += " "  # a heading that comes twice is two sections
+            sections[title] = ""
+        elif title is None:
             head += line
         else:
-            sections[own] += line
+            sections[title] += line
     return head, sections
-
-
-def _title(head: str) -> str | None:
-    found = re.search(r"^# (.+)$", head, re.MULTILINE)
-    return found[1].strip() if found else None
 
 
 def _with_before(sections: dict[str, str], place: str | None, name: str) -> dict[str, str]:
     """The sections with an empty one before another, or at the end."""
     names = list(sections)
     names.insert(len(names) if place is None else names.index(place), name)
-    return {own: sections.get(own, "") for own in names}
+    return {heading: sections.get(heading, "") for heading in names}
 
 
 def _with_picture(text: str, name: str, line: str) -> str:
-    """The text with the picture's line, where one of the same picture stood, or else before the figures."""
+    """The text with the picture's line, in place of that of the same picture, or else before the metrics."""
     old = re.compile(rf"^!\[[^\]\n]*\]\({re.escape(name)}\)$", re.MULTILINE)
     if old.search(text):
         return old.sub(lambda _: line, text, count=1)
-    return text.replace(f"## {_FIGURES}\n", f"{line}\n\n## {_FIGURES}\n", 1)
+    return text.replace(f"## {_METRICS}\n", f"{line}\n\n## {_METRICS}\n", 1)
+
+
+def merge_eval_results(directory: str | os.PathLike[str], entries: Sequence[EvalResult]) -> Path:
+    """Put results into the `model-index` of a model's card, in place of those of the same metric and data set.
+
+    Args:
+        directory: of a model with a card.
+        entries: as [`~fast_jukebox.hub.cards.eval_results`] makes them.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        FileNotFoundError: the directory has no card.
+        ValueError: the card's metadata cannot be read.
+    """
+    path = Path(directory) / "README.md"
+    if not path.is_file():
+        raise FileNotFoundError(f"results are put on a card, but {directory} has no README.md")
+    card = ModelCard.load(path, ignore_metadata_errors=False)
+    new = {(entry.metric_type, entry.dataset_name) for entry in entries}
+    kept = [entry for entry in card.data.eval_results or [] if (entry.metric_type, entry.dataset_name) not in new]
+    card.data.eval_results = [*kept, *entries]
+    card.data.model_name = card.data.get("model_name") or Path(directory).absolute().name
+    return save_card(card, path)
+
+
+def model_index(name: str, entries: Sequence[EvalResult]) -> str:
+    """Metadata of a card (YAML) with results alone, to be put on a card by hand."""
+    return ModelCardData(model_name=name, eval_results=list(entries)).to_yaml() + "\n"
+
+
+def eval_results_file(numbers: Mapping[str, float], dataset: str, notes: str) -> str:
+    """Text (YAML) of a file of `.eval_results`, an entry a number.
+
+    Args:
+        numbers: by name, which becomes the task's.
+        dataset: the Hub's name of the data; the Hub shows results of data that it has.
+        notes: how they were measured.
+    """
+    entries = [EvalResultEntry(dataset, name, value, notes=notes) for name, value in numbers.items()]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)

@@ -315,7 +315,7 @@ class FastJukeboxTrainer(Trainer):
             name=name,
             description=self.describe(),
             training=self.training_summary(),
-            figures=self.last_figures(),
+            metrics=self.last_figures(),
             license=license,
             datasets=[dataset] if isinstance(dataset, str) else list(dataset),
             base_model=self.base_model(),
