@@ -110,7 +110,7 @@ def read_requests(path: Path) -> list[dict[str, object]]:
         if not line.strip():
             continue
         try:
-            rows.append(check_song(json.loads(line)))
+            rows.append(dict(check_song(json.loads(line))))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"`--requests`, line {number}: {error}") from error
     if not rows:

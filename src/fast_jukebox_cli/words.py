@@ -48,7 +48,7 @@ def song_words(
         "artist": artist, "genre": genre, "lyrics": lyrics, "total_duration": total_duration, "offset": offset,
         "unknown": unknown or None,
     }  # fmt: skip
-    return check_song(words) or None
+    return dict(check_song(words)) or None
 
 
 def words_for(model: PreTrainedModel, words: dict[str, object] | None) -> dict[str, object] | None:

@@ -3,7 +3,7 @@ import string
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.processing import text as module
@@ -38,6 +38,7 @@ def test_names_are_written_as_published(name, plain, lower):
     assert lower_name(name) == lower
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_plain_names_are_words_joined_once(name):
     plain = plain_name(name)
@@ -47,6 +48,7 @@ def test_plain_names_are_words_joined_once(name):
     assert lower_name(lower_name(name)) == lower_name(name).lower().strip()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.sampled_from([79, 80]))
 def test_lyrics_are_of_the_alphabet_and_nothing_is_lost_unseen(text, size):
     characters = LYRIC_CHARACTERS[size]
@@ -61,6 +63,7 @@ def test_lyrics_are_of_the_alphabet_and_nothing_is_lost_unseen(text, size):
         assert clean == (text, "")
 
 
+@settings(deadline=None)
 @given(st.characters())
 def test_one_character_becomes_ascii(character):
     assert transliterate(character).isascii()

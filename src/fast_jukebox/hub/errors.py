@@ -31,7 +31,7 @@ class HubError(OSError):
 
 @contextmanager
 def clear_hub_errors(
-    name: object, revision: str | None = None, *, verb: str = "load", kind: str = "model"
+    name: object, revision: object = None, *, verb: str = "load", kind: str = "model"
 ) -> Iterator[None]:
     """Turn the client's errors into [`HubError`]s; every other error passes as it is.
 
@@ -65,7 +65,7 @@ def _chain(error: BaseException | None, end: BaseException | None) -> Iterator[B
         error = error.__cause__ or error.__context__
 
 
-def _reason(errors: list[BaseException], name: str, revision: str | None, push: bool, kind: str) -> str | None:
+def _reason(errors: list[BaseException], name: str, revision: object, push: bool, kind: str) -> str | None:
     """The cause and the remedy for a chain of errors; None if none of them came from the Hub's client."""
     where = constants.ENDPOINT
     page = f"{where}/datasets/{name}" if kind == "dataset" else f"{where}/{name}"

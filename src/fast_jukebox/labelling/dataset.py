@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyascii import anyascii
 from torch import Tensor
@@ -82,7 +82,7 @@ class LabelSettings:
 
 @dataclass
 class LabelReport:
-    """What [`label_songs`] made.
+    """Counts of the clips of [`label_songs`].
 
     Attributes:
         clips: how many, by split.
@@ -117,7 +117,7 @@ class _Shard:
 
     song: _Song
     first: int
-    sound: Mapping[str, Any] | None = None
+    sound: Mapping[str, object] | None = None
 
     @property
     def file(self) -> str:
@@ -141,20 +141,20 @@ def label_songs(
 ) -> LabelReport:
     """Cut songs into clips and label them: by the metadata beside them, by their files' tags, and by what is measured.
 
-    What none of these knows is null. Interrupted and called again, it resumes with the clips that are missing; labels
-    that are added to the metadata later are taken up without measuring again. Clips of songs that are no longer there
-    are moved to `.unused` in the folder.
+    Labels that none of these gives are null. Interrupted and called again, it resumes with the clips that are missing;
+    labels added to the metadata since are taken without measuring again. Clips of songs that are no longer there are
+    moved to `.unused` in the folder.
 
     Args:
-        source: what [`~fast_jukebox.data.songs.load_songs`] takes. Clips of a song go to the same split, by its rule.
+        source: as for [`~fast_jukebox.data.songs.load_songs`]. Clips of a song go to the same split, by its rule.
         output: folder, made where it is missing; `load_songs` reads it, and `train.jsonl` and `test.jsonl` in it have
             the twelve keys of audiocraft's rows, `path` relative to the folder.
         settings: `LabelSettings()` by default.
-        labellers: what measures; of two that hear the same label the first counts. By default key, tempo and tags.
+        labellers: of two that give the same label the first counts. By default key, tempo and tags.
         test_share: fraction of the songs held out where nothing marks them.
         limits: `SongLimits()` by default.
         workers: processes that cut and measure; the calling one by default.
-        progress: whether to show a bar.
+        progress: show a bar.
 
     Returns:
         How many clips there are, and how many have each label.
@@ -209,14 +209,14 @@ def _claim_folder(output: Path, settings: LabelSettings, labellers: Sequence[Lab
 
 
 def _facts(rows: Dataset) -> Iterator[JsonObject]:
-    """What is known of each song; of its sound only the size of the file that it is in."""
+    """Metadata of each song; of its sound only the size of the file that it is in."""
     bare = rows.remove_columns(["audio"])
     for row, sound in zip(bare, rows.select_columns(["audio"]), strict=True):
         size = None if sound["audio"].get("bytes") is not None else Path(sound["audio"]["path"]).stat().st_size
         yield {**row, "file_size": size}
 
 
-def _cut(split: str, row: int, facts: Mapping[str, Any], settings: LabelSettings) -> _Song:
+def _cut(split: str, row: int, facts: JsonObject, settings: LabelSettings) -> _Song:
     """The clips of a song, and a safe name for their folder, which depends on the song alone."""
     seconds, length = facts["duration"], settings.clip_seconds
     count = int(seconds // length)
@@ -263,30 +263,21 @@ def _clip_file(number: int) -> str:
 
 
 class _ClipLabeller:
-    """The work of one process: cuts the clips of a shard, measures them, and writes both.
-
-    Args:
-        output: absolute folder.
-        settings: how clips are cut.
-        labellers: what measures.
-    """
+    """The work of one process: cuts the clips of a shard, measures them, and writes both to an absolute folder."""
 
     def __init__(self, output: Path, settings: LabelSettings, labellers: Sequence[Labeller]) -> None:
         self.output, self.settings, self.labellers = output, settings, labellers
 
     def __call__(self, shard: _Shard) -> None:
-        if shard.sound is None:
-            raise ValueError("`shard` must have its sound")
-        source = shard.sound["path"] if shard.sound.get("bytes") is None else shard.sound["bytes"]
         rate, clips = self.settings.sampling_rate, []
         folder = self.output / _CLIPS / shard.song.folder
         folder.mkdir(exist_ok=True)
         clear_temporary(folder)
         with single_threads(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what of a song is not read was said when the songs were looked at
+            warnings.simplefilter("ignore")  # `load_songs` has reported what is not read
             for number in shard.numbers:
                 start, seconds = shard.song.spans[number]
-                audio = load_audio(source, rate, offset=start, duration=seconds).clamp(-1, 1)
+                audio = load_audio(shard.sound, rate, offset=start, duration=seconds).clamp(-1, 1)
                 if not len(audio) or float(audio.abs().max()) < self.settings.silence:
                     continue
                 save_audio(folder / _clip_file(number), audio, rate)

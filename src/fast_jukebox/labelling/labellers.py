@@ -1,4 +1,4 @@
-"""What can be measured of a clip: its key, tempo, instruments, genre and moods. Below a threshold there is no label."""
+"""Measured labels of a clip: key, tempo, instruments, genre and moods. Below a threshold there is no label."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Label: TypeAlias = "str | float | list[str]"
 
 
 class Labeller(Protocol):
-    """Anything that hears labels in a clip. It is pickled where several processes label.
+    """A function from a clip to labels. It is pickled where several processes label.
 
     Attributes:
-        name: of what measures, with its settings: labels that were measured otherwise are not taken for its own.
+        name: with its settings: labels measured under another name are not reused.
     """
 
     name: str
@@ -160,14 +160,14 @@ class TagLabeller:
 
 
 LABELLERS = {"key": KeyLabeller, "tempo": TempoLabeller, "tags": TagLabeller}
-"""What [`load_labeller`] makes by name."""
+"""Labellers by name, see [`load_labeller`]."""
 
 
 def load_labeller(name: str) -> Labeller:
     """The labeller of a name.
 
     Args:
-        name: one of [`LABELLERS`], or `module:attribute` of a class or function of yours that makes one.
+        name: one of [`LABELLERS`], or `module:attribute` of your class or function that makes one.
 
     Raises:
         ValueError: there is no such labeller.

@@ -1,10 +1,10 @@
-"""Labels as rows: what is known of a song first, then what was measured of a clip, and nothing else."""
+"""Labels of clips as rows: known ones of the song first, then measured ones of the clip."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from fast_jukebox.labelling.labellers import Label
 from fast_jukebox.utils.text import printable
@@ -24,7 +24,7 @@ _LONGEST = 200
 _MOST_MOODS = 16
 
 
-def tidy_label(name: str, value: Any) -> Label | None:
+def tidy_label(name: str, value: object) -> Label | None:
     """A label as rows have it, or `None` where the value cannot be one.
 
     Args:
@@ -34,13 +34,13 @@ def tidy_label(name: str, value: Any) -> Label | None:
     """
     if name == "bpm":
         try:
-            number = float(value)
+            number = float(cast(float, value))
         except (TypeError, ValueError):
             return None
         return number if math.isfinite(number) and 0 < number <= 1000 and not isinstance(value, bool) else None
     given = value if isinstance(value, list | tuple) else [value]
-    words = [_line(word) for word in given[:_MOST_MOODS] if isinstance(word, str | int | float)]
-    words = [word for word in words if word]
+    texts = [printable(str(word), _LONGEST) for word in given[:_MOST_MOODS] if isinstance(word, str | int | float)]
+    words = [word for word in (" ".join(text.split()) for text in texts) if word]
     if not words:
         return None
     return words if name == "moods" else ", ".join(words)[:_LONGEST]
@@ -86,7 +86,7 @@ def all_labels(
 
 
 def describe(labels: Mapping[str, Label | None]) -> str:
-    """The sound of a clip in words that its labels state; empty where they state nothing of it.
+    """A description of a clip by its labels; empty where they state nothing of the sound.
 
     >>> describe({"genre": "folk", "instrument": "flute, harp", "moods": ["happy"], "key": "D major", "bpm": 96.0})
     'happy folk music with flute, harp, in D major, at 96 beats a minute'
@@ -101,7 +101,3 @@ def describe(labels: Mapping[str, Label | None]) -> str:
     if isinstance(bpm, float):
         parts.append(f"at {bpm:g} beats a minute")
     return ", ".join(parts) if parts != ["music"] else ""
-
-
-def _line(value: str | float) -> str:
-    return " ".join(printable(str(value), _LONGEST).split())

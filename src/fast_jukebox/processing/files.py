@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from transformers.utils import cached_file
 
@@ -14,14 +13,18 @@ from fast_jukebox.utils.files import JsonObject, write_file
 
 CONFIG_NAME = "processor_config.json"
 VOCABULARY_NAME = "vocabulary.json"
-PUBLISHED_NAMES = (("artists.json", "genres.json"), ("v2_artist_ids.txt", "v2_genre_ids.txt"))
-"""Lists of artists and of genres as they lie beside published weights: in transformers 4's layout, and OpenAI's."""
+# Lists of artists and of genres beside published weights: in transformers 4's layout, and OpenAI's two.
+_PUBLISHED = (
+    ("artists.json", "genres.json"),
+    ("v2_artist_ids.txt", "v2_genre_ids.txt"),
+    ("v3_artist_ids.txt", "v3_genre_ids.txt"),
+)
 
 
-def find_file(source: str | os.PathLike[str], name: str, **download: Any) -> str | None:
+def find_file(source: str | os.PathLike[str], name: str, **download: object) -> str | None:
     """The path of a file of a folder or repository, fetched if need be; `None` where it is not there."""
     if os.path.isdir(source):
-        path = Path(source, download.get("subfolder") or "", name)
+        path = Path(source, str(download.get("subfolder") or ""), name)
         return str(path) if path.is_file() else None
     with clear_hub_errors(source, download.get("revision")):
         return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **download)
@@ -32,18 +35,14 @@ def published_lists(source: str | os.PathLike[str], **download: object) -> tuple
 
     OpenAI's lists are looked for in folders only, as no repository of models holds them.
     """
-    pairs: list[tuple[str, ...]] = list(PUBLISHED_NAMES)
-    if os.path.isdir(source):
-        pairs += [tuple(name.replace("v2", "v3") for name in pairs[1])]
-    else:
-        pairs = pairs[:1]
+    pairs = _PUBLISHED if os.path.isdir(source) else _PUBLISHED[:1]
     found = [[find_file(source, name, **download) for name in names] for names in zip(*pairs, strict=True)]
     artists, genres = ([path for path in paths if path is not None] for paths in found)
     return artists, genres
 
 
 def read_json(path: str) -> JsonObject:
-    """What a file of JSON holds.
+    """The mapping in a file of JSON.
 
     Raises:
         ValueError: it holds no JSON, or no mapping.
@@ -58,5 +57,5 @@ def read_json(path: str) -> JsonObject:
 
 
 def write_json(path: Path, content: JsonObject) -> None:
-    """Write a file of JSON whole or not at all."""
+    """Write a file of JSON, completely or not at all."""
     write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,13 +1,12 @@
-"""What people write of a song to what priors read: names and lyrics to label vectors."""
+"""Label vectors of priors, made of the names and lyrics that people write."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +19,24 @@ from fast_jukebox.processing.files import (
     read_json,
     write_json,
 )
-from fast_jukebox.processing.text import LYRIC_CHARACTERS, check_song, join_texts
-from fast_jukebox.processing.vocabulary import LabelVocabulary, characters_of, fitting_names, read_lists
+from fast_jukebox.processing.text import LYRIC_CHARACTERS, SongWords, check_song, join_texts
+from fast_jukebox.processing.vocabulary import (
+    LabelVocabulary,
+    ModelConfig,
+    Paths,
+    PriorConfig,
+    Rows,
+    characters_of,
+    fitting_names,
+    read_lists,
+)
 
 logger = logging.getLogger(__name__)
+
+_MOST = 1_000_000  # of anything that a level has
+_Level = tuple[LabelVocabulary, int, int]
+"""Vocabulary, genre slots and characters of lyrics."""
+_DOWNLOAD = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,9 @@ class LevelLabels:
 
     def __post_init__(self) -> None:
         for name, fewest in (("vocabulary", 0), ("max_genres", 1), ("lyric_length", 0)):
-            _check_whole(name, getattr(self, name), fewest, _MOST)
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not fewest <= value <= _MOST:
+                raise ValueError(f"`{name}` must be an integer from {fewest} to {_MOST}, got {value!r}")
 
     @property
     def label_length(self) -> int:
@@ -50,12 +65,12 @@ class LevelLabels:
 
 @dataclass(frozen=True)
 class FastJukeboxLabels:
-    """What [`FastJukeboxProcessor`] makes of songs.
+    """Labels of songs from [`FastJukeboxProcessor`].
 
     Args:
         metadata: for each level, bottom first, int64 (N, 4 + genre slots + characters of the longest lyrics): total
             length (0 where none was given), offset and 0 in audio samples, artist, genres (-1 in empty slots), and for
-            priors with lyrics the characters of the whole song, -1 after those of shorter ones; `None` for priors
+            priors with lyrics the characters of the complete song, -1 after those of shorter ones; `None` for priors
             without labels. `generate` takes the list, and of the lyrics what each window needs.
         dropped: of each song, the characters of its lyrics that no vocabulary of its priors spells.
     """
@@ -90,26 +105,25 @@ class FastJukeboxProcessor:
         self, vocabularies: Sequence[LabelVocabulary], levels: Sequence[LevelLabels | None], sampling_rate: int = 44100
     ) -> None:
         self.vocabularies, self.levels, self.sampling_rate = list(vocabularies), list(levels), sampling_rate
-        _check_whole("sampling_rate", sampling_rate, 1)
+        if not isinstance(sampling_rate, int) or isinstance(sampling_rate, bool) or sampling_rate < 1:
+            raise ValueError(f"`sampling_rate` must be an integer of at least 1, got {sampling_rate!r}")
         for own in self.levels:
-            if own is not None and not 0 <= own.vocabulary < len(self.vocabularies):
+            if own is not None and own.vocabulary >= len(self.vocabularies):
                 raise ValueError(
                     f"`levels` must name one of {len(self.vocabularies)} vocabularies, got {own.vocabulary}"
                 )
 
     def __call__(
-        self, metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]], unknown: bool = False
+        self, metadata: Mapping[str, object] | Sequence[Mapping[str, object]], unknown: bool = False
     ) -> FastJukeboxLabels:
-        """Label vectors of songs.
+        """Label vectors of songs. A warning names what is dropped of lyrics.
 
         Args:
             metadata: of one song, or of several: `artist` (a name), `genre` (a name, or a list of them for priors with
-                several genre words), `lyrics` (the whole song's), `total_duration` (seconds of the whole song of which
-                a part is made; by default the part's), `offset` (seconds into it, 0 by default), and `unknown`. What is
-                left out is unknown, and lyrics empty.
-            unknown: take names that are not known as the unknown one; a song's own `unknown` goes before it.
-
-        A warning names what is dropped of lyrics.
+                several genre words), `lyrics` (of the complete song), `total_duration` (seconds of the complete song of
+                which a part is made; by default the part's), `offset` (seconds into it, 0 by default), and `unknown`.
+                What is left out is unknown, and lyrics empty.
+            unknown: take names that are not known as the unknown one; a song's `unknown` takes precedence.
 
         Raises:
             ValueError: a name is not known (names the five nearest), there are more genre words than slots, or
@@ -126,40 +140,36 @@ class FastJukeboxProcessor:
         return labels
 
     def encode(
-        self, metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]], unknown: bool = False
+        self, metadata: Mapping[str, object] | Sequence[Mapping[str, object]], unknown: bool = False
     ) -> FastJukeboxLabels:
         """As `__call__`, without its warning."""
-        songs = [metadata] if isinstance(metadata, Mapping) else list(metadata)
+        songs = [check_song(song) for song in ([metadata] if isinstance(metadata, Mapping) else metadata)]
         if not songs:
             raise ValueError("`metadata` must be of at least one song, got none")
-        songs = [check_song(song) for song in songs]
         columns: list[Tensor | None] = []
         dropped = [""] * len(songs)
         for level, own in enumerate(self.levels):
             if own is None:
                 columns.append(None)
                 continue
-            vocabulary, rows, texts = self.vocabularies[own.vocabulary], [], []
-            for index, song in enumerate(songs):
-                rows.append(self._row(song, own, vocabulary, unknown, level))
-                text: list[int] = []
-                if own.lyric_length:
-                    text, clean = vocabulary.lyric_ids(song.get("lyrics"))
+            vocabulary = self.vocabularies[own.vocabulary]
+            rows = torch.tensor([self._row(song, own, unknown, level) for song in songs], dtype=torch.int64)
+            texts: list[list[int]] = [[] for _ in songs]
+            if own.lyric_length:
+                for index, song in enumerate(songs):
+                    texts[index], clean = vocabulary.lyric_ids(song.get("lyrics"))
                     dropped[index] = max(dropped[index], clean.dropped, key=len)
-                texts.append(text)
-            columns.append(torch.cat([torch.tensor(rows, dtype=torch.int64), join_texts(texts)], dim=1))
+            columns.append(torch.cat([rows, join_texts(texts)], dim=1))  # (N, 4 + genre slots + longest lyrics)
         return FastJukeboxLabels(columns, dropped)
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Artists and genres that songs have together: those of the highest level with labels that has any."""
-        for own in reversed(self.levels):
-            if own is not None and self.vocabularies[own.vocabulary].pairs:
-                return self.vocabularies[own.vocabulary].pairs
-        return ()
+        labelled = [self.vocabularies[own.vocabulary].pairs for own in reversed(self.levels) if own is not None]
+        return next(filter(None, labelled), ())
 
-    def for_prior(self, config: Any) -> tuple[LevelLabels, LabelVocabulary]:
-        """What the prior of a configuration receives, and its vocabulary.
+    def for_prior(self, config: PriorConfig) -> tuple[LevelLabels, LabelVocabulary]:
+        """The labels that the prior of a configuration receives, and its vocabulary.
 
         Raises:
             ValueError: the processor does not fit it; see [`check`].
@@ -168,8 +178,9 @@ class FastJukeboxProcessor:
         own = self.levels[level] if 0 <= level < len(self.levels) else None
         if own is None:
             raise ValueError(f"the processor has no labels for the prior of level {config.level}")
-        _check_fit(own, self.vocabularies[own.vocabulary], config)
-        return own, self.vocabularies[own.vocabulary]
+        vocabulary = self.vocabularies[own.vocabulary]
+        _check_fit(own, vocabulary, config)
+        return own, vocabulary
 
     def only(self, level: int) -> FastJukeboxProcessor:
         """The processor of one level's prior.
@@ -179,15 +190,9 @@ class FastJukeboxProcessor:
         """
         if not 0 <= level < len(self.levels):
             raise ValueError(f"`level` must be from 0 to {len(self.levels) - 1}, got {level!r}")
-        own = self.levels[level]
-        if own is None:
-            return FastJukeboxProcessor([], [None], self.sampling_rate)
-        vocabulary = self.vocabularies[own.vocabulary]
-        return FastJukeboxProcessor(
-            [vocabulary], [LevelLabels(0, own.max_genres, own.lyric_length)], self.sampling_rate
-        )
+        return self._of([self._level(level)], self.sampling_rate)
 
-    def check(self, config: Any) -> None:
+    def check(self, config: PriorConfig | ModelConfig) -> None:
         """Raise a `ValueError` unless the processor fits a model's, or a prior's, configuration: names the field."""
         configs = _prior_configs(config)
         if len(configs) != len(self.levels):
@@ -204,21 +209,17 @@ class FastJukeboxProcessor:
                 _check_fit(own, self.vocabularies[own.vocabulary], prior)
 
     @classmethod
-    def from_vocabulary(cls, vocabulary: LabelVocabulary, config: Any) -> FastJukeboxProcessor:
-        """A processor whose labelled levels all have one vocabulary.
-
-        Args:
-            vocabulary: the vocabulary.
-            config: of a model or of a prior.
+    def from_vocabulary(cls, vocabulary: LabelVocabulary, config: PriorConfig | ModelConfig) -> FastJukeboxProcessor:
+        """A processor for a model or a prior whose labelled levels all have one vocabulary.
 
         Raises:
             ValueError: it does not fit the configuration.
         """
-        return cls._of([(prior, vocabulary) for prior in _prior_configs(config)])
+        return cls._fitting(config, lambda prior: vocabulary)
 
     @classmethod
-    def from_metadata(cls, rows: Any, config: Any) -> FastJukeboxProcessor:
-        """A processor of a compilation's own artists and genres; see [`LabelVocabulary.from_metadata`].
+    def from_metadata(cls, rows: Rows, config: PriorConfig | ModelConfig) -> FastJukeboxProcessor:
+        """A processor of the artists and genres of a dataset; see [`LabelVocabulary.from_metadata`].
 
         Raises:
             ValueError: there are more of them than the configuration has ids for.
@@ -233,38 +234,43 @@ class FastJukeboxProcessor:
 
     @classmethod
     def from_vocabulary_files(
-        cls,
-        config: Any,
-        artists: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        genres: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        cls, config: PriorConfig | ModelConfig, artists: Paths, genres: Paths
     ) -> FastJukeboxProcessor:
         """A processor of the lists that were published with Jukebox's weights.
 
         Args:
             config: of a model or of a prior. Each level takes the list that has as many ids as its prior, or else the
                 longest that fits.
-            artists: a file, or several (as a model needs whose levels have different ones): lines `name;id`, or JSON in
-                transformers 4's layout.
-            genres: likewise.
+            artists, genres: a file, or several (as a model needs whose levels have different ones): lines `name;id`, or
+                JSON in transformers 4's layout.
 
         Raises:
             ValueError: a file is damaged, or none fits a level.
             OSError: a file is not there.
         """
-        lists = {"num_artists": read_lists(artists), "num_genres": read_lists(genres)}
-        pairs = []
-        for prior in _prior_configs(config):
-            ids = {name: fitting_names(name, own, prior) for name, own in lists.items()} if prior.num_artists else {}
-            pairs.append((prior, _vocabulary(ids.get("num_artists", {}), ids.get("num_genres", {}), prior)))
-        return cls._of(pairs)
+        artist_lists, genre_lists = read_lists(artists), read_lists(genres)
+
+        def vocabulary(prior: PriorConfig) -> LabelVocabulary:
+            names = [("num_artists", artist_lists), ("num_genres", genre_lists)]
+            found = [fitting_names(name, lists, prior) for name, lists in names]
+            return _vocabulary(found[0], found[1], prior)
+
+        return cls._fitting(config, vocabulary)
 
     @classmethod
-    def without_names(cls, config: Any) -> FastJukeboxProcessor:
+    def without_names(cls, config: PriorConfig | ModelConfig) -> FastJukeboxProcessor:
         """A processor that knows no artist and no genre, for models whose lists are not at hand: of lyrics, of lengths,
         and of names that are taken as unknown ones. Lyrics are dropped where a prior's characters are not the published
         ones.
         """
-        return cls._of([(prior, _vocabulary({}, {}, prior, _unspelt(prior))) for prior in _prior_configs(config)])
+
+        def vocabulary(prior: PriorConfig) -> LabelVocabulary:
+            if not prior.lyric_length or prior.lyric_vocab_size in LYRIC_CHARACTERS:
+                return _vocabulary({}, {}, prior)
+            # As many characters, of private use, as the prior has.
+            return _vocabulary({}, {}, prior, "".join(map(chr, range(0xF0000, 0xF0000 + prior.lyric_vocab_size - 1))))
+
+        return cls._fitting(config, vocabulary)
 
     @classmethod
     def join(cls, processors: Sequence[FastJukeboxProcessor | None]) -> FastJukeboxProcessor:
@@ -273,31 +279,21 @@ class FastJukeboxProcessor:
         Raises:
             ValueError: one has more than one level, or their sampling rates differ.
         """
-        vocabularies: list[LabelVocabulary] = []
-        levels: list[LevelLabels | None] = []
         rates = {processor.sampling_rate for processor in processors if processor is not None}
         if len(rates) != 1:
             raise ValueError(f"`processors` must be of one sampling rate, got {sorted(rates)}")
         for processor in processors:
-            if processor is None:
-                levels.append(None)
-                continue
-            if len(processor.levels) != 1:
+            if processor is not None and len(processor.levels) != 1:
                 raise ValueError(f"`processors` must have one level each, got one of {len(processor.levels)}")
-            own = processor.levels[0]
-            if own is not None:
-                vocabulary = processor.vocabularies[own.vocabulary]
-                own = LevelLabels(_number(vocabulary, vocabularies), own.max_genres, own.lyric_length)
-            levels.append(own)
-        return cls(vocabularies, levels, rates.pop())
+        return cls._of([None if each is None else each._level(0) for each in processors], rates.pop())
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], **download: Any) -> FastJukeboxProcessor:
+    def from_pretrained(cls, source: str | os.PathLike[str], **download: object) -> FastJukeboxProcessor:
         """The processor of a folder or repository, which may be a model's.
 
         Args:
             source: the folder or repository.
-            download: `revision`, `token`, `cache_dir`, `subfolder` and their like.
+            download: options such as `revision`, `token`, `cache_dir`, `subfolder`.
 
         Raises:
             OSError: it has no such files.
@@ -318,7 +314,9 @@ class FastJukeboxProcessor:
             raise ValueError(f"the processor's files in `{source}` are damaged: {error!r}") from error
 
     @classmethod
-    def find(cls, source: str | os.PathLike[str], config: Any, **download: Any) -> FastJukeboxProcessor | None:
+    def find(
+        cls, source: str | os.PathLike[str], config: PriorConfig | ModelConfig, **download: object
+    ) -> FastJukeboxProcessor | None:
         """The processor that lies beside a model, or one of the published lists that do; `None` where there are none.
 
         Args:
@@ -335,7 +333,7 @@ class FastJukeboxProcessor:
         if find_file(source, CONFIG_NAME, **download) is not None:
             processor = cls.from_pretrained(source, **download)
             if not hasattr(config, "prior_configs") and len(processor.levels) > 1:
-                processor = processor.only(config.level)
+                processor = processor.only(_prior_configs(config)[0].level)
             try:
                 processor.check(config)
             except ValueError as error:
@@ -348,39 +346,50 @@ class FastJukeboxProcessor:
             return None
         try:
             return cls.from_vocabulary_files(config, artists, genres)
-        except ValueError as error:  # the weights are none the worse for it
+        except ValueError as error:  # the model can be used without
             logger.warning("the lists of artists and genres beside `%s` cannot be used: %s", source, error)
             return None
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> list[str]:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: object) -> list[str]:
         """Write `processor_config.json` and `vocabulary.json` into a folder, such as a model's; returns their paths."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         vocabulary, config = folder / VOCABULARY_NAME, folder / CONFIG_NAME
         write_json(vocabulary, {"vocabularies": [own.to_dict() for own in self.vocabularies]})
         levels = [None if own is None else dict(vars(own)) for own in self.levels]
-        write_json(
-            config, {"processor_class": type(self).__name__, "sampling_rate": self.sampling_rate, "levels": levels}
-        )
+        name = type(self).__name__
+        write_json(config, {"processor_class": name, "sampling_rate": self.sampling_rate, "levels": levels})
         return [str(vocabulary), str(config)]
 
-    @classmethod
-    def _of(cls, pairs: Sequence[tuple[Any, LabelVocabulary]]) -> FastJukeboxProcessor:
-        vocabularies: list[LabelVocabulary] = []
-        levels: list[LevelLabels | None] = []
-        for prior, vocabulary in pairs:
-            own = None
-            if prior.num_artists:
-                own = LevelLabels(_number(vocabulary, vocabularies), prior.max_genres, prior.lyric_length)
-                _check_fit(own, vocabulary, prior)
-            levels.append(own)
-        return cls(vocabularies, levels, pairs[0][0].sampling_rate)
+    def _level(self, level: int) -> _Level | None:
+        own = self.levels[level]
+        return None if own is None else (self.vocabularies[own.vocabulary], own.max_genres, own.lyric_length)
 
-    def _row(
-        self, song: Mapping[str, Any], own: LevelLabels, vocabulary: LabelVocabulary, unknown: bool, level: int
-    ) -> list[int]:
+    @classmethod
+    def _of(cls, levels: Sequence[_Level | None], sampling_rate: int) -> FastJukeboxProcessor:
+        """The processor of some levels, equal vocabularies merged."""
+        vocabularies: list[LabelVocabulary] = []
+        labels: list[LevelLabels | None] = []
+        for level in levels:
+            if level is not None and level[0] not in vocabularies:
+                vocabularies.append(level[0])
+            labels.append(None if level is None else LevelLabels(vocabularies.index(level[0]), *level[1:]))
+        return cls(vocabularies, labels, sampling_rate)
+
+    @classmethod
+    def _fitting(
+        cls, config: PriorConfig | ModelConfig, vocabulary: Callable[[PriorConfig], LabelVocabulary]
+    ) -> FastJukeboxProcessor:
+        """The processor with a vocabulary for each labelled prior of a configuration, checked."""
+        priors = _prior_configs(config)
+        levels = [(vocabulary(own), own.max_genres, own.lyric_length) if own.num_artists else None for own in priors]
+        processor = cls._of(levels, priors[0].sampling_rate)
+        processor.check(config)
+        return processor
+
+    def _row(self, song: SongWords, own: LevelLabels, unknown: bool, level: int) -> list[int]:
         """Total length, offset, window length, artist and genres of a song for one level."""
-        unknown = song.get("unknown", unknown)
+        unknown, vocabulary = song.get("unknown", unknown), self.vocabularies[own.vocabulary]
         try:
             artist = vocabulary.artist_id(song.get("artist"), unknown)
             genres = vocabulary.genre_ids(song.get("genre"), unknown)
@@ -390,30 +399,19 @@ class FastJukeboxProcessor:
             raise ValueError(
                 f"`genre` must be at most {own.max_genres} words for the prior of level {level}, got {song['genre']!r}"
             )
-        times = [round((song.get(name) or 0.0) * self.sampling_rate) for name in ("total_duration", "offset")]
+        times = [
+            round(seconds * self.sampling_rate) for seconds in (song.get("total_duration", 0), song.get("offset", 0))
+        ]
         return [*times, 0, artist, *genres, *[-1] * (own.max_genres - len(genres))]
 
 
-_DOWNLOAD = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
-
-
-_MOST = 1_000_000  # of anything that a level has
-
-
-def _check_whole(name: str, value: Any, fewest: int, most: int | None = None) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < fewest or (most is not None and value > most):
-        limit = f"of at least {fewest}" if most is None else f"from {fewest} to {most}"
-        raise ValueError(f"`{name}` must be an integer {limit}, got {value!r}")
-
-
-def _prior_configs(config: Any) -> list[Any]:
-    """The configurations of the priors of a model's, or the prior's own."""
-    return list(getattr(config, "prior_configs", None) or [config])
+def _prior_configs(config: PriorConfig | ModelConfig) -> Sequence[PriorConfig]:
+    """The configurations of the priors of a model's, or the prior's alone."""
+    return getattr(config, "prior_configs", None) or [config]
 
 
 def _vocabulary(
-    artists: dict[str, int], genres: dict[str, int], config: Any, characters: str | None = None
+    artists: dict[str, int], genres: dict[str, int], config: PriorConfig, characters: str | None = None
 ) -> LabelVocabulary:
     """The vocabulary of a prior with such names, and the published characters unless others are given."""
     if characters is None:
@@ -421,29 +419,15 @@ def _vocabulary(
     return LabelVocabulary(artists, genres, config.max_genres > 1, characters)
 
 
-def _unspelt(config: Any) -> str | None:
-    """As many characters, of private use, as a prior has that are not the published ones."""
-    if not config.lyric_length or config.lyric_vocab_size in LYRIC_CHARACTERS:
-        return None
-    return "".join(map(chr, range(0xF0000, 0xF0000 + config.lyric_vocab_size - 1)))
-
-
-def _check_fit(own: LevelLabels, vocabulary: LabelVocabulary, config: Any) -> None:
-    facts = [("num_artists", vocabulary.num_artists, False), ("num_genres", vocabulary.num_genres, False)]
-    facts += [("max_genres", own.max_genres, True), ("lyric_length", own.lyric_length, True)]
+def _check_fit(own: LevelLabels, vocabulary: LabelVocabulary, config: PriorConfig) -> None:
+    needs = [("num_artists", vocabulary.num_artists, False), ("num_genres", vocabulary.num_genres, False)]
+    needs += [("max_genres", own.max_genres, True), ("lyric_length", own.lyric_length, True)]
     if own.lyric_length:
-        facts.append(("lyric_vocab_size", len(vocabulary.characters) + 1, True))
-    for name, needed, exact in facts:
+        needs.append(("lyric_vocab_size", len(vocabulary.characters) + 1, True))
+    for name, needed, exact in needs:
         there = getattr(config, name)
         if there < needed or (exact and there != needed):
             raise ValueError(
                 f"`{name}` of the prior of level {config.level} must be {needed if exact else f'at least {needed}'} "
                 f"for this vocabulary, got {there}"
             )
-
-
-def _number(vocabulary: LabelVocabulary, known: list[LabelVocabulary]) -> int:
-    """Which of the known vocabularies it is; it becomes one."""
-    if vocabulary not in known:
-        known.append(vocabulary)
-    return known.index(vocabulary)

@@ -1,4 +1,4 @@
-"""Text of songs: what people may write of a song, names and lyrics as plain ASCII, and the lyrics of a window."""
+"""Text of songs: metadata that people write, names and lyrics as plain ASCII, and the lyrics of a window."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import re
 import string
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 import torch
 from anyascii import anyascii
@@ -54,7 +54,7 @@ def plain_name(name: str) -> str:
 
 
 def lower_name(name: str) -> str:
-    """A name as the vocabularies of whole genres write it.
+    """A name as the vocabularies of complete genres write it.
 
     >>> lower_name(" Classic Pop ")
     'classic pop'
@@ -108,16 +108,16 @@ def clean_lyrics(text: str, characters: str) -> CleanLyrics:
 
 
 def _is_silent(character: str) -> bool:
-    """Accents and marks of direction, and the letters that the romanisation leaves out, are no loss."""
+    """True for accents, marks of direction, and letters that the romanisation leaves out: no loss to report."""
     return unicodedata.category(character) in ("Mn", "Cf") or character.lower() in "ъь"
 
 
 def window_lyrics(labels: Tensor, label_length: int, lyric_length: int) -> tuple[Tensor, Tensor]:
-    """Label vectors with a song's whole lyrics to label vectors with a window's part of them, as published.
+    """Label vectors with a song's complete lyrics to label vectors with a window's part of them, as published.
 
-    A window receives `lyric_length` characters around the one that stands where its middle stands in the song, as if
-    the lyrics were sung evenly from beginning to end; at the lyrics' beginning and end the first and last ones. Of
-    shorter lyrics it receives all, after as many ids 0 as are missing.
+    A window receives `lyric_length` characters around the one at its middle, as if the lyrics were sung evenly from
+    beginning to end; at the lyrics' beginning and end the first and last ones. Of shorter lyrics it receives all, after
+    as many ids 0 as are missing.
 
     Args:
         labels: int64 (N, label_length + any number), rows of total length, offset and window length in audio samples,
@@ -129,15 +129,15 @@ def window_lyrics(labels: Tensor, label_length: int, lyric_length: int) -> tuple
         int64 (N, label_length + lyric_length), and int64 (N,): which of the song's characters stands first in its
         window; negative where 0 comes before.
     """
-    facts, text = labels.split([label_length, labels.shape[1] - label_length], dim=1)
+    head, text = labels.split([label_length, labels.shape[1] - label_length], dim=1)
     counts = (text >= 0).sum(dim=1)
-    total, offset, length = facts[:, :3].unbind(dim=1)
-    # In whole numbers, which is what rounding down the exact place gives.
+    total, offset, length = head[:, :3].unbind(dim=1)
+    # In integers, which is what rounding down the exact place gives.
     middle = counts * (2 * offset + length) // (2 * total).clamp(min=1)
     starts = torch.minimum((middle - lyric_length // 2).clamp(min=0), counts - lyric_length)
-    places = starts[:, None] + torch.arange(lyric_length, device=labels.device)
+    places = starts[:, None] + torch.arange(lyric_length, device=labels.device)  # (N, lyric_length)
     part = F.pad(text, (0, 1)).gather(1, places.clamp(min=0)).masked_fill(places < 0, 0)
-    return torch.cat([facts, part], dim=1), starts
+    return torch.cat([head, part], dim=1), starts
 
 
 def join_texts(texts: list[list[int]]) -> Tensor:
@@ -149,11 +149,23 @@ def join_texts(texts: list[list[int]]) -> Tensor:
 
 MAX_TOTAL_DURATION = 86400
 """Seconds of the longest song that metadata may name, a day."""
-FIELDS = ("artist", "genre", "lyrics", "total_duration", "offset", "unknown")
-"""See [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]."""
 
 
-def check_song(song: object) -> dict[str, object]:
+class SongWords(TypedDict, total=False):
+    """See [`~fast_jukebox.processing.FastJukeboxProcessor.__call__`]."""
+
+    artist: str
+    genre: str | Sequence[str]
+    lyrics: str
+    total_duration: float
+    offset: float
+    unknown: bool
+
+
+FIELDS = tuple(SongWords.__annotations__)
+
+
+def check_song(song: object) -> SongWords:
     """What is written of a song, without what is `None`.
 
     Raises:
@@ -167,64 +179,27 @@ def check_song(song: object) -> dict[str, object]:
             raise ValueError(
                 f"`metadata` must have the keys {', '.join(FIELDS)}; got {name!r}, did you mean `{nearest}`?"
             )
-        if value is None:
-            continue
-        if name in ("artist", "lyrics") and not isinstance(value, str):
-            raise ValueError(f"`{name}` must be a text, got {value!r}")
-        if name == "genre" and not isinstance(value, str) and not _is_list_of_texts(value):
-            raise ValueError(f"`genre` must be a text or a list of texts, got {value!r}")
-        if name == "unknown" and not isinstance(value, bool):
-            raise ValueError(f"`unknown` must be True or False, got {value!r}")
-        if name in ("total_duration", "offset"):
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not 0 <= value <= MAX_TOTAL_DURATION:
-                raise ValueError(f"`{name}` must be seconds from 0 to {MAX_TOTAL_DURATION}, got {value!r}")
+        wanted = None if value is None else _wanted(name, value)
+        if wanted is not None:
+            raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
     given = {name: value for name, value in song.items() if value is not None}
     if given.get("total_duration") and given.get("offset", 0) >= given["total_duration"]:
         raise ValueError(
             f"`offset` must be below `total_duration`, {given['total_duration']:g} seconds, got {given['offset']:g}"
         )
-    return given
+    return cast(SongWords, given)
 
 
-def text_song(processor: Any, text: str) -> dict[str, object]:
-    """Metadata of a text: a genre, an artist, `GENRE by ARTIST`, or for models with lyrics anything else as
-    the words that are sung.
-
-    Args:
-        processor: a model's [`FastJukeboxProcessor`], or `None`.
-        text: by a person.
-
-    Raises:
-        ValueError: the model takes no words, or not these.
-    """
-    labelled = [level for level in reversed(processor.levels if processor is not None else []) if level is not None]
-    if not text.strip():
-        return {}
-    if not labelled:
-        raise ValueError(f"the model takes no words, got {text!r:.80}: call it without")
-    vocabulary = processor.vocabularies[labelled[0].vocabulary]
-    genre, by, artist = text.partition(" by ")
-    readings = [{"genre": text}, {"artist": text}, *([{"genre": genre, "artist": artist}] if by else [])]
-    for song in readings:
-        try:
-            vocabulary.genre_ids(song.get("genre")), vocabulary.artist_id(song.get("artist"))
-        except ValueError:
-            continue
-        return {name: value.strip() for name, value in song.items()}
-    if any(level.lyric_length for level in labelled):
-        return {"lyrics": text}
-    raise ValueError(
-        f"a text must be a genre, an artist or `GENRE by ARTIST` of those that the model knows, got {text!r:.80}: "
-        f"{_some(vocabulary.genres)} by {_some(vocabulary.artists)}"
-    )
-
-
-def _some(names: Mapping[str, int]) -> str:
-    """Known names, the first ten of many."""
-    known = [name for name in names if names[name]]
-    return ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
-
-
-def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+def _wanted(name: str, value: object) -> str | None:
+    """What a value of metadata should have been; None where it is."""
+    if name in ("artist", "lyrics"):
+        return None if isinstance(value, str) else "a text"
+    if name == "genre":
+        texts = value if isinstance(value, list | tuple) else [value]
+        return None if all(isinstance(text, str) for text in texts) else "a text or a list of texts"
+    if name == "unknown":
+        return None if isinstance(value, bool) else "True or False"
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if number and 0 <= cast(float, value) <= MAX_TOTAL_DURATION:
+        return None
+    return f"seconds from 0 to {MAX_TOTAL_DURATION}"

@@ -1,4 +1,4 @@
-"""The names and characters that a prior's labels are made of."""
+"""Vocabularies of artists, genres and characters, of which a prior's labels are made."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import difflib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, cast
 
 from fast_jukebox.processing.text import LYRIC_CHARACTERS, CleanLyrics, clean_lyrics, lower_name, plain_name
+from fast_jukebox.utils.files import JsonObject
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Rows: TypeAlias = "Dataset | Iterable[Mapping[str, object]]"
+"""A dataset, or rows, of songs."""
+Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 UNKNOWN = "unknown"
 """The name of id 0."""
@@ -20,19 +29,36 @@ _MOST_NAMES = 1_000_000
 _MOST_PAIRS = 1000
 
 
+class PriorConfig(Protocol):
+    """The configuration of a prior, as far as its labels are concerned."""
+
+    level: int
+    sampling_rate: int
+    num_artists: int
+    num_genres: int
+    max_genres: int
+    lyric_length: int
+    lyric_vocab_size: int
+
+
+class ModelConfig(Protocol):
+    """The configuration of a model, as far as its labels are concerned: that of each prior, bottom first."""
+
+    prior_configs: list[PriorConfig]
+
+
 @dataclass(frozen=True)
 class LabelVocabulary:
     """Artists, genres and characters with their ids.
 
     Args:
         artists: ids by normalised name; 0 is that of `unknown`, which is added where it is missing.
-        genres: ids by normalised name, or by word where `genre_words`; likewise.
+        genres: ids by normalised name, or by word where `genre_words`; 0 as for artists.
         genre_words: a song has a bag of genre words (as the 5B Jukebox and the upsamplers do), and names are written
             with `_` for all but letters and digits; otherwise it has one genre (as the 1B Jukebox does), and names are
             in small letters.
         characters: of lyrics; character i has the id i + 1.
-        pairs: artists and genres, as normalised names, that songs have together; of these one is drawn where nothing is
-            asked for.
+        pairs: artists and genres, as normalised names, that songs have together; one is drawn without metadata.
 
     Raises:
         ValueError: names or ids that cannot be, or a character that stands there twice.
@@ -101,39 +127,31 @@ class LabelVocabulary:
         """The characters of ids; nothing for those that are none."""
         return "".join(self.characters[each - 1] for each in ids if 0 < each <= len(self.characters))
 
-    def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold."""
-        written = {
-            "artists": self.artists,
-            "genres": self.genres,
-            "genre_words": self.genre_words,
-            "characters": self.characters,
-        }
-        return {**written, "pairs": [list(pair) for pair in self.pairs]} if self.pairs else written
+    def to_dict(self) -> JsonObject:
+        """The vocabulary as JSON can hold it."""
+        return {name: value for name, value in asdict(self).items() if name != "pairs" or value}
 
     @classmethod
     def from_metadata(
-        cls, rows: Any, *, genre_words: bool = False, characters: str = LYRIC_CHARACTERS[80]
+        cls, rows: Rows, *, genre_words: bool = False, characters: str = LYRIC_CHARACTERS[80]
     ) -> LabelVocabulary:
-        """The vocabulary of a compilation: its artists and genres in alphabetical order after `unknown`, and which of
-        them its songs have together, the most frequent thousand.
+        """The vocabulary of a dataset: its artists and genres in alphabetical order after `unknown`, and the thousand
+        most frequent pairs of them.
 
         Args:
-            rows: a dataset, or any rows, with `artist` and `genre` (a text or a list of texts) where they are known.
-            genre_words: see [`LabelVocabulary`].
-            characters: likewise.
+            rows: songs with `artist` and `genre` (a text or a list of texts) where they are known.
+            genre_words, characters: see [`LabelVocabulary`].
         """
         return cls(genre_words=genre_words, characters=characters).extended(rows)
 
-    def extended(self, rows: Any, *, num_artists: int = 1, num_genres: int = 1) -> LabelVocabulary:
-        """This vocabulary with the names of further songs that it lacks. Ids that there are stay; new ones follow, in
-        alphabetical order. Where the songs have pairs of artists and genres, these replace the vocabulary's, so that a
-        model trained further on them plays them where nothing is asked for.
+    def extended(self, rows: Rows, *, num_artists: int = 1, num_genres: int = 1) -> LabelVocabulary:
+        """This vocabulary with the names of further songs that it lacks. Its ids stay; new ones follow, in alphabetical
+        order. Pairs of artists and genres that the songs have replace the vocabulary's, so that a model trained further
+        on them draws them.
 
         Args:
             rows: see [`from_metadata`].
-            num_artists: ids that are taken at least, such as a prior's, which may have more than there are names.
-            num_genres: likewise.
+            num_artists, num_genres: ids in use at least, such as a prior's, which may have more than there are names.
         """
         rows = rows if hasattr(rows, "column_names") else list(rows)
         lacking: list[dict[str, int]] = []
@@ -145,11 +163,16 @@ class LabelVocabulary:
             if column == "genre":
                 names = {word for name in names for word in self._words(name)}
             new = sorted(name for name in names - {UNKNOWN, ""} if self._id(name, known) is None)
-            lacking.append({name: taken + number for number, name in enumerate(new)})
+            lacking.append(dict(zip(new, count(taken), strict=False)))
         grown = replace(self, artists=self.artists | lacking[0], genres=self.genres | lacking[1])
+        counts = Counter(
+            (self.normalise(artist), self.normalise(genre))
+            for artist, genre in zip(column_of(rows, "artist"), column_of(rows, "genre"), strict=True)
+            if isinstance(artist, str) and isinstance(genre, str) and artist and genre
+        )
         named = [
             pair
-            for pair in _pairs(rows, self.normalise)
+            for pair in sorted(pair for pair, _ in counts.most_common(_MOST_PAIRS))
             if pair[0] in grown.artists and grown.genres.keys() >= set(grown._words(pair[1]))
         ]
         return replace(grown, pairs=tuple(named)) if named else grown
@@ -181,7 +204,7 @@ class LabelVocabulary:
                 return number
         return None
 
-    def _find(self, kind: str, name: str, given: Any, ids: Mapping[str, int], unknown: bool) -> int:
+    def _find(self, kind: str, name: str, given: object, ids: Mapping[str, int], unknown: bool) -> int:
         number = self._id(name, ids)
         if number is not None or unknown:
             return number or 0
@@ -193,31 +216,18 @@ class LabelVocabulary:
         )
 
 
-def _pairs(rows: Any, normalise: Callable[[str], str]) -> tuple[tuple[str, str], ...]:
-    """Artists and genres that rows have together, sorted; rows without either, or with several genres, are left out."""
+def column_of(rows: Rows, name: str) -> list[object]:
+    """A column of a dataset or of rows; `None` where a song lacks the value."""
     if hasattr(rows, "column_names"):
-        if not {"artist", "genre"} <= set(rows.column_names):
-            return ()
-        both: Iterable[tuple[object, object]] = zip(rows["artist"], rows["genre"], strict=True)
-    else:
-        both = ((row.get("artist"), row.get("genre")) for row in rows)
-    counts: Counter[tuple[str, str]] = Counter()
-    for artist, genre in both:
-        if isinstance(artist, str) and isinstance(genre, str) and artist and genre:
-            counts[normalise(artist), normalise(genre)] += 1
-    return tuple(sorted(pair for pair, _ in counts.most_common(_MOST_PAIRS)))
+        dataset = cast("Dataset", rows)
+        return list(dataset[name]) if name in dataset.column_names else [None] * len(dataset)
+    return [row.get(name) for row in rows]
 
 
-def names_in(rows: Any, column: str) -> list[str]:
-    """The names in a column of a dataset or of rows, one after the other; songs without are left out."""
-    if hasattr(rows, "column_names"):
-        values = rows[column] if column in rows.column_names else []
-    else:
-        values = [row.get(column) for row in rows]
-    names: list[str] = []
-    for value in values:
-        names += [value] if isinstance(value, str) else list(value or [])
-    return [name for name in names if name]
+def names_in(rows: Rows, column: str) -> list[str]:
+    """The names in a column, one after the other; songs without are left out."""
+    several = [[value] if isinstance(value, str) else value or [] for value in column_of(rows, column)]
+    return [name for names in several for name in cast("list[str]", names) if name]
 
 
 class NameList(NamedTuple):
@@ -225,7 +235,7 @@ class NameList(NamedTuple):
 
     ids: dict[str, int]
     genre_words: bool | None
-    """which kind of vocabulary they are of, where the file says so"""
+    """kind of their vocabulary, where the file states it"""
 
     @property
     def size(self) -> int:
@@ -259,13 +269,13 @@ def read_names(path: str | os.PathLike[str]) -> list[NameList]:
     return [NameList(_checked_names(str(path), ids), words) for ids, words in lists if ids]
 
 
-def read_lists(paths: Any) -> list[NameList]:
+def read_lists(paths: Paths) -> list[NameList]:
     """The names in one published file or in several; see [`read_names`]."""
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     return [names for path in several for names in read_names(path)]
 
 
-def fitting_names(field_name: str, lists: Sequence[NameList], config: Any) -> dict[str, int]:
+def fitting_names(field_name: str, lists: Sequence[NameList], config: PriorConfig) -> dict[str, int]:
     """The names of the list that a prior was trained with: the one of as many ids as it has, or the longest that fits.
 
     Raises:
@@ -281,7 +291,7 @@ def fitting_names(field_name: str, lists: Sequence[NameList], config: Any) -> di
     return max(fitting, key=lambda own: (own.size == rows, own.genre_words in (None, words), own.size)).ids
 
 
-def characters_of(config: Any) -> str:
+def characters_of(config: PriorConfig) -> str:
     """The published characters that make as many ids as a prior has.
 
     Raises:
@@ -290,7 +300,7 @@ def characters_of(config: Any) -> str:
     if config.lyric_vocab_size not in LYRIC_CHARACTERS:
         raise ValueError(
             f"`lyric_vocab_size` must be {' or '.join(map(str, sorted(LYRIC_CHARACTERS)))} where the vocabulary names "
-            f"no characters of its own, got {config.lyric_vocab_size}"
+            f"no characters, got {config.lyric_vocab_size}"
         )
     return LYRIC_CHARACTERS[config.lyric_vocab_size]
 
@@ -307,11 +317,11 @@ def _lines(path: Path, text: str) -> dict[str, int]:
     return _checked_names(str(path), ids)
 
 
-def _checked_names(what: str, names: Any) -> dict[str, int]:
+def _checked_names(what: str, names: object) -> dict[str, int]:
     if not isinstance(names, Mapping):
         raise ValueError(f"`{what}` must be ids by name, got {type(names).__name__}")
     for name, number in names.items():
-        whole = isinstance(number, int) and not isinstance(number, bool)
-        if not isinstance(name, str) or not whole or not 0 <= number < _MOST_NAMES:
+        is_id = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < _MOST_NAMES
+        if not isinstance(name, str) or not is_id:
             raise ValueError(f"`{what}` must be texts with ids from 0 to {_MOST_NAMES - 1}, got {name!r}: {number!r}")
     return {UNKNOWN: 0, **names}

@@ -1,9 +1,7 @@
-"""Files of the package: written complete or not at all, under temporary names that say by whom, and paths that stay in
-their folder.
+"""Atomic writes, temporary names and their clearing, and paths that stay in their folder.
 
-Every file that may be somebody's only copy, or that another process may read meanwhile, is written by [`write_file`],
-[`writing`] or [`replacing`]: beside its place, brought to the disk and renamed, so that a reader finds the old file or
-the new one, whenever the process or the power goes.
+Files are written by [`write_file`], [`writing`] or [`replacing`]: under a temporary name, synced and renamed, so that a
+reader finds the old file or the new one, whenever the process or the power goes.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from typing import Any, TypeAlias
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 JsonObject: TypeAlias = dict[str, Any]
-"""An object of JSON. Its values are of any of JSON's types: who reads them checks them."""
+"""An object of JSON, whose reader checks the types of its values."""
 
 _NAME = re.compile(r"\..*\.(\d+)-([0-9a-f]{8})-\d+\.tmp(\..*)?", re.DOTALL)
 _count = itertools.count()
@@ -35,14 +33,14 @@ _STALE = ".stale.json"
 _MOST_STALE = 2**20
 
 _LONGEST = 150
-"""Bytes of a name that a temporary one holds whole; file systems take 255, and the rest needs up to 60."""
+"""Bytes of a name that a temporary one repeats; file systems take 255, and the rest needs up to 60."""
 
-# What a full or broken disk answers; others mean that a file system cannot do what is asked, and no more can be had.
+# Errors of a full or broken disk; others mean that the file system cannot sync.
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC)
 
 
 def temporary_path(path: Path) -> Path:
-    """Where to write what shall become `path`: beside it, hidden, with the same suffix, a new name at each call."""
+    """A new hidden path beside `path`, with the same suffix, where its content is written first."""
     stem, suffix = path.stem, path.suffix
     if len(os.fsencode(path.name)) > _LONGEST:
         stem, suffix = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16], suffix if len(suffix) < 16 else ""
@@ -50,9 +48,9 @@ def temporary_path(path: Path) -> Path:
 
 
 def clear_temporary(folder: Path) -> None:
-    """Delete what processes of this machine were writing into a folder when they were killed.
+    """Delete temporary files in a folder of processes of this machine that are dead; raises nothing.
 
-    What live processes write is left, and what other machines do; on systems other than POSIX, all. Nothing is raised.
+    Those of live processes and of other machines stay; on systems other than POSIX, all.
     """
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
@@ -68,16 +66,16 @@ def clear_temporary(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[Path]:
-    """A temporary path beside `path`, where a file is written that takes its place when the block ends.
+    """A temporary path beside `path`, for a file that replaces it when the block ends.
 
-    Whatever is raised within, Ctrl-C included, removes the temporary file and leaves what stood at `path`.
+    An error within, Ctrl-C included, removes the temporary file and leaves `path` as it was.
 
     Args:
         path: of the file.
         mode: its permissions; as of any new file by default.
 
     Raises:
-        OSError: the file cannot be brought to the disk or renamed; what stood at `path` stands.
+        OSError: the file cannot be synced or renamed; `path` is as it was.
     """
     path = Path(path)
     temporary = temporary_path(path)
@@ -85,7 +83,10 @@ def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator
         yield temporary
         if mode is not None:
             os.chmod(temporary, mode)
-        _place(temporary, path)
+        with open(temporary, "rb+") as file:
+            _sync(file.fileno(), path)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -96,10 +97,9 @@ def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[FileIO]:
-    """A new binary file that takes the place of `path` when the block ends, see [`replacing`].
+    """A new binary file that replaces `path` when the block ends, see [`replacing`].
 
-    It has no buffer: what a full disk does not take would be written again, and fail again, as the file is closed. Of a
-    link that somebody put where it is written nothing is followed.
+    It is unbuffered: what a full disk does not take would be written again, and fail again, as the file is closed.
     """
     with replacing(path, mode) as temporary, open(temporary, "x+b", buffering=0) as file:
         yield file
@@ -109,13 +109,13 @@ def writing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[F
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder beside `path` that is renamed to it, complete, when the block ends.
 
-    What is raised within, or by the disk at the end, leaves nothing at `path`. What killed processes left is deleted.
+    An error within, or of the disk at the end, leaves nothing at `path`. Temporary files of dead processes are deleted.
 
     Args:
         path: of the folder; it must not exist, or be empty.
 
     Raises:
-        OSError: the files cannot be brought to the disk, or `path` holds something.
+        OSError: the files cannot be synced, or `path` holds something.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,18 +140,18 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_files(folder: str | os.PathLike[str], kept: re.Pattern[str] | None = None) -> Iterator[Path]:
-    """A temporary folder whose files all take their places in `folder` when the block ends, or none.
+    """A temporary folder whose files are all moved to `folder` when the block ends, or none.
 
-    From one moment on the new files count: whoever comes after a process that was killed while it moved them finds the
-    rest beside them, and [`finish_replacing`] moves it. What is raised within leaves what stood there.
+    Where the process is killed while it moves them, [`finish_replacing`] moves the rest. An error within leaves
+    `folder` as it was.
 
     Args:
         folder: made where it is missing. Other files in it stay.
-        kept: names that go together, as those of the files of one model's weights: those that are not written now are
-            deleted where at least one is.
+        kept: names that go together, as those of the files of one model's weights: where at least one is written, older
+            ones are deleted.
 
     Raises:
-        OSError: the files cannot be brought to the disk; what stood there stands.
+        OSError: the files cannot be synced; the folder is as it was.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,10 +174,10 @@ def replacing_files(folder: str | os.PathLike[str], kept: re.Pattern[str] | None
 
 
 def finish_replacing(folder: str | os.PathLike[str]) -> None:
-    """Move what a process that was killed in [`replacing_files`] had ready; nothing where there is nothing such.
+    """Move the files that a process killed in [`replacing_files`] had ready, if there are any.
 
     Raises:
-        OSError: it cannot be moved, as on a disk that is read-only.
+        OSError: they cannot be moved, as on a disk that is read-only.
     """
     folder = Path(folder)
     ready = folder / _READY
@@ -197,7 +197,7 @@ def finish_replacing(folder: str | os.PathLike[str]) -> None:
 
 
 def write_file(path: str | os.PathLike[str], content: Buffer | str, mode: int | None = None) -> None:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Args:
         path: of the file.
@@ -205,27 +205,16 @@ def write_file(path: str | os.PathLike[str], content: Buffer | str, mode: int | 
         mode: its permissions; as of any new file by default.
 
     Raises:
-        OSError: it cannot be written; what stood at `path` stands.
+        OSError: it cannot be written; `path` is as it was.
     """
+    rest = memoryview(content.encode() if isinstance(content, str) else content)
     with writing(path, mode) as file:
-        _write(file, memoryview(content.encode() if isinstance(content, str) else content))
-
-
-def _write(file: FileIO, content: memoryview) -> None:
-    while content:
-        content = content[file.write(content) :]
-
-
-def _place(temporary: Path, path: Path) -> None:
-    """Bring a file that is written to the disk, and give it its name."""
-    with open(temporary, "rb+") as file:
-        _sync(file.fileno(), path)
-    os.replace(temporary, path)
-    sync_folder(path.parent)
+        while rest:
+            rest = rest[file.write(rest) :]
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system and the file system can.
+    """Sync the names in a folder, where the system and the file system can.
 
     Raises:
         OSError: the disk is full or fails.
@@ -252,7 +241,7 @@ def _sync(handle: int, path: Path) -> None:
 
 
 def sync_files(folder: Path) -> None:
-    """Bring the files of a folder, which others wrote, to the disk, and the folder's own name.
+    """Sync the files of a folder, which others wrote, and the folder's name.
 
     Raises:
         OSError: the disk is full or fails.
@@ -274,7 +263,7 @@ def cache_folder() -> Path:
 
 
 def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
-    """The absolute path of a file that is named in data, which must lie in a folder when every link is followed.
+    """The absolute path of a file named in data, which must lie in a folder when every link is followed.
 
     Args:
         folder: that the name is relative to.
@@ -296,7 +285,7 @@ def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """The content of a file that somebody else may have made.
+    """The content of a file that somebody else may have made, within a bound.
 
     Args:
         path: of the file.
@@ -318,7 +307,7 @@ def _machine() -> str:
 
 
 def may_live(process: int) -> bool:
-    """Whether a process of this machine of that number may be running; on systems other than POSIX always."""
+    """True where a process of this machine of that number may be running; on systems other than POSIX always."""
     if os.name != "posix":  # elsewhere the question could end the process
         return True
     try:

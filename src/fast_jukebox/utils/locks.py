@@ -10,6 +10,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 
@@ -18,14 +19,12 @@ from fast_jukebox.utils.files import may_live
 _logger = logging.getLogger(__name__)
 
 _LOCKED_BYTE = 4096
-"""Which byte of the lock file is locked where whole files cannot be, so that the others can be read."""
+"""Byte of the lock file that is locked where complete files cannot be, so that the others can be read."""
 
 # What flock answers where the file system has none: NFS without lockd, Lustre without -o flock, FUSE, SMB.
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 _NO_FILE = "it is a link or no regular file; delete it, it is made again"
-
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class InUseError(BlockingIOError):
@@ -33,7 +32,7 @@ class InUseError(BlockingIOError):
 
 
 class FolderLock:
-    """A lock that threads of this process wait for, and that other processes are refused.
+    """A lock that threads of this process wait for; other processes get an error.
 
     The operating system ends it with the process, however that ends. Where the file system has no locks, a second file
     stands for it, which holds the process and its machine: that of a process that died on this machine is taken over.
@@ -52,7 +51,7 @@ class FolderLock:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
-        """Hold the lock; yields whether it was taken just now, as the thread that holds it may enter again.
+        """Hold the lock; yields True where it was taken now, False where the thread held it already.
 
         Raises:
             InUseError: another process has it.
@@ -117,22 +116,19 @@ class FolderLock:
             self._file = None
 
 
-_warned: set[Path] = set()
-
-
+@lru_cache
 def _warn_once(folder: Path) -> None:
-    if folder not in _warned:
-        _warned.add(folder)
-        _logger.warning(
-            "the file system of %r has no locks; a file stands for one, which does not stop a process that looks at "
-            "the same moment: let one process at a time write there",
-            str(folder),
-        )
+    _logger.warning(
+        "the file system of %r has no locks; a file stands for one, which does not stop a process that looks at the "
+        "same moment: let one process at a time write there",
+        str(folder),
+    )
 
 
 def _opener(path: str, flags: int) -> int:
+    no_follow = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        return os.open(path, flags | _NO_FOLLOW, 0o666)
+        return os.open(path, flags | no_follow, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, _NO_FILE) from error

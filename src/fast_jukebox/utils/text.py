@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, shown on a terminal."""
+"""Text from elsewhere, made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTROLS = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
 def printable(text: str | os.PathLike[str], most: int | None = None) -> str:
-    r"""The text with what could steer a terminal written as an escape.
+    r"""The text with control characters written as escapes.
 
     Colours, cursor movements, links and titles begin with a control character; marks of writing direction make a name
     look like another one.
@@ -25,10 +25,8 @@ def printable(text: str | os.PathLike[str], most: int | None = None) -> str:
     if most is not None and len(text) > most:
         text = f"{text[:most]}..."
     return "".join(
-        character if character in _HARMLESS or unicodedata.category(character) not in _CONTROLS else _escape(character)
+        character
+        if character in _HARMLESS or unicodedata.category(character) not in _CONTROLS
+        else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

@@ -1,7 +1,7 @@
 """Work in shards, by processes of this machine or by Ray Data on a cluster; a lost worker costs the shard that it had.
 
-Shards decide what is computed and workers only when, so that results do not depend on how many workers there are. Who
-calls writes each result to a file of its own, and passes on only the shards whose file is missing: so the work resumes.
+Results do not depend on the number of workers. Callers write each result to a separate file, and pass on only the
+shards whose file is missing: so the work resumes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-# Most shards of a worker, and bytes of them, that are handed to Ray at once: a worker sets its work up once for these.
+# Most shards of a worker, and bytes of them, that Ray gets at once: a worker sets its work up once for these.
 _WAVE_SHARDS = 64
 _WAVE_BYTES = 2**28
 
@@ -65,7 +65,7 @@ class Workers:
 
     @property
     def in_process(self) -> bool:
-        """Whether the calling process does the work."""
+        """True where the calling process does the work."""
         return self.count == 1 and self.ray is None
 
 
@@ -75,10 +75,10 @@ def map_shards(
     """Shards with their results, in the order in which they are done.
 
     Args:
-        setup: makes the work, once in each worker, for example by loading a model. It, the shards and the results are
-            pickled where there are several workers, so they are of importable classes and functions.
+        setup: makes the function that works, once in each worker, for example by loading a model. It, the shards and
+            the results are pickled where there are several workers, so they are of importable classes and functions.
         shards: read as workers become free, so that few are in memory at once; on Ray up to 64 a worker at a time.
-        workers: who does it. Those beside the calling process compute on one thread each.
+        workers: those beside the calling process compute on one thread each.
 
     Raises:
         ImportError: `workers.ray` is set and Ray Data is not installed.
@@ -178,7 +178,7 @@ class _Process:
         self._process.start()
         other.close()  # so that the pipe ends with the process
 
-    def call(self, shard: Any) -> Any:
+    def call(self, shard: object) -> Any:
         question = pickle.dumps(shard)
         try:
             self._pipe.send_bytes(question)
@@ -206,11 +206,11 @@ def _serve(pipe: Connection, setup: bytes) -> None:
 
 
 class _Served:
-    """The work in a worker's process, set up with the first shard, so that what this raises is an answer too."""
+    """The work in a worker's process, set up with the first shard, so that its errors are answers too."""
 
     def __init__(self, setup: bytes) -> None:
         self._setup = setup
-        self._work: Callable[[Any], object] | None = None
+        self._work: Callable[[object], object] | None = None
 
     def answer(self, question: bytes) -> bytes:
         """Pickled `(True, result)` of a pickled shard, or `(False, error)`."""
@@ -243,7 +243,7 @@ def _portable(error: Exception) -> Exception:
 class _RayServed:
     """The class that Ray Data calls with batches of one shard, made once in each actor."""
 
-    def __init__(self, setup: Any) -> None:
+    def __init__(self, setup: object) -> None:
         import ray
 
         self._served = _Served(ray.get(setup))
@@ -252,7 +252,7 @@ class _RayServed:
             self._replaces = bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """A table of one row: the shard's number, its answer, and whether this was the first after a loss."""
+        """A table of one row: the shard's number, its answer, and True for the first answer after a loss."""
         import pyarrow
 
         answer = self._served.answer(batch["shard"][0].as_py())
@@ -319,7 +319,7 @@ def _waves(shards: Iterable[Shard], count: int) -> Iterator[tuple[list[Shard], l
         yield wave, pickled
 
 
-def _ray_dataset(setup: Any, pickled: list[bytes], size: int, workers: Workers) -> Dataset:
+def _ray_dataset(setup: object, pickled: list[bytes], size: int, workers: Workers) -> Dataset:
     """The dataset of the answers. Ray restarts an actor that was lost, which does its shard again."""
     from ray import data
 
@@ -345,7 +345,7 @@ def _ray_dataset(setup: Any, pickled: list[bytes], size: int, workers: Workers) 
 
 
 def _ray_slots(workers: Workers) -> int:
-    """How many workers a Ray cluster, which is connected to, has room for.
+    """Connect to a Ray cluster; the number of workers that it has room for.
 
     Raises:
         ImportError: Ray Data is not installed.
