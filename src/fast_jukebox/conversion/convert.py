@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,19 +19,20 @@ from fast_jukebox.hub import prefer_cache, write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.loading import read_config
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.sampling.checks import level_name
-from fast_jukebox.utils.files import new_folder
+from fast_jukebox.utils.files import JsonObject, new_folder
 
 LICENSE_NAME = "jukebox-noncommercial"
 LICENSE_LINK = "https://github.com/openai/jukebox/blob/master/LICENSE"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 Progress = Callable[[int, int, str], None]
-"""Told the bytes written, the bytes there will be, and which part is being written."""
+"""Receives the bytes written, the total, and the part that is being written."""
 
 
 class Checkpoint(Protocol):
-    """What a checkpoint of any layout offers."""
+    """A checkpoint of any layout."""
 
     name: str
     parts: list[Part]
@@ -53,9 +53,11 @@ class Transformers4Checkpoint:
         ValueError: it is of another layout, or its configuration is damaged.
     """
 
-    def __init__(self, source: str | os.PathLike[str], **download: Any) -> None:
+    def __init__(self, source: str | os.PathLike[str], **download: object) -> None:
         self.name = str(source)
-        config = _config_of(source, **download)
+        folder = Path(source)
+        is_folder = folder.is_dir()
+        config = read_json(folder / "config.json") if is_folder else read_config(source, **download)
         if config.get("model_type") != transformers4.MODEL_TYPE:
             raise ValueError(
                 f"`source` must be a folder of published files or hold a model whose `model_type` is "
@@ -76,28 +78,24 @@ def convert_checkpoint(
     output: str | os.PathLike[str],
     *,
     model: str | None = None,
-    hyperparameters: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    hyperparameters: JsonObject | str | os.PathLike[str] | None = None,
     dtype: str | torch.dtype | None = None,
     max_shard_size: int | str = "1GB",
     progress: Progress | None = None,
     **download: object,
 ) -> Path:
-    """Write a published Jukebox as a model that [`FastJukeboxModel.from_pretrained`] loads, with a card that carries
-    the licence of its weights.
+    """Write a published Jukebox as a model that [`FastJukeboxModel.from_pretrained`] loads, with a card that states the
+    licence of its weights. Lists of artists and genres beside the weights become the model's vocabularies.
 
-    Lists of artists and genres that lie beside the weights go along, as the model's vocabularies.
-
-    The largest file is in memory at a time where it is of the format that torch had before 1.6, and nothing of it where
-    it is newer; and one shard. The output appears when it is whole: what fails or is interrupted leaves nothing, and
-    what a killed process left beside it is deleted by the next conversion there.
+    One shard is in memory at a time, and files of the format that torch had before 1.6. The output appears when it is
+    complete: an error or an interruption leaves nothing.
 
     Args:
         source: a folder of OpenAI's files (`vqvae.pth.tar`, `prior_level_0.pth.tar` to `prior_level_2.pth.tar`; or the
             folder of all models, with `model`), or a folder or Hub repository in transformers 4's layout.
         output: the folder to write; does not exist or is empty.
-        model: of OpenAI's files, which published model it is: `"1b_lyrics"`, `"5b"` or `"5b_lyrics"`; found out where
-            None.
-        hyperparameters: of OpenAI's files of a model of one's own; see [`OpenAICheckpoint`]. May be a JSON file.
+        model: of OpenAI's files: `"1b_lyrics"`, `"5b"` or `"5b_lyrics"`; found out where None.
+        hyperparameters: of OpenAI's files of your own model; see [`OpenAICheckpoint`]. May be a JSON file.
         dtype: of the priors: `"float32"`, `"float16"` or `"bfloat16"`; that of their files where None. The VQ-VAE is
             written in float32.
         max_shard_size: bytes of a file, or `"1GB"` and the like.
@@ -116,7 +114,8 @@ def convert_checkpoint(
     wanted = _checked_dtype(dtype)
     output = _checked_output(output)
     checkpoint = _open(source, model, hyperparameters, prefer_cache(source, download))
-    config = _whole_config(checkpoint)
+    *priors, vqvae = checkpoint.parts
+    config = FastJukeboxConfig(vqvae_config=vqvae.config, prior_configs=[part.config for part in reversed(priors)])
     first = checkpoint.tensors(checkpoint.parts[0])
     if wanted is None:
         wanted = first[str(checkpoint.parts[0].key_map["code_embedding.weight"])].dtype
@@ -144,7 +143,7 @@ def convert_checkpoint(
 
 
 class _Stream:
-    """Tensors of all parts in order; of one part's file no reference is kept once the next is asked for."""
+    """Tensors of all parts in order; a part's file is released when the next part is asked for."""
 
     def __init__(
         self, checkpoint: Checkpoint, first: Mapping[str, Tensor], progress: Progress | None, total: int
@@ -165,17 +164,22 @@ class _Stream:
             del source, tensor
 
     def wrote(self, count: int) -> None:
-        """Told by the writer after each shard."""
+        """Report the bytes of a shard that was written."""
         self.done += count
         if self.progress is not None:
             self.progress(self.done, self.total, self.part)
 
 
-def _open(source: Any, model: str | None, hyperparameters: Any, download: Mapping[str, object]) -> Checkpoint:
+def _open(
+    source: str | os.PathLike[str],
+    model: str | None,
+    hyperparameters: JsonObject | str | os.PathLike[str] | None,
+    download: Mapping[str, object],
+) -> Checkpoint:
     folder = Path(source).expanduser()
     if folder.is_dir() and is_openai_folder(folder) and not (folder / "config.json").is_file():
         if isinstance(hyperparameters, str | os.PathLike):
-            hyperparameters = _read_json(Path(hyperparameters))
+            hyperparameters = read_json(hyperparameters)
         return OpenAICheckpoint(folder, model, hyperparameters)
     for name, value in (("model", model), ("hyperparameters", hyperparameters)):
         if value is not None:
@@ -186,37 +190,15 @@ def _open(source: Any, model: str | None, hyperparameters: Any, download: Mappin
     return Transformers4Checkpoint(folder if folder.is_dir() else source, **download)
 
 
-def _config_of(source: Any, **download: object) -> Mapping[str, object]:
-    folder = Path(source)
-    return _read_json(folder / "config.json") if folder.is_dir() else read_config(source, **download)
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # of text that is no UTF-8, too
-        raise ValueError(f"`{path}` is no JSON: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"`{path}` is nested too deeply") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"`{path}` must hold a mapping, got {type(content).__name__}")
-    return content
-
-
-def _whole_config(checkpoint: Checkpoint) -> FastJukeboxConfig:
-    *priors, vqvae = checkpoint.parts
-    return FastJukeboxConfig(vqvae_config=vqvae.config, prior_configs=[part.config for part in reversed(priors)])
-
-
-def _checked_dtype(dtype: Any) -> torch.dtype | None:
-    if dtype is None or dtype in DTYPES.values():
+def _checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES.values()):
         return dtype
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
     raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
 
 
-def _checked_output(output: Any) -> Path:
+def _checked_output(output: str | os.PathLike[str]) -> Path:
     folder = Path(output).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"`output` must be a folder that does not exist or is empty, got {str(folder)!r}")

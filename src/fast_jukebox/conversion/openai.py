@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from fast_jukebox.conversion.parts import Part, prior_part, vqvae_part
 from fast_jukebox.conversion.pickles import read_state_dict
 from fast_jukebox.conversion.published import MODELS, check_hyperparameters, published_model
 from fast_jukebox.conversion.state_dict import strip_prefix
+from fast_jukebox.utils.files import JsonObject
 
 VQVAE_FILE = "vqvae.pth.tar"
 # Where the files that the published models share lie in a folder of all of them.
@@ -28,8 +28,8 @@ class OpenAICheckpoint:
     """A folder of published files.
 
     Args:
-        source: the folder: of the four files, or with `model` also one that has a folder for each model, in which
-            `5b` holds what all of them share, as the published code left them.
+        source: a folder of the four files, or with `model` also one that has a folder for each model, in which `5b`
+            holds what all of them share, as the published code left them.
         model: `"1b_lyrics"`, `"5b"` or `"5b_lyrics"`; found out from the top prior where None.
         hyperparameters: of a model of one's own, under their published names: `{"vqvae": {...}, "priors": [{...},
             ...]}`, bottom first.
@@ -44,7 +44,7 @@ class OpenAICheckpoint:
     """
 
     def __init__(
-        self, source: str | os.PathLike[str], model: str | None = None, hyperparameters: Mapping[str, Any] | None = None
+        self, source: str | os.PathLike[str], model: str | None = None, hyperparameters: JsonObject | None = None
     ) -> None:
         if model is not None and model not in MODELS:
             published_model(model)  # says what there is
@@ -102,12 +102,12 @@ def detect_model(top: Mapping[str, Tensor]) -> str:
 
 
 def is_openai_folder(source: str | os.PathLike[str]) -> bool:
-    """Whether a folder looks like one of published files."""
+    """True for a folder that looks like one of published files."""
     folder = Path(source)
     return any(folder.glob("*.pth.tar")) or any((folder / name).is_dir() for name in MODELS)
 
 
-def _checked(hyperparameters: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(hyperparameters: JsonObject) -> JsonObject:
     if not isinstance(hyperparameters, Mapping) or set(hyperparameters) != {"vqvae", "priors"}:
         held = sorted(hyperparameters) if isinstance(hyperparameters, Mapping) else type(hyperparameters).__name__
         raise ValueError(f"`hyperparameters` must hold `vqvae` and `priors`, got {held}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from fast_jukebox.conversion.published import check_hyperparameters
 from fast_jukebox.conversion.state_dict import Source, convert_state_dict, strip_prefix
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.utils.files import JsonObject
 
 _FACTORED = ("row", "column", "previous_row")
 # Published `attn_order` to the cycle of patterns over the depth.
@@ -35,7 +35,7 @@ for _order, _word in ((11, "lyric_cross"), (12, "lyric_prefix")):
 _CHECKPOINTED_BLOCK = re.compile(r"^(conditioner_blocks\.\d+\.cond\.model\.\d+\.0)\.blocks\.")
 
 
-def prior_config(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -> FastJukeboxPriorConfig:
+def prior_config(hparams: JsonObject, vqvae_hparams: JsonObject) -> FastJukeboxPriorConfig:
     """Our configuration for hyperparameters under their published names.
 
     Args:
@@ -92,7 +92,7 @@ def prior_config(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -
     return FastJukeboxPriorConfig(**fields)
 
 
-def _lyric_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
+def _lyric_fields(hparams: JsonObject) -> JsonObject:
     fields = {
         "lyric_length": hparams["n_tokens"],
         "lyric_vocab_size": hparams["n_vocab"],
@@ -113,9 +113,7 @@ def _lyric_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def convert_prior(
-    state_dict: Mapping[str, Tensor], hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]
-) -> FastJukeboxPrior:
+def convert_prior(state_dict: Mapping[str, Tensor], hparams: JsonObject, vqvae_hparams: JsonObject) -> FastJukeboxPrior:
     """Make a [`FastJukeboxPrior`] of a published prior.
 
     Args:
@@ -230,11 +228,9 @@ def _lyric_encoder_keys(config: FastJukeboxPriorConfig) -> dict[str, Source]:
 
 
 _LINEAR_NAMES = {
-    "attention.qkv": "attn.c_attn",
-    "attention.projection": "attn.c_proj",
-    "mlp.expand": "mlp.c_fc",
+    "attention.qkv": "attn.c_attn", "attention.projection": "attn.c_proj", "mlp.expand": "mlp.c_fc",
     "mlp.contract": "mlp.c_proj",
-}
+}  # fmt: skip
 
 
 def _conditioner_keys(config: FastJukeboxPriorConfig) -> dict[str, Source]:
@@ -254,7 +250,7 @@ def _conditioner_keys(config: FastJukeboxPriorConfig) -> dict[str, Source]:
     return {**names, f"{ours}.code_embedding.weight": f"{theirs}.x_emb.weight"}
 
 
-def _check_supported(hparams: Mapping[str, Any], vqvae_hparams: Mapping[str, Any]) -> None:
+def _check_supported(hparams: JsonObject, vqvae_hparams: JsonObject) -> None:
     check_hyperparameters("hparams", hparams)
     check_hyperparameters("vqvae_hparams", vqvae_hparams)
     for name in ("l_bins", "downs_t", "strides_t"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
@@ -11,9 +11,10 @@ from fast_jukebox.conversion.published import check_hyperparameters
 from fast_jukebox.conversion.state_dict import Source, convert_state_dict
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.layers import Codebook
+from fast_jukebox.utils.files import JsonObject
 
 
-def vqvae_config(hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | None = None) -> FastJukeboxVQVAEConfig:
+def vqvae_config(hparams: JsonObject, bandwidth: Mapping[str, float] | None = None) -> FastJukeboxVQVAEConfig:
     """Our configuration for hyperparameters under their published names.
 
     Args:
@@ -60,7 +61,7 @@ def vqvae_config(hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | No
 
 
 def convert_vqvae(
-    state_dict: Mapping[str, Tensor], hparams: Mapping[str, Any], bandwidth: Mapping[str, float] | None = None
+    state_dict: Mapping[str, Tensor], hparams: JsonObject, bandwidth: Mapping[str, float] | None = None
 ) -> FastJukeboxVQVAE:
     """Make a [`FastJukeboxVQVAE`] of a published VQ-VAE.
 

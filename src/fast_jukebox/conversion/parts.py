@@ -1,10 +1,10 @@
-"""One part of a published model: what it is here, and where in a checkpoint its tensors come from."""
+"""One part of a published model: its configuration, and where in a checkpoint its tensors come from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 
 Rename = Callable[[str], str]
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Part:
     """The VQ-VAE or a prior, before its weights are there.
 
     Args:
-        name: in the whole model: `vqvae` or `priors.{level}`.
+        name: in the complete model: `vqvae` or `priors.{level}`.
         config: ours.
         shapes: of our tensors, by name.
         key_map: our names to the checkpoint's, of all tensors but `constants`.
@@ -84,14 +85,14 @@ def _part(
 ) -> Part:
     check_key_map(model, key_map)
     renamed: dict[str, Source] = {
-        ours: rename(theirs) if isinstance(theirs, str) else tuple((rename(each), share) for each, share in theirs)
+        ours: rename(theirs) if isinstance(theirs, str) else tuple((rename(each), rows) for each, rows in theirs)
         for ours, theirs in key_map.items()
     }
     shapes = {ours: tuple(tensor.shape) for ours, tensor in model.state_dict().items()}
     return Part(name, model.config, shapes, renamed, frozenset(transposed), constants)
 
 
-def _without_weights(kind: type[Any], config: PreTrainedConfig) -> object:
+def _without_weights(kind: type[Model], config: PreTrainedConfig) -> Model:
     """A model of shapes alone."""
     with torch.device("meta"), no_init_weights():
         return kind(config)

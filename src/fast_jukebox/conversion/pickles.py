@@ -1,4 +1,4 @@
-"""Reading published pickles: weights alone, never code, and as little into memory as the file allows."""
+"""Published pickles: weights alone are read, never code, and mapped where the file allows."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
 
 
 def read_pickle(path: str | os.PathLike[str]) -> object:
-    """What `torch.save` put into a file, tensors on the CPU.
+    """Read a file of `torch.save`, tensors on the CPU.
 
     Files of the zip format (torch 1.6 and later) are mapped: a tensor takes memory only while it is used. Older ones
-    are read whole.
+    are read completely.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -83,14 +83,14 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         content = content["model"]
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"`{path}` must hold tensors by name, got {type(content).__name__}")
-    strangers = [repr(name) for name, value in content.items() if not (isinstance(name, str) and _is_tensor(value))]
+    strangers = [
+        repr(name)
+        for name, value in content.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor) and value.device.type == "cpu")
+    ]
     if strangers:
         raise ValueError(f"`{path}` must hold tensors by name, but {', '.join(strangers[:8])} is none")
     return dict(content)
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor) and value.device.type == "cpu"
 
 
 def _explained(error: Exception) -> str:

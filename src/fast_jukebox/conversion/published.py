@@ -1,11 +1,13 @@
-"""Hyperparameters under their published names: what is allowed in them, and those of the three published models."""
+"""Hyperparameters under their published names: checks, and those of the three published models."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
+
+from fast_jukebox.utils.files import JsonObject
 
 # Names whose values are whole numbers, numbers, yes or no, or lists of whole numbers; other names are not looked at.
 _WHOLE = (
@@ -32,99 +34,42 @@ _OPTIONAL = (
     "cond_res_scale",
 )
 
-# Larger numbers are mistakes, which would take hours or all memory to find out otherwise.
+# Larger numbers are mistakes, which would otherwise cost hours or all memory.
 _MOST = 2**24
 _MOST_LAYERS = {"prior_depth": 1024, "prime_depth": 1024, "cond_depth": 256, "depth": 64}
 _MOST_ENTRIES = 16
 _MOST_IN_LIST = {"downs_t": 16, "strides_t": 64, "hvqvae_multipliers": 64}
 
 VQVAE: dict[str, object] = {
-    "sr": 44100,
-    "l_bins": 2048,
-    "downs_t": [3, 2, 2],
-    "strides_t": [2, 2, 2],
-    "emb_width": 64,
-    "width": 32,
-    "depth": 4,
-    "hvqvae_multipliers": [2, 1, 1],
-    "m_conv": 1.0,
-    "dilation_growth_rate": 3,
-    "dilation_cycle": None,
+    "sr": 44100, "l_bins": 2048, "downs_t": [3, 2, 2], "strides_t": [2, 2, 2], "emb_width": 64, "width": 32, "depth": 4,
+    "hvqvae_multipliers": [2, 1, 1], "m_conv": 1.0, "dilation_growth_rate": 3, "dilation_cycle": None,
     "vqvae_reverse_decoder_dilation": True,
-}
+}  # fmt: skip
 """Of the VQ-VAE, which all published models share."""
 
 # All published models share their upsamplers too, whose labels are those of the 5B model.
 _LABELS_V2 = {"labels": True, "labels_v3": False, "y_bins": [120, 4111], "max_bow_genre_size": 5}
 _UPSAMPLER = {
-    "n_ctx": 8192,
-    "blocks": 128,
-    "prior_width": 1920,
-    "prior_depth": 72,
-    "heads": 1,
-    "attn_order": 2,
-    "cond_width": 1024,
-    "cond_depth": 16,
-    "cond_dilation_growth_rate": 3,
-    "cond_dilation_cycle": 8,
-    **_LABELS_V2,
-}
+    "n_ctx": 8192, "blocks": 128, "prior_width": 1920, "prior_depth": 72, "heads": 1, "attn_order": 2,
+    "cond_width": 1024, "cond_depth": 16, "cond_dilation_growth_rate": 3, "cond_dilation_cycle": 8, **_LABELS_V2,
+}  # fmt: skip
 _BOTTOM = {**_UPSAMPLER, "level": 0, "cond_res_scale": False}
 _MIDDLE = {**_UPSAMPLER, "level": 1, "cond_res_scale": True}
 _TOP_5B = {
-    "level": 2,
-    "n_ctx": 8192,
-    "blocks": 128,
-    "prior_width": 4800,
-    "prior_depth": 72,
-    "heads": 8,
-    "attn_order": 2,
-    "merged_decoder": True,
-    "t_bins": 128,
-    "min_duration": 60.0,
-    "max_duration": 600.0,
-    **_LABELS_V2,
-}
+    "level": 2, "n_ctx": 8192, "blocks": 128, "prior_width": 4800, "prior_depth": 72, "heads": 8, "attn_order": 2,
+    "merged_decoder": True, "t_bins": 128, "min_duration": 60.0, "max_duration": 600.0, **_LABELS_V2,
+}  # fmt: skip
 _TOP_5B_LYRICS = {
-    **_TOP_5B,
-    "prior_depth": 79,
-    "attn_order": 10,
-    "min_duration": 23.8,
-    "use_tokens": True,
-    "single_enc_dec": False,
-    "n_tokens": 512,
-    "n_vocab": 80,
-    "prime_loss_fraction": 0.4,
-    "prime_width": 1280,
-    "prime_depth": 18,
-    "prime_heads": 4,
-    "prime_blocks": 32,
-    "alignment_layer": 68,
-    "alignment_head": 2,
-}
+    **_TOP_5B, "prior_depth": 79, "attn_order": 10, "min_duration": 23.8, "use_tokens": True, "single_enc_dec": False,
+    "n_tokens": 512, "n_vocab": 80, "prime_loss_fraction": 0.4, "prime_width": 1280, "prime_depth": 18,
+    "prime_heads": 4, "prime_blocks": 32, "alignment_layer": 68, "alignment_head": 2,
+}  # fmt: skip
 _TOP_1B_LYRICS = {
-    "level": 2,
-    "n_ctx": 6144,
-    "blocks": 64,
-    "prior_width": 2048,
-    "prior_depth": 72,
-    "heads": 2,
-    "attn_order": 12,
-    "labels": True,
-    "labels_v3": True,
-    "y_bins": [604, 7898],
-    "max_bow_genre_size": 1,
-    "t_bins": 64,
-    "min_duration": 17.84,
-    "max_duration": 600.0,
-    "use_tokens": True,
-    "single_enc_dec": True,
-    "n_tokens": 384,
-    "n_vocab": 79,
-    "prime_loss_fraction": 0.4,
-    "alignment_layer": 63,
-    "alignment_head": 0,
-}
+    "level": 2, "n_ctx": 6144, "blocks": 64, "prior_width": 2048, "prior_depth": 72, "heads": 2, "attn_order": 12,
+    "labels": True, "labels_v3": True, "y_bins": [604, 7898], "max_bow_genre_size": 1, "t_bins": 64,
+    "min_duration": 17.84, "max_duration": 600.0, "use_tokens": True, "single_enc_dec": True, "n_tokens": 384,
+    "n_vocab": 79, "prime_loss_fraction": 0.4, "alignment_layer": 63, "alignment_head": 0,
+}  # fmt: skip
 
 MODELS: dict[str, list[dict[str, object]]] = {
     "1b_lyrics": [_BOTTOM, _MIDDLE, _TOP_1B_LYRICS],
@@ -134,8 +79,8 @@ MODELS: dict[str, list[dict[str, object]]] = {
 """Of the priors of each published model, bottom first."""
 
 
-def published_model(name: str) -> tuple[dict[str, Any], list[dict[str, object]]]:
-    """Hyperparameters of a published model: the VQ-VAE's, and the priors', bottom first.
+def published_model(name: str) -> tuple[JsonObject, list[JsonObject]]:
+    """Hyperparameters of a published model: of the VQ-VAE, and of the priors, bottom first.
 
     Raises:
         ValueError: there is none of that name; names the nearest.
@@ -146,8 +91,8 @@ def published_model(name: str) -> tuple[dict[str, Any], list[dict[str, object]]]
     return dict(VQVAE), [dict(prior) for prior in MODELS[name]]
 
 
-def check_hyperparameters(name: str, hparams: Any) -> None:
-    """Refuse hyperparameters of the wrong kind, so that what follows may rely on them.
+def check_hyperparameters(name: str, hparams: object) -> None:
+    """Refuse hyperparameters of the wrong kind.
 
     Args:
         name: what messages call them.
@@ -164,28 +109,26 @@ def check_hyperparameters(name: str, hparams: Any) -> None:
             raise ValueError(f"`{key}` of `{name}` must be {wanted}, got {value!r}")
 
 
-def _wanted_kind(key: Any, value: Any) -> str | None:
+def _wanted_kind(key: str, value: object) -> str | None:
     """What a value should have been, or None where it is."""
+    most = _MOST_LAYERS.get(key, _MOST)
     if key in _WHOLE and not _is_whole(value):
         return "a whole number"
-    most = _MOST_LAYERS.get(key, _MOST)
-    if key in _WHOLE and value > most:
+    if key in _WHOLE and _is_whole(value) and value > most:
         return f"at most {most}"
     if key in _NUMBERS and not (_is_whole(value) or (isinstance(value, float) and math.isfinite(value))):
         return "a finite number"
     if key in _FLAGS and not isinstance(value, bool):
         return "true or false"
-    most = _MOST_IN_LIST.get(key, _MOST)
-    if key in _LISTS and not (
-        isinstance(value, list | tuple)
-        and 0 < len(value) <= _MOST_ENTRIES
-        and all(_is_whole(each) and 0 < each <= most for each in value)
-    ):
-        return f"a list of whole numbers from 1 to {most}"
-    if key == "y_bins" and len(value) != 2:
-        return "two numbers, genres and artists"
+    if key in _LISTS:
+        most = _MOST_IN_LIST.get(key, _MOST)
+        entries = list(value) if isinstance(value, list | tuple) else []
+        if not 0 < len(entries) <= _MOST_ENTRIES or not all(_is_whole(each) and 0 < each <= most for each in entries):
+            return f"a list of whole numbers from 1 to {most}"
+        if key == "y_bins" and len(entries) != 2:
+            return "two numbers, genres and artists"
     return None
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

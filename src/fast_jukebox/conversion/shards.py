@@ -1,4 +1,4 @@
-"""Writing safetensors shard by shard: no more than one shard is in memory, whatever the size of the model."""
+"""Safetensors written shard by shard, with no more than one shard in memory."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_shards(
     Args:
         folder: exists.
         sizes: bytes of each tensor in its dtype, by name, in the order in which they come.
-        tensors: name and tensor, in that order; each is let go before the shard after its own is begun.
+        tensors: name and tensor, in that order; each is released before the next shard but one is begun.
         dtypes: that the numbers of each tensor are written in, by name.
         limit: bytes of a shard.
         written: called after each shard with its bytes.
@@ -105,5 +105,5 @@ def _ready(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are; by the least and the greatest, which NaN is if it is anywhere: no mask is made."""
+    """True where all numbers are finite, by the least and the greatest (NaN if there is one), without a mask."""
     return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())

@@ -1,12 +1,13 @@
-"""Tensors under other names: every one used once, every shape and dtype right, all problems listed by name.
+"""Tensors under other names, each used once, with its shape and dtype checked; all problems are listed by name.
 
-A key map gives for each of our names the published one, or where a matrix of ours is several of theirs, one upon the
-other, their names with each one's share of the rows: `(("c_attn.w", 1), ("c_enc_kv.w", 2))`.
+A key map gives for each of our names the published one, or where a matrix of ours is several of theirs, concatenated,
+their names with each one's part of the rows: `(("c_attn.w", 1), ("c_enc_kv.w", 2))`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def check_tensors(
     problems = [
         _listing("missing", [theirs for theirs in used if theirs not in source]),
         _listing("left over", [theirs for theirs in source if theirs not in known]),
-        _listing("asked for twice", _repeated(used)),
+        _listing("asked for twice", [theirs for theirs, count in Counter(used).items() if count > 1]),
         _listing("of another shape", shaped),
         _listing("not dense tensors of floating-point numbers", dense),
     ]
@@ -129,14 +130,9 @@ def _parts(theirs: Source) -> tuple[tuple[str, int], ...]:
 def _wanted(theirs: Source, shape: Shape, transposed: bool) -> list[tuple[str, Shape]]:
     """The checkpoint's names and shapes of what becomes one tensor of ours."""
     parts = _parts(theirs)
-    shares = sum(share for _, share in parts)
-    shapes = [shape if len(parts) == 1 else (shape[0] * share // shares, *shape[1:]) for _, share in parts]
+    total = sum(rows for _, rows in parts)
+    shapes = [shape if len(parts) == 1 else (shape[0] * rows // total, *shape[1:]) for _, rows in parts]
     return [(name, own[::-1] if transposed else own) for (name, _), own in zip(parts, shapes, strict=True)]
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    seen: set[str] = set()
-    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
 
 
 def _listing(what: str, names: list[str]) -> str:

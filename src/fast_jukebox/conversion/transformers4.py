@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -26,125 +25,61 @@ logger = logging.getLogger(__name__)
 
 MODEL_TYPE = "jukebox"
 
-# What the published configurations leave unsaid, because it was the default.
+# Defaults, which the published configurations do not state.
 _VQVAE_DEFAULTS = {
-    "nb_discrete_codes": 2048,
-    "embed_dim": 64,
-    "res_conv_width": 32,
-    "res_conv_depth": 4,
-    "res_downs_t": [3, 2, 2],
-    "res_strides_t": [2, 2, 2],
-    "multipliers": [2, 1, 1],
-    "res_convolution_multiplier": 1,
-    "res_dilation_growth_rate": 3,
-    "res_dilation_cycle": None,
-    "lmu": 0.99,
-    "commit": 0.02,
-    "conv_res_scale": False,
-}
+    "nb_discrete_codes": 2048, "embed_dim": 64, "res_conv_width": 32, "res_conv_depth": 4, "res_downs_t": [3, 2, 2],
+    "res_strides_t": [2, 2, 2], "multipliers": [2, 1, 1], "res_convolution_multiplier": 1,
+    "res_dilation_growth_rate": 3, "res_dilation_cycle": None, "lmu": 0.99, "commit": 0.02, "conv_res_scale": False,
+}  # fmt: skip
 _PRIOR_DEFAULTS = {
-    "n_ctx": 6144,
-    "blocks": 64,
-    "hidden_size": 2048,
-    "num_layers": 72,
-    "n_heads": 2,
-    "attention_multiplier": 0.25,
-    "mlp_multiplier": 1.0,
-    "attention_pattern": "enc_dec_with_lyrics",
-    "attn_res_scale": False,
-    "merged_decoder": True,
-    "metadata_conditioning": True,
-    "metadata_dims": [604, 7898],
-    "max_nb_genres": 1,
-    "timing_dims": 64,
-    "min_duration": 0,
-    "max_duration": 600,
-    "sampling_rate": 44100,
-    "nb_relevant_lyric_tokens": 384,
-    "lyric_vocab_size": 80,
-    "is_encoder_decoder": True,
-    "encoder_loss_fraction": 0.4,
-    "encoder_config": None,
-    "alignment_layer": 68,
-    "alignment_head": 2,
-    "res_conv_width": 128,
-    "res_conv_depth": 3,
-    "res_dilation_growth_rate": 1,
-    "res_dilation_cycle": None,
-    "res_convolution_multiplier": 1,
-    "conv_res_scale": None,
-}
+    "n_ctx": 6144, "blocks": 64, "hidden_size": 2048, "num_layers": 72, "n_heads": 2, "attention_multiplier": 0.25,
+    "mlp_multiplier": 1.0, "attention_pattern": "enc_dec_with_lyrics", "attn_res_scale": False, "merged_decoder": True,
+    "metadata_conditioning": True, "metadata_dims": [604, 7898], "max_nb_genres": 1, "timing_dims": 64,
+    "min_duration": 0, "max_duration": 600, "sampling_rate": 44100, "nb_relevant_lyric_tokens": 384,
+    "lyric_vocab_size": 80, "is_encoder_decoder": True, "encoder_loss_fraction": 0.4, "encoder_config": None,
+    "alignment_layer": 68, "alignment_head": 2, "res_conv_width": 128, "res_conv_depth": 3,
+    "res_dilation_growth_rate": 1, "res_dilation_cycle": None, "res_convolution_multiplier": 1, "conv_res_scale": None,
+}  # fmt: skip
 # Names that were in use before the others.
 _OLDER_NAMES = {"depth": "num_layers", "width": "hidden_size", "codebook_dimension": "nb_discrete_codes"}
 _PATTERNS = {
-    "fulldenseattention": 0,
-    "rawcolumnpreviousrowattention": 2,
-    "largeseparatedencdecwlyrics": 10,
+    "fulldenseattention": 0, "rawcolumnpreviousrowattention": 2, "largeseparatedencdecwlyrics": 10,
     "encdecwithlyrics": 12,
-}
+}  # fmt: skip
 
 _VQVAE_NAMES = {
-    "l_bins": "nb_discrete_codes",
-    "emb_width": "embed_dim",
-    "width": "res_conv_width",
-    "depth": "res_conv_depth",
-    "downs_t": "res_downs_t",
-    "strides_t": "res_strides_t",
-    "hvqvae_multipliers": "multipliers",
-    "m_conv": "res_convolution_multiplier",
-    "dilation_growth_rate": "res_dilation_growth_rate",
-    "dilation_cycle": "res_dilation_cycle",
-    "l_mu": "lmu",
-    "commit": "commit",
-}
+    "l_bins": "nb_discrete_codes", "emb_width": "embed_dim", "width": "res_conv_width", "depth": "res_conv_depth",
+    "downs_t": "res_downs_t", "strides_t": "res_strides_t", "hvqvae_multipliers": "multipliers",
+    "m_conv": "res_convolution_multiplier", "dilation_growth_rate": "res_dilation_growth_rate",
+    "dilation_cycle": "res_dilation_cycle", "l_mu": "lmu", "commit": "commit",
+}  # fmt: skip
 _PRIOR_NAMES = {
-    "n_ctx": "n_ctx",
-    "blocks": "blocks",
-    "prior_width": "hidden_size",
-    "prior_depth": "num_layers",
-    "heads": "n_heads",
-    "m_attn": "attention_multiplier",
-    "m_mlp": "mlp_multiplier",
-    "res_scale": "attn_res_scale",
-    "merged_decoder": "merged_decoder",
-    "labels": "metadata_conditioning",
-    "y_bins": "metadata_dims",
-    "max_bow_genre_size": "max_nb_genres",
-    "t_bins": "timing_dims",
-    "min_duration": "min_duration",
-    "max_duration": "max_duration",
-    "sr": "sampling_rate",
-}
+    "n_ctx": "n_ctx", "blocks": "blocks", "prior_width": "hidden_size", "prior_depth": "num_layers", "heads": "n_heads",
+    "m_attn": "attention_multiplier", "m_mlp": "mlp_multiplier", "res_scale": "attn_res_scale",
+    "merged_decoder": "merged_decoder", "labels": "metadata_conditioning", "y_bins": "metadata_dims",
+    "max_bow_genre_size": "max_nb_genres", "t_bins": "timing_dims", "min_duration": "min_duration",
+    "max_duration": "max_duration", "sr": "sampling_rate",
+}  # fmt: skip
 _UPSAMPLER_NAMES = {
-    "cond_width": "res_conv_width",
-    "cond_depth": "res_conv_depth",
-    "cond_dilation_growth_rate": "res_dilation_growth_rate",
-    "cond_dilation_cycle": "res_dilation_cycle",
+    "cond_width": "res_conv_width", "cond_depth": "res_conv_depth",
+    "cond_dilation_growth_rate": "res_dilation_growth_rate", "cond_dilation_cycle": "res_dilation_cycle",
     "cond_m_conv": "res_convolution_multiplier",
-}
+}  # fmt: skip
 _LYRIC_NAMES = {
-    "n_tokens": "nb_relevant_lyric_tokens",
-    "n_vocab": "lyric_vocab_size",
-    "single_enc_dec": "is_encoder_decoder",
-    "alignment_layer": "alignment_layer",
-    "alignment_head": "alignment_head",
-}
+    "n_tokens": "nb_relevant_lyric_tokens", "n_vocab": "lyric_vocab_size", "single_enc_dec": "is_encoder_decoder",
+    "alignment_layer": "alignment_layer", "alignment_head": "alignment_head",
+}  # fmt: skip
 _LYRIC_ENCODER_NAMES = {
-    "prime_width": "hidden_size",
-    "prime_depth": "num_layers",
-    "prime_heads": "n_heads",
-    "prime_blocks": "blocks",
-    "prime_m_attn": "attention_multiplier",
-    "prime_m_mlp": "mlp_multiplier",
-    "prime_res_scale": "attn_res_scale",
-}
+    "prime_width": "hidden_size", "prime_depth": "num_layers", "prime_heads": "n_heads", "prime_blocks": "blocks",
+    "prime_m_attn": "attention_multiplier", "prime_m_mlp": "mlp_multiplier", "prime_res_scale": "attn_res_scale",
+}  # fmt: skip
 
 
-def hyperparameters(config: Mapping[str, Any]) -> tuple[dict[str, object], list[JsonObject]]:
+def hyperparameters(config: Mapping[str, object]) -> tuple[JsonObject, list[JsonObject]]:
     """Hyperparameters under their published names: the VQ-VAE's, and the priors', bottom first.
 
     Args:
-        config: `config.json` of a whole model.
+        config: `config.json` of a complete model.
 
     Raises:
         ValueError: a part is missing, or a field has a value that is not allowed: names it.
@@ -169,7 +104,7 @@ def _name_in_model(index: int, name: str) -> str:
 
 
 def parts_of(config: Mapping[str, object]) -> tuple[Part, list[Part]]:
-    """The VQ-VAE and the priors, bottom first, of a whole model's `config.json`, under the names that they have there.
+    """The VQ-VAE and the priors, bottom first, of a complete model's `config.json`, with the names of its tensors.
 
     Raises:
         ValueError: as [`hyperparameters`], or what the configurations refuse.
@@ -183,14 +118,18 @@ def parts_of(config: Mapping[str, object]) -> tuple[Part, list[Part]]:
 
 
 def read_model(
-    source: str | os.PathLike[str], config: Mapping[str, object], part: str | None, level: int | None, **download: Any
+    source: str | os.PathLike[str],
+    config: Mapping[str, object],
+    part: str | None,
+    level: int | None,
+    **download: object,
 ) -> tuple[dict[str, object], dict[str, Tensor]]:
-    """What [`~fast_jukebox.models.loading.register_layout`] asks of a layout: our configuration and our tensors.
+    """Our configuration and our tensors, see [`~fast_jukebox.models.loading.register_layout`].
 
     Args:
         source: the folder or repository.
         config: its `config.json`.
-        part: `"vqvae"`; `"priors"`, of which `level` picks one, 0 the bottom; or None for the whole model.
+        part: `"vqvae"`; `"priors"`, of which `level` picks one, 0 the bottom; or None for the complete model.
         level: of a prior.
         download: `revision`, `token` and their like.
 
@@ -221,7 +160,7 @@ def read_model(
     return {**own.config.to_dict(), "dtype": "float32" if part == "vqvae" else dtype}, dict(own.tensors(held))
 
 
-def read_tensors(source: str | os.PathLike[str], prefix: str = "", **download: Any) -> dict[str, Tensor]:
+def read_tensors(source: str | os.PathLike[str], prefix: str = "", /, **download: object) -> dict[str, Tensor]:
     """The tensors of a folder or repository whose names begin with `prefix`, mapped and not read where they can be.
 
     Only the files that hold them are fetched. Safetensors are taken where there are some, else pickles, of which
@@ -246,11 +185,13 @@ def read_tensors(source: str | os.PathLike[str], prefix: str = "", **download: A
                 raise OSError(f"`{source}` lacks {shard}, which its {single}.index.json names")
             tensors |= {name: tensor for name, tensor in read(path).items() if name.startswith(prefix)}
         return tensors
-    raise OSError(f"`{source}` holds no weights: neither model.safetensors nor pytorch_model.bin, whole or in shards")
+    raise OSError(
+        f"`{source}` holds no weights: neither model.safetensors nor pytorch_model.bin, in one file or in shards"
+    )
 
 
 def checked_tensors(part: Part, tensors: Mapping[str, Tensor], source: object) -> Mapping[str, Tensor]:
-    """Of the tensors of a whole model those of one part, if they are what it needs.
+    """The tensors of one part, checked, of those of a complete model.
 
     Raises:
         ValueError: see [`~fast_jukebox.conversion.state_dict.check_tensors`]; or a tied output is not the embedding.
@@ -264,7 +205,7 @@ def checked_tensors(part: Part, tensors: Mapping[str, Tensor], source: object) -
 
 
 def prefix_of(part: Part) -> str:
-    """What the names of a part's tensors begin with in a whole model: `vqvae.`, or `priors.0.` for the top prior."""
+    """Prefix of the names of a part's tensors in a complete model: `vqvae.`, or `priors.0.` for the top prior."""
     theirs = next(iter(part.key_map.values()))
     name = theirs if isinstance(theirs, str) else theirs[0][0]
     return ".".join(name.split(".")[: 1 if part.name == "vqvae" else 2]) + "."
@@ -355,7 +296,7 @@ def _prior_fields(config: Mapping[str, object], levels: int) -> list[tuple[int, 
     return found
 
 
-def _prior_hyperparameters(level: int, name: str, fields: object, levels: int) -> dict[str, object]:
+def _prior_hyperparameters(level: int, name: str, fields: object, levels: int) -> JsonObject:
     full = _filled(name, fields, _PRIOR_DEFAULTS)
     hparams = {published: full[own] for published, own in _PRIOR_NAMES.items()}
     hparams |= {"level": level, "attn_order": _attention_order(name, full["attention_pattern"])}
@@ -382,8 +323,8 @@ def _attention_order(name: str, pattern: object) -> int:
     return _PATTERNS[known]
 
 
-def _as_published(name: str, hparams: dict[str, object]) -> dict[str, object]:
-    """For a prior of a published model, what its configuration may state wrongly and no tensor's shape shows."""
+def _as_published(name: str, hparams: JsonObject) -> JsonObject:
+    """Corrections, for a prior of a published model, of what no tensor's shape shows."""
     known = ("level", "prior_width", "prior_depth", "n_ctx", "attn_order")
     for priors in MODELS.values():
         for published in priors:
@@ -392,10 +333,8 @@ def _as_published(name: str, hparams: dict[str, object]) -> dict[str, object]:
             if hparams["blocks"] != published["blocks"]:
                 logger.warning(
                     "`blocks` of `%s` is %s; the published model of this size was trained with %s, which is used",
-                    name,
-                    hparams["blocks"],
-                    published["blocks"],
-                )
+                    name, hparams["blocks"], published["blocks"],
+                )  # fmt: skip
             alignment = {key: published[key] for key in ("alignment_layer", "alignment_head") if key in published}
             return hparams | {"blocks": published["blocks"]} | alignment
     return hparams

@@ -41,7 +41,7 @@ def published_lists(source: str | os.PathLike[str], **download: object) -> tuple
     return artists, genres
 
 
-def read_json(path: str) -> JsonObject:
+def read_json(path: str | os.PathLike[str]) -> JsonObject:
     """The mapping in a file of JSON.
 
     Raises:

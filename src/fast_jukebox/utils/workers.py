@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from ray import ObjectRef
     from ray.data import Dataset
 
 Shard = TypeVar("Shard")
@@ -243,7 +244,7 @@ def _portable(error: Exception) -> Exception:
 class _RayServed:
     """The class that Ray Data calls with batches of one shard, made once in each actor."""
 
-    def __init__(self, setup: object) -> None:
+    def __init__(self, setup: ObjectRef[bytes]) -> None:
         import ray
 
         self._served = _Served(ray.get(setup))
@@ -319,7 +320,7 @@ def _waves(shards: Iterable[Shard], count: int) -> Iterator[tuple[list[Shard], l
         yield wave, pickled
 
 
-def _ray_dataset(setup: object, pickled: list[bytes], size: int, workers: Workers) -> Dataset:
+def _ray_dataset(setup: ObjectRef[bytes], pickled: list[bytes], size: int, workers: Workers) -> Dataset:
     """The dataset of the answers. Ray restarts an actor that was lost, which does its shard again."""
     from ray import data
 

@@ -24,45 +24,23 @@ COLLECTIONS = {
 """Folder in music21's corpus and title of each collection."""
 
 _SECTIONS = (
-    (700, "air"),
-    (1115, "jig"),
-    (1175, "slip jig"),
-    (1555, "reel"),
-    (1780, "hornpipe"),
-    (1800, None),
-    (1850, "march"),
-)
+    (700, "air"), (1115, "jig"), (1175, "slip jig"), (1555, "reel"), (1780, "hornpipe"), (1800, None), (1850, "march"),
+)  # fmt: skip
 """O'Neill's own sections: last number and kind; the long dances (1781 to 1800) are of no one kind."""
 
 _RHYTHMS = {
-    "air": "air",
-    "clog": "hornpipe",
-    "double jig": "jig",
-    "fling": "strathspey",
-    "highland fling": "strathspey",
-    "hornpipe": "hornpipe",
-    "jig": "jig",
-    "march": "march",
-    "reel": "reel",
-    "slip jig": "slip jig",
-    "slipjig": "slip jig",
-    "strathspey": "strathspey",
-}
+    "air": "air", "clog": "hornpipe", "double jig": "jig", "fling": "strathspey", "highland fling": "strathspey",
+    "hornpipe": "hornpipe", "jig": "jig", "march": "march", "reel": "reel", "slip jig": "slip jig",
+    "slipjig": "slip jig", "strathspey": "strathspey",
+}  # fmt: skip
 _TITLE_WORDS = (
-    (r"slip jig", "slip jig"),
-    (r"strathspey", "strathspey"),
-    (r"hornpipe", "hornpipe"),
-    (r"\bjig\b|\bjigg\b", "jig"),
-    (r"\breel\b", "reel"),
-    (r"march|quick ?step|\btroop\b|retreat", "march"),
-)
+    (r"slip jig", "slip jig"), (r"strathspey", "strathspey"), (r"hornpipe", "hornpipe"), (r"\bjig\b|\bjigg\b", "jig"),
+    (r"\breel\b", "reel"), (r"march|quick ?step|\btroop\b|retreat", "march"),
+)  # fmt: skip
 _METRES = {
-    "jig": {(6, 8), (12, 8)},
-    "slip jig": {(9, 8)},
-    "reel": {(2, 2), (2, 4), (4, 4)},
-    "hornpipe": {(2, 2), (2, 4), (4, 4)},
-    "strathspey": {(2, 2), (4, 4), (2, 4)},
-}
+    "jig": {(6, 8), (12, 8)}, "slip jig": {(9, 8)}, "reel": {(2, 2), (2, 4), (4, 4)},
+    "hornpipe": {(2, 2), (2, 4), (4, 4)}, "strathspey": {(2, 2), (4, 4), (2, 4)},
+}  # fmt: skip
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _LEAST_QUARTERS, _MOST_QUARTERS = 12.0, 400.0
 

@@ -22,22 +22,12 @@ class Instrument:
 
 
 INSTRUMENTS = {
-    "piano": Instrument(0, 36, 96),
-    "harpsichord": Instrument(6, 36, 89),
-    "church organ": Instrument(19, 36, 91),
-    "reed organ": Instrument(20, 36, 91),
-    "accordion": Instrument(21, 53, 91),
-    "guitar": Instrument(25, 40, 84),
-    "fiddle": Instrument(40, 55, 96),
-    "harp": Instrument(46, 40, 96),
-    "strings": Instrument(48, 36, 96),
-    "slow strings": Instrument(49, 36, 96),
-    "choir": Instrument(52, 40, 84),
-    "voice": Instrument(53, 40, 84),
-    "oboe": Instrument(68, 58, 91),
-    "flute": Instrument(73, 60, 96),
-    "recorder": Instrument(74, 62, 98),
-}
+    "piano": Instrument(0, 36, 96), "harpsichord": Instrument(6, 36, 89), "church organ": Instrument(19, 36, 91),
+    "reed organ": Instrument(20, 36, 91), "accordion": Instrument(21, 53, 91), "guitar": Instrument(25, 40, 84),
+    "fiddle": Instrument(40, 55, 96), "harp": Instrument(46, 40, 96), "strings": Instrument(48, 36, 96),
+    "slow strings": Instrument(49, 36, 96), "choir": Instrument(52, 40, 84), "voice": Instrument(53, 40, 84),
+    "oboe": Instrument(68, 58, 91), "flute": Instrument(73, 60, 96), "recorder": Instrument(74, 62, 98),
+}  # fmt: skip
 """Instruments that a recipe may name."""
 
 _DANCES = ("fiddle", "flute", "recorder", "accordion", "guitar", "harp", "piano")
@@ -50,15 +40,9 @@ SUITED = {
 """Instruments that play each kind of music, where a recipe names them."""
 
 TEMPI = {
-    "air": (66, 92),
-    "chorale": (66, 96),
-    "hornpipe": (72, 88),
-    "jig": (104, 120),
-    "march": (88, 108),
-    "reel": (92, 110),
-    "slip jig": (104, 120),
-    "strathspey": (58, 70),
-}
+    "air": (66, 92), "chorale": (66, 96), "hornpipe": (72, 88), "jig": (104, 120), "march": (88, 108),
+    "reel": (92, 110), "slip jig": (104, 120), "strathspey": (58, 70),
+}  # fmt: skip
 """Slowest and fastest tempo of each kind, in beats a minute."""
 
 _ACCENTS = {"chorale": 4.0, "air": 6.0}
