@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="of flock")
 @pytest.fixture
 def without_flock(monkeypatch):
     """A file system that has no flock, and tells so in one of its ways."""
-    monkeypatch.setattr(locks, "_warned", set())
+    locks._warn_once.cache_clear()
 
     def refuse(code):
         def flock(file, operation):

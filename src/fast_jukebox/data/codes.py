@@ -1,8 +1,7 @@
-"""Songs to codes, once; codes to training windows, cheaply and for ever after.
+"""Songs to codes, and codes to training windows.
 
-A compilation's codes are a folder of Parquet shards (the layout of a dataset on the Hub) and a manifest that names the
-VQ-VAE they were made with. A row is a song: what its compilation says of it, and `codes_0`, `codes_1`, ... (uint16 or
-int32, bottom first).
+Codes are a folder of Parquet shards (the layout of a dataset on the Hub) and a manifest that names the VQ-VAE they were
+made with. A row is a song: its metadata, and `codes_0`, `codes_1`, ... (uint16 or int32, bottom first).
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from fast_jukebox.data.encoding import CodeShard, ShardEncoder
 from fast_jukebox.data.labels import WindowLabels
@@ -26,15 +24,17 @@ from fast_jukebox.data.manifest import MANIFEST, claim_folder, code_shards, read
 from fast_jukebox.data.parquet import check_values
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, describe_splits
-from fast_jukebox.data.windows import WindowSampler, time_cut
+from fast_jukebox.data.windows import SongWindows, WindowSampler, time_cut
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.sessions.fingerprint import weights_digest
 from fast_jukebox.utils.files import clear_temporary, replacing
 from fast_jukebox.utils.workers import Workers, map_shards
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset, DatasetDict, Features
 
 logger = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ def encode_songs(
     workers: Workers | None = None,
     progress: bool = True,
 ) -> DatasetDict:
-    """Encode every song of a compilation with every level of a VQ-VAE, and keep the codes in `folder`.
+    """Encode every song of a dataset with every level of a VQ-VAE, and keep the codes in `folder`.
 
-    Shards are written whole or not at all, and those that stand are kept: an interrupted run goes on where it was. What
-    the compilation says of a song that is encoded already, such as lyrics added since, is brought up to date. On a CPU
-    each song is encoded by one thread, so that the codes depend neither on threads nor on workers.
+    Shards are written completely or not at all, and complete ones are kept: an interrupted run can be resumed. Metadata
+    of songs that are encoded already, such as lyrics added since, is updated. On a CPU each song is encoded by one
+    thread, so that the codes depend neither on threads nor on workers.
 
     Args:
         songs: splits of rows as [`~fast_jukebox.data.songs.load_songs`] makes them.
@@ -63,10 +63,10 @@ def encode_songs(
             read while one is encoded.
         folder: made if missing.
         workers: processes that encode, a shard of 16 songs at a time; the calling one by default.
-        progress: whether to show a bar.
+        progress: show a bar.
 
     Returns:
-        What [`load_codes`] gives for the folder.
+        [`load_codes`] of the folder.
 
     Raises:
         ValueError: if the folder holds codes of another VQ-VAE or of other songs.
@@ -75,7 +75,11 @@ def encode_songs(
 
     folder, workers = Path(folder), workers or Workers()
     folder.mkdir(parents=True, exist_ok=True)
-    claim_folder(folder, _manifest(songs, vqvae))
+    identity = {
+        name: split.select_columns([column for column in ("duration", "file_name") if column in split.column_names])
+        for name, split in songs.items()
+    }
+    claim_folder(folder, songs_manifest(identity, vqvae))
     clear_temporary(folder)
     features = _features(songs, vqvae)
     total = sum(len(split) for split in songs.values())
@@ -89,7 +93,7 @@ def encode_songs(
                     if shard_rows(shard) != len(rows):  # not made yet, or damaged
                         yield CodeShard(shard, rows if workers.in_process else list(rows))
                     else:
-                        _refresh_facts(shard, rows, features)
+                        _refresh_metadata(shard, rows, features)
                         bar.update(len(rows))
 
         after = bar.update if workers.in_process else None
@@ -112,8 +116,8 @@ def load_codes(
     """Codes that [`encode_songs`] made.
 
     Args:
-        folder: where they are, or the name of a data set that [`~fast_jukebox.data.push.push_codes`] made.
-        vqvae: whose codes they must be; `None` takes any.
+        folder: of the codes, or the name of a data set that [`~fast_jukebox.data.push.push_codes`] made.
+        vqvae: that must have made them; `None` takes any.
         revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
 
     Raises:
@@ -141,7 +145,7 @@ def load_codes(
             )
     elif vqvae is not None:
         raise ValueError(f"{folder} holds no {MANIFEST}, which says whose codes these are")
-    # The cache stands beside the shards, so that a folder of codes is all there is to move or delete.
+    # The cache lies in the folder, so that the folder alone is to be moved or deleted.
     cache = str(path / ".cache") if path == Path(folder) and os.access(path, os.W_OK) else None
     try:
         data = load_dataset("parquet", data_files=files, cache_dir=cache)
@@ -161,13 +165,11 @@ def load_codes(
 
 
 def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> DatasetDict:
-    """Songs or codes that can be trained on and measured: the data, if some of it is held out.
-
-    The songs and hours of each split are logged at the level INFO, which scripts show.
+    """The data, checked to have songs to train on and songs held out; logs the songs and hours of each split.
 
     Args:
         data: of [`~fast_jukebox.data.songs.load_songs`] or [`load_codes`].
-        source: where they are from, for the error.
+        source: of the data, for the error.
 
     Raises:
         ValueError: there is no split `train`, or no `test`.
@@ -181,7 +183,7 @@ def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> Dataset
     return data
 
 
-class CodeWindows(TorchDataset):
+class CodeWindows(SongWindows):
     """Windows of one level's codes, with the codes of the level above for the same span of time.
 
     Items are `{"codes": int64 (n_ctx,), "labels": the same}`, with `"upper_codes": int64 (n_ctx / upper_ratio,)` for an
@@ -193,12 +195,11 @@ class CodeWindows(TorchDataset):
         codes: one split of [`load_codes`].
         config: of the prior: its level, context, ratio to the level above, and whether it is labelled.
         seed: of the random offsets, or None for windows side by side from each song's start.
-        max_windows: at most so many windows, spread evenly over the compilation.
+        max_windows: at most so many windows, spread evenly over the songs.
         processor: knows the names, see [`~fast_jukebox.data.labels.WindowLabels`].
-        label_dropout: how often a window at a random offset receives no artist and genre, and no lyrics; a
-            function of the seed, the epoch and the window's number.
-        part: `"test"` for the end of each song alone, a fraction `test_share` of it and at least one window, `"train"`
-            for what is before it: songs held out by time. `None` for whole songs.
+        label_dropout: probability of a window at a random offset to receive no artist and genre, and no lyrics.
+        part: `"test"` for the end of each song, a fraction `test_share` of it and at least one window, `"train"` for
+            the rest: songs held out by time. `None` for complete songs.
         test_share: see `part`.
 
     Raises:
@@ -239,9 +240,7 @@ class CodeWindows(TorchDataset):
                 starts, lengths = cuts, [length - cut for length, cut in zip(lengths, cuts, strict=True)]
             else:
                 lengths = cuts
-        self.sampler = WindowSampler(lengths, config.n_ctx, config.upper_ratio, seed, starts)
-        total = len(self.sampler)
-        self._length = total if max_windows is None else min(total, max_windows)
+        super().__init__(WindowSampler(lengths, config.n_ctx, config.upper_ratio, seed, starts), max_windows)
 
     def _seconds(self, codes: int) -> float:
         return codes * self.config.hop_length / self.config.sampling_rate
@@ -268,16 +267,9 @@ class CodeWindows(TorchDataset):
             lengths.append(length)
         return lengths
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader: other random offsets in every epoch."""
-        self.sampler.epoch = epoch
-
-    def __len__(self) -> int:
-        return self._length
-
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         config = self.config
-        window = index * len(self.sampler) // self._length
+        window = self.window_number(index)
         row, start = self.sampler[window]
         table = self._rows[row : row + 1]
         codes = _slice(table, self.column, start, config.n_ctx)
@@ -291,18 +283,18 @@ class CodeWindows(TorchDataset):
         return item
 
 
-def _refresh_facts(shard: Path, songs: Dataset, features: Features) -> None:
-    """Write a shard anew where its songs' facts are others than when they were encoded; the codes stay."""
+def _refresh_metadata(shard: Path, songs: Dataset, features: Features) -> None:
+    """Rewrite a shard whose songs' metadata has changed since they were encoded; the codes stay."""
     import pyarrow.parquet
     from datasets import Dataset, Features
 
-    facts = [column for column in features if not column.startswith("codes_")]
-    wanted = {column: list(songs[column]) if column in songs.column_names else [None] * len(songs) for column in facts}
+    names = [column for column in features if not column.startswith("codes_")]
+    wanted = {column: column_of(songs, column) for column in names}
     there = [name for name in pyarrow.parquet.read_schema(shard).names if not name.startswith("codes_")]
-    if there == facts and pyarrow.parquet.read_table(shard, columns=facts).to_pydict() == wanted:
+    if there == names and pyarrow.parquet.read_table(shard, columns=names).to_pydict() == wanted:
         return
-    codes = pyarrow.parquet.read_table(shard, columns=[column for column in features if column not in facts])
-    table = Dataset.from_dict(wanted, features=Features({name: features[name] for name in facts})).data.table
+    codes = pyarrow.parquet.read_table(shard, columns=[column for column in features if column not in names])
+    table = Dataset.from_dict(wanted, features=Features({name: features[name] for name in names})).data.table
     for column in codes.column_names:
         table = table.append_column(codes.schema.field(column), codes[column])
     with replacing(shard) as temporary:
@@ -310,36 +302,23 @@ def _refresh_facts(shard: Path, songs: Dataset, features: Features) -> None:
 
 
 def _features(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> Features:
-    """Types of a row's columns, the same in every shard, also where all of a shard's songs lack a fact."""
+    """Types of a row's columns, the same in every shard, also where all songs of a shard lack a value."""
     from datasets import Features, List, Value
 
-    facts: dict[str, object] = {}
+    metadata: dict[str, object] = {}
     for split in songs.values():
         for name, feature in split.features.items():
-            if name not in facts or facts[name] == Value("null"):
-                facts[name] = feature
-    facts.pop("audio")
+            if name not in metadata or metadata[name] == Value("null"):
+                metadata[name] = feature
+    metadata.pop("audio")
     codes = List(Value("uint16" if vqvae.config.codebook_size <= 2**16 else "int32"))
-    return Features({**facts, **{f"codes_{level}": codes for level in range(vqvae.config.num_levels)}})
+    return Features({**metadata, **{f"codes_{level}": codes for level in range(vqvae.config.num_levels)}})
 
 
-def _manifest(songs: DatasetDict, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
-    columns = {
-        name: [{"duration": duration} for duration in split["duration"]]
-        if "file_name" not in split.column_names
-        else [
-            {"duration": duration, "file_name": file_name}
-            for duration, file_name in zip(split["duration"], split["file_name"], strict=True)
-        ]
-        for name, split in songs.items()
-    }
-    return songs_manifest(columns, vqvae)
-
-
-def _values(table: Any, column: str) -> np.ndarray:
+def _values(table: pa.Table, column: str) -> np.ndarray:
     """The list in the only row of `table`, without a copy."""
     return table[column].chunk(0).flatten().to_numpy(zero_copy_only=True)
 
 
-def _slice(table: object, column: str, start: int, length: int) -> Tensor:
+def _slice(table: pa.Table, column: str, start: int, length: int) -> Tensor:
     return torch.from_numpy(_values(table, column)[start : start + length].astype(np.int64))

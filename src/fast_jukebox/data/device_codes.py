@@ -1,7 +1,6 @@
-"""Batches of training windows drawn on the device that trains, from codes that lie in its memory.
+"""Batches of training windows drawn on the device that trains, from codes in its memory, by one gather a batch.
 
-What [`~fast_jukebox.data.codes.CodeWindows`] reads window by window on the host is here one gather a batch: no loader,
-no copies, no waiting. A song takes 14.5 kB a second of music at all three levels; a level is loaded alone.
+A song takes 14.5 kB a second of music at all three levels; a level is loaded alone.
 """
 
 from __future__ import annotations
@@ -17,15 +16,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from fast_jukebox.data.codes import MANIFEST
+from fast_jukebox.data.labels import name_ids
+from fast_jukebox.data.manifest import MANIFEST
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
+from fast_jukebox.utils.files import JsonObject
 
 
 class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
     """Batches of windows at random places of the codes of a folder, all places equally likely.
 
-    Batch number i is a function of the seed, i and the songs loaded by then alone. Items are whole batches: `codes` and
+    Batch number i is a function of the seed, i and the songs loaded by then alone. Items are batches: `codes` and
     `labels` int64 (N, n_ctx), with `upper_codes` int64 (N, n_ctx / upper_ratio) for an upsampler and `metadata` int64
     (N, label_length) for a labelled prior without lyrics. The folder may still be growing: shards that have come since
     are loaded every `refresh_steps` batches.
@@ -38,9 +39,9 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         split: of the songs.
         seed: of the places.
         processor: knows the ids of `artist` and `genre`, for a labelled prior.
-        label_dropout: how often a window has neither artist nor genre; in [0, 1].
-        refresh_steps: batches between looks for new shards; 0 looks once, at the start.
-        wait_seconds: how long the first songs are waited for.
+        label_dropout: probability of a window to have neither artist nor genre.
+        refresh_steps: batches between searches for new shards; 0 searches once, at the start.
+        wait_seconds: time to wait for the first songs.
 
     Raises:
         ValueError: an argument is out of its range, the prior has lyrics, the codes are outside its codebook, or no
@@ -151,7 +152,7 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         ][:count]
 
     def refresh(self) -> int:
-        """Load the shards that have come since; returns how many songs they held."""
+        """Load new shards; returns how many songs they held."""
         pattern = f"{self.split}-[0-9][0-9][0-9][0-9][0-9].parquet"
         new = [path for folder in self.folders for path in sorted(folder.glob(pattern)) if path not in self._shards]
         if not new:
@@ -161,15 +162,15 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         for path in new:
             self._read(path, codes)
             self._shards.add(path)
-        for level, pieces in enumerate(codes):
-            if pieces:
-                loaded = torch.from_numpy(np.concatenate(pieces)).to(self.device)
+        for level, chunks in enumerate(codes):
+            if chunks:
+                loaded = torch.from_numpy(np.concatenate(chunks)).to(self.device)
                 self._codes[level] = torch.cat([self._codes[level], loaded])
         self._index()
         return self.num_songs - before
 
     def _complete(self) -> bool:
-        """Whether no more songs are waited for: every folder has the manifest that is written last."""
+        """True where no more songs will come: every folder has the manifest, which is written last."""
         return all((folder / MANIFEST).exists() for folder in self.folders) and not self.refresh()
 
     def _read(self, path: Path, codes: list[list[np.ndarray]]) -> None:
@@ -185,10 +186,10 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         table = pyarrow.parquet.read_table(path, columns=[*columns, *labels]).combine_chunks()
         rows = table.select(labels).to_pylist() if labels else [{}] * len(table)
         # Codes loaded before, in memory or read from earlier shards.
-        first = [len(own) + sum(map(len, pieces)) for own, pieces in zip(self._codes, codes, strict=True)]
+        first = [len(own) + sum(map(len, chunks)) for own, chunks in zip(self._codes, codes, strict=True)]
         lists = [table[column].combine_chunks() for column in columns]
         songs, ids = [], []
-        for row, facts in enumerate(rows):
+        for row, names in enumerate(rows):
             own = [column[row].values.to_numpy(zero_copy_only=False) for column in lists]
             length = min([len(own[0])] + [len(upper) * ratio for upper in own[1:]])
             if length < config.n_ctx:
@@ -197,28 +198,22 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
             for values, size in zip(own, sizes, strict=False):
                 if int(values.max()) >= size:
                     raise ValueError(f"`codebook_size` is {size}, but {path} has code {int(values.max())}")
-            for pieces, values in zip(codes, own, strict=True):
-                pieces.append(values.astype(np.int16))
+            for chunks, values in zip(codes, own, strict=True):
+                chunks.append(values.astype(np.int16))
             songs.append((first[0], first[-1], length))
-            ids.append(self._ids_of(facts))
+            ids.append(self._ids_of(names))
             first = [place + len(values) for place, values in zip(first, own, strict=True)]
         if songs:
             self._table = np.concatenate([self._table, np.array(songs, dtype=np.int64)])
             self._ids = np.concatenate([self._ids, np.array(ids, dtype=np.int64)])
 
-    def _ids_of(self, facts: dict[str, str | list[str] | None]) -> list[int]:
+    def _ids_of(self, names: JsonObject) -> list[int]:
         """Artist and genre slots of a song."""
         slots = self.config.max_genres
         if self._vocabulary is None:
             return [0, *[-1] * slots]
-        genre = facts.get("genre")
-        names = [genre] if isinstance(genre, str) else list(genre or [])
-        genres = self._vocabulary.genre_ids(names if self._vocabulary.genre_words else names[:1], unknown=True)
-        artist = facts.get("artist")
-        return [
-            self._vocabulary.artist_id(artist if isinstance(artist, str) else None, unknown=True),
-            *[*genres, *[-1] * slots][:slots],
-        ]
+        artist, genres = name_ids(self._vocabulary, names.get("artist"), names.get("genre"))
+        return [artist, *[*genres, *[-1] * slots][:slots]]
 
     def _index(self) -> None:
         """Put the tables of songs where batches are drawn."""

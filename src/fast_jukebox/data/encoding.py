@@ -1,4 +1,4 @@
-"""Songs to a file of codes: the work of one process of [`encode_songs`][fast_jukebox.data.codes.encode_songs]."""
+"""Encoding of songs to a file of codes: the work of one process of [`~fast_jukebox.data.codes.encode_songs`]."""
 
 from __future__ import annotations
 
@@ -71,38 +71,36 @@ class ShardEncoder:
         if self.vqvae.device.type == "cpu":
             with single_threads():
                 return share_out(
-                    lambda row: encode_song(*_read_song(songs[row], rate), self.vqvae), len(songs), self._tell
+                    lambda row: encode_song(songs[row], load_audio(songs[row]["audio"], rate), self.vqvae),
+                    len(songs),
+                    self._count_one,
                 )
         encoded: list[dict[str, object]] = []
         for song, audio in _read_ahead(songs, rate):
             encoded.append(encode_song(song, audio, self.vqvae))
-            self._tell(len(encoded))
+            self.after(1)
         return encoded
 
-    def _tell(self, _: int) -> None:
+    def _count_one(self, _: int) -> None:
         self.after(1)
 
 
-def _read_ahead(songs: Dataset | list[JsonObject], sampling_rate: int) -> Iterator[tuple[dict[str, object], Tensor]]:
+def _read_ahead(songs: Dataset | list[JsonObject], sampling_rate: int) -> Iterator[tuple[JsonObject, Tensor]]:
     """Songs with their audio (samples,); two more are read while one is used."""
     with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
-        coming: deque[Future[tuple[dict[str, object], Tensor]]] = deque()
+        coming: deque[tuple[JsonObject, Future[Tensor]]] = deque()
         for row in range(len(songs)):
-            coming.append(pool.submit(_read_song, songs[row], sampling_rate))
+            song = songs[row]
+            coming.append((song, pool.submit(load_audio, song["audio"], sampling_rate)))
             if len(coming) > _SONGS_AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-
-
-def _read_song(song: JsonObject, sampling_rate: int) -> tuple[dict[str, object], Tensor]:
-    sound = song["audio"]
-    source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
-    return song, load_audio(source, sampling_rate)
+                song, audio = coming.popleft()
+                yield song, audio.result()
+        for song, audio in coming:
+            yield song, audio.result()
 
 
 def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
-    """What is known of a song, and its codes: `codes_0`, `codes_1`, ... (length,), uint16 or int32.
+    """A song's metadata and codes: `codes_0`, `codes_1`, ... (length,), uint16 or int32.
 
     Args:
         song: a row; its `audio` is left out.
@@ -111,10 +109,10 @@ def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> dic
     """
     config = vqvae.config
     hop = config.hop_lengths[-1]
-    # What does not fill a code of the top level at the song's end is less than 3 ms.
+    # The rest at the song's end that does not fill a code of the top level, less than 3 ms, is left out.
     audio = audio[: max(audio.shape[0] // hop, 1) * hop]
     audio = torch.nn.functional.pad(audio, (0, -audio.shape[0] % hop))
     codes = vqvae.encode(audio[None].to(vqvae.device))
     narrow = np.uint16 if config.codebook_size <= 2**16 else np.int32
-    facts = {key: value for key, value in song.items() if key != "audio"}
-    return facts | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}
+    metadata = {key: value for key, value in song.items() if key != "audio"}
+    return metadata | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}

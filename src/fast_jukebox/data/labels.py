@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
-from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary
+from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary, LevelLabels
 from fast_jukebox.processing.text import join_texts, window_lyrics
-from fast_jukebox.processing.vocabulary import UNKNOWN, names_in
+from fast_jukebox.processing.vocabulary import UNKNOWN, column_of, names_in
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class WindowLabels:
-    """Label vectors of windows of a compilation's songs.
+    """Label vectors of windows of a dataset's songs.
 
     With a processor, songs have `artist`, `genre` and `lyrics`, any of which a song may lack: it is then of the unknown
     artist or genre, or without lyrics, as are names that the vocabulary lacks. Without one they have the ids
@@ -33,7 +33,7 @@ class WindowLabels:
         songs: rows with such columns.
         config: of a prior with labels.
         processor: of a model with that prior, or of the prior alone.
-        dropout: how often a window receives no artist and genre, and, drawn apart, no lyrics; in [0, 1].
+        dropout: probability of a window to receive no artist and genre, and, drawn separately, no lyrics.
         seed: of those draws; `None` for no dropout.
 
     Raises:
@@ -53,7 +53,8 @@ class WindowLabels:
         self.config, self.dropout, self.seed = config, dropout, seed
         self.texts: list[list[int]] = [[] for _ in range(len(songs))]
         if processor is None:
-            self.ids = _written_ids(songs)
+            given = zip(column_of(songs, "artist_id"), column_of(songs, "genre_ids"), strict=True)
+            self.ids = [(artist or 0, list(genres or [0])) for artist, genres in given]
         else:
             own, vocabulary = processor.for_prior(config)
             self.ids, self.texts = _encoded(songs, vocabulary, own)
@@ -64,9 +65,8 @@ class WindowLabels:
         Args:
             song: its song's number.
             start: its first code.
-            length: codes of the whole song.
-            window: its number, on which with the seed and the epoch the dropout depends, and on nothing else.
-            epoch: likewise.
+            length: codes of the complete song.
+            window, epoch: numbers on which, with the seed, the dropout depends.
         """
         config = self.config
         (artist, genres), text = self.ids[song], self.texts[song]
@@ -100,7 +100,7 @@ def labelled_config(
 
     Args:
         config: of a prior without labels; not changed.
-        vocabulary: of the compilation.
+        vocabulary: of the dataset.
         max_genres: genre slots.
         lyric_length: characters of lyrics that the top prior receives before its codes; every fourth layer then attends
             to them. With the context they are a multiple of `num_rows`.
@@ -123,26 +123,22 @@ def labelled_config(
     return config
 
 
-def _written_ids(songs: Dataset) -> list[tuple[int, list[int]]]:
-    """Artist and genres of each song, where they stand there as ids."""
-    columns = songs.column_names
-    artists = songs["artist_id"] if "artist_id" in columns else [None] * len(songs)
-    genres = songs["genre_ids"] if "genre_ids" in columns else [None] * len(songs)
-    return [(artist or 0, list(own or [0])) for artist, own in zip(artists, genres, strict=True)]
+def name_ids(vocabulary: LabelVocabulary, artist: str | None, genre: str | list[str] | None) -> tuple[int, list[int]]:
+    """The ids of a song's artist and genres, those of unknown names 0; of one genre where a song has one."""
+    names = [genre] if isinstance(genre, str) else list(genre or [])
+    genres = vocabulary.genre_ids(names if vocabulary.genre_words else names[:1], unknown=True)
+    return vocabulary.artist_id(artist, unknown=True), genres
 
 
 def _encoded(
-    songs: Dataset, vocabulary: LabelVocabulary, own: Any
+    songs: Dataset, vocabulary: LabelVocabulary, own: LevelLabels
 ) -> tuple[list[tuple[int, list[int]]], list[list[int]]]:
     """Artist and genres, and the characters of the lyrics, of each song."""
-    given = [
-        songs[name] if name in songs.column_names else [None] * len(songs) for name in ("artist", "genre", "lyrics")
-    ]
+    given = [column_of(songs, name) for name in ("artist", "genre", "lyrics")]
     ids, texts, dropped = [], [], 0
     for artist, genre, lyrics in zip(*given, strict=True):
-        names = [genre] if isinstance(genre, str) else list(genre or [])
-        genres = vocabulary.genre_ids(names if vocabulary.genre_words else names[:1], unknown=True)
-        ids.append((vocabulary.artist_id(artist, unknown=True), genres[: own.max_genres]))
+        artist_id, genres = name_ids(vocabulary, artist, genre)
+        ids.append((artist_id, genres[: own.max_genres]))
         text, clean = vocabulary.lyric_ids(lyrics if own.lyric_length else None)
         texts.append(text)
         dropped += len(clean.dropped)
@@ -168,6 +164,5 @@ def _warn_of_unknown(songs: Dataset, vocabulary: LabelVocabulary) -> None:
             logger.warning(
                 "the model does not know the %s %s, whose songs count as of an unknown one: run_prior.py teaches a "
                 "model the names of the songs that it trains on, unless `--new_names` is false",
-                column,
-                listed,
-            )
+                column, listed,
+            )  # fmt: skip

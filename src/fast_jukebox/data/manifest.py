@@ -1,4 +1,4 @@
-"""What a folder of codes says of itself, and whether all of it is there."""
+"""The manifest of a folder of codes, and the check that all codes are there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sessions.fingerprint import weights_digest
@@ -25,8 +24,8 @@ _TYPES: dict[str, type] = {
 }
 
 
-def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: FastJukeboxVQVAE) -> dict[str, object]:
-    """What a folder of codes says of itself: whose codes they are, and of which songs.
+def songs_manifest(songs: Mapping[str, Sequence[JsonObject]], vqvae: FastJukeboxVQVAE) -> dict[str, object]:
+    """The manifest of codes: fingerprints of the VQ-VAE and of the songs.
 
     Args:
         songs: rows with `duration` and, where they are known, `file_name`, by split.
@@ -47,12 +46,12 @@ def songs_manifest(songs: Mapping[str, Sequence[Mapping[str, Any]]], vqvae: Fast
     }
 
 
-def _digest(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
-    """Write a manifest into a folder, or find that the one that is there says the same.
+    """Write a manifest into a folder, or check that the one that is there is the same.
 
     Raises:
         ValueError: the folder holds other codes, or its manifest is damaged.
@@ -96,7 +95,7 @@ def stated_manifest(folder: Path) -> JsonObject:
 
 
 def code_shards(folder: Path) -> list[Path]:
-    """The shards of a folder of codes by name; what is being written is none."""
+    """The shards of a folder of codes by name, without temporary files."""
     return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 

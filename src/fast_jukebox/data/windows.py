@@ -1,4 +1,4 @@
-"""Which stretch of which song is training example number i: a pure function of (seed, epoch, i)."""
+"""Windows of songs for training: number i is a pure function of (seed, epoch, i)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ if TYPE_CHECKING:
 class WindowSampler:
     """Windows of a fixed length over songs of various lengths, at random or at fixed offsets.
 
-    An epoch has as many windows as fit side by side into the songs. At random offsets, window i lies in the song in
-    which the i-th of those lies, anywhere in it; the offset depends on nothing but (seed, epoch, i), so that an
-    interrupted training sees what it would have seen.
+    An epoch has as many windows as fit side by side into the songs. At random offsets, window i lies anywhere in the
+    song in which the i-th of those lies, by (seed, epoch, i) alone, so that training can be resumed.
 
     Args:
         lengths: length of each song, in any unit.
         window: length of a window in that unit, at least 1. Songs shorter than it are left out.
         multiple: every offset is a multiple of this.
         seed: of the random offsets, or None for fixed offsets, side by side from each song's start.
-        starts: where each song's windows may begin, multiples of `multiple`; its length counts from there. 0 by
-            default.
+        starts: first offset of each song, multiples of `multiple`; its length counts from there. 0 by default.
 
     Raises:
         ValueError: if no song is as long as a window.
@@ -54,13 +52,13 @@ class WindowSampler:
             )
         self.lengths, self.window, self.multiple, self.seed = list(lengths), window, multiple, seed
         self.starts = [0] * len(lengths) if starts is None else list(starts)
-        # In memory that is shared, so that data loading processes which outlive an epoch learn of the next one.
+        # In shared memory, as data loading processes outlive an epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._ends = np.cumsum(counts)
 
     @property
     def epoch(self) -> int:
-        """The epoch that the windows are of, the same in all processes that the sampler was sent to."""
+        """The epoch of the windows, the same in all processes that the sampler was sent to."""
         return int(self._epoch)
 
     @epoch.setter
@@ -85,16 +83,16 @@ class WindowSampler:
 
 
 def time_cut(length: int, window: int, multiple: int, test_share: float) -> int:
-    """Where the held-out end of a song begins: a fraction of the song, and at least one window.
+    """The beginning of the held-out end of a song, which is a fraction of it and at least one window.
 
     Args:
         length: of the song.
-        window: of what is trained on, in the same unit.
+        window: length of a window, in the same unit.
         multiple: the end begins at a multiple of this.
         test_share: fraction held out, in [0, 1).
 
     Returns:
-        The beginning; the song's length, so that nothing is held out, where less than a window were left before it.
+        The song's length, so that nothing is held out, where less than a window would be left before the end.
 
     >>> [time_cut(length, 24, 2, 0.1) for length in (1000, 101, 47)]
     [900, 76, 47]
@@ -104,8 +102,32 @@ def time_cut(length: int, window: int, multiple: int, test_share: float) -> int:
     return cut if cut >= window else length
 
 
-class SoundWindows(TorchDataset):
-    """Windows of sound from a compilation, read from its files when asked for.
+class SongWindows(TorchDataset[dict[str, Tensor]]):
+    """Base of the datasets of windows.
+
+    Args:
+        sampler: of the windows.
+        max_windows: at most so many windows, spread evenly over the songs.
+    """
+
+    def __init__(self, sampler: WindowSampler, max_windows: int | None = None) -> None:
+        self.sampler = sampler
+        self._length = len(sampler) if max_windows is None else min(len(sampler), max_windows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader: other random offsets in every epoch."""
+        self.sampler.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def window_number(self, index: int) -> int:
+        """The sampler's number of window `index`."""
+        return index * len(self.sampler) // self._length
+
+
+class SoundWindows(SongWindows):
+    """Windows of sound of a dataset, read from its files on access.
 
     Items are `{"audio": float32 (window,)}`.
 
@@ -115,7 +137,7 @@ class SoundWindows(TorchDataset):
         window: samples in a window.
         sampling_rate: of the windows; songs of another rate are resampled.
         seed: as for [`WindowSampler`].
-        max_windows: at most so many windows, spread evenly over the compilation.
+        max_windows: at most so many windows, spread evenly over the songs.
     """
 
     def __init__(
@@ -124,34 +146,19 @@ class SoundWindows(TorchDataset):
         self.songs, self.window, self.sampling_rate = songs, window, sampling_rate
         # One sample less than the file states, for what resampling may round away.
         lengths = [max(int(duration * sampling_rate) - 1, 0) for duration in songs["duration"]]
-        self.sampler = WindowSampler(lengths, window, seed=seed)
-        total = len(self.sampler)
-        self._length = total if max_windows is None else min(total, max_windows)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader: other random offsets in every epoch."""
-        self.sampler.epoch = epoch
-
-    def __len__(self) -> int:
-        return self._length
+        super().__init__(WindowSampler(lengths, window, seed=seed), max_windows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        song, start = self.sampler[index * len(self.sampler) // self._length]
-        sound = self.songs[song]["audio"]
-        source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
-        audio = load_audio(
-            source, self.sampling_rate, offset=start / self.sampling_rate, duration=self.window / self.sampling_rate
-        )
-        return {"audio": _exactly(audio, self.window)}
-
-
-def _exactly(audio: Tensor, length: int) -> Tensor:
-    """Cut or pad with silence: resampling and the rounding of seconds may be a sample off."""
-    return torch.nn.functional.pad(audio[:length], (0, max(length - audio.shape[0], 0)))
+        song, start = self.sampler[self.window_number(index)]
+        rate = self.sampling_rate
+        audio = load_audio(self.songs[song]["audio"], rate, offset=start / rate, duration=self.window / rate)
+        # Resampling and the rounding of seconds may be a sample off.
+        audio = torch.nn.functional.pad(audio[: self.window], (0, max(self.window - len(audio), 0)))
+        return {"audio": audio}
 
 
 def stack_items(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack windows into a batch: the collator of every trainer here.
+    """Stack windows into a batch: the collator of every trainer.
 
     >>> {name: tuple(batch.shape) for name, batch in stack_items([{"codes": torch.zeros(8)}] * 3).items()}
     {'codes': (3, 8)}

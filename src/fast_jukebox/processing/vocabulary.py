@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 from fast_jukebox.processing.text import LYRIC_CHARACTERS, CleanLyrics, clean_lyrics, lower_name, plain_name
 from fast_jukebox.utils.files import JsonObject
@@ -216,7 +216,7 @@ class LabelVocabulary:
         )
 
 
-def column_of(rows: Rows, name: str) -> list[object]:
+def column_of(rows: Rows, name: str) -> list[Any]:
     """A column of a dataset or of rows; `None` where a song lacks the value."""
     if hasattr(rows, "column_names"):
         dataset = cast("Dataset", rows)
@@ -227,7 +227,7 @@ def column_of(rows: Rows, name: str) -> list[object]:
 def names_in(rows: Rows, column: str) -> list[str]:
     """The names in a column, one after the other; songs without are left out."""
     several = [[value] if isinstance(value, str) else value or [] for value in column_of(rows, column)]
-    return [name for names in several for name in cast("list[str]", names) if name]
+    return [name for names in several for name in names if name]
 
 
 class NameList(NamedTuple):
