@@ -1,4 +1,4 @@
-"""What is known of the songs of a folder: `metadata.jsonl` or `metadata.csv` beside them, as an AudioFolder has it."""
+"""Metadata of the songs of a folder: `metadata.jsonl` or `metadata.csv`, as an AudioFolder has it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TEXTS = ("file_name", "split", "artist", "genre", "lyrics", "title")
 
 
 def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str, dict[str, object]]:
-    """Rows of a folder's own metadata file by `file_name`, as it stands there; empty where there is no file.
+    """Rows of a folder's metadata file by `file_name`; empty where there is no file.
 
     Args:
         folder: with at most one of the files.
@@ -57,7 +57,7 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
 
 
 def metadata_lines(rows: Iterable[Mapping[str, object]]) -> bytes:
-    """Rows as a `metadata.jsonl`, one object a line, UTF-8; what JSON has no type for as text."""
+    """Rows as a `metadata.jsonl`, one object a line, UTF-8; values that JSON has no type for as text."""
     lines = (json.dumps(dict(row), ensure_ascii=False, default=str).translate(_LINE_ENDS) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
 
@@ -119,7 +119,7 @@ def _check_encoding(path: Path) -> None:
 
 
 def _delimiter(path: Path) -> str:
-    """What stands between the columns: a comma, or as programs write in many countries a semicolon, or a tab."""
+    """The separator of columns: a comma, a semicolon (as programs write in many countries), or a tab."""
     with path.open("rb") as file:
         head = file.readline(2**16).removeprefix(b"\xef\xbb\xbf").split(b"\r")[0].strip()
     for each in (b",", b";", b"\t"):

@@ -1,4 +1,4 @@
-"""Sizes of Parquet files that somebody else made: what they hold may be any times larger than they are."""
+"""Bounds on Parquet files from elsewhere, whose content may be any times larger than the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SOUND = "audio.bytes"
 
 
 def check_values(shard: Path) -> None:
-    """Refuse a file of more songs or values than one can have: a few bytes can stand for any number of equal ones.
+    """Refuse a file of too many songs or values, of which equal ones take no space.
 
     Raises:
         ValueError: it has; names it.
@@ -29,7 +29,7 @@ def check_values(shard: Path) -> None:
         groups = [found.row_group(index) for index in range(found.num_row_groups)]
         values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
     except (pyarrow.ArrowException, OSError):
-        return  # whoever reads it says what is wrong
+        return  # its reader reports it
     if found.num_rows > MAX_ROWS or values > MAX_VALUES:
         raise ValueError(
             f"{shard} states {found.num_rows} songs and {values} values, more than {MAX_ROWS} and {MAX_VALUES}, which "

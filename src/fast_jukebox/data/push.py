@@ -1,27 +1,29 @@
-"""Songs and codes on the Hub: pushed in one commit with a card that states a licence, found by name.
+"""Pushes of songs and codes to the Hub, in one commit with a card that states a licence.
 
-Songs go there as files beside a `metadata.jsonl` a split (the layout of an AudioFolder) or inside Parquet files, codes
-as [`encode_songs`][fast_jukebox.data.codes.encode_songs] wrote them. All is fetched before any of it is used.
+Songs are files beside a `metadata.jsonl` a split (the layout of an AudioFolder) or inside Parquet files, codes are
+as [`encode_songs`][fast_jukebox.data.codes.encode_songs] wrote them.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fast_jukebox.audio.io import audio_info
-from fast_jukebox.data.manifest import code_shards, read_manifest
+from fast_jukebox.data.manifest import MANIFEST, code_shards, read_manifest
 from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
 from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.data.songs import load_songs, save_songs
 from fast_jukebox.hub import dataset_card, push_files
+from fast_jukebox.hub.push import PushOptions
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+    from typing_extensions import Unpack
 
 CODES_FILE = re.compile(r"\w+(\.\w+)*-\d{5}\.parquet|codes\.json")
 _SOUND = rf"[^/]+({'|'.join(map(re.escape, AUDIO_SUFFIXES))})"
@@ -38,32 +40,22 @@ def push_songs(
     license_name: str | None = None,
     license_link: str | None = None,
     tags: tuple[str, ...] = (),
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload songs",
-    create_pr: bool = False,
+    **options: Unpack[PushOptions],
 ) -> str:
-    """Push songs as a data set; `load_songs(repo_id)` gives them back.
+    """Push songs as a data set; `load_songs(repo_id)` loads them.
 
     Songs that an earlier push left there and that are not among these are deleted in the same commit.
 
     Args:
         songs: what [`load_songs`][fast_jukebox.data.songs.load_songs] returns, or what it takes.
         repo_id: `"organisation/name"`; made where it does not exist.
-        license: of the recordings and what is in them, by the Hub's identifier.
-        description: what the songs are, Markdown, for the card.
-        layout: `"parquet"` is the songs' own files inside Parquet files, which `datasets.load_dataset` reads with
-            nothing else installed; `"audiofolder"` the files beside a `metadata.jsonl` a split, for which it needs
-            torchcodec.
-        license_name: of a license that is `"other"`.
-        license_link: to it.
-        tags: for the card, in addition to the package's own.
-        private: whether a new repository is private.
-        token: of the Hub; the one logged in with by default.
-        revision: branch to push to, made where it does not exist.
-        commit_message: of the commit.
-        create_pr: propose the commit as a pull request instead.
+        license: of the recordings and the music, by the Hub's identifier.
+        description: of the songs, Markdown, for the card.
+        layout: `"parquet"` is the songs' files inside Parquet files, which `datasets.load_dataset` reads with nothing
+            else installed; `"audiofolder"` the files beside a `metadata.jsonl` a split, for which it needs torchcodec.
+        license_name, license_link: of a license that is `"other"`.
+        tags: for the card, in addition to the package's.
+        options: see [`~fast_jukebox.hub.push.PushOptions`].
 
     Returns:
         Address of the commit, or of the pull request.
@@ -90,21 +82,14 @@ def push_songs(
         facts={"songs": count, "hours": round(hours, 3)},
         tags=tags,
     )
-    options: dict[str, Any] = {
-        "kind": "dataset",
-        "replaces": SONGS_FILE,
-        "private": private,
-        "token": token,
-        "revision": revision,
-        "commit_message": commit_message,
-        "create_pr": create_pr,
-    }
+    options.setdefault("commit_message", "Upload songs")
     files: dict[str, Path | bytes] = {"README.md": str(card).encode()}
-    if layout == "audiofolder":
-        return push_files(files | dict(_audio_folder(songs)), repo_id, **options)
     with TemporaryDirectory() as directory:
-        written = save_songs(songs, directory)
-        return push_files(files | {f"data/{path.name}": path for path in written}, repo_id, **options)
+        if layout == "audiofolder":
+            files |= dict(_audio_folder(songs))
+        else:
+            files |= {f"data/{path.name}": path for path in save_songs(songs, directory)}
+        return push_files(files, repo_id, kind="dataset", replaces=SONGS_FILE, **options)
 
 
 def push_codes(
@@ -117,45 +102,26 @@ def push_codes(
     license_name: str | None = None,
     license_link: str | None = None,
     tags: tuple[str, ...] = (),
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload codes",
-    create_pr: bool = False,
+    **options: Unpack[PushOptions],
 ) -> str:
-    """Push codes as a data set; `load_codes(repo_id)` gives them back.
+    """Push codes as a data set; `load_codes(repo_id)` loads them. Other arguments and errors as [`push_songs`].
 
     Args:
         folder: as [`encode_songs`][fast_jukebox.data.codes.encode_songs] left it.
-        repo_id: `"organisation/name"`; made where it does not exist.
-        license: of the songs, which can be heard again from their codes, by the Hub's identifier.
-        description: of the songs, Markdown, for the card.
+        license: of the songs, which can be heard from their codes.
         vqvae: name of the VQ-VAE that the codes are of, for the card.
-        license_name: of a license that is `"other"`.
-        license_link: to it.
-        tags: for the card, in addition to the package's own.
-        private: whether a new repository is private.
-        token: of the Hub; the one logged in with by default.
-        revision: branch to push to, made where it does not exist.
-        commit_message: of the commit.
-        create_pr: propose the commit as a pull request instead.
-
-    Returns:
-        Address of the commit, or of the pull request.
 
     Raises:
         ValueError: no license, or the folder does not hold all codes that its manifest states.
-        HubError: no connection, no right to write.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    shards = code_shards(folder)
     made_with = f"`{vqvae}`" if vqvae else "a VQ-VAE of fast-jukebox"
     hops = ", ".join(map(str, manifest["hop_lengths"]))
     card = dataset_card(
         name=repo_id,
         description=f"{description or 'Songs.'}\n\nAs codes of {made_with}, one for every {hops} samples (bottom level "
-        "first): a row is a song, with a column of codes a level and what is known of the song.",
+        "first): a row is a song, with a column of codes a level and the metadata of the song.",
         license=license,
         license_name=license_name,
         license_link=license_link,
@@ -169,22 +135,14 @@ def push_codes(
         },
         tags=tags,
     )
-    files: dict[str, Path | bytes] = {path.name: path for path in [*shards, folder / "codes.json"]}
-    return push_files(
-        files | {"README.md": str(card).encode()},
-        repo_id,
-        kind="dataset",
-        replaces=CODES_FILE,
-        private=private,
-        token=token,
-        revision=revision,
-        commit_message=commit_message,
-        create_pr=create_pr,
-    )
+    options.setdefault("commit_message", "Upload codes")
+    files: dict[str, Path | bytes] = {path.name: path for path in [*code_shards(folder), folder / MANIFEST]}
+    files["README.md"] = str(card).encode()
+    return push_files(files, repo_id, kind="dataset", replaces=CODES_FILE, **options)
 
 
-def _audio_folder(songs: Mapping[str, Any]) -> Iterator[tuple[str, Path | bytes]]:
-    """Files by name: the songs, and a `metadata.jsonl` a split whose rows name them and state all that is known."""
+def _audio_folder(songs: DatasetDict) -> Iterator[tuple[str, Path | bytes]]:
+    """Files by name: the songs, and a `metadata.jsonl` a split whose rows have their names and metadata."""
     for split, rows in songs.items():
         lines: list[dict[str, object]] = []
         taken = set()
@@ -195,8 +153,8 @@ def _audio_folder(songs: Mapping[str, Any]) -> Iterator[tuple[str, Path | bytes]
             if name in taken:
                 raise ValueError(f"`songs` must have a `file_name` for each song of {split}, got {name!r} twice")
             taken.add(name)
-            facts = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
-            lines.append({"file_name": name, **facts})
+            metadata = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
+            lines.append({"file_name": name, **metadata})
             yield f"{split}/{name}", data
         yield f"{split}/{METADATA_FILE}", metadata_lines(lines)
 

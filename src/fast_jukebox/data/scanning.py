@@ -1,4 +1,4 @@
-"""The songs of a folder or of a data set of the Hub: found, checked and described, or skipped with the reason."""
+"""Search and check of the songs in a folder or in a data set of the Hub."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ AUDIO_SUFFIXES = (
     *(".m4a", ".m4b", ".aac", ".wma", ".amr", ".ape", ".wv", ".mpc", ".ac3", ".dsf", ".dff", ".mka", ".ra"),
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp", ".wmv", ".flv"),
 )
-"""Files that `load_songs` looks at, by what they hold; others in the folder are left alone."""
+"""Suffixes of files that `load_songs` checks; others in the folder are ignored."""
 
 MEASURED = ("audio", "file_name", "duration", "sampling_rate")
 """Columns of every song, which no metadata can set."""
 
 _TAIL = 2048
-"""Samples at a song's end that are read once more from an offset."""
+"""Samples at a song's end that are read again from an offset."""
 _NAMED = 3
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -54,16 +54,16 @@ Song: TypeAlias = JsonObject
 
 @dataclass(frozen=True)
 class SongLimits:
-    """What a song must be to be used.
+    """Limits of the songs that are used.
 
     Attributes:
-        min_duration: seconds that it lasts at least.
-        max_duration: seconds that it lasts at most; its length is looked for before anything is decoded.
-        max_bytes: size of its file at most.
+        min_duration: in seconds.
+        max_duration: in seconds; checked before anything is decoded.
+        max_bytes: of a file.
         silence: a song whose loudest sample stays below this, of a full scale of 1, is silent.
-        whole: decode each file to its end, so that one that is broken later on is found, and its end once more from an
-            offset, as training does. Otherwise a file is read until it sounds.
-        max_metadata_bytes: size of a `metadata.jsonl` or `metadata.csv` at most.
+        whole: decode each file to its end, so that later damage is found, and its end again from an offset, as training
+            does. Otherwise a file is read until it sounds.
+        max_metadata_bytes: of a `metadata.jsonl` or `metadata.csv`.
     """
 
     min_duration: float = 1.0
@@ -88,12 +88,12 @@ class SongLimits:
 
 @dataclass
 class SongScan:
-    """What `scan_songs` found.
+    """Result of `scan_songs`.
 
     Attributes:
-        songs: the rows that can be used.
-        skipped: the reason by name for the others.
-        notes: by name, what of a song that is used is not read.
+        songs: rows that can be used.
+        skipped: reasons by name for the others.
+        notes: by name, what of a used song is not read.
     """
 
     songs: list[Song] = field(default_factory=list)
@@ -108,7 +108,7 @@ def find_dataset(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """A folder as it is, or the folder that a data set of the Hub was fetched to.
+    """A folder, or the folder that a data set of the Hub was fetched to.
 
     Args:
         source: a folder, or `"organisation/name"`.
@@ -119,7 +119,7 @@ def find_dataset(
     Raises:
         FileNotFoundError: there is no such folder, and it cannot be a name.
         HubError: there is no such data set or revision, no right to read it, no connection, or, offline, it is not
-            wholly in the cache.
+            completely in the cache.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -131,7 +131,7 @@ def find_dataset(
 
 
 def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = None, progress: bool = False) -> SongScan:
-    """Look at every song of a folder, as `load_songs` does, and say which can be used and why the others cannot.
+    """Check every song of a folder, as `load_songs` does.
 
     Args:
         folder: any layout that [`~fast_jukebox.data.songs.load_songs`] reads but Parquet.
@@ -166,7 +166,7 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
 
 
 def report(source: str, scan: SongScan) -> None:
-    """Warn of every song that was skipped or is not read completely; many for the same reason in one line.
+    """Warn of every song that was skipped or is not read completely, one line a reason.
 
     Raises:
         ValueError: no song is left.
@@ -188,11 +188,11 @@ def report(source: str, scan: SongScan) -> None:
 
 
 def check_song(source: Path | JsonObject, limits: SongLimits) -> tuple[float, int, str | None]:
-    """Duration in seconds and sampling rate of a song that can be used, and what of it is not read, if anything.
+    """Duration in seconds and sampling rate of a song that can be used, and what of it is not read, if any.
 
     Args:
         source: a file, or `{"path", "bytes"}`.
-        limits: what it must be.
+        limits: that it must meet.
 
     Raises:
         ValueError: it cannot be used; the reason.
@@ -231,7 +231,7 @@ def check_song(source: Path | JsonObject, limits: SongLimits) -> tuple[float, in
 
 
 def content_keys(sources: Iterable[Path | bytes]) -> list[Hashable]:
-    """The same for sounds of the same bytes, another for others.
+    """Keys that are equal for sounds of the same bytes.
 
     Args:
         sources: files, or their bytes, of which one is held at a time. Only files of the same size are read.
@@ -252,8 +252,8 @@ def _digest(source: Path | bytes) -> str:
         return hashlib.blake2b(source).hexdigest()
     digest = hashlib.blake2b()
     with source.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
+        while chunk := file.read(2**20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -265,11 +265,11 @@ def _check_offset(source: Path | dict[str, object], start: int, rate: int, wante
 
 
 def _rows(folder: Path, limits: SongLimits, fetched: bool) -> Iterator[tuple[Path, str, Song]]:
-    """The folder that a song's name is relative to, the name, and what is known of the song.
+    """The folder that a song's name is relative to, the name, and the song's metadata.
 
-    A folder with metadata for each split in a folder of its own (`train/metadata.jsonl` and others) has songs whose
-    names are relative to those, as [`~fast_jukebox.data.push.push_songs`] writes them. Else the folders `train` and
-    `test` and their like are splits where the metadata says nothing.
+    Where each split has a folder with metadata (`train/metadata.jsonl` and others), names are relative to those, as
+    [`~fast_jukebox.data.push.push_songs`] writes them. Else folders such as `train` and `test` are splits where the
+    metadata names none.
     """
     splits = {path.name: path for path in sorted(folder.iterdir()) if _has_metadata(path)}
     elsewhere = any(name.split("/", 1)[0] not in splits for name in _sound_names(folder))
@@ -295,7 +295,7 @@ def _has_metadata(folder: Path) -> bool:
 
 
 def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
-    """What is known of each song below a folder, by its name there; of songs that are only named too."""
+    """Metadata of each song below a folder by its name there, also of songs that are named and missing."""
     found: dict[str, Song] = {name: {} for name in _sound_names(root)}
     composed = {unicodedata.normalize("NFC", name): name for name in found}
     for below in sorted({below for below, name in _files(root) if name in METADATA_FILES}):
@@ -315,7 +315,7 @@ def _sound_names(root: Path) -> Iterator[str]:
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Folder, relative to `root`, and name of each file; what is hidden and folders behind links are left alone."""
+    """Folder, relative to `root`, and name of each file; hidden files and folders behind links are left out."""
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(place).relative_to(root)
@@ -333,7 +333,7 @@ def _existing(root: Path, name: str, links: tuple[Path, ...]) -> Path:
 
 
 def _other_files(folder: Path) -> str:
-    """What a folder without songs holds, in a few words."""
+    """A summary of a folder without songs."""
     suffixes: Counter[str] = Counter()
     suffixes.update(Path(name).suffix.lower() or "no suffix" for _, name in _files(folder))
     if not suffixes:

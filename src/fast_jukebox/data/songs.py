@@ -1,8 +1,7 @@
 """A folder of songs to a `datasets` dataset: checked, split by song, the sound undecoded.
 
-What cannot be used is reported by name with the reason and left out. Nothing here needs torchcodec, which datasets asks
-for when it decodes sound or builds an AudioFolder: rows hold `{"path", "bytes"}`, and
-[`load_audio`][fast_jukebox.audio.io.load_audio] reads those.
+Songs that cannot be used are left out, and reported with the reason. torchcodec is not needed: rows hold
+`{"path", "bytes"}`, which [`load_audio`][fast_jukebox.audio.io.load_audio] reads.
 """
 
 from __future__ import annotations
@@ -54,18 +53,17 @@ def load_songs(
 
     Args:
         source: a folder of sound files, at any depth, with or without a `metadata.jsonl` or `metadata.csv` whose rows
-            have `file_name` (relative to its folder) and any other facts, or one such folder a split; a folder that
+            have `file_name` (relative to its folder) and any other columns, or one such folder a split; a folder that
             `save_songs` made; the name of a data set of these layouts on the Hub; or a dataset with a column `audio`.
-        test_share: fraction of the songs held out, in [0, 1). Which ones depends on their names, and for songs of the
-            same content on the first of these. Splits that the metadata, the folders (`train`, `test` and the like) or
-            the dataset have already go first, if they are more than one; a song of `train` whose very recording is held
-            out as well is left out.
+        test_share: fraction of the songs held out, in [0, 1), chosen by their names; songs of the same content stay
+            together. Splits of the metadata, the folders (`train`, `test` and the like) or the dataset take precedence,
+            if they are more than one; a song of `train` whose recording is held out as well is left out.
         limits: `SongLimits()` by default. Songs outside them are skipped with a warning that names them.
         progress: show a bar.
         revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
 
     Returns:
-        A DatasetDict, its splits in the order of the songs' names. Columns: `audio` (undecoded, `{"path", "bytes"}`),
+        Splits in the order of the songs' names. Columns: `audio` (undecoded, `{"path", "bytes"}`),
         `file_name`, `duration` (seconds) and `sampling_rate` as measured, and those of the metadata.
 
     Raises:
@@ -111,13 +109,13 @@ def load_songs(
 def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_bytes: int = 400 * 2**20) -> list[Path]:
     """Write songs as Parquet files that contain the sound itself, in the layout of a dataset on the Hub.
 
-    The files are `data/SPLIT-00000-of-00003.parquet` and so on, which appear together once all are written; upload the
-    folder as it is. `datasets.Dataset.to_parquet` alone would store the paths of this machine.
+    The files `data/SPLIT-00000-of-00003.parquet` and so on appear together once all are written.
+    (`datasets.Dataset.to_parquet` alone would store the paths of this machine.)
 
     Args:
         songs: what `load_songs` returns.
         folder: made where it is missing; its folder `data` must not exist yet, or be empty.
-        shard_bytes: sound in one file, about.
+        shard_bytes: approximate size of the sound in one file.
 
     Returns:
         The files written.
@@ -161,7 +159,7 @@ def _split(source: str, songs: list[Song], test_share: float) -> DatasetDict:
     ordered = [song for split in rows.values() for song in split]
     columns = {column: [song[column] for song in ordered] for column in songs[0]}
     try:
-        # As one, so that a column has the same type in every split, also where all songs of one split lack the fact.
+        # As one, so that a column has the same type in every split, also where all songs of one split lack the value.
         whole = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
     except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
         wrong = next((name for name, values in columns.items() if not _is_column(values)), "")
@@ -194,7 +192,7 @@ def _contents(*splits: Dataset) -> list[Hashable]:
 
 
 def _without_held_out(splits: dict[str, Dataset]) -> dict[str, Dataset]:
-    """The splits, the one to train on without the recordings that are in others too."""
+    """The splits, `train` without the recordings that are in others too."""
     names = [name for name, rows in splits.items() for _ in range(len(rows))]
     if "train" not in splits or len(splits) == 1:
         return splits
@@ -254,7 +252,7 @@ def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, own: bool, p
         split: for messages.
         rows: with a column `audio`.
         limits: what a song must be.
-        own: whether the user made the dataset, whose paths are then followed; files from elsewhere must hold the sound.
+        own: the user made the dataset, so that its paths may be read; other files must hold the sound.
         progress: show a bar.
     """
     from datasets import Audio
@@ -300,7 +298,7 @@ def _shards(rows: Dataset, shard_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def _with_bytes(rows: Dataset) -> object:
-    """The rows as an Arrow table whose audio column holds each file's bytes, and its name without folders."""
+    """An Arrow table of the rows, whose audio column holds each file's bytes, and its name without folders."""
     import pyarrow
     from datasets import Audio
 

@@ -1,4 +1,4 @@
-"""Which songs are held out: one rule, by name and content, for every folder, dataset and script."""
+"""Splits of songs, by name and content: one rule for every folder, dataset and script."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def assign_splits(
 ) -> list[str]:
     """A split for each song: the one given, or by the name's hash, with at least one song in each of train and test.
 
-    Where all are given the same split, it says nothing about what to hold out, and the hash decides. Songs of the same
-    content go where the first of them goes, or where one of them is given. A name counts in its composed form (NFC),
-    and an absolute one, or one with `..`, without its folders, so that the same songs are held out on every machine.
+    Where all are given the same split, the hash decides. Songs of the same content go where the first of them goes, or
+    where one of them is given. A name is hashed in its composed form (NFC), and an absolute one, or one with `..`,
+    without its folders, so that the same songs are held out on every machine.
 
     Args:
         names: of the songs.
@@ -68,7 +68,7 @@ def assign_splits(
 
 
 def held_out_twice(splits: Sequence[str], contents: Sequence[Hashable]) -> list[int]:
-    """Songs of `train` whose recording is held out in another split as well: to be left out of the training."""
+    """Songs of `train` whose recording is held out in another split as well."""
     held_out = {content for split, content in zip(splits, contents, strict=True) if split != "train"}
     pairs = zip(splits, contents, strict=True)
     return [index for index, (split, content) in enumerate(pairs) if split == "train" and content in held_out]
@@ -87,7 +87,7 @@ def split_of_folder(name: str) -> str | None:
 
 
 def name_key(name: str) -> str:
-    """What of a name decides its split."""
+    """The part of a name that decides its split."""
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     path = PurePosixPath(name)
     elsewhere = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
@@ -105,12 +105,11 @@ def describe_splits(songs: Mapping[str, Dataset]) -> str:
     Args:
         songs: of [`~fast_jukebox.data.songs.load_songs`], or codes of them.
     """
-    return "; ".join(f"{name}: {_count(rows)}" for name, rows in songs.items())
-
-
-def _count(rows: Dataset) -> str:
-    songs = f"{len(rows)} song{'' if len(rows) == 1 else 's'}"
-    return f"{songs}, {sum(rows['duration']) / 3600:.3g} hours" if "duration" in rows.column_names else songs
+    parts = []
+    for name, rows in songs.items():
+        hours = f", {sum(rows['duration']) / 3600:.3g} hours" if "duration" in rows.column_names else ""
+        parts.append(f"{name}: {len(rows)} song{'' if len(rows) == 1 else 's'}{hours}")
+    return "; ".join(parts)
 
 
 def _place(name: str) -> float:

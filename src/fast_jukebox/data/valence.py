@@ -22,7 +22,7 @@ from fast_jukebox.models.valence import QUADRANTS, ValenceFeatureExtractor
 from fast_jukebox.models.valence.feature_extraction_valence import fit_frames
 
 TAG_MAP = Path(__file__).parent / "valence_tags.yaml"
-"""The package's own map from tags to quadrants; its head says what it is worth."""
+"""The package's map from tags to quadrants; its head states its quality."""
 
 SPLITS = ("train", "validation", "test")
 _MAX_TABLE_BYTES = 2**28
@@ -34,12 +34,12 @@ _CROP_TRIES = 10
 
 @dataclass(frozen=True)
 class ValenceSong:
-    """A song and what it is said to feel like.
+    """A song with its label of emotional valence.
 
     Attributes:
         source: a file, or `{"path", "bytes"}`.
         quadrant: index into `QUADRANTS`.
-        group: what songs are kept apart by: an artist, instruments.
+        group: an artist, instruments, or another property by which splits are disjoint.
         split: one of `SPLITS`.
     """
 
@@ -94,7 +94,7 @@ def load_valence_songs(
     Args:
         folder: of songs.
         tag_map: see [`load_tag_map`].
-        group_by: column of metadata.jsonl that songs are kept apart by, such as `artist` or `instruments`.
+        group_by: column of metadata.jsonl by which splits are disjoint, such as `artist` or `instruments`.
         test_groups: groups held out; by default about a fifth, chosen by their names. A tenth of the other songs is for
             validation, chosen by name too.
 
@@ -114,7 +114,7 @@ def load_valence_songs(
 
 
 def shared_groups(songs: Sequence[ValenceSong]) -> set[str]:
-    """Groups that stand both among the held-out songs and among others: where there are any, held out means little."""
+    """Groups that are both among the held-out songs and among others."""
     held_out = {song.group for song in songs if song.split == "test"}
     return held_out & {song.group for song in songs if song.split != "test"}
 
@@ -184,11 +184,11 @@ class ValenceClips(Dataset):
 
     Args:
         songs: of one split.
-        extractor: makes the frames.
-        seed: of what training takes, crops and hides; `None` for evaluation.
-        cache_bytes: frames are kept in memory up to so many bytes, and made again for the rest.
+        extractor: of the frames.
+        seed: of the parts, crops and masks of training; `None` for evaluation.
+        cache_bytes: of frames kept in memory; the rest is computed again.
         crop_probability: of a slice to be cropped, in [0, 1].
-        slice_frames: frames of a slice, at least 1: the classifier's.
+        slice_frames: frames of a slice, at least 1, as of the classifier.
 
     Raises:
         ValueError: no songs, or a number out of its range.
@@ -250,7 +250,7 @@ def hide(clip: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         clip: (bands, frames).
-        generator: of what is hidden.
+        generator: of the masks.
 
     Returns:
         The clip, or one where each masked cell has the clip's mean.
@@ -270,7 +270,7 @@ def crop_slices(clip: Tensor, slice_frames: int, probability: float, generator: 
     """Random resized crops (Szegedy et al. 2015) of a clip's slices, as in the recipe of Sukhavasi and Adapa (2019).
 
     A crop covers 80 to 100 % of a slice and is 1.7 to 2.3 times as wide (frames) as it is high (bands). It is enlarged
-    to the whole slice, bilinearly. Where ten draws do not fit, it is the largest in the middle whose ratio is allowed.
+    to the slice, bilinearly. Where ten draws do not fit, it is the largest in the middle whose ratio is allowed.
 
     Args:
         clip: (bands, frames).

@@ -1,7 +1,7 @@
-"""Scores straight to codes: processes play songs into shared memory, and one device encodes them meanwhile.
+"""Scores to codes: processes play songs into shared memory, and one device encodes them meanwhile.
 
-What comes of it is a folder as [`~fast_jukebox.data.codes.encode_songs`] makes it, without a file of sound between. The
-shards come one by one, held-out songs first, so that a training may begin on the first of them.
+The result is a folder as of [`~fast_jukebox.data.codes.encode_songs`], without files of sound. Held-out songs come
+first, so that a training may begin on the first shards.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from multiprocessing import get_all_start_methods, get_context, shared_memory
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from fast_jukebox.data.codes import MANIFEST, songs_manifest
+from fast_jukebox.data.manifest import MANIFEST, songs_manifest
 from fast_jukebox.data.tunes.performing import TEMPI, beat_quarters
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, require
@@ -30,11 +30,13 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.utils.files import JsonObject, replacing, write_file
 
 _SCALE = 32767
+Outcome: TypeAlias = tuple[int, JsonObject] | str
+"""Samples and row of a song, or the reason of a failure."""
 
 
 @dataclass
 class EncodingReport:
-    """What `SongEncoder.encode` did: rows of the songs by split, reasons of failures by name, whether all were done."""
+    """Result of `SongEncoder.encode`: rows of the songs by split, and reasons of failures by name."""
 
     songs: dict[str, list[JsonObject]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -204,14 +206,14 @@ class _Renderers:
         )
 
     def close(self) -> None:
-        """End the processes and give the memory back."""
+        """End the processes and free the memory."""
         self._pool.shutdown(cancel_futures=True)
         self._memory.close()
         self._memory.unlink()
 
-    def run(self, jobs: Sequence[_Job], stop_at: float | None) -> Iterator[tuple[_Job, int, Any]]:
+    def run(self, jobs: Sequence[_Job], stop_at: float | None) -> Iterator[tuple[_Job, int, Outcome]]:
         """Outcomes as they come: the job, its slot, and (samples, row) or the reason of a failure."""
-        waiting: dict[Future[object], tuple[_Job, int]] = {}
+        waiting: dict[Future[Outcome], tuple[_Job, int]] = {}
         rest = iter(jobs)
         job = next(rest, None)
         while job is not None or waiting:
@@ -231,7 +233,7 @@ class _Renderers:
         return np.ndarray((length,), np.int16, self._memory.buf, 2 * slot * self._capacity)
 
     def free(self, slot: int) -> None:
-        """Let the slot be written again."""
+        """Release the slot."""
         self._free.append(slot)
 
 
@@ -243,7 +245,7 @@ def _start_worker(memory: str, capacity: int, sampling_rate: int) -> None:
     _worker.update(memory=shared_memory.SharedMemory(memory), capacity=capacity, rate=sampling_rate, players={})
 
 
-def _render(slot: int, job: _Job) -> tuple[int, JsonObject] | str:
+def _render(slot: int, job: _Job) -> Outcome:
     """Play a song into a slot: its samples and its row, or why there are none."""
     players = _worker["players"]
     if job.soundfont not in players:
@@ -316,7 +318,6 @@ class _Shards:
         self.songs[split] += rows
 
     def finish(self) -> None:
-        """Write the manifest, which says that the folder is whole."""
+        """Write the manifest, which marks the folder as complete."""
         songs = {split: rows for split, rows in self.songs.items() if rows}
-        text = json.dumps(songs_manifest(songs, self.vqvae), indent=2)
-        write_file(self.folder / MANIFEST, text)
+        write_file(self.folder / MANIFEST, json.dumps(songs_manifest(songs, self.vqvae), indent=2))

@@ -80,7 +80,7 @@ def read_folk_tunes(collections: Sequence[str] = ("oneill", "ryan")) -> tuple[li
 
 def _texts(collection: str) -> Iterator[tuple[str, str]]:
     """Name and ABC text of each tune of a collection."""
-    corpus = Path(require("music21").__file__).parent / "corpus" / COLLECTIONS[collection][0]
+    corpus = Path(str(require("music21").__file__)).parent / "corpus" / COLLECTIONS[collection][0]
     files = sorted(corpus.glob("*.abc"))
     if not files:
         raise ImportError(f"music21 is installed without its corpus: there are no scores in {corpus}")

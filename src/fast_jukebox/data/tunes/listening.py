@@ -1,4 +1,4 @@
-"""What a rendering is listened to for: its level, jumps between samples, and whether the score's notes sound."""
+"""Checks of a rendering: its level, jumps between samples, and the sound of the score's notes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SoundCheck:
 
 @dataclass(frozen=True)
 class NoteCheck:
-    """Shares in [0, 1] of the notes asked for that sound (`heard`), and of their unasked neighbours that would pass
+    """Fractions of the notes asked for that sound (`heard`), and of their unasked neighbours that would pass
     (`heard_elsewhere`); `count` notes were long enough to be measured.
     """
 
@@ -57,7 +57,7 @@ def check_notes(
     most: int = 80,
     ratio: float = 3.0,
 ) -> NoteCheck:
-    """Look for the notes asked for in the spectrum of a recording.
+    """Detect the notes asked for in the spectrum of a recording.
 
     While a note sounds, the amplitude at its first three partials must exceed `ratio` times the median of the pitches
     within six semitones that nobody plays and that are no partial of what is played.
@@ -96,7 +96,7 @@ def _frequency(pitch: float) -> float:
 
 
 def _resolvable(start: float, end: float, pitch: int) -> bool:
-    """Whether the note lasts so long that its second partial and a neighbour's lie four bins of a Hann window apart."""
+    """True for a note so long that its second partial and a neighbour's are four bins of a Hann window apart."""
     return min(end - start, 1.0) * 2 * _frequency(pitch) * (2 ** (1 / 12) - 1) >= 4
 
 
@@ -109,6 +109,3 @@ def _amplitude(spectrum: np.ndarray, sampling_rate: int, pitch: int) -> float:
         low, high = int(centre * 2 ** (-0.4 / 12)), int(centre * 2 ** (0.4 / 12)) + 1
         total += float(spectrum[low : high + 1].max(initial=0.0))
     return total
-
-
-__all__ = ["NoteCheck", "SoundCheck", "check_notes", "check_sound"]

@@ -1,4 +1,4 @@
-"""A score to sounding notes in seconds: who plays it, how fast, how loud, and as unevenly as people do."""
+"""A score to sounding notes in seconds: instrument, tempo, loudness, and the unevenness of people."""
 
 from __future__ import annotations
 
@@ -125,8 +125,7 @@ def choose_performance(
             holds most of its notes; none leaves it as it is written.
         transpositions: lowest and highest in semitones, beside that move; octaves are added where the instrument lacks
             the pitches.
-        human: see [`Performance`].
-        loudness_step: see [`Performance`].
+        human, loudness_step: see [`Performance`].
     """
     digest = hashlib.sha256(f"{seed}/{take}/{score.name}".encode()).digest()
     draw = random.Random(int.from_bytes(digest, "big"))
@@ -176,9 +175,8 @@ def perform(score: Score, performance: Performance) -> list[SoundingNote]:
         place = quarters - score.upbeat
         step = unit * beat
         swung = place + human * (step * _along(points, place / step % 1.0) - place % step)
-        return seconds * (
-            swung + score.upbeat + drift * (math.cos(phase) - math.cos(2 * math.pi * place / period + phase))
-        )
+        drifted = drift * (math.cos(phase) - math.cos(2 * math.pi * place / period + phase))
+        return seconds * (swung + score.upbeat + drifted)
 
     start, several = when(0.0), len({note.voice for note in score.notes}) > 1
     bar = 4.0 * score.metre[0] / score.metre[1]

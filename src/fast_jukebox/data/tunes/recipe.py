@@ -1,4 +1,4 @@
-"""What is played and how: the recipe of a dataset of songs, its scores, and one song of it."""
+"""The recipe of a dataset of songs, its scores, and the rendering of one song."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,13 +20,14 @@ from fast_jukebox.data.tunes.listening import check_notes, check_sound
 from fast_jukebox.data.tunes.performing import INSTRUMENTS, SUITED, Performance, choose_performance, perform
 from fast_jukebox.data.tunes.scores import DRUM_VOICE, GENRES, TONICS, Score, ScoreError, natural_order
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_license
+from fast_jukebox.utils.files import JsonObject
 
 _RECIPE_VERSION = 3
 
 
 @dataclass(frozen=True)
 class SongRecipe:
-    """All that decides how the songs sound.
+    """All parameters of how the songs sound.
 
     Attributes:
         seed: of each song's instrument, key, tempo and unevenness, which depend on it and the song's name alone.
@@ -38,11 +38,11 @@ class SongRecipe:
         accompaniment: what is added to tunes of one voice by rule, among
             [`~fast_jukebox.data.tunes.accompaniment.PARTS`].
         scales: tonics of the major scales that songs are played in, each in the nearest; none leaves them as written.
-            Songs in few scales share their notes, so that a small model learns which follow on each other.
+            Songs in few scales share their notes, which helps a small model.
         transpositions: lowest and highest transposition in semitones beside that.
         human: from 0, exactly as written, to 1, as unevenly as a person.
         grid: samples of which the notes' beginnings and ends are multiples. With the hop length of a VQ-VAE's top
-            level, a note that is played again has nearly the same codes again.
+            level, a repeated note has nearly the same codes.
         loudness_step: MIDI velocities are multiples of it.
         gain_step: decibels of which each song's gain is a multiple.
         sampling_rate: samples a second.
@@ -69,34 +69,23 @@ class SongRecipe:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be played, naming the field."""
-        if not self.genres or not set(self.genres) <= set(GENRES):
-            raise ValueError(f"`genres` must be among {list(GENRES)}, got {self.genres!r}")
-        if not self.instruments or not set(self.instruments) <= set(INSTRUMENTS):
-            raise ValueError(f"`instruments` must be among {list(INSTRUMENTS)}, got {self.instruments!r}")
+        for name, known in (
+            ("genres", GENRES), ("instruments", INSTRUMENTS), ("accompaniment", PARTS), ("scales", TONICS),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not set(value) <= set(known) or (not value and name in ("genres", "instruments")):
+                raise ValueError(f"`{name}` must be among {list(known)}, got {value!r}")
         if self.voices is not None and not 1 <= self.voices <= 4:
             raise ValueError(f"`voices` must be from 1 to 4, or None for all, got {self.voices!r}")
-        if not set(self.accompaniment) <= set(PARTS):
-            raise ValueError(f"`accompaniment` must be among {list(PARTS)}, got {self.accompaniment!r}")
         if not -12 <= self.transpositions[0] <= self.transpositions[1] <= 12:
             raise ValueError(f"`transpositions` must be lowest and highest in [-12, 12], got {self.transpositions!r}")
-        if not set(self.scales) <= set(TONICS):
-            raise ValueError(f"`scales` must be among {list(TONICS)}, got {self.scales!r}")
-        if not 1 <= self.grid <= 4096:
-            raise ValueError(f"`grid` must be from 1 to 4096 samples, got {self.grid!r}")
-        if not 1 <= self.loudness_step <= 20:
-            raise ValueError(f"`loudness_step` must be from 1 to 20, got {self.loudness_step!r}")
-        if not 0 <= self.gain_step <= 12:
-            raise ValueError(f"`gain_step` must be in [0, 12] decibels, got {self.gain_step!r}")
-        if not 0 <= self.human <= 1:
-            raise ValueError(f"`human` must be from 0 to 1, got {self.human!r}")
-        if not 8000 <= self.sampling_rate <= 192_000:
-            raise ValueError(f"`sampling_rate` must be from 8000 to 192000, got {self.sampling_rate!r}")
-        if not -60 <= self.peak_decibels <= 0:
-            raise ValueError(f"`peak_decibels` must be in [-60, 0], got {self.peak_decibels!r}")
-        if not 0 <= self.tail <= 30:
-            raise ValueError(f"`tail` must be in [0, 30] seconds, got {self.tail!r}")
-        if not 1 <= self.longest <= 600:
-            raise ValueError(f"`longest` must be in [1, 600] seconds, got {self.longest!r}")
+        for name, low, high, unit in (
+            ("grid", 1, 4096, " samples"), ("loudness_step", 1, 20, ""), ("gain_step", 0, 12, " decibels"),
+            ("human", 0, 1, ""), ("sampling_rate", 8000, 192_000, ""), ("peak_decibels", -60, 0, ""),
+            ("tail", 0, 30, " seconds"), ("longest", 1, 600, " seconds"),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"`{name}` must be from {low} to {high}{unit}, got {getattr(self, name)!r}")
 
     def played(self, score: Score) -> Score:
         """The score with those of its voices that the recipe plays, and their accompaniment."""
@@ -118,7 +107,7 @@ class SongRecipe:
         )
 
     def fingerprint(self) -> str:
-        """A short hash of the recipe and of this package's way of following it."""
+        """A short hash of the recipe and of the version of its rendering."""
         text = json.dumps({"version": _RECIPE_VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -160,7 +149,7 @@ def read_scores(
 def plan_performances(
     scores: Sequence[Score], count: int, *, seed: int = 0, balance: float = 0.5
 ) -> list[tuple[Score, int]]:
-    """`count` performances, rare kinds of music more often than their share of the scores.
+    """`count` performances, rare kinds of music more often than their fraction of the scores.
 
     Args:
         scores: to choose from; each is played as often as every other of its kind, give or take one.
@@ -180,8 +169,8 @@ def plan_performances(
     for genre in sorted(kinds):
         own = [score for score in scores if score.genre == genre]
         draw.shuffle(own)
-        share = round(count * weights[genre] / total)
-        plan += [(own[index % len(own)], index // len(own)) for index in range(share)]
+        amount = round(count * weights[genre] / total)
+        plan += [(own[index % len(own)], index // len(own)) for index in range(amount)]
     draw.shuffle(plan)
     return plan
 
@@ -216,8 +205,8 @@ def label_pairs(scores: Iterable[Score], recipe: SongRecipe) -> list[dict[str, s
 
 def render_song(
     score: Score, recipe: SongRecipe, player: Player, *, take: int = 0, split: str = "train", check: bool = True
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Play one score, and with `check` listen to the result.
+) -> tuple[np.ndarray, JsonObject]:
+    """Play one score, and with `check` check the sound.
 
     Returns:
         The audio, float32 (samples,), and its row of metadata without `file_name`.
@@ -265,7 +254,7 @@ def render_song(
 
 
 def recording_license(player: Player) -> str:
-    """What the rows say of the terms: the music's, the recording's, and the soundfont's."""
+    """Terms of the music, the recording, and the soundfont."""
     return (
         f"composition: public domain; recording: CC0-1.0; soundfont: {player.path.name} "
         f"({soundfont_license(player.path)})"

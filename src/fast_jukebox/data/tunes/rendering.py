@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import soundfile
 from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import save_audio
+from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
-from fast_jukebox.data.tunes.scores import Score, natural_order
-from fast_jukebox.data.tunes.synthesis import Player
+from fast_jukebox.data.tunes.scores import Score, natural_order, require
+from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
 from fast_jukebox.utils.files import JsonObject, write_file
+from fast_jukebox.utils.workers import Workers, map_shards
 
-METADATA_FILE = "metadata.jsonl"
 _SONGS_BETWEEN_SAVES = 50
 
 
 @dataclass
 class RenderReport:
-    """What `render_songs` did: `songs`, the rows of metadata.jsonl; `rendered` now; `failed`, the reasons by name."""
+    """Result of `render_songs`: `songs`, the rows of metadata.jsonl; `rendered` now; `failed`, the reasons by name."""
 
     songs: list[JsonObject] = field(default_factory=list)
     rendered: int = 0
@@ -48,10 +47,10 @@ def render_songs(
     processes: int | None = None,
     progress: bool = True,
 ) -> RenderReport:
-    """Play scores into files, and listen to each: do its notes sound, does nothing click?
+    """Play scores into files, and check that the notes sound and nothing clicks.
 
-    Each file is written whole or not at all, and the metadata after every fifty songs and at the end, also on errors;
-    called again, what is finished by the same recipe is kept. A song that fails is reported and left out.
+    Each file is written completely or not at all, and the metadata after every fifty songs and at the end, also on
+    errors; called again, songs finished by the same recipe are kept. A song that fails is reported and left out.
 
     Args:
         output_dir: made where it is missing.
@@ -59,7 +58,7 @@ def render_songs(
         splits: `"train"` or `"test"` by the scores' names.
         recipe: how they are played.
         soundfont: see [`~fast_jukebox.data.tunes.synthesis.Player`].
-        processes: that play; by default one a core.
+        processes: number of them; by default one a core.
         progress: show a bar.
 
     Raises:
@@ -67,95 +66,73 @@ def render_songs(
         ValueError: there is no such soundfont.
         OSError: the files cannot be written.
     """
-    player = Player(soundfont, recipe.sampling_rate)
+    soundfont = soundfont_path(soundfont)  # missing packages and files are named here, not in each process
+    require("tinysoundfont")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = {row["file_name"]: row for row in _finished_rows(folder, recipe)}
     report = RenderReport()
-    jobs = {_file_name(score, take): (score, take) for score, take in plan}
-    jobs = {name: job for name, job in jobs.items() if name not in rows}
-    processes = min(processes or os.cpu_count() or 1, max(len(jobs), 1))
-
-    def keep(name: str, outcome: JsonObject | str) -> None:
-        if isinstance(outcome, str):
-            report.failed[name.removesuffix(".flac")] = outcome
-            return
-        rows[name] = {"file_name": name, **outcome}
-        report.rendered += 1
-        if report.rendered % _SONGS_BETWEEN_SAVES == 0:
-            _write_rows(folder, rows)
-
-    bar = tqdm(total=len(jobs), desc="songs", unit="song", disable=not progress)
+    jobs = [_Job(score, take, splits[score.name]) for score, take in plan]
+    jobs = list({job.file_name: job for job in jobs if job.file_name not in rows}.values())
+    workers = Workers(min(processes or os.cpu_count() or 1, max(len(jobs), 1)))
+    setup = partial(_Renderer, folder.absolute(), recipe, soundfont)
     try:
-        if processes == 1:
-            for name, (score, take) in jobs.items():
-                keep(name, _render_file(folder / name, score, take, splits[score.name], recipe, player))
+        with tqdm(total=len(jobs), desc="songs", unit="song", disable=not progress) as bar:
+            for job, outcome in map_shards(setup, jobs, workers):
                 bar.update()
-        else:
-            with ProcessPoolExecutor(
-                processes, get_context("spawn"), initializer=_start, initargs=(soundfont, recipe)
-            ) as pool:
-                futures = {
-                    pool.submit(_render_in_worker, folder / name, score, take, splits[score.name]): name
-                    for name, (score, take) in jobs.items()
-                }
-                try:
-                    for future in as_completed(futures):
-                        keep(futures[future], future.result())
-                        bar.update()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+                if isinstance(outcome, str):
+                    report.failed[job.file_name.removesuffix(".flac")] = outcome
+                    continue
+                rows[job.file_name] = {"file_name": job.file_name, **outcome}
+                report.rendered += 1
+                if report.rendered % _SONGS_BETWEEN_SAVES == 0:
+                    _write_rows(folder, rows)
     finally:
-        bar.close()
         _write_rows(folder, rows)
     report.songs = [rows[name] for name in sorted(rows, key=natural_order)]
     return report
 
 
-def _file_name(score: Score, take: int) -> str:
-    return f"{score.name}.flac" if take == 0 else f"{score.name}.{take}.flac"
+@dataclass(frozen=True)
+class _Job:
+    """The `take`-th performance of a score."""
+
+    score: Score
+    take: int
+    split: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.score.name}.flac" if self.take == 0 else f"{self.score.name}.{self.take}.flac"
 
 
-_worker: JsonObject = {}
+class _Renderer:
+    """The work of one process, with the soundfont loaded: a score to a file, and its row, or why there is none."""
 
+    def __init__(self, folder: Path, recipe: SongRecipe, soundfont: Path) -> None:
+        self.folder, self.recipe, self.player = folder, recipe, Player(soundfont, recipe.sampling_rate)
 
-def _start(soundfont: Any, recipe: SongRecipe) -> None:
-    """Load the soundfont, once in each process."""
-    _worker.update(recipe=recipe, player=Player(soundfont, recipe.sampling_rate))
-
-
-def _render_in_worker(path: Path, score: Score, take: int, split: str) -> JsonObject | str:
-    return _render_file(path, score, take, split, _worker["recipe"], _worker["player"])
-
-
-def _render_file(
-    path: Path, score: Score, take: int, split: str, recipe: SongRecipe, player: Player
-) -> JsonObject | str:
-    """Play a score into a file: its row, or why there is none."""
-    try:
-        audio, row = render_song(score, recipe, player, take=take, split=split)
-    except ValueError as error:
-        return str(error)
-    save_audio(path, audio, recipe.sampling_rate)
-    return row
+    def __call__(self, job: _Job) -> JsonObject | str:
+        try:
+            audio, row = render_song(job.score, self.recipe, self.player, take=job.take, split=job.split)
+        except ValueError as error:
+            return str(error)
+        save_audio(self.folder / job.file_name, audio, self.recipe.sampling_rate)
+        return row
 
 
 def _finished_rows(folder: Path, recipe: SongRecipe) -> list[JsonObject]:
-    """Rows of the folder's metadata whose file is there, as long as it should be and made by this recipe."""
+    """Rows of the folder's metadata of this recipe whose file is there, and complete."""
     path = folder / METADATA_FILE
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     rows = [json.loads(line) for line in text.split("\n") if line]
     finished = []
     for row in rows:
-        file = folder / row["file_name"]
-        if row.get("recipe") == recipe.fingerprint() and file.exists():
-            info = soundfile.info(str(file))
-            if info.frames == round(row["duration"] * recipe.sampling_rate):
-                finished.append(row)
+        file, frames = folder / row["file_name"], round(row["duration"] * recipe.sampling_rate)
+        if row.get("recipe") == recipe.fingerprint() and file.exists() and soundfile.info(str(file)).frames == frames:
+            finished.append(row)
     return finished
 
 
 def _write_rows(folder: Path, rows: dict[str, JsonObject]) -> None:
-    lines = [json.dumps(rows[name], ensure_ascii=False) + "\n" for name in sorted(rows, key=natural_order)]
-    write_file(folder / METADATA_FILE, "".join(lines))
+    write_file(folder / METADATA_FILE, metadata_lines(rows[name] for name in sorted(rows, key=natural_order)))

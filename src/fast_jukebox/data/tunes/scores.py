@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from types import ModuleType
 
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.files import JsonObject, write_file
 
 GENRES = ("air", "chorale", "hornpipe", "jig", "march", "reel", "slip jig", "strathspey")
 """Kinds of music that the collections hold."""
@@ -88,7 +88,7 @@ class Score:
         return ",".join(str(after - before) for before, after in pairwise(pitches))
 
 
-def require(module: str) -> Any:
+def require(module: str) -> ModuleType:
     """Import one of the packages that make the songs.
 
     Raises:
@@ -100,7 +100,7 @@ def require(module: str) -> Any:
         raise ImportError(f"The songs need music21, pretty_midi and tinysoundfont; {_INSTALL}.") from error
 
 
-def natural_order(name: str) -> list[Any]:
+def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key by which `bwv9.7` comes before `bwv10.7`."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
@@ -143,7 +143,12 @@ def choose_splits(scores: Iterable[Score], test_fraction: float = 0.08) -> dict[
         for other in others:
             low, high = sorted((root(first), root(other)))
             parent[high] = low
-    return {name: _side(root(key), test_fraction) for name, key in keys.items()}
+
+    def side(key: str) -> str:
+        digest = hashlib.sha256(f"split/{key}".encode()).digest()
+        return "test" if int.from_bytes(digest[:8], "big") < test_fraction * 2**64 else "train"
+
+    return {name: side(root(key)) for name, key in keys.items()}
 
 
 def _tune_keys(score: Score) -> list[str]:
@@ -153,28 +158,21 @@ def _tune_keys(score: Score) -> list[str]:
     return [*keys, "title " + title] if len(title) > 3 and score.genre != "chorale" else keys
 
 
-def _side(key: str, test_fraction: float) -> str:
-    digest = hashlib.sha256(f"split/{key}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") < test_fraction * 2**64 else "train"
-
-
 def save_scores(path: str | os.PathLike[str], scores: Iterable[Score]) -> None:
     """Write scores to a gzipped file of JSON lines, about 400 bytes a tune; times are kept to 1/480 of a quarter."""
     lines = []
     for score in scores:
-        facts = {name: value for name, value in vars(score).items() if name not in ("notes", "quarters")}
-        facts["notes"] = [
-            [round(note.onset * _TICKS) for note in score.notes],
+        fields = {name: value for name, value in vars(score).items() if name not in ("notes", "quarters")}
+        onsets = [round(note.onset * _TICKS) for note in score.notes]
+        fields["notes"] = [
+            # Differences of onsets take half the space of onsets.
+            [after - before for before, after in zip([0, *onsets], onsets, strict=False)],
             [round(note.duration * _TICKS) for note in score.notes],
             [note.pitch for note in score.notes],
             [note.voice for note in score.notes],
         ]
-        # Differences of onsets take half the space of onsets.
-        onsets = facts["notes"][0]
-        facts["notes"][0] = [after - before for before, after in zip([0, *onsets], onsets, strict=False)]
-        lines.append(json.dumps(facts, ensure_ascii=False, separators=(",", ":")) + "\n")
-    data = gzip.compress("".join(lines).encode("utf-8"), mtime=0)
-    write_file(path, data)
+        lines.append(json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n")
+    write_file(path, gzip.compress("".join(lines).encode("utf-8"), mtime=0))
 
 
 def load_scores(path: str | os.PathLike[str]) -> list[Score]:
@@ -203,8 +201,8 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
     yield from data.decode("utf-8").splitlines()
 
 
-def _score(facts: dict[str, Any]) -> Score:
-    columns = facts.pop("notes")
+def _score(fields: JsonObject) -> Score:
+    columns = fields.pop("notes")
     if len(columns) != 4 or not 0 < len(columns[0]) <= _MOST_NOTES:
         raise ValueError(f"`notes` must be four lists of 1 to {_MOST_NOTES} numbers")
     notes, onset = [], 0
@@ -213,6 +211,6 @@ def _score(facts: dict[str, Any]) -> Score:
         if not (0 <= pitch <= 127 and duration > 0 and 0 <= onset <= 10_000 * _TICKS):
             raise ValueError(f"no note has the onset {onset}, the duration {duration} and the pitch {pitch}")
         notes.append(ScoreNote(onset / _TICKS, duration / _TICKS, pitch, voice))
-    if not re.fullmatch(r"[\w.\-]+", facts["name"]) or facts["name"].startswith("."):
-        raise ValueError(f"`name` must be fit for a file's name, got {facts['name']!r}")
-    return Score(**{**facts, "metre": tuple(facts["metre"]), "notes": tuple(notes)})
+    if not re.fullmatch(r"[\w.\-]+", fields["name"]) or fields["name"].startswith("."):
+        raise ValueError(f"`name` must be fit for a file's name, got {fields['name']!r}")
+    return Score(**{**fields, "metre": tuple(fields["metre"]), "notes": tuple(notes)})

@@ -23,7 +23,7 @@ def soundfont_path(soundfont: str | os.PathLike[str] | None = None) -> Path:
         ValueError: there is no such file.
     """
     if soundfont is None:
-        return Path(require("pretty_midi").__file__).parent / "TimGM6mb.sf2"
+        return Path(str(require("pretty_midi").__file__)).parent / "TimGM6mb.sf2"
     if not Path(soundfont).is_file():
         raise ValueError(f"`soundfont` must be an .sf2 or .sf3 file, and there is none at {str(soundfont)!r}")
     return Path(soundfont)
