@@ -59,14 +59,14 @@ def test_codes_are_those_of_the_whole_song(songs, vqvae, tmp_path):
 
 
 def test_songs_are_read_ahead_for_a_gpu_in_their_order_and_not_all_at_once(songs, vqvae, monkeypatch):
-    read = encoding._read_song
+    read = encoding.load_audio
     begun = []
 
-    def noting(song, rate):
-        begun.append(song["title"])
-        return read(song, rate)
+    def noting(sound, rate):
+        begun.append(sound)
+        return read(sound, rate)
 
-    monkeypatch.setattr(encoding, "_read_song", noting)
+    monkeypatch.setattr(encoding, "load_audio", noting)
     rows = [0, 1, 2, 0, 1, 2, 0]
     got = []
     for song, audio in encoding._read_ahead(songs["train"].select(rows), vqvae.config.sampling_rate):
