@@ -95,8 +95,8 @@ def _reason(errors: list[BaseException], name: str, revision: object, push: bool
     for error in errors:
         if _is_transport(error):
             return (
-                f"the connection to {where} failed ({str(error) or type(error).__name__}). Nothing incomplete is used, and "
-                "complete files are kept. Check the network and try again."
+                f"the connection to {where} failed ({str(error) or type(error).__name__}). Nothing incomplete is used, "
+                "and complete files are kept. Check the network and try again."
             )
     if has(OfflineModeIsEnabled, LocalEntryNotFoundError):
         if push:
