@@ -171,8 +171,6 @@ def names_in(*folders: str) -> set[str]:
 
 # Public names that nothing but its module or a test mentions, and why they stay.
 ALONE = {
-    "convert_prior": "makes a prior of tensors in memory; the golden cases come as such",
-    "convert_vqvae": "likewise of a VQ-VAE",
     "read_file": "reads what somebody else may have made, within a bound",
 }
 # `evaluate` finds the class in a module of metrics by its base class.

@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fast_jukebox.conversion.openai_prior import convert_prior, key_map, prior_config, transposed_keys
+from fast_jukebox.conversion.openai_prior import key_map, prior_config, prior_tensors, transposed_keys
+from fast_jukebox.conversion.parts import prior_part
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 
@@ -41,6 +42,16 @@ ENCODER = {
     "merged_decoder": True,
     **{"prime_width": 12, "prime_depth": 2, "prime_heads": 1, "prime_blocks": 4},
 }
+
+
+def convert_prior(state, hparams, vqvae):
+    """The prior of published tensors in memory."""
+    part = prior_part(prior_config(hparams, vqvae))
+    tensors = prior_tensors(state, part.config)
+    part.check(tensors, "state_dict")
+    prior = FastJukeboxPrior(part.config)
+    prior.load_state_dict(dict(part.tensors(tensors)))
+    return prior.eval()
 
 
 class Golden:

@@ -4,7 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fast_jukebox.conversion.openai_vqvae import convert_vqvae, key_map, vqvae_config
+from fast_jukebox import FastJukeboxVQVAE
+from fast_jukebox.conversion.openai_vqvae import key_map, vqvae_config
+from fast_jukebox.conversion.parts import vqvae_part
+from fast_jukebox.conversion.state_dict import strip_prefix
 
 HPARAMS = {
     "downs_t": [2, 1],
@@ -16,6 +19,16 @@ HPARAMS = {
     "hvqvae_multipliers": [2, 1],
     "dilation_growth_rate": 3,
 }
+
+
+def convert_vqvae(state, hparams, bandwidth=None):
+    """The VQ-VAE of published tensors in memory."""
+    part = vqvae_part(vqvae_config(hparams, bandwidth))
+    tensors = strip_prefix(state)
+    part.check(tensors, "state_dict")
+    vqvae = FastJukeboxVQVAE(part.config)
+    vqvae.load_state_dict(dict(part.tensors(tensors)))
+    return vqvae.eval()
 
 
 @pytest.fixture
@@ -58,8 +71,6 @@ def test_a_training_step_moves_the_codebooks_as_published(golden):
 def published(hparams):
     """Random tensors under published names for `hparams`."""
     config = vqvae_config(hparams)
-    from fast_jukebox import FastJukeboxVQVAE
-
     ours = FastJukeboxVQVAE(config).state_dict()
     return {theirs: torch.randn_like(ours[mine]) for mine, theirs in key_map(config).items()}
 

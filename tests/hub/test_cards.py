@@ -148,7 +148,7 @@ SONGS = {
 
 
 def test_a_card_of_data_names_each_splits_files():
-    card = hub.dataset_card(**SONGS, facts={"songs": 12, "hours": 0.75}, tags=["bach"])
+    card = hub.dataset_card(**SONGS, table={"songs": 12, "hours": 0.75}, tags=["bach"])
     again = DatasetCard(str(card)).data
     assert again.license == "cc-by-4.0" and {"fast-jukebox", "bach"} <= set(again.tags)
     assert again.configs == [

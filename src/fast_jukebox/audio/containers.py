@@ -177,7 +177,7 @@ def _long_chunks(
         name: bytes of a name.
         size: bytes of a size, which stands behind the name.
         align: content is padded to a multiple of so many bytes.
-        counted: bytes of its own header that a size counts.
+        counted: bytes of the header that a size counts.
     """
     for _ in range(MOST_PARTS):
         head = data.at(position, name + size)

@@ -29,7 +29,7 @@ _ENCODERS = {"flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III")}
 
 _HEADER = 44
 _UNKNOWN = 0xFFFFFFFF
-"""What a WAV header says of a length that is not known yet, and the most that it can say."""
+"""A length in a WAV header that is not known, which is also the largest."""
 
 
 class AudioWriter:

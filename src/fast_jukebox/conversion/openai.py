@@ -31,7 +31,7 @@ class OpenAICheckpoint:
         source: a folder of the four files, or with `model` also one that has a folder for each model, in which `5b`
             holds what all of them share, as the published code left them.
         model: `"1b_lyrics"`, `"5b"` or `"5b_lyrics"`; found out from the top prior where None.
-        hyperparameters: of a model of one's own, under their published names: `{"vqvae": {...}, "priors": [{...},
+        hyperparameters: of your own model, under their published names: `{"vqvae": {...}, "priors": [{...},
             ...]}`, bottom first.
 
     Attributes:
@@ -93,7 +93,7 @@ class OpenAICheckpoint:
 
 
 def detect_model(top: Mapping[str, Tensor]) -> str:
-    """Which published model the tensors of a top prior are of, by what distinguishes them; shapes are checked later."""
+    """The published model of a top prior, by tensors that distinguish it; shapes are checked later."""
     if any(name.startswith("prime_prior.") for name in top):
         return "5b_lyrics"
     width = MODELS["1b_lyrics"][-1]["prior_width"]

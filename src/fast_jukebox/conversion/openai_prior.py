@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.conversion.published import check_hyperparameters
-from fast_jukebox.conversion.state_dict import Source, convert_state_dict, strip_prefix
-from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.conversion.state_dict import Source, strip_prefix
+from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.utils.files import JsonObject
 
 _FACTORED = ("row", "column", "previous_row")
@@ -111,28 +111,6 @@ def _lyric_fields(hparams: JsonObject) -> JsonObject:
         "lyric_encoder_mlp_ratio": hparams.get("prime_m_mlp", 1.0),
         "lyric_encoder_residual_scale": bool(hparams.get("prime_res_scale", False)),
     }
-
-
-def convert_prior(state_dict: Mapping[str, Tensor], hparams: JsonObject, vqvae_hparams: JsonObject) -> FastJukeboxPrior:
-    """Make a [`FastJukeboxPrior`] of a published prior.
-
-    Args:
-        state_dict: tensors under their published names; a prefix `module.` is taken off.
-        hparams: hyperparameters of the prior under their published names, see [`prior_config`].
-        vqvae_hparams: those of its VQ-VAE; `l_bins`, `downs_t` and `strides_t` are enough.
-
-    Returns:
-        The prior in float32 and in evaluation mode.
-
-    Raises:
-        ValueError: as [`prior_config`]; or tensors that are missing, left over or of another shape, all by name; or a
-            tied output that is not the code embedding.
-    """
-    config = prior_config(hparams, vqvae_hparams)
-    tensors = prior_tensors(state_dict, config)
-    prior = FastJukeboxPrior(config)
-    convert_state_dict(tensors, prior, key_map(config), transposed_keys(config))
-    return prior.eval()
 
 
 def prior_tensors(state_dict: Mapping[str, Tensor], config: FastJukeboxPriorConfig) -> dict[str, Tensor]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
-
-from torch import Tensor
 
 from fast_jukebox.conversion.published import check_hyperparameters
-from fast_jukebox.conversion.state_dict import Source, convert_state_dict
-from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
-from fast_jukebox.models.vqvae.layers import Codebook
+from fast_jukebox.conversion.state_dict import Source
+from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.utils.files import JsonObject
 
 
@@ -58,29 +54,6 @@ def vqvae_config(hparams: JsonObject, bandwidth: Mapping[str, float] | None = No
         bandwidth_l2=bandwidth.get("l2", 1.0),
         bandwidth_spectral=bandwidth.get("spec", 1.0),
     )
-
-
-def convert_vqvae(
-    state_dict: Mapping[str, Tensor], hparams: JsonObject, bandwidth: Mapping[str, float] | None = None
-) -> FastJukeboxVQVAE:
-    """Make a [`FastJukeboxVQVAE`] of a published VQ-VAE.
-
-    Args:
-        state_dict: tensors under their published names; a prefix `module.` is taken off.
-        hparams: hyperparameters under their published names, see [`vqvae_config`].
-        bandwidth: the data set's loss statistics, needed only to train on.
-
-    Raises:
-        ValueError: as [`vqvae_config`]; or tensors that are missing, left over or of another shape, all by name.
-    """
-    config = vqvae_config(hparams, bandwidth)
-    model = FastJukeboxVQVAE(config)
-    convert_state_dict(state_dict, model, key_map(config))
-    for level in model.levels:
-        codebook = cast(Codebook, level.codebook)
-        codebook.counts.zero_()
-        codebook.initialized.fill_(True)
-    return model.eval()
 
 
 def key_map(config: FastJukeboxVQVAEConfig) -> dict[str, Source]:

@@ -110,7 +110,7 @@ def check_hyperparameters(name: str, hparams: object) -> None:
 
 
 def _wanted_kind(key: str, value: object) -> str | None:
-    """What a value should have been, or None where it is."""
+    """The kind of value that is wanted, or None where it is of that kind."""
     most = _MOST_LAYERS.get(key, _MOST)
     if key in _WHOLE and not _is_whole(value):
         return "a whole number"

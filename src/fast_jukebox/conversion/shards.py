@@ -31,7 +31,7 @@ def parse_size(size: int | str) -> int:
 
 
 def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Names in order, in shards of at most `limit` bytes; a tensor larger than that is a shard of its own."""
+    """Names in order, in shards of at most `limit` bytes; a tensor larger than that is a separate shard."""
     shards: list[list[str]] = []
     held = limit
     for name, size in sizes.items():

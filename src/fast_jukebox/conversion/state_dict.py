@@ -82,30 +82,6 @@ def taken(source: Mapping[str, Tensor], theirs: Source, transposed: bool) -> Ten
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-@torch.no_grad()
-def convert_state_dict(
-    state_dict: Mapping[str, Tensor], model: nn.Module, key_map: Mapping[str, Source], transposed: Collection[str] = ()
-) -> None:
-    """Copy a checkpoint's tensors into a model, in the model's dtype.
-
-    Args:
-        state_dict: the checkpoint; a prefix `module.` is taken off its names.
-        model: receives them.
-        key_map: the model's name of each tensor to the checkpoint's; covers every parameter of the model.
-        transposed: the model's names of matrices that the checkpoint holds the other way round.
-
-    Raises:
-        ValueError: tensors that are missing, left over, of another shape or kind: names all of them. The model is then
-            left as it was.
-    """
-    source = strip_prefix(state_dict)
-    target = dict(model.state_dict(keep_vars=True))
-    check_key_map(model, key_map)
-    check_tensors(source, {ours: tuple(target[ours].shape) for ours in key_map}, key_map, transposed)
-    for ours, theirs in key_map.items():
-        target[ours].copy_(taken(source, theirs, ours in transposed))
-
-
 def check_key_map(model: nn.Module, key_map: Mapping[str, Source]) -> None:
     """Refuse a key map that does not fill every parameter of a model, or fills what it does not have.
 

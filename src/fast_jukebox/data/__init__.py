@@ -1,1 +1,1 @@
-"""Songs to sound and facts, sound to codes. Import the modules of this package directly."""
+"""Songs to sound and metadata, sound to codes. Import the modules of this package directly."""

@@ -9,7 +9,7 @@ MAX_ROWS = 2**20
 MAX_VALUES = 2**29
 """Values in one file of codes, all columns together: 44 hours of song with three levels of the published VQ-VAE."""
 MAX_INFLATION = 100
-"""How many times as large as a file its sound may be, beside `FREE_BYTES`."""
+"""Bytes of sound for each byte of a file at most, beside `FREE_BYTES`."""
 FREE_BYTES = 2**28
 
 _SOUND = "audio.bytes"

@@ -79,7 +79,7 @@ def push_songs(
         license_link=license_link,
         splits={split: [pattern] for split, pattern in patterns.items()},
         usage=f'from fast_jukebox.data.songs import load_songs\n\nsongs = load_songs("{repo_id}")',
-        facts={"songs": count, "hours": round(hours, 3)},
+        table={"songs": count, "hours": round(hours, 3)},
         tags=tags,
     )
     options.setdefault("commit_message", "Upload songs")
@@ -127,7 +127,7 @@ def push_codes(
         license_link=license_link,
         splits={split: [f"{split}-*.parquet"] for split in manifest["splits"]},
         usage=f'from fast_jukebox.data.codes import load_codes\n\ncodes = load_codes("{repo_id}")',
-        facts={
+        table={
             "songs": ", ".join(f"{split}: {count}" for split, count in manifest["splits"].items()),
             "codes in a codebook": manifest["codebook_size"],
             "sampling rate": f"{manifest['sampling_rate']} Hz",

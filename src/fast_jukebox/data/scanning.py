@@ -148,9 +148,9 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
     store = folder.parent.parent / "blobs"  # where the links of a folder in the Hub client's cache lead to
     links = (store.resolve(),) if folder.parent.name == "snapshots" and store.is_dir() else ()
     rows = list(_rows(folder, limits, fetched=bool(links)))
-    columns = sorted({key for _, _, facts in rows for key in facts} - set(MEASURED))
+    columns = sorted({key for _, _, metadata in rows for key in metadata} - set(MEASURED))
     scan = SongScan()
-    for root, name, facts in tqdm(rows, desc="looking at songs", unit="song", disable=not progress):
+    for root, name, metadata in tqdm(rows, desc="checking songs", unit="song", disable=not progress):
         path = root / name
         try:
             path = _existing(root, name, links)
@@ -161,7 +161,7 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
         if note:
             scan.notes[name] = note
         row = {"audio": str(path), "file_name": name, "duration": seconds, "sampling_rate": rate}
-        scan.songs.append(row | {column: facts.get(column) for column in columns})
+        scan.songs.append(row | {column: metadata.get(column) for column in columns})
     return scan
 
 
@@ -299,13 +299,13 @@ def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
     found: dict[str, Song] = {name: {} for name in _sound_names(root)}
     composed = {unicodedata.normalize("NFC", name): name for name in found}
     for below in sorted({below for below, name in _files(root) if name in METADATA_FILES}):
-        for given, facts in read_metadata(root / below, limits.max_metadata_bytes).items():
+        for given, metadata in read_metadata(root / below, limits.max_metadata_bytes).items():
             name = tidy_name(root, (below / given).as_posix())
             if name not in found:  # on the disk the name may be written otherwise (NFD)
                 name = composed.get(unicodedata.normalize("NFC", name), name)
             if found.get(name):
                 raise ValueError(f"{root / below}: the metadata names {name!r} twice")
-            found[name] = facts
+            found[name] = metadata
     return found
 
 

@@ -262,7 +262,7 @@ def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, own: bool, p
     rows = rows.cast_column("audio", Audio(decode=False))
     keep: list[int] = []
     measured: list[tuple[str, float, int]] = []
-    for index, row in enumerate(tqdm(rows, desc="looking at songs", unit="song", disable=not progress)):
+    for index, row in enumerate(tqdm(rows, desc="checking songs", unit="song", disable=not progress)):
         sound = row["audio"] or {}
         name = row.get("file_name") or sound.get("path") or f"row {index}"
         try:

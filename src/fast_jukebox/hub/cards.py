@@ -254,7 +254,7 @@ def dataset_card(
     license: str,
     splits: Mapping[str, Sequence[str]],
     usage: str,
-    facts: Mapping[str, str | float] | None = None,
+    table: Mapping[str, str | float] | None = None,
     license_name: str | None = None,
     license_link: str | None = None,
     tags: Sequence[str] = (),
@@ -267,7 +267,7 @@ def dataset_card(
         license, license_name, license_link: of the data, see [`model_card`].
         splits: patterns of each split's files.
         usage: Python that loads it.
-        facts: a table, by name.
+        table: values by name.
         tags: in addition to the package's.
 
     Raises:
@@ -290,7 +290,7 @@ def dataset_card(
         name=name,
         description=description.strip(),
         usage=usage.strip(),
-        rows=[(_cell(what), _cell(_formatted(value))) for what, value in (facts or {}).items()],
+        rows=[(_cell(what), _cell(_formatted(value))) for what, value in (table or {}).items()],
         license_text=f"The data are under {_terms(license, license_name, license_link)}.",
     )
 

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _TIMEOUT = 3.0
 """Seconds to wait for a connection."""
 _VALID_SECONDS = 20.0
-"""How long an answer is reused, so that the parts of one load ask once."""
+"""Time in which an answer is reused, so that the parts of one load ask once."""
 _known: dict[str, tuple[float, str | None]] = {}
 
 

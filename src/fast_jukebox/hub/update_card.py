@@ -14,7 +14,7 @@ from fast_jukebox.hub.cards import Metrics, model_card, place_picture, require_l
 from fast_jukebox.hub.load_card import load_card
 
 RESULTS_FOLDER = ".eval_results"
-"""Folder of a model's repository where the Hub looks for results."""
+"""Folder of a model's repository in which the Hub finds results."""
 _METRICS, _TRAINING = "Metrics", "How it was trained"
 # New metrics stand before the first of these that a card has.
 _AFTER_METRICS = ("Limits", "Licence", "Citation")

@@ -56,7 +56,7 @@ _LONGEST_STEM = 40
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How clips are cut.
+    """Settings of the clips.
 
     Attributes:
         clip_seconds: length of a clip. The rest at a song's end is one too if it has half the length; a song that is
@@ -97,8 +97,8 @@ class LabelReport:
     def __str__(self) -> str:
         total = max(self.clips.total(), 1)
         clips = ", ".join(f"{count} of {split}" for split, count in self.clips.items())
-        shares = ", ".join(f"{name} {self.labelled[name] / total:.0%}" for name in LABELS)
-        return f"clips: {clips}; {self.seconds / 3600:.3g} hours; labelled: {shares}"
+        labelled = ", ".join(f"{name} {self.labelled[name] / total:.0%}" for name in LABELS)
+        return f"clips: {clips}; {self.seconds / 3600:.3g} hours; labelled: {labelled}"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,9 @@ def label_songs(
         raise ValueError(f"`output` must lie outside the songs' folder, or its clips were songs, got {str(output)!r}")
     _claim_folder(output, settings, labellers)
     songs = load_songs(source, test_share, limits=limits, progress=progress)
-    cut = [_cut(split, row, facts, settings) for split, rows in songs.items() for row, facts in enumerate(_facts(rows))]
+    cut = [
+        _cut(split, row, song, settings) for split, rows in songs.items() for row, song in enumerate(_metadata(rows))
+    ]
     _set_aside(output, {song.folder for song in cut})
     shards = [_Shard(song, first) for song in cut for first in range(0, len(song.spans), _CLIPS_IN_A_SHARD)]
     missing = [shard for shard in shards if _measured(output, shard) is None]
@@ -208,7 +210,7 @@ def _claim_folder(output: Path, settings: LabelSettings, labellers: Sequence[Lab
         raise ValueError(f"`output` {str(output)!r} holds clips made with {listed}: name another folder")
 
 
-def _facts(rows: Dataset) -> Iterator[JsonObject]:
+def _metadata(rows: Dataset) -> Iterator[JsonObject]:
     """Metadata of each song; of its sound only the size of the file that it is in."""
     bare = rows.remove_columns(["audio"])
     for row, sound in zip(bare, rows.select_columns(["audio"]), strict=True):
@@ -216,16 +218,16 @@ def _facts(rows: Dataset) -> Iterator[JsonObject]:
         yield {**row, "file_size": size}
 
 
-def _cut(split: str, row: int, facts: JsonObject, settings: LabelSettings) -> _Song:
+def _cut(split: str, row: int, song: JsonObject, settings: LabelSettings) -> _Song:
     """The clips of a song, and a safe name for their folder, which depends on the song alone."""
-    seconds, length = facts["duration"], settings.clip_seconds
+    seconds, length = song["duration"], settings.clip_seconds
     count = int(seconds // length)
     spans = [(index * length, length) for index in range(count)]
     if seconds - count * length >= (length / 2 if count else 0):
         spans.append((count * length, seconds - count * length))
-    name = Path(facts["file_name"]).stem
+    name = Path(song["file_name"]).stem
     stem = re.sub(r"[^A-Za-z0-9]+", "-", anyascii(name.encode(errors="replace").decode())).strip("-")[:_LONGEST_STEM]
-    key = [facts["file_name"], round(seconds, 3), facts["sampling_rate"], facts["file_size"]]
+    key = [song["file_name"], round(seconds, 3), song["sampling_rate"], song["file_size"]]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]
     return _Song(split, row, f"{stem or 'song'}-{digest}", tuple(spans))
 
@@ -312,8 +314,8 @@ def _write_rows(output: Path, songs: DatasetDict, shards: Sequence[_Shard], sett
         for clip in _measured(output, shard) or ():
             labels, sources = all_labels(known, {name: tuple(pair) for name, pair in clip["labels"].items()})
             path = f"{_CLIPS}/{shard.song.folder}/{clip['file']}"
-            facts = {"sample_rate": settings.sampling_rate, "file_extension": "flac", "duration": clip["duration"]}
-            both = {**labels, **facts, "path": path}
+            measures = {"sample_rate": settings.sampling_rate, "file_extension": "flac", "duration": clip["duration"]}
+            both = {**labels, **measures, "path": path}
             lines[split].append({key: both[key] for key in ROW_KEYS})
             place = {"file_name": path, "split": split, "song": row["file_name"], "start": clip["start"]}
             metadata.append({**place, **labels, "label_sources": sources})

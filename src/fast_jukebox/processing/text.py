@@ -166,7 +166,7 @@ FIELDS = tuple(SongWords.__annotations__)
 
 
 def check_song(song: object) -> SongWords:
-    """What is written of a song, without what is `None`.
+    """Metadata of a song, checked, without values that are `None`.
 
     Raises:
         ValueError: it is no mapping, or names or values are not as asked.
@@ -191,7 +191,7 @@ def check_song(song: object) -> SongWords:
 
 
 def _wanted(name: str, value: object) -> str | None:
-    """What a value of metadata should have been; None where it is."""
+    """The kind of value that is wanted, or None where it is of that kind."""
     if name in ("artist", "lyrics"):
         return None if isinstance(value, str) else "a text"
     if name == "genre":

@@ -91,7 +91,7 @@ def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and error.errno and error.filename in (None, os.fspath(temporary), temporary):
-            error.filename = os.fspath(path)  # the name that the caller knows; a full disk tells none
+            error.filename = os.fspath(path)  # the name that the caller knows; a full disk states none
         raise
 
 

@@ -14,7 +14,7 @@ CHORD_VOICE, BASS_VOICE = 5, 6
 PROGRAMS = {CHORD_VOICE: 25, BASS_VOICE: 32, DRUM_VOICE: 0}
 """General MIDI programs of chords (steel guitar), bass (acoustic bass) and drums (the standard kit)."""
 PARTS = ("chords", "bass", "drums")
-"""What an accompaniment may be made of."""
+"""Parts of an accompaniment."""
 
 _BASS_DRUM, _SNARE, _HI_HAT = 36, 38, 42
 # Scale degrees in semitones and their triads; the minor scale is the natural one with a major dominant as well.

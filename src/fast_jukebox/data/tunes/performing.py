@@ -63,7 +63,7 @@ _ACCOMPANYING_LOUDNESS = -20
 
 @dataclass(frozen=True)
 class Performance:
-    """How a score is played.
+    """Parameters of a performance.
 
     Attributes:
         instrument: a name in `INSTRUMENTS`.

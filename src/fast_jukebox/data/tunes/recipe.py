@@ -94,7 +94,7 @@ class SongRecipe:
         return accompany(score, self.accompaniment)
 
     def performance(self, score: Score, take: int = 0) -> Performance:
-        """How a score is played the `take`-th time."""
+        """The `take`-th performance of a score."""
         return choose_performance(
             score,
             self.instruments,
