@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from fast_jukebox.data.scanning import (
     scan_songs,
 )
 from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, assign_splits, check_share, held_out_twice, split_order
+from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.utils.files import new_folder
 from fast_jukebox.utils.text import printable
 
@@ -83,7 +85,7 @@ def load_songs(
         if not shards:
             scan = scan_songs(folder, limits=limits, progress=progress)
             report(str(source), scan)
-            return _split(str(source), scan.songs, test_share)
+            return _dataset(str(source), scan.songs, test_share)
         source, own = _load_parquet(shards), False
     if isinstance(source, Dataset):
         source = DatasetDict({"": source})
@@ -97,12 +99,8 @@ def load_songs(
         raise ValueError("`source` holds no song that can be used; the warnings name the reasons")
     if "" in checked:
         rows = checked[""]
-        names = rows["split"] if "split" in rows.column_names else [None] * len(rows)
-        chosen = assign_splits(rows["file_name"], names, test_share, _contents(rows))
-        checked = {
-            split: rows.select([index for index, name in enumerate(chosen) if name == split])
-            for split in sorted(set(chosen), key=split_order)
-        }
+        parts = _divide("train", rows["file_name"][:], column_of(rows, "split"), _contents(rows), test_share)
+        return DatasetDict({split: rows.select(indices) for split, indices in parts.items()})
     return DatasetDict(_without_held_out(checked))
 
 
@@ -142,35 +140,42 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
     return written
 
 
-def _split(source: str, songs: list[Song], test_share: float) -> DatasetDict:
+def _divide(
+    source: str, names: Sequence[str], given: Iterable[str | None], contents: Sequence[Hashable], test_share: float
+) -> dict[str, list[int]]:
+    """Rows of each split, without songs of `train` whose recording is held out in another split as well."""
+    chosen = assign_splits(names, given, test_share, contents)
+    twice = set(held_out_twice(chosen, contents))
+    for row in sorted(twice):
+        logger.warning(
+            "%s: skipped %s: the same recording is held out in another split", printable(source), printable(names[row])
+        )
+    parts: dict[str, list[int]] = {split: [] for split in sorted(set(chosen), key=split_order)}
+    for row, split in enumerate(chosen):
+        if row not in twice:
+            parts[split].append(row)
+    return {split: rows for split, rows in parts.items() if rows}
+
+
+def _dataset(source: str, songs: list[Song], test_share: float) -> DatasetDict:
+    """The songs of a folder."""
     from datasets import Audio, Dataset, DatasetDict
 
     contents = content_keys(Path(song["audio"]) for song in songs)
-    given = [song.get("split") for song in songs]
-    chosen = assign_splits([song["file_name"] for song in songs], given, test_share, contents)
-    twice = set(held_out_twice(chosen, contents))
-    for index in sorted(twice):
-        logger.warning("%s: skipped %s: %s", printable(source), printable(songs[index]["file_name"]), _HELD_OUT)
-    rows: dict[str, list[Song]] = {split: [] for split in sorted(set(chosen), key=split_order)}
-    for index, (song, split) in enumerate(zip(songs, chosen, strict=True)):
-        if index not in twice:
-            rows[split].append(song)
-    rows = {split: its_rows for split, its_rows in rows.items() if its_rows}
-    ordered = [song for split in rows.values() for song in split]
-    columns = {column: [song[column] for song in ordered] for column in songs[0]}
+    names, given = [song["file_name"] for song in songs], [song.get("split") for song in songs]
+    parts = _divide(source, names, given, contents, test_share)
+    columns = {column: [songs[row][column] for rows in parts.values() for row in rows] for column in songs[0]}
     try:
         # As one, so that a column has the same type in every split, also where all songs of one split lack the value.
-        whole = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
+        complete = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
     except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
         wrong = next((name for name, values in columns.items() if not _is_column(values)), "")
         raise ValueError(
             f"{METADATA_FILE} has a column `{wrong}` whose values are of several types: {error}"
         ) from error
-    splits, start = {}, 0
-    for split, its_rows in rows.items():
-        splits[split] = whole.select(range(start, start + len(its_rows)))
-        start += len(its_rows)
-    return DatasetDict(splits)
+    stops = list(accumulate(map(len, parts.values()), initial=0))
+    spans = zip(parts, pairwise(stops), strict=True)
+    return DatasetDict({split: complete.select(range(*span)) for split, span in spans})
 
 
 def _is_column(values: list[object]) -> bool:
@@ -183,29 +188,25 @@ def _is_column(values: list[object]) -> bool:
     return True
 
 
-_HELD_OUT = "the same recording is held out in another split"
-
-
-def _contents(*splits: Dataset) -> list[Hashable]:
-    sounds = (row["audio"] for rows in splits for row in rows.select_columns(["audio"]))
+def _contents(rows: Dataset) -> list[Hashable]:
+    sounds = (row["audio"] for row in rows.select_columns(["audio"]))
     return content_keys(sound["bytes"] or Path(sound["path"]) for sound in sounds)
 
 
 def _without_held_out(splits: dict[str, Dataset]) -> dict[str, Dataset]:
     """The splits, `train` without the recordings that are in others too."""
-    names = [name for name, rows in splits.items() for _ in range(len(rows))]
+    from datasets import concatenate_datasets
+
     if "train" not in splits or len(splits) == 1:
         return splits
-    contents = _contents(*splits.values())
-    first = names.index("train")
-    twice = {index - first for index in held_out_twice(names, contents)}
-    if not twice:
+    sounds = [rows.select_columns(["file_name", "audio"]) for rows in splits.values()]
+    given = [split for split, rows in splits.items() for _ in range(len(rows))]
+    complete = concatenate_datasets(sounds)
+    rows = _divide("train", complete["file_name"][:], given, _contents(complete), 0.0).get("train", [])
+    if len(rows) == len(splits["train"]):
         return splits
-    rows = splits["train"]
-    for index in sorted(twice):
-        logger.warning("train: skipped %s: %s", printable(rows[index]["file_name"]), _HELD_OUT)
-    kept = rows.select([index for index in range(len(rows)) if index not in twice])
-    return {name: kept if name == "train" else part for name, part in splits.items() if name != "train" or len(kept)}
+    kept = splits["train"].select([row - given.index("train") for row in rows])
+    return {name: kept if name == "train" else part for name, part in splits.items() if name != "train" or rows}
 
 
 def _load_parquet(shards: list[Path]) -> DatasetDict:
