@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from fast_jukebox.processing import vocabulary as module
-from fast_jukebox.processing.vocabulary import LabelVocabulary, NameList, fitting_names, names_in, read_names
+from fast_jukebox.processing.published import NameList, fitting_names, read_names
+from fast_jukebox.processing.vocabulary import LabelVocabulary, names_in
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,64 +18,16 @@ from fast_jukebox.processing.files import (
     read_json,
     write_json,
 )
+from fast_jukebox.processing.levels import FastJukeboxLabels, LevelLabels, check_fit
+from fast_jukebox.processing.published import ModelConfig, Paths, PriorConfig, characters_of, fitting_names, read_lists
 from fast_jukebox.processing.text import LYRIC_CHARACTERS, SongWords, check_song, join_texts
-from fast_jukebox.processing.vocabulary import (
-    LabelVocabulary,
-    ModelConfig,
-    Paths,
-    PriorConfig,
-    Rows,
-    characters_of,
-    fitting_names,
-    read_lists,
-)
+from fast_jukebox.processing.vocabulary import LabelVocabulary, Rows
 
 logger = logging.getLogger(__name__)
 
-_MOST = 1_000_000  # of anything that a level has
 _Level = tuple[LabelVocabulary, int, int]
 """Vocabulary, genre slots and characters of lyrics."""
 _DOWNLOAD = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
-
-
-@dataclass(frozen=True)
-class LevelLabels:
-    """Conditioning of a level's prior: a vocabulary's number, genre slots, and characters of lyrics in a window.
-
-    Raises:
-        ValueError: a number is none, too small, or larger than any prior's.
-    """
-
-    vocabulary: int = 0
-    max_genres: int = 1
-    lyric_length: int = 0
-
-    def __post_init__(self) -> None:
-        for name, fewest in (("vocabulary", 0), ("max_genres", 1), ("lyric_length", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not fewest <= value <= _MOST:
-                raise ValueError(f"`{name}` must be an integer from {fewest} to {_MOST}, got {value!r}")
-
-    @property
-    def label_length(self) -> int:
-        """Columns of a label vector before the lyrics."""
-        return 4 + self.max_genres
-
-
-@dataclass(frozen=True)
-class FastJukeboxLabels:
-    """Labels of songs from [`FastJukeboxProcessor`].
-
-    Args:
-        metadata: for each level, bottom first, int64 (N, 4 + genre slots + characters of the longest lyrics): total
-            length (0 where none was given), offset and 0 in audio samples, artist, genres (-1 in empty slots), and for
-            priors with lyrics the characters of the complete song, -1 after those of shorter ones; `None` for priors
-            without labels. `generate` takes the list, and of the lyrics what each window needs.
-        dropped: of each song, the characters of its lyrics that no vocabulary of its priors spells.
-    """
-
-    metadata: list[Tensor | None]
-    dropped: list[str] = field(default_factory=list)
 
 
 class FastJukeboxProcessor:
@@ -179,7 +130,7 @@ class FastJukeboxProcessor:
         if own is None:
             raise ValueError(f"the processor has no labels for the prior of level {config.level}")
         vocabulary = self.vocabularies[own.vocabulary]
-        _check_fit(own, vocabulary, config)
+        check_fit(own, vocabulary, config)
         return own, vocabulary
 
     def only(self, level: int) -> FastJukeboxProcessor:
@@ -206,7 +157,7 @@ class FastJukeboxProcessor:
                     f"whose prior has {prior.num_artists} artists (`num_artists`)"
                 )
             if own is not None:
-                _check_fit(own, self.vocabularies[own.vocabulary], prior)
+                check_fit(own, self.vocabularies[own.vocabulary], prior)
 
     @classmethod
     def from_vocabulary(cls, vocabulary: LabelVocabulary, config: PriorConfig | ModelConfig) -> FastJukeboxProcessor:
@@ -417,17 +368,3 @@ def _vocabulary(
     if characters is None:
         characters = characters_of(config) if config.lyric_length else LYRIC_CHARACTERS[80]
     return LabelVocabulary(artists, genres, config.max_genres > 1, characters)
-
-
-def _check_fit(own: LevelLabels, vocabulary: LabelVocabulary, config: PriorConfig) -> None:
-    needs = [("num_artists", vocabulary.num_artists, False), ("num_genres", vocabulary.num_genres, False)]
-    needs += [("max_genres", own.max_genres, True), ("lyric_length", own.lyric_length, True)]
-    if own.lyric_length:
-        needs.append(("lyric_vocab_size", len(vocabulary.characters) + 1, True))
-    for name, needed, exact in needs:
-        there = getattr(config, name)
-        if there < needed or (exact and there != needed):
-            raise ValueError(
-                f"`{name}` of the prior of level {config.level} must be {needed if exact else f'at least {needed}'} "
-                f"for this vocabulary, got {there}"
-            )

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from fast_jukebox.processing.text import LYRIC_CHARACTERS, CleanLyrics, clean_lyrics, lower_name, plain_name
 from fast_jukebox.utils.files import JsonObject
@@ -20,31 +17,11 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = "Dataset | Iterable[Mapping[str, object]]"
 """A dataset, or rows, of songs."""
-Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 UNKNOWN = "unknown"
 """The name of id 0."""
-_OLDER = ".v2"
 _MOST_NAMES = 1_000_000
 _MOST_PAIRS = 1000
-
-
-class PriorConfig(Protocol):
-    """The configuration of a prior, as far as its labels are concerned."""
-
-    level: int
-    sampling_rate: int
-    num_artists: int
-    num_genres: int
-    max_genres: int
-    lyric_length: int
-    lyric_vocab_size: int
-
-
-class ModelConfig(Protocol):
-    """The configuration of a model, as far as its labels are concerned: that of each prior, bottom first."""
-
-    prior_configs: list[PriorConfig]
 
 
 @dataclass(frozen=True)
@@ -72,7 +49,7 @@ class LabelVocabulary:
 
     def __post_init__(self) -> None:
         for kind in ("artists", "genres"):
-            object.__setattr__(self, kind, _checked_names(kind, getattr(self, kind)))
+            object.__setattr__(self, kind, check_names(kind, getattr(self, kind)))
         if not isinstance(self.genre_words, bool):
             raise ValueError(f"`genre_words` must be True or False, got {self.genre_words!r}")
         if not isinstance(self.characters, str) or len(set(self.characters)) != len(self.characters):
@@ -230,94 +207,8 @@ def names_in(rows: Rows, column: str) -> list[str]:
     return [name for names in several for name in names if name]
 
 
-class NameList(NamedTuple):
-    """Names with their ids, as a published file holds them."""
-
-    ids: dict[str, int]
-    genre_words: bool | None
-    """kind of their vocabulary, where the file states it"""
-
-    @property
-    def size(self) -> int:
-        """Ids there are."""
-        return max(self.ids.values(), default=0) + 1
-
-
-def read_names(path: str | os.PathLike[str]) -> list[NameList]:
-    """The names in a published file: lines `name;id` (OpenAI's lists), or JSON (transformers 4's), which may hold those
-    of both kinds of vocabularies and marks the names of one with `.v2`.
-
-    Raises:
-        ValueError: it is neither; names the line.
-        OSError: there is no such file.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() != ".json":
-            return [NameList(_lines(path, text), None)]
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ValueError) and str(error).startswith("`"):
-            raise
-        raise ValueError(f"`{path}` must be UTF-8 text, and JSON where its name says so: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"`{path}` must hold names with their ids, got {type(content).__name__}")
-    older = {name.removesuffix(_OLDER): number for name, number in content.items() if name.endswith(_OLDER)}
-    newer = {name: number for name, number in content.items() if not name.endswith(_OLDER)}
-    lists = [(older, True), (newer, False if older else None)]
-    return [NameList(_checked_names(str(path), ids), words) for ids, words in lists if ids]
-
-
-def read_lists(paths: Paths) -> list[NameList]:
-    """The names in one published file or in several; see [`read_names`]."""
-    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    return [names for path in several for names in read_names(path)]
-
-
-def fitting_names(field_name: str, lists: Sequence[NameList], config: PriorConfig) -> dict[str, int]:
-    """The names of the list that a prior was trained with: the one of as many ids as it has, or the longest that fits.
-
-    Raises:
-        ValueError: all are longer.
-    """
-    rows, words = getattr(config, field_name), config.max_genres > 1
-    fitting = [own for own in lists if own.size <= rows]
-    if not fitting:
-        raise ValueError(
-            f"`{field_name.removeprefix('num_')}` must hold a list of at most {rows} ids for the prior of level "
-            f"{config.level}, got {', '.join(str(own.size) for own in lists) or 'none'}"
-        )
-    return max(fitting, key=lambda own: (own.size == rows, own.genre_words in (None, words), own.size)).ids
-
-
-def characters_of(config: PriorConfig) -> str:
-    """The published characters that make as many ids as a prior has.
-
-    Raises:
-        ValueError: there are none of that number.
-    """
-    if config.lyric_vocab_size not in LYRIC_CHARACTERS:
-        raise ValueError(
-            f"`lyric_vocab_size` must be {' or '.join(map(str, sorted(LYRIC_CHARACTERS)))} where the vocabulary names "
-            f"no characters, got {config.lyric_vocab_size}"
-        )
-    return LYRIC_CHARACTERS[config.lyric_vocab_size]
-
-
-def _lines(path: Path, text: str) -> dict[str, int]:
-    ids: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        name, separator, last = line.strip().rpartition(";")
-        if not separator or not last.strip().isdecimal():
-            raise ValueError(f"`{path}`, line {number}: must be a name, a semicolon and its id, got {line[:80]!r}")
-        ids[name.lower()] = int(last)
-    return _checked_names(str(path), ids)
-
-
-def _checked_names(what: str, names: object) -> dict[str, int]:
+def check_names(what: str, names: object) -> dict[str, int]:
+    """Names with ids, with `unknown`; a `ValueError` naming `what` where they are none."""
     if not isinstance(names, Mapping):
         raise ValueError(f"`{what}` must be ids by name, got {type(names).__name__}")
     for name, number in names.items():
