@@ -206,7 +206,8 @@ def save_audio(
         with soundfile.SoundFile(encoded, "w", sampling_rate, 1, subtype, format=container) as file:
             for name, text in (tags or {}).items():
                 setattr(file, name, text)
-            file.write(samples)
+            for start in range(0, len(samples), _BLOCK_VALUES):  # of millions at once, libsndfile's Vorbis crashes
+                file.write(samples[start : start + _BLOCK_VALUES])
     except soundfile.LibsndfileError as error:
         raise ValueError(f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}") from error
     write_file(path, encoded.getbuffer())
