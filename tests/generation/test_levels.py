@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.generation.sampler import LevelCodes, seam_positions
+from fast_jukebox.generation.levels import LevelCodes, seam_positions
 from fast_jukebox.generation.windows import Layout, Window
 
 CPU = torch.device("cpu")
@@ -13,30 +13,42 @@ def fill(window, value, songs=2):
     return torch.full((songs, window.length), value)
 
 
-def test_sequential_windows_are_ready_one_by_one():
+def test_sequential_windows_are_done_one_by_one():
     codes = LevelCodes(2, None, Layout(0, 12, 8, 4), CPU)
-    assert codes.ready(None, 1, None) == [Window(0, 0, 0, 8)]
+    assert codes.ahead(None) == [Window(0, 0, 0, 8), Window(0, 4, 4, 8)]
     codes.place(Window(0, 0, 0, 8), fill(Window(0, 0, 0, 8), 1), slice(0, 2))
     assert (codes.done, codes.final, codes.seams) == ([1, 1], 8, [[], []])
-    (window,) = codes.ready(None, 1, None)
+    (window,) = codes.ahead(1)
     assert window == Window(0, 4, 4, 8)
     codes.place(window, fill(window, 2, 1), slice(0, 1))
     assert (codes.done, codes.final) == ([2, 1], 8)  # not yet for every song
     codes.place(window, fill(window, 3, 1), slice(1, 2))
     assert (codes.done, codes.final, codes.seams) == ([2, 2], 12, [[8], [8]])
-    assert codes.ready(None, 1, None) == []
+    assert codes.ahead(None) == []
     assert codes.codes.tolist() == [[1] * 8 + [2] * 4, [1] * 8 + [3] * 4]
 
 
-def test_parallel_windows_are_ready_where_the_level_above_is_final():
-    upper = LevelCodes(1, torch.zeros((1, 11), dtype=torch.int64), None, CPU)
+def starts(windows):
+    return [window.start for window in windows]
+
+
+def test_the_next_windows_go_as_far_as_a_position_needs():
     codes = LevelCodes(1, None, Layout(0, 44, 16, 12, parallel=True), CPU)
-    assert [window.start for window in codes.ready(upper, 2, None)] == [0]
-    upper.final = 15
-    assert [window.start for window in codes.ready(upper, 2, None)] == [0, 12]
-    assert [window.start for window in codes.ready(upper, 2, 1)] == [0]
-    upper.final = 22
-    assert [window.start for window in codes.ready(upper, 2, None)] == [0, 12, 24, 28]
+    assert starts(codes.until(0)) == []
+    assert [window.final for window in codes.ahead(4)] == [13, 25, 37, 44]
+    assert starts(codes.until(13)) == [0]
+    assert starts(codes.until(14)) == [0, 12]
+    assert starts(codes.until(44)) == [0, 12, 24, 28]
+    codes.final = 13
+    assert starts(codes.until(13)) == []
+
+
+def test_of_parallel_windows_those_over_known_codes_are_taken_with_them():
+    codes = LevelCodes(1, None, Layout(0, 44, 16, 12, parallel=True), CPU)
+    assert starts(codes.until(1, known=16)) == [0]
+    assert starts(codes.until(1, known=30)) == [0, 12]
+    assert starts(codes.until(1, known=44)) == [0, 12, 24, 28]
+    assert starts(LevelCodes(1, None, Layout(0, 44, 16, 12), CPU).until(1, known=44)) == [0]
 
 
 def test_parallel_windows_join_where_they_agree():
@@ -57,7 +69,7 @@ def test_given_codes_are_kept():
     given = torch.arange(20)[None]
     codes = LevelCodes(2, given, Layout(0, 44, 16, 12, given=20, parallel=True), CPU)
     assert codes.final == 20
-    for window in codes.ready(None, 1, None):
+    for window in codes.ahead(None):
         sampled = fill(window, 50)
         sampled[:, : window.prompt_length] = given[0, window.start : window.new_start]
         codes.place(window, sampled, slice(0, 2))

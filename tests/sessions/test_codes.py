@@ -4,7 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from fast_jukebox.generation.sampler import LevelCodes
+from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.windows import Layout
 from fast_jukebox.sessions.codes import PartLayout, made_from_start, part_layouts, read_span
 from fast_jukebox.sessions.store import SessionError

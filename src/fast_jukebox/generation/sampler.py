@@ -1,165 +1,97 @@
-"""The sampling of songs: windows that are ready, in batches, until a plan is done."""
+"""The sampling of songs: batches of windows, uppermost level first, until what is wanted is done."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
+from fast_jukebox.generation.offload import is_offloaded
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
-from fast_jukebox.generation.windows import Layout, Window, sampled_codes, seam_in
+from fast_jukebox.generation.windows import Window, sampled_codes
 from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import WindowSampling
-from fast_jukebox.sampling.machine import device_of, even_parts, is_out_of_memory, rows, rows_that_fit
+from fast_jukebox.sampling.machine import (
+    Workers,
+    device_of,
+    even_parts,
+    granted_threads,
+    is_out_of_memory,
+    row_bytes,
+    rows,
+    rows_that_fit,
+    single_threads,
+)
 from fast_jukebox.sampling.progress import GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
 from fast_jukebox.sampling.weights import release_decoders
 
+ROWS_AT_ONCE = 8
+"""Rows that one of several threads samples at once at most. From 6 on a row costs no less in a larger batch, as
+measured with the embedded model, and the fewer they are, the sooner a level can follow the one above."""
 
-class LevelCodes:
-    """The codes of one level, of which windows are done one after the other.
 
-    Args:
-        songs: how many, N.
-        given: int64 (1 or N, codes) known from the start, or `None`.
-        layout: the windows to do; `None` for a level that is given whole.
-        device: where to keep the codes.
+@dataclass(eq=False)
+class Batch:
+    """Windows that are sampled at once.
 
     Attributes:
-        done: for each song, how many windows of the layout are done.
-        final: position up to which no code of any song will change.
-        offset: position of the first code that is still kept.
-        parallel: whether windows do not wait for each other.
-        seams: for each song, the positions, of those still kept, at which one window takes over from another.
+        level: their level.
+        windows: of the same shape, one after another.
+        songs: the songs of which they are sampled.
+        number: of the first of them among the level's windows, from 0.
+        kind: what they have in common beside their shape.
+        until: the song's position at which their one window may pause; `None` to sample it to its end.
+        codes: int64 (songs, windows, known) once they are sampled.
     """
 
-    def __init__(self, songs: int, given: Tensor | None, layout: Layout | None, device: torch.device) -> None:
-        known = 0 if given is None else given.shape[1]
-        room = known if layout is None or layout.length is None else layout.length
-        self.codes = torch.zeros((songs, room), dtype=torch.int64, device=device)
-        if given is not None:
-            self.codes[:, :known] = given.to(device)
-        self.offset = 0
-        self.final = known
-        self.done = [0] * songs
-        self.seams: list[list[int]] = [[] for _ in range(songs)]
-        self.parallel = layout is not None and layout.parallel
-        self._coming: Iterator[Window] = iter(()) if layout is None else layout.windows()
-        self._waiting: deque[Window] = deque()
+    level: int
+    windows: list[Window]
+    songs: slice
+    number: int
+    kind: Hashable
+    until: int | None = None
+    codes: Tensor | None = None
 
-    def ahead(self, count: int) -> list[Window]:
-        """The next `count` windows that are not done, or those that are left."""
-        return list(islice(self._windows(), count))
+    @property
+    def key(self) -> tuple[int, int]:
+        """Stays the same where a window pauses and resumes."""
+        return self.number, self.songs.start
 
-    def ready(self, upper: LevelCodes | None, ratio: int, limit: int | None) -> list[Window]:
-        """Windows that can be sampled now, at most `limit`: those over codes of the level above that are final; of a
-        sequential level one, as the next needs its codes.
-        """
-        if not self.parallel:
-            limit = 1
-        known = None if upper is None else upper.final * ratio
-        ready: list[Window] = []
-        for window in self._windows():
-            if len(ready) == limit or (known is not None and window.end > known):
-                break
-            ready.append(window)
-        return ready
+    @property
+    def rows(self) -> int:
+        """How many windows of a song."""
+        return len(self.windows) * (self.songs.stop - self.songs.start)
 
-    def _windows(self) -> Iterator[Window]:
-        """Windows that are not done, in order."""
-        yield from self._waiting
-        for window in self._coming:
-            self._waiting.append(window)
-            yield window
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Codes (N, stop - start), a view."""
-        return self.codes[:, start - self.offset : stop - self.offset]
-
-    def place(self, window: Window, codes: Tensor, songs: slice) -> None:
-        """Take in what was sampled for a window, after the windows before it.
-
-        Args:
-            window: the next one of these songs.
-            codes: int64 (songs, window.length), the prompt included.
-            songs: which songs.
-        """
-        self._make_room(window.end)
-        rows = range(*songs.indices(len(self.done)))
-        seams = [window.new_start] * len(rows)
-        if window.seam_end:
-            first = max(window.seam_end - window.seam_length, window.start)
-            before = self.read(first, window.seam_end)[songs]
-            after = codes[:, first - window.start : window.seam_end - window.start]
-            seams = [first + seam for seam in seam_positions(before, after, 0, before.shape[1])]
-        for index, (song, seam) in enumerate(zip(rows, seams, strict=True)):
-            self.codes[song, seam - self.offset : window.end - self.offset] = codes[index, seam - window.start :]
-            if self.done[song]:
-                self.seams[song].append(seam)
-            self.done[song] += 1
-        if min(self.done) == max(self.done):  # every song has it
-            self.ahead(1)
-            self._waiting.popleft()
-            self.final = max(self.final, window.final)
-
-    def place_part(self, window: Window, codes: Tensor) -> None:
-        """Take in the first codes of the next window of all songs, one that no window before it runs into.
-
-        Args:
-            window: the next one.
-            codes: int64 (N, known), the prompt included.
-        """
-        end = window.start + codes.shape[1]
-        self._make_room(end)
-        self.codes[:, window.start - self.offset : end - self.offset] = codes
-        self.final = max(self.final, min(end, window.final))
-
-    def forget(self, before: int) -> None:
-        """Release the codes before a position, where that frees at least half of them."""
-        drop = min(before, self.final) - self.offset
-        if drop > 0 and 2 * drop >= self.codes.shape[1]:
-            self.codes = self.codes[:, drop:].clone()
-            self.offset += drop
-            self.seams = [[seam for seam in own if seam >= self.offset] for own in self.seams]
-
-    def _make_room(self, end: int) -> None:
-        missing = end - self.offset - self.codes.shape[1]
-        if missing > 0:
-            self.codes = torch.cat([self.codes, self.codes.new_zeros((len(self.done), missing))], dim=1)
-
-
-def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list[int]:
-    """Where to change from the codes of one window to those of the next: in the middle of the longest segment of codes
-    on which both agree, so that to either side of the seam stands what both would have said.
-
-    Whole numbers on the host, song by song: the same in any batch and on any device.
-
-    Args:
-        before: int64 (N, M), what the earlier window has for the span that both have sampled.
-        after: int64 (N, M), what the later one has.
-        first: the earliest seam allowed, from 0.
-        last: the latest, from `first` to M. Agreement counts from `first` to `last` only.
-
-    Returns:
-        For each song the seam s: codes before s are of the earlier window, the others of the later one. Of segments of
-        the same length the first is taken; the middle of the allowed span where no code agrees.
-    """
-    agreed = (before[:, first:last] == after[:, first:last]).to("cpu", torch.int64).tolist()
-    return [first + seam_in(row) for row in agreed]
-
-
-Batch = tuple[list[Window], slice]
-"""Windows of one level and shape, and the songs of which they are sampled at once."""
+    def parts(self, most: int) -> list[Batch]:
+        """Batches of at most `most` rows, such that a song's windows follow one another."""
+        songs = list(range(self.songs.start, self.songs.stop))
+        own = enumerate(self.windows, self.number)
+        if len(songs) <= most:
+            parts = even_parts(list(own), most // len(songs))
+            split = [([window for _, window in part], self.songs, part[0][0]) for part in parts]
+        else:
+            shares = [slice(part[0], part[-1] + 1) for part in even_parts(songs, most)]
+            split = [([window], share, number) for number, window in own for share in shares]
+        return [Batch(self.level, *each, self.kind) for each in split]
 
 
 class SongSampler:
-    """Samples what a plan says, window by window; which of the ready windows is sampled next is the caller's choice
-    and does not change a code.
+    """Samples what a plan says: what is uppermost and ready first.
+
+    Windows are sampled in batches, and a batch is ready when the codes above it are final. Where steps leave the
+    interpreter to other threads (see [`PriorSamplingMixin.overlaps`]), each thread samples a batch of its own, so that
+    a level is sampled while the one above it goes on. Elsewhere all windows of a level are one batch, so that level
+    follows level. Which windows make a batch depends on the plan, the number of threads and memory, and never on how
+    quickly anything runs.
 
     Args:
         model: has `priors`, one a level, bottom first, and `vqvae`.
@@ -192,12 +124,9 @@ class SongSampler:
         ]
         # Rows that a level can sample at once at most, as far as it is known.
         self._most = {} if plan.max_batch_size is None else dict.fromkeys(range(len(priors)), plan.max_batch_size)
-        self.clock = None if progress is None else ProgressClock(progress, self._work())
-
-    def ready(self, level: int, limit: int | None = None) -> list[Window]:
-        """Windows of a level that can be sampled now, at most `limit`."""
-        upper = self.levels[level + 1] if level + 1 < len(self.levels) else None
-        return self[level].ready(upper, self.plan.ratios[level], limit)
+        self._alone = False  # whether memory has room for one batch at a time
+        self._workers = Workers[Batch, Tensor](0)
+        self.clock = None if progress is None else ProgressClock(progress, self._level_work())
 
     def __getitem__(self, level: int) -> LevelCodes:
         own = self.levels[level]
@@ -205,17 +134,25 @@ class SongSampler:
             raise ValueError(f"`level` must be from {self.plan.stop_level} up, got {level}")
         return own
 
-    def sample(self, level: int, windows: Sequence[Window]) -> None:
-        """Sample windows that are ready, in as few batches as memory and `max_batch_size` allow.
+    def sample(self, wanted: Mapping[int, Sequence[Window]], until: Mapping[int, int] | None = None) -> None:
+        """Sample windows of some levels, in as few batches as threads, memory and `max_batch_size` allow.
 
-        Where memory ends, the batch is halved and sampled again; what is done stays done.
+        Where memory ends, nothing is sampled beside it any more; where that does not help, the batch is halved. What is
+        done stays done.
+
+        Args:
+            wanted: of each level the next windows; those of the levels above that they need must be among them.
+            until: of some levels the song's position at which their last window may pause.
 
         Raises:
             GenerationCancelled: the progress callback said so; carries the codes that are final.
         """
+        lines, threads = self._lines(wanted, until or {})
         try:
-            for _, group in groupby(windows, key=lambda window: (window.prompt_length, window.length)):
-                self._sample_same_shape(level, list(group))
+            with single_threads() if threads else nullcontext(), Workers[Batch, Tensor](threads) as self._workers:
+                if self.clock is not None:
+                    self.clock.aside = threads > 0
+                self._work_off(lines, self._workers)
         except GenerationCancelled as cancelled:
             cancelled.codes, cancelled.seed = self.final_codes(), self.plan.seed
             raise
@@ -225,55 +162,178 @@ class SongSampler:
         return [None if own is None else own.read(own.offset, own.final).clone() for own in self.levels]
 
     def sample_all(self) -> None:
-        """Sample every window of a song that ends, level by level from the top down.
+        """Sample every window of a song that ends.
 
         Raises:
             GenerationCancelled: as `sample` does.
         """
-        for level in reversed(range(self.plan.stop_level, self.plan.start_level + 1)):
-            while windows := self.ready(level):
-                self.sample(level, windows)
+        levels = range(self.plan.stop_level, self.plan.start_level + 1)
+        self.sample({level: self[level].ahead(None) for level in levels})
 
-    def _sample_same_shape(self, level: int, windows: list[Window]) -> None:
-        every, most = slice(0, self.plan.num_samples), self.plan.num_samples * len(windows)
-        batches = deque(self._batches(windows, every, self._rows_at_once(level, windows[0].length, most)))
-        while batches:
-            own, songs = batches[0]
-            tried = len(own) * (songs.stop - songs.start)
-            try:
-                codes = self._sample_batch(level, own, songs)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                freed = self._release()
-                if tried == 1 and not freed:
-                    raise
-                codes = None
-            if codes is None:  # outside the handler, whose error keeps alive what filled the memory
-                release_decoders()  # recorded steps hold memory too
-                if freed:
+    def _lines(
+        self, wanted: Mapping[int, Sequence[Window]], until: Mapping[int, int]
+    ) -> tuple[dict[int, list[Batch]], int]:
+        """The batches of each level in the order of their windows, uppermost level first, and how many threads sample
+        them; 0 for the caller's.
+        """
+        able = [
+            not is_offloaded(prior) and getattr(prior, "overlaps", lambda engine: False)(self.engine)
+            for prior in map(self.priors.__getitem__, wanted)
+        ]
+        threads = granted_threads() if all(able) else 0
+        threads = threads if threads > 1 else 0
+        lines = {}
+        for level in sorted(wanted, reverse=True):
+            if wanted[level]:
+                above = bool(wanted.get(level + 1))
+                lines[level] = self._line(level, wanted[level], threads, above, until.get(level))
+        return lines, threads if sum(map(len, lines.values())) > 1 else 0
+
+    def _line(
+        self, level: int, windows: Sequence[Window], threads: int, follows: bool, until: int | None
+    ) -> list[Batch]:
+        """The batches of a level.
+
+        Args:
+            level: which.
+            windows: its next ones.
+            threads: that sample batches; 0 for the caller's.
+            follows: whether the level above is sampled at the same time.
+            until: the song's position at which the last one may pause.
+        """
+        own, songs = self[level], self.plan.num_samples
+        groups = [
+            (kind, list(same))
+            for (kind, *_), same in groupby(
+                windows, key=lambda window: (self._kind(level, window), window.prompt_length, window.length)
+            )
+        ]
+        line, number, every = [], min(own.done), slice(0, songs)
+        for kind, group in groups:
+            for part in self._rounds(group, threads, follows) if own.parallel else [[window] for window in group]:
+                batch = Batch(level, part, every, number, kind, until if part[-1] is windows[-1] else None)
+                number += len(part)
+                # Songs of a sequential level are shared out among threads, though not one by one.
+                most = ROWS_AT_ONCE if own.parallel else max(min(-(-songs // max(threads, 1)), ROWS_AT_ONCE), 4)
+                line += [batch] if not threads or self._is_whole(batch) else batch.parts(most)
+        return line
+
+    def _is_whole(self, batch: Batch) -> bool:
+        """Whether a batch cannot be divided."""
+        return batch.until is not None
+
+    def _rounds(self, windows: list[Window], threads: int, follows: bool) -> list[list[Window]]:
+        """Parallel windows in the batches in which they are sampled: all at once by the caller's thread; by others a
+        few, and where the level above goes on, the first ones as soon as they can be.
+        """
+        if not threads:
+            return [windows]
+        most = max(ROWS_AT_ONCE // self.plan.num_samples, 1)
+        if not follows:
+            number = -(-len(windows) // most)
+            return even_parts(windows, -(-len(windows) // (-(-number // threads) * threads)))
+        rounds, done = [], 0
+        while done < len(windows):
+            size = min(most, max(done, 1))
+            rounds.append(windows[done : done + size])
+            done += size
+        return rounds
+
+    def _kind(self, level: int, window: Window) -> Hashable:
+        """What windows have in common that are sampled in one batch, beside their shape."""
+        return None
+
+    def _work_off(self, lines: dict[int, list[Batch]], workers: Workers[Batch, Tensor]) -> None:
+        while True:
+            while workers.free and (batch := self._next_batch(lines, workers)) is not None:
+                workers.start(batch, self._work(batch))
+            if not workers.running:
+                return
+            batch, batch.codes = self._take(workers)
+            if batch.codes is None:
+                continue  # it is sampled again
+            self._made(batch, batch.codes)
+            line = lines[batch.level]
+            while line and line[0].codes is not None:
+                self._place(line.pop(0))
+            if self.clock is not None and batch.codes.shape[2] == batch.windows[0].length:
+                self.clock.finish(batch.level, batch.number + len(batch.windows), batch.key)
+
+    def _next_batch(self, lines: dict[int, list[Batch]], workers: Workers[Batch, Tensor]) -> Batch | None:
+        """The uppermost batch that can begin now, if there is one."""
+        for level, line in lines.items():
+            own, upper = self[level], self.levels[level + 1] if level + 1 < len(self.levels) else None
+            known = None if upper is None else upper.final * self.plan.ratios[level]
+            for index, batch in enumerate(line):
+                if batch.codes is not None or batch in workers.running:
                     continue
-                self._most[level] = tried // 2
-                left = list(batches)
-                batches = deque(part for one in left for part in self._batches(*one, tried // 2))
-                continue
-            batches.popleft()
-            for index, window in enumerate(own):
-                self[level].place(window, codes[:, index], songs)
-            if self.clock is not None:
-                self.clock.finish(level, self[level].done[songs.start])
+                if not own.parallel and batch.windows[0] is not line[0].windows[0]:
+                    break  # it begins with codes of the one before
+                if known is not None and batch.windows[-1].end > known:
+                    break
+                return self._that_fits(line, index, list(workers.running))
+        return None
 
-    def _release(self) -> bool:
-        """Release what is held beside the batch at hand, so that it can be sampled again; returns whether there was
-        anything.
+    def _that_fits(self, line: list[Batch], index: int, beside: list[Batch]) -> Batch | None:
+        """A batch that is next in its line, or a part of it, such that it fits into memory and `max_batch_size` beside
+        others; `None` where it has to wait for them.
+        """
+        batch, length = line[index], line[index].windows[0].length
+        if beside:
+            most = self.plan.max_batch_size
+            if self._alone or (most is not None and sum(each.rows for each in [batch, *beside]) > most):
+                return None
+            held = sum(each.rows * row_bytes(self.priors[each.level], each.windows[0].length) for each in beside)
+            return batch if rows_that_fit(self.priors[batch.level], length, batch.rows, held) == batch.rows else None
+        most = self._rows_at_once(batch.level, length, batch.rows)
+        if most < batch.rows and not self._is_whole(batch):
+            line[index : index + 1] = batch.parts(most)
+        return line[index]
+
+    def _take(self, workers: Workers[Batch, Tensor]) -> tuple[Batch, Tensor | None]:
+        """A batch that is sampled, and its codes; `None` where memory ended."""
+        batch, result = workers.next(None if self.clock is None else self.clock.report)
+        try:
+            return batch, result()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            crowded, self._alone = not self._alone and workers.threads > 0, True
+            if not crowded and not self._release(batch):
+                if batch.rows == 1:
+                    raise
+                self._most[batch.level] = batch.rows // 2
+        # Outside the handler, whose error keeps alive what filled the memory.
+        if self.clock is not None:
+            self.clock.drop(batch.level, batch.key)
+        release_decoders()  # recorded steps hold memory too
+        return batch, None
+
+    def _release(self, batch: Batch) -> bool:
+        """Release what is held beside a batch that memory did not suffice for, so that it can be sampled again; returns
+        whether there was anything.
         """
         return False
+
+    def _work(self, batch: Batch) -> Callable[[], Tensor]:
+        """The sampling of a batch: int64 (songs, windows, known), prompts included."""
+        begin, shape = self._begin(batch), (batch.songs.stop - batch.songs.start, len(batch.windows))
+        return lambda: begin().sample().unflatten(0, shape)
+
+    def _made(self, batch: Batch, codes: Tensor) -> None:
+        """Called with a batch and its codes as soon as they are there, which may be before those of earlier windows."""
+
+    def _place(self, batch: Batch) -> None:
+        """Take in the codes of the next batch of a level."""
+        if batch.codes is not None:
+            for index, window in enumerate(batch.windows):
+                self[batch.level].place(window, batch.codes[:, index], batch.songs)
 
     def _rows_at_once(self, level: int, length: int, most: int) -> int:
         most = min(most, self._most.get(level, most))
         return rows_that_fit(self.priors[level], length, most)
 
-    def _work(self) -> list[LevelWork]:
+    def _level_work(self) -> list[LevelWork]:
         """The work at each level, for the clock: a code costs what a step of a row does, of as many layers."""
         songs, work = self.plan.num_samples, []
         # Beside its rows a step costs as much as so many: on a CPU, as measured with the embedded model, about one; on
@@ -291,31 +351,14 @@ class SongSampler:
             work.append(LevelWork(songs * sampled_codes(windows), len(windows), cost))
         return work
 
-    def _after_code(self, level: int, windows: list[Window], songs: slice) -> Callable[[int], None] | None:
-        """Called with how many codes of each row of a batch are sampled."""
-        if self.clock is None:
-            return None
-        clock, window, rows_at_once = self.clock, self[level].done[songs.start] + len(windows), len(windows)
-        rows_at_once *= songs.stop - songs.start
-        return lambda codes: clock.note(level, window, codes * rows_at_once)
+    def _labels(self, batch: Batch) -> Tensor | None:
+        """Label vectors (N, width) of all songs that hold for a batch."""
+        return self.labels[batch.level]
 
-    @staticmethod
-    def _batches(windows: list[Window], songs: slice, most: int) -> list[Batch]:
-        """Batches of at most `most` rows, such that a song's windows follow one another."""
-        numbers = list(range(songs.start, songs.stop))
-        if len(numbers) <= most:
-            return [(part, songs) for part in even_parts(windows, most // len(numbers))]
-        parts = even_parts(numbers, most)
-        return [([window], slice(part[0], part[-1] + 1)) for window in windows for part in parts]
-
-    def _sample_batch(self, level: int, windows: list[Window], songs: slice) -> Tensor:
-        """Codes int64 (songs, windows, length) of windows of the same shape, prompts included."""
-        codes = self._begin_batch(level, windows, songs).sample()
-        return codes.unflatten(0, (songs.stop - songs.start, len(windows)))
-
-    def _begin_batch(self, level: int, windows: list[Window], songs: slice) -> WindowSampling:
-        """The sampling of windows of the same shape, a song's next to each other."""
-        plan, prior, own = self.plan, self.priors[level], self[level]
+    def _begin(self, batch: Batch) -> Callable[[], WindowSampling]:
+        """What begins the sampling of a batch, its songs' windows next to each other, and may do so on any thread."""
+        plan, level, windows, songs = self.plan, batch.level, batch.windows, batch.songs
+        prior, own = self.priors[level], self[level]
         device, first = own.codes.device, windows[0]
 
         def gathered(parts: list[Tensor]) -> Tensor:
@@ -326,7 +369,7 @@ class SongSampler:
         if level + 1 < len(self.levels):
             above, ratio = self[level + 1], plan.ratios[level]
             upper = gathered([above.read(window.start // ratio, window.end // ratio)[songs] for window in windows])
-        labels = self.labels[level]
+        labels = self._labels(batch)
         if labels is not None:
             n_ctx, hop = prior.config.n_ctx, self.hop_lengths[level]
             labelled = [window_metadata(labels[songs], window, n_ctx, hop, plan.samples) for window in windows]
@@ -335,9 +378,17 @@ class SongSampler:
         begin, end = windows[0].new_start, windows[-1].end
         noise = uniform_noise(plan.seeds[songs], plan.songs[songs], level, begin, end - begin, device)
         noise = gathered([noise[:, window.new_start - begin : window.end - begin] for window in windows])
-        after_code = self._after_code(level, windows, songs)
-        sampling = WindowSampling(
-            prior, first.length, prompt, upper, labels, plan.settings[level], noise, self.engine, after_code
-        )
-        self.engines[level].add(sampling.engine)
+
+        def after_code(codes: int) -> None:
+            if self._workers.stopping:
+                raise CancelledError
+            if self.clock is not None:
+                self.clock.note(level, batch.number + len(windows), codes * batch.rows, batch.key)
+
+        def sampling() -> WindowSampling:
+            settings = plan.settings[level]
+            begun = WindowSampling(prior, first.length, prompt, upper, labels, settings, noise, self.engine, after_code)
+            self.engines[level].add(begun.engine)
+            return begun
+
         return sampling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -11,12 +12,10 @@ from fast_jukebox.generation.decoding import chunk_spans, decode_chunk, decoder_
 from fast_jukebox.generation.offload import is_offloaded
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
-from fast_jukebox.generation.sampler import SongSampler
+from fast_jukebox.generation.sampler import Batch, SongSampler
 from fast_jukebox.generation.windows import Window
 from fast_jukebox.sampling.engine import WindowSampling
-from fast_jukebox.sampling.machine import is_out_of_memory
 from fast_jukebox.sampling.progress import ProgressCallback
-from fast_jukebox.sampling.weights import release_decoders
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel
@@ -25,8 +24,8 @@ if TYPE_CHECKING:  # it would import the models, which import this module
 class StreamSampler(SongSampler):
     """Samples as little as it takes for the next codes of a level; see [`SongSampler`].
 
-    A window that no window before it runs into, as all sequential ones and the first parallel one, is begun and rests
-    when it has gone as far as is asked: sound can be heard long before the window is done.
+    A window that no window before it runs into, as all sequential ones and the first parallel one, pauses when it has
+    gone as far as is asked: sound can be heard long before the window is done.
     """
 
     def __init__(
@@ -37,81 +36,96 @@ class StreamSampler(SongSampler):
         self._whole: set[int] = set()  # levels that have no memory for a window of all songs
 
     def advance(self, level: int, position: int) -> None:
-        """Sample until the codes of a level are final up to a position: of a window that can rest as little as it
-        takes, else whatever of its parallel windows is ready then, as those cost little beside each other.
+        """Sample until the codes of a level are final up to a position: of a window that can pause as little as it
+        takes, and of parallel ones whatever can be sampled over the codes above, as those cost little beside each
+        other.
 
         Raises:
             GenerationCancelled: the progress callback said so.
         """
-        own = self[level]
-        while own.final < position:
-            if is_offloaded(self.priors[level]):
-                self._begun.pop(
-                    level, None
-                )  # of before they are offloaded: what it was begun with may have left the device
-            wanted = 1
-            while (ahead := own.ahead(wanted))[-1].final < position and len(ahead) == wanted:
-                wanted += 1
-            first = ahead[0]
-            if level in self._begun:
-                self._go_on(level, first, min(position, first.final))
-            elif position <= first.final and self._can_rest(level, first):
-                self._advance_above(level, first)
-                self._go_on(level, first, position)
-            else:
-                self._advance_above(level, ahead[-1] if own.parallel else first)
-                self.sample(level, self.ready(level))
+        while self[level].final < position:  # again where memory had no room for a window that pauses
+            self.sample(*self._wanted(level, position))
 
     def close(self) -> None:
         """Release the windows that pause; their decoders serve the next song."""
         while self._begun:
             self._begun.popitem()[1].leave()
 
-    def _advance_above(self, level: int, window: Window) -> None:
-        """Let the level above be final as far as a window is conditioned on it."""
-        if level + 1 < len(self.levels):
-            self.advance(level + 1, -(-window.end // self.plan.ratios[level]))
+    def _wanted(self, level: int, position: int) -> tuple[dict[int, list[Window]], dict[int, int]]:
+        """The windows of each level that a position of a level needs, and where the last ones of some may pause."""
+        ends: dict[int, int] = {}
+        until: dict[int, int] = {}
+        while level < len(self.levels) and (windows := self[level].until(position)):
+            if is_offloaded(self.priors[level]):
+                # What it was begun with, before its prior was offloaded, may have left the device.
+                self._begun.pop(level, None)
+            ends[level] = position
+            if self._can_pause(level, windows[-1], position):
+                until[level] = position
+            if level in self._begun and len(windows) == 1:
+                break  # it has what it needs
+            position = -(-windows[-1].end // self.plan.ratios[level])
+            level += 1
+        wanted: dict[int, list[Window]] = {}
+        for own in sorted(ends, reverse=True):
+            known = None
+            if own + 1 < len(self.levels) and own not in until:
+                above = wanted.get(own + 1)
+                final = until.get(own + 1, above[-1].final) if above else self[own + 1].final
+                known = final * self.plan.ratios[own]
+            wanted[own] = self[own].until(ends[own], known)
+        return wanted, until
 
-    def _can_rest(self, level: int, window: Window) -> bool:
+    def _can_pause(self, level: int, window: Window, position: int) -> bool:
         songs = self.plan.num_samples
-        return (
-            level not in self._whole
-            and not is_offloaded(self.priors[level])
-            and not window.seam_end
-            and self._rows_at_once(level, window.length, songs) == songs
+        return position < window.final and (
+            self._kind(level, window)
+            or (
+                level not in self._whole
+                and not is_offloaded(self.priors[level])
+                and not window.seam_end
+                and self._rows_at_once(level, window.length, songs) == songs
+            )
         )
 
-    def _go_on(self, level: int, window: Window, position: int) -> None:
-        """Sample the next window of a level up to a position; where it ends there, it is done."""
-        own, songs = self[level], slice(0, self.plan.num_samples)
-        sampling = self._begun.pop(level, None)  # gone if anything fails
-        try:
-            if sampling is None:
-                sampling = self._begin_batch(level, [window], songs)
-            codes = sampling.sample(None if position == window.final else position - window.start)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            codes = None
-        if codes is None:  # outside the handler, whose error keeps alive what filled the memory
-            sampling = None
-            self._whole.add(level)
-            self._release()
-            release_decoders()
-        elif sampling is not None and codes.shape[1] < window.length:
-            self._begun[level] = sampling
-            own.place_part(window, codes)
-        else:
-            own.place(window, codes, songs)
-            if self.clock is not None:
-                self.clock.finish(level, own.done[0])
+    def _kind(self, level: int, window: Window) -> bool:
+        """Whether a window is begun."""
+        return level in self._begun and window == self[level].ahead(1)[0]
 
-    def _release(self) -> bool:
+    def _is_whole(self, batch: Batch) -> bool:
+        if batch.level in self._whole:
+            batch.until = None
+        return super()._is_whole(batch) or (bool(batch.kind) and batch.level in self._begun)
+
+    def _work(self, batch: Batch) -> Callable[[], Tensor]:
+        if not self._is_whole(batch):
+            return super()._work(batch)
+        (window,), begun = batch.windows, self._begun.pop(batch.level, None)  # gone if anything fails
+        begin = self._begin(batch) if begun is None else lambda: begun
+        known = None if batch.until is None else batch.until - window.start
+
+        def work() -> Tensor:
+            sampling = begin()
+            codes = sampling.sample(known)
+            if codes.shape[1] < window.length:
+                self._begun[batch.level] = sampling
+            return codes.unsqueeze(1)
+
+        return work
+
+    def _place(self, batch: Batch) -> None:
+        (*_, window) = batch.windows
+        if batch.codes is not None and batch.codes.shape[2] < window.length:
+            self[batch.level].place_part(window, batch.codes[:, 0])
+        else:
+            super()._place(batch)
+
+    def _release(self, batch: Batch) -> bool:
         """Release the windows that pause; they are sampled from their start when more is asked of their levels."""
-        given_up = bool(self._begun)
-        self._whole.update(self._begun)
+        paused = {*self._begun, *([batch.level] if batch.until is not None or batch.kind else [])} - self._whole
+        self._whole |= paused
         self._begun.clear()
-        return given_up
+        return bool(paused)
 
 
 class SongStream:

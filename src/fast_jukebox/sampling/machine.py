@@ -12,17 +12,19 @@ import itertools
 import math
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
-from typing import Protocol, TypeVar, overload
+from typing import Generic, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
 
 
 class SamplingConfig(Protocol):
@@ -76,6 +78,9 @@ def device_of(module: HasParameters) -> torch.device:
 
 MEMORY_SHARE = 0.5
 """Fraction of the free memory that the tensors counted here may take; the rest is for a step's intermediates."""
+
+_WAIT = 0.1
+"""Seconds between two looks at what workers do."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
 """Words of drivers and libraries, in a plain RuntimeError, where torch's own allocator was not the one that failed."""
@@ -145,12 +150,21 @@ def row_bytes(prior: SizedPrior, length: int) -> int:
     return length * (4 + 8) + conditioning + max(conditioning, cache + logits)
 
 
-def rows_that_fit(prior: SizedPrior, length: int, most: int) -> int:
-    """Number of rows of `length` codes to sample at once, 1 to `most`, by the memory free on the prior's device."""
-    free = free_memory(device_of(prior))
-    if free is None or most <= 1:
+def rows_that_fit(prior: SizedPrior, length: int, most: int, held: int = 0) -> int:
+    """Number of rows of `length` codes to sample at once, at most `most`, by the memory free on the prior's device: at
+    least 1, or 0 beside others.
+
+    Args:
+        prior: the prior.
+        length: codes of a row.
+        most: rows that are wanted.
+        held: bytes that rows which are sampled at the same time may still take.
+    """
+    least = 0 if held else 1
+    free = free_memory(device_of(prior)) if most > least else None
+    if free is None:
         return most
-    return max(1, min(most, int(MEMORY_SHARE * free) // row_bytes(prior, length)))
+    return max(least, min(most, (int(MEMORY_SHARE * free) - held) // row_bytes(prior, length)))
 
 
 def even_parts(items: list[Item], most: int) -> list[list[Item]]:
@@ -171,8 +185,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     before = error.__cause__ or error.__context__
     return before is not None and is_out_of_memory(before)
 
-
-Result = TypeVar("Result")
 
 NARROW = 512
 """Width of a prior below which one thread samples a song quickest."""
@@ -238,13 +250,8 @@ def share_out(work: Callable[[int], Result], count: int, after: Callable[[int], 
         for index in range(count):
             take(work(index))
         return results
-    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-
-    def one(index: int) -> Result:
-        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
-            return work(index)
-
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    one = _in_modes(work)
+    with _single_threaded_pool(threads) as pool:
         try:
             for result in pool.map(one, range(count)):
                 take(result)
@@ -252,3 +259,81 @@ def share_out(work: Callable[[int], Result], count: int, after: Callable[[int], 
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return results
+
+
+def _single_threaded_pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _in_modes(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """`work` in the inference and gradient modes of the present thread, on whatever thread it runs."""
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def run(item: Item) -> Result:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return work(item)
+
+    return run
+
+
+class Workers(Generic[Key, Result]):
+    """Threads that do several pieces of work at the same time, each with one of torch's threads. Use it in a `with`
+    statement, within which one thread starts the work and takes its results. At its end, also on errors and
+    interruptions, nothing runs any more.
+
+    Args:
+        threads: how many; 0 lets the caller's thread do each piece of work when its result is taken.
+
+    Attributes:
+        running: what was started and not taken yet, by its key.
+        stopping: whether all work should end early. It is the work that has to look.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.stopping = threads, False
+        self.running: dict[Key, Callable[[], Result]] = {}
+        self._futures: dict[Future[Result], Key] = {}
+        self._pool = _single_threaded_pool(threads) if threads else None
+
+    def __enter__(self) -> Workers[Key, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping = True
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self.running.clear()
+        self._futures.clear()
+
+    @property
+    def free(self) -> bool:
+        """Whether more work can be started."""
+        return len(self.running) < max(self.threads, 1)
+
+    def start(self, key: Key, work: Callable[[], Result]) -> None:
+        """Start a piece of work in the caller's modes and context variables, `granted_threads` apart."""
+        self.running[key] = work
+        if self._pool is not None:
+
+            def alone(_: None) -> Result:
+                _granted.set(None)  # of this thread's copy of the context: it has one thread
+                return work()
+
+            future = self._pool.submit(copy_context().run, _in_modes(alone), None)
+            self.running[key] = future.result
+            self._futures[future] = key
+
+    def next(self, meanwhile: Callable[[], None] | None = None) -> tuple[Key, Callable[[], Result]]:
+        """What was started and is done first; calling it returns the result, or raises what the work raised.
+
+        Args:
+            meanwhile: called a few times a second until then; what it raises ends the wait.
+        """
+        if self._pool is None:
+            return self.running.popitem()
+        # A limit, so that a key pressed to interrupt is noticed on every system.
+        while not (done := wait(self._futures, _WAIT, FIRST_COMPLETED).done):
+            if meanwhile is not None:
+                meanwhile()
+        key = self._futures.pop(done.pop())
+        return key, self.running.pop(key)

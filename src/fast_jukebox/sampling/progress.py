@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -97,12 +97,16 @@ class ProgressClock:
     Args:
         callback: see [`ProgressCallback`].
         work: of each level, bottom first.
+
+    Attributes:
+        aside: whether other threads than the callback's note codes: the callback is then left to `report`.
     """
 
     def __init__(self, callback: ProgressCallback, work: Sequence[LevelWork]) -> None:
-        self.callback, self.work = callback, work
+        self.callback, self.work, self.aside = callback, work, False
         self._finished = [0] * len(work)  # codes of finished batches
-        self._running = [0] * len(work)  # codes of the batch of each level that is being sampled
+        # Level, last window and codes of the batches that are being sampled, the last one noted at the end.
+        self._running: dict[Hashable, tuple[int, int, int]] = {}
         self._started, self._last_call = time.monotonic(), -math.inf
         self._paused: float | None = None
 
@@ -116,29 +120,41 @@ class ProgressClock:
             self._started += time.monotonic() - self._paused
             self._paused = None
 
-    def note(self, level: int, window: int, codes: int) -> None:
-        """Call the callback where it is time.
+    def note(self, level: int, window: int, codes: int, batch: Hashable = None) -> None:
+        """Count codes, and call the callback where it is time.
 
         Args:
             level: that is being sampled.
             window: the last window of the batch, counted from 1.
             codes: of the batch, of all its rows, that are sampled.
+            batch: which batch, where a level has several.
         """
-        self._running[level] = codes
-        if time.monotonic() - self._last_call >= _INTERVAL:
-            self._call(level, window)
+        self._running[level, batch] = level, window, codes
+        if not self.aside:
+            self.report()
 
-    def finish(self, level: int, window: int) -> None:
-        """Count the batch of a level, whose last window is done, and call the callback. A batch that is not finished,
+    def report(self) -> None:
+        """Call the callback where it is time."""
+        running = list(self._running.values())
+        if running and time.monotonic() - self._last_call >= _INTERVAL:
+            self._call(*running[-1][:2])
+
+    def finish(self, level: int, window: int, batch: Hashable = None) -> None:
+        """Count a batch of a level, whose last window is done, and call the callback. A batch that is not finished,
         but begun again, does not count.
         """
-        self._finished[level] += self._running[level]
-        self._running[level] = 0
+        self._finished[level] += self._running.pop((level, batch), (level, window, 0))[2]
         self._call(level, window)
+
+    def drop(self, level: int, batch: Hashable = None) -> None:
+        """Do not count what a batch has done so far."""
+        self._running.pop((level, batch), None)
 
     def _call(self, level: int, window: int) -> None:
         self._last_call = time.monotonic()
-        done = [finished + running for finished, running in zip(self._finished, self._running, strict=True)]
+        done = list(self._finished)
+        for own, _, codes in list(self._running.values()):
+            done[own] += codes
         totals = [each.codes for each in self.work if each.codes is not None]
         fraction = seconds_left = None
         if len(totals) == len(self.work):

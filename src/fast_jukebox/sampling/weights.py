@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -140,6 +141,7 @@ def _peft_layers() -> tuple[tuple[type[BaseTunerLayer], ...], tuple[type[nn.Modu
     return (tuners.BaseTunerLayer,), (others.AuxiliaryTrainingWrapper,)
 
 
+_lock = threading.RLock()  # windows of several levels, or of one, are sampled at the same time
 _kept: WeakKeyDictionary[object, dict[str, tuple[Hashable, object]]] = WeakKeyDictionary()
 
 
@@ -152,16 +154,18 @@ def kept_for_prior(prior: object, name: str, state: Hashable, make: Callable[[],
         state: of the weights (see `weight_state`); where it differs it is made again.
         make: called to make it; what it returns must not hold the prior.
     """
-    kept = _kept.setdefault(prior, {})
-    if name not in kept or kept[name][0] != state:
-        kept.pop(name, None)  # its memory first
-        kept[name] = state, make()
-    return cast(Value, kept[name][1])
+    with _lock:
+        kept = _kept.setdefault(prior, {})
+        if name not in kept or kept[name][0] != state:
+            kept.pop(name, None)  # its memory first
+            kept[name] = state, make()
+        return cast(Value, kept[name][1])
 
 
 def release_decoders() -> None:
     """Release the memory of all recorded and compiled steps and packed weights that are kept for the next window."""
-    _kept.clear()
+    with _lock:
+        _kept.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from fast_jukebox.generation.decoding import decoder_reach
 from fast_jukebox.generation.metadata import encode_metadata
 from fast_jukebox.generation.plan import SongPlan, plan_song, resolve_generation_config
 from fast_jukebox.generation.request import COMPUTING, FastJukeboxGenerationConfig, Metadata, SongModel, SongRequest
-from fast_jukebox.generation.sampler import SongSampler
+from fast_jukebox.generation.sampler import Batch, SongSampler
 from fast_jukebox.generation.windows import SETTINGS, Layout, Window
 from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.sampling.engine import sampling_mode
@@ -65,22 +64,27 @@ class SessionSampler(SongSampler):
         self._known, self._segments, self._save = known, segments, save
         super().__init__(model, plan, engine, progress)
 
-    def _sample_same_shape(self, level: int, windows: list[Window]) -> None:
-        def kind(window: Window) -> tuple[bool, int]:
-            return window.end in self._known[level], self._segment(level, window)
+    def _kind(self, level: int, window: Window) -> tuple[bool, int]:
+        """Whether a window is known, and its segment."""
+        return window.end in self._known[level], self._segment(level, window)
 
-        for (done, segment), group in groupby(windows, key=kind):
-            if done:
-                for window in group:
-                    self._place_known(level, window)
-            else:
-                self.labels[level] = self._segments[segment][1][level]
-                super()._sample_same_shape(level, list(group))
+    def _work(self, batch: Batch) -> Callable[[], Tensor]:
+        if not batch.kind[0]:
+            return super()._work(batch)
+        own = self[batch.level]
+        new = [self._known[batch.level][window.end][batch.songs] for window in batch.windows]
+        known = [
+            torch.cat([own.read(window.start, window.new_start)[batch.songs], codes.to(own.codes)], dim=1)
+            for window, codes in zip(batch.windows, new, strict=True)
+        ]
+        return lambda: torch.stack(known, dim=1)
 
-    def _place_known(self, level: int, window: Window) -> None:
-        own = self[level]
-        new = self._known[level][window.end].to(own.codes)
-        own.place(window, torch.cat([own.read(window.start, window.new_start), new], dim=1), slice(0, len(own.done)))
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return self._segments[batch.kind[1]][1][batch.level]
+
+    def _made(self, batch: Batch, codes: Tensor) -> None:
+        if not batch.kind[0]:
+            self._save(batch.level, batch.windows, batch.songs, codes)
 
     def _segment(self, level: int, window: Window) -> int:
         """Index of the segment at a window's middle; at the top, whose past is never sampled, of the last."""
@@ -90,15 +94,10 @@ class SessionSampler(SongSampler):
         middle = (window.start + window.end) // 2 * self.hop_lengths[level] // self.hop_lengths[-1]
         return max(index for index in range(last + 1) if self._segments[index][0] <= middle or index == 0)
 
-    def _sample_batch(self, level: int, windows: list[Window], songs: slice) -> Tensor:
-        codes = super()._sample_batch(level, windows, songs)
-        self._save(level, windows, songs, codes)
-        return codes
-
-    def _work(self) -> list[LevelWork]:
+    def _level_work(self) -> list[LevelWork]:
         """Work of the windows that are left."""
         work = []
-        for windows, known, every in zip(self.plan.windows, self._known, super()._work(), strict=True):
+        for windows, known, every in zip(self.plan.windows, self._known, super()._level_work(), strict=True):
             done = self.plan.num_samples * sum(window.new_length for window in windows if window.end in known)
             work.append(every if every.codes is None else replace(every, codes=every.codes - done))
         return work

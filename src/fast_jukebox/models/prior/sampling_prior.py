@@ -28,7 +28,7 @@ from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePri
 from fast_jukebox.models.prior.engines.native import NativeDecoder, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.machine import share_out
+from fast_jukebox.sampling.machine import NARROW, share_out
 
 _CONDITIONED_AT_ONCE = 8
 """Windows that an accelerator conditions at once at most."""
@@ -79,6 +79,18 @@ class PriorSamplingMixin:
     ) -> EngineDecoder | None:
         """See [`~fast_jukebox.models.prior.sampling_prior.new_decoder`]."""
         return new_decoder(cast(EnginePrior, self), batch_size, settings, engine, threads)
+
+    def overlaps(self, engine: str) -> bool:
+        """Whether its windows are sampled while those of other levels are, each by a thread of its own: where steps
+        are taken in C, which leaves the interpreter to other threads, and codes depend neither on the batch nor on the
+        number of threads.
+
+        Recorded steps on a GPU are left out: recordings of several levels would share the workspace that cuBLAS keeps
+        for the stream they are recorded on, and no GPU has run them side by side.
+        """
+        own = cast(EnginePrior, self)
+        narrow = self.config.hidden_size < NARROW and unsupported(own) is None
+        return narrow and (choose_engine(own) if engine == "auto" else engine) == "native"
 
     @torch.no_grad()
     def condition(
