@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fast_jukebox.generation import decoding
 from fast_jukebox.generation import sampler as sampler_module
 from fast_jukebox.generation.plan import plan_song
 from fast_jukebox.generation.request import SongRequest
@@ -40,6 +41,13 @@ def side_by_side(threads, stub_model):
     threads(3)
     yield stub_model
     del kind.overlaps
+
+
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Chunks of 6 to 48 samples, so that songs of the small models have many."""
+    monkeypatch.setattr(decoding, "FIRST_SAMPLES", 6)
+    monkeypatch.setattr(decoding, "LAST_SAMPLES", 48)
 
 
 def one_after_the_other(model, **arguments):
@@ -80,9 +88,9 @@ def test_the_codes_are_those_of_levels_one_after_the_other(side_by_side, threads
 
 
 @given(
-    st.integers(1, 400), st.integers(1, 20), st.sampled_from(["parallel", "sequential"]), st.integers(2, 6), st.data()
+    st.integers(1, 300), st.integers(1, 12), st.sampled_from(["parallel", "sequential"]), st.integers(2, 6), st.data()
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_codes_depend_on_no_delay(side_by_side, threads, samples, songs, schedule, count, data):
     arguments = {"duration": samples / 100, "num_samples": songs, "schedule": schedule, "seed": 1}
     expected = one_after_the_other(side_by_side, **arguments)
@@ -322,14 +330,14 @@ def test_rows_of_all_levels_are_at_most_the_batch_size(side_by_side):
 
 @pytest.mark.parametrize("round_duration", [0.05, 1.0, 10.0])
 @pytest.mark.parametrize("case", ["from nothing", "several songs", "sequential", "mixed", "a recording"])
-def test_a_stream_is_the_song(side_by_side, case, round_duration):
+def test_a_stream_is_the_song(side_by_side, short_chunks, case, round_duration):
     arguments = {"seed": 3, "duration": 2.13, **CASES[case]}
     expected = one_after_the_other(side_by_side, **arguments).audio
     chunks = list(side_by_side.stream(**arguments, round_duration=round_duration))
     same(torch.cat(chunks, dim=1), expected)
 
 
-def test_a_stream_that_is_closed_leaves_no_thread(side_by_side):
+def test_a_stream_that_is_closed_leaves_no_thread(side_by_side, short_chunks):
     before = threading.active_count()
     stream = side_by_side.stream(seed=1)
     list(islice(stream, 5))
@@ -337,7 +345,7 @@ def test_a_stream_that_is_closed_leaves_no_thread(side_by_side):
     stream.close()
 
 
-def test_a_stream_s_windows_that_pause_make_way_for_one_that_has_no_memory(side_by_side):
+def test_windows_that_pause_make_way_for_one_that_has_no_memory(side_by_side, short_chunks):
     arguments = {"duration": 2.0, "seed": 1, "schedule": "sequential"}
     expected = one_after_the_other(side_by_side, **arguments).audio
     stream = side_by_side.stream(**arguments, round_duration=0.1)
@@ -368,12 +376,11 @@ def test_a_session_is_the_song_and_saves_every_batch(side_by_side, tmp_path):
 
     with pytest.raises(GenerationCancelled):
         session.run(progress=cancel)
-    assert 0 < session.fractions()[2] <= 1
+    assert all(0 < session.fractions(take)[2] <= 1 for take in (1, 2))
     asked = sum(call.batch_size * (call.steps + 1) for prior in side_by_side.priors for call in prior.calls)
     session.run()
     total = steps[-1].codes_total
     again = sum(call.batch_size * (call.steps + 1) for prior in side_by_side.priors for call in prior.calls)
     assert again < total + asked  # what was saved is not sampled again
     for song in range(2):
-        audio = session.audio(song + 1)
-        torch.testing.assert_close(torch.as_tensor(audio).flatten(), expected.audio[song], rtol=0, atol=1e-4)
+        same(session.codes(song + 1), [codes[song : song + 1] for codes in expected.codes])
