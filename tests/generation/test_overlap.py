@@ -75,14 +75,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("count", [2, 5])
 @pytest.mark.parametrize("case", CASES)
-def test_the_codes_are_those_of_levels_one_after_the_other(side_by_side, threads, case, count):
-    arguments = {"seed": 3, "duration": 2.13, **CASES[case]}
+def test_the_codes_are_those_of_levels_one_after_the_other(side_by_side, case):
+    arguments = {"seed": 3, "duration": 1.63, **CASES[case]}
     expected = one_after_the_other(side_by_side, **arguments)
-    threads(count)
     output = side_by_side.generate(**arguments)
-    assert torch.get_num_threads() == count
+    assert torch.get_num_threads() == 3
     for name in ("codes", "seams", "audio"):
         same(output[name], expected[name])
 
@@ -90,7 +88,7 @@ def test_the_codes_are_those_of_levels_one_after_the_other(side_by_side, threads
 @given(
     st.integers(1, 300), st.integers(1, 12), st.sampled_from(["parallel", "sequential"]), st.integers(2, 6), st.data()
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_codes_depend_on_no_delay(side_by_side, threads, samples, songs, schedule, count, data):
     arguments = {"duration": samples / 100, "num_samples": songs, "schedule": schedule, "seed": 1}
     expected = one_after_the_other(side_by_side, **arguments)
@@ -248,7 +246,7 @@ def test_a_cancelled_song_keeps_codes_to_go_on_from(side_by_side, schedule):
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-@pytest.mark.parametrize("rows", [1, 2, 100])
+@pytest.mark.parametrize("rows", [1, 100])
 def test_where_memory_ends_levels_follow_one_another(side_by_side, level, rows):
     """A level has memory only while no other is at work, and for so many rows."""
     arguments = {"duration": 3.0, "seed": 1, "num_samples": 2}
@@ -328,10 +326,10 @@ def test_rows_of_all_levels_are_at_most_the_batch_size(side_by_side):
     assert max(most) <= 2
 
 
-@pytest.mark.parametrize("round_duration", [0.05, 1.0, 10.0])
-@pytest.mark.parametrize("case", ["from nothing", "several songs", "sequential", "mixed", "a recording"])
+@pytest.mark.parametrize("round_duration", [0.05, 10.0])
+@pytest.mark.parametrize("case", ["several songs", "sequential", "mixed"])
 def test_a_stream_is_the_song(side_by_side, short_chunks, case, round_duration):
-    arguments = {"seed": 3, "duration": 2.13, **CASES[case]}
+    arguments = {"seed": 3, "duration": 1.63, **CASES[case]}
     expected = one_after_the_other(side_by_side, **arguments).audio
     chunks = list(side_by_side.stream(**arguments, round_duration=round_duration))
     same(torch.cat(chunks, dim=1), expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Batch:
     windows: list[Window]
     songs: slice
     number: int
-    kind: Hashable
+    kind: Any
     until: int | None = None
     codes: Tensor | None = None
 
@@ -239,7 +239,7 @@ class SongSampler:
             done += size
         return rounds
 
-    def _kind(self, level: int, window: Window) -> Hashable:
+    def _kind(self, level: int, window: Window) -> Any:
         """What windows have in common that are sampled in one batch, beside their shape."""
         return None
 
@@ -249,15 +249,16 @@ class SongSampler:
                 workers.start(batch, self._work(batch))
             if not workers.running:
                 return
-            batch, batch.codes = self._take(workers)
-            if batch.codes is None:
+            done, codes = self._take(workers)
+            if codes is None:
                 continue  # it is sampled again
-            self._made(batch, batch.codes)
-            line = lines[batch.level]
+            self._made(done, codes)
+            done.codes = codes
+            line = lines[done.level]
             while line and line[0].codes is not None:
                 self._place(line.pop(0))
-            if self.clock is not None and batch.codes.shape[2] == batch.windows[0].length:
-                self.clock.finish(batch.level, batch.number + len(batch.windows), batch.key)
+            if self.clock is not None and codes.shape[2] == done.windows[0].length:
+                self.clock.finish(done.level, done.number + len(done.windows), done.key)
 
     def _next_batch(self, lines: dict[int, list[Batch]], workers: Workers[Batch, Tensor]) -> Batch | None:
         """The uppermost batch that can begin now, if there is one."""
