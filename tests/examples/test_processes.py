@@ -74,7 +74,7 @@ def test_two_processes_train_the_adapters_that_one_does(train):
     pytest.importorskip("peft")
     one = train([sys.executable], 4, "--lora_rank", "2")
     assert max(float(value.abs().max()) for name, value in one.items() if "lora_B" in name) > 1e-4
-    launcher = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2"]
+    launcher = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc_per_node", "2"]
     for options in ((), FSDP):
         two = train(launcher, 2, "--lora_rank", "2", *options)
         assert two.keys() == one.keys()
