@@ -1,4 +1,10 @@
+import re
+from pathlib import Path
+
 import pytest
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -57,12 +63,21 @@ def test_without_gradio_it_says_what_to_install(run, monkeypatch):
 
 def test_the_file_of_a_space_serves_what_the_environment_names(monkeypatch, model_dir, tmp_path, launched):
     import runpy
-    from pathlib import Path
 
     monkeypatch.setenv("FAST_JUKEBOX_MODEL", f"first={model_dir}, second={model_dir}")
     monkeypatch.setenv("FAST_JUKEBOX_FOLDER", str(tmp_path / "songs"))
-    runpy.run_path(str(Path(__file__).parents[2] / "demo" / "app.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "demo" / "app.py"), run_name="__main__")
     ((studio, options),) = launched
     assert list(studio.models) == ["first", "second"]
     assert studio.folder == tmp_path / "songs"
     assert options == {"host": "0.0.0.0", "port": 7860}
+
+
+def test_the_card_of_a_space_names_the_file_and_a_gradio_that_the_package_takes():
+    hub = pytest.importorskip("huggingface_hub")
+    card = hub.SpaceCard.load(ROOT / "demo" / "README.md").data
+    assert card.sdk == "gradio" and (ROOT / "demo" / card.app_file).is_file()
+    wanted = re.search(r"\"gradio([^\"]+)\"", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+    assert card.sdk_version in SpecifierSet(wanted)
+    assert len(card.short_description) <= 60
+    assert {card.colorFrom, card.colorTo} <= {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}

@@ -105,6 +105,25 @@ def test_a_phone_in_the_dark_by_keyboard(visit):
     visitor.picture("phone-dark")
 
 
+FOCUSED = """() => {
+    const field = document.activeElement, style = getComputedStyle(field);
+    return [(field.ariaLabel || field.innerText || field.labels?.[0]?.innerText || '').trim(), style.outlineStyle];
+}"""
+
+
+def test_the_keyboard_reaches_every_control_and_shows_where_it_is(visit):
+    page = visit().page
+    reached = {}
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body"):
+            break
+        name, outline = page.evaluate(FOCUSED)
+        reached[name] = outline
+    assert {"Light or dark", "Play", "Inside", "Genre", "Artist or instrument", "Stop"} <= reached.keys()
+    assert set(reached.values()) == {"solid"}, reached
+
+
 def test_a_recording_is_uploaded_trimmed_seen_and_continued(visit, tmp_path):
     tune = np.concatenate([np.sin(np.arange(22050) * 2 * np.pi * pitch / 44100) for pitch in (440, 494, 554, 587)])
     soundfile.write(tmp_path / "tune.wav", 0.3 * tune, 44100)
