@@ -73,6 +73,10 @@ def test_cells_that_are_lacking_stay_empty_and_svg_has_the_titles(tmp_path):
         RATE,
     )
     text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"<!-- (.*?) -->", text)
+    assert [title for title in titles if title.startswith(("songs", "teacher"))] == [
+        "songs", "teacher: top level alone", "teacher: upsampled",
+    ]  # fmt: skip
     x = re.findall(r'<image [^>]*?x="([\d.]+)"', text)
     assert float(x[0]) == float(x[2]) > float(x[1])  # "upsampled" stands right of "top level alone", songs' own too
     assert text.startswith("<?xml")

@@ -95,7 +95,8 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
     Args:
         path: of the picture, `.png` or `.svg`.
         systems: by name, sound (T,) by column, such as `{"teacher": {"top level alone": a, "upsampled": b}}`. A cell
-            that a system lacks stays empty. Columns are in the order of the system that has most of them.
+            that a system lacks stays empty, and a system's only sound has no other title than its name. Columns are in
+            the order of the system that has most of them.
         sampling_rate: in Hz.
 
     Raises:
@@ -129,10 +130,10 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
             extent = (0, len(clips[title]) / sampling_rate, 0, highest)
             values = decibels(powers[name, title], loudest).numpy()
             axes.imshow(values, origin="lower", aspect="auto", vmin=-80, vmax=0, extent=extent, cmap="magma")
-            axes.set_title(f"{name}: {title}" if title else name, fontsize=9, loc="left")
+            axes.set_title(f"{name}: {title}" if len(clips) > 1 else name, fontsize=9, loc="left")
             axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz} Hz" for hertz in ticks])
             axes.set_xlim(0, longest)
-            axes.tick_params(labelsize=7)
+            axes.tick_params(labelsize=7, labelleft=not set(columns[:column]) & clips.keys())  # once a row
     grid[-1, 0].set_xlabel("seconds", fontsize=8)
     scale = ScalarMappable(Normalize(-80, 0), "magma")
     figure.colorbar(scale, ax=grid.ravel().tolist(), shrink=0.8, label="dB below the loudest of all")
