@@ -35,11 +35,17 @@ ONE, MIDDLE, MANY = (fused_tuning.tuning_for(rows) for rows in (1, 12, 46))
 CHOICES: dict[tuple[int, int], list[Tuning]] = {
     (1, 12): [
         MIDDLE,
+        replace(MIDDLE, folded=True),
         replace(MIDDLE, splits=8),
         replace(MIDDLE, block=(16, 16, 512, 4, 4)),
         replace(MIDDLE, block=(16, 16, 1024, 3, 8), lanes=8),
     ],
-    (0, 46): [MANY, replace(MANY, splits=4), replace(MANY, block=(64, 64, 128, 3, 4), parts=4)],
+    (0, 46): [
+        MANY,
+        replace(MANY, folded=True),
+        replace(MANY, splits=4),
+        replace(MANY, block=(64, 64, 128, 3, 4), parts=4),
+    ],
     (0, 1): [ONE, replace(ONE, splits=2), replace(ONE, splits=8, entries=8192)],  # of heads twice as wide
     (2, 1): [ONE, replace(ONE, overlap="late")],
 }

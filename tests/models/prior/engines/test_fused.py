@@ -94,6 +94,49 @@ def test_choices_change_no_number(make_prior, make_inputs, choices, songs):
     assert_a_step_agrees(prior, make_inputs, songs, 1, **choices)
 
 
+FOLDED = {"kernel": "many", "folded": True}
+
+
+@pytest.mark.parametrize("songs", [1, 5, slow(17), slow(70)])
+@pytest.mark.parametrize("position", [1, slow(6), 12, slow(23)])
+def test_a_layernorm_folded_into_products_changes_no_number(make_prior, make_inputs, songs, position):
+    fields = {"hidden_size": 45, "attention_ratio": 0.2, "num_attention_heads": 3, "mlp_ratio": 0.7}
+    prior = make_prior(layer_types=PATTERNS, num_hidden_layers=4, upsampling_strides=[2, 2], **fields)
+    shaken(prior)
+    assert_a_step_agrees(prior, make_inputs, songs, position, **FOLDED)
+    assert_a_step_agrees(prior, make_inputs, songs, position, block=(16, 16, 16, 3, 4), parts=3, **FOLDED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, slow(torch.bfloat16), slow(torch.float16)])
+def test_a_layernorm_is_folded_in_every_kind_of_prior(make_prior, make_inputs, kind, dtype):
+    prior = make_prior(**kind)
+    shaken(prior)
+    assert_a_step_agrees(prior.to(dtype), make_inputs, 6, 13, **FOLDED)
+
+
+def test_a_folded_layernorm_follows_training(make_prior):
+    prior = make_prior(num_hidden_layers=2, hidden_size=16)
+    decoder = FusedDecoder(prior, 2, PLAIN, dataclasses.replace(tuning_for(2), **FOLDED))
+    code, noise = torch.tensor([1, 2]), torch.rand(2, 5)
+    for _ in range(2):
+        conditioning, cache = prior.condition(2, 24), prior.new_cache(2)
+        for own in (cache, decoder.cache):
+            prior.prefill(torch.zeros(2, 0, dtype=torch.int64), conditioning, own)
+        decoder.load(conditioning)
+        drawn = decoder.decode(code, 1, noise)
+        for position, before in enumerate([code, *drawn.unbind(1)[:-1]], 1):
+            wanted = prior.step(before, position, conditioning, cache)
+        torch.testing.assert_close(decoder.logits, wanted, atol=2e-5, rtol=1e-5)
+        shaken(prior)
+
+
+def shaken(prior):
+    """Weights that differ from those of a new prior, whose norms do nothing."""
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("songs", [6, slow(33)])
 def test_programs_that_share_out_the_inputs_leave_the_counts_as_they_were(make_prior, make_inputs, songs, parts):

@@ -1,5 +1,6 @@
 """What can be said of single kernels; see test_fused.py for their work together."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from fast_jukebox.models.prior.engines import fused_tuning
 from fast_jukebox.models.prior.engines.fused import FusedDecoder
 from fast_jukebox.models.prior.engines.fused_tuning import Tuning
 from fast_jukebox.sampling.checks import SamplingSettings
@@ -66,7 +68,19 @@ def test_attention_to_wide_heads_is_split_more_for_a_few_rows():
 @pytest.mark.slow
 def test_every_kernel_compiles_for_hopper_without_spills(repository_root):
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "benchmarks.fused_compile", "--json", "--rows", "1", "4", "12", "46", "184"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.fused_compile",
+        "--json",
+        "--rows",
+        "1",
+        "4",
+        "12",
+        "46",
+        "184",
+        "--choices",
+    ]
     command += ["--dtypes", "bfloat16", "float32"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository_root, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -83,10 +97,15 @@ def test_every_kernel_compiles_for_hopper_without_spills(repository_root):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("songs", [1, 3, 5, 17, 70])
-def test_fused_steps_on_a_gpu(make_prior, dtype, songs):
+@pytest.mark.parametrize(
+    ("songs", "folded"),
+    [(1, False), (3, False), (5, False), (5, True), (17, False), (17, True), (70, False), (70, True)],
+)
+def test_fused_steps_on_a_gpu(make_prior, monkeypatch, dtype, songs, folded):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
+    tunings = [(limit, dataclasses.replace(tuning, folded=folded)) for limit, tuning in fused_tuning.TUNINGS]
+    monkeypatch.setattr(fused_tuning, "TUNINGS", tunings)
     settings, every = SamplingSettings(temperature=0.9), ["row", "column", "previous_row", "dense"]
     prior = make_prior(layer_types=every, num_hidden_layers=4, upsampling_strides=[2, 2]).to("cuda", dtype)
     conditioning = prior.condition(songs, 24, torch.randint(0, 13, (songs, 6), device="cuda"))

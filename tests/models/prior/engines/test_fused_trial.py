@@ -73,6 +73,42 @@ def test_steps_that_disagree_are_not_used(make_prior, monkeypatch, caplog, spoil
     assert "not those of the plain step" in caplog.text
 
 
+@pytest.mark.parametrize("folded_ms", [1.0, 3.0])
+def test_of_both_forms_of_layernorm_the_quicker_one_is_used(make_prior, monkeypatch, folded_ms):
+    def timed(decoder):
+        if isinstance(decoder, GraphDecoder):
+            return 4.0
+        return folded_ms if decoder.tuning.folded else 2.0
+
+    monkeypatch.setattr(fused_trial, "_milliseconds", timed)
+    prior = make_prior(num_hidden_layers=1, hidden_size=16)
+    verdict = try_fused(prior, 5)
+    assert (verdict["engine"], verdict["folded"], verdict["folded_ms"]) == ("fused", folded_ms < 2.0, folded_ms)
+    for _ in range(2):  # by the trial, then by the file
+        assert trusted_decoder(prior, 5, PLAIN).tuning.folded == (folded_ms < 2.0)
+        monkeypatch.setattr(fused_trial, "_verdicts", {})
+    assert "folded_ms" not in try_fused(prior, 4) and not trusted_decoder(prior, 4, PLAIN).tuning.folded
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_folded_layernorm_that_fails_or_disagrees_is_left_out_alone(make_prior, monkeypatch, caplog, failing):
+    plain = FusedDecoder._steps
+
+    def wrong(self, count):
+        plain(self, count)
+        if self.tuning.folded and failing:
+            raise RuntimeError("no such instruction")
+        if self.tuning.folded:
+            self.logits.mul_(2)
+
+    monkeypatch.setattr(FusedDecoder, "_steps", wrong)
+    monkeypatch.setattr(fused_trial, "_milliseconds", lambda decoder: 1.0)
+    prior = make_prior(num_hidden_layers=1, hidden_size=16)
+    with caplog.at_level(logging.WARNING):
+        assert not trusted_decoder(prior, 5, PLAIN).tuning.folded
+    assert not caplog.records
+
+
 def test_every_kind_of_prior_can_be_tried(make_prior, lyric_kind, monkeypatch):
     monkeypatch.setattr(fused_trial, "_milliseconds", lambda decoder: 1.0)
     prior = make_prior(**lyric_kind)

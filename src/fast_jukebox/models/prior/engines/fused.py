@@ -2,7 +2,8 @@
 
 LayerNorm, the product for queries, keys and values and the write into the cache; attention over the pattern's own
 slots; the projection and its residual; LayerNorm, the MLP's first product and its gate; its second product and the
-residuals. For more than a few songs, whose products go through the tensor cores, the LayerNorms are separate kernels.
+residuals. For more than a few songs, whose products go through the tensor cores, the LayerNorms are separate kernels,
+or the kernel before leaves what a product needs of them (`Tuning.folded`).
 The draw and the next embedding are one kernel more. Nothing is gathered, masked, filled or copied in between,
 and weights are read once a step.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from fast_jukebox.models.prior.attention import LayerCache, SlotTables
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS
+from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder
 from fast_jukebox.models.prior.engines.fused_launch import (
     Launch,
@@ -110,7 +112,12 @@ class FusedDecoder(DeviceDecoder):
         self.hidden = like.new_zeros(songs, config.hidden_size)
         self.residual = like.new_zeros(songs, config.hidden_size)
         many = self.tuning.kernel == "many"
+        self._folded = many and self.tuning.folded
+        # Rows that are normalised, or only multiplied by the gain.
         self.normed = like.new_zeros(songs if many else 1, config.hidden_size)
+        self._blocks = -(-config.hidden_size // self.tuning.block[1])
+        self._moments = torch.zeros(2, songs if self._folded else 0, self._blocks, device=like.device)
+        self._folds: list[FoldedNorm] = []
         self.query = like.new_zeros(songs, heads * dim)
         self.inner = like.new_zeros(songs, config.mlp_size)
         splits = self.tuning.splits
@@ -124,9 +131,12 @@ class FusedDecoder(DeviceDecoder):
             self.cache.layers[first].pattern.tables(config.sequence_length, torch.int32, like.device)
             for first in self._first_alike
         ]
-        last = len(prior.blocks) - 1
+        blocks = list(prior.blocks)
+        self._first_gain = effective_weights(blocks[0].attention_norm)[0].detach()
         self._layers = [
-            launch for index, block in enumerate(prior.blocks) for launch in self._block(block, index, index == last)
+            launch
+            for index, (block, following) in enumerate(zip(blocks, [*blocks[1:], None], strict=True))
+            for launch in self._block(block, index, following)
         ]
         self._layers += self._linear(self.hidden, self.output, self.logits, "plain")
         self._embed = self._embedding_launch()
@@ -140,16 +150,32 @@ class FusedDecoder(DeviceDecoder):
             self._draw(step=step, more=int(step + 1 < count))
         self.at.add_(count)
 
-    def _block(self, block: PriorBlock, index: int, last: bool) -> list[Launch]:
+    def load(self, conditioning: PriorConditioning) -> None:
+        super().load(conditioning)
+        with torch.inference_mode(False), torch.no_grad():
+            for fold in self._folds:  # weights may have been trained since the last window
+                fold.fill()
+
+    def _block(self, block: PriorBlock, index: int, following: PriorBlock | None) -> list[Launch]:
         cache, tables = self.cache.layers[index], self._tables[index]
         attention, mlp = block.attention, block.mlp
-        again = last and self.conditioned and self.add_after
+        again = following is None and self.conditioned and self.add_after
+        next_gain = self._first_gain
+        if following is not None:
+            next_gain = effective_weights(following.attention_norm)[0].detach()
         return [
             *self._linear(
                 self.hidden, attention.qkv, self.query, "qkv", norm=block.attention_norm, cache=cache, slot=tables.slot
             ),
             self._attention(cache, tables),
-            *self._linear(self.attended, attention.projection, self.residual, "residual", base=self.hidden),
+            *self._linear(
+                self.attended,
+                attention.projection,
+                self.residual,
+                "residual",
+                base=self.hidden,
+                gain=effective_weights(block.mlp_norm)[0].detach(),
+            ),
             *self._linear(self.residual, mlp.expand, self.inner, "gate", norm=block.mlp_norm),
             *self._linear(
                 self.inner,
@@ -159,6 +185,7 @@ class FusedDecoder(DeviceDecoder):
                 base=self.residual,
                 scale=block.residual_scale,
                 added=again,
+                gain=next_gain,
             ),
         ]
 
@@ -174,8 +201,11 @@ class FusedDecoder(DeviceDecoder):
         cache: LayerCache | None = None,
         slot: Tensor | None = None,
         added: bool = False,
+        gain: Tensor | None = None,
     ) -> list[Launch]:
-        """One linear layer, or a matrix without bias, with what stands before and after it (see `store_output`)."""
+        """One linear layer, or a matrix without bias, with what stands before and after it (see `store_output`); `gain`
+        is that of the LayerNorm after it.
+        """
         weight, bias = (layer, None) if isinstance(layer, Tensor) else effective_weights(layer)
         weight = weight.detach()
         outputs, width = weight.shape
@@ -207,10 +237,25 @@ class FusedDecoder(DeviceDecoder):
         if self.tuning.kernel == "few":
             return [self._of_few(arguments, norm)]
         launches = []
+        arguments |= self._folding_arguments(self.hidden if gain is None else gain) | {"totals_ptr": spare}
+        arguments["FOLDED"] = self._folded and epilogue != "plain"
         if norm is not None:
             arguments["hidden_ptr"] = self.normed
-            launches.append(self._normalise(hidden, norm))
+            if self._folded:
+                fold = FoldedNorm(weight, cast(Tensor, bias).detach(), norm)
+                self._folds.append(fold)
+                arguments["totals_ptr"], arguments["bias_ptr"] = fold.totals, fold.bias
+            else:
+                launches.append(self._normalise(hidden, norm))
         return [*launches, linear_of_many(arguments, rows, self.tuning, self._scratch)]
+
+    def _folding_arguments(self, gain: Tensor) -> dict[str, object]:
+        return {
+            "gain_ptr": gain,
+            "scaled_ptr": self.normed,
+            "moments_ptr": self._moments,
+            "FOLDED": self._folded,
+        }
 
     def _of_few(self, arguments: dict[str, object], norm: nn.LayerNorm | None) -> Launch:
         spare = self.hidden
@@ -278,6 +323,8 @@ class FusedDecoder(DeviceDecoder):
             "WIDTH": width,
             "BLOCK_IN": block_of(width),
             "ADDED": self.conditioned,
+            "COUNT": self._blocks,
+            **self._folding_arguments(self._first_gain),
         }
 
     def _embedding_launch(self) -> Launch:
@@ -301,6 +348,32 @@ class FusedDecoder(DeviceDecoder):
             "PDL": self._pdl,
         }
         return Launch(kernel("draw"), (self.batch_size,), arguments, num_warps=8)
+
+
+class FoldedNorm:
+    """A LayerNorm in the outputs of the linear layer after it; see `fused_linear.linear_of_many`.
+
+    Args:
+        weight: (outputs, inputs) of the layer.
+        bias: (outputs,) of the layer.
+        norm: the LayerNorm.
+
+    Attributes:
+        totals: float32 (outputs,), the weight times the gain.
+        bias: float32 (outputs,), the weight times the norm's bias, and the layer's.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, norm: nn.LayerNorm) -> None:
+        gain, shift = (cast(Tensor, own).detach() for own in effective_weights(norm))
+        self._weights = weight, bias, gain, shift
+        self.totals = torch.empty(len(weight), device=weight.device)
+        self.bias = torch.empty_like(self.totals)
+
+    def fill(self) -> None:
+        """Compute both of the weights as they are now."""
+        weight, bias, gain, shift = (own.float() for own in self._weights)
+        torch.mv(weight, gain, out=self.totals)
+        torch.addmv(bias, weight, shift, out=self.bias)
 
 
 def _shared_memory(device: torch.device) -> int:

@@ -150,11 +150,20 @@ def _store_embedding(
     positions_ptr,
     added_ptr,
     out_ptr,
+    gain_ptr,
+    scaled_ptr,
+    moments_ptr,
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
+    FOLDED: tl.constexpr,
+    COUNT: tl.constexpr,
 ):
-    """Store what enters the first layer at `position`, where the code before it is `code`."""
+    """Store what enters the first layer at `position`, where the code before it is `code`.
+
+    Where FOLDED also for the LayerNorm there (see `store_scaled`): each of COUNT blocks gets the mean of the row, the
+    first one all squares.
+    """
     dtype = out_ptr.dtype.element_ty
     k = tl.arange(0, BLOCK_IN)
     mask = k < WIDTH
@@ -165,6 +174,16 @@ def _store_embedding(
         added = tl.load(added_ptr + (index * rows + song) * WIDTH + k, mask=mask, other=0.0)
         hidden = (hidden.to(tl.float32) + added.to(tl.float32)).to(dtype)
     tl.store(out_ptr + song * WIDTH + k, hidden, mask=mask)
+    if FOLDED:
+        gain = tl.load(gain_ptr + k, mask=mask, other=0.0).to(tl.float32)
+        hidden = hidden.to(tl.float32)
+        tl.store(scaled_ptr + song * WIDTH + k, (hidden * gain).to(dtype), mask=mask)
+        mean = tl.sum(hidden, 0) / WIDTH
+        apart = tl.where(mask, hidden - mean, 0.0)
+        block = tl.arange(0, BLOCK_IN)
+        place = moments_ptr + song * COUNT + block
+        tl.store(place, mean, mask=block < COUNT)
+        tl.store(place + rows * COUNT, tl.where(block == 0, tl.sum(apart * apart, 0), 0.0), mask=block < COUNT)
 
 
 @triton.jit(do_not_specialize=["step", "rows"])
@@ -174,12 +193,17 @@ def embed(
     positions_ptr,
     added_ptr,
     out_ptr,
+    gain_ptr,
+    scaled_ptr,
+    moments_ptr,
     at_ptr,
     step,
     rows,
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
+    FOLDED: tl.constexpr,
+    COUNT: tl.constexpr,
 ):
     """What enters the first layer, (N, W), for the codes (N,) before the position."""
     song = tl.program_id(0)
@@ -196,9 +220,14 @@ def embed(
         positions_ptr,
         added_ptr,
         out_ptr,
+        gain_ptr,
+        scaled_ptr,
+        moments_ptr,
         WIDTH,
         BLOCK_IN,
         ADDED,
+        FOLDED,
+        COUNT,
     )
 
 
@@ -212,6 +241,9 @@ def draw(
     positions_ptr,
     added_ptr,
     out_ptr,
+    gain_ptr,
+    scaled_ptr,
+    moments_ptr,
     at_ptr,
     step,
     more,
@@ -227,6 +259,8 @@ def draw(
     WIDTH: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     ADDED: tl.constexpr,
+    FOLDED: tl.constexpr,
+    COUNT: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Draw a song's code from its logits as [`~fast_jukebox.sampling.drawing.draw_codes`] does, and where `more` is
@@ -293,7 +327,12 @@ def draw(
             positions_ptr,
             added_ptr,
             out_ptr,
+            gain_ptr,
+            scaled_ptr,
+            moments_ptr,
             WIDTH,
             BLOCK_IN,
             ADDED,
+            FOLDED,
+            COUNT,
         )

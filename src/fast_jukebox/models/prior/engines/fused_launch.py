@@ -91,6 +91,8 @@ def linear_of_many(arguments: dict[str, Any], rows: int, tuning: Tuning, scratch
         "LANES": min(tuning.lanes, block_in // 16),
         "PARTS": parts,
         "SPAN": span,
+        "EPS": LAYER_NORM_EPS,
+        "BLOCKS": block_of(-(-width // block_out)),
     }
     grid = (-(-rows // block_rows), -(-outputs // block_out), parts)
     return Launch(kernel("linear_of_many"), grid, arguments, num_warps=warps, num_stages=stages)

@@ -17,9 +17,11 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from fast_jukebox.models.prior.engines.fused_parts import (
     attended,
+    moments_of_blocks,
     prefetch,
     residual,
     store_output,
+    store_scaled,
 )
 
 
@@ -142,6 +144,10 @@ def linear_of_many(
     rows,
     sums_ptr,
     done_ptr,
+    gain_ptr,
+    totals_ptr,
+    scaled_ptr,
+    moments_ptr,
     WIDTH: tl.constexpr,
     OUTPUTS: tl.constexpr,
     HEADS: tl.constexpr,
@@ -150,6 +156,8 @@ def linear_of_many(
     EPILOGUE: tl.constexpr,
     SCALED: tl.constexpr,
     ADDED: tl.constexpr,
+    FOLDED: tl.constexpr,
+    EPS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
@@ -157,9 +165,15 @@ def linear_of_many(
     LANES: tl.constexpr,
     PARTS: tl.constexpr,
     SPAN: tl.constexpr,
+    BLOCKS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """`linear_of_few` for any number of rows, in blocks of them, by the tensor cores; it does not normalise.
+    """`linear_of_few` for any number of rows, in blocks of them, by the tensor cores; it does not normalise them.
+
+    LayerNorm and a linear layer give W (g (x - mean) / deviation + b) + c = (W (g x) - mean t) / deviation + d with
+    t = W g and d = W b + c. Where FOLDED, the layer after a LayerNorm reads g x in `hidden`, t in `totals` and d in
+    `bias`, and its outputs are normalised by `moments`; the layer before one leaves g x in `scaled` and the moments of
+    its block of x (see `store_scaled`).
 
     In a program LANES groups of warps share out the inputs. PARTS programs share out those of a block, SPAN each, a
     multiple of BLOCK_IN. Each leaves its sums in `sums`, float32 (PARTS, N, OUTPUTS); the one that is done last, as the
@@ -176,6 +190,11 @@ def linear_of_many(
     first = part * SPAN
     if BIAS:
         bias = tl.load(bias_ptr + col, mask=col_mask, other=0.0).to(tl.float32)
+    if FOLDED:
+        if EPILOGUE == "residual":
+            gain = tl.load(gain_ptr + col, mask=col_mask, other=0.0).to(tl.float32)
+        else:
+            totals = tl.load(totals_ptr + col, mask=col_mask, other=0.0)
     if EPILOGUE == "qkv":
         slot = tl.load(slot_ptr + (tl.load(at_ptr) + step))
     else:
@@ -205,6 +224,8 @@ def linear_of_many(
             SCALED,
             ADDED,
         )
+    if FOLDED and EPILOGUE != "residual":
+        mean, variance = moments_of_blocks(moments_ptr, row, row_mask, rows, WIDTH, BLOCK_OUT, BLOCKS)
     if LANES == 1:
         sums = tl.zeros([BLOCK_ROWS, BLOCK_OUT], tl.float32)
         for start in range(0, SPAN, BLOCK_IN):
@@ -242,10 +263,27 @@ def linear_of_many(
         for other in tl.static_range(PARTS):
             left = sums_ptr + other * rows * OUTPUTS + place
             sums += tl.load(left, mask=mask, other=0.0, cache_modifier=".cg")
+    if FOLDED and EPILOGUE != "residual":
+        sums = (sums - mean[:, None] * totals[None, :]) * tl.rsqrt(variance + EPS)[:, None]
     if BIAS:
         sums += bias[None, :]
     if EPILOGUE == "residual":
         sums = base + residual_scale * sums
+        if FOLDED:
+            store_scaled(
+                sums,
+                gain,
+                row,
+                row_mask,
+                col,
+                col_mask,
+                tl.program_id(1),
+                rows,
+                scaled_ptr,
+                moments_ptr,
+                OUTPUTS,
+                BLOCK_OUT,
+            )
     store_output(
         sums,
         row[:, None],

@@ -113,3 +113,49 @@ def store_output(
             value = value.to(dtype).to(tl.float32)
             value = value * tl.sigmoid(1.702 * value)
         tl.store(out_ptr + row * OUTPUTS + col, value.to(dtype), mask=mask)
+
+
+@triton.jit
+def moments_of_blocks(moments_ptr, row, row_mask, rows, WIDTH: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
+    """Mean and variance of rows, float32, from those of their blocks of BLOCK numbers.
+
+    `moments` (2, N, blocks), float32, holds the means of blocks and the sums of squares of what differs from them.
+    BLOCKS is a power of two, as many at least.
+    """
+    count: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
+    block = tl.arange(0, BLOCKS)
+    numbers = tl.maximum(tl.minimum(WIDTH - block * BLOCK, BLOCK), 0).to(tl.float32)[None, :]
+    mask = row_mask[:, None] & (block < count)[None, :]
+    place = row[:, None] * count + block[None, :]
+    means = tl.load(moments_ptr + place, mask=mask, other=0.0)
+    squares = tl.load(moments_ptr + rows * count + place, mask=mask, other=0.0)
+    mean = tl.sum(numbers * means, 1) / WIDTH
+    apart = means - mean[:, None]
+    return mean, tl.sum(squares + numbers * apart * apart, 1) / WIDTH
+
+
+@triton.jit
+def store_scaled(
+    value,
+    gain,
+    row,
+    row_mask,
+    col,
+    col_mask,
+    block,
+    rows,
+    scaled_ptr,
+    moments_ptr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Store a block of rows times the gain of the LayerNorm after them in `scaled` (N, WIDTH), and its moments."""
+    count: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
+    mask = row_mask[:, None] & col_mask[None, :]
+    place = row[:, None] * WIDTH + col[None, :]
+    value = value.to(scaled_ptr.dtype.element_ty).to(tl.float32)
+    tl.store(scaled_ptr + place, (value * gain[None, :]).to(scaled_ptr.dtype.element_ty), mask=mask)
+    mean = tl.sum(tl.where(mask, value, 0.0), 1) / tl.minimum(WIDTH - block * BLOCK, BLOCK)
+    apart = tl.where(mask, value - mean[:, None], 0.0)
+    tl.store(moments_ptr + row * count + block, mean, mask=row_mask)
+    tl.store(moments_ptr + (rows + row) * count + block, tl.sum(apart * apart, 1), mask=row_mask)

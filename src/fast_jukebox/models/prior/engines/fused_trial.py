@@ -1,8 +1,9 @@
 """Whether `engine="auto"` takes the fused steps on a GPU: tried once for each size there, and remembered.
 
 A trial steps a few layers of the prior's own weights, one of each attention pattern: the logits of the fused step must
-be those of the plain one to rounding, and a row of steps must take no longer than the recorded one. The verdict is kept
-in the user's cache folder by device, versions, dtype and shapes, so a machine goes on making the same song of a seed.
+be those of the plain one to rounding, and a row of steps must take no longer than the recorded one. Where LayerNorm can
+be folded into products, the quicker form is used. The verdict is kept in the user's cache folder by device, versions,
+dtype and shapes, so a machine goes on making the same song of a seed.
 What a trial raises is a verdict too, with one warning: whatever is wrong with the kernels, sampling goes on without.
 """
 
@@ -16,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +29,7 @@ from fast_jukebox.models.prior.block import BlockList, PriorBlock
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
+from fast_jukebox.models.prior.engines.fused_tuning import Tuning, tuning_for
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.machine import is_out_of_memory
@@ -45,7 +48,7 @@ _STEPS = 3
 _TIMINGS = 4
 _MOST_BYTES = 4096  # of a file with a verdict
 
-_verdicts: dict[str, bool] = {}
+_verdicts: dict[str, dict[str, Any]] = {}
 _trying = threading.RLock()
 
 
@@ -59,10 +62,11 @@ def trusted_decoder(prior: EnginePrior, batch_size: int, settings: SamplingSetti
         return None
     with _trying:
         name = trial_name(prior, batch_size)
-        if not _verdict(name, lambda: try_fused(prior, batch_size)):
+        verdict = _verdict(name, lambda: try_fused(prior, batch_size))
+        if verdict["engine"] != "fused":
             return None
         try:
-            return FusedDecoder(prior, batch_size, settings)
+            return FusedDecoder(prior, batch_size, settings, _tuning(batch_size, verdict.get("folded") is True))
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -71,7 +75,7 @@ def trusted_decoder(prior: EnginePrior, batch_size: int, settings: SamplingSetti
 
 
 def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, object]:
-    """A trial: `engine`, "fused" or "graph", and what was measured.
+    """A trial: `engine`, "fused" or "graph", whether LayerNorm is `folded`, and what was measured.
 
     Raises:
         RuntimeError: a kernel could not be built or run, or there is not enough memory.
@@ -79,16 +83,41 @@ def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, object]:
     stack, settings = _few_layers(prior), SamplingSettings()
     with torch.no_grad(), torch.random.fork_rng(devices=_devices(prior)):
         torch.manual_seed(0)
-        fused = FusedDecoder(stack, batch_size, settings)
-        difference = _difference(stack, fused)
-        measured = {"difference": difference, "tolerance": TOLERANCE[prior.position_embedding.dtype]}
-        if not difference <= measured["tolerance"]:  # NaN is no agreement either
+        tolerance = TOLERANCE[prior.position_embedding.dtype]
+        difference, milliseconds = _measured(stack, batch_size, settings, False)
+        measured = {"difference": difference, "tolerance": tolerance}
+        if not difference <= tolerance:  # NaN is no agreement either
             return {"engine": "graph", "reason": "their logits are not those of the plain step", **measured}
-        milliseconds = {"fused_ms": _milliseconds(fused)}
-        del fused
-        milliseconds["graph_ms"] = _milliseconds(GraphDecoder(stack, batch_size, settings))
-    quick = milliseconds["fused_ms"] <= SLACK * milliseconds["graph_ms"]
-    return {"engine": "fused" if quick else "graph", **measured, **milliseconds}
+        measured["fused_ms"] = milliseconds
+        if tuning_for(batch_size).kernel == "many":
+            measured["folded_ms"] = _folded_milliseconds(stack, batch_size, settings, tolerance)
+        measured["graph_ms"] = _milliseconds(GraphDecoder(stack, batch_size, settings))
+    folded = measured.get("folded_ms", float("inf")) < milliseconds
+    quick = min(milliseconds, measured["folded_ms"] if folded else milliseconds) <= SLACK * measured["graph_ms"]
+    return {"engine": "fused" if quick else "graph", "folded": folded, **measured}
+
+
+def _tuning(batch_size: int, folded: bool) -> Tuning:
+    return replace(tuning_for(batch_size), folded=folded)
+
+
+def _measured(prior: EnginePrior, batch_size: int, settings: SamplingSettings, folded: bool) -> tuple[float, float]:
+    """The difference of the fused steps' logits, and milliseconds of a step where it is a number."""
+    decoder = FusedDecoder(prior, batch_size, settings, _tuning(batch_size, folded))
+    difference = _difference(prior, decoder)
+    return difference, _milliseconds(decoder)
+
+
+def _folded_milliseconds(prior: EnginePrior, batch_size: int, settings: SamplingSettings, tolerance: float) -> float:
+    """Milliseconds of a step with LayerNorm in the products, infinite where that does not work."""
+    try:
+        difference, milliseconds = _measured(prior, batch_size, settings, True)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        logger.info("LayerNorm is not folded into products: %s", error)
+        return float("inf")
+    return milliseconds if difference <= tolerance else float("inf")
 
 
 def trial_name(prior: EnginePrior, batch_size: int) -> str:
@@ -108,7 +137,7 @@ def trial_name(prior: EnginePrior, batch_size: int) -> str:
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
 
 
-def _verdict(name: str, trial: Callable[[], dict[str, Any]]) -> bool:
+def _verdict(name: str, trial: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if name not in _verdicts:
         known = _read(name)
         if known is None:
@@ -116,10 +145,10 @@ def _verdict(name: str, trial: Callable[[], dict[str, Any]]) -> bool:
                 known = trial()
             except Exception as error:
                 if is_out_of_memory(error):
-                    return False  # of this moment; tried again when there is more
+                    return _failure(error)  # of this moment; tried again when there is more
                 known = _failure(error)
             remember(name, known)
-        _verdicts[name] = known["engine"] == "fused"
+        _verdicts[name] = known
     return _verdicts[name]
 
 
@@ -129,7 +158,7 @@ def _failure(error: Exception) -> dict[str, object]:
 
 def remember(name: str, verdict: dict[str, object]) -> None:
     """Keep a verdict, and say so where it is that the kernels do not work."""
-    _verdicts[name] = verdict["engine"] == "fused"
+    _verdicts[name] = verdict
     if "reason" in verdict:
         logger.warning("sampling goes on with recorded steps, without the fused ones: %s", verdict["reason"])
     else:

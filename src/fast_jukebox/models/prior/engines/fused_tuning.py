@@ -30,6 +30,8 @@ class Tuning:
         block: rows, outputs and inputs of a block of "many", loads under way and warps.
         lanes: groups of its warps that share out the inputs.
         parts: programs that share out the inputs of such a block, where there are so many blocks of inputs.
+        folded: whether "many" multiplies rows that are not normalised and normalises the outputs, so that LayerNorm is
+            no kernel.
         splits: into how many parts attention splits the slots that it reads; 0 for none.
         entries: 16-bit numbers of the keys, or half as many of 32 bits, that a program of attention reads at once.
         overlap: when the next kernel may begin, where the GPU can do that (Hopper and later): "early" as this one
@@ -43,6 +45,7 @@ class Tuning:
     block: tuple[int, int, int, int, int] = (64, 64, 128, 4, 4)
     lanes: int = 1
     parts: int = 1
+    folded: bool = False
     splits: int = 2
     entries: int = 32768
     overlap: Overlap = "late"
