@@ -39,7 +39,7 @@ from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.scanning import SongLimits
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
 from fast_jukebox.evaluation.notes import shortest_clip
@@ -88,8 +88,8 @@ class EvaluationArguments:
         default=None, metadata={"help": "Folder of codes of these songs; made where missing, by default in output_dir."}
     )
     output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of all that is written."})
-    test_share: float = field(
-        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    test_fraction: float = field(
+        default=DEFAULT_TEST_FRACTION, metadata={"help": "Fraction of the songs held out where none are marked."}
     )
     max_songs: int | None = field(default=None, metadata={"help": "Use the first so many songs of each split only."})
     song_seconds: float = field(
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float | str]:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = FastJukeboxModel.from_pretrained(args.model, dtype=torch.float32).eval().to(device)
     rate = model.config.vqvae_config.sampling_rate
-    songs = load_songs(args.songs, args.test_share, limits=SongLimits(whole=False), progress=True)
+    songs = load_songs(args.songs, args.test_fraction, limits=SongLimits(whole=False), progress=True)
     require_splits(songs, f"`--songs` {args.songs}")
     songs = DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in songs.items()})
     recordings = Recordings(songs["test"], rate, args.song_seconds)

@@ -22,7 +22,7 @@ from transformers import set_seed
 from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.data.windows import SoundWindows, stack_items
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.scripts import run_script
@@ -50,8 +50,8 @@ class DataArguments:
 
     songs: str = field(metadata={"help": "Folder of songs, with or without metadata.jsonl."})
     window: int = field(default=32768, metadata={"help": "Samples in a training window."})
-    test_share: float = field(
-        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    test_fraction: float = field(
+        default=DEFAULT_TEST_FRACTION, metadata={"help": "Fraction of the songs held out where none are marked."}
     )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
 
@@ -64,7 +64,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     name_base_model(args, model_args.model_name_or_path)
 
     songs = require_splits(
-        load_songs(data_args.songs, test_share=data_args.test_share, progress=True), f"`--songs` {data_args.songs}"
+        load_songs(data_args.songs, test_fraction=data_args.test_fraction, progress=True),
+        f"`--songs` {data_args.songs}",
     )
     if model_args.model_name_or_path:
         model = FastJukeboxVQVAE.from_pretrained(model_args.model_name_or_path)

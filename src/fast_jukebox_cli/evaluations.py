@@ -46,7 +46,7 @@ def evaluate(
     max_windows: Annotated[int, typer.Option(help="Held-out windows that each prior predicts.")] = 48,
     batch_size: Annotated[int, typer.Option(help="Songs sampled at once.")] = 4,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200,
-    test_share: options.TestShare = 0.1,
+    test_fraction: options.TestFraction = 0.1,
     dataset: Annotated[str | None, typer.Option(help="The Hub's name of the songs, for the cards' results.")] = None,
     cards: Annotated[
         bool, typer.Option("--cards", help="Put the results on the cards in the models' folders too.")
@@ -75,7 +75,7 @@ def evaluate(
             max_windows=max_windows,
             batch_size=batch_size,
             resamples=resamples,
-            test_share=test_share,
+            test_fraction=test_fraction,
             device=str(chosen_device(device)),
         ),
         embeddings=embedding or ["musicnn_mtt", "musicnn_msd"],

@@ -70,7 +70,7 @@ WindowFractions = Annotated[
     typer.Option(help="How much of its context a parallel window spans; less is quicker. One, or one a level."),
 ]
 
-TestShare = Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")]
+TestFraction = Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")]
 WorkerCount = Annotated[
     int | None,
     typer.Option(

@@ -192,7 +192,7 @@ def label(
         float | None,
         typer.Option(help="Tempi are doubled or halved to come nearest to this, in beats a minute; 100 by default."),
     ] = None,
-    test_share: options.TestShare = 0.1,
+    test_fraction: options.TestFraction = 0.1,
     workers: options.WorkerCount = None,
     ray: options.Ray = None,
     quiet: options.Quiet = False,
@@ -212,7 +212,7 @@ def label(
             TempoLabeller(tempo_centre) if name == "tempo" and tempo_centre is not None else load_labeller(name)
             for name in names
         ],
-        test_share=test_share,
+        test_fraction=test_fraction,
         workers=options.chosen_workers(workers, ray),
         progress=not quiet,
     )
@@ -227,7 +227,7 @@ def encode(
         str | None,
         typer.Option(help="A VQ-VAE or a complete model, by folder or Hub name; by default the one in the package."),
     ] = None,
-    test_share: options.TestShare = 0.1,
+    test_fraction: options.TestFraction = 0.1,
     device: options.WorkerDevice = "auto",
     workers: options.WorkerCount = None,
     ray: options.Ray = None,
@@ -247,7 +247,7 @@ def encode(
     logging.disable_progress_bar()
     where = chosen_device(device)
     vqvae = FastJukeboxVQVAE.from_pretrained(model_name(model)).eval().to(where)
-    found = load_songs(songs, test_share, progress=not quiet)
+    found = load_songs(songs, test_fraction, progress=not quiet)
     encoded = codes.encode_songs(found, vqvae, folder, workers=sharing, progress=not quiet)
     typer.echo(describe_splits(encoded), err=True)
     typer.echo(path_text(folder))

@@ -23,7 +23,7 @@ def test_models_are_judged_reported_and_kept(run, model_dir, songs):
     arguments = [
         *("evaluate", f"one={model_dir}", f"two={model_dir}", "--songs", songs, "--output", "out"),
         *("--num-samples", 2, "--duration", 3, "--embedding", "musicnn_mtt", "--resamples", 20, "--max-windows", 2),
-        *("--test-share", 0.4),
+        *("--test-fraction", 0.4),
     ]
     found = run(*arguments)
     assert found.exit_code == 0, found.output
@@ -51,7 +51,7 @@ def test_a_valence_classifier_says_what_it_is_worth_below_its_table(run, model_d
     ValenceFeatureExtractor(num_frames=32).save_pretrained(tmp_path / "valence")
     arguments = [
         *("evaluate", model_dir, "--songs", songs, "--output", "out", "--num-samples", 2, "--duration", 3),
-        *("--embedding", "musicnn_mtt", "--resamples", 20, "--max-windows", 2, "--test-share", 0.4, "--no-pictures"),
+        *("--embedding", "musicnn_mtt", "--resamples", 20, "--max-windows", 2, "--test-fraction", 0.4, "--no-pictures"),
         *("--valence", tmp_path / "valence"),
     ]
     refused = run(*arguments)

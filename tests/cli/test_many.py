@@ -44,7 +44,7 @@ def test_songs_are_labelled(run, songs):
         (("--labeller", "loudness"), "`--labeller` must be key, tempo, tags or MODULE:NAME"),
         (("--labeller", "key", "--tempo-centre", 90), "`--tempo-centre` must go with `--labeller tempo`"),
         (("--labeller", "key", "--clip-seconds", 0), "`--clip-seconds` must be from 1 to 3600"),
-        (("--labeller", "key", "--test-share", 1), "`--test-share` must be in [0, 1)"),
+        (("--labeller", "key", "--test-fraction", 1), "`--test-fraction` must be in [0, 1)"),
         (("--labeller", "key", "--workers", 0), "--workers"),
     ],
 )
@@ -56,7 +56,7 @@ def test_what_cannot_be_is_told_before_the_first_clip(run, songs, options, messa
 
 
 def test_songs_are_encoded_as_priors_read_them(run, songs, model_dir):
-    arguments = ("encode", songs, "--output", "codes", "--model", model_dir, "--test-share", 0.3)
+    arguments = ("encode", songs, "--output", "codes", "--model", model_dir, "--test-fraction", 0.3)
     found = run(*arguments)
     assert found.exit_code == 0, found.output
     assert found.stdout.splitlines()[-1] == "codes" and "train: 1 song," in found.stderr
@@ -65,7 +65,7 @@ def test_songs_are_encoded_as_priors_read_them(run, songs, model_dir):
     before = {path: path.stat().st_mtime_ns for path in (run.folder / "codes").glob("*.parquet")}
     assert run(*arguments, "--workers", 2).exit_code == 0
     assert before == {path: path.stat().st_mtime_ns for path in (run.folder / "codes").glob("*.parquet")}
-    other = run("encode", songs, "--output", "codes", "--model", model_dir, "--test-share", 0.01)
+    other = run("encode", songs, "--output", "codes", "--model", model_dir, "--test-fraction", 0.01)
     assert other.exit_code == 2 and "holds codes of other songs" in other.output
 
 

@@ -65,11 +65,11 @@ def files(folder):
 
 COMMANDS = {
     "label": ("label", "SONGS", "--labeller", "key", "--clip-seconds", 1, "--sampling-rate", 8000),
-    "encode": ("encode", "SONGS", "--model", "MODEL", "--test-share", 0.3),
+    "encode": ("encode", "SONGS", "--model", "MODEL", "--test-fraction", 0.3),
     "generate-many": ("generate-many", "--num-samples", 6, "--duration", 0.5, "--model", "MODEL", "--batch-size", 2),
     "evaluate": (
         *("evaluate", "one=MODEL", "--songs", "SONGS", "--num-samples", 4, "--duration", 3, "--embedding"),
-        *("musicnn_mtt", "--resamples", 20, "--max-windows", 2, "--test-share", 0.4, "--no-pictures"),
+        *("musicnn_mtt", "--resamples", 20, "--max-windows", 2, "--test-fraction", 0.4, "--no-pictures"),
     ),
 }
 

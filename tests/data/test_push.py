@@ -244,7 +244,7 @@ def test_other_peoples_audio_folders_are_read(hub, caplog):
     files = {"metadata.jsonl": metadata, "a.wav": sound(1), "b/c.flac": sound(2, "FLAC"), "d.wav": b""}
     hub.put("ann/songs", files, kind="dataset")
     with caplog.at_level(logging.WARNING):
-        songs = load_songs("ann/songs", test_share=0)
+        songs = load_songs("ann/songs", test_fraction=0)
     assert [(row["file_name"], row["title"]) for row in songs["train"]] == [("a.wav", "A"), ("b/c.flac", None)]
     for reason in ("lost.wav: is named in the metadata", "x.wav: leads out of the folder", "d.wav: is empty"):
         assert reason in caplog.text
@@ -304,7 +304,7 @@ def test_lyrics_and_names_of_every_kind_come_back(hub, tmp_path, layout):
         )
     lines = "\r\n".join(json.dumps(row, ensure_ascii=index % 2 == 0) for index, row in enumerate(rows))
     (tmp_path / "songs" / "metadata.jsonl").write_bytes(lines.encode("utf-8-sig"))
-    songs = load_songs(tmp_path / "songs", test_share=0.3)
+    songs = load_songs(tmp_path / "songs", test_fraction=0.3)
     assert {row["file_name"] for split in songs.values() for row in split} == set(names)
     assert {row["lyrics"] for split in songs.values() for row in split} == {rows[0]["lyrics"]}
     push_songs(songs, "ann/songs", license="mit", layout=layout)
@@ -345,7 +345,7 @@ def test_files_that_a_data_set_names_are_not_read(songs, tmp_path, caplog):
         [{"audio": {"bytes": None, "path": str(secret)}}, {"audio": {"bytes": sound(2), "path": "a"}}]
     )
     rows.to_parquet(str(tmp_path / "data" / "train-00000-of-00001.parquet"))
-    loaded = load_songs(tmp_path, test_share=0)
+    loaded = load_songs(tmp_path, test_fraction=0)
     assert len(loaded["train"]) == 1
     assert "names a file in place of its sound" in caplog.text
 

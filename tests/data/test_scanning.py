@@ -37,7 +37,7 @@ def test_many_files_for_one_reason_are_one_warning(tmp_path, caplog):
     for number in range(12):
         (tmp_path / f"{number:02d}.mp4").write_bytes(MP4)
     with caplog.at_level(logging.WARNING):
-        assert len(load_songs(tmp_path, test_share=0)["train"]) == 1
+        assert len(load_songs(tmp_path, test_fraction=0)["train"]) == 1
     (line,) = caplog.messages
     assert "skipped 00.mp4, 01.mp4, 02.mp4 and 9 more: is an MP4 file" in line
 
@@ -70,7 +70,7 @@ def test_what_is_cut_off_is_skipped_and_what_stands_behind_is_noted(tmp_path, ca
     assert [song["duration"] for song in scan.songs] == [4.0]
     assert scan.notes == {"more.wav": "9000 bytes stand behind its stated end"}
     with caplog.at_level(logging.WARNING):
-        load_songs(tmp_path, test_share=0)
+        load_songs(tmp_path, test_fraction=0)
     assert "used, though not read completely: more.wav: 9000 bytes" in caplog.text
 
 
@@ -109,7 +109,7 @@ def test_a_name_that_is_no_utf8_is_told_in_text_that_can_be_printed(tmp_path, ca
     except OSError:
         pytest.skip("the file system takes no such name")
     with caplog.at_level(logging.WARNING):
-        assert len(load_songs(tmp_path, test_share=0)["train"]) == 1
+        assert len(load_songs(tmp_path, test_fraction=0)["train"]) == 1
     (line,) = caplog.messages
     assert (
         line.encode("utf-8")

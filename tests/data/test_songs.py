@@ -45,7 +45,7 @@ def all_rows(songs):
 
 
 def test_a_folder_at_any_depth_becomes_two_splits_with_undecoded_sound(folder):
-    songs = load_songs(folder, test_share=0.25)
+    songs = load_songs(folder, test_fraction=0.25)
     assert list(songs) == ["train", "test"]
     assert sum(len(split) for split in songs.values()) == 12
     row = songs["train"][0]
@@ -58,11 +58,11 @@ def test_a_folder_at_any_depth_becomes_two_splits_with_undecoded_sound(folder):
 
 
 def test_the_split_depends_on_the_names_alone(folder, tmp_path):
-    first = load_songs(folder, test_share=0.25)
-    again = load_songs(folder, test_share=0.25)
+    first = load_songs(folder, test_fraction=0.25)
+    again = load_songs(folder, test_fraction=0.25)
     assert first["test"]["file_name"] == again["test"]["file_name"]
     write_song(folder / "new.wav")
-    more = load_songs(folder, test_share=0.25)
+    more = load_songs(folder, test_fraction=0.25)
     old = [name for name in more["test"]["file_name"] if name != "new.wav"]
     assert old == list(first["test"]["file_name"])
 
@@ -97,7 +97,7 @@ def test_metadata_becomes_columns_and_its_split_goes_first(folder):
         {"file_name": "00.wav", "title": "One", "split": "test", "duration": 99, "audio": "elsewhere"},
         {"file_name": "deeper/still/07.flac", "title": "Two", "split": "validation", "bpm": 80},
     )
-    songs = load_songs(folder, test_share=0)
+    songs = load_songs(folder, test_fraction=0)
     assert list(songs) == ["train", "validation", "test"]
     assert songs["test"]["file_name"][:] == ["00.wav"]
     assert songs["test"][0]["title"] == "One"
@@ -213,13 +213,13 @@ def test_metadata_that_is_no_text_or_of_mixed_types_is_named(folder):
         load_songs(folder)
     write_metadata(folder, {"file_name": "00.wav", "bpm": 80}, {"file_name": "01.flac", "bpm": "fast"})
     with pytest.raises(ValueError, match="several types"):
-        load_songs(folder, test_share=0)
+        load_songs(folder, test_fraction=0)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, "half", True, float("nan")])
 def test_a_bad_share_is_refused(folder, share):
-    with pytest.raises(ValueError, match="test_share"):
-        load_songs(folder, test_share=share)
+    with pytest.raises(ValueError, match="test_fraction"):
+        load_songs(folder, test_fraction=share)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_limits_that_nothing_meets_are_refused(field, values):
 
 
 def test_saved_songs_contain_their_sound_and_load_again(folder, tmp_path):
-    songs = load_songs(folder, test_share=0.25)
+    songs = load_songs(folder, test_fraction=0.25)
     before = {row["file_name"]: load_audio(row["audio"], RATE) for row in all_rows(songs)}
     written = save_songs(songs, tmp_path / "hub", shard_bytes=40_000)
     assert len(written) > 3
@@ -267,16 +267,16 @@ def test_saved_songs_are_a_data_set_of_the_hub(folder, tmp_path):
 
 
 def test_a_dataset_is_checked_and_split_as_a_folder_is(folder, caplog):
-    rows = all_rows(load_songs(folder, test_share=0.25))
+    rows = all_rows(load_songs(folder, test_fraction=0.25))
     save_audio(folder / "silent.wav", torch.zeros(RATE * 2), RATE)
     sounds = [{"path": None, "bytes": (folder / row["file_name"]).read_bytes()} for row in rows]
     sounds += [{"path": "silent.wav", "bytes": (folder / "silent.wav").read_bytes()}, None]
     table = {"audio": sounds, "file_name": [row["file_name"] for row in rows] + ["silent.wav", "none"]}
     dataset = Dataset.from_dict(table).cast_column("audio", Audio(decode=False))
     with caplog.at_level(logging.WARNING):
-        songs = load_songs(dataset, test_share=0.25)
+        songs = load_songs(dataset, test_fraction=0.25)
     (folder / "silent.wav").unlink()
-    expected = load_songs(folder, test_share=0.25)
+    expected = load_songs(folder, test_fraction=0.25)
     assert {name: sorted(split["file_name"]) for name, split in songs.items()} == {
         name: sorted(split["file_name"]) for name, split in expected.items()
     }
@@ -286,7 +286,7 @@ def test_a_dataset_is_checked_and_split_as_a_folder_is(folder, caplog):
     assert {name: len(rows) for name, rows in split.items()} == {"train": 1, "test": 2}
     only = DatasetDict({"train": dataset.select(range(4))})
     assert set(load_songs(only)) == {"train", "test"}
-    assert set(load_songs(only, test_share=0)) == {"train"}
+    assert set(load_songs(only, test_fraction=0)) == {"train"}
 
 
 def test_a_dataset_without_sound_is_refused():

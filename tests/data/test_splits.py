@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.scanning import content_keys
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, assign_splits, describe_splits, held_out_twice
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, assign_splits, describe_splits, held_out_twice
 
 RATE = 8000
 
@@ -70,7 +70,7 @@ def test_scripts_and_the_library_hold_out_the_same_share():
         run_distill.CodesArguments, run_prior.DataArguments, run_vqvae.DataArguments,
         run_evaluation.EvaluationArguments,
     ):  # fmt: skip
-        assert arguments.__dataclass_fields__["test_share"].default == DEFAULT_TEST_SHARE
+        assert arguments.__dataclass_fields__["test_fraction"].default == DEFAULT_TEST_FRACTION
 
 
 def test_a_copy_of_a_held_out_song_is_not_trained_on(tmp_path, caplog):
@@ -100,13 +100,13 @@ def test_a_song_that_is_listed_in_two_ways_is_one_song(tmp_path):
         write(tmp_path / f"{number}.wav", number)
     lines = [f'{{"file_name": "{tmp_path}/{number}.wav", "bpm": {number}}}' for number in range(6)]
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
-    songs = load_songs(tmp_path, test_share=0.3)
+    songs = load_songs(tmp_path, test_fraction=0.3)
     assert sorted(name for names in names_of(songs).values() for name in names) == [f"{n}.wav" for n in range(6)]
     assert [row["bpm"] for rows in songs.values() for row in rows] == [
         int(row["file_name"][0]) for rows in songs.values() for row in rows
     ]
     (tmp_path / "metadata.jsonl").unlink()
-    assert names_of(load_songs(tmp_path, test_share=0.3)) == names_of(songs)
+    assert names_of(load_songs(tmp_path, test_fraction=0.3)) == names_of(songs)
 
 
 @pytest.mark.parametrize("layout", ["{}", "data/{}", "{}/deeper"])
@@ -124,7 +124,7 @@ def test_the_folders_of_an_audio_folder_are_its_splits(tmp_path, layout, train, 
 def test_one_folder_alone_says_nothing_and_metadata_goes_first(tmp_path):
     for number in range(6):
         write(tmp_path / "train" / f"{number}.wav", number)
-    assert {split: len(rows) for split, rows in load_songs(tmp_path, test_share=0.3).items()} != {"train": 6}
+    assert {split: len(rows) for split, rows in load_songs(tmp_path, test_fraction=0.3).items()} != {"train": 6}
     write(tmp_path / "test" / "6.wav", 6)
     (tmp_path / "metadata.csv").write_text("file_name,split\ntrain/0.wav,test\n")
     assert "train/0.wav" in load_songs(tmp_path)["test"]["file_name"]

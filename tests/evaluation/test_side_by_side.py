@@ -73,7 +73,7 @@ def settings(tmp_path):
         save_audio(songs / f"{number}.wav", tone + 0.01 * torch.randn(RATE), RATE)
     return EvaluationSettings(
         str(songs), tmp_path / "out", num_samples=3, duration=0.8, max_windows=4, resamples=20, reconstruct=2,
-        test_share=0.4,
+        test_fraction=0.4,
     )  # fmt: skip
 
 

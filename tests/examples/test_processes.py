@@ -24,7 +24,7 @@ def train(request, songs, tiny_config, tmp_path):
     vqvae = FastJukeboxVQVAE(tiny_config.vqvae_config)
     # Of random codes, as a random VQ-VAE hears the same in every song.
     vqvae.encode = lambda audio: [torch.randint(16, (1, audio.shape[1] // hop)) for hop in (4, 8, 16)]
-    encode_songs(load_songs(songs, test_share=0.3), vqvae, tmp_path / "codes", progress=False)
+    encode_songs(load_songs(songs, test_fraction=0.3), vqvae, tmp_path / "codes", progress=False)
     FastJukeboxPrior(tiny_config.prior_configs[2]).save_pretrained(tmp_path / "first")
 
     def launch(launcher, batch_size, *options):

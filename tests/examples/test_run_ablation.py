@@ -16,7 +16,7 @@ from fast_jukebox.training.growth import deepen
 def options(songs, tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path / "model")
     encode_songs(
-        load_songs(songs, test_share=0.3), FastJukeboxVQVAE.from_pretrained(tmp_path / "model"), tmp_path / "codes"
+        load_songs(songs, test_fraction=0.3), FastJukeboxVQVAE.from_pretrained(tmp_path / "model"), tmp_path / "codes"
     )
     return {
         "codes": tmp_path / "codes", "model": tmp_path / "model", "output_dir": tmp_path / "ablation",

@@ -21,7 +21,7 @@ def options(songs, tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path / "teacher")
     return {
         "teacher": str(tmp_path / "teacher"), "student_layers": 2, "codes": str(tmp_path / "codes"),
-        "songs": str(songs), "test_share": 0.3, "output_dir": str(tmp_path / "student"), "stages": STAGES,
+        "songs": str(songs), "test_fraction": 0.3, "output_dir": str(tmp_path / "student"), "stages": STAGES,
         "learning_rate": 1e-3, "lr_scheduler_type": "constant", "per_device_train_batch_size": 2,
         "per_device_eval_batch_size": 2, "logging_steps": 1, "save_steps": 2, "use_cpu": True, "disable_tqdm": True,
         "report_to": "none", "hub_license": "apache-2.0", "teacher_name": "someone/teacher",
@@ -72,7 +72,7 @@ def test_a_level_alone_leaves_the_others_to_the_teacher_and_is_kept(scripts, opt
 
 def test_a_teacher_and_songs_on_the_hub_become_a_student_there(hub, scripts, options, tiny_model, tmp_path):
     tiny_model.push_to_hub("ann/teacher", license="mit", max_shard_size="8KB", private=True)
-    push_songs(load_songs(options["songs"], test_share=0.3), "ann/songs", license="mit")
+    push_songs(load_songs(options["songs"], test_fraction=0.3), "ann/songs", license="mit")
     del options["teacher_name"]
     options |= {"teacher": "ann/teacher", "songs": "ann/songs", "push_to_hub": True, "hub_model_id": "ann/student"}
     options |= {"hub_private_repo": True, "level": 2}  # the others stay the teacher's
@@ -146,15 +146,15 @@ def test_what_cannot_be_distilled_is_said_first(scripts, options, tmp_path, chan
 
 def test_codes_of_another_vqvae_are_refused(scripts, options, tiny_config, tmp_path):
     another = FastJukeboxVQVAE(tiny_config.vqvae_config)
-    encode_songs(load_songs(options["songs"], test_share=0.3), another, options["codes"])
+    encode_songs(load_songs(options["songs"], test_fraction=0.3), another, options["codes"])
     (tmp_path / "options.json").write_text(json.dumps(options | {"songs": None}))
     with pytest.raises(ValueError, match="codes holds codes of another VQ-VAE"):
         scripts["run_distill"].main([str(tmp_path / "options.json")])
 
 
 def test_songs_of_which_none_are_held_out_are_refused_before_they_are_encoded(scripts, options, tmp_path):
-    (tmp_path / "options.json").write_text(json.dumps(options | {"test_share": 0.0}))
-    with pytest.raises(ValueError, match=r"`--songs` .* `test_share` above 0; got the splits train"):
+    (tmp_path / "options.json").write_text(json.dumps(options | {"test_fraction": 0.0}))
+    with pytest.raises(ValueError, match=r"`--songs` .* `test_fraction` above 0; got the splits train"):
         scripts["run_distill"].main([str(tmp_path / "options.json")])
     assert not (tmp_path / "codes").exists()
 

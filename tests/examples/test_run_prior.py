@@ -19,7 +19,7 @@ from fast_jukebox.labelling.dataset import LabelSettings
 def test_songs_become_a_model_that_sounds(scripts, songs, tiny_config, tmp_path, training_options):
     tiny_config.vqvae_config.save_pretrained(tmp_path / "vqvae-config")
     arguments = [
-        "--songs", str(songs), "--test_share", "0.3", "--config_name", str(tmp_path / "vqvae-config"),
+        "--songs", str(songs), "--test_fraction", "0.3", "--config_name", str(tmp_path / "vqvae-config"),
         "--window", "640", "--output_dir", str(tmp_path / "vqvae"), *training_options,
     ]  # fmt: skip
     figures = scripts["run_vqvae"].main([*arguments, "--max_steps", "3"])
@@ -33,7 +33,7 @@ def test_songs_become_a_model_that_sounds(scripts, songs, tiny_config, tmp_path,
             [
                 "--songs",
                 str(songs),
-                "--test_share",
+                "--test_fraction",
                 "0.3",
                 "--vqvae",
                 str(tmp_path / "vqvae"),
@@ -71,7 +71,7 @@ def test_priors_are_told_what_the_songs_tell(scripts, songs, tiny_config, tmp_pa
     monkeypatch.setattr(FastJukeboxConfig, "preset", classmethod(lambda cls, name: copy.deepcopy(tiny_config)))
     script = scripts["run_prior"]
     arguments = [
-        "--songs", str(songs), "--test_share", "0.3", "--vqvae", str(tmp_path / "vqvae"), "--codes",
+        "--songs", str(songs), "--test_fraction", "0.3", "--vqvae", str(tmp_path / "vqvae"), "--codes",
         str(tmp_path / "codes"), "--labels", "true", "--genre_words", "2", "--lyric_length", "8", "--label_dropout",
         "0.2", "--max_steps", "2", *training_options,
     ]  # fmt: skip
@@ -174,7 +174,7 @@ class Named:
 def test_clips_with_labels_train_a_prior_and_a_student(scripts, songs, tiny_model, tmp_path, training_options):
     (songs / "metadata.jsonl").write_text(json.dumps({"file_name": "0.wav", "artist": "Ann"}))
     settings = LabelSettings(clip_seconds=1.0, sampling_rate=8000)
-    label_songs(songs, tmp_path / "labelled", settings, labellers=[Named()], test_share=0.3, progress=False)
+    label_songs(songs, tmp_path / "labelled", settings, labellers=[Named()], test_fraction=0.3, progress=False)
     tiny_model.vqvae.save_pretrained(tmp_path / "vqvae")
     tiny_model.config.prior_configs[2].save_pretrained(tmp_path / "config")
     shared = ["--songs", str(tmp_path / "labelled"), "--max_steps", "1", *training_options]
@@ -198,11 +198,11 @@ def test_a_model_of_the_hub_that_is_trained_further_is_named(
 ):
     part = tiny_model.vqvae if kind == "vqvae" else tiny_model.priors[2]
     part.push_to_hub("ann/first", license="cc-by-nc-4.0")
-    arguments = ["--songs", str(songs), "--test_share", "0.3", "--output_dir", str(tmp_path / "more")]
+    arguments = ["--songs", str(songs), "--test_fraction", "0.3", "--output_dir", str(tmp_path / "more")]
     if kind == "vqvae":
         arguments += ["--window", "640"]
     else:
-        encode_songs(load_songs(songs, test_share=0.3), tiny_model.vqvae, tmp_path / "codes")
+        encode_songs(load_songs(songs, test_fraction=0.3), tiny_model.vqvae, tmp_path / "codes")
         arguments = ["--codes", str(tmp_path / "codes"), *arguments[4:]]
     arguments += ["--max_steps", "1", "--push_to_hub", "true", "--hub_model_id", "ann/more", *training_options]
     scripts[script].main([*arguments, "--hub_license", "cc-by-nc-4.0", "--model_name_or_path", "ann/first"])
@@ -212,7 +212,7 @@ def test_a_model_of_the_hub_that_is_trained_further_is_named(
 
 def test_adapters_are_trained_resumed_pushed_and_played(hub, scripts, songs, tiny_model, tmp_path, training_options):
     pytest.importorskip("peft")
-    encode_songs(load_songs(songs, test_share=0.3), tiny_model.vqvae, tmp_path / "codes")
+    encode_songs(load_songs(songs, test_fraction=0.3), tiny_model.vqvae, tmp_path / "codes")
     tiny_model.push_to_hub("ann/base", license="cc-by-nc-4.0")
     arguments = [
         "--codes", str(tmp_path / "codes"), "--model_name_or_path", "ann/base", "--lora_rank", "2", "--learning_rate",
@@ -254,7 +254,7 @@ def test_adapters_are_trained_resumed_pushed_and_played(hub, scripts, songs, tin
 
 def test_adapters_need_their_base(scripts, songs, tiny_model, tmp_path, training_options):
     pytest.importorskip("peft")
-    encode_songs(load_songs(songs, test_share=0.3), tiny_model.vqvae, tmp_path / "codes")
+    encode_songs(load_songs(songs, test_fraction=0.3), tiny_model.vqvae, tmp_path / "codes")
     tiny_model.save_pretrained(tmp_path / "base")
     arguments = ["--codes", str(tmp_path / "codes"), "--lora_rank", "2", "--output_dir", str(tmp_path / "lora")]
     arguments += ["--max_steps", "1", *training_options]
@@ -271,7 +271,7 @@ def test_adapters_need_their_base(scripts, songs, tiny_model, tmp_path, training
 
 def test_songs_of_which_none_are_held_out_are_refused(scripts, songs, tiny_config, tmp_path, training_options):
     FastJukeboxVQVAE(tiny_config.vqvae_config).save_pretrained(tmp_path / "vqvae")
-    shared = ["--songs", str(songs), "--test_share", "0", "--output_dir", str(tmp_path / "out"), *training_options]
+    shared = ["--songs", str(songs), "--test_fraction", "0", "--output_dir", str(tmp_path / "out"), *training_options]
     with pytest.raises(ValueError, match="got the splits train"):
         scripts["run_vqvae"].main([*shared, "--model_name_or_path", str(tmp_path / "vqvae")])
     with pytest.raises(ValueError, match="got the splits train"):
@@ -288,7 +288,7 @@ def test_what_cannot_be_trained_is_said_first(scripts, tiny_config, tmp_path):
 def codes_of(songs, tiny_config, tmp_path):
     torch.manual_seed(0)
     vqvae = FastJukeboxVQVAE(tiny_config.vqvae_config)
-    encode_songs(load_songs(songs, test_share=0.3), vqvae, tmp_path / "codes", progress=False)
+    encode_songs(load_songs(songs, test_fraction=0.3), vqvae, tmp_path / "codes", progress=False)
     tiny_config.prior_configs[1].save_pretrained(tmp_path / "config")
     return [
         "--codes", str(tmp_path / "codes"), "--config_name", str(tmp_path / "config"), "--level", "1",

@@ -23,7 +23,7 @@ def further(scripts, songs, tiny_config, tmp_path, training_options):
     torch.manual_seed(3)
     vqvae = FastJukeboxVQVAE(tiny_config.vqvae_config)
     vqvae.save_pretrained(tmp_path / "vqvae")
-    encode_songs(load_songs(songs, test_share=0.3), vqvae, tmp_path / "codes", progress=False)
+    encode_songs(load_songs(songs, test_fraction=0.3), vqvae, tmp_path / "codes", progress=False)
     FastJukeboxPrior(tiny_config.prior_configs[2]).save_pretrained(tmp_path / "base")
 
     def run(output, *more, base="base", codes="codes"):
@@ -48,7 +48,7 @@ def test_bits_are_measured_before_and_after_on_new_songs_and_old(further, songs,
         sound = 0.3 * np.random.default_rng(index).standard_normal(3200).astype(np.float32)
         soundfile.write(old / f"{index}.wav", sound, 1600)
     vqvae = FastJukeboxVQVAE.from_pretrained(tmp_path / "vqvae")
-    encode_songs(load_songs(old, test_share=0.3), vqvae, tmp_path / "old-codes", progress=False)
+    encode_songs(load_songs(old, test_fraction=0.3), vqvae, tmp_path / "old-codes", progress=False)
     options = ["--max_steps", 30, "--learning_rate", 0.02, "--hub_license", "cc0-1.0", "--eval_strategy", "steps"]
     with caplog.at_level(logging.INFO):
         figures = further(

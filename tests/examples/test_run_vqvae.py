@@ -10,7 +10,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(scripts, songs, tiny_config, t
 
     def train(folder, *more):
         arguments = [
-            "--songs", str(songs), "--test_share", "0.3", "--config_name", str(tmp_path / "vqvae-config"),
+            "--songs", str(songs), "--test_fraction", "0.3", "--config_name", str(tmp_path / "vqvae-config"),
             "--window", "640", "--output_dir", str(folder), "--lr_scheduler_type", "constant",
             "--resume_from_checkpoint", "true", "--save_steps", "2", *more, *training_options,
         ]  # fmt: skip
@@ -28,7 +28,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(scripts, songs, tiny_config, t
 def test_options_come_from_a_json_file_too(scripts, songs, tiny_config, tmp_path):
     tiny_config.vqvae_config.save_pretrained(tmp_path / "vqvae-config")
     options = {
-        "songs": str(songs), "test_share": 0.3, "config_name": str(tmp_path / "vqvae-config"), "window": 640,
+        "songs": str(songs), "test_fraction": 0.3, "config_name": str(tmp_path / "vqvae-config"), "window": 640,
         "output_dir": str(tmp_path / "top"), "max_steps": 1, "levels": [2], "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
     (tmp_path / "options.json").write_text(json.dumps(options))

@@ -78,7 +78,7 @@ def base(tiny_config, tmp_path, their_hub):
     folder.mkdir()
     for number in range(2):
         soundfile.write(folder / f"{number}.wav", tune(4, 10 + number), RATE)
-    encode_songs(load_songs(folder, test_share=0.5), model.vqvae, tmp_path / "old-codes", progress=False)
+    encode_songs(load_songs(folder, test_fraction=0.5), model.vqvae, tmp_path / "old-codes", progress=False)
     model.push_to_hub("their-name/base", license="cc-by-nc-4.0")
     push_codes(tmp_path / "old-codes", "their-name/base-codes", license="cc-by-nc-4.0")
     return model

@@ -65,7 +65,7 @@ def songs(tmp_path):
 @pytest.fixture
 def label(songs, tmp_path):
     def call(output="out", **options):
-        options = {"labellers": [Loudness(tmp_path / "log")], "test_share": 0.3, "progress": False, **options}
+        options = {"labellers": [Loudness(tmp_path / "log")], "test_fraction": 0.3, "progress": False, **options}
         return label_songs(
             options.pop("source", songs), tmp_path / output, options.pop("settings", SETTINGS), **options
         )
@@ -179,7 +179,7 @@ def test_long_songs_are_several_shards(label, tmp_path):
 
 
 def test_names_from_a_dataset_lead_nowhere(label, songs, tmp_path):
-    whole = load_songs(songs, test_share=0.0)
+    whole = load_songs(songs, test_fraction=0.0)
     names = ["../../up.flac", "/etc/x.flac", "\x1b[2J.flac", "a\u202eb/" + "c" * 300 + ".flac"]
     hostile = whole.map(lambda _, index: {"file_name": names[index]}, with_indices=True)
     save_songs(hostile, tmp_path / "parquet")

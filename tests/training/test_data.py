@@ -41,7 +41,7 @@ def spans(windows: CodeWindows) -> set[int]:
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_of_one_song_the_end_is_held_out(tmp_path, vqvae, tiny_config, level):
     sing(tmp_path / "songs", "only.wav", 3)
-    arguments = CodesArguments(codes=str(tmp_path / "codes"), songs=str(tmp_path / "songs"), test_share=0.2)
+    arguments = CodesArguments(codes=str(tmp_path / "codes"), songs=str(tmp_path / "songs"), test_fraction=0.2)
     codes = arguments.load(vqvae)
     config = tiny_config.prior_configs[level]
     train, test = arguments.windows(codes, config, seed=0)
@@ -56,14 +56,14 @@ def test_of_one_song_the_end_is_held_out(tmp_path, vqvae, tiny_config, level):
         item["codes"], torch.tensor(codes["train"][0][f"codes_{level}"])[min(held_out) :][: config.n_ctx]
     )
     # The codes are there now, and are split alike without the songs.
-    again = CodesArguments(codes=str(tmp_path / "codes"), test_share=0.2)
+    again = CodesArguments(codes=str(tmp_path / "codes"), test_fraction=0.2)
     assert len(again.windows(again.load(None), config, seed=0)[1]) == len(test)
 
 
 def test_every_song_may_be_held_out_by_time(tmp_path, vqvae, tiny_config):
     for index in range(4):
         sing(tmp_path / "songs", f"{index}.wav", 2 + index)
-    shared = {"codes": str(tmp_path / "codes"), "songs": str(tmp_path / "songs"), "test_share": 0.3}
+    shared = {"codes": str(tmp_path / "codes"), "songs": str(tmp_path / "songs"), "test_fraction": 0.3}
     by_song = CodesArguments(**shared)
     codes = by_song.load(vqvae)
     assert sum(map(len, codes.values())) == 4 and len(codes["test"]) >= 1
@@ -81,7 +81,7 @@ def test_of_the_clips_of_one_song_the_last_are_held_out(tmp_path, vqvae, tiny_co
         sing(tmp_path / "songs", f"{index}.wav", 1.2)
         rows.append({"file_name": f"{index}.wav", "song": "only.mp3", "start": 1.2 * (9 - index), "split": "train"})
     (tmp_path / "songs" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    arguments = CodesArguments(codes=str(tmp_path / "codes"), songs=str(tmp_path / "songs"), test_share=0.25)
+    arguments = CodesArguments(codes=str(tmp_path / "codes"), songs=str(tmp_path / "songs"), test_fraction=0.25)
     codes = arguments.load(vqvae)
     assert sorted(codes["test"]["start"]) == pytest.approx([9.6, 10.8])
     assert sorted(codes["train"]["start"]) == pytest.approx([1.2 * index for index in range(8)])
@@ -100,12 +100,12 @@ def test_a_song_that_is_too_short_to_be_held_out_is_refused_with_its_length(tmp_
 
 
 @given(st.integers(1, 5000), st.integers(1, 64), st.sampled_from([1, 2, 4]), st.floats(0, 0.99))
-def test_the_held_out_end_is_a_window_at_least_and_leaves_one(length, window, multiple, test_share):
-    cut = time_cut(length, window, multiple, test_share)
+def test_the_held_out_end_is_a_window_at_least_and_leaves_one(length, window, multiple, test_fraction):
+    cut = time_cut(length, window, multiple, test_fraction)
     if cut == length:
-        assert length - max(round(test_share * length), window) < window + multiple
+        assert length - max(round(test_fraction * length), window) < window + multiple
         return
-    assert cut % multiple == 0 and cut >= window and length - cut >= max(window, round(test_share * length))
+    assert cut % multiple == 0 and cut >= window and length - cut >= max(window, round(test_fraction * length))
 
 
 def test_a_song_longer_than_the_prior_was_made_for_is_refused_and_a_shorter_one_is_not(tmp_path, vqvae, tiny_config):

@@ -23,7 +23,7 @@ from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.manifest import MANIFEST, claim_folder, code_shards, read_manifest, shard_rows, songs_manifest
 from fast_jukebox.data.parquet import check_values
 from fast_jukebox.data.scanning import find_dataset
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, describe_splits
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, describe_splits
 from fast_jukebox.data.windows import SongWindows, WindowSampler, time_cut
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
@@ -177,7 +177,7 @@ def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> Dataset
     if "train" not in data or "test" not in data:
         raise ValueError(
             f"{source} must have songs to train on and songs held out, marked as `train` and `test` or parted by a "
-            f"`test_share` above 0; got the splits {', '.join(data)}"
+            f"`test_fraction` above 0; got the splits {', '.join(data)}"
         )
     logger.info("%s: %s", source, describe_splits(data))
     return data
@@ -198,9 +198,9 @@ class CodeWindows(SongWindows):
         max_windows: at most so many windows, spread evenly over the songs.
         processor: knows the names, see [`~fast_jukebox.data.labels.WindowLabels`].
         label_dropout: probability of a window at a random offset to receive no artist and genre, and no lyrics.
-        part: `"test"` for the end of each song, a fraction `test_share` of it and at least one window, `"train"` for
+        part: `"test"` for the end of each song, a fraction `test_fraction` of it and at least one window, `"train"` for
             the rest: songs held out by time. `None` for complete songs.
-        test_share: see `part`.
+        test_fraction: see `part`.
 
     Raises:
         ValueError: if the codes lack the level or the level above, are outside the codebook, every song is shorter than
@@ -216,7 +216,7 @@ class CodeWindows(SongWindows):
         processor: FastJukeboxProcessor | None = None,
         label_dropout: float = 0.0,
         part: Literal["train", "test"] | None = None,
-        test_share: float = DEFAULT_TEST_SHARE,
+        test_fraction: float = DEFAULT_TEST_FRACTION,
     ) -> None:
         self.config = config
         self.labels = WindowLabels(codes, config, processor, label_dropout, seed) if config.has_labels else None
@@ -229,7 +229,7 @@ class CodeWindows(SongWindows):
         lengths = self._lengths()
         starts = [0] * len(lengths)
         if part is not None:
-            cuts = [time_cut(length, config.n_ctx, config.upper_ratio, test_share) for length in lengths]
+            cuts = [time_cut(length, config.n_ctx, config.upper_ratio, test_fraction) for length in lengths]
             if cuts == lengths:
                 raise ValueError(
                     f"a song must have at least two windows of {config.n_ctx} codes to be held out by time "

@@ -28,7 +28,7 @@ from fast_jukebox.data.scanning import (
     report,
     scan_songs,
 )
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE, assign_splits, check_share, held_out_twice, split_order
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, assign_splits, check_fraction, held_out_twice, split_order
 from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.utils.files import new_folder
 from fast_jukebox.utils.text import printable
@@ -43,7 +43,7 @@ _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
 
 def load_songs(
     source: str | os.PathLike[str] | Dataset | DatasetDict,
-    test_share: float = DEFAULT_TEST_SHARE,
+    test_fraction: float = DEFAULT_TEST_FRACTION,
     *,
     limits: SongLimits | None = None,
     progress: bool = False,
@@ -57,7 +57,7 @@ def load_songs(
         source: a folder of sound files, at any depth, with or without a `metadata.jsonl` or `metadata.csv` whose rows
             have `file_name` (relative to its folder) and any other columns, or one such folder a split; a folder that
             `save_songs` made; the name of a data set of these layouts on the Hub; or a dataset with a column `audio`.
-        test_share: fraction of the songs held out, in [0, 1), chosen by their names; songs of the same content stay
+        test_fraction: fraction of the songs held out, in [0, 1), chosen by their names; songs of the same content stay
             together. Splits of the metadata, the folders (`train`, `test` and the like) or the dataset take precedence,
             if they are more than one; a song of `train` whose recording is held out as well is left out.
         limits: `SongLimits()` by default. Songs outside them are skipped with a warning that names them.
@@ -76,7 +76,7 @@ def load_songs(
     """
     from datasets import Dataset, DatasetDict
 
-    check_share(test_share)
+    check_fraction(test_fraction)
     limits = limits or SongLimits()
     own = True
     if isinstance(source, str | os.PathLike):
@@ -85,13 +85,13 @@ def load_songs(
         if not shards:
             scan = scan_songs(folder, limits=limits, progress=progress)
             report(str(source), scan)
-            return _dataset(str(source), scan.songs, test_share)
+            return _dataset(str(source), scan.songs, test_fraction)
         source, own = _load_parquet(shards), False
     if isinstance(source, Dataset):
         source = DatasetDict({"": source})
     if not isinstance(source, DatasetDict):
         raise ValueError(f"`source` must be a folder, a Dataset or a DatasetDict, got {type(source)}")
-    if len(source) == 1 and test_share > 0:
+    if len(source) == 1 and test_fraction > 0:
         source = DatasetDict({"": next(iter(source.values()))})
     checked = {name: _checked_dataset(name, rows, limits, own, progress) for name, rows in source.items()}
     checked = {name: rows for name, rows in checked.items() if len(rows)}
@@ -99,7 +99,7 @@ def load_songs(
         raise ValueError("`source` holds no song that can be used; the warnings name the reasons")
     if "" in checked:
         rows = checked[""]
-        parts = _divide("train", rows["file_name"][:], column_of(rows, "split"), _contents(rows), test_share)
+        parts = _divide("train", rows["file_name"][:], column_of(rows, "split"), _contents(rows), test_fraction)
         return DatasetDict({split: rows.select(indices) for split, indices in parts.items()})
     return DatasetDict(_without_held_out(checked))
 
@@ -141,10 +141,10 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
 
 
 def _divide(
-    source: str, names: Sequence[str], given: Iterable[str | None], contents: Sequence[Hashable], test_share: float
+    source: str, names: Sequence[str], given: Iterable[str | None], contents: Sequence[Hashable], test_fraction: float
 ) -> dict[str, list[int]]:
     """Rows of each split, without songs of `train` whose recording is held out in another split as well."""
-    chosen = assign_splits(names, given, test_share, contents)
+    chosen = assign_splits(names, given, test_fraction, contents)
     twice = set(held_out_twice(chosen, contents))
     for row in sorted(twice):
         logger.warning(
@@ -157,13 +157,13 @@ def _divide(
     return {split: rows for split, rows in parts.items() if rows}
 
 
-def _dataset(source: str, songs: list[Song], test_share: float) -> DatasetDict:
+def _dataset(source: str, songs: list[Song], test_fraction: float) -> DatasetDict:
     """The songs of a folder."""
     from datasets import Audio, Dataset, DatasetDict
 
     contents = content_keys(Path(song["audio"]) for song in songs)
     names, given = [song["file_name"] for song in songs], [song.get("split") for song in songs]
-    parts = _divide(source, names, given, contents, test_share)
+    parts = _divide(source, names, given, contents, test_fraction)
     columns = {column: [songs[row][column] for rows in parts.values() for row in rows] for column in songs[0]}
     try:
         # As one, so that a column has the same type in every split, also where all songs of one split lack the value.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DEFAULT_TEST_SHARE = 0.1
+DEFAULT_TEST_FRACTION = 0.1
 """Fraction of the songs that is held out where nothing marks them."""
 
 SPLIT_FOLDERS = {
@@ -23,18 +23,18 @@ SPLIT_FOLDERS = {
 """Splits by the names of folders that stand for them, as in `datasets`' AudioFolder."""
 
 
-def check_share(test_share: float) -> None:
+def check_fraction(test_fraction: float) -> None:
     """Refuse a fraction of held-out songs that is not in [0, 1).
 
     Raises:
         ValueError: it is not.
     """
-    if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
-        raise ValueError(f"`test_share` must be in [0, 1), got {test_share!r}")
+    if isinstance(test_fraction, bool) or not isinstance(test_fraction, int | float) or not 0 <= test_fraction < 1:
+        raise ValueError(f"`test_fraction` must be in [0, 1), got {test_fraction!r}")
 
 
 def assign_splits(
-    names: Iterable[str], given: Iterable[str | None], test_share: float, contents: Sequence[Hashable] | None = None
+    names: Iterable[str], given: Iterable[str | None], test_fraction: float, contents: Sequence[Hashable] | None = None
 ) -> list[str]:
     """A split for each song: the one given, or by the name's hash, with at least one song in each of train and test.
 
@@ -45,22 +45,22 @@ def assign_splits(
     Args:
         names: of the songs.
         given: their splits, None where they have none.
-        test_share: fraction that is held out, in [0, 1).
+        test_fraction: fraction that is held out, in [0, 1).
         contents: the same for songs of the same bytes; all are different by default.
     """
     names, given = list(names), list(given)
     contents = list(range(len(names))) if contents is None else contents
-    if test_share > 0 and len(set(given)) == 1:
+    if test_fraction > 0 and len(set(given)) == 1:
         given = [None] * len(names)
     leader: dict[Hashable, int] = {}  # by content: the song that the others follow
     for index in sorted(range(len(names)), key=lambda index: (given[index] is None, name_key(names[index]))):
         leader.setdefault(contents[index], index)
     order = [_place(names[leader[content]]) for content in contents]
     chosen = [
-        split or given[leader[content]] or ("test" if place < test_share else "train")
+        split or given[leader[content]] or ("test" if place < test_fraction else "train")
         for split, content, place in zip(given, contents, order, strict=True)
     ]
-    if not any(given) and len(set(order)) > 1 and test_share > 0:
+    if not any(given) and len(set(order)) > 1 and test_fraction > 0:
         lowest, highest = min(order), max(order)
         forced = {lowest: "test", highest: "train"}
         chosen = [forced.get(place, split) for place, split in zip(order, chosen, strict=True)]

@@ -82,14 +82,14 @@ class WindowSampler:
         return song, self.starts[song] + int(draw) * self.multiple
 
 
-def time_cut(length: int, window: int, multiple: int, test_share: float) -> int:
+def time_cut(length: int, window: int, multiple: int, test_fraction: float) -> int:
     """The beginning of the held-out end of a song, which is a fraction of it and at least one window.
 
     Args:
         length: of the song.
         window: length of a window, in the same unit.
         multiple: the end begins at a multiple of this.
-        test_share: fraction held out, in [0, 1).
+        test_fraction: fraction held out, in [0, 1).
 
     Returns:
         The song's length, so that nothing is held out, where less than a window would be left before the end.
@@ -97,7 +97,7 @@ def time_cut(length: int, window: int, multiple: int, test_share: float) -> int:
     >>> [time_cut(length, 24, 2, 0.1) for length in (1000, 101, 47)]
     [900, 76, 47]
     """
-    cut = length - max(round(test_share * length), window)
+    cut = length - max(round(test_fraction * length), window)
     cut -= cut % multiple
     return cut if cut >= window else length
 

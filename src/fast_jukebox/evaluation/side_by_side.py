@@ -14,7 +14,7 @@ import torch
 
 from fast_jukebox.audio.io import audio_info, save_audio
 from fast_jukebox.data.songs import SongLimits, load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.evaluation.clap import Clap, mean_cosine
 from fast_jukebox.evaluation.comparison import Comparison, compare_sets
 from fast_jukebox.evaluation.controls import white_noise
@@ -62,7 +62,7 @@ class EvaluationSettings:
         max_windows: held-out windows that each prior predicts.
         batch_size: songs sampled at once, windows predicted at once.
         resamples: of the bootstrap.
-        test_share: fraction of the songs held out where none are marked.
+        test_fraction: fraction of the songs held out where none are marked.
         text: what the samples should sound like, for the CLAP score.
         reconstruct: songs through each VQ-VAE's codes, as a row of their own; 0 for none.
         device: where models and embeddings compute.
@@ -77,7 +77,7 @@ class EvaluationSettings:
     max_windows: int = 48
     batch_size: int = 4
     resamples: int = 200
-    test_share: float = DEFAULT_TEST_SHARE
+    test_fraction: float = DEFAULT_TEST_FRACTION
     text: str | None = None
     reconstruct: int = 12
     device: str = "cpu"
@@ -248,7 +248,7 @@ def real_songs(settings: EvaluationSettings, judges: Judges) -> tuple[list[Sound
                 f"{network.name}, got {settings.duration:g}"
             )
     limits = SongLimits(min_duration=settings.duration, whole=False)
-    songs = load_songs(settings.songs, settings.test_share, limits=limits)
+    songs = load_songs(settings.songs, settings.test_fraction, limits=limits)
     held_out = [_source(song) for song in songs["test"]["audio"]] if "test" in songs else []
     others = [_source(song) for song in songs["train"]["audio"]] if "train" in songs else []
     reference = [*held_out, *others][: settings.max_songs]

@@ -34,7 +34,7 @@ from fast_jukebox.audio.resample import check_rate
 from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
 from fast_jukebox.data.scanning import SongLimits
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.labelling.labellers import LABELLERS, Label, Labeller, load_labeller
 from fast_jukebox.labelling.rows import LABELS, ROW_KEYS, all_labels, known_labels, tidy_label
 from fast_jukebox.sampling.machine import single_threads
@@ -134,7 +134,7 @@ def label_songs(
     settings: LabelSettings | None = None,
     *,
     labellers: Sequence[Labeller] | None = None,
-    test_share: float = DEFAULT_TEST_SHARE,
+    test_fraction: float = DEFAULT_TEST_FRACTION,
     limits: SongLimits | None = None,
     workers: Workers | None = None,
     progress: bool = True,
@@ -151,7 +151,7 @@ def label_songs(
             the twelve keys of audiocraft's rows, `path` relative to the folder.
         settings: `LabelSettings()` by default.
         labellers: of two that give the same label the first counts. By default key, tempo and tags.
-        test_share: fraction of the songs held out where nothing marks them.
+        test_fraction: fraction of the songs held out where nothing marks them.
         limits: `SongLimits()` by default.
         workers: processes that cut and measure; the calling one by default.
         progress: show a bar.
@@ -169,7 +169,7 @@ def label_songs(
     if isinstance(source, str | os.PathLike) and output.resolve().is_relative_to(Path(source).resolve()):
         raise ValueError(f"`output` must lie outside the songs' folder, or its clips were songs, got {str(output)!r}")
     _claim_folder(output, settings, labellers)
-    songs = load_songs(source, test_share, limits=limits, progress=progress)
+    songs = load_songs(source, test_fraction, limits=limits, progress=progress)
     cut = [
         _cut(split, row, song, settings) for split, rows in songs.items() for row, song in enumerate(_metadata(rows))
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_SHARE
+from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
@@ -26,19 +26,19 @@ class CodesArguments:
     """Which codes.
 
     Raises:
-        ValueError: `test_share` is not in [0, 1).
+        ValueError: `test_fraction` is not in [0, 1).
     """
 
     codes: str = field(metadata={"help": "Folder of codes; made of --songs where it is not there yet."})
     songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
-    test_share: float = field(
-        default=DEFAULT_TEST_SHARE, metadata={"help": "Fraction of the songs held out where none are marked."}
+    test_fraction: float = field(
+        default=DEFAULT_TEST_FRACTION, metadata={"help": "Fraction of the songs held out where none are marked."}
     )
     hold_out: Literal["songs", "time"] = field(
         default="songs",
         metadata={
-            "help": "What is held out: songs, or the end of every song, --test_share of it and at least one window, or "
-            "one clip where songs were cut into clips. One song alone is always held out by time."
+            "help": "What is held out: songs, or the end of every song, --test_fraction of it and at least one window, "
+            "or one clip where songs were cut into clips. One song alone is always held out by time."
         },
     )
     max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
@@ -59,7 +59,7 @@ class CodesArguments:
             ValueError: there are no codes and nothing to make them of, or no songs are held out.
         """
         if self.songs and vqvae is not None:
-            songs = load_songs(self.songs, test_share=self.test_share, progress=True)
+            songs = load_songs(self.songs, test_fraction=self.test_fraction, progress=True)
             if not self._by_time(songs):
                 require_splits(songs, f"`--songs` {self.songs}")
             return self._split(encode_songs(songs, vqvae, self.codes))
@@ -87,9 +87,9 @@ class CodesArguments:
         measured = partial(CodeWindows, max_windows=self.max_eval_windows, processor=processor)
         if "test" in codes:
             return learnt(codes["train"], config), measured(codes["test"], config)
-        songs, share = codes["train"], self.test_share
-        train = learnt(songs, config, part="train", test_share=share)
-        return train, measured(songs, config, part="test", test_share=share)
+        songs, share = codes["train"], self.test_fraction
+        train = learnt(songs, config, part="train", test_fraction=share)
+        return train, measured(songs, config, part="test", test_fraction=share)
 
     def _by_time(self, songs: DatasetDict) -> bool:
         return self.hold_out == "time" or len({song for split in songs.values() for song in _songs_of(split)}) == 1
@@ -106,14 +106,14 @@ class CodesArguments:
         clips: dict[str, list[int]] = {}
         for row, song in enumerate(_songs_of(rows)):
             clips.setdefault(song, []).append(row)
-        last = f"held out by time: the last {100 * self.test_share:g} % of each"
+        last = f"held out by time: the last {100 * self.test_fraction:g} % of each"
         if max(map(len, clips.values())) == 1:
             logger.info("%d songs or clips, %s, and at least one window", len(rows), last)
             return DatasetDict({"train": rows})
         starts, held_out = rows["start"], []
         for own in clips.values():
             own.sort(key=lambda row: starts[row])
-            count = min(max(round(self.test_share * len(own)), 1), len(own) - 1)
+            count = min(max(round(self.test_fraction * len(own)), 1), len(own) - 1)
             held_out += own[len(own) - count :]
         logger.info("%d clips of %d songs, %s, and at least one clip", len(rows), len(clips), last)
         train = sorted(set(range(len(rows))) - set(held_out))
