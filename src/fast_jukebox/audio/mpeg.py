@@ -87,8 +87,10 @@ class FrameRun:
 
     def ranges_to_decode(self) -> tuple[tuple[int, int], ...]:
         """The ranges, behind the frame with the tag where that is true, as it states the silence at both ends too."""
-        kept = [self.tag] if self.tag is not None and self.stated == self.frames else []
-        return tuple(_joined([*kept, *self.ranges]))
+        ranges = [self.tag] if self.tag is not None and self.stated == self.frames else []
+        for start, stop in self.ranges:
+            _extend(ranges, start, stop)
+        return tuple(ranges)
 
 
 @lru_cache(maxsize=4096)
@@ -129,12 +131,8 @@ def find_frames(data: ByteReader, start: int = 0) -> list[FrameRun]:
             continue
         if not runs or not runs[-1].header.fits(header):
             runs.append(FrameRun(header))
-        run = runs[-1]
-        run.frames += 1
-        if run.ranges and run.ranges[-1][1] == position:
-            run.ranges[-1] = (run.ranges[-1][0], stop)
-        else:
-            run.ranges.append((position, stop))
+        runs[-1].frames += 1
+        _extend(runs[-1].ranges, position, stop)
     return [run for run in runs if run.frames]
 
 
@@ -264,12 +262,8 @@ def _length_frame(header: FrameHeader, frames: int, size: int) -> bytes:
     return (word + bytes(side) + tag).ljust(own.length, b"\0")
 
 
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges, adjacent ones merged."""
-    joined = ranges[:1]
-    for start, stop in ranges[1:]:
-        if joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return joined
+def _extend(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
+    """Append a range, or extend the last one that it touches."""
+    if ranges and ranges[-1][1] == start:
+        start = ranges.pop()[0]
+    ranges.append((start, stop))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar, overload
 
 import yaml
 from huggingface_hub import ModelCard, RepoCard
@@ -14,16 +13,6 @@ from fast_jukebox.utils.files import read_file
 MAX_CARD_BYTES = 2**20
 MAX_METADATA_CHARACTERS = 2**17
 MAX_BRACKETS = 64
-
-Card = TypeVar("Card", bound=RepoCard)
-
-
-@overload
-def load_card(path: str | os.PathLike[str], *, strict: bool = True) -> ModelCard: ...
-
-
-@overload
-def load_card(path: str | os.PathLike[str], kind: type[Card], *, strict: bool = True) -> Card: ...
 
 
 def load_card(path: str | os.PathLike[str], kind: type[RepoCard] = ModelCard, *, strict: bool = True) -> RepoCard:

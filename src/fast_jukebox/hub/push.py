@@ -83,7 +83,7 @@ def push_folder(directory: str | os.PathLike[str], repo_id: str, **options: Unpa
 def push_model(
     model: PreTrainedModel,
     repo_id: str,
-    card: ModelCard,
+    card: RepoCard,
     *,
     pictures: Iterable[str | os.PathLike[str]] = (),
     save_arguments: Mapping[str, object] | None = None,

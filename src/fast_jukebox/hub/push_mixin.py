@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub import RepoCard, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     LocalEntryNotFoundError,
@@ -43,7 +43,7 @@ class HubPushMixin:
         self,
         repo_id: str,
         *,
-        card: ModelCard | None = None,
+        card: RepoCard | None = None,
         license: str | None = None,
         commit_message: str | None = None,
         commit_description: str | None = None,
@@ -124,12 +124,12 @@ class HubPushMixin:
 def _card_to_push(
     model: HubPushMixin,
     repo_id: str,
-    card: ModelCard | None,
+    card: RepoCard | None,
     license: str | None,
     tags: Sequence[str] | None,
     token: bool | str | None,
     revision: str | None,
-) -> ModelCard:
+) -> RepoCard:
     """The card given, or one made of a licence, or the repository's, with more tags.
 
     Raises:
@@ -161,7 +161,7 @@ def _card_to_push(
     return card
 
 
-def _card_of_repository(repo_id: str, token: bool | str | None, revision: str | None) -> ModelCard | None:
+def _card_of_repository(repo_id: str, token: bool | str | None, revision: str | None) -> RepoCard | None:
     with clear_hub_errors(repo_id, revision, verb="push"):
         try:
             return load_card(hf_hub_download(repo_id, CARD, token=token, revision=revision))
