@@ -54,12 +54,11 @@ def audio_info(source: object, *, source_rate: int | None = None) -> AudioInfo:
         return reader.info
 
 
-def audio_tags(source: object, longest: int = 200) -> dict[str, str]:
-    """Texts that a file carries about itself, in one printable line each.
+def audio_tags(source: object) -> dict[str, str]:
+    """Texts in the tags of a file, in one printable line of up to 200 characters each.
 
     Args:
         source: a path, or `{"path", "bytes"}` as datasets makes it.
-        longest: characters that are kept of each.
 
     Returns:
         Text by `"title"`, `"artist"`, `"genre"` and what else libsndfile reads (ID3, Vorbis comments, INFO chunks);
@@ -72,7 +71,7 @@ def audio_tags(source: object, longest: int = 200) -> dict[str, str]:
             found = file.copy_metadata()
     except (soundfile.SoundFileError, OSError, UnicodeError, TypeError):
         return {}
-    texts = {name: " ".join(printable(text, longest).split()) for name, text in found.items()}
+    texts = {name: " ".join(printable(text, 200).split()) for name, text in found.items()}
     return {name: text for name, text in texts.items() if text}
 
 

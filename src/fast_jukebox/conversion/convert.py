@@ -112,7 +112,10 @@ def convert_checkpoint(
     """
     limit = parse_size(max_shard_size)
     wanted = _checked_dtype(dtype)
-    output = _checked_output(output)
+    output = Path(output).expanduser().absolute()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"`output` must be a folder that does not exist or is empty, got {str(output)!r}")
+    output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = _open(source, model, hyperparameters, prefer_cache(source, download))
     *priors, vqvae = checkpoint.parts
     config = FastJukeboxConfig(vqvae_config=vqvae.config, prior_configs=[part.config for part in reversed(priors)])
@@ -124,11 +127,16 @@ def convert_checkpoint(
     dtypes, sizes = {}, {}
     for part in checkpoint.parts:
         for name, shape in part.shapes.items():
-            dtypes[f"{part.name}.{name}"] = dtype = _dtype_of(part, name, wanted)
-            sizes[f"{part.name}.{name}"] = size_in(shape, dtype)
+            ours = torch.float32 if part.name == "vqvae" else wanted
+            constant = part.constants.get(name)
+            if constant is not None and not constant.is_floating_point():
+                ours = constant.dtype
+            dtypes[f"{part.name}.{name}"], sizes[f"{part.name}.{name}"] = ours, size_in(shape, ours)
     total = sum(sizes.values())
     with new_folder(output) as temporary:
-        _check_space(output.parent, total)
+        free = shutil.disk_usage(output.parent).free
+        if free < total:
+            raise OSError(f"`{output.parent}` has {free / 1e9:.2f} GB free, but the model takes {total / 1e9:.2f} GB")
         stream = _Stream(checkpoint, first, progress, total)
         del first
         write_shards(temporary, sizes, stream, dtypes, limit, stream.wrote)
@@ -196,27 +204,6 @@ def _checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
     raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
-
-
-def _checked_output(output: str | os.PathLike[str]) -> Path:
-    folder = Path(output).expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"`output` must be a folder that does not exist or is empty, got {str(folder)!r}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _dtype_of(part: Part, name: str, dtype: torch.dtype) -> torch.dtype:
-    constant = part.constants.get(name)
-    if constant is not None and not constant.is_floating_point():
-        return constant.dtype
-    return torch.float32 if part.name == "vqvae" else dtype
-
-
-def _check_space(folder: Path, wanted: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
-        raise OSError(f"`{folder}` has {free / 1e9:.2f} GB free, but the model takes {wanted / 1e9:.2f} GB")
 
 
 _USAGE = """\

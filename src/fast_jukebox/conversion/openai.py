@@ -83,13 +83,11 @@ class OpenAICheckpoint:
         try:
             part.check(tensors, str(path))
         except ValueError as error:
-            raise ValueError(f"{error} (read as {self._described()})") from None
+            read_as = "the hyperparameters given"
+            if self.model is not None:
+                read_as = f"the published model {self.model!r}; name another, or give the hyperparameters of your own"
+            raise ValueError(f"{error} (read as {read_as})") from None
         return tensors
-
-    def _described(self) -> str:
-        if self.model is None:
-            return "the hyperparameters given"
-        return f"the published model {self.model!r}; name another, or give the hyperparameters of a model of your own"
 
 
 def detect_model(top: Mapping[str, Tensor]) -> str:

@@ -90,7 +90,10 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         self._ids = np.zeros((0, 1 + config.max_genres), dtype=np.int64)
         self.refresh()
         limit = time.monotonic() + wait_seconds
-        while not self.num_songs and time.monotonic() < limit and not self._complete():
+        while not self.num_songs and time.monotonic() < limit:
+            # The manifest is written last: no more songs come to folders that have it.
+            if all((folder / MANIFEST).exists() for folder in self.folders) and not self.refresh():
+                break
             time.sleep(0.2)
             self.refresh()
         if not self.num_songs:
@@ -168,10 +171,6 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
                 self._codes[level] = torch.cat([self._codes[level], loaded])
         self._index()
         return self.num_songs - before
-
-    def _complete(self) -> bool:
-        """True where no more songs will come: every folder has the manifest, which is written last."""
-        return all((folder / MANIFEST).exists() for folder in self.folders) and not self.refresh()
 
     def _read(self, path: Path, codes: list[list[np.ndarray]]) -> None:
         """Append a shard's songs that are as long as a window to `codes` and to the tables."""

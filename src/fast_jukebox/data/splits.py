@@ -55,15 +55,21 @@ def assign_splits(
     leader: dict[Hashable, int] = {}  # by content: the song that the others follow
     for index in sorted(range(len(names)), key=lambda index: (given[index] is None, name_key(names[index]))):
         leader.setdefault(contents[index], index)
-    order = [_place(names[leader[content]]) for content in contents]
+
+    def place(name: str) -> float:
+        """A number in [0, 1) for a name, evenly distributed."""
+        digest = hashlib.sha256(name_key(name).encode("utf-8", "surrogatepass")).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    order = [place(names[leader[content]]) for content in contents]
     chosen = [
-        split or given[leader[content]] or ("test" if place < test_fraction else "train")
-        for split, content, place in zip(given, contents, order, strict=True)
+        split or given[leader[content]] or ("test" if number < test_fraction else "train")
+        for split, content, number in zip(given, contents, order, strict=True)
     ]
     if not any(given) and len(set(order)) > 1 and test_fraction > 0:
         lowest, highest = min(order), max(order)
         forced = {lowest: "test", highest: "train"}
-        chosen = [forced.get(place, split) for place, split in zip(order, chosen, strict=True)]
+        chosen = [forced.get(number, split) for number, split in zip(order, chosen, strict=True)]
     return chosen
 
 
@@ -110,9 +116,3 @@ def describe_splits(songs: Mapping[str, Dataset]) -> str:
         hours = f", {sum(rows['duration']) / 3600:.3g} hours" if "duration" in rows.column_names else ""
         parts.append(f"{name}: {len(rows)} song{'' if len(rows) == 1 else 's'}{hours}")
     return "; ".join(parts)
-
-
-def _place(name: str) -> float:
-    """A number in [0, 1) for a name, evenly distributed."""
-    digest = hashlib.sha256(name_key(name).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

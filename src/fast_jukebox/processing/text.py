@@ -102,14 +102,11 @@ def clean_lyrics(text: str, characters: str) -> CleanLyrics:
         spelt = transliterate(character)
         known = "".join(each for each in spelt if each in characters)
         kept.append(known)
-        if len(known) < max(len(spelt), 1) and not _is_silent(character):
+        # The loss of accents, marks of direction, and letters that the romanisation leaves out is not reported.
+        silent = unicodedata.category(character) in ("Mn", "Cf") or character.lower() in "ъь"
+        if len(known) < max(len(spelt), 1) and not silent:
             dropped.append(character)
     return CleanLyrics("".join(kept), "".join(dropped))
-
-
-def _is_silent(character: str) -> bool:
-    """True for accents, marks of direction, and letters that the romanisation leaves out: no loss to report."""
-    return unicodedata.category(character) in ("Mn", "Cf") or character.lower() in "ъь"
 
 
 def window_lyrics(labels: Tensor, label_length: int, lyric_length: int) -> tuple[Tensor, Tensor]:

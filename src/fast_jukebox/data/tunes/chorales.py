@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,7 +49,13 @@ def read_chorale(path: str | Path) -> Score:
                 times = float(element.offset), float(element.quarterLength)
                 notes += [ScoreNote(*times, pitch.midi, voice) for pitch in element.pitches]
     notes = in_ticks(notes)
-    _refuse_interludes(path.name, notes)
+    end = 0.0
+    for note in notes:
+        if note.onset - end > 4:
+            raise ScoreError(
+                f"{path.name} is no chorale for voices alone: they pause for {note.onset - end:g} quarters"
+            )
+        end = max(end, note.onset + note.duration)
     key = score.analyze("key")
     metre = next(iter(score.recurse().getElementsByClass("TimeSignature")), None)
     first_bar = next(iter(parts[0].getElementsByClass("Measure")), None)
@@ -69,14 +74,6 @@ def read_chorale(path: str | Path) -> Score:
         composer="Johann Sebastian Bach",
         catalogue="BWV " + path.stem.removeprefix("bwv"),
     )
-
-
-def _refuse_interludes(name: str, notes: Iterable[ScoreNote], longest: float = 4.0) -> None:
-    end = 0.0
-    for note in notes:
-        if note.onset - end > longest:
-            raise ScoreError(f"{name} is no chorale for voices alone: they pause for {note.onset - end:g} quarters")
-        end = max(end, note.onset + note.duration)
 
 
 @lru_cache

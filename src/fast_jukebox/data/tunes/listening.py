@@ -34,11 +34,11 @@ class NoteCheck:
     count: int
 
 
-def check_sound(audio: np.ndarray, frame: int = 512) -> SoundCheck:
+def check_sound(audio: np.ndarray) -> SoundCheck:
     """Measure a recording, float (samples,) in [-1, 1]."""
     audio = np.asarray(audio, dtype=np.float32)
     bends = np.diff(audio, 2)
-    bends = bends[: len(bends) // frame * frame].reshape(-1, frame)
+    bends = bends[: len(bends) // 512 * 512].reshape(-1, 512)
     # The floor, 60 dB below full scale, keeps a soft onset after silence from counting as a click.
     scale = np.sqrt((bends.astype(np.float64) ** 2).mean(axis=1)) + 1e-3
     return SoundCheck(
@@ -49,28 +49,25 @@ def check_sound(audio: np.ndarray, frame: int = 512) -> SoundCheck:
     )
 
 
-def check_notes(
-    audio: np.ndarray,
-    sampling_rate: int,
-    notes: Sequence[tuple[float, float, int]],
-    *,
-    most: int = 80,
-    ratio: float = 3.0,
-) -> NoteCheck:
+def check_notes(audio: np.ndarray, sampling_rate: int, notes: Sequence[tuple[float, float, int]]) -> NoteCheck:
     """Detect the notes asked for in the spectrum of a recording.
 
-    While a note sounds, the amplitude at its first three partials must exceed `ratio` times the median of the pitches
-    within six semitones that nobody plays and that are no partial of what is played.
+    While a note sounds, the amplitude at its first three partials must exceed three times the median of the pitches
+    within six semitones that nobody plays and that are no partial of what is played. Up to 80 notes are measured,
+    spread evenly over the piece.
 
     Args:
         audio: float (samples,).
         sampling_rate: samples a second.
         notes: (start, end, MIDI pitch) with the times in seconds.
-        most: how many notes are measured at most, spread evenly over the piece.
-        ratio: how far a sounding note must stand out.
     """
-    candidates = [note for note in notes if _resolvable(*note)]
-    step = max(1, -(-len(candidates) // most))
+    # Notes so long that their second partial and a neighbour's are four bins of a Hann window apart.
+    candidates = [
+        (start, end, pitch)
+        for start, end, pitch in notes
+        if min(end - start, 1.0) * 2 * _frequency(pitch) * (2 ** (1 / 12) - 1) >= 4
+    ]
+    step = max(1, -(-len(candidates) // 80))
     heard, elsewhere = [], []
     for start, end, pitch in candidates[::step]:
         end = min(end, start + 1.0)
@@ -83,7 +80,7 @@ def check_notes(
             continue
         spectrum = np.abs(np.fft.rfft(window * np.hanning(len(window)), n=4 * len(window)))
         amplitudes = {other: _amplitude(spectrum, sampling_rate, other) for other in [*near, pitch]}
-        threshold = ratio * float(np.median([amplitudes[other] for other in near]))
+        threshold = 3.0 * float(np.median([amplitudes[other] for other in near]))
         heard.append(amplitudes[pitch] > threshold)
         elsewhere += [amplitudes[other] > threshold for other in near]
     if not heard:
@@ -93,11 +90,6 @@ def check_notes(
 
 def _frequency(pitch: float) -> float:
     return 440.0 * 2 ** ((pitch - 69) / 12)
-
-
-def _resolvable(start: float, end: float, pitch: int) -> bool:
-    """True for a note so long that its second partial and a neighbour's are four bins of a Hann window apart."""
-    return min(end - start, 1.0) * 2 * _frequency(pitch) * (2 ** (1 / 12) - 1) >= 4
 
 
 def _amplitude(spectrum: np.ndarray, sampling_rate: int, pitch: int) -> float:

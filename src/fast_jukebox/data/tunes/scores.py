@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -82,9 +82,9 @@ class Score:
         notes = [(note.onset, note.duration, note.pitch - lowest) for note in self.notes]
         return hashlib.sha256(repr(sorted(notes)).encode()).hexdigest()[:16]
 
-    def melody_key(self, length: int = 20) -> str:
-        """The first `length` steps of the highest voice in semitones, which settings of one tune have in common."""
-        pitches = [note.pitch for note in self.notes if note.voice == 0][: length + 1]
+    def melody_key(self) -> str:
+        """The first 20 steps of the highest voice in semitones, which settings of one tune have in common."""
+        pitches = [note.pitch for note in self.notes if note.voice == 0][:21]
         return ",".join(str(after - before) for before, after in pairwise(pitches))
 
 
@@ -184,21 +184,16 @@ def load_scores(path: str | os.PathLike[str]) -> list[Score]:
     """
     scores = []
     try:
-        for number, line in enumerate(_lines(path), 1):
-            if number > _MOST_SCORES:
-                raise ValueError(f"more than {_MOST_SCORES} scores")
+        with gzip.open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        lines = data.decode("utf-8").splitlines()
+        if len(data) > _MOST_BYTES or len(lines) > _MOST_SCORES:
+            raise ValueError(f"more than {_MOST_BYTES} bytes or {_MOST_SCORES} scores")
+        for line in lines:
             scores.append(_score(json.loads(line)))
     except (ValueError, KeyError, TypeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"`{path}`, score {len(scores) + 1}: must be a score of `save_scores`: {error}") from error
     return scores
-
-
-def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
-    with gzip.open(path, "rb") as file:
-        data = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"more than {_MOST_BYTES} bytes")
-    yield from data.decode("utf-8").splitlines()
 
 
 def _score(fields: JsonObject) -> Score:
