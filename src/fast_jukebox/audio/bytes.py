@@ -12,11 +12,7 @@ _WINDOW = 2**20
 
 
 class ByteReader:
-    """Random access to an open binary file, which is read in windows of 1 MiB.
-
-    Args:
-        file: can seek; its position changes.
-    """
+    """Random access to an open binary file, which is read in windows of 1 MiB."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -43,13 +43,7 @@ def with_samples(info: bytes, count: int) -> bytes:
 
 
 def found_samples(data: ByteReader, start: int, stop: int) -> int | None:
-    """Samples of each channel up to the end of the last complete frame; `None` where none is found near the end.
-
-    Args:
-        data: the file.
-        start: of the stream, in bytes.
-        stop: its end.
-    """
+    """Samples of each channel up to the end of the last complete frame; `None` where none is found near the end."""
     info = data.at(start, INFO_LENGTH)
     if len(info) < INFO_LENGTH:
         return None

@@ -91,7 +91,6 @@ def load_audio(
             `{"path", "bytes"}` or `{"array", "sampling_rate"}`; a torchcodec `AudioDecoder`; or an array or tensor
             (samples,) or (channels, samples), float or signed integer (8 to 32 bits) over its full range, with
             `source_rate`.
-        sampling_rate: of the result.
         offset: seconds to skip, at least 0.
         duration: seconds to read at most; None reads to the end.
         source_rate: samples a second of an array; files know their own.
@@ -179,9 +178,6 @@ def save_audio(
         subtype: `"PCM_16"` (default), `"PCM_24"`, or for WAV `"FLOAT"` (32 bit); by default that of the format.
         tags: text by `"title"`, `"artist"`, `"genre"`, `"comment"`, `"software"`, `"date"`, `"album"`, `"copyright"`
             or `"license"`; none by default.
-
-    Returns:
-        The path written.
 
     Raises:
         ValueError: naming the argument that is wrong.

@@ -41,10 +41,6 @@ class FrameHeader:
 
     Attributes:
         version: 3 is MPEG 1, 2 is MPEG 2, 0 is MPEG 2.5.
-        layer: 1 to 3.
-        rate: samples a second.
-        mono: one channel.
-        length: bytes of the frame.
         samples: of each channel in it.
     """
 
@@ -65,11 +61,8 @@ class FrameRun:
     """Frames of one sound: their byte ranges, their count, and what a tag before them states.
 
     Attributes:
-        header: of the first.
         ranges: (start, stop) in bytes, in order; only tags and damage lie between.
-        frames: how many, a frame with a tag not counted.
         tag: (start, stop) of the frame with the tag, or None.
-        stated: frames that the tag states, or None.
     """
 
     header: FrameHeader
@@ -117,10 +110,6 @@ def find_frames(data: ByteReader, start: int = 0) -> list[FrameRun]:
     """All frames of a file, in runs that are one sound each; empty where what follows `start` is no MPEG audio.
 
     A new run begins with each tag that states a length, and where the rate or the layer changes.
-
-    Args:
-        data: the file.
-        start: of the search, in bytes.
     """
     runs: list[FrameRun] = []
     for position, header in _frames(data, start):

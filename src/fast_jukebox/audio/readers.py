@@ -42,8 +42,6 @@ class AudioInfo:
     """Format and length of a sound.
 
     Attributes:
-        sampling_rate: samples a second.
-        channels: number of channels.
         frames: samples in each channel that can be read, or None where only reading finds out.
         container: such as `"WAV"`, or `"array"`.
         subtype: how a sample is stored, such as `"PCM_16"` or numpy's name of a type.
@@ -66,12 +64,7 @@ class AudioInfo:
 
 
 class Reader(ABC):
-    """Frames of a sound, read one block after the other; a context manager that closes it.
-
-    Attributes:
-        name: for messages.
-        info: of the complete sound.
-    """
+    """Frames of a sound, read one block after the other; a context manager that closes it."""
 
     name: str
     info: AudioInfo
@@ -99,8 +92,6 @@ class ArrayReader(Reader):
 
     Args:
         array: (samples,) or (channels, samples), float, or signed integer of 8 to 32 bits.
-        rate: samples a second.
-        name: for messages.
 
     Raises:
         ValueError: another shape or type, or no rate.

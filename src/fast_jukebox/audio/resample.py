@@ -15,14 +15,9 @@ MAX_RATE = 768_000
 
 
 def resample_audio(audio: Tensor, source_rate: int, sampling_rate: int) -> Tensor:
-    """Change the sampling rate of `audio` (samples,); any two rates are allowed.
+    """Change the sampling rate of `audio`, float (samples,), between any two rates from 1 to 768000 Hz.
 
     Frequencies up to 0.91 of the lower Nyquist frequency are kept, those beyond it are 130 dB down.
-
-    Args:
-        audio: float (samples,).
-        source_rate: samples a second of `audio`, from 1 to 768000.
-        sampling_rate: samples a second of the result, from 1 to 768000.
 
     Returns:
         float32 (ceil(samples * sampling_rate / source_rate),) on the CPU, or `audio` itself where the rates are equal.

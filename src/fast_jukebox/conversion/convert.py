@@ -44,10 +44,6 @@ class Checkpoint(Protocol):
 class Transformers4Checkpoint:
     """A folder or repository in transformers 4's layout; see [`OpenAICheckpoint`] for the attributes.
 
-    Args:
-        source: the folder or repository.
-        download: `revision`, `token` and their like.
-
     Raises:
         OSError: it has no configuration or no weights.
         ValueError: it is of another layout, or its configuration is damaged.
@@ -99,11 +95,7 @@ def convert_checkpoint(
         dtype: of the priors: `"float32"`, `"float16"` or `"bfloat16"`; that of their files where None. The VQ-VAE is
             written in float32.
         max_shard_size: bytes of a file, or `"1GB"` and the like.
-        progress: called after every shard.
         download: `revision`, `token`, `cache_dir` of a repository.
-
-    Returns:
-        The folder.
 
     Raises:
         OSError: files are missing, cannot be read, or the disk is full.

@@ -49,10 +49,6 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, Tensor]:
     The index is a sorted string table (LevelDB's format, not compressed) of protocol buffers that say where in the data
     each tensor lies.
 
-    Args:
-        index: contents of the file `*.index`.
-        data: contents of the file `*.data-00000-of-00001`.
-
     Raises:
         ValueError: it is no such checkpoint, or a tensor lies outside the data.
     """

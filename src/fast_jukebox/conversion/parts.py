@@ -26,8 +26,6 @@ class Part:
 
     Args:
         name: in the complete model: `vqvae` or `priors.{level}`.
-        config: ours.
-        shapes: of our tensors, by name.
         key_map: our names to the checkpoint's, of all tensors but `constants`.
         transposed: our names of matrices that the checkpoint holds the other way round.
         constants: our tensors that no checkpoint holds.
@@ -57,7 +55,6 @@ def vqvae_part(config: FastJukeboxVQVAEConfig, rename: Rename = str) -> Part:
     """The VQ-VAE of a configuration.
 
     Args:
-        config: ours.
         rename: the published name of a tensor to the checkpoint's.
     """
     model = _without_weights(FastJukeboxVQVAE, config)

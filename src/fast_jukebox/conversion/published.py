@@ -94,10 +94,6 @@ def published_model(name: str) -> tuple[JsonObject, list[JsonObject]]:
 def check_hyperparameters(name: str, hparams: object) -> None:
     """Refuse hyperparameters of the wrong kind.
 
-    Args:
-        name: what messages call them.
-        hparams: a mapping from published names; names that are not known are left alone.
-
     Raises:
         ValueError: names the hyperparameter, its value and what is allowed.
     """

@@ -54,12 +54,9 @@ def write_shards(
     """Write tensors as a model's safetensors, with an index where there is more than one file.
 
     Args:
-        folder: exists.
         sizes: bytes of each tensor in its dtype, by name, in the order in which they come.
         tensors: name and tensor, in that order; each is released before the next shard but one is begun.
         dtypes: that the numbers of each tensor are written in, by name.
-        limit: bytes of a shard.
-        written: called after each shard with its bytes.
 
     Raises:
         OSError: a file could not be written.

@@ -43,11 +43,9 @@ def check_tensors(
     """Refuse a checkpoint that is not, tensor for tensor, what a key map asks for.
 
     Args:
-        source: the checkpoint's tensors.
         shapes: of the model's tensors that are filled, under our names.
         key_map: our name of each tensor to the checkpoint's.
         transposed: our names of matrices that the checkpoint holds the other way round.
-        name: what messages call the checkpoint.
 
     Raises:
         ValueError: tensors that are missing, left over, asked for twice, of another shape, no floating-point numbers or

@@ -78,9 +78,6 @@ _LYRIC_ENCODER_NAMES = {
 def hyperparameters(config: Mapping[str, object]) -> tuple[JsonObject, list[JsonObject]]:
     """Hyperparameters under their published names: the VQ-VAE's, and the priors', bottom first.
 
-    Args:
-        config: `config.json` of a complete model.
-
     Raises:
         ValueError: a part is missing, or a field has a value that is not allowed: names it.
     """
@@ -127,11 +124,7 @@ def read_model(
     """Our configuration and our tensors, see [`~fast_jukebox.models.loading.register_layout`].
 
     Args:
-        source: the folder or repository.
-        config: its `config.json`.
         part: `"vqvae"`; `"priors"`, of which `level` picks one, 0 the bottom; or None for the complete model.
-        level: of a prior.
-        download: `revision`, `token` and their like.
 
     Raises:
         OSError: there are no weights, or a file of them is missing.

@@ -61,12 +61,7 @@ def encode_songs(
         songs: splits of rows as [`~fast_jukebox.data.songs.load_songs`] makes them.
         vqvae: on any device, which is that of the workers too; used in evaluation mode. On a GPU the next songs are
             read while one is encoded.
-        folder: made if missing.
         workers: processes that encode, a shard of 16 songs at a time; the calling one by default.
-        progress: show a bar.
-
-    Returns:
-        [`load_codes`] of the folder.
 
     Raises:
         ValueError: if the folder holds codes of another VQ-VAE or of other songs.
@@ -167,10 +162,6 @@ def load_codes(
 def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> DatasetDict:
     """The data, checked to have songs to train on and songs held out; logs the songs and hours of each split.
 
-    Args:
-        data: of [`~fast_jukebox.data.songs.load_songs`] or [`load_codes`].
-        source: of the data, for the error.
-
     Raises:
         ValueError: there is no split `train`, or no `test`.
     """
@@ -192,15 +183,11 @@ class CodeWindows(SongWindows):
     `artist_id` and `genre_ids`; a song without them is of artist 0 and genre 0, the unknown ones, and has no lyrics.
 
     Args:
-        codes: one split of [`load_codes`].
-        config: of the prior: its level, context, ratio to the level above, and whether it is labelled.
         seed: of the random offsets, or None for windows side by side from each song's start.
-        max_windows: at most so many windows, spread evenly over the songs.
         processor: knows the names, see [`~fast_jukebox.data.labels.WindowLabels`].
         label_dropout: probability of a window at a random offset to receive no artist and genre, and no lyrics.
         part: `"test"` for the end of each song, a fraction `test_fraction` of it and at least one window, `"train"` for
             the rest: songs held out by time. `None` for complete songs.
-        test_fraction: see `part`.
 
     Raises:
         ValueError: if the codes lack the level or the level above, are outside the codebook, every song is shorter than

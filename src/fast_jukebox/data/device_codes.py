@@ -33,11 +33,7 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
 
     Args:
         folders: of [`~fast_jukebox.data.codes.encode_songs`], one or several.
-        config: of the prior.
         batch_size: windows in a batch, N.
-        device: that holds the codes and draws.
-        split: of the songs.
-        seed: of the places.
         processor: knows the ids of `artist` and `genre`, for a labelled prior.
         label_dropout: probability of a window to have neither artist nor genre.
         refresh_steps: batches between searches for new shards; 0 searches once, at the start.

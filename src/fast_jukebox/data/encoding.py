@@ -26,12 +26,7 @@ _SONGS_AHEAD = 2
 
 @dataclass(frozen=True)
 class CodeShard:
-    """A file of codes to be made.
-
-    Attributes:
-        path: of the file, absolute.
-        songs: rows with their sound.
-    """
+    """A file of codes to be made."""
 
     path: Path
     songs: Dataset | list[JsonObject]
@@ -41,9 +36,6 @@ class ShardEncoder:
     """Encodes the songs of a shard and writes the file, complete or not at all.
 
     Args:
-        vqvae: that encodes; in evaluation mode meanwhile.
-        device: where.
-        features: of a row.
         after: called with 1 after each song.
     """
 
@@ -103,9 +95,7 @@ def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> dic
     """A song's metadata and codes: `codes_0`, `codes_1`, ... (length,), uint16 or int32.
 
     Args:
-        song: a row; its `audio` is left out.
         audio: its sound (samples,) at the VQ-VAE's rate.
-        vqvae: in evaluation mode.
     """
     config = vqvae.config
     hop = config.hop_lengths[-1]

@@ -30,9 +30,6 @@ class WindowLabels:
     `artist_id` and `genre_ids`.
 
     Args:
-        songs: rows with such columns.
-        config: of a prior with labels.
-        processor: of a model with that prior, or of the prior alone.
         dropout: probability of a window to receive no artist and genre, and, drawn separately, no lyrics.
         seed: of those draws; `None` for no dropout.
 
@@ -63,8 +60,6 @@ class WindowLabels:
         """The label vector int64 (metadata_length,) of a window.
 
         Args:
-            song: its song's number.
-            start: its first code.
             length: codes of the complete song.
             window, epoch: numbers on which, with the seed, the dropout depends.
         """
@@ -99,9 +94,6 @@ def labelled_config(
     """Configuration of a prior conditioned on a dataset's artists and genres; the top one on time and lyrics too.
 
     Args:
-        config: of a prior without labels; not changed.
-        vocabulary: of the dataset.
-        max_genres: genre slots.
         lyric_length: characters of lyrics that the top prior receives before its codes; every fourth layer then attends
             to them. With the context they are a multiple of `num_rows`.
         longest: seconds of the longest song.

@@ -29,7 +29,6 @@ def songs_manifest(songs: Mapping[str, Sequence[JsonObject]], vqvae: FastJukebox
 
     Args:
         songs: rows with `duration` and, where they are known, `file_name`, by split.
-        vqvae: that encoded them.
     """
     durations = {name: [round(row["duration"], 3) for row in split] for name, split in songs.items()}
     names = {

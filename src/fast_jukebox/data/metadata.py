@@ -25,10 +25,6 @@ _TEXTS = ("file_name", "split", "artist", "genre", "lyrics", "title")
 def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str, dict[str, object]]:
     """Rows of a folder's metadata file by `file_name`; empty where there is no file.
 
-    Args:
-        folder: with at most one of the files.
-        max_bytes: size of the file at most.
-
     Raises:
         ValueError: there are two, it is too large, or a line is wrong; names the file and the line.
     """

@@ -50,12 +50,9 @@ def push_songs(
         songs: what [`load_songs`][fast_jukebox.data.songs.load_songs] returns, or what it takes.
         repo_id: `"organisation/name"`; made where it does not exist.
         license: of the recordings and the music, by the Hub's identifier.
-        description: of the songs, Markdown, for the card.
         layout: `"parquet"` is the songs' files inside Parquet files, which `datasets.load_dataset` reads with nothing
             else installed; `"audiofolder"` the files beside a `metadata.jsonl` a split, for which it needs torchcodec.
         license_name, license_link: of a license that is `"other"`.
-        tags: for the card, in addition to the package's.
-        options: see [`~fast_jukebox.hub.push.PushOptions`].
 
     Returns:
         Address of the commit, or of the pull request.

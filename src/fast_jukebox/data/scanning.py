@@ -56,7 +56,6 @@ class SongLimits:
     """Limits of the songs that are used.
 
     Attributes:
-        min_duration: in seconds.
         max_duration: in seconds; checked before anything is decoded.
         max_bytes: of a file.
         silence: a song whose loudest sample stays below this, of a full scale of 1, is silent.
@@ -109,12 +108,6 @@ def find_dataset(
 ) -> Path:
     """A folder, or the folder that a data set of the Hub was fetched to.
 
-    Args:
-        source: a folder, or `"organisation/name"`.
-        revision: branch, tag or commit hash.
-        token: of the Hub; the one logged in with by default.
-        local_files_only: take it from the cache.
-
     Raises:
         FileNotFoundError: there is no such folder, and it cannot be a name.
         HubError: there is no such data set or revision, no right to read it, no connection, or, offline, it is not
@@ -134,8 +127,6 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
 
     Args:
         folder: any layout that [`~fast_jukebox.data.songs.load_songs`] reads but Parquet.
-        limits: `SongLimits()` by default.
-        progress: show a bar.
 
     Raises:
         ValueError: a line of the metadata is wrong.
@@ -190,10 +181,6 @@ def report(source: str, scan: SongScan) -> None:
 
 def check_song(source: Path | JsonObject, limits: SongLimits) -> tuple[float, int, str | None]:
     """Duration in seconds and sampling rate of a song that can be used, and what of it is not read, if any.
-
-    Args:
-        source: a file, or `{"path", "bytes"}`.
-        limits: that it must meet.
 
     Raises:
         ValueError: it cannot be used; the reason.

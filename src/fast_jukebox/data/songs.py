@@ -61,7 +61,6 @@ def load_songs(
             together. Splits of the metadata, the folders (`train`, `test` and the like) or the dataset take precedence,
             if they are more than one; a song of `train` whose recording is held out as well is left out.
         limits: `SongLimits()` by default. Songs outside them are skipped with a warning that names them.
-        progress: show a bar.
         revision, token, local_files_only: of a data set on the Hub, as in `from_pretrained`.
 
     Returns:
@@ -111,12 +110,7 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
     (`datasets.Dataset.to_parquet` alone would store the paths of this machine.)
 
     Args:
-        songs: what `load_songs` returns.
         folder: made where it is missing; its folder `data` must not exist yet, or be empty.
-        shard_bytes: approximate size of the sound in one file.
-
-    Returns:
-        The files written.
 
     Raises:
         ValueError: `data` holds files already.
@@ -250,11 +244,7 @@ def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, own: bool, p
     """The rows whose song can be used, with the measured columns.
 
     Args:
-        split: for messages.
-        rows: with a column `audio`.
-        limits: what a song must be.
         own: the user made the dataset, so that its paths may be read; other files must hold the sound.
-        progress: show a bar.
     """
     from datasets import Audio
 

@@ -43,8 +43,6 @@ def assign_splits(
     without its folders, so that the same songs are held out on every machine.
 
     Args:
-        names: of the songs.
-        given: their splits, None where they have none.
         test_fraction: fraction that is held out, in [0, 1).
         contents: the same for songs of the same bytes; all are different by default.
     """
@@ -106,11 +104,7 @@ def split_order(name: str) -> tuple[int, str]:
 
 
 def describe_splits(songs: Mapping[str, Dataset]) -> str:
-    """Songs and hours of each split, in a line for people.
-
-    Args:
-        songs: of [`~fast_jukebox.data.songs.load_songs`], or codes of them.
-    """
+    """Songs and hours of each split, in a line for people."""
     parts = []
     for name, rows in songs.items():
         hours = f", {sum(rows['duration']) / 3600:.3g} hours" if "duration" in rows.column_names else ""

@@ -92,8 +92,6 @@ def load_valence_songs(
     column `valence` of AP, DP, AU or DU and the column `group_by`, and the songs of some groups are held out.
 
     Args:
-        folder: of songs.
-        tag_map: see [`load_tag_map`].
         group_by: column of metadata.jsonl by which splits are disjoint, such as `artist` or `instruments`.
         test_groups: groups held out; by default about a fifth, chosen by their names. A tenth of the other songs is for
             validation, chosen by name too.
@@ -183,8 +181,6 @@ class ValenceClips(Dataset):
     some of it (SpecAugment, in half of the clips). For evaluation the middle is taken and nothing is changed.
 
     Args:
-        songs: of one split.
-        extractor: of the frames.
         seed: of the parts, crops and masks of training; `None` for evaluation.
         cache_bytes: of frames kept in memory; the rest is computed again.
         crop_probability: of a slice to be cropped, in [0, 1].
@@ -248,10 +244,6 @@ class ValenceClips(Dataset):
 def hide(clip: Tensor, generator: torch.Generator) -> Tensor:
     """SpecAugment (Park et al. 2019), in half of the clips: up to two masks of 15 % of the bands and 20 % of the time.
 
-    Args:
-        clip: (bands, frames).
-        generator: of the masks.
-
     Returns:
         The clip, or one where each masked cell has the clip's mean.
     """
@@ -274,9 +266,7 @@ def crop_slices(clip: Tensor, slice_frames: int, probability: float, generator: 
 
     Args:
         clip: (bands, frames).
-        slice_frames: frames of a slice.
         probability: of each slice to be cropped; at 0 nothing is drawn and the clip is returned.
-        generator: of the crops.
 
     Returns:
         Float (bands, frames), with no value outside the clip's range.

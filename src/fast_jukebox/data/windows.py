@@ -86,10 +86,8 @@ def time_cut(length: int, window: int, multiple: int, test_fraction: float) -> i
     """The beginning of the held-out end of a song, which is a fraction of it and at least one window.
 
     Args:
-        length: of the song.
         window: length of a window, in the same unit.
         multiple: the end begins at a multiple of this.
-        test_fraction: fraction held out, in [0, 1).
 
     Returns:
         The song's length, so that nothing is held out, where less than a window would be left before the end.
@@ -106,7 +104,6 @@ class SongWindows(TorchDataset[dict[str, Tensor]]):
     """Base of the datasets of windows.
 
     Args:
-        sampler: of the windows.
         max_windows: at most so many windows, spread evenly over the songs.
     """
 
@@ -134,10 +131,7 @@ class SoundWindows(SongWindows):
     Args:
         songs: rows with `audio` (`path` or `bytes`, undecoded) and `duration` in seconds, as
             [`~fast_jukebox.data.songs.load_songs`] makes them.
-        window: samples in a window.
         sampling_rate: of the windows; songs of another rate are resampled.
-        seed: as for [`WindowSampler`].
-        max_windows: at most so many windows, spread evenly over the songs.
     """
 
     def __init__(

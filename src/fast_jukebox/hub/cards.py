@@ -168,9 +168,7 @@ def write_model_card(
     """Write [`model_card`] as `README.md` into a model's directory; return its path.
 
     Args:
-        directory: of the model; made if missing.
         picture: see [`place_picture`]; by default the directory's `spectrograms.png` where it has one.
-        kwargs: those of [`model_card`].
 
     Raises:
         FileNotFoundError: there is no such picture.
@@ -190,7 +188,6 @@ def place_picture(directory: Path, picture: str | os.PathLike[str]) -> str:
     """Put a picture that a card shows into its directory; returns its name there.
 
     Args:
-        directory: of the model.
         picture: a file, copied where it lies elsewhere, or the name of a file in the directory.
 
     Raises:
@@ -263,12 +260,9 @@ def dataset_card(
 
     Args:
         name: of the data set, as `load_songs` and `load_codes` take it; the card's title.
-        description: of its content, Markdown.
         license, license_name, license_link: of the data, see [`model_card`].
         splits: patterns of each split's files.
         usage: Python that loads it.
-        table: values by name.
-        tags: in addition to the package's.
 
     Raises:
         ValueError: no license, or an `"other"` one without name or link.

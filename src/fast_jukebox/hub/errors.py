@@ -35,12 +35,6 @@ def clear_hub_errors(
 ) -> Iterator[None]:
     """Turn the client's errors into [`HubError`]s; every other error passes as it is.
 
-    Args:
-        name: of the repository.
-        revision: that was asked for.
-        verb: `"load"` or `"push"`.
-        kind: `"model"` or `"dataset"`.
-
     Raises:
         HubError: in place of an error that came from the Hub's client.
     """

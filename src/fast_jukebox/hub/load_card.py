@@ -19,8 +19,6 @@ def load_card(path: str | os.PathLike[str], kind: type[RepoCard] = ModelCard, *,
     """Read a card.
 
     Args:
-        path: of the file, mostly a `README.md`.
-        kind: of card.
         strict: refuse a `model-index` that is not as the Hub wants it; else it is left out.
 
     Raises:

@@ -64,7 +64,6 @@ def push_folder(directory: str | os.PathLike[str], repo_id: str, **options: Unpa
     Args:
         directory: as `save_pretrained` and [`write_model_card`] left it.
         repo_id: `"organisation/name"`; made where it does not exist.
-        options: see [`PushOptions`].
 
     Returns:
         Address of the commit, or of the pull request.
@@ -93,11 +92,8 @@ def push_model(
 
     Args:
         model: anything with `save_pretrained`.
-        repo_id: `"organisation/name"`.
-        card: as [`model_card`] makes it.
         pictures: files to send along, such as the one that the card shows.
         save_arguments: of `save_pretrained`, such as `max_shard_size`.
-        options: see [`PushOptions`].
     """
     require_license(card)
     with TemporaryDirectory() as directory:

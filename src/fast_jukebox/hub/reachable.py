@@ -51,8 +51,6 @@ def prefer_cache(name: object, download: Mapping[str, Any], kind: str = "model")
 
     Args:
         name: of a folder, which is left alone, or a repository; None is left alone.
-        download: `cache_dir`, `local_files_only` and other options of a download.
-        kind: `"model"` or `"dataset"`.
 
     Raises:
         HubError: the Hub cannot be reached, and the cache has nothing of the repository.

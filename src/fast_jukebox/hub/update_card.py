@@ -35,13 +35,9 @@ def update_model_card(
     All other metadata and all other text stay as they are, also what was written by hand.
 
     Args:
-        directory: of the model, with a card that states its license.
         metrics: in place of the card's; [`stated_metrics`] gives those that are to stay. This and the other arguments
             are those of [`~fast_jukebox.hub.write_model_card`].
         training: `None` keeps the card's text.
-
-    Returns:
-        The card's path.
 
     Raises:
         FileNotFoundError: there is no such picture.
@@ -135,11 +131,7 @@ def merge_eval_results(directory: str | os.PathLike[str], entries: Sequence[Eval
     """Put results into the `model-index` of a model's card, in place of those of the same metric and data set.
 
     Args:
-        directory: of a model with a card.
         entries: as [`~fast_jukebox.hub.cards.eval_results`] makes them.
-
-    Returns:
-        The card's path.
 
     Raises:
         FileNotFoundError: the directory has no card.
@@ -167,7 +159,6 @@ def eval_results_file(numbers: Mapping[str, float], dataset: str, notes: str) ->
     Args:
         numbers: by name, which becomes the task's.
         dataset: the Hub's name of the data; the Hub shows results of data that it has.
-        notes: how they were measured.
     """
     entries = [EvalResultEntry(dataset, name, value, notes=notes) for name, value in numbers.items()]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)

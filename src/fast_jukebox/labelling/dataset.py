@@ -82,13 +82,7 @@ class LabelSettings:
 
 @dataclass
 class LabelReport:
-    """Counts of the clips of [`label_songs`].
-
-    Attributes:
-        clips: how many, by split.
-        seconds: of all clips together.
-        labelled: clips that have each label.
-    """
+    """Counts of the clips of [`label_songs`]."""
 
     clips: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -149,15 +143,8 @@ def label_songs(
         source: as for [`~fast_jukebox.data.songs.load_songs`]. Clips of a song go to the same split, by its rule.
         output: folder, made where it is missing; `load_songs` reads it, and `train.jsonl` and `test.jsonl` in it have
             the twelve keys of audiocraft's rows, `path` relative to the folder.
-        settings: `LabelSettings()` by default.
         labellers: of two that give the same label the first counts. By default key, tempo and tags.
-        test_fraction: fraction of the songs held out where nothing marks them.
-        limits: `SongLimits()` by default.
         workers: processes that cut and measure; the calling one by default.
-        progress: show a bar.
-
-    Returns:
-        How many clips there are, and how many have each label.
 
     Raises:
         ValueError: what `load_songs` refuses, or the folder holds clips that were cut or measured otherwise.

@@ -28,7 +28,6 @@ def tidy_label(name: str, value: object) -> Label | None:
     """A label as rows have it, or `None` where the value cannot be one.
 
     Args:
-        name: one of `LABELS`.
         value: anything. Text becomes one printable line of at most 200 characters; lists become text with commas, but
             for moods, of which text becomes a list.
     """
@@ -71,12 +70,7 @@ def known_labels(row: Mapping[str, object], tags: Mapping[str, str]) -> dict[str
 def all_labels(
     known: Mapping[str, tuple[Label, str]], measured: Mapping[str, tuple[Label, str]]
 ) -> tuple[dict[str, Label | None], dict[str, str | None]]:
-    """Labels of a clip by name, and the source of each; both `None` where nothing is known.
-
-    Args:
-        known: of the song.
-        measured: of the clip.
-    """
+    """Labels of a clip by name, and the source of each; both `None` where nothing is known."""
     both = {**measured, **known}
     labels: dict[str, Label | None] = {name: both[name][0] if name in both else None for name in LABELS}
     sources = {name: both[name][1] if name in both else None for name in LABELS}

@@ -243,7 +243,6 @@ class FastJukeboxProcessor:
         """The processor of a folder or repository, which may be a model's.
 
         Args:
-            source: the folder or repository.
             download: options such as `revision`, `token`, `cache_dir`, `subfolder`.
 
         Raises:
@@ -269,11 +268,6 @@ class FastJukeboxProcessor:
         cls, source: str | os.PathLike[str], config: PriorConfig | ModelConfig, **download: object
     ) -> FastJukeboxProcessor | None:
         """The processor that lies beside a model, or one of the published lists that do; `None` where there are none.
-
-        Args:
-            source: the model's folder or repository.
-            config: of the model; one without labels has no processor.
-            download: see [`from_pretrained`].
 
         Raises:
             ValueError, HubError: as [`from_pretrained`]; or the processor does not fit the model. Published lists that

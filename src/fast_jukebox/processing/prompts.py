@@ -12,10 +12,6 @@ def text_song(processor: FastJukeboxProcessor | None, text: str) -> SongWords:
     """Metadata of a text: a genre, an artist, `GENRE by ARTIST`, or for models with lyrics anything else as
     the words that are sung.
 
-    Args:
-        processor: of a model, if it has one.
-        text: by a person.
-
     Raises:
         ValueError: the model takes no words, or not these.
     """

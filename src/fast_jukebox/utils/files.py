@@ -70,10 +70,6 @@ def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator
 
     An error within, Ctrl-C included, removes the temporary file and leaves `path` as it was.
 
-    Args:
-        path: of the file.
-        mode: its permissions; as of any new file by default.
-
     Raises:
         OSError: the file cannot be synced or renamed; `path` is as it was.
     """
@@ -110,9 +106,6 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder beside `path` that is renamed to it, complete, when the block ends.
 
     An error within, or of the disk at the end, leaves nothing at `path`. Temporary files of dead processes are deleted.
-
-    Args:
-        path: of the folder; it must not exist, or be empty.
 
     Raises:
         OSError: the files cannot be synced, or `path` holds something.
@@ -200,9 +193,7 @@ def write_file(path: str | os.PathLike[str], content: Buffer | str, mode: int | 
     """Write a file completely or not at all.
 
     Args:
-        path: of the file.
         content: text is written as UTF-8, its line ends as they are.
-        mode: its permissions; as of any new file by default.
 
     Raises:
         OSError: it cannot be written; `path` is as it was.
@@ -286,10 +277,6 @@ def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a file that somebody else may have made, within a bound.
-
-    Args:
-        path: of the file.
-        most: bytes that it may have.
 
     Raises:
         ValueError: it has more.

@@ -38,9 +38,6 @@ class FolderLock:
     stands for it, which holds the process and its machine: that of a process that died on this machine is taken over.
     (filelock, which is installed with huggingface_hub, falls back for one of the errors that file systems without locks
     give, and its older versions wait for dead processes.)
-
-    Args:
-        path: of the lock file, in a folder that is there.
     """
 
     def __init__(self, path: Path) -> None:

@@ -94,10 +94,6 @@ def accompany(score: Score, parts: Sequence[str] = ("chords", "bass")) -> Score:
 
     Chords change with each half bar, or each bar of three beats. In airs they are held and there are no drums; chorales
     are left as they are.
-
-    Args:
-        score: of one voice, such as a tune.
-        parts: some of `PARTS`.
     """
     if score.genre == "chorale" or not parts:
         return score

@@ -23,9 +23,6 @@ def chorale_paths() -> list[Path]:
 def read_chorale(path: str | Path) -> Score:
     """Read the four or five voices of a chorale, without accompanying instruments. Repeats are not expanded.
 
-    Args:
-        path: a score that music21 reads.
-
     Raises:
         ImportError: where music21 is missing.
         ScoreError: naming the file, when it cannot be read, lacks a soprano, alto, tenor or bass, or when all of them

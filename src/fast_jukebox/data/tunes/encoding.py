@@ -78,7 +78,6 @@ class SongEncoder:
     ```
 
     Args:
-        vqvae: on any device.
         processes: that play; by default as many as the machine has cores, less one.
         batch_size: songs encoded at once, of about the same length.
         longest: seconds of the longest song that any recipe allows; `3 * batch_size + processes` of them fit into the
@@ -121,13 +120,7 @@ class SongEncoder:
         """Play and encode performances; called again, what is encoded is kept.
 
         Args:
-            plan: of [`~fast_jukebox.data.tunes.recipe.plan_performances`]; those of held-out scores are done first.
-            splits: `"train"` or `"test"` by the scores' names.
-            recipe: how they are played, at the VQ-VAE's sampling rate.
-            folder: of the shards, made if missing.
-            soundfont: see [`~fast_jukebox.data.tunes.synthesis.Player`].
             stop_at: Unix time after which no further song is begun.
-            progress: show a bar.
 
         Raises:
             ImportError: saying how to install what is missing.
@@ -183,14 +176,7 @@ def _ordered(jobs: list[_Job], group: int) -> list[_Job]:
 
 
 class _Renderers:
-    """Processes that play songs into slots of a block of shared memory.
-
-    Args:
-        sampling_rate: samples a second.
-        processes: how many.
-        slots: songs that fit into the memory.
-        longest: seconds of a song.
-    """
+    """Processes that play songs into slots of a block of shared memory."""
 
     def __init__(self, sampling_rate: int, processes: int, slots: int, longest: float) -> None:
         self._capacity = round(longest * sampling_rate)
@@ -262,12 +248,6 @@ def _render(slot: int, job: _Job) -> Outcome:
 
 class _Shards:
     """Parquet files of songs' codes in a folder, as `encode_songs` writes them.
-
-    Args:
-        folder: holds those that are there.
-        vqvae: that encodes.
-        recipe: of the songs.
-        levels: whose codes are kept.
 
     Raises:
         ValueError: the folder holds codes of another recipe.

@@ -48,9 +48,6 @@ _LEAST_QUARTERS, _MOST_QUARTERS = 12.0, 400.0
 def read_folk_tunes(collections: Sequence[str] = ("oneill", "ryan")) -> tuple[list[Score], dict[str, str]]:
     """All tunes of the collections whose kind is known, about 2 ms each.
 
-    Args:
-        collections: among `COLLECTIONS`.
-
     Returns:
         The scores in the order of the books, and the reasons of those left out by name.
 

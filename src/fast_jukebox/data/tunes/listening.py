@@ -57,8 +57,6 @@ def check_notes(audio: np.ndarray, sampling_rate: int, notes: Sequence[tuple[flo
     spread evenly over the piece.
 
     Args:
-        audio: float (samples,).
-        sampling_rate: samples a second.
         notes: (start, end, MIDI pitch) with the times in seconds.
     """
     # Notes so long that their second partial and a neighbour's are four bins of a Hann window apart.

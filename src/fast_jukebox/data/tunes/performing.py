@@ -117,15 +117,11 @@ def choose_performance(
     """Instrument, key and tempo: a function of the arguments and the score's name alone.
 
     Args:
-        score: to be played.
         instruments: among them are drawn those that suit the kind of music, or all where none does.
-        seed: of the draws.
-        take: number of the performance; each has its own draws.
         scales: tonics of the major scales that are played in: the score is moved to the nearest, from the scale that
             holds most of its notes; none leaves it as it is written.
         transpositions: lowest and highest in semitones, beside that move; octaves are added where the instrument lacks
             the pitches.
-        human, loudness_step: see [`Performance`].
     """
     digest = hashlib.sha256(f"{seed}/{take}/{score.name}".encode()).digest()
     draw = random.Random(int.from_bytes(digest, "big"))

@@ -119,7 +119,6 @@ def read_scores(
 
     Args:
         collections: among `oneill`, `ryan`, `aird` and `chorales`.
-        paths: of the chorales; by default all.
 
     Returns:
         The scores, and the reasons of those left out by name. A score with the notes of another is left out.
@@ -154,7 +153,6 @@ def plan_performances(
     Args:
         scores: to choose from; each is played as often as every other of its kind, give or take one.
         count: performances.
-        seed: of their order.
         balance: a kind of n scores gets performances in proportion to n to the power `1 - balance`: 0 plays each score
             equally often, 1 each kind.
 
@@ -181,10 +179,7 @@ def plan_with_held_out(
     """Performances to train on, and a twelfth as many of held-out scores, but at least four.
 
     Args:
-        scores: to choose from.
         splits: `"train"` or `"test"` by the scores' names.
-        count: performances, about.
-        seed: of their order.
     """
     plan = []
     for split, number in (("test", max(4, count // 12)), ("train", count - count // 12)):

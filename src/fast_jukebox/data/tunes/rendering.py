@@ -53,13 +53,7 @@ def render_songs(
     errors; called again, songs finished by the same recipe are kept. A song that fails is reported and left out.
 
     Args:
-        output_dir: made where it is missing.
-        plan: scores with the number of their performance, such as `plan_performances` gives.
-        splits: `"train"` or `"test"` by the scores' names.
-        recipe: how they are played.
-        soundfont: see [`~fast_jukebox.data.tunes.synthesis.Player`].
         processes: number of them; by default one a core.
-        progress: show a bar.
 
     Raises:
         ImportError: saying how to install what is missing.

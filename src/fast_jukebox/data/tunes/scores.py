@@ -47,7 +47,6 @@ class Score:
 
     Attributes:
         name: unique, fit for a file name, such as `bwv66.6` or `oneill-0701`.
-        title: as printed.
         genre: one of `GENRES`.
         collection: the book that it is from.
         tonic: pitch class of the key, 0 is C.
@@ -55,8 +54,6 @@ class Score:
         metre: beats and beat unit of a bar, such as `(6, 8)`.
         notes: sorted by onset and voice; the first begins at 0.
         upbeat: quarter notes before the first full bar.
-        composer: where one is known.
-        catalogue: number in a catalogue of works, where there is one.
     """
 
     name: str

@@ -40,7 +40,6 @@ class Player:
 
     Args:
         soundfont: path of an .sf2 or .sf3 file; pretty_midi's by default.
-        sampling_rate: samples a second.
 
     Raises:
         ImportError: saying how to install what is missing.
@@ -67,7 +66,6 @@ class Player:
         """Play notes: float32 (samples,), mono, of the synthesiser's own loudness.
 
         Args:
-            notes: in any order.
             programs: General MIDI program of each channel that the notes use; channel 9 is the drum kit.
             tail: seconds after the last note, of which the second half fades to zero.
             longest: seconds after which the recording ends.
