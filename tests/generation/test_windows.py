@@ -8,6 +8,7 @@ from fast_jukebox.generation.windows import (
     MOST_WINDOWS,
     Layout,
     Window,
+    covered_codes,
     hop_of,
     sampled_codes,
     size_of,
@@ -61,7 +62,7 @@ def test_windows_fit_the_context_the_song_and_the_level_above(song):
     assert [window.start for window in windows] == sorted({window.start for window in windows})
     if windows:
         assert windows[-1].end == song["length"]
-    assert sampled_codes(windows) == song["length"] - song["given"]
+    assert sampled_codes(windows) == covered_codes(windows) == song["length"] - song["given"]
 
 
 @given(songs())
@@ -147,6 +148,7 @@ def test_parallel_windows_cover_the_song_and_join_within_what_they_share(song):
         assert before.end - window.start - last + window.start >= 0
     for seam, later in pairwise(window for window in windows if window.seam_end):
         assert seam.seam_end <= later.seam_end - later.seam_length  # seams follow one another
+    assert covered_codes(windows) == song["length"] - song["given"]
     if windows:
         assert (windows[0].seam_end, windows[0].seam_length) == (0, 0)
         assert windows[-1].end == windows[-1].final == song["length"]

@@ -109,30 +109,61 @@ def test_level_names():
     assert level_name(1, 4, numbered=True) == "level 1"
 
 
-def moments():
+def moments(music=60.0):
     for number, (level, total) in enumerate(((2, 4), (1, 8))):
         for part, done in enumerate((total // 2, total), 1):
             fraction = (2 * number + part) / 4
-            yield GenerationProgress(level, level_name(level, 3), 1, 1, done, total, done, 12, fraction, 90.0)
+            name = level_name(level, 3)
+            yield GenerationProgress(level, name, 1, 1, done, total, done, 12, fraction, 90.0, fraction * music, music)
 
 
-def test_a_bar_shows_the_level_and_one_time_left(capsys):
+def test_the_work_is_counted_in_seconds_of_music(clock_time):
+    told = []
+    clock = ProgressClock(told.append, [LevelWork(90, 5, 1.0), LevelWork(10, 2, 1.0)], music=60.0)
+    clock.note(1, 1, 5)
+    clock.finish(1, 1)
+    assert (told[-1].music_done, told[-1].music_total) == (pytest.approx(3.0), 60.0)
+    clock.note(1, 2, 5)
+    clock.note(0, 1, 90)
+    clock.finish(0, 1)
+    clock.finish(1, 2)
+    assert (told[-1].music_done, told[-1].music_total) == (60.0, 60.0)
+
+
+def test_batches_of_several_levels_and_of_one_are_counted_together(clock_time):
+    told = []
+    clock = ProgressClock(told.append, [LevelWork(40, 4), LevelWork(10, 2)])
+    clock.aside = True
+    clock.note(1, 1, 4, "first")
+    clock.note(0, 2, 8, "first")
+    clock.note(0, 4, 6, "second")
+    assert told == []  # other threads note, and do not call
+    clock.report()
+    assert (told[-1].level, told[-1].window, told[-1].level_codes_done, told[-1].codes_done) == (0, 4, 14, 18)
+    clock.drop(0, "first")
+    clock.finish(0, 4, "second")
+    assert (told[-1].level_codes_done, told[-1].codes_done) == (6, 10)
+
+
+def test_a_bar_shows_the_music_and_one_time_left(capsys):
     with ProgressBars(show=True) as bars:
         for moment in moments():
             bars(moment)
-    last = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
-    assert last.startswith("middle: 100%")
-    assert last.count(":") == 3 and last.endswith("00:00 left")
+    everything = capsys.readouterr().err
+    shown = everything.splitlines()[-1].split("\r")
+    assert "preparing" in everything
+    assert shown[-1].startswith("sampling: 60 of 60 s of music |")
+    assert shown[-1].endswith("| 00:00 left") and shown[-1].count(":") == 2
 
 
 def test_each_generation_has_its_bar_and_songs_without_end_count_codes(capsys):
     with ProgressBars(show=True) as bars:
-        for moment in [*moments(), *moments()]:
+        for moment in [*moments(), *moments(20.0)]:
             bars(moment)
         bars(GenerationProgress(0, "bottom", 3, None, 5, None, 5, None, None, None))
     shown = capsys.readouterr().err
-    assert shown.count("middle: 100%") == 2
-    assert "bottom: 5.00code" in shown
+    assert shown.count("sampling: 60 of 60 s of music") == shown.count("sampling: 20 of 20 s of music") == 1
+    assert "sampling: 5.00code" in shown
 
 
 @pytest.mark.parametrize("show", [False, None])

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 
 from fast_jukebox.generation.plan import plan_song
@@ -44,6 +45,7 @@ def test_windows_that_are_known_are_not_sampled(stub_model):
     for own, other in zip(second.final_codes(), first.final_codes(), strict=True):
         assert torch.equal(own, other)
     assert told[-1].codes_done == told[-1].codes_total == 2 * plan.windows[0][1].new_length
+    assert told[-1].music_done == told[-1].music_total == pytest.approx(2 * plan.windows[0][1].new_length * 0.02)
 
 
 def test_a_window_is_told_what_holds_at_its_middle(stub_model):

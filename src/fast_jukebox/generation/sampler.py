@@ -17,7 +17,7 @@ from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
 from fast_jukebox.generation.offload import is_offloaded
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
-from fast_jukebox.generation.windows import Window, sampled_codes
+from fast_jukebox.generation.windows import Window, covered_codes, sampled_codes
 from fast_jukebox.sampling.drawing import uniform_noise
 from fast_jukebox.sampling.engine import WindowSampling
 from fast_jukebox.sampling.machine import (
@@ -111,6 +111,7 @@ class SongSampler:
         self.plan, self.engine = plan, engine
         self.priors: Sequence[Any] = model.priors
         self.hop_lengths: Sequence[int] = model.vqvae.config.hop_lengths
+        self._code_seconds = self.hop_lengths[plan.stop_level] / model.vqvae.config.sampling_rate
         priors = self.priors
         self.levels: list[LevelCodes | None] = [
             None
@@ -126,7 +127,7 @@ class SongSampler:
         self._most = {} if plan.max_batch_size is None else dict.fromkeys(range(len(priors)), plan.max_batch_size)
         self._alone = False  # whether memory has room for one batch at a time
         self._workers = Workers[Batch, Tensor](0)
-        self.clock = None if progress is None else ProgressClock(progress, self._level_work())
+        self.clock = None if progress is None else ProgressClock(progress, self._level_work(), self._music())
 
     def __getitem__(self, level: int) -> LevelCodes:
         own = self.levels[level]
@@ -334,23 +335,34 @@ class SongSampler:
         most = min(most, self._most.get(level, most))
         return rows_that_fit(self.priors[level], length, most)
 
+    def _left(self, level: int) -> list[Window]:
+        """The windows of a level of a song that ends which are to be sampled."""
+        return self.plan.windows[level]
+
     def _level_work(self) -> list[LevelWork]:
         """The work at each level, for the clock: a code costs what a step of a row does, of as many layers."""
         songs, work = self.plan.num_samples, []
         # Beside its rows a step costs as much as so many: on a CPU, as measured with the embedded model, about one; on
         # a GPU, reading the weights, the ratio of its arithmetic to its bandwidth.
         beside = 1 if device_of(self.priors[-1]).type == "cpu" else 160
-        for layout, prior in zip(self.plan.layouts, self.priors, strict=True):
+        for level, (layout, prior) in enumerate(zip(self.plan.layouts, self.priors, strict=True)):
             if layout is None or layout.length is None:
                 work.append(LevelWork(0, 0) if layout is None else LevelWork(None, None))
                 continue
-            windows = list(layout.windows())
-            at_once = songs * (max(len(windows), 1) if layout.parallel else 1)
+            windows = len(self.plan.windows[level])
+            at_once = songs * (max(windows, 1) if layout.parallel else 1)
             at_once = min(at_once, self.plan.max_batch_size or at_once)
             conditioning = 0 if prior.config.upsampling_strides is None else 0.4  # of a step, as measured
             cost = getattr(prior.config, "num_hidden_layers", 1) * (1 + beside / at_once + conditioning)
-            work.append(LevelWork(songs * sampled_codes(windows), len(windows), cost))
+            work.append(LevelWork(songs * sampled_codes(self._left(level)), windows, cost))
         return work
+
+    def _music(self) -> float | None:
+        """Seconds of music to make, of all songs; `None` for songs without end."""
+        plan = self.plan
+        if plan.samples is None:
+            return None
+        return plan.num_samples * covered_codes(self._left(plan.stop_level)) * self._code_seconds
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """Label vectors (N, width) of all songs that hold for a batch."""

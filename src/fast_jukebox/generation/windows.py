@@ -218,6 +218,15 @@ def sampled_codes(windows: Sequence[Window]) -> int:
     return sum(window.new_length for window in windows)
 
 
+def covered_codes(windows: Sequence[Window]) -> int:
+    """How many positions of a song its `windows` sample, those that several do counted once."""
+    covered, end = 0, 0
+    for window in windows:
+        covered += max(window.end - max(window.new_start, end), 0)
+        end = window.end
+    return covered
+
+
 def seam_in(agreed: Sequence[bool] | Sequence[int]) -> int:
     """Where to change from one window to the next among codes that both have sampled: in the middle of the first of the
     longest runs of codes on which they agree, or in the middle of all where no code agrees.

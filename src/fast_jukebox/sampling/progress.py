@@ -29,7 +29,7 @@ class GenerationProgress:
     """State of a generation. Codes are counted for every song, and twice where two windows both sample a position.
 
     Attributes:
-        level: the level being sampled; 0 is the bottom.
+        level: a level being sampled, of several the one heard of last; 0 is the bottom.
         level_name: bottom, middle or top.
         window: how many windows of the level are done or being sampled.
         windows: windows of the level; `None` for songs without end, like all totals.
@@ -41,6 +41,8 @@ class GenerationProgress:
             level; decoding apart.
         seconds_left: estimate for all levels, from the seconds so far and this fraction; `None` in the first half
             second.
+        music_done: seconds of music that the fraction stands for.
+        music_total: seconds of music to make, of all songs.
     """
 
     level: int
@@ -53,6 +55,8 @@ class GenerationProgress:
     codes_total: int | None
     fraction: float | None
     seconds_left: float | None
+    music_done: float | None = None
+    music_total: float | None = None
 
 
 ProgressCallback = Callable[[GenerationProgress], "bool | None"]
@@ -97,13 +101,14 @@ class ProgressClock:
     Args:
         callback: see [`ProgressCallback`].
         work: of each level, bottom first.
+        music: seconds of music to make; `None` for songs without end.
 
     Attributes:
         aside: whether other threads than the callback's note codes: the callback is then left to `report`.
     """
 
-    def __init__(self, callback: ProgressCallback, work: Sequence[LevelWork]) -> None:
-        self.callback, self.work, self.aside = callback, work, False
+    def __init__(self, callback: ProgressCallback, work: Sequence[LevelWork], music: float | None = None) -> None:
+        self.callback, self.work, self.music, self.aside = callback, work, music, False
         self._finished = [0] * len(work)  # codes of finished batches
         # Level, last window and codes of the batches that are being sampled, the last one noted at the end.
         self._running: dict[Hashable, tuple[int, int, int]] = {}
@@ -177,14 +182,21 @@ class ProgressClock:
             codes_total=None if fraction is None else sum(totals),
             fraction=fraction,
             seconds_left=seconds_left,
+            music_done=None if fraction is None or self.music is None else fraction * self.music,
+            music_total=None if fraction is None else self.music,
         )
         if self.callback(progress) is False:
             raise GenerationCancelled
 
 
 class ProgressBars:
-    """A callback that draws a bar of the work of all levels, with the time left. Use it in a `with` statement: the bar
-    stands from its beginning to its end, so that what is prepared and decoded is seen too, and its clock goes on.
+    """A callback that draws a bar of the seconds of music that are made, with the time left. Use it in a `with`
+    statement: the bar stands from its beginning to its end, so that what is prepared and decoded is seen too, and its
+    clock goes on.
+
+    ```
+    sampling: 23 of 60 s of music |███▊      | 00:14 left
+    ```
 
     Args:
         show: `True` and `False` say so; `None` shows a bar on a terminal and in a notebook, not in a log file.
@@ -193,13 +205,12 @@ class ProgressBars:
     def __init__(self, show: bool | None = None) -> None:
         self.show = show
         self._bar: tqdm | None = None
-        self._level = "preparing"
         self._closed = threading.Event()
 
     def __enter__(self) -> ProgressBars:
         self._closed.clear()
         if self.show is not False:
-            self._bar = self._new_bar(False, "preparing")
+            self._bar = self._new_bar("preparing", 1.0, "{desc}")
             if not self._bar.disable:
                 threading.Thread(target=self._tick, daemon=True).start()
         return self
@@ -210,7 +221,6 @@ class ProgressBars:
         self._closed.set()
         if self._bar is not None:
             self._bar.leave = self._bar.n > 0  # nothing is left of what was refused at once
-            self._bar.set_description_str(self._level, refresh=False)
         self.close()
 
     def _tick(self) -> None:
@@ -218,22 +228,22 @@ class ProgressBars:
         while not self._closed.wait(1.0):
             bar = self._bar
             if bar is not None and not bar.disable:
-                bar.set_description_str("decoding" if bar.n == bar.total else self._level)
+                if bar.n == bar.total:
+                    bar.set_description_str("decoding", refresh=False)
+                bar.refresh()
 
     def __call__(self, progress: GenerationProgress) -> None:
         if self.show is False:
             return
-        done = progress.codes_done if progress.fraction is None else 100 * progress.fraction
-        if self._bar is not None and done < self._bar.n:  # another generation
-            self.close()
-        if self._bar is not None and (self._bar.total is None) != (progress.fraction is None):  # songs without end
-            self._bar.leave = False
-            self.close()
-        self._level = f"{progress.level_name:>6}"
-        if self._bar is None:
-            self._bar = self._new_bar(progress.fraction is None, self._level)
-        self._bar.set_description_str(self._level, refresh=False)
-        self._bar.update(done - self._bar.n)
+        total, bar = progress.music_total, self._bar
+        done = progress.codes_done if progress.music_done is None else progress.music_done
+        if bar is None or done < bar.n or bar.total != total:  # of what is prepared, or of another generation
+            if bar is not None:
+                bar.leave = bar.n > 0
+                self.close()
+            kind = None if total is None else "{desc}: {n:.0f} of {total:.0f} s of music |{bar}| {remaining} left"
+            bar = self._bar = self._new_bar("sampling", total, kind)
+        bar.update(done - bar.n)
 
     def close(self) -> None:
         """Close the bar if there is one, leaving it on the screen."""
@@ -241,13 +251,13 @@ class ProgressBars:
             self._bar.close()
             self._bar = None
 
-    def _new_bar(self, endless: bool, name: str) -> tqdm:
+    def _new_bar(self, name: str, total: float | None, bar_format: str | None) -> tqdm:
         from tqdm.auto import tqdm
 
         # None leaves it to tqdm, which shows bars on terminals only and takes a notebook for none.
         in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         disable = False if self.show or in_notebook else None
-        if endless:
-            return tqdm(desc=name, unit="code", unit_scale=True, disable=disable)
-        percent = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-        return tqdm(desc=name, total=100, bar_format=percent, smoothing=0, disable=disable)
+        scale = total is None
+        return tqdm(
+            desc=name, total=total, bar_format=bar_format, unit="code", unit_scale=scale, smoothing=0, disable=disable
+        )

@@ -17,7 +17,7 @@ from fast_jukebox.generation.sampler import Batch, SongSampler
 from fast_jukebox.generation.windows import SETTINGS, Layout, Window
 from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.sampling.engine import sampling_mode
-from fast_jukebox.sampling.progress import LevelWork, ProgressCallback
+from fast_jukebox.sampling.progress import ProgressCallback
 from fast_jukebox.sessions.codes import TakeCodes, part_layouts
 from fast_jukebox.sessions.fingerprint import check_model
 from fast_jukebox.sessions.notes import (
@@ -94,13 +94,8 @@ class SessionSampler(SongSampler):
         middle = (window.start + window.end) // 2 * self.hop_lengths[level] // self.hop_lengths[-1]
         return max(index for index in range(last + 1) if self._segments[index][0] <= middle or index == 0)
 
-    def _level_work(self) -> list[LevelWork]:
-        """Work of the windows that are left."""
-        work = []
-        for windows, known, every in zip(self.plan.windows, self._known, super()._level_work(), strict=True):
-            done = self.plan.num_samples * sum(window.new_length for window in windows if window.end in known)
-            work.append(every if every.codes is None else replace(every, codes=every.codes - done))
-        return work
+    def _left(self, level: int) -> list[Window]:
+        return [window for window in self.plan.windows[level] if window.end not in self._known[level]]
 
 
 def plan_session(model: SongModel, request: SongRequest) -> tuple[SongPlan, dict[str, object]]:
