@@ -37,7 +37,7 @@ _DEFAULT = SongRecipe()
 
 @dataclass
 class SongArguments:
-    """Which songs, and how they are played."""
+    """The songs, and how they are played."""
 
     output_dir: str = field(metadata={"help": "Folder of the songs and their metadata.jsonl."})
     songs: int | None = field(default=None, metadata={"help": "How many; by default every score once."})

@@ -43,7 +43,7 @@ TO_MINOR, TO_MAJOR = {4: 3, 9: 8}, {3: 4, 8: 9, 10: 11}
 
 @dataclass
 class ClipArguments:
-    """What to play, and how much of it."""
+    """The songs to play, and their number."""
 
     output_dir: str = field(metadata={"help": "Folder for the FLAC files and metadata.jsonl; made where missing."})
     scores: int = field(default=24, metadata={"help": "Chorales, from the first of the corpus on."})

@@ -29,12 +29,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -47,12 +45,12 @@ from fast_jukebox import (
     FastJukeboxVQVAE,
 )
 from fast_jukebox.data.codes import CodeWindows, load_codes, require_splits
-from fast_jukebox.data.windows import stack_items
-from fast_jukebox.distillation.objective import DistillationObjective
 from fast_jukebox.evaluation.ablation import training_story, write_ablation
-from fast_jukebox.evaluation.fidelity import compare_with_teacher
+from fast_jukebox.evaluation.likelihood import compare_with_teacher
+from fast_jukebox.evaluation.speed import sampling_seconds, training_seconds
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
+from fast_jukebox.utils.files import JsonObject
 
 EXAMPLES = Path(__file__).resolve().parent
 SETTINGS = "settings.json"
@@ -61,26 +59,21 @@ _FREE = (
     *("codes", "model", "output_dir", "report", "notes", "training", "student_layers", "plain_layers"),
     *("eval_windows", "measured_codes", "processes", "minutes"),
 )
-STAGE_WEIGHTS = {
-    "plain": {"data": 1.0},
-    "intermediate": {"attention_residual": 1.0, "hidden_states": 1.0, "attentions": 1.0},
-    "prediction": {"prediction": 1.0},
-}
 
 
 @dataclass
 class AblationArguments:
-    """What to train, for how long, and where."""
+    """The trainings, their length and their folder."""
 
     codes: str = field(metadata={"help": "Folder of codes, made by run_prior.py or run_pretrained.py."})
-    model: str = field(metadata={"help": "Whole model whose VQ-VAE made the codes and whose sizes the priors have."})
+    model: str = field(metadata={"help": "Complete model whose VQ-VAE made the codes and whose sizes the priors have."})
     output_dir: str = field(metadata={"help": "Folder of all runs."})
     report: str | None = field(default=None, metadata={"help": "Markdown file to write, its picture beside it."})
     notes: str | None = field(default=None, metadata={"help": "Markdown file that the report takes in, in your words."})
     teacher_layers: int = field(default=36, metadata={"help": "Depth of the teacher."})
     student_layers: list[int] = field(default_factory=lambda: [12, 9], metadata={"help": "Depths of the students."})
     plain_layers: list[int] = field(
-        default_factory=list, metadata={"help": "Depths that are also distilled from a plain beginning; none."}
+        default_factory=list, metadata={"help": "Depths that are also distilled from random initialisation; none."}
     )
     grow_teacher: bool = field(default=False, metadata={"help": "Begin the teacher with the model's priors."})
     teacher_steps: int = field(default=4000, metadata={"help": "Steps of the teacher at each level."})
@@ -118,12 +111,12 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether its final evaluation stands."""
+        """Its final evaluation is there."""
         return (self.folder / "eval_results.json").exists()
 
 
 class Ablation:
-    """Where everything lies, and what is run to make it."""
+    """Folders and commands of an ablation."""
 
     def __init__(self, args: AblationArguments) -> None:
         self.args = args
@@ -150,7 +143,7 @@ class Ablation:
             self.systems.update({f"{kind}-{depth}": depth for depth in depths})
 
     def claim(self) -> None:
-        """Make `output_dir` this ablation's own, before anything is trained.
+        """Reserve `output_dir` for this ablation, before anything is trained.
 
         Raises:
             ValueError: what is done there was trained otherwise, or the codes are of another model than `--model`.
@@ -179,7 +172,7 @@ class Ablation:
         return self.output / "runs" / system / f"level-{level}"
 
     def job(self, system: str, level: int) -> Job:
-        """How a system is trained at a level."""
+        """The training of a system at a level."""
         if system.startswith(("teacher", "scratch")):
             script, options = "run_prior.py", self._prior_options(system, level)
         else:
@@ -189,7 +182,7 @@ class Ablation:
         log = self.output / f"{system}-level-{level}.log"
         return Job(system, level, folder, [sys.executable, str(EXAMPLES / script), *pairs], log)
 
-    def _shared_options(self, level: int) -> dict[str, Any]:
+    def _shared_options(self, level: int) -> JsonObject:
         args = self.args
         return {
             "codes": args.codes,
@@ -209,7 +202,7 @@ class Ablation:
             "resume_from_checkpoint": "true",
         }
 
-    def _prior_options(self, system: str, level: int) -> dict[str, Any]:
+    def _prior_options(self, system: str, level: int) -> JsonObject:
         args = self.args
         is_teacher = system == self.teacher
         source = "model_name_or_path" if is_teacher and args.grow_teacher else "config_name"
@@ -224,7 +217,7 @@ class Ablation:
             "save_total_limit": 1,
         }
 
-    def _student_options(self, system: str, level: int) -> dict[str, Any]:
+    def _student_options(self, system: str, level: int) -> JsonObject:
         args = self.args
         last = "data" if "without-pred" in system else "prediction"
         stages = [
@@ -245,8 +238,8 @@ class Ablation:
         }
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Train what is not trained, measure, report; returns the figures."""
+def main(arguments: list[str] | None = None) -> JsonObject:
+    """Train what is not trained, measure, report; returns the metrics."""
     (args,) = parse_arguments((AblationArguments,), arguments)
     ablation = Ablation(args)
     ablation.claim()
@@ -263,7 +256,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         join(ablation, system, ablation.output / "models" / system)
     results = measure(ablation)
     (ablation.output / "ablation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    tell_trainings(ablation, results)
+    write_trainings(ablation, results)
     if args.report:
         write_ablation(args.report, results, Path(args.notes).read_text(encoding="utf-8") if args.notes else "")
     return results
@@ -308,7 +301,7 @@ def run_jobs(
 
 
 def trained_by(ablation: Ablation, job: Job) -> Path:
-    """Where run_distill.py trains the prior of a student's job."""
+    """The folder in which run_distill.py trains the prior of a student's job."""
     return ablation.output / "students" / f"{job.system}-level-{job.level}" / "runs" / f"level-{job.level}"
 
 
@@ -330,7 +323,7 @@ def share_first_stage(ablation: Ablation, job: Job) -> None:
 
 
 def join(ablation: Ablation, system: str, folder: Path) -> None:
-    """The whole model of a system's priors, saved once."""
+    """The complete model of a system's priors, saved once."""
     if (folder / "model.safetensors").exists():
         return
     vqvae = FastJukeboxVQVAE.from_pretrained(ablation.args.model)
@@ -341,7 +334,7 @@ def join(ablation: Ablation, system: str, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def tell_trainings(ablation: Ablation, results: dict[str, Any]) -> None:
+def write_trainings(ablation: Ablation, results: JsonObject) -> None:
     """Write `training/SYSTEM.json` for each student: what `run_evaluation.py --training` takes for its card."""
     training = ablation.args.training
     model = json.loads(Path(training).read_text(encoding="utf-8")) if training else None
@@ -352,8 +345,8 @@ def tell_trainings(ablation: Ablation, results: dict[str, Any]) -> None:
         (folder / f"{system}.json").write_text(story, encoding="utf-8")
 
 
-def measure(ablation: Ablation) -> dict[str, Any]:
-    """Every figure of the report, all systems side by side in this run."""
+def measure(ablation: Ablation) -> JsonObject:
+    """Every number of the report, all systems side by side in this run."""
     args = ablation.args
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     held_out = load_codes(args.codes)["test"]
@@ -371,7 +364,7 @@ def measure(ablation: Ablation) -> dict[str, Any]:
         compared = compare_with_teacher({**priors, "model": start}, teacher, windows, args.batch_sizes[level])
         by_depth = {prior.config.num_hidden_layers: prior for prior in priors.values()}
         levels[str(level)] = {
-            "figures": {name: asdict(found) | {"perplexity": found.perplexity} for name, found in compared.items()},
+            "metrics": {name: asdict(found) | {"perplexity": found.perplexity} for name, found in compared.items()},
             "windows": len(windows),
             "training_seconds": training_seconds(by_depth, teacher, windows, args.batch_sizes[level]),
             "sampling_seconds": sampling_seconds(by_depth, args.measured_codes, args.seed),
@@ -388,72 +381,11 @@ def measure(ablation: Ablation) -> dict[str, Any]:
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
-    """Steps and held-out bits of a training, from its own log."""
+    """Steps and held-out bits of a training, from its log."""
     log = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     return sorted(
         {entry["step"]: entry["eval_bits_per_code"] for entry in log if "eval_bits_per_code" in entry}.items()
     )
-
-
-def training_seconds(
-    by_depth: dict[int, FastJukeboxPrior], teacher: FastJukeboxPrior, windows: CodeWindows, batch_size: int
-) -> dict[str, dict[str, float]]:
-    """Seconds of a training step of each depth: `plain`, and for students `intermediate` and `prediction`."""
-    batch = stack_items([windows[index % len(windows)] for index in range(batch_size)])
-    batch = {name: value.to(teacher.device) for name, value in batch.items()}
-    seconds: dict[str, dict[str, float]] = {}
-    for depth in by_depth:
-        config = type(teacher.config).from_dict(teacher.config.to_dict() | {"num_hidden_layers": depth})
-        prior = FastJukeboxPrior(config).to(teacher.device).train()
-        objective = DistillationObjective(prior, teacher)
-        optimizer = torch.optim.AdamW(prior.parameters(), lr=0.0)
-        stages = ["plain"] if prior.config.num_hidden_layers == teacher.config.num_hidden_layers else STAGE_WEIGHTS
-        seconds[str(depth)] = {
-            stage: fastest(partial(train_once, objective, optimizer, batch, stage), 3) for stage in stages
-        }
-    return seconds
-
-
-def train_once(
-    objective: DistillationObjective, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], stage: str
-) -> None:
-    """One step of a stage."""
-    objective(**batch, weights=STAGE_WEIGHTS[stage]).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def sampling_seconds(by_depth: dict[int, FastJukeboxPrior], codes: int, seed: int) -> dict[str, float]:
-    """Seconds a code of each depth for one song, taken in turns."""
-    best = dict.fromkeys(map(str, by_depth), float("inf"))
-    for _ in range(3):
-        for depth, prior in by_depth.items():
-            ratio = prior.config.upper_ratio
-            length = min(codes, prior.config.n_ctx) // ratio * ratio
-            upper = torch.zeros((1, length // ratio), dtype=torch.int64) if prior.config.has_upper_level else None
-            labels = None
-            if prior.config.has_labels:  # a song of one window, of the unknown artist and genre
-                window = prior.config.n_ctx * prior.config.hop_length
-                labels = torch.zeros((1, prior.config.metadata_length), dtype=torch.int64)
-                labels[0, 0] = labels[0, 2] = window
-            sample = partial(prior.generate, length=length, upper_codes=upper, metadata=labels, seed=seed)
-            seconds = fastest(sample, 1)
-            best[str(depth)] = min(best[str(depth)], seconds / length)
-    return best
-
-
-def fastest(work: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of some runs after one that is not counted."""
-    return min(list(_timings(work, repeats + 1))[1:])
-
-
-def _timings(work: Callable[[], Any], repeats: int) -> Iterator[float]:
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        yield time.perf_counter() - begin
 
 
 if __name__ == "__main__":

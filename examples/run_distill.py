@@ -29,7 +29,6 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import DatasetDict
@@ -45,12 +44,13 @@ from fast_jukebox import (
 )
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
-from fast_jukebox.evaluation.report import TEACHER_FIGURES
+from fast_jukebox.evaluation.report import TEACHER_METRICS
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.data import CodesArguments
 from fast_jukebox.training.scripts import run_script
+from fast_jukebox.utils.files import JsonObject
 
 RESULT = "distillation.json"
 
@@ -65,7 +65,7 @@ class ModelArguments:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
-    """Distil, write the student; returns each level's figures."""
+    """Distil, write the student; returns each level's metrics."""
     model_args, data_args, args = parse_arguments((ModelArguments, CodesArguments, DistillationArguments), arguments)
     config = FastJukeboxConfig.from_pretrained(model_args.teacher)
     levels = range(config.num_levels)
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
             token=args.hub_token,
             revision=args.hub_revision,
         )
-    return {name: result["figures"] for name, result in results.items()}
+    return {name: result["metrics"] for name, result in results.items()}
 
 
 def check_resumption(levels: list[int], model_args: ModelArguments, args: DistillationArguments) -> None:
@@ -124,14 +124,14 @@ def check_resumption(levels: list[int], model_args: ModelArguments, args: Distil
 
 
 def level_folder(output_dir: str | None, level: int) -> Path:
-    """Where a level is trained."""
+    """The folder in which a level is trained."""
     return Path(output_dir or "student") / "runs" / f"level-{level}"
 
 
 def distil_level(
     level: int, model_args: ModelArguments, data_args: CodesArguments, args: DistillationArguments, codes: DatasetDict
 ) -> None:
-    """Distil the prior of one level and save it with what the card will say of it."""
+    """Distil the prior of one level and save it with its result for the card."""
     folder = level_folder(args.output_dir, level)
     if (folder / RESULT).is_file() and str(args.resume_from_checkpoint).lower() == "true":
         return
@@ -154,7 +154,7 @@ def distil_level(
     metrics = trainer.train_and_save()
     if trainer.is_world_process_zero():
         result = {
-            "figures": {name: metrics[f"eval_{name}"] for name in TEACHER_FIGURES},
+            "metrics": {name: metrics[f"eval_{name}"] for name in TEACHER_METRICS},
             "teacher_layers": teacher.config.num_hidden_layers,
             "windows": {"train": len(trainer.train_dataset), "test": len(trainer.eval_dataset)},
             "training": trainer.training_summary(),
@@ -162,8 +162,8 @@ def distil_level(
         (folder / RESULT).write_text(json.dumps(result, indent=2), encoding="utf-8")
 
 
-def write_student(model_args: ModelArguments, args: DistillationArguments) -> dict[str, dict[str, Any]]:
-    """Write the whole student, its card, and return each distilled level's result by the level's name, top first."""
+def write_student(model_args: ModelArguments, args: DistillationArguments) -> dict[str, JsonObject]:
+    """Write the complete student, its card, and return each distilled level's result by the level's name, top first."""
     vqvae = FastJukeboxVQVAE.from_pretrained(model_args.teacher, dtype=torch.float32)
     num_levels = len(vqvae.config.hop_lengths)
     results, priors = {}, []
@@ -187,7 +187,7 @@ def write_student(model_args: ModelArguments, args: DistillationArguments) -> di
 
 
 def write_card(
-    model_args: ModelArguments, args: DistillationArguments, results: dict[str, dict[str, Any]], depths: list[int]
+    model_args: ModelArguments, args: DistillationArguments, results: dict[str, JsonObject], depths: list[int]
 ) -> None:
     """Write the student's card from what each level left behind."""
     is_local = os.path.isdir(model_args.teacher)
@@ -204,16 +204,16 @@ def write_card(
         f"{result['training']}"
         for name, result in results.items()
     )
-    figures = {
-        what: {name: result["figures"][key] for name, result in results.items()}
-        for key, what in TEACHER_FIGURES.items()
+    metrics = {
+        what: {name: result["metrics"][key] for name, result in results.items()}
+        for key, what in TEACHER_METRICS.items()
     }
     write_model_card(
         args.output_dir,
         name=args.hub_model_id or Path(args.output_dir).absolute().name,
         description=description,
         training=training,
-        metrics={what: values for what, values in figures.items() if all(map(math.isfinite, values.values()))},
+        metrics={what: values for what, values in metrics.items() if all(map(math.isfinite, values.values()))},
         license=args.hub_license,
         datasets=args.hub_datasets,
         base_model=teacher_name,

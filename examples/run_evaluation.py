@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -40,34 +40,19 @@ from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_co
 from fast_jukebox.data.scanning import SongLimits
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
+from fast_jukebox.evaluation import pitch, report
 from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
 from fast_jukebox.evaluation.notes import shortest_clip
-from fast_jukebox.evaluation.pictures import plot_notes
-from fast_jukebox.evaluation.pitch import (
-    ClipPitch,
-    analyse_song,
-    distance_within,
-    profile_distance,
-    summarise_pitch,
-)
-from fast_jukebox.evaluation.plots import plot_spectrograms
-from fast_jukebox.evaluation.reconstruction import reconstruction_figures, whole_codes
-from fast_jukebox.evaluation.report import (
-    FIGURES_NOTE,
-    TEACHER_FIGURES,
-    TEACHER_NOTE,
-    card_figures,
-    figures_markdown,
-    level_names,
-    song_table,
-    training_markdown,
-)
+from fast_jukebox.evaluation.pictures import plot_notes, plot_spectrograms
+from fast_jukebox.evaluation.reconstruction import complete_codes, reconstruction_metrics
 from fast_jukebox.evaluation.song_metrics import SongMetrics, measure_songs, summarise_songs
 from fast_jukebox.hub import require_license, stated_metrics, update_model_card, write_model_card
+from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
+from fast_jukebox.utils.files import JsonObject
 
 PICTURE = "spectrograms.png"
 _EMBEDDED_USAGE = """\
@@ -80,7 +65,7 @@ song["audio"], song["sampling_rate"]"""
 
 @dataclass
 class EvaluationArguments:
-    """What to measure, and how much of it."""
+    """The measurement and its size."""
 
     model: str = field(metadata={"help": "Folder or Hub name of a complete model."})
     songs: str = field(metadata={"help": "Folder of songs; those marked as test are held out, or a fraction."})
@@ -107,17 +92,17 @@ class EvaluationArguments:
     device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
     card: Literal["none", "model", "embedded"] = field(
         default="none",
-        metadata={"help": "Renew or write the card in the model's folder; embedded: write the package's default's."},
+        metadata={"help": "Update or write the card in the model's folder; embedded: write the package's default's."},
     )
     card_license: str | None = field(default=None, metadata={"help": "License of the weights, for a new card."})
     card_name: str | None = field(default=None, metadata={"help": "Name on a new card; by default the model's folder."})
     training: str | None = field(
-        default=None, metadata={"help": "JSON file on the training, for the card; an old card keeps its own."}
+        default=None, metadata={"help": "JSON file on the training, for the card; an old card keeps what it states."}
     )
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float | str]:
-    """Measure, write everything, and return the figures."""
+    """Measure, write everything, and return the metrics."""
     (args,) = parse_arguments((EvaluationArguments,), arguments)
     check_arguments(args)
     output = Path(args.output_dir)
@@ -130,28 +115,28 @@ def main(arguments: list[str] | None = None) -> dict[str, float | str]:
     songs = DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in songs.items()})
     recordings = Recordings(songs["test"], rate, args.song_seconds)
 
-    figures: dict[str, float | str] = {
+    metrics: dict[str, float | str] = {
         "train_songs": len(songs["train"]),
         "train_hours": sum(songs["train"]["duration"]) / 3600,
         "test_songs": len(songs["test"]),
         "test_hours": sum(songs["test"]["duration"]) / 3600,
     }
-    figures |= reconstruction_figures(model.vqvae, tqdm(recordings, desc="reconstructing", unit="song"))
-    figures |= likelihood_figures(model, prepare_codes(args, songs, model), args)
+    metrics |= reconstruction_metrics(model.vqvae, tqdm(recordings, desc="reconstructing", unit="song"))
+    metrics |= likelihood_metrics(model, prepare_codes(args, songs, model), args)
     samples = draw_samples(model, args, output)
-    figures |= song_figures(model, songs, samples, args)
-    figures |= facts(args, device, arguments)
-    figures = {key: value for key, value in figures.items() if not (isinstance(value, float) and math.isnan(value))}
-    draw_picture(model, recordings[0], samples[0], output / PICTURE, level_names(figures))
-    if "samples_songs" in figures:
+    metrics |= song_metrics(model, songs, samples, args)
+    metrics |= facts(args, device, arguments)
+    metrics = {key: value for key, value in metrics.items() if not (isinstance(value, float) and math.isnan(value))}
+    draw_picture(model, recordings[0], samples[0], output / PICTURE, report.level_names(metrics))
+    if "samples_songs" in metrics:
         shown = {f"sample {index}": sample for index, sample in enumerate(samples[:4])}
         plot_notes(output / "notes.png", shown, rate, args.duration)
-    (output / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (output / "metrics.md").write_text(figures_markdown(figures), encoding="utf-8")
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (output / "metrics.md").write_text(report.metrics_markdown(metrics), encoding="utf-8")
     if args.card != "none":
-        write_card(args, figures, output / PICTURE)
-    print(figures_markdown(figures))
-    return figures
+        write_card(args, metrics, output / PICTURE)
+    print(report.metrics_markdown(metrics))
+    return metrics
 
 
 def check_arguments(args: EvaluationArguments) -> None:
@@ -168,7 +153,7 @@ def check_arguments(args: EvaluationArguments) -> None:
         sample_files(args)
     if args.card != "none" and not Path(args.model).is_dir():
         raise ValueError(f"`--model` must be a folder where a card is asked for, got {args.model!r}")
-    if is_renewed(args):
+    if updates_card(args):
         stated = {"card_license": require_license(args.model)}
         stated["card_name"] = ModelCard.load(Path(args.model) / "README.md").data.get("model_name")
         for name, value in stated.items():
@@ -183,8 +168,8 @@ def check_arguments(args: EvaluationArguments) -> None:
         raise ValueError(f"`--training` must be a JSON file, got {args.training!r}")
 
 
-def is_renewed(args: EvaluationArguments) -> bool:
-    """Whether a card stands in the model's folder that gets the new figures, in place of a card that is all new."""
+def updates_card(args: EvaluationArguments) -> bool:
+    """There is a card in the model's folder, which gets the new metrics; otherwise a new card is written."""
     return args.card == "model" and (Path(args.model) / "README.md").is_file()
 
 
@@ -235,9 +220,9 @@ def prepare_codes(args: EvaluationArguments, songs: DatasetDict, model: FastJuke
     return DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in codes.items()})
 
 
-def likelihood_figures(model: FastJukeboxModel, codes: DatasetDict, args: EvaluationArguments) -> dict[str, float]:
-    """Bits per code of each prior on held-out windows, told of the songs' names, beside models that count."""
-    figures: dict[str, float] = {}
+def likelihood_metrics(model: FastJukeboxModel, codes: DatasetDict, args: EvaluationArguments) -> dict[str, float]:
+    """Bits per code of each prior on held-out windows, conditioned on the songs' names, beside models that count."""
+    metrics: dict[str, float] = {}
     for level, prior in enumerate(model.priors):
         windows = CodeWindows(codes["test"], prior.config, max_windows=args.max_windows, processor=model.processor)
         every = len(windows.sampler)
@@ -251,7 +236,7 @@ def likelihood_figures(model: FastJukeboxModel, codes: DatasetDict, args: Evalua
         bar = tqdm(rows, total=len(songs), desc=f"level {level}: counting", unit="song")
         bigram = BigramModel.fit(bar, prior.config.codebook_size)
         items = [{"codes": windows[index]["codes"]} for index in range(len(windows))]
-        figures |= {
+        metrics |= {
             f"bits_per_code_{level}": found.bits_per_code,
             f"bits_per_code_error_{level}": found.standard_error,
             f"perplexity_{level}": found.perplexity,
@@ -261,7 +246,7 @@ def likelihood_figures(model: FastJukeboxModel, codes: DatasetDict, args: Evalua
             f"windows_{level}": found.windows,
             f"window_codes_{level}": prior.config.n_ctx,
         }
-    return figures
+    return metrics
 
 
 def draw_samples(model: FastJukeboxModel, args: EvaluationArguments, output: Path) -> list[Tensor]:
@@ -277,7 +262,7 @@ def draw_samples(model: FastJukeboxModel, args: EvaluationArguments, output: Pat
     return samples
 
 
-def song_figures(
+def song_metrics(
     model: FastJukeboxModel, songs: DatasetDict, samples: list[Tensor], args: EvaluationArguments
 ) -> dict[str, float]:
     """Metrics and pitch content of samples, songs, reconstructions and controls; nothing for what is too short."""
@@ -293,26 +278,28 @@ def song_figures(
         "samples": samples,
         "training_songs": islice(training, count),
         "songs": held_out,
-        "reconstructions": (reconstruct(model, whole_codes(song, hop)) for song in held_out),
+        "reconstructions": (reconstruct(model, complete_codes(song, hop)) for song in held_out),
         "chromatic": (random_notes(size / rate, rate, seed) for seed in range(count)),
         "noise": (white_noise(size / rate, rate, seed) for seed in range(count)),
     }
-    figures: dict[str, float] = {}
-    clips: dict[str, list[list[ClipPitch]]] = {}
+    metrics: dict[str, float] = {}
+    clips: dict[str, list[list[pitch.ClipPitch]]] = {}
+    flat: dict[str, list[pitch.ClipPitch]] = {}
     for name, audio in sets.items():
-        metrics, clips[name] = [], []
+        measured, clips[name] = [], []
         for sound in tqdm(audio, desc=f"listening to {name.replace('_', ' ')}", unit="song"):
-            metrics += measure_songs([sound[:size]], rate)
-            clips[name] += [found] if (found := analyse_song(sound, rate)) else []
-        if not metrics:
+            measured += measure_songs([sound[:size]], rate)
+            clips[name] += [found] if (found := pitch.analyse_song(sound, rate)) else []
+        flat[name] = [clip for song in clips[name] for clip in song]
+        if not measured:
             print(f"No metrics of the {name}: they are shorter than {shortest_clip(rate) / rate:.2g} s.")
             continue
-        figures |= summary_figures(name, metrics, flat(clips[name]))
+        metrics |= summary_metrics(name, measured, flat[name])
     for name in set(clips) - {"songs"}:
-        figures[f"{name}_distance"] = profile_distance(flat(clips[name]), flat(clips["songs"]))
-    figures["songs_distance"] = distance_within(clips["songs"])
-    figures["songs_distance_same_size"] = distance_within(clips["songs"], count=len(flat(clips["samples"])))
-    return figures
+        metrics[f"{name}_distance"] = pitch.profile_distance(flat[name], flat["songs"])
+    metrics["songs_distance"] = pitch.distance_within(clips["songs"])
+    metrics["songs_distance_same_size"] = pitch.distance_within(clips["songs"], count=len(flat["samples"]))
+    return metrics
 
 
 def reconstruct(model: FastJukeboxModel, audio: Tensor) -> Tensor:
@@ -320,23 +307,18 @@ def reconstruct(model: FastJukeboxModel, audio: Tensor) -> Tensor:
     return model.vqvae.decode(model.vqvae.encode(audio[None].to(model.device), levels=[0]))[0].cpu()
 
 
-def flat(songs: list[list[ClipPitch]]) -> list[ClipPitch]:
-    """The clips of all songs."""
-    return [clip for song in songs for clip in song]
-
-
-def summary_figures(name: str, metrics: list[SongMetrics], clips: list[ClipPitch]) -> dict[str, float]:
+def summary_metrics(name: str, songs: list[SongMetrics], clips: list[pitch.ClipPitch]) -> dict[str, float]:
     """Metrics of one set of songs, keyed `NAME_METRIC`, with the ends of their intervals and the number of songs."""
-    figures: dict[str, float] = {f"{name}_songs": len(metrics), f"{name}_clips": len(clips)}
-    for key, found in summarise_songs(metrics).items():
+    metrics: dict[str, float] = {f"{name}_songs": len(songs), f"{name}_clips": len(clips)}
+    for key, found in summarise_songs(songs).items():
         ends = {} if math.isnan(found.low) else {"_low": found.low, "_high": found.high}
-        figures |= {f"{name}_{key}{end}": value for end, value in {"": found.value, **ends}.items()}
-    figures[f"{name}_pitch_classes"] = summarise_pitch(clips).pitch_classes
-    return figures
+        metrics |= {f"{name}_{key}{end}": value for end, value in {"": found.value, **ends}.items()}
+    metrics[f"{name}_pitch_classes"] = pitch.summarise_pitch(clips).pitch_classes
+    return metrics
 
 
 def facts(args: EvaluationArguments, device: str, arguments: list[str] | None) -> dict[str, float | str]:
-    """What the figures were made with: the command without this machine's folders, settings, versions, machine."""
+    """Settings of the metrics: the command without this machine's folders, settings, versions, machine."""
     command = sys.argv[1:] if arguments is None else arguments
     parts = [Path(part).name if Path(part).is_absolute() else part for part in command]
     gpu = f", {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
@@ -357,7 +339,7 @@ def draw_picture(
 ) -> None:
     """A held-out song, what each level's codes keep of it, and a sample, as mel spectrograms."""
     rate = model.config.vqvae_config.sampling_rate
-    song = whole_codes(song[: round(seconds * rate)], model.config.vqvae_config.hop_lengths[-1])
+    song = complete_codes(song[: round(seconds * rate)], model.config.vqvae_config.hop_lengths[-1])
     clips = {"a held-out song": song}
     for level, codes in enumerate(model.vqvae.encode(song[None].to(model.device))):
         decoded = model.vqvae.decode([codes], level)[0].cpu()
@@ -366,24 +348,28 @@ def draw_picture(
     plot_spectrograms(path, clips, rate)
 
 
-def write_card(args: EvaluationArguments, figures: dict[str, float | str], picture: Path) -> Path:
-    """Write or renew `README.md` and the picture in the model's folder; returns the card's path."""
-    training: dict[str, Any] = json.loads(Path(args.training).read_text(encoding="utf-8")) if args.training else {}
+def write_card(args: EvaluationArguments, metrics: dict[str, float | str], picture: Path) -> Path:
+    """Write or update `README.md` and the picture in the model's folder; returns the card's path."""
+    training: JsonObject = json.loads(Path(args.training).read_text(encoding="utf-8")) if args.training else {}
     folder = Path(args.model)
     measured = {
-        "metrics": card_figures(figures),
+        "metrics": report.card_metrics(metrics),
         "metrics_note": "\n\n".join(
-            [song_table(figures), FIGURES_NOTE, f"Made by `{figures['command']}` with {figures['versions']}."]
+            [
+                report.song_table(metrics),
+                report.METRICS_NOTE,
+                f"Made by `{metrics['command']}` with {metrics['versions']}.",
+            ]
         ),
         "picture": picture.absolute(),
         "picture_caption": "mel spectrograms: a held-out song, what each level's codes keep of it, and a sample",
     }
-    if is_renewed(args):
-        if beside_teacher := stated_metrics(folder, list(TEACHER_FIGURES.values())):
+    if updates_card(args):
+        if beside_teacher := stated_metrics(folder, list(report.TEACHER_METRICS.values())):
             measured["metrics"] = beside_teacher | measured["metrics"]
-            measured["metrics_note"] = f"{TEACHER_NOTE} {measured['metrics_note']}"
-        told = training_markdown(training, figures) if args.training else None
-        return update_model_card(folder, training=told, **measured)
+            measured["metrics_note"] = f"{report.TEACHER_NOTE} {measured['metrics_note']}"
+        story = report.training_markdown(training, metrics) if args.training else None
+        return update_model_card(folder, training=story, **measured)
     embedded = args.card == "embedded"
     summary = describe(folder)
     if embedded:
@@ -392,7 +378,7 @@ def write_card(args: EvaluationArguments, figures: dict[str, float | str], pictu
         folder,
         name=args.card_name or ("fast-jukebox default" if embedded else folder.absolute().name),
         description=summary,
-        training=training_markdown(training, figures) or "Nothing was recorded of the training.",
+        training=report.training_markdown(training, metrics) or "Nothing was recorded of the training.",
         license=args.card_license,
         usage=_EMBEDDED_USAGE if embedded else None,
         **measured,
@@ -400,18 +386,13 @@ def write_card(args: EvaluationArguments, figures: dict[str, float | str], pictu
 
 
 def describe(folder: Path) -> str:
-    """What the model is, from its configuration."""
+    """The model in words, from its configuration."""
     config = FastJukeboxModel.config_class.from_pretrained(folder)
-    vqvae, priors = config.vqvae_config, config.prior_configs
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20
-    depths = sorted({prior.num_hidden_layers for prior in priors})
-    hops = ", ".join(map(str, vqvae.hop_lengths))
-    contexts = ", ".join(f"{prior.n_ctx * prior.hop_length / vqvae.sampling_rate:.2g}" for prior in priors)
+    seconds = [prior.n_ctx * prior.hop_length / config.sampling_rate for prior in config.prior_configs]
+    contexts = ", ".join(f"{each:.2g}" for each in seconds)
     return (
-        f"A model of raw audio at {vqvae.sampling_rate} Hz, mono: a VQ-VAE of {config.num_levels} levels, with one of "
-        f"{vqvae.codebook_size} codes for every {hops} samples, and for each level a sparse transformer prior of "
-        f"{' or '.join(map(str, depths))} layers, whose context lasts {contexts} s (bottom first). {size:.1f} MB of "
-        "weights."
+        f"{describe_config(config)} The contexts of these last {contexts} s (bottom first). {size:.1f} MB of weights."
     )
 
 

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -44,7 +44,7 @@ KINDS = {"artist": describe_timbre, "genre": describe_rhythm}
 
 @dataclass
 class LabelArguments:
-    """What to measure, and how much of it."""
+    """The measurement and its size."""
 
     songs: str = field(metadata={"help": "Folder of songs with `artist` and `genre`, some held out."})
     output_dir: str = field(default="runs/labels", metadata={"help": "Folder of all that is written."})
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:
     return found
 
 
-def known_pairs(processor: FastJukeboxProcessor, songs: Any) -> list[tuple[str, str]]:
+def known_pairs(processor: FastJukeboxProcessor, songs: Dataset) -> list[tuple[str, str]]:
     """Artists and genres that songs have together and a model knows, sorted."""
     vocabulary = processor.vocabularies[-1]
     both = LabelVocabulary.from_metadata(songs, genre_words=vocabulary.genre_words).pairs
@@ -119,7 +119,7 @@ def requests(pairs: Iterable[tuple[str, str]], count: int) -> list[dict[str, str
     return asked
 
 
-def draw(model: Any, asked: list[dict[str, str]], args: LabelArguments, output: Path) -> Iterable[Tensor]:
+def draw(model: FastJukeboxModel, asked: list[dict[str, str]], args: LabelArguments, output: Path) -> Iterable[Tensor]:
     """The samples, eight at once, each kept as a file."""
     rate = model.config.vqvae_config.sampling_rate
     for first in range(0, len(asked), 8):
@@ -139,9 +139,9 @@ def draw(model: Any, asked: list[dict[str, str]], args: LabelArguments, output: 
             yield song
 
 
-def describe_songs(songs: Any, vqvae: FastJukeboxVQVAE, args: LabelArguments) -> dict[str, Tensor]:
+def describe_songs(songs: Dataset, vqvae: FastJukeboxVQVAE, args: LabelArguments) -> dict[str, Tensor]:
     """Descriptions of a clip from each song, past its first second where it is long enough, through the codes of the
-    samples' level: what the VQ-VAE adds to a timbre is in both alike.
+    samples' level: what the VQ-VAE adds to a timbre is in both.
     """
     rate, hop, seconds = vqvae.config.sampling_rate, vqvae.config.hop_lengths[-1], args.duration
 
@@ -150,8 +150,8 @@ def describe_songs(songs: Any, vqvae: FastJukeboxVQVAE, args: LabelArguments) ->
             source = row["audio"]["path"] if row["audio"].get("bytes") is None else row["audio"]["bytes"]
             offset = 1.0 if row["duration"] > seconds + 2 else 0.0
             clip = torch.as_tensor(load_audio(source, rate, offset=offset, duration=seconds))
-            whole = clip[: max(len(clip) // hop, 1) * hop].to(vqvae.device)
-            codes = vqvae.encode(whole[None], levels=[args.stop_level])
+            complete = clip[: max(len(clip) // hop, 1) * hop].to(vqvae.device)
+            codes = vqvae.encode(complete[None], levels=[args.stop_level])
             yield vqvae.decode(codes, start_level=args.stop_level)[0].cpu()
 
     return describe(clips(), rate)
@@ -173,7 +173,7 @@ def table(found: dict[str, LabelAgreement]) -> str:
         numbers = (own.songs, own.samples, own.swapped, own.chance)
         lines.append(f"| {kind} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")
     lines += ["", "| asked for | heard |", "|---|---|"]
-    lines += [f"| {name} | {share:.2f} |" for own in found.values() for name, share in own.by_label.items()]
+    lines += [f"| {name} | {fraction:.2f} |" for own in found.values() for name, fraction in own.by_label.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -52,15 +52,14 @@ from fast_jukebox.training.arguments import (
 from fast_jukebox.training.compilation import compile_blocks
 from fast_jukebox.training.data import CodesArguments
 from fast_jukebox.training.fine_tuning import FineTuning, choose_learning_rate, continue_run
-from fast_jukebox.training.growth import add_labels, add_names, deepen
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.training.weights import take_weights
+from fast_jukebox.training.weights import add_labels, add_names, deepen, take_weights
 
 
 @dataclass
 class ModelArguments:
-    """Which prior."""
+    """The prior."""
 
     level: int = field(default=2, metadata={"help": "0 is the bottom; the mini and the published models have 3."})
     preset: str = field(
@@ -111,7 +110,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments(CodesArguments):
-    """Which codes, and where they are kept."""
+    """The codes, and where they are kept."""
 
     vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name of the VQ-VAE that encodes them."})
     device_codes: bool = field(
@@ -302,13 +301,13 @@ def prior_config(model_args: ModelArguments) -> FastJukeboxPriorConfig:
 def with_labels(
     config: FastJukeboxPriorConfig, model_args: ModelArguments, codes: DatasetDict
 ) -> FastJukeboxPriorConfig:
-    """The configuration, told of the compilation's artists and genres where `--labels` asks for it."""
+    """The configuration, with the dataset's artists and genres where `--labels` asks for it."""
     if not model_args.labels:
         if model_args.lyric_length or model_args.genre_words:
             raise ValueError("`--labels` must be true where `--lyric_length` or `--genre_words` is given, got false")
         return config
     if config.has_labels:
-        raise ValueError(f"`--labels` must be left out: {model_args.config_name} has labels of its own")
+        raise ValueError(f"`--labels` must be left out: {model_args.config_name} has labels already")
     if not codes:
         raise ValueError("`--labels` needs all codes at the start: name a labelled prior's `--config_name` to wait")
     vocabulary = LabelVocabulary.from_metadata(codes["train"], genre_words=model_args.genre_words > 1)

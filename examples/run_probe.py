@@ -18,10 +18,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -36,7 +35,7 @@ from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sessions.fingerprint import fingerprint
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.files import JsonObject, write_file
 
 STATISTICS = "timbre and rhythm"
 RANDOM = "random weights, layer "
@@ -44,7 +43,7 @@ RANDOM = "random weights, layer "
 
 @dataclass
 class ProbeArguments:
-    """What to probe, by which songs."""
+    """The model to probe, and the songs."""
 
     songs: str = field(metadata={"help": "Folder of songs with the labels in their metadata, some held out."})
     labels: list[str] = field(default_factory=lambda: ["genre"], metadata={"help": "Columns of the metadata."})
@@ -88,7 +87,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, ProbeScore]]
 def reader(
     model: FastJukeboxModel, level: int, layers: Sequence[int], args: ProbeArguments
 ) -> Callable[[Tensor], dict[str, Tensor]]:
-    """What reads a clip (samples,): features (D,) by the name of what is probed."""
+    """A function that reads a clip (samples,): features (D,) by the name of what is probed."""
     config, rate, priors = model.priors[level].config, model.vqvae.config.sampling_rate, {"layer ": model.priors[level]}
     if args.baselines:
         torch.manual_seed(args.seed)
@@ -96,8 +95,8 @@ def reader(
     levels = [level, level + 1] if config.has_upper_level else [level]
 
     def read(clip: Tensor) -> dict[str, Tensor]:
-        whole = len(clip) // model.vqvae.config.hop_lengths[-1] * model.vqvae.config.hop_lengths[-1]
-        codes = model.vqvae.encode(clip[None, :whole].to(model.device), levels)
+        length = len(clip) // model.vqvae.config.hop_lengths[-1] * model.vqvae.config.hop_lengths[-1]
+        codes = model.vqvae.encode(clip[None, :length].to(model.device), levels)
         states = {}
         for name, prior in priors.items():
             found = prior.features(*codes, layers=layers, pool="mean", progress=False)
@@ -131,7 +130,7 @@ def read_songs(
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def score(songs: Any, features: dict[str, dict[str, Tensor]], label: str, seed: int) -> dict[str, ProbeScore]:
+def score(songs: DatasetDict, features: dict[str, dict[str, Tensor]], label: str, seed: int) -> dict[str, ProbeScore]:
     """Scores of one label by the name of what is probed; songs without the label are left out."""
     kept, values = {}, {}
     for split in ("train", "test"):
@@ -176,7 +175,7 @@ def table(label: str, scores: dict[str, ProbeScore], teachers: Sequence[int] | N
     return "\n".join([*lines, ""])
 
 
-def to_json(scores: dict[str, dict[str, ProbeScore]]) -> dict[str, Any]:
+def to_json(scores: dict[str, dict[str, ProbeScore]]) -> JsonObject:
     """The scores as JSON holds them."""
     return {label: {name: asdict(own) for name, own in each.items()} for label, each in scores.items()}
 

@@ -42,7 +42,7 @@ from fast_jukebox.training.valence import ValenceTrainer, ValenceTrainingArgumen
 
 @dataclass
 class ModelArguments:
-    """Which classifier."""
+    """The classifier."""
 
     size: str = field(default="full", metadata={"help": "full is the published one, mini hears 16 s and is small."})
     backbone: str | None = field(
@@ -55,7 +55,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which songs."""
+    """The songs."""
 
     songs: str = field(metadata={"help": "Folder in MTG-Jamendo's layout, or with a column valence in metadata.jsonl."})
     tag_map: str | None = field(
@@ -74,7 +74,7 @@ class DataArguments:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Train, evaluate on held-out songs, save and report; returns the figures on held-out songs."""
+    """Train, evaluate on held-out songs, save and report; returns the metrics on held-out songs."""
     model_args, data_args, args = parse_arguments((ModelArguments, DataArguments, ValenceTrainingArguments), arguments)
     set_seed(args.seed)
     name_base_model(args, model_args.model_name_or_path)
@@ -104,20 +104,20 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     judge = ValenceJudge(trained, extractor, trained.device)
     probabilities = score_songs(judge, [song.source for song in splits["test"]])
     labels = torch.stack([song.labels for song in splits["test"]])
-    figures = classification_figures(probabilities, labels)
-    trained.config.held_out = held_out(figures, songs, data_args)
+    metrics = classification_figures(probabilities, labels)
+    trained.config.held_out = held_out(metrics, songs, data_args)
     output = Path(args.output_dir)
     trained.save_pretrained(output)
     extractor.save_pretrained(output)
     if args.hub_license:
         trainer.create_model_card()
-    report = "# Emotional valence\n\n" + held_out_markdown(figures, probabilities, labels)
+    report = "# Emotional valence\n\n" + held_out_markdown(metrics, probabilities, labels)
     if folders:
         rows = {name: score_songs(judge, sound_files(folder)) for name, folder in folders.items()}
         report += "\n" + valence_table(trained.config, rows)
     (output / "valence.md").write_text(report, encoding="utf-8")
     print(report)
-    return figures
+    return metrics
 
 
 def make_model(args: ModelArguments) -> ValenceModel:
@@ -136,13 +136,13 @@ def make_model(args: ModelArguments) -> ValenceModel:
     return model
 
 
-def held_out(figures: dict[str, float], songs: list[ValenceSong], args: DataArguments) -> dict[str, float | int | str]:
-    """What the configuration states: the figures, on how many songs, and by what these are apart from the others."""
+def held_out(metrics: dict[str, float], songs: list[ValenceSong], args: DataArguments) -> dict[str, float | int | str]:
+    """The configuration's entry: the metrics, the number of songs, and what separates these from the others."""
     shared = shared_groups(songs)
     by = "artist" if (Path(args.songs) / "autotagging_moodtheme-test.tsv").is_file() else args.group_by
     apart = f"split only, {len(shared)} of the {by}s are in both" if shared else by
     count = sum(song.split == "test" for song in songs)
-    return {name: value for name, value in figures.items() if value == value} | {"songs": count, "held_out_by": apart}
+    return {name: value for name, value in metrics.items() if value == value} | {"songs": count, "held_out_by": apart}
 
 
 def table_folders(words: list[str]) -> dict[str, Path]:

@@ -31,7 +31,7 @@ from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments, me
 
 @dataclass
 class ModelArguments:
-    """Which VQ-VAE."""
+    """The VQ-VAE."""
 
     preset: str = field(
         default="fastjukebox-mini-9", metadata={"help": "Named size whose VQ-VAE is trained from scratch."}
@@ -46,7 +46,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which sound."""
+    """The sound."""
 
     songs: str = field(metadata={"help": "Folder of songs, with or without metadata.jsonl."})
     window: int = field(default=32768, metadata={"help": "Samples in a training window."})

@@ -107,7 +107,7 @@ def _from_safetensors(path: Path, top: int, codebook: str) -> tuple[list[Tensor 
 
 
 def _facts(path: Path, header: dict[str, str]) -> dict[str, object]:
-    """What a session's file says of itself; nothing of other files."""
+    """The metadata of a session's file; empty for other files."""
     try:
         facts = json.loads(header.get("facts", "{}"))
     except ValueError as error:

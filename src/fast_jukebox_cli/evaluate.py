@@ -1,4 +1,4 @@
-"""What `fast-jukebox evaluate` does."""
+"""Models judged on real songs, with a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fast-jukebox generate` does."""
+"""Songs made and written, as files or as a stream."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model
 from fast_jukebox_cli.words import dropped_note, words_for
 
 _CONTEXT_SECONDS = 1.0
-"""What is read of a prompt beyond what is kept of it, so that its last codes know how it goes on."""
+"""Seconds of a prompt that are read beyond the kept ones, for the context of the last codes."""
 
 
 class Interrupted(KeyboardInterrupt):

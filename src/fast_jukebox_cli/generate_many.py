@@ -1,4 +1,4 @@
-"""What `fast-jukebox generate-many` does."""
+"""Many songs with their metadata, sampled into a folder."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def generate_many(
     count = num_samples if rows is None else len(rows)
     if count is None or not 1 <= count <= _MOST_SONGS:
         raise ValueError(f"`num_samples` must be from 1 to {_MOST_SONGS}, got {count}")
-    SongRequest(**settings, seed=seed)
+    request = SongRequest(**settings, seed=seed)
     where = chosen_device(device)
     loaded = load_model(model, where if workers.in_process else torch.device("cpu"))
     metadata = words_for(loaded, words) if rows is None else rows
@@ -80,13 +80,17 @@ def generate_many(
     claim_folder(output, loaded, {**settings, "seed": seed, "metadata": digest})
     clear_temporary(output)
     paths = [output / f"song-{number:05d}.flac" for number in range(count)]
-    arguments: dict[str, object] = {**settings, "seed": seed, "metadata": metadata}
     name = model_name(model.name)
     elsewhere = replace(model, name=str(Path(name).absolute()) if Path(name).is_dir() else name)
     load = (lambda: loaded) if workers.in_process else partial(load_model, elsewhere, where)
     with tqdm(total=count, desc="sampling", unit="song", disable=quiet) as bar:
         sample_songs(
-            load, paths, arguments, batch_size=batch_size, after=lambda done: bar.update(done - bar.n), workers=workers
+            load,
+            paths,
+            replace(request, metadata=metadata),
+            batch_size=batch_size,
+            after=lambda done: bar.update(done - bar.n),
+            workers=workers,
         )
         bar.update(count - bar.n)
     each = metadata if isinstance(metadata, list) else [metadata or {}] * count

@@ -1,4 +1,4 @@
-"""What `fast-jukebox info` shows."""
+"""Descriptions of models and adapters on a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_LINE = 2000
 
 
 def description(name: str) -> list[RenderableType]:
-    """What is known of a model, or of an adapter, without its weights, as things that rich can print.
+    """Description of a model, or of an adapter, without its weights, as things that rich can print.
 
     Raises:
         ValueError: it is no model of this package.

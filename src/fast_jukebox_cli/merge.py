@@ -1,4 +1,4 @@
-"""What `fast-jukebox merge` does."""
+"""Adapters merged into the weights of their base."""
 
 from __future__ import annotations
 

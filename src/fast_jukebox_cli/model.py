@@ -24,9 +24,6 @@ from fast_jukebox_cli.values import Waiting
 def model_config(name: str) -> PreTrainedConfig:
     """The configuration of any model of the package.
 
-    Args:
-        name: of a folder or repository.
-
     Raises:
         ValueError: its `config.json` is damaged or of no model that is known.
     """
@@ -110,7 +107,7 @@ def chosen_device(device: str) -> torch.device:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model a command loads.
+    """The model that a command loads.
 
     Attributes:
         name: a folder or repository; `None` for the embedded one.

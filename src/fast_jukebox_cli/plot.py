@@ -1,4 +1,4 @@
-"""What `fast-jukebox plot` does."""
+"""Pictures of sound files and of what models play."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _titled(source: str) -> tuple[str, str]:
 
 @torch.no_grad()
 def _played(source: str | None, seconds: float, seed: int, device: str) -> dict[str, tuple[Tensor, int]]:
-    """What a model plays: from its top level's codes alone, and from all levels."""
+    """A song of a model: from its top level's codes alone, and from all levels."""
     model = load_model(ModelSource(source), chosen_device(device))
     song, top = heard(model, model.generate(duration=seconds, seed=seed))
     rate = model.vqvae.config.sampling_rate

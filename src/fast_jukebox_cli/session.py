@@ -1,4 +1,4 @@
-"""How commands on sessions compute: a model on a device, a new session, and the sound of what was made."""
+"""Work of the commands on sessions: a model on a device, a new session, and the sound of what was made."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fast_jukebox_cli.values import Waiting
 from fast_jukebox_cli.words import words_for
 
 _EMBEDDED = "embedded"
-"""What a session calls the model inside the package, whose folder differs from machine to machine."""
+"""Name in sessions of the model inside the package, whose folder differs from machine to machine."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How a command computes.
+    """Model and device of a command.
 
     Attributes:
         model: a folder or repository; `None` for the session's own, in a new session the embedded one.

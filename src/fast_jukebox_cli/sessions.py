@@ -282,7 +282,7 @@ def export(
     if target.suffix.lower() == ".safetensors":
         for name, value in (("level", level), ("start", start), ("end", end)):
             if value is not None:
-                raise ValueError(f"`{name}` must go with sound, as codes are written whole, got {value!r}")
+                raise ValueError(f"`{name}` must go with sound, as codes are written completely, got {value!r}")
         written = Session.open(folder).export(target, take)
     else:
         session = machine.open(folder)

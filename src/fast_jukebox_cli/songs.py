@@ -81,7 +81,8 @@ def generate(
     recording, merged = existing_file("prompt", prompt), adapters(adapter)
     if extend is not None and (duration is not None or prompt is None):
         raise ValueError("`--extend` must go with `--prompt` and without `--duration`")
-    fractions = numbers("window-fractions", window_fractions, float), numbers("hop-fractions", hop_fractions, float)
+    windows = numbers("window-fractions", window_fractions, float)
+    hops = numbers("hop-fractions", hop_fractions, float)
     settings = options.sampling(temperature, top_k, top_p)
 
     with Waiting("loading torch", quiet):
@@ -97,8 +98,8 @@ def generate(
             stop_level=stop_level,
             seed=seed,
             schedule=choices(schedule),
-            window_fractions=fractions[0],
-            hop_fractions=fractions[1],
+            window_fractions=windows,
+            hop_fractions=hops,
             engine=engine,
             **settings,
         ),

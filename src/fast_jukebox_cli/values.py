@@ -79,14 +79,6 @@ def output_file(
 ) -> Path:
     """The absolute path of a file that can be written, found out before the work, not after.
 
-    Args:
-        name: of the option.
-        output: where to write.
-        suffixes: that it may have.
-        others: what else it may be, for the error.
-        force: replace a file.
-        inputs: files that are read, which it must not be.
-
     Raises:
         ValueError: it cannot be written, exists, or is an input; names the option.
     """
@@ -186,10 +178,6 @@ def free_path(path: Path, count: int = 1) -> Path:
 class Waiting:
     """A line on a terminal of what takes longer than a second, with the time so far; removed when it is done. A log
     gets nothing of it.
-
-    Args:
-        what: is under way.
-        quiet: show nothing.
     """
 
     def __init__(self, what: str, quiet: bool = False) -> None:

@@ -59,7 +59,7 @@ def words_for(model: PreTrainedModel, words: dict[str, object] | None) -> dict[s
 
 
 def dropped_note(dropped: str) -> str:
-    """What to say of characters of lyrics that a model cannot spell; there is at least one."""
+    """A note on characters of lyrics that a model cannot spell; there is at least one."""
     were = "1 character of the lyrics was" if len(dropped) == 1 else f"{len(dropped)} characters of the lyrics were"
     return f"{were} dropped: {''.join(dict.fromkeys(dropped))}"
 

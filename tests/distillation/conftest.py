@@ -9,7 +9,7 @@ from fast_jukebox.distillation.student import student_config
 
 @pytest.fixture
 def pair(tiny_config):
-    """`pair(level, teacher, student)`: two priors with weights of their own, of the given depths."""
+    """`pair(level, teacher, student)`: two priors with random weights, of the given depths."""
 
     def make(level=1, teacher=6, student=3, **changes):
         torch.manual_seed(7)

@@ -86,7 +86,7 @@ def test_configurations_give_their_patterns():
 
 def test_the_table_names_every_layer_of_both():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in str(depth_map(14, 5)).splitlines()]
-    assert rows[0] == ["pattern", "student layer", "teacher's share", "learns from"]
+    assert rows[0] == ["pattern", "student layer", "teacher's layers", "learns from"]
     assert rows[2:] == [
         ["row", "0", "0, 3", "3"],
         ["row", "3", "6, 9, 12", "12"],

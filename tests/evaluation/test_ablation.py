@@ -13,7 +13,7 @@ from fast_jukebox.evaluation.ablation import (
 from fast_jukebox.evaluation.report import training_markdown
 
 
-def figures(bits, kl):
+def metrics(bits, kl):
     return {
         "bits_per_code": bits, "perplexity": 2.0**bits, "kl_to_teacher": kl, "agreement": 0.5, "accuracy": 0.4,
         "codes": 100,
@@ -24,13 +24,13 @@ def figures(bits, kl):
 def results():
     systems = {"teacher-8": 8, "scratch-2": 2, "student-without-pred-2": 2, "student-2": 2, "student-plain-2": 2}
     level = {
-        "figures": {
-            "teacher-8": figures(2.0, 0.0),
-            "scratch-2": figures(3.0, 1.0),
-            "student-without-pred-2": figures(2.75, 0.7),
-            "student-2": figures(2.5, 0.4),
-            "student-plain-2": figures(3.25, 1.1),
-            "model": figures(2.25, 0.2),
+        "metrics": {
+            "teacher-8": metrics(2.0, 0.0),
+            "scratch-2": metrics(3.0, 1.0),
+            "student-without-pred-2": metrics(2.75, 0.7),
+            "student-2": metrics(2.5, 0.4),
+            "student-plain-2": metrics(3.25, 1.1),
+            "model": metrics(2.25, 0.2),
         },
         "windows": 7,
         "training_seconds": {"8": {"plain": 4.0}, "2": {"plain": 1.0, "intermediate": 3.0, "prediction": 2.0}},
@@ -58,14 +58,14 @@ def test_costs_and_speed_are_those_measured(results):
     assert speed_up(results, "teacher-8", "0") == 1.0
 
 
-def test_report_holds_every_system_and_its_figures(results, tmp_path):
+def test_report_holds_every_system_and_its_metrics(results, tmp_path):
     path = write_ablation(tmp_path / "docs" / "ablation.md", results) if (tmp_path / "docs").mkdir() is None else None
     text = path.read_text()
     assert (tmp_path / "docs" / "images" / "ablation.png").stat().st_size > 1000
     assert "images/ablation.png" in text
     for line in (
         "- 2 (student): +0.50 at the top level (1), +0.50 at the bottom level (0)",
-        "- 2 (student), plain beginning: -0.25 at the top level (1), -0.25 at the bottom level (0)",
+        "- 2 (student), random initialisation: -0.25 at the top level (1), -0.25 at the bottom level (0)",
         "| teacher, 8 layers | 2.000 | 4.00 | 0.000 | 50.0% | 80 | 1.0x |",
         "| 2 (student) w/o Pred | 2.750 | 6.73 | 0.700 | 50.0% | 18 | 4.0x |",
         "| Top level (1) | 2 | 1.00 | 3.00 | 2.00 | 500 |",
@@ -96,7 +96,7 @@ def test_a_students_story_is_what_a_card_tells(results):
     results["settings"]["grow_teacher"] = False
     story = training_story(results, "student-plain-2", model)
     assert "prior-0" not in story and "trained from scratch" in story["distillation"]
-    assert "weights of their own" in story["distillation"] and "predictions (Eq. 3) for 6" in story["distillation"]
+    assert "random weights" in story["distillation"] and "predictions (Eq. 3) for 6" in story["distillation"]
     with pytest.raises(ValueError, match="`system` must be one of student-without-pred-2, .*, got 'scratch-2'"):
         training_story(results, "scratch-2")
 

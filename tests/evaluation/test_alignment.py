@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxProcessor
 from fast_jukebox.evaluation.alignment import LyricsAlignment, lyrics_alignment, monotone_path
-from fast_jukebox.evaluation.plots import plot_alignment
+from fast_jukebox.evaluation.pictures import plot_alignment
 
 LYRICS = "Where the wind blows,\nthere I go, slowly, on."
 

@@ -84,10 +84,10 @@ def test_a_set_is_saved_and_loaded_and_refuses_another_one(songs, tmp_path):
     assert torch.equal(again.windows, found.windows)
     assert torch.equal(again.songs, found.songs)
     assert torch.equal(again.tags, found.tags)
-    again.require_alike(found)
+    again.check_same_embedding(found)
     other = EmbeddingSet("loudness", "2", found.windows, found.songs)
     with pytest.raises(ValueError, match="the embedding loudness 1, got one made with loudness 2"):
-        found.require_alike(other)
+        found.check_same_embedding(other)
 
 
 def test_a_file_that_is_no_set_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.evaluation.fidelity import compare_with_teacher
+from fast_jukebox.evaluation.likelihood import compare_with_teacher
 
 
 def tiny_prior(seed: int, layers: int, **settings) -> FastJukeboxPrior:

@@ -48,7 +48,7 @@ def test_silence_between_notes_does_not_sound():
     assert notes.sounding[0]
     assert not notes.sounding[middle]
     assert not notes.strength[middle].any()
-    assert notes.noted_share > 0.9
+    assert notes.noted_fraction > 0.9
     assert len(notes.sounding) == (4 * RATE - shortest_clip(RATE)) // (shortest_clip(RATE) // 4) + 1
 
 
@@ -56,7 +56,7 @@ def test_held_notes_are_clear_and_noise_is_not():
     tones, noise = chord([48, 64, 67], 4 * RATE, RATE), white_noise(4.0, RATE)
     assert find_notes(tones, RATE).tonal_clarity > 0.9
     assert find_notes(noise, RATE).tonal_clarity < 0.02
-    assert find_notes(noise, RATE).noted_share < 0.2
+    assert find_notes(noise, RATE).noted_fraction < 0.2
     mixed = tones + noise * tones.square().mean().sqrt() / noise.square().mean().sqrt()
     assert 0.3 < find_notes(mixed, RATE).tonal_clarity < 0.7
 
@@ -65,7 +65,7 @@ def test_silence_has_no_notes_and_no_clarity():
     notes = find_notes(torch.zeros(RATE), RATE)
     assert not notes.strength.any()
     assert math.isnan(notes.tonal_clarity)
-    assert math.isnan(notes.noted_share)
+    assert math.isnan(notes.noted_fraction)
 
 
 def test_audio_of_another_shape_is_refused():

@@ -47,22 +47,22 @@ def triads(tonic, minor=False):
 def test_the_key_of_a_cadence_is_heard(tonic):
     clip = analyse_clip(triads(tonic), RATE)
     assert clip.key == Key(tonic, "major")
-    assert clip.in_key_share > 0.98
-    assert clip.noted_share > 0.95
+    assert clip.in_key_fraction > 0.98
+    assert clip.noted_fraction > 0.95
 
 
 @pytest.mark.parametrize("tonic", [0, 4, 9])
 def test_a_minor_cadence_with_its_leading_note_is_in_harmonic_minor(tonic):
     clip = analyse_clip(triads(tonic, minor=True), RATE)
     assert clip.key == Key(tonic, "harmonic minor")
-    assert clip.in_key_share > 0.98
+    assert clip.in_key_fraction > 0.98
 
 
 def test_notes_of_a_scale_stay_in_it_and_notes_of_all_twelve_do_not():
     within = summarise_pitch(analyse_song(random_notes(20.0, RATE, pitch_classes=SCALES["major"]), RATE))
     chromatic = summarise_pitch(analyse_song(random_notes(20.0, RATE), RATE))
-    assert within.in_key_share > 0.97
-    assert chromatic.in_key_share < 0.8
+    assert within.in_key_fraction > 0.97
+    assert chromatic.in_key_fraction < 0.8
     assert chromatic.pitch_classes > 9
     assert within.pitch_classes < 7.3
 
@@ -77,7 +77,7 @@ def test_noise_has_hardly_a_note():
 
 def test_silence_has_no_share():
     clip = analyse_clip(torch.zeros(RATE), RATE)
-    assert math.isnan(clip.in_key_share)
+    assert math.isnan(clip.in_key_fraction)
     assert clip.note_seconds == 0
     assert clip.profile.tolist() == [0.0] * 12
 
@@ -152,7 +152,7 @@ def test_a_transposed_recording_has_the_same_share_and_aligned_profile(steps):
 
     here, there = analyse_clip(play(0), RATE), analyse_clip(play(steps), RATE)
     assert (there.key.relative_major - here.key.relative_major - steps) % 12 == 0
-    assert there.in_key_share == pytest.approx(here.in_key_share, abs=0.03)
+    assert there.in_key_fraction == pytest.approx(here.in_key_fraction, abs=0.03)
     assert profile_distance([here], [there]) < 0.02
     assert set(here.key.pitch_classes) == set(scale)
 
@@ -176,7 +176,7 @@ def test_a_summary_weighs_clips_by_their_notes():
     clips = [clip_of([1] + [0] * 11, share=1.0, seconds=3.0), clip_of([0] * 11 + [1], share=0.5, seconds=1.0)]
     silent = ClipPitch(KEYS[0], math.nan, torch.zeros(12), math.nan, math.nan, 0.0, math.nan)
     summary = summarise_pitch([*clips, silent])
-    assert summary.in_key_share == pytest.approx((3 * 1.0 + 0.5) / 4)
+    assert summary.in_key_fraction == pytest.approx((3 * 1.0 + 0.5) / 4)
     assert summary.in_key_lowest == 0.5
     # Two clips: each deviates from the mean by its weight times its distance, 3 * 0.125 and 1 * 0.375.
     assert summary.in_key_error == pytest.approx(math.sqrt(2 * (0.375**2 + 0.375**2)) / 4)

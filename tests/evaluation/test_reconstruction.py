@@ -3,7 +3,7 @@ import torch
 
 from fast_jukebox import FastJukeboxVQVAE
 from fast_jukebox.evaluation import reconstruction
-from fast_jukebox.evaluation.reconstruction import reconstruction_figures, whole_codes
+from fast_jukebox.evaluation.reconstruction import complete_codes, reconstruction_metrics
 from fast_jukebox.models.vqvae.metrics import ReconstructionReport
 
 
@@ -14,7 +14,7 @@ def vqvae(tiny_config):
 
 def test_the_figures_are_those_of_the_models_own_reconstruction(vqvae):
     recordings = [0.3 * torch.randn(3207), 0.3 * torch.randn(4000), torch.randn(5)]
-    found = reconstruction_figures(vqvae, iter(recordings))
+    found = reconstruction_metrics(vqvae, iter(recordings))
     assert vqvae.training
     report = ReconstructionReport(range(3), 16, "cpu")
     vqvae.eval()
@@ -28,31 +28,31 @@ def test_the_figures_are_those_of_the_models_own_reconstruction(vqvae):
 
 def test_one_level_alone_gives_that_levels_figures(vqvae):
     recordings = [0.3 * torch.randn(3200)]
-    every = reconstruction_figures(vqvae, recordings)
-    assert reconstruction_figures(vqvae, recordings, levels=[1]) == {
+    every = reconstruction_metrics(vqvae, recordings)
+    assert reconstruction_metrics(vqvae, recordings, levels=[1]) == {
         key: value for key, value in every.items() if key.endswith("_1")
     }
 
 
-def test_long_recordings_are_compared_piece_by_piece(vqvae, monkeypatch):
+def test_long_recordings_are_compared_chunk_by_chunk(vqvae, monkeypatch):
     recordings = [0.3 * torch.randn(16000)]
-    whole = reconstruction_figures(vqvae, recordings)
-    monkeypatch.setattr(reconstruction, "_PIECE_SAMPLES", 4000)
-    pieces = reconstruction_figures(vqvae, recordings)
+    whole = reconstruction_metrics(vqvae, recordings)
+    monkeypatch.setattr(reconstruction, "_CHUNK_SAMPLES", 4000)
+    chunks = reconstruction_metrics(vqvae, recordings)
     for level in range(3):
         for key in ("snr", "codebook_used", "codebook_perplexity"):
-            assert pieces[f"{key}_{level}"] == pytest.approx(whole[f"{key}_{level}"], rel=1e-4)
-        # Windows at the pieces' edges are other ones.
-        assert pieces[f"spectral_convergence_{level}"] == pytest.approx(
+            assert chunks[f"{key}_{level}"] == pytest.approx(whole[f"{key}_{level}"], rel=1e-4)
+        # Windows at the chunks' edges are other ones.
+        assert chunks[f"spectral_convergence_{level}"] == pytest.approx(
             whole[f"spectral_convergence_{level}"], rel=0.05
         )
 
 
 def test_nothing_to_compare_is_refused(vqvae):
     with pytest.raises(ValueError, match="recordings"):
-        reconstruction_figures(vqvae, [torch.randn(15)])
+        reconstruction_metrics(vqvae, [torch.randn(15)])
 
 
 @pytest.mark.parametrize(("samples", "kept"), [(0, 0), (15, 0), (16, 16), (47, 32)])
 def test_what_fills_no_code_is_cut(samples, kept):
-    assert len(whole_codes(torch.zeros(samples), 16)) == kept
+    assert len(complete_codes(torch.zeros(samples), 16)) == kept

@@ -1,9 +1,9 @@
 from fast_jukebox.evaluation.report import (
     SONG_METRICS,
-    card_figures,
+    card_metrics,
     compare_songs,
-    figures_markdown,
     level_names,
+    metrics_markdown,
     training_markdown,
 )
 from fast_jukebox.evaluation.song_metrics import SongMetrics, summarise_songs
@@ -41,7 +41,7 @@ TRAINING = {
 
 
 def test_every_figure_stands_in_one_table():
-    text = figures_markdown(FIGURES)
+    text = metrics_markdown(FIGURES)
     assert "| signal-to-noise ratio (dB) | 10 | 9 | 8 |" in text
     assert "| songs | samples of the model (24) | held-out songs (30) |" in text
     assert "| time with notes of one key | 0.90 (0.85 to 0.94) | 0.95 |" in text
@@ -70,7 +70,7 @@ def test_levels_are_named_by_their_number():
 
 
 def test_the_card_has_the_figures_that_there_are():
-    groups = card_figures(FIGURES)
+    groups = card_metrics(FIGURES)
     assert groups["bits per code of the prior"] == {"bottom": 3.0, "middle": 4.0, "top": 5.0}
     assert "bits per code of a bigram model" not in groups
     distances = groups["distance to the songs (bits)"]

@@ -13,7 +13,7 @@ from fast_jukebox.evaluation.song_metrics import (
     SongMetrics,
     measure_song,
     measure_songs,
-    quiet_stretches,
+    quiet_segments,
     quiet_windows,
     repeated_fraction,
     summarise_songs,
@@ -93,7 +93,7 @@ def test_soft_music_sounds_down_to_40_decibels_below_full_scale():
 
 def test_quiet_stretches_are_found_with_their_ends():
     audio = torch.cat([torch.zeros(RATE), torch.ones(RATE), torch.zeros(2 * RATE), torch.ones(RATE // 100)])
-    assert quiet_stretches(audio, RATE) == [(0.0, 1.0), (2.0, 4.0)]
+    assert quiet_segments(audio, RATE) == [(0.0, 1.0), (2.0, 4.0)]
     assert len(quiet_windows(audio, RATE)) == 80
     with pytest.raises(ValueError, match="audio"):
         quiet_windows(torch.zeros(10), RATE)

@@ -9,7 +9,7 @@ import torch
 from fast_jukebox import FastJukeboxModel, FastJukeboxVQVAE
 from fast_jukebox.data.codes import encode_songs
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.training.growth import deepen
+from fast_jukebox.training.weights import deepen
 
 
 @pytest.fixture
@@ -88,9 +88,9 @@ def test_measures_what_was_trained(scripts, ablation, tiny_model):
             (ablation.prior(system, level) / "trainer_state.json").write_text(json.dumps(state))
     results = module.measure(ablation)
     for level in results["levels"].values():
-        same = level["figures"]["teacher-6"]["bits_per_code"]
-        assert level["figures"]["student-3"]["bits_per_code"] == pytest.approx(same, abs=1e-5)
-        assert level["figures"]["student-3"]["kl_to_teacher"] == pytest.approx(0.0, abs=1e-5)
+        same = level["metrics"]["teacher-6"]["bits_per_code"]
+        assert level["metrics"]["student-3"]["bits_per_code"] == pytest.approx(same, abs=1e-5)
+        assert level["metrics"]["student-3"]["kl_to_teacher"] == pytest.approx(0.0, abs=1e-5)
         assert level["curves"]["scratch-3"] == [(2, 4.0)]
         assert set(level["training_seconds"]["3"]) == {"plain", "intermediate", "prediction"}
         assert set(level["sampling_seconds"]) == {"6", "3"}
@@ -144,6 +144,6 @@ def test_the_whole_ablation_runs_and_is_kept(scripts, options, tmp_path):
     assert student.generate(duration=0.2, seed=0).audio.isfinite().all()
     shutil.rmtree(tmp_path / "codes" / ".cache")
     again = scripts["run_ablation"].main(line)
-    found = [level["figures"]["student-3"]["bits_per_code"] for level in again["levels"].values()]
-    assert found == [level["figures"]["student-3"]["bits_per_code"] for level in results["levels"].values()]
+    found = [level["metrics"]["student-3"]["bits_per_code"] for level in again["levels"].values()]
+    assert found == [level["metrics"]["student-3"]["bits_per_code"] for level in results["levels"].values()]
     assert torch.isfinite(torch.tensor(found)).all()

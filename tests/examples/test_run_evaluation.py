@@ -12,7 +12,7 @@ from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.data.codes import MANIFEST
 from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.pitch import SCALES
-from fast_jukebox.evaluation.report import TEACHER_FIGURES
+from fast_jukebox.evaluation.report import TEACHER_METRICS
 from fast_jukebox.hub import write_model_card
 
 RATE = 8000
@@ -66,23 +66,23 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
     training.write_text(json.dumps({"songs": "chorales", "prior-0": {"steps": 7, "batch_size": 2, "seconds": 30}}))
     output = tmp_path / "evaluation"
     more = ["--card", "embedded", "--card_license", "apache-2.0", "--training", str(training)]
-    figures = script.main(options(model_folder, notes, output, *more))
+    metrics = script.main(options(model_folder, notes, output, *more))
 
-    assert figures == json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-    assert (figures["train_songs"], figures["test_songs"]) == (4, 2)
+    assert metrics == json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["train_songs"], metrics["test_songs"]) == (4, 2)
     for level in range(3):
-        assert figures[f"bits_per_code_{level}"] == pytest.approx(4.0, abs=0.5)  # random weights, 16 codes
-        assert figures[f"unigram_bits_per_code_{level}"] < 4.5
-        assert figures[f"windows_{level}"] <= 3
-        assert figures[f"spectral_convergence_{level}"] > 0
-    assert figures["songs_in_key_fraction"] > 0.97 > figures["chromatic_in_key_fraction"]
-    assert figures["training_songs_in_key_fraction"] > 0.97
-    assert (figures["songs_quiet_fraction"], figures["songs_long_silence"]) == (0, 0)
-    assert figures["noise_noted_fraction"] < 0.6 < 0.9 < figures["songs_noted_fraction"]
-    assert figures["samples_noted_fraction_low"] <= figures["samples_noted_fraction"]
-    assert (figures["samples_songs"], figures["samples_clips"]) == (2, 2)
-    assert figures["songs_distance"] >= 0
-    for value in figures.values():
+        assert metrics[f"bits_per_code_{level}"] == pytest.approx(4.0, abs=0.5)  # random weights, 16 codes
+        assert metrics[f"unigram_bits_per_code_{level}"] < 4.5
+        assert metrics[f"windows_{level}"] <= 3
+        assert metrics[f"spectral_convergence_{level}"] > 0
+    assert metrics["songs_in_key_fraction"] > 0.97 > metrics["chromatic_in_key_fraction"]
+    assert metrics["training_songs_in_key_fraction"] > 0.97
+    assert (metrics["songs_quiet_fraction"], metrics["songs_long_silence"]) == (0, 0)
+    assert metrics["noise_noted_fraction"] < 0.6 < 0.9 < metrics["songs_noted_fraction"]
+    assert metrics["samples_noted_fraction_low"] <= metrics["samples_noted_fraction"]
+    assert (metrics["samples_songs"], metrics["samples_clips"]) == (2, 2)
+    assert metrics["songs_distance"] >= 0
+    for value in metrics.values():
         assert not isinstance(value, str) or str(tmp_path) not in value
     assert sum(line.startswith("| ") for line in (output / "metrics.md").read_text().splitlines()) > 20
     for name in ("spectrograms.png", "notes.png"):
@@ -104,7 +104,7 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
 STUDENT_CARD = {
     "name": "ann/student", "description": "Distilled.", "training": "### The top level\n\n| row | 0 | 2 |",
     "license": "mit", "base_model": "ann/teacher", "tags": ["knowledge-distillation"], "datasets": ["ann/songs"],
-    "metrics": {TEACHER_FIGURES["kl_to_teacher"]: {"top level (2)": 0.25}, "bits per code of the prior": {"top": 987}},
+    "metrics": {TEACHER_METRICS["kl_to_teacher"]: {"top level (2)": 0.25}, "bits per code of the prior": {"top": 987}},
 }  # fmt: skip
 
 
@@ -113,13 +113,13 @@ def test_a_students_card_keeps_what_it_tells_and_has_the_new_figures(script, tmp
     write_model_card(folder, **STUDENT_CARD)
     picture.parent.mkdir()
     picture.write_bytes(b"new")
-    figures = {**{f"snr_{level}": 5.0 for level in range(3)}, "bits_per_code_2": 4.25}
-    figures |= {"command": "python examples/run_evaluation.py", "versions": "Python 3"}
+    metrics = {**{f"snr_{level}": 5.0 for level in range(3)}, "bits_per_code_2": 4.25}
+    metrics |= {"command": "python examples/run_evaluation.py", "versions": "Python 3"}
 
     def renew(**options):
         args = script.EvaluationArguments(model=str(folder), songs="songs", card="model", **options)
         script.check_arguments(args)
-        return script.write_card(args, figures, picture).read_text(encoding="utf-8")
+        return script.write_card(args, metrics, picture).read_text(encoding="utf-8")
 
     first = renew()
     card = ModelCard(first)
@@ -172,9 +172,9 @@ def test_songs_sampled_before_are_measured_in_the_order_of_their_numbers(script,
         sound = random_notes(2.0, RATE, index, pitch_classes=SCALES["major"]) if index != 1 else white_noise(2.0, RATE)
         soundfile.write(folder / f"{name}.wav", sound.numpy(), RATE)
     more = ["--samples", str(folder), "--duration", "2"]
-    figures = script.main([*options(model_folder, notes, tmp_path / "out"), *more])
-    assert figures["samples_songs"] == 2
-    assert figures["samples_in_key_fraction"] > 0.97  # the noise is the third
+    metrics = script.main([*options(model_folder, notes, tmp_path / "out"), *more])
+    assert metrics["samples_songs"] == 2
+    assert metrics["samples_in_key_fraction"] > 0.97  # the noise is the third
     assert not list((tmp_path / "out").glob("sample-*"))
     with pytest.raises(ValueError, match="`--samples` must be a folder with at least 4 .* with 3"):
         script.main([*options(model_folder, notes, tmp_path / "out"), *more, "--num_samples", "4"])
@@ -202,7 +202,7 @@ def test_what_cannot_work_is_said_first(script, tmp_path, wrong, name):
 
 
 def test_short_samples_and_low_rates_have_no_pitch_figures(script, model_folder, notes, tmp_path, capsys):
-    figures = script.main([*options(model_folder, notes, tmp_path / "out"), "--duration", "0.1"])
-    assert "samples_in_key_fraction" not in figures
-    assert "songs_in_key_fraction" in figures
+    metrics = script.main([*options(model_folder, notes, tmp_path / "out"), "--duration", "0.1"])
+    assert "samples_in_key_fraction" not in metrics
+    assert "songs_in_key_fraction" in metrics
     assert "No metrics of the samples" in capsys.readouterr().out

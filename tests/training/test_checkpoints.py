@@ -1,4 +1,4 @@
-"""Runs go on from the last whole checkpoint, whatever a kill left, and finished ones do nothing."""
+"""Runs go on from the last complete checkpoint, whatever a kill left, and finished ones do nothing."""
 
 import json
 import logging
@@ -88,7 +88,7 @@ DAMAGES = {
 }
 
 
-def test_a_run_goes_on_from_the_last_whole_checkpoint(prior, tmp_path, caplog):
+def test_a_run_goes_on_from_the_last_complete_checkpoint(prior, tmp_path, caplog):
     whole = prior(tmp_path / "whole")
     wanted = weights(tmp_path / "whole")
     for number, (what, damage) in enumerate(DAMAGES.items()):
@@ -99,7 +99,7 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(prior, tmp_path, caplog):
             (folder / name).unlink()
         damage(folder / "checkpoint-4")
         assert last_checkpoint(folder) == folder / "checkpoint-2", what
-        assert "checkpoint-4 is not whole" in caplog.text
+        assert "checkpoint-4 is incomplete" in caplog.text
         caplog.clear()
         if number < 3:
             again = prior(folder, resume_from_checkpoint="true")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.distillation import initialize_student, student_config
 from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary
-from fast_jukebox.training.growth import add_labels, add_names, deep_layer, deepen
+from fast_jukebox.training.weights import add_labels, add_names, deep_layer, deepen
 
 
 def tiny_prior(layers: int = 3, **settings) -> FastJukeboxPrior:

@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation.trainer import DistillationArguments
-from fast_jukebox.training import trainer as trainer_module
+from fast_jukebox.training import cards as cards_module
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.prior import PriorTrainer
 from fast_jukebox.training.valence import ValenceTrainingArguments
@@ -83,7 +83,7 @@ def test_a_push_sends_the_saved_model_with_its_card(hub, run, tmp_path):
 
 def test_a_push_goes_where_and_as_whom_the_arguments_say(run, monkeypatch):
     asked = []
-    monkeypatch.setattr(trainer_module, "push_folder", lambda folder, name, **more: asked.append((name, more)))
+    monkeypatch.setattr(cards_module, "push_folder", lambda folder, name, **more: asked.append((name, more)))
     trained = run(hub_license="mit", hub_model_id="ann/prior", hub_revision="draft", hub_token="secret")
     trained.push_to_hub(commit_message="Finished")
     trained.push_to_hub(revision="main", token="other")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fast_jukebox.demo.compare_page import compare_page, last_test_of_browser
 from fast_jukebox.demo.compose_page import compose_page, name_of_browser
@@ -78,8 +78,8 @@ def launch(
         studio: to serve.
         host: address to listen on; `"0.0.0.0"` for all of this machine.
         port: by default the first free one from 7860.
-        share: whether Gradio's relay makes it reachable for everybody who knows the address.
-        block: whether to return only when the server ends.
+        share: let Gradio's relay make it reachable for everybody who knows the address.
+        block: return only when the server ends.
 
     Returns:
         The blocks, to close, and the address.
@@ -106,7 +106,7 @@ def launch(
         allowed_paths=[],
         max_file_size=studio.limits.upload_bytes,
         app_kwargs={"routes": routes(studio), "middleware": [Middleware(Headers, studio=studio)]},
-        **_looks(),
+        **_style(),
     )
     address = shared or address
     if block:
@@ -115,7 +115,7 @@ def launch(
     return blocks, address
 
 
-def _looks() -> dict[str, Any]:
+def _style() -> dict[str, object]:
     """Theme, style and script, none of which is loaded from elsewhere."""
     import gradio as gr
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fast_jukebox.demo import html
-from fast_jukebox.demo.limits import TEMPERATURES, whole_within, within
-from fast_jukebox.demo.listening import SAME, ListeningTest, ListeningTests, Trial, blind_trials
+from fast_jukebox.demo.limits import whole_within, within
+from fast_jukebox.demo.listening import ListeningTest, ListeningTests, Trial, blind_trials
 from fast_jukebox.demo.play import Song, song
-from fast_jukebox.demo.studio import Studio, seed_of
+from fast_jukebox.demo.studio import Studio, reporting, seed_of
+from fast_jukebox.demo.work import WorkState
 from fast_jukebox.sampling.progress import GenerationProgress, ProgressCallback
 
 PAGE = "compare"
 SCHEDULES = ("as the model says", "parallel", "sequential")
-"""How windows follow each other."""
+"""Order in which windows are sampled."""
 QUALITIES = ("full", "draft")
 """All levels, or the top alone."""
 
@@ -51,21 +52,17 @@ class System:
             raise ValueError(
                 f"Schedule and quality must be of the lists, got {self.schedule!r:.40}, {self.quality!r:.40}"
             )
-        own = None if self.temperature is None else within("Temperature", self.temperature, *TEMPERATURES)
-        top_p = within("Top p", self.top_p, 0.01, 1.0)
-        chosen = studio.model(self.model)
         return song(
             studio,
             self.model,
             genre,
             artist,
-            None,
-            duration,
-            str(seed),
-            own,
-            top_p=top_p,
+            duration=duration,
+            seed=str(seed),
+            temperature=self.temperature,
+            top_p=within("Top p", self.top_p, 0.01, 1.0),
             schedule=None if self.schedule == SCHEDULES[0] else self.schedule,
-            stop_level=chosen.top if self.quality == "draft" else 0,
+            stop_level=studio.model(self.model).top if self.quality == "draft" else 0,
         )
 
     def described(self, studio: Studio) -> str:
@@ -84,9 +81,9 @@ class CompareView:
 
     Attributes:
         status: progress, or what went wrong.
-        result: songs side by side, the current pair of a test, or what a test came to.
+        result: songs side by side, the current pair of a test, or the outcome of a test.
         key: of the test.
-        asking: whether the pair waits for an answer.
+        asking: the pair waits for an answer.
     """
 
     status: str | None = None
@@ -95,6 +92,7 @@ class CompareView:
     asking: bool | None = None
 
 
+@reporting(CompareView)
 def side_by_side(
     studio: Studio,
     visitor: str,
@@ -105,17 +103,10 @@ def side_by_side(
     seed: object,
 ) -> Iterator[CompareView]:
     """Both systems' songs of one seed, named."""
-    try:
-        number = seed_of(seed)
-        songs = [system.song(studio, genre, artist, duration, number) for system in systems]
-        names = [system.described(studio) for system in systems]
-        work = studio.begin(visitor, PAGE, lambda report: _make(studio, [songs], report))
-        for index, state in enumerate(work.watch()):
-            yield CompareView(html.bar(state, "Making both"), None if index else "", asking=False)
-        made = work.result()
-    except Exception as error:
-        yield CompareView(html.alert(studio.message(error)))
-        return
+    number = seed_of(seed)
+    songs = [system.song(studio, genre, artist, duration, number) for system in systems]
+    names = [system.described(studio) for system in systems]
+    made = yield from _made(studio, visitor, [songs], "Making both")
     if made is None:
         yield CompareView(html.note("Stopped."))
         return
@@ -126,6 +117,7 @@ def side_by_side(
     yield CompareView(html.note("Done."), f'<div class="fj-cards">{"".join(cards)}</div>', asking=False)
 
 
+@reporting(CompareView)
 def prepare(
     studio: Studio,
     visitor: str,
@@ -137,30 +129,33 @@ def prepare(
     pairs: object,
 ) -> Iterator[CompareView]:
     """Make the pairs of a blind test; seeds count up from the given one."""
-    try:
-        number, count = seed_of(seed), whole_within("Pairs", pairs, 1, studio.limits.trials)
-        drawn = blind_trials([(number + index) % 2**63 for index in range(count)])
-        names = (systems[0].described(studio), systems[1].described(studio))
-        if names[0] == names[1]:
-            raise ValueError("the two systems are the same: choose another model or setting for one of them")
-        songs = [[system.song(studio, genre, artist, duration, each) for system in systems] for each, _, _ in drawn]
-        work = studio.begin(visitor, PAGE, lambda report: _make(studio, songs, report))
-        for index, state in enumerate(work.watch()):
-            yield CompareView(html.bar(state, f"Making {count} pairs"), None if index else "", asking=False)
-        made = work.result()
-        if made is None:
-            yield CompareView(html.note("Stopped; a test needs all of its pairs."))
-            return
-        trials = []
-        for (each, first, x), pair, own in zip(drawn, made, songs, strict=True):
-            heard = [first, 1 - first, first if x == "A" else 1 - first]  # systems of A, B and X
-            a, b, c = (studio.sounds.add(pair[index], own[index].model.rate, "listening-test") for index in heard)
-            trials.append(Trial(each, first, x, (a.token, b.token, c.token)))
-        test = ListeningTests(studio.tests_folder).create(names, trials)
-    except Exception as error:
-        yield CompareView(html.alert(studio.message(error)))
+    number, count = seed_of(seed), whole_within("Pairs", pairs, 1, studio.limits.trials)
+    drawn = blind_trials([(number + index) % 2**63 for index in range(count)])
+    names = (systems[0].described(studio), systems[1].described(studio))
+    if names[0] == names[1]:
+        raise ValueError("the two systems are the same: choose another model or setting for one of them")
+    songs = [[system.song(studio, genre, artist, duration, each) for system in systems] for each, _, _ in drawn]
+    made = yield from _made(studio, visitor, songs, f"Making {count} pairs")
+    if made is None:
+        yield CompareView(html.note("Stopped; a test needs all of its pairs."))
         return
-    yield shown(studio, test)
+    trials = []
+    for (each, first, x), pair, own in zip(drawn, made, songs, strict=True):
+        heard = [first, 1 - first, first if x == "A" else 1 - first]  # systems of A, B and X
+        a, b, c = (studio.sounds.add(pair[index], own[index].model.rate, "listening-test") for index in heard)
+        trials.append(Trial(each, first, x, (a.token, b.token, c.token)))
+    yield shown(studio, ListeningTests(studio.tests_folder).create(names, trials))
+
+
+def _made(
+    studio: Studio, visitor: str, pairs: Sequence[Sequence[Song]], what: str
+) -> Generator[CompareView, None, list[list[Tensor]] | None]:
+    """The songs of all pairs, `None` where they were stopped; yields how far they are."""
+
+    def show(state: WorkState, first: bool) -> CompareView:
+        return CompareView(html.bar(state, what), "" if first else None, asking=False)
+
+    return (yield from studio.watch(visitor, PAGE, lambda report: _make(pairs, report), show))
 
 
 def answer(studio: Studio, key: object, x: object, preferred: object) -> CompareView:
@@ -183,7 +178,7 @@ def reopened(studio: Studio, key: object) -> CompareView:
 
 
 def shown(studio: Studio, test: ListeningTest) -> CompareView:
-    """The current pair of a test, or what it came to."""
+    """The current pair of a test, or its outcome."""
     if test.current is None:
         return CompareView(html.note("All pairs are answered."), _outcome(test), test.key, False)
     trial, cards = test.trials[test.current], []
@@ -199,7 +194,10 @@ def _outcome(test: ListeningTest) -> str:
     tally = test.tally()
     ties = tally.answered - sum(tally.liked)
     rows = [
-        ("X told", f"{tally.right} of {tally.answered}, by guessing that or more with probability {tally.p_value:.3f}"),
+        (
+            "X recognised",
+            f"{tally.right} of {tally.answered}, by guessing that or more with probability {tally.p_value:.3f}",
+        ),
         *((f"Preferred: {name}", count) for name, count in zip(test.systems, tally.liked, strict=True)),
         ("No preference", ties),
         ("Sign test of the preference", f"p = {tally.preference_p_value:.3f}"),
@@ -209,12 +207,10 @@ def _outcome(test: ListeningTest) -> str:
         f'<a class="fj-chip" href="{place}/tally.{kind}" download="tally.{kind}">{kind.upper()}</a>'
         for kind in ("csv", "json")
     )
-    return html.card(
-        "What it came to", html.facts(rows), f'<div class="fj-downloads"><span>Save the tally</span>{links}</div>'
-    )
+    return html.card("Outcome", html.facts(rows), f'<div class="fj-downloads"><span>Save the tally</span>{links}</div>')
 
 
-def _make(studio: Studio, pairs: Sequence[Sequence[Song]], report: ProgressCallback) -> list[list[Tensor]]:
+def _make(pairs: Sequence[Sequence[Song]], report: ProgressCallback) -> list[list[Tensor]]:
     """Songs of all pairs, each float32 (T,); both of a pair as loud as the softer one: louder is liked better."""
     made: list[list[Tensor]] = []
     total, begun = sum(map(len, pairs)), time.monotonic()
@@ -240,8 +236,3 @@ def equally_loud(sounds: Sequence[Tensor]) -> list[Tensor]:
     levels = [float(sound.square().mean().sqrt()) for sound in sounds]
     softest = min((level for level in levels if level > 1e-6), default=0.0)
     return [sound * (softest / level) if level > 1e-6 else sound for sound, level in zip(sounds, levels, strict=True)]
-
-
-def compare_preferences() -> list[tuple[str, str]]:
-    """Choices of which one is liked better."""
-    return [("A", "A"), ("B", "B"), ("neither", SAME)]

@@ -1,18 +1,20 @@
-"""How the page Compare is laid out."""
+"""Layout of the page Compare."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from fast_jukebox.demo import compare, html
 from fast_jukebox.demo.compare import PAGE, QUALITIES, SCHEDULES, CompareView, System
 from fast_jukebox.demo.form import LabelFields, model_field, on, stop_button
 from fast_jukebox.demo.limits import TEMPERATURES
+from fast_jukebox.demo.listening import SAME
 from fast_jukebox.demo.studio import Studio
 
 if TYPE_CHECKING:
     import gradio as gr
+    from gradio.components import Component
 
 
 def last_test_of_browser() -> gr.BrowserState:
@@ -55,32 +57,29 @@ def compare_page(studio: Studio, mine: gr.BrowserState) -> None:
             result = gr.HTML("", elem_id="compare-result")
             with gr.Column(elem_id="compare-answer"):  # shown by the style sheet where a pair is
                 x = gr.Radio([("X is A", "A"), ("X is B", "B")], label="What is X?")
-                preferred = gr.Radio(compare.compare_preferences(), label="Which do you like better?")
+                preferred = gr.Radio([("A", "A"), ("B", "B"), ("neither", SAME)], label="Which do you like better?")
                 give = gr.Button("Answer", variant="primary", elem_id="compare-give")
     outputs = [status, result, mine, x, preferred]
 
-    def begin_beside(visitor: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        for view in compare.side_by_side(studio, visitor, _systems(values), *values[10:]):
-            yield _shown(view)
+    def begin(make: Callable[..., Iterator[CompareView]]) -> Callable[..., Iterator[tuple[object, ...]]]:
+        def views(visitor: str, *values: object) -> Iterator[tuple[object, ...]]:
+            for view in make(studio, visitor, (System(*values[:5]), System(*values[5:10])), *values[10:]):
+                yield _shown(view)
 
-    def begin_blind(visitor: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        for view in compare.prepare(studio, visitor, _systems(values), *values[10:]):
-            yield _shown(view)
+        return views
 
-    def take_answer(_: str, *values: object) -> tuple[Any, ...]:
+    def take_answer(_: str, *values: object) -> tuple[object, ...]:
         return _shown(compare.answer(studio, *values))
 
-    def reopen(_: str, key: object) -> tuple[Any, ...]:
-        return _shown(compare.reopened(studio, key))
-
+    root = gr.context.Context.root_block
     fields = [*first, *second, labels.genre, labels.artist, duration, seed]
-    on(beside.click, begin_beside, fields, outputs)
-    on(blind.click, begin_blind, [*fields, pairs], outputs)
+    on(beside.click, begin(compare.side_by_side), fields, outputs)
+    on(blind.click, begin(compare.prepare), [*fields, pairs], outputs)
     on(give.click, take_answer, [mine, x, preferred], outputs)
-    on(gr.context.Context.root_block.load, reopen, [mine], outputs)
+    on(root.load, lambda _, key: _shown(compare.reopened(studio, key)), [mine], outputs)
 
 
-def _shown(view: CompareView) -> tuple[Any, ...]:
+def _shown(view: CompareView) -> tuple[object, ...]:
     """Values of the outputs; where another pair comes, or none, nothing is chosen yet."""
     import gradio as gr
 
@@ -88,11 +87,7 @@ def _shown(view: CompareView) -> tuple[Any, ...]:
     return (view.status, view.result, view.key, *chosen)
 
 
-def _systems(values: tuple[object, ...]) -> tuple[System, System]:
-    return System(*values[:5]), System(*values[5:10])
-
-
-def _system(studio: Studio, name: str, index: int) -> list[Any]:
+def _system(studio: Studio, name: str, index: int) -> list[Component]:
     """Fields of one of the two."""
     import gradio as gr
 

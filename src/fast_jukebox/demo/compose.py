@@ -1,30 +1,30 @@
-"""The page Compose: a song as a tree of takes that one drafts, branches, keeps, cuts and finishes."""
+"""The page Compose: a song as a tree of takes that are drafted, branched, kept, cut and finished."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from fast_jukebox.demo import html, song_view
 from fast_jukebox.demo.limits import TEMPERATURES, whole_within, within
 from fast_jukebox.demo.play import song as asked_song
 from fast_jukebox.demo.songs import ComposedSong, read_record
 from fast_jukebox.demo.studio import Studio
+from fast_jukebox.sampling.progress import ProgressCallback
 
 PAGE = "compose"
 
 
 @dataclass(frozen=True)
 class Step:
-    """What changes on the page.
+    """Parts of the page that change.
 
     Attributes:
         status: progress, or what went wrong; `None` where it stays.
         key: of the song that is open.
         selected: number of the chosen take; 0 where no song is open.
-        redraw: whether the song is to be shown again.
-        working: whether something of it is being made.
+        redraw: show the song again.
+        working: something of it is being made.
     """
 
     status: str | None
@@ -136,7 +136,7 @@ def finish(studio: Studio, visitor: str, key: str, selected: int, start: object,
 
 
 def act(studio: Studio, visitor: str, key: str, selected: int, action: object, value: object) -> Iterator[Step]:
-    """What the buttons of the song's own view do: `select`, `keep`, `resume`, `forget` and `hear`."""
+    """Run a button of the song's own view: `select`, `keep`, `resume`, `forget` or `hear`."""
     try:
         song = ComposedSong.open(studio, key)
         if action in ("select", "keep"):
@@ -161,7 +161,7 @@ def _run(
     key: str,
     selected: int,
     what: str,
-    run: Callable[[ComposedSong, Any], None] = ComposedSong.run,
+    run: Callable[[ComposedSong, ProgressCallback], None] = ComposedSong.run,
 ) -> Iterator[Step]:
     """Do what is noted in a song when it is its turn. Its notes are read again then: another page may have changed
     them.
@@ -190,7 +190,7 @@ def opened(studio: Studio, key: object) -> Step:
 
 
 def shown(studio: Studio, step: Step, cut_at: float | None = None) -> tuple[str, str, str]:
-    """The tree, the chosen take and what came of it, of a step, as HTML."""
+    """The tree, the chosen take and its branches, of a step, as HTML."""
     if not step.key:
         return "", "", ""
     try:

@@ -1,21 +1,23 @@
-"""How the page Compose is laid out."""
+"""Layout of the page Compose."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fast_jukebox.demo import compose, html
 from fast_jukebox.demo.compose import PAGE, Step
-from fast_jukebox.demo.form import LabelFields, model_field, on, on_event, stop_button
+from fast_jukebox.demo.form import LabelFields, model_field, on, stop_button
 from fast_jukebox.demo.songs import read_record, remember_song, songs_of
 from fast_jukebox.demo.sounds import is_token, new_token
 from fast_jukebox.demo.studio import Studio
 
 if TYPE_CHECKING:
     import gradio as gr
+    from gradio.components import Component
 
-Shown = tuple[Any, ...]
+Handler = Callable[..., Iterator[Step]]
+Shown = tuple[object, ...]
 """Values of all outputs of the page, `None` where one stays."""
 
 _SCRIPT = "fastJukebox.actions(element, trigger);"
@@ -53,35 +55,31 @@ def compose_page(studio: Studio, browser: gr.BrowserState) -> None:
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(html.note("Begin a song, or open one."), elem_id="compose-status")
             with gr.Column(elem_id="compose-tools"):  # shown by the style sheet where a song is
-                tools = _tools(studio, fields[1])
+                handlers, cut_at = _tools(studio, fields[1])
             take = gr.HTML("", js_on_load=_SCRIPT, elem_id="compose-take")
     branches = gr.HTML("", js_on_load=_SCRIPT, elem_id="compose-branches")
 
     outputs = [status, tree, take, branches, key, selected, beginning, browser, chooser, fields[1]]
     events = _Events(studio)
     on(begin.click, events.steps(compose.draft), [browser, *fields], outputs)
-    for button, function, inputs in tools["events"]:
+    for button, function, inputs in handlers:
         on(button.click, events.steps(function), [browser, key, selected, *inputs], outputs)
     on(chooser.input, events.open_song, [browser, chooser], outputs)
     on(find.click, events.open_song, [browser, given], outputs)
     for element in (tree, take, branches):
-        on_event(element.click, events.act, [browser, key, selected], [*outputs, tools["cut"]])
+        on(element.click, events.act, [browser, key, selected], [*outputs, cut_at], with_data=True)
     blocks = gr.context.Context.root_block
     assert blocks is not None  # within the page
     on(blocks.load, events.restore, [browser], outputs)
 
 
 class _Events:
-    """What happens on the page.
-
-    Args:
-        studio: that keeps the songs.
-    """
+    """Handlers of the page's events."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
 
-    def steps(self, function: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Shown]]:
+    def steps(self, function: Handler) -> Callable[..., Iterator[Shown]]:
         """A handler of a function of [`fast_jukebox.demo.compose`]."""
 
         def run(visitor: str, browser: object, *values: object) -> Iterator[Shown]:
@@ -104,11 +102,12 @@ class _Events:
         last = next((key for key in reversed(keys) if key in known), None)
         return _only(None, name) if last is None else self._shown(compose.opened(self._studio, last), name)
 
-    def act(self, visitor: str, data: dict[str, Any], browser: object, key: str, selected: int) -> Iterator[Shown]:
-        """What was pressed in the song's view; a click on the waveform fills the field of the cut."""
+    def act(self, visitor: str, data: dict[str, object], browser: object, key: str, selected: int) -> Iterator[Shown]:
+        """Run a button of the song's view; a click on the waveform fills the field of the cut."""
         name = _valid(browser)
-        if data.get("action") == "cut" and isinstance(data.get("seconds"), int | float):
-            at = round(float(data["seconds"]), 2)
+        seconds = data.get("seconds")
+        if data.get("action") == "cut" and isinstance(seconds, int | float):
+            at = round(float(seconds), 2)
             yield (*self._shown(Step(None, key, selected), name, at), at)
             return
         for step in compose.act(self._studio, visitor, key, selected, data.get("action"), data.get("value")):
@@ -143,7 +142,7 @@ def _valid(browser: object) -> str:
     return browser if isinstance(browser, str) and is_token(browser) else new_token()
 
 
-def _new_song(studio: Studio) -> tuple[gr.Accordion, gr.Button, list[Any]]:
+def _new_song(studio: Studio) -> tuple[gr.Accordion, gr.Button, list[Component]]:
     """Fields of a new song, in the order of [`compose.draft`], in what can be folded up, and the button."""
     import gradio as gr
 
@@ -159,8 +158,8 @@ def _new_song(studio: Studio) -> tuple[gr.Accordion, gr.Button, list[Any]]:
     return beginning, begin, [title, model, labels.genre, labels.artist, labels.lyrics, duration, seed, temperature]
 
 
-def _tools(studio: Studio, model: Any) -> dict[str, Any]:
-    """What can be done with the chosen take: the events, and the field of the cut."""
+def _tools(studio: Studio, model: gr.Dropdown) -> tuple[list[tuple[gr.Button, Handler, list[Component]]], gr.Number]:
+    """Actions on the chosen take: the button, handler and inputs of each; and the field of the cut."""
     import gradio as gr
 
     with gr.Tabs():
@@ -183,9 +182,9 @@ def _tools(studio: Studio, model: Any) -> dict[str, Any]:
                 end = gr.Number(0, label="To (0 is its end)", minimum=0, min_width=120)
             upsample = gr.Button("Finish in full quality", variant="primary", elem_id="compose-finish")
     stop_button(studio, PAGE)
-    events = [
+    handlers: list[tuple[gr.Button, Handler, list[Component]]] = [
         (branch, compose.branch, [ways, seconds, labels.genre, labels.artist, labels.lyrics, temperature]),
         (cut, compose.cut, [at]),
         (upsample, compose.finish, [start, end]),
     ]
-    return {"events": events, "cut": at}
+    return handlers, at

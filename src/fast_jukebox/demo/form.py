@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from fast_jukebox.demo.limits import TEMPERATURES
 from fast_jukebox.demo.models import ANY, StudioModel
@@ -12,10 +12,20 @@ from fast_jukebox.demo.studio import Studio
 
 if TYPE_CHECKING:
     import gradio as gr
+    from gradio.components import Component
+
+    Components: TypeAlias = Component | Sequence[Component] | None
+
+
+class Listener(Protocol):
+    """A component's event, such as `button.click`."""
+
+    def __call__(self, fn: Callable[..., object], inputs: object, outputs: object, **options: object) -> object:
+        """Connect a function with the event."""
 
 
 def model_field(studio: Studio, label: str = "Model", index: int = 0) -> gr.Dropdown:
-    """Which model; hidden where there is one."""
+    """Choice of a model; hidden where there is only one."""
     import gradio as gr
 
     names = list(studio.models)
@@ -42,8 +52,8 @@ class LabelFields:
     Args:
         studio: whose models.
         model: the field that chooses one.
-        unchanged: whether nothing asked for means what was there before, as where a song is continued.
-        with_lyrics: whether there are lyrics too.
+        unchanged: nothing asked for means what was there before, as where a song is continued.
+        with_lyrics: show lyrics too.
     """
 
     def __init__(self, studio: Studio, model: gr.Dropdown, unchanged: bool = False, with_lyrics: bool = True) -> None:
@@ -100,64 +110,50 @@ def _seen(there: bool) -> bool | str:
     return there or "hidden"
 
 
-def on(listen: Callable[..., Any], function: Callable[..., Any], inputs: object = None, outputs: Any = None) -> object:
+def on(
+    listen: Listener,
+    function: Callable[..., object],
+    inputs: Components = None,
+    outputs: Components = None,
+    *,
+    with_data: bool = False,
+) -> None:
     """Connect an event as all of the studio's are: outside the public API, not bounded by Gradio's own queue, as the
     studio has one, and with nothing drawn over the outputs.
 
     Args:
-        listen: such as `button.click`.
-        function: called with the visitor's name and the inputs' values; returns a value for each output, or yields
-            such. `None` leaves an output as it is.
+        listen: the event.
+        function: called with the visitor's name and the inputs' values; returns a value for each output, or is a
+            generator of such. `None` leaves an output as it is.
         inputs: components.
         outputs: components.
+        with_data: the event is of a `gr.HTML` whose script sends data: `function` receives it as a dictionary after the
+            visitor's name.
     """
     import gradio as gr
 
-    def call(request: gr.Request, *values: Any) -> Any:
+    streams = inspect.isgeneratorfunction(function)
+
+    def view(request: gr.Request, *values: object) -> object:
         return _shown(function(str(request.session_hash), *values), outputs)
 
-    def calls(request: gr.Request, *values: object) -> Iterator[Any]:
-        for made in function(str(request.session_hash), *values):
-            yield _shown(made, outputs)
+    def views(request: gr.Request, *values: object) -> Iterator[object]:
+        made = function(str(request.session_hash), *values)
+        for each in made if streams else [made]:  # type: ignore[union-attr, attr-defined]  # a generator streams
+            yield _shown(each, outputs)
 
-    called = calls if inspect.isgeneratorfunction(function) else call
-    called.__annotations__ = {"request": gr.Request}  # Gradio cannot evaluate what is imported in a function
+    def views_of_data(request: gr.Request, event: gr.EventData, *values: object) -> Iterator[object]:
+        yield from views(request, event._data if isinstance(event._data, dict) else {}, *values)
+
+    called = views_of_data if with_data else views if streams else view
+    # Gradio cannot evaluate what is imported in a function.
+    called.__annotations__ = {"request": gr.Request, **({"event": gr.EventData} if with_data else {})}
     options = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    return listen(called, inputs, outputs, **options)
+    listen(called, inputs, outputs, **options)
 
 
-def on_event(
-    listen: Callable[..., object], function: Callable[..., Any], inputs: object = None, outputs: object = None
-) -> object:
-    """As [`on`], for an event of a `gr.HTML` whose script sends data.
-
-    Args:
-        listen: such as `element.click`.
-        function: called with the visitor's name, the data as a dictionary, and the inputs' values.
-        inputs: components.
-        outputs: components.
-    """
-    import gradio as gr
-
-    def call(request: gr.Request, event: gr.EventData, *values: Any) -> Any:
-        return _shown(function(str(request.session_hash), _data(event), *values), outputs)
-
-    def calls(request: gr.Request, event: gr.EventData, *values: object) -> Iterator[Any]:
-        for made in function(str(request.session_hash), _data(event), *values):
-            yield _shown(made, outputs)
-
-    called = calls if inspect.isgeneratorfunction(function) else call
-    called.__annotations__ = {"request": gr.Request, "event": gr.EventData}
-    options = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    return listen(called, inputs, outputs, **options)
-
-
-def _data(event: gr.EventData) -> dict[str, object]:
-    return event._data if isinstance(event._data, dict) else {}
-
-
-def _shown(made: object, outputs: object) -> object:
-    """What a handler returns to Gradio, which takes `None` for a value."""
+def _shown(made: object, outputs: Components) -> object:
+    """The values of a handler for Gradio, which takes `None` for a value."""
     import gradio as gr
 
     if outputs is None:

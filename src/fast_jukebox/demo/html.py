@@ -10,7 +10,7 @@ from fast_jukebox.demo.sounds import Sound
 from fast_jukebox.demo.work import WorkState
 
 ADDRESS = "studio"
-"""Where the studio's own routes begin."""
+"""Prefix of the studio's routes."""
 _PICTURE_TITLES = {"notes": "Notes heard, as a piano roll", "spectrogram": "Spectrogram"}
 
 
@@ -21,22 +21,22 @@ def text(value: object) -> str:
 
 def seconds(value: float) -> str:
     """A time such as `12 s` or `3 min 5 s`."""
-    whole = max(math.ceil(value - 1e-9), 0)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+    minutes, rest = divmod(max(math.ceil(value - 1e-9), 0), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def alert(message: object) -> str:
-    """What went wrong, announced at once by screen readers."""
+    """An error, announced at once by screen readers."""
     return f'<div class="fj-alert" role="alert">{text(message)}</div>'
 
 
 def note(message: object) -> str:
-    """What was done, announced when the reader has a moment."""
+    """A message, announced when the reader has a moment."""
     return f'<div class="fj-note" role="status">{text(message)}</div>'
 
 
 def bar(state: WorkState, what: str) -> str:
-    """How far a work is: its place in the queue, or a bar with the time left.
+    """The progress of a work: its place in the queue, or a bar with the time left.
 
     Args:
         state: of the work.
@@ -61,7 +61,7 @@ def bar(state: WorkState, what: str) -> str:
 
 
 def live_player(token: str, rate: int) -> str:
-    """What the browser's script plays while it is made."""
+    """The player of sound in the making, which the browser's script drives."""
     return (
         f'<div class="fj-live" data-stream="{ADDRESS}/live/{text(token)}" data-rate="{rate}">'
         '<button type="button" class="fj-button" data-live="pause" aria-pressed="false">Pause</button>'
@@ -97,12 +97,7 @@ def downloads(sound: Sound, label: str = "Download") -> str:
 
 
 def pictures(sound: Sound, opened: bool = True) -> str:
-    """Pictures, drawn when they are first looked at.
-
-    Args:
-        sound: whose.
-        opened: whether the first one is looked at.
-    """
+    """Pictures, drawn when they are first looked at."""
     kinds = ["notes", "spectrogram"] if sound.has_notes else ["spectrogram"]
     return "".join(
         f'<details class="fj-picture fj-{kind}"{" open" if opened and not index else ""}>'
@@ -149,13 +144,7 @@ def facts(entries: Iterable[tuple[str, object]]) -> str:
 
 
 def card(title: str, *parts: str, kind: str = "") -> str:
-    """A frame around parts.
-
-    Args:
-        title: of the card, as text.
-        parts: HTML.
-        kind: a further class.
-    """
+    """A frame around parts."""
     return f'<section class="fj-card {kind}"><h3>{text(title)}</h3>{"".join(parts)}</section>'
 
 

@@ -1,10 +1,11 @@
-"""The page Inside: what a model is, its card, what a song will take, and which word is sung when."""
+"""The page Inside: a model's sizes and card, time and memory of a song, and which word is sung when."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,9 +16,9 @@ from fast_jukebox.demo.limits import whole_within
 from fast_jukebox.demo.models import StudioModel
 from fast_jukebox.demo.play import Song, song
 from fast_jukebox.demo.sounds import Sound
-from fast_jukebox.demo.studio import Studio
+from fast_jukebox.demo.studio import Shown, Studio, reporting, status_only
 from fast_jukebox.evaluation.alignment import AlignedText, LyricsAlignment, lyrics_alignment
-from fast_jukebox.evaluation.plots import plot_alignment
+from fast_jukebox.evaluation.pictures import plot_alignment
 from fast_jukebox.generation.estimate import GenerationEstimate
 from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.models.description import card_path, describe_model
@@ -32,7 +33,7 @@ _MOST_SONGS = 1000
 
 
 def information(studio: Studio, model: object) -> str:
-    """What a model is, as HTML tables."""
+    """A model's sizes, labels and licence, as HTML tables."""
     try:
         own = studio.model(model)
         found = describe_model(own.source, own.model.config)
@@ -71,10 +72,11 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequenc
     )
 
 
+@reporting(status_only)
 def estimate(
     studio: Studio, visitor: str, model: object, duration: object, songs: object, quality: object
-) -> Iterator[tuple[str | None, str | None]]:
-    """What songs will take on the server, measured on it; yields status and result as HTML, `None` where they stay.
+) -> Iterator[Shown]:
+    """Time and memory of songs on the server, measured on it.
 
     Args:
         studio: that measures.
@@ -84,20 +86,16 @@ def estimate(
         songs: how many.
         quality: `"full"` or `"draft"`.
     """
-    try:
-        own = studio.model(model)
-        seconds = float(whole_within("Duration", duration, 1, 3600))
-        count = whole_within("Songs", songs, 1, _MOST_SONGS)
-        lowest = own.top if quality == "draft" else 0
-        work = studio.begin(
-            visitor, PAGE, lambda report: own.model.estimate(seconds, num_samples=count, stop_level=lowest)
-        )
-        for index, state in enumerate(work.watch()):
-            yield html.bar(state, "Measuring a few steps, some ten seconds"), None if index else ""
-        made = work.result()
-    except Exception as error:
-        yield html.alert(studio.message(error)), None
-        return
+    own = studio.model(model)
+    seconds = float(whole_within("Duration", duration, 1, 3600))
+    count = whole_within("Songs", songs, 1, _MOST_SONGS)
+    lowest = own.top if quality == "draft" else 0
+    made = yield from studio.watch(
+        visitor,
+        PAGE,
+        lambda report: own.model.estimate(seconds, num_samples=count, stop_level=lowest),
+        lambda state, first: (html.bar(state, "Measuring a few steps, some ten seconds"), "" if first else None),
+    )
     yield (html.note("Stopped."), None) if made is None else (html.note("Measured."), _estimated(own, made))
 
 
@@ -107,11 +105,11 @@ def _estimated(model: StudioModel, made: GenerationEstimate) -> str:
         for each in reversed(made.levels)
     ]
     rows.append(("decoding", ["", "", html.seconds(made.decode_seconds), ""]))
-    pace = made.duration * made.num_samples / made.seconds if made.seconds else math.inf
+    speed = made.duration * made.num_samples / made.seconds if made.seconds else math.inf
     songs = f"{made.num_samples} songs of " if made.num_samples > 1 else ""
     entries = [
         ("Time", html.seconds(made.seconds)),
-        ("Music a second", f"{pace:.2f} s"),
+        ("Music a second", f"{speed:.2f} s"),
         ("Main memory", _size(made.ram)),
         ("Memory of the GPU", _size(made.device_memory) if made.device_memory else ""),
         ("Disk for WAV", _size(made.disk)),
@@ -131,30 +129,29 @@ def _size(count: int) -> str:
     return f"{value:.3g} {units[0]}"
 
 
-def sing(studio: Studio, visitor: str, *fields: object) -> Iterator[tuple[str | None, str | None]]:
-    """Make a draft with lyrics and show which word is sung when; yields status and result as HTML.
+@reporting(status_only)
+def sing(studio: Studio, visitor: str, *fields: object) -> Iterator[Shown]:
+    """Make a draft with lyrics and show which word is sung when.
 
     Args:
         studio: that makes it.
         visitor: who asks.
         fields: arguments of [`~fast_jukebox.demo.play.song`] after the studio.
     """
-    try:
-        chosen = studio.model(fields[0])
-        if not chosen.sings:
-            raise ValueError(f"the model {chosen.name!r} takes no lyrics")
-        asked = song(studio, *fields, stop_level=chosen.top)  # type: ignore[misc]  # at most six fields
-        words = asked.request.metadata
-        told = words[0] if isinstance(words, list) else words
-        if not isinstance(told, dict) or not told.get("lyrics"):
-            raise ValueError("Lyrics are missing: write some words to sing")
-        work = studio.begin(visitor, PAGE, lambda report: _sung(studio, asked, told, report))
-        for index, state in enumerate(work.watch()):
-            yield html.bar(state, "Singing"), None if index else ""
-        made = work.result()
-    except Exception as error:
-        yield html.alert(studio.message(error)), None
-        return
+    chosen = studio.model(fields[0])
+    if not chosen.sings:
+        raise ValueError(f"the model {chosen.name!r} takes no lyrics")
+    asked = song(studio, *fields, stop_level=chosen.top)  # type: ignore[misc]  # at most six fields
+    metadata = asked.request.metadata
+    words = metadata[0] if isinstance(metadata, list) else metadata
+    if not isinstance(words, dict) or not words.get("lyrics"):
+        raise ValueError("Lyrics are missing: write some words to sing")
+    made = yield from studio.watch(
+        visitor,
+        PAGE,
+        lambda report: _sung(studio, asked, words, report),
+        lambda state, first: (html.bar(state, "Singing"), "" if first else None),
+    )
     if made is None:
         yield html.note("Stopped."), None
         return
@@ -227,11 +224,7 @@ def inside_page(studio: Studio) -> None:
             status = gr.HTML("", elem_id="inside-status")
             result = gr.HTML("", elem_id="inside-result")
     on(model.change, lambda _, name: (information(studio, name), card(studio, name)), model, [info, text])
-
-    def begin_estimate(visitor: str, *fields: object) -> Iterator[tuple[str | None, str | None]]:
-        yield from estimate(studio, visitor, *fields)  # type: ignore[arg-type]  # as many as the inputs
-
-    on(begin.click, begin_estimate, [model, duration, songs, quality], [status, result])
+    on(begin.click, partial(estimate, studio), [model, duration, songs, quality], [status, result])
     if any(own.sings for own in studio.models.values()):
         _singing(studio)
 
@@ -254,12 +247,5 @@ def _singing(studio: Studio) -> None:
             status = gr.HTML("", elem_id="sing-status")
             result = gr.HTML("", elem_id="sing-result")
 
-    def begin_singing(visitor: str, *fields: object) -> Iterator[tuple[str | None, str | None]]:
-        yield from sing(studio, visitor, *fields)
-
-    on(
-        begin.click,
-        begin_singing,
-        [model, labels.genre, labels.artist, labels.lyrics, duration, seed],
-        [status, result],
-    )
+    fields = [model, labels.genre, labels.artist, labels.lyrics, duration, seed]
+    on(begin.click, partial(sing, studio), fields, [status, result])

@@ -16,7 +16,7 @@ from fast_jukebox.demo.sounds import is_token, new_token
 from fast_jukebox.utils.files import write_file
 
 SAME = "same"
-"""Preference of somebody who likes both alike."""
+"""No preference."""
 _RECORD = "test.json"
 
 
@@ -29,8 +29,8 @@ class Trial:
         first: number of the system that is heard as A, 0 or 1; the other one is B.
         x: which of them X is, `"A"` or `"B"`.
         sounds: names of the sounds of A, B and X.
-        answer: what the listener took X for; empty where not answered.
-        preferred: `"A"`, `"B"` or [`SAME`]; empty likewise.
+        answer: the listener's answer for X; empty where not answered.
+        preferred: `"A"`, `"B"` or [`SAME`]; empty where not answered.
     """
 
     seed: int
@@ -42,7 +42,7 @@ class Trial:
 
     @property
     def right(self) -> bool:
-        """Whether X was told."""
+        """X was recognised."""
         return self.answer == self.x
 
     @property
@@ -53,16 +53,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a listener's answers come to.
+    """A listener's answers, summed up.
 
     Attributes:
         answered: pairs.
-        right: pairs of which X was told.
+        right: pairs in which X was recognised.
         p_value: chance of as many right answers or more by guessing (binomial test, one-sided); 1 where none is
             answered.
         liked: how often each system was preferred.
-        preference_p_value: chance of a preference as one-sided or more where both are alike (sign test, two-sided,
-            ties left out).
+        preference_p_value: chance of a preference as one-sided or more where both are equally good (sign test,
+            two-sided, ties left out).
     """
 
     answered: int
@@ -94,7 +94,7 @@ class ListeningTest:
         return next((index for index, trial in enumerate(self.trials) if not trial.answer), None)
 
     def tally(self) -> Tally:
-        """What the answers so far come to."""
+        """The answers so far, summed up."""
         answered = [trial for trial in self.trials if trial.answer]
         right = sum(trial.right for trial in answered)
         liked = tuple(sum(trial.liked == system for trial in answered) for system in (0, 1))
@@ -130,11 +130,7 @@ def blind_trials(seeds: Sequence[int]) -> list[tuple[int, int, str]]:
 
 
 class ListeningTests:
-    """Tests in a folder, with their tallies as tables.
-
-    Args:
-        folder: for them alone.
-    """
+    """Tests in a folder, with their tallies as tables."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,17 +1,16 @@
-"""The models of the studio, and what of them a page shows."""
+"""The models of the studio, as pages show them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fast_jukebox.generation.metadata import lyric_length_of
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.sampling.checks import level_name
 
 ANY = ""
-"""What a page sends where no artist or genre is asked for."""
+"""Value of a field where no artist or genre is asked for."""
 
 
 @dataclass
@@ -46,17 +45,17 @@ class StudioModel:
 
     @property
     def sings(self) -> bool:
-        """Whether it takes lyrics."""
+        """It takes lyrics."""
         return any(lyric_length_of(prior.config) for prior in self.model.priors)
 
     @property
     def labelled(self) -> bool:
-        """Whether a prior takes labels."""
+        """A prior takes labels."""
         return any(prior.config.metadata_length for prior in self.model.priors)
 
     @property
     def draws_labels(self) -> bool:
-        """Whether it draws an artist and a genre where none is asked for."""
+        """It draws an artist and a genre where none is asked for."""
         return bool(getattr(getattr(self.model, "processor", None), "pairs", ()))
 
     def names(self, kind: str) -> list[str]:
@@ -77,21 +76,19 @@ class StudioModel:
 
     def temperatures(self, top: float | None = None) -> list[float]:
         """Temperatures of all levels, bottom first, with another one at the top where it is given."""
-        own: Any = self.model.generation_config.temperature
-        levels = self.top + 1
-        if own is None:
-            own = 0.99
-        found = [float(each) for each in own] if isinstance(own, Sequence) else [float(own)] * levels
+        own = self.model.generation_config.temperature
+        own = 0.99 if own is None else own
+        found = [float(each) for each in own] if isinstance(own, Sequence) else [float(own)] * (self.top + 1)
         return found if top is None else [*found[:-1], top]
 
     def metadata(
         self, artist: str | None, genre: str | None, lyrics: str | None, total_duration: float | None = None
-    ) -> dict[str, Any] | None:
+    ) -> dict[str, object] | None:
         """`metadata` of a song from what a page sends; `None` leaves the labels to the model.
 
         Args:
             artist: a name, or [`ANY`].
-            genre: likewise.
+            genre: a name, or [`ANY`].
             lyrics: of the complete song, or nothing.
             total_duration: seconds of the complete song, or nothing.
         """

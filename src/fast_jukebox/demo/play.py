@@ -14,7 +14,8 @@ from fast_jukebox.demo.form import LabelFields, model_field, on, stop_button
 from fast_jukebox.demo.limits import TEMPERATURES, within
 from fast_jukebox.demo.models import StudioModel, described
 from fast_jukebox.demo.sounds import Live, Sound
-from fast_jukebox.demo.studio import Studio, seed_of
+from fast_jukebox.demo.studio import Studio, reporting, seed_of
+from fast_jukebox.demo.work import WorkState
 from fast_jukebox.generation.metadata import complete_metadata, draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.sampling.progress import GenerationCancelled, ProgressCallback
@@ -90,10 +91,10 @@ def song(
         studio: whose bounds hold.
         model: name of it.
         genre: a name or nothing.
-        artist: likewise.
-        lyrics: likewise.
+        artist: a name or nothing.
+        lyrics: text or nothing.
         duration: seconds.
-        seed: a number, or nothing for a fresh one.
+        seed: a number, or nothing for a random one.
         temperature: of the top level; nothing for the model's own.
         arguments: further fields of a [`SongRequest`].
 
@@ -123,6 +124,7 @@ def song(
     return Song(chosen, request, dropped)
 
 
+@reporting(lambda alert: PlayView(status=alert, live=""))
 def play(studio: Studio, visitor: str, *fields: object) -> Iterator[PlayView]:
     """Make a song and play it meanwhile.
 
@@ -131,34 +133,28 @@ def play(studio: Studio, visitor: str, *fields: object) -> Iterator[PlayView]:
         visitor: who asks.
         fields: arguments of [`song`] after the studio.
     """
-    try:
-        asked = song(studio, *fields)
-        token, live = studio.sounds.new_live(asked.model.rate)
-        work = studio.begin(visitor, PAGE, lambda report: _stream(studio, asked, live, report))
-        what = f"Playing {asked.labels or 'a song'}, seed {asked.request.seed}"
-        begun = False
-        for index, state in enumerate(work.watch()):
-            starts, begun = not begun and not state.ahead, begun or not state.ahead
-            live_player = html.live_player(token, asked.model.rate) if starts else None if index else ""
-            yield PlayView(live_player, html.bar(state, what), None if index else "")
-        made = work.result()
-    except Exception as error:
-        yield PlayView(status=html.alert(studio.message(error)), live="")
-        return
+    asked = song(studio, *fields)
+    token, live = studio.sounds.new_live(asked.model.rate)
+    what = f"Playing {asked.labels or 'a song'}, seed {asked.request.seed}"
+    begun = False
+
+    def show(state: WorkState, first: bool) -> PlayView:
+        nonlocal begun
+        starts, begun = not begun and not state.ahead, begun or not state.ahead
+        player = html.live_player(token, asked.model.rate) if starts else "" if first else None
+        return PlayView(player, html.bar(state, what), "" if first else None)
+
+    made = yield from studio.watch(visitor, PAGE, lambda report: _stream(studio, asked, live, report), show)
     if made is None:
         yield PlayView(live="", status=html.note("Stopped before the first sound."))
         return
-    entries = [("Duration", f"{made.duration:.2f} s"), *asked.facts]
-    title = asked.labels.capitalize() or "The song"
+    wanted = float(asked.request.duration or 0.0) - 2 / asked.model.rate  # seconds, less rounding
     yield PlayView(
-        status=html.note("Stopped; this is what there is." if made.duration < _asked(asked) else "Done."),
-        result=html.sound_card(title, made, entries),
+        status=html.note("Stopped; this is what there is." if made.duration < wanted else "Done."),
+        result=html.sound_card(
+            asked.labels.capitalize() or "The song", made, [("Duration", f"{made.duration:.2f} s"), *asked.facts]
+        ),
     )
-
-
-def _asked(asked: Song) -> float:
-    """Seconds that the song was to have, less rounding."""
-    return float(asked.request.duration or 0.0) - 2 / asked.model.rate
 
 
 def _stream(studio: Studio, asked: Song, live: Live, report: ProgressCallback) -> Sound | None:

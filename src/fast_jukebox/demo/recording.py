@@ -1,30 +1,30 @@
-"""The page Continue: a recording, trimmed and seen, and songs that begin with it."""
+"""The page Continue: a recording, trimmed, and songs that begin with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.demo import html
-from fast_jukebox.demo.form import LabelFields, model_field, on, on_event, stop_button
+from fast_jukebox.demo.form import LabelFields, model_field, on, stop_button
 from fast_jukebox.demo.limits import whole_within, within
 from fast_jukebox.demo.models import StudioModel, described
 from fast_jukebox.demo.play import Song, song
 from fast_jukebox.demo.sounds import Sound
-from fast_jukebox.demo.studio import Studio
+from fast_jukebox.demo.studio import Shown, Studio, reporting, status_only
 from fast_jukebox.sampling.progress import ProgressCallback
 
 PAGE = "continue"
 _LEAST = 0.05
 """Seconds of a recording that are kept at least."""
 _CONTEXT_SECONDS = 1.0
-"""What is read of a recording beyond what is kept, so that its last codes know how it goes on."""
+"""Seconds of a recording that are read beyond the kept ones, for the context of the last codes."""
 
 
 def uploaded(studio: Studio, path: object) -> Path:
@@ -63,7 +63,7 @@ def read_recording(studio: Studio, model: StudioModel, path: object) -> Tensor:
 
 
 def trimmed(audio: Tensor, rate: int, start: object, end: object) -> tuple[float, float]:
-    """Where a recording begins and ends, in seconds; nothing as an end stands for its end.
+    """Start and end of a trimmed recording in seconds; nothing as an end stands for its end.
 
     Raises:
         ValueError: not within the recording, or nothing between.
@@ -159,35 +159,31 @@ def continuation(
     return replace(asked, request=replace(request, duration=total))
 
 
-def continue_recording(studio: Studio, visitor: str, *fields: object) -> Iterator[tuple[str | None, str | None]]:
-    """Make songs that begin with a recording; yields status and result as HTML, `None` where they stay.
+@reporting(status_only)
+def continue_recording(studio: Studio, visitor: str, *fields: object) -> Iterator[Shown]:
+    """Make songs that begin with a recording.
 
     Args:
         studio: that makes them.
         visitor: who asks.
         fields: arguments of [`continuation`] after the studio.
     """
-    try:
-        asked = continuation(studio, *fields)
-        work = studio.begin(visitor, PAGE, lambda report: _make(studio, asked, report))
-        for state in work.watch():
-            yield html.bar(state, "Continuing the recording"), None
-        made = work.result()
-    except Exception as error:
-        yield html.alert(studio.message(error)), None
-        return
+    asked = continuation(studio, *fields)
+    made = yield from studio.watch(
+        visitor,
+        PAGE,
+        lambda report: _make(studio, asked, report),
+        lambda state, first: (html.bar(state, "Continuing the recording"), None),
+    )
     if made is None:
         yield html.note("Stopped; nothing was made."), None
         return
-    words: Any = asked.request.metadata
-    labels = [described(each) for each in words] if isinstance(words, list) else [described(words)] * len(made)
+    words = asked.request.metadata
+    labels = [described(each) for each in words] if isinstance(words, list) else [asked.labels] * len(made)
+    facts = [("Seed", asked.request.seed), ("Left out of the lyrics", asked.dropped)]
     cards = [
-        html.sound_card(
-            f"Way {index + 1}",
-            sound,
-            [("Labels", label), ("Seed", asked.request.seed), ("Left out of the lyrics", asked.dropped)],
-        )
-        for index, (sound, label) in enumerate(zip(made, labels, strict=True))
+        html.sound_card(f"Way {number}", sound, [("Labels", label), *facts])
+        for number, (sound, label) in enumerate(zip(made, labels, strict=True), 1)
     ]
     yield html.note("Done."), f'<div class="fj-cards">{"".join(cards)}</div>'
 
@@ -233,19 +229,13 @@ def recording_page(studio: Studio) -> None:
             seen = gr.HTML("", js_on_load="fastJukebox.actions(element, trigger);", elem_id="continue-seen")
             result = gr.HTML("", elem_id="continue-result")
 
-    def show(_: str, *fields: object) -> str:
-        return see(studio, *fields)
-
-    def begin_continuing(visitor: str, *fields: object) -> Iterator[tuple[str | None, str | None]]:
-        yield from continue_recording(studio, visitor, *fields)
-
-    def pick(_: str, data: dict[str, Any]) -> float | None:
+    def pick(_: str, data: dict[str, object]) -> float | None:
         seconds = data.get("seconds")
         return round(float(seconds), 2) if data.get("action") == "end" and isinstance(seconds, int | float) else None
 
     trim = [model, upload, start, end]
     for listen in (upload.change, start.change, end.change, model.change):
-        on(listen, show, trim, seen)
-    on_event(seen.click, pick, None, end)
+        on(listen, lambda _, *fields: see(studio, *fields), trim, seen)
+    on(seen.click, pick, None, end, with_data=True)
     fields = [*trim, seconds, ways, labels.genre, labels.artist, labels.lyrics, seed, temperature]
-    on(begin.click, begin_continuing, fields, [status, result])
+    on(begin.click, partial(continue_recording, studio), fields, [status, result])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fast_jukebox.demo.html import ADDRESS
 from fast_jukebox.demo.sounds import is_token
@@ -14,9 +13,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
-
-Scope = MutableMapping[str, Any]
-Send = Callable[[Scope], Awaitable[None]]
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TYPES = {
     "wav": "audio/wav",
@@ -84,19 +81,15 @@ def _uncached() -> dict[str, str]:
 
 
 class Headers:
-    """Middleware that adds headers to every answer: a page loads nothing from anywhere else, so that it works, and
-    tells nobody, without a network. Before an upload it makes room.
-
-    Args:
-        app: the application inside.
-        studio: whose uploads are bounded.
+    """Middleware that adds headers to every answer: a page loads nothing from anywhere else, so that it works without a
+    network and sends nothing to others. Before an upload it makes room.
     """
 
-    def __init__(self, app: Any, studio: Studio) -> None:
+    def __init__(self, app: ASGIApp, studio: Studio) -> None:
         self._app, self._studio = app, studio
 
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
-        async def sent(message: Scope) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)

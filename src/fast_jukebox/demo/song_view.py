@@ -1,4 +1,4 @@
-"""How the page Compose shows a song: its takes as a tree, the one that is chosen, and what came of it."""
+"""A song on the page Compose: its takes as a tree, the chosen one, and its branches."""
 
 from __future__ import annotations
 
@@ -45,18 +45,29 @@ def tree(song: ComposedSong, selected: int) -> str:
 
 
 def _tree_button(song: ComposedSong, take: Take, selected: int) -> str:
-    kept = song.session.kept is not None and song.session.kept.number == take.number
     here = ' aria-current="true"' if take.number == selected else ""
-    star = '<span class="fj-star" title="kept">★</span>' if kept else ""
-    facts = f"{_ORIGINS[take.origin]} · {take.samples / song.rate:.1f} s · {quality(song, take)}"
+    star = '<span class="fj-star" title="kept">★</span>' if _is_kept(song, take) else ""
     return (
         f'<button type="button" data-action="select" data-value="{take.number}"{here}>'
-        f"<b>{take.number}</b>{star}<span>{html.text(facts)}</span></button>"
+        f"<b>{take.number}</b>{star}<span>{html.text(_summary(song, take))}</span></button>"
     )
 
 
+def _is_kept(song: ComposedSong, take: Take) -> bool:
+    return song.session.kept is not None and song.session.kept.number == take.number
+
+
+def _keep_button(song: ComposedSong, take: Take) -> str:
+    kept = _is_kept(song, take)
+    return _button("keep", take.number, "★ Kept" if kept else "★ Keep", pressed=kept)
+
+
+def _summary(song: ComposedSong, take: Take) -> str:
+    return f"{_ORIGINS[take.origin]} · {take.samples / song.rate:.1f} s · {quality(song, take)}"
+
+
 def quality(song: ComposedSong, take: Take) -> str:
-    """What is made of a take, in words."""
+    """The finished part of a take, in words."""
     level = song.level(take)
     if level is None:
         return "not made yet"
@@ -75,24 +86,22 @@ def chosen(song: ComposedSong, selected: int, cut_at: float | None = None, worki
         song: the song.
         selected: number of the take.
         cut_at: seconds at which a mark stands.
-        working: whether something of the song is being made.
+        working: something of the song is being made.
     """
     take = song.session.take(selected)
     sound = song.sound(take)
-    kept = song.session.kept is not None and song.session.kept.number == take.number
     marks = {} if cut_at is None or not 0 < cut_at < take.samples / song.rate else {"cut here": cut_at}
     marks |= _beginning(song, take)
     facts = [
-        ("Came about as", _ORIGINS[take.origin]),
+        ("Origin", _ORIGINS[take.origin]),
         ("Duration", f"{take.samples / song.rate:.2f} s"),
         ("Made", quality(song, take)),
         ("Labels", song.labels(take)),
         ("Seed", take.seed),
     ]
-    buttons = _button("keep", take.number, "★ Kept" if kept else "★ Keep", pressed=kept)
     parts = [
         _heard(song, take, sound, marks),
-        f'<div class="fj-actions">{buttons}</div>',
+        f'<div class="fj-actions">{_keep_button(song, take)}</div>',
         html.facts(facts),
         *(_part(part, own) for part, own in song.parts(take)),
         "" if sound is None else html.pictures(sound, False) + html.downloads(sound),
@@ -116,14 +125,14 @@ def _part(part: list[float], sound: Sound) -> str:
 
 
 def _beginning(song: ComposedSong, take: Take) -> dict[str, float]:
-    """Where a take goes on from its parent, in seconds."""
+    """The second at which a take goes on from its parent, by its description."""
     begun = take.kept * song.session.facts.hop_lengths[-1] / song.rate
     there = take.parent is not None and 0 < begun < take.samples / song.rate
     return {f"new from here; before it, take {take.parent}": begun} if there else {}
 
 
 def branches(song: ComposedSong, selected: int) -> str:
-    """What came of the chosen take, side by side."""
+    """The branches of the chosen take, side by side."""
     take = song.session.take(selected)
     children = [each for each in song.session.takes.values() if each.parent == take.number][-_CARDS:]
     if not children:
@@ -134,21 +143,18 @@ def branches(song: ComposedSong, selected: int) -> str:
         heard = '<p class="fj-hint">being made</p>'
         if sound is not None:
             heard = html.waveform(sound, _beginning(song, child)) + html.player(sound, f"Take {child.number}")
-        kept = song.session.kept is not None and song.session.kept.number == child.number
-        buttons = _button("keep", child.number, "★ Kept" if kept else "★ Keep", pressed=kept) + _button(
-            "select", child.number, "Open"
-        )
-        facts = f"{_ORIGINS[child.origin]} · {child.samples / song.rate:.1f} s · {quality(song, child)}"
         labels = song.labels(child)
+        facts = _summary(song, child) + (f" · {labels}" if labels else "")
+        buttons = _keep_button(song, child) + _button("select", child.number, "Open")
         cards.append(
             html.card(
                 f"Take {child.number}",
                 heard,
-                f'<p class="fj-hint">{html.text(facts)}{" · " + html.text(labels) if labels else ""}</p>',
+                f'<p class="fj-hint">{html.text(facts)}</p>',
                 f'<div class="fj-actions">{buttons}</div>',
             )
         )
-    return f'<h3 class="fj-heading">What came of take {take.number}</h3><div class="fj-cards">{"".join(cards)}</div>'
+    return f'<h3 class="fj-heading">Branches of take {take.number}</h3><div class="fj-cards">{"".join(cards)}</div>'
 
 
 def _unfinished(song: ComposedSong, working: bool) -> str:

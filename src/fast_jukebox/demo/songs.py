@@ -1,4 +1,4 @@
-"""Songs of the page Compose: sessions in the studio's folder, with what the page knows of them beyond."""
+"""Songs of the page Compose: sessions in the studio's folder, each with a record of the page's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_REMEMBERED = 500
 
 @dataclass(frozen=True)
 class SongRecord:
-    """What is known of a song beyond its session.
+    """Facts of a song beside its session.
 
     Attributes:
         key: its name, which opens it: whoever knows it may change the song.
@@ -44,19 +44,12 @@ class SongRecord:
 
 
 def sound_name(take: int, level: int, part: Sequence[float] | None = None) -> str:
-    """How a record names the sound of a take, decoded from a level; of all of it or of a part in seconds."""
+    """Name in a record of the sound of a take, decoded from a level; of all of it or of a part in seconds."""
     return f"{take}/{level}" + ("" if part is None else f"/{part[0]:g}-{part[1]:g}")
 
 
 class ComposedSong:
-    """A song with its session, read from the folder.
-
-    Args:
-        studio: that keeps it.
-        record: of it.
-        session: opened with the song's model.
-        model: that makes it.
-    """
+    """A song with its session, read from the folder."""
 
     def __init__(self, studio: Studio, record: SongRecord, session: Session, model: StudioModel) -> None:
         self.studio, self.record, self.session, self.model = studio, record, session, model
@@ -106,7 +99,7 @@ class ComposedSong:
         return cls(studio, record, Session.open(song_folder(studio, key) / "session", model.model), model)
 
     def write(self, record: SongRecord) -> None:
-        """Keep what is known, all of it or nothing."""
+        """Keep a new record, all of it or nothing."""
         self.record = record
         write_file(song_folder(self.studio, record.key) / _RECORD, json.dumps(asdict(record)))
 
@@ -197,7 +190,7 @@ class ComposedSong:
 
 
 def read_record(studio: Studio, key: object) -> SongRecord:
-    """What is known of a song beyond its session.
+    """The record of a song.
 
     Raises:
         ValueError: there is no song of that key, or its notes are damaged.

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +18,8 @@ from torch import Tensor
 
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.evaluation.notes import shortest_clip
-from fast_jukebox.evaluation.pictures import plot_notes
-from fast_jukebox.evaluation.plots import plot_spectrograms
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.evaluation.pictures import envelope, plot_notes, plot_spectrograms
+from fast_jukebox.utils.files import JsonObject, write_file
 
 FORMATS = ("wav", "flac", "mp3")
 """Formats of a download."""
@@ -31,7 +29,7 @@ PICTURES = ("notes", "spectrogram", "alignment")
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _FACTS = "facts.json"
 _PICTURE_SECONDS = 60.0
-"""What of a sound is drawn, from its beginning."""
+"""Seconds of a sound that are drawn, from its beginning."""
 _LIVE = 32
 """Songs in the making whose sound is kept at once."""
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -43,7 +41,7 @@ def new_token() -> str:
 
 
 def is_token(text: object) -> bool:
-    """Whether a text may be a name of [`new_token`]; others are never made a path."""
+    """A text may be a name of [`new_token`]; others are never made a path."""
     return isinstance(text, str) and _TOKEN.fullmatch(text) is not None
 
 
@@ -79,7 +77,7 @@ class Sound:
 
     @property
     def has_notes(self) -> bool:
-        """Whether notes can be looked for in it."""
+        """It is long enough for its notes to be estimated."""
         return self.rate >= 8000 and self.samples >= shortest_clip(self.rate)
 
 
@@ -110,7 +108,7 @@ class Live:
             self._changed.notify_all()
 
     def chunks(self) -> Iterator[bytes]:
-        """What is written, from the beginning to the end."""
+        """The sound as it is written, from the beginning to the end."""
         position = 0
         while True:
             with self._changed:
@@ -125,14 +123,7 @@ class Live:
 
 
 class Sounds:
-    """Sound files in a folder, the oldest of which make room for new ones. Safe to use from many threads.
-
-    Args:
-        folder: for them alone.
-        most: files kept.
-        most_bytes: of all of them.
-        most_seconds: of sound in the making.
-    """
+    """Sound files in a folder, the oldest of which make room for new ones. Safe to use from many threads."""
 
     def __init__(self, folder: Path, most: int, most_bytes: int, most_seconds: float) -> None:
         self.folder, self._most, self._most_bytes, self._most_seconds = folder, most, most_bytes, most_seconds
@@ -220,11 +211,11 @@ class Sounds:
         with self._lock:
             return self._live.get(token)
 
-    def _record(self, token: object) -> dict[str, Any] | None:
+    def _record(self, token: object) -> JsonObject | None:
         if not isinstance(token, str) or not is_token(token):
             return None
         try:
-            record: dict[str, object] = json.loads((self.folder / token / _FACTS).read_text(encoding="utf-8"))
+            record: JsonObject = json.loads((self.folder / token / _FACTS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return record
@@ -252,8 +243,6 @@ def _size(file: Path) -> int:
 
 def waveform(audio: Tensor, parts: int = 300) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Smallest and largest sample of each of equal parts of sound (T,), to three digits."""
-    from fast_jukebox.evaluation.pictures import envelope
-
     if not len(audio):
         return (), ()
     low, high = envelope(audio, parts)

@@ -1,21 +1,27 @@
-"""What all pages of the studio share: models, folder, bounds, the queue and the works of each visitor."""
+"""The state behind all pages: models, folder, bounds, the queue and the works of each visitor."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fast_jukebox.demo import html
 from fast_jukebox.demo.limits import Limits, within
 from fast_jukebox.demo.models import StudioModel
 from fast_jukebox.demo.sounds import Sounds
-from fast_jukebox.demo.work import Queue, Work
+from fast_jukebox.demo.work import Queue, Work, WorkState
 from fast_jukebox.sampling.checks import check_seed, fresh_seed
 from fast_jukebox.sampling.progress import ProgressCallback
 
 Result = TypeVar("Result")
+View = TypeVar("View")
+Shown = tuple[str | None, str | None]
+"""Status and result of a page as HTML, `None` where one stays."""
+
 logger = logging.getLogger(__name__)
 
 _OURS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError)
@@ -92,6 +98,26 @@ class Studio:
             self._works[visitor, page] = work
         return work
 
+    def watch(
+        self,
+        visitor: str,
+        page: str,
+        run: Callable[[ProgressCallback], Result],
+        show: Callable[[WorkState, bool], View],
+    ) -> Generator[View, None, Result | None]:
+        """Put a work into the queue and yield views of its states; returns its result, `None` where it was stopped.
+
+        Args:
+            visitor: see [`begin`].
+            page: see [`begin`].
+            run: see [`Work`].
+            show: makes a view of a state; its second argument is `True` for the first.
+        """
+        work = self.begin(visitor, page, run)
+        for index, state in enumerate(work.watch()):
+            yield show(state, index == 0)
+        return work.result()
+
     def stop(self, visitor: str, page: str) -> None:
         """End what a visitor has begun on a page, if anything; what is made of it stands."""
         with self._lock:
@@ -131,12 +157,39 @@ class Studio:
         return lyrics
 
     def message(self, error: BaseException) -> str:
-        """What to tell a visitor of an error; what is not meant for people goes to the log alone."""
+        """An error's text for a visitor; what is not meant for people goes to the log alone."""
         if not isinstance(error, _OURS):
             logger.error("an error of the studio", exc_info=error)
             return "Something went wrong that should not; the server's log says what."
         lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         return (lines or type(error).__name__).replace(str(self.folder), "the studio's folder")
+
+
+def reporting(
+    failed: Callable[[str], View],
+) -> Callable[[Callable[..., Iterator[View]]], Callable[..., Iterator[View]]]:
+    """A decorator of a page's generator, whose first argument is the studio: an error ends it with a last view.
+
+    Args:
+        failed: makes the view of the error's text, which is HTML.
+    """
+
+    def decorate(page: Callable[..., Iterator[View]]) -> Callable[..., Iterator[View]]:
+        @functools.wraps(page)
+        def views(studio: Studio, *fields: object) -> Iterator[View]:
+            try:
+                yield from page(studio, *fields)
+            except Exception as error:
+                yield failed(html.alert(studio.message(error)))
+
+        return views
+
+    return decorate
+
+
+def status_only(status: str) -> Shown:
+    """A view in which the result stays."""
+    return status, None
 
 
 def seed_of(value: object) -> int:

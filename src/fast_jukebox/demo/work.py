@@ -17,15 +17,11 @@ _INTERVAL = 0.25
 
 
 class StudioBusy(RuntimeError):
-    """As many works wait as may; the visitor is asked to come again."""
+    """As many works wait as may; the visitor can try again later."""
 
 
 class Queue:
-    """Takes turns in the order of asking. Safe to use from many threads.
-
-    Args:
-        most: tickets at once; the next is refused.
-    """
+    """Takes turns in the order of asking. Safe to use from many threads."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -51,7 +47,7 @@ class Queue:
             return ticket
 
     def ahead(self, ticket: int) -> int:
-        """How many come before a ticket; 0 when it is its turn."""
+        """Number of tickets before this one; 0 when it is its turn."""
         with self._changed:
             return self._tickets.index(ticket) if ticket in self._tickets else 0
 
@@ -65,7 +61,7 @@ class Queue:
             return not cancelled()
 
     def leave(self, ticket: int) -> None:
-        """Make way for the next one."""
+        """Release the turn to the next one."""
         with self._changed:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
@@ -114,17 +110,17 @@ class Work(Generic[Result]):
 
     @property
     def stopped(self) -> bool:
-        """Whether it was asked to end."""
+        """It was asked to end."""
         return self._stop.is_set()
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """It has ended, with a result or an error."""
         return self._done.is_set()
 
     @property
     def state(self) -> WorkState:
-        """How far it is."""
+        """Its progress."""
         ahead = self._queue.ahead(self._ticket)
         progress = self._progress
         return WorkState(
@@ -145,7 +141,7 @@ class Work(Generic[Result]):
                 self.stop()
 
     def result(self) -> Result | None:
-        """What the work returned, when it has ended; `None` where it was stopped before.
+        """Result of the work, when it has ended; `None` where it was stopped before.
 
         Raises:
             Exception: what the work raised.

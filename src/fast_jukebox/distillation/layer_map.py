@@ -1,4 +1,4 @@
-"""Which layer of the teacher each layer of the student learns from (Fast Jukebox, "Layer correspondence", Fig. 4)."""
+"""Layer maps: the teacher layer that each student layer learns from (Fast Jukebox, "Layer correspondence", Fig. 4)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ class LayerMap:
     """Pairs of (student layer, teacher layer), 0-based, each of one attention pattern.
 
     Layers are grouped by their pattern. Of a pattern with m layers in the teacher and n in the student, layer j of the
-    student's group learns from layer `(j + 1) * m // n - 1` of the teacher's: the last of each of n runs that share the
-    teacher's group as evenly as possible, so within a group the order is kept and the last meets the last. For 72 -> 24
-    those are the last of 3 layers of the pattern, for 72 -> 18 the last of 4.
+    student's group learns from layer `(j + 1) * m // n - 1` of the teacher's: the last of each of n runs that
+    divide the teacher's group as evenly as possible, so within a group the order is kept and the last meets the last.
+    For 72 -> 24 those are the last of 3 layers of the pattern, for 72 -> 18 the last of 4.
 
     >>> layer_map = LayerMap.from_patterns(["row", "column"] * 4, ["row", "column"] * 2)
     >>> list(layer_map)
     [(0, 2), (1, 3), (2, 6), (3, 7)]
     >>> print(layer_map)
-    | pattern | student layer | teacher's share | learns from |
-    |---------|---------------|-----------------|-------------|
-    | row     |             0 |            0, 2 |           2 |
-    | row     |             2 |            4, 6 |           6 |
-    | column  |             1 |            1, 3 |           3 |
-    | column  |             3 |            5, 7 |           7 |
+    | pattern | student layer | teacher's layers | learns from |
+    |---------|---------------|------------------|-------------|
+    | row     |             0 |             0, 2 |           2 |
+    | row     |             2 |             4, 6 |           6 |
+    | column  |             1 |             1, 3 |           3 |
+    | column  |             3 |             5, 7 |           7 |
 
     Args:
         teacher_patterns: attention pattern of each of the teacher's layers.
@@ -78,7 +78,7 @@ class LayerMap:
 
         Args:
             teacher: pattern of each of its layers.
-            student: likewise.
+            student: pattern of each of its layers.
             alignment_layer: a teacher layer that one of two or more student layers of its pattern is to learn from: it
                 takes the place of the one whose run it is in, or of the last but one, as the last still meets the last.
 
@@ -129,14 +129,14 @@ class LayerMap:
         """The table of Fig. 4, which is Markdown too: the student's layers by pattern, each with the teacher's layers
         of that pattern that it stands for and the one that it learns from, all counted from 0.
         """
-        rows = [("pattern", "student layer", "teacher's share", "learns from")]
+        rows = [("pattern", "student layer", "teacher's layers", "learns from")]
         for pattern in dict.fromkeys(self.student_patterns):
             first = 0
             theirs = _layers_of(pattern, self.teacher_patterns)
             for layer in _layers_of(pattern, self.student_patterns):
                 end = theirs.index(self[layer]) + 1
-                share = ", ".join(map(str, theirs[first:end]))
-                rows.append((pattern, str(layer), share, str(self[layer])))
+                run = ", ".join(map(str, theirs[first:end]))
+                rows.append((pattern, str(layer), run, str(self[layer])))
                 first = end
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         header, *body = rows
@@ -150,7 +150,7 @@ class LayerMap:
 
 
 def last_of_runs(layers: Sequence[int], count: int, kept: int | None = None) -> list[int]:
-    """The last of each of `count` runs that share the layers as evenly as possible, and `kept` where it is one of them
+    """The last of each of `count` runs that divide the layers as evenly as possible, and `kept` where it is one of them
     and `count` leaves room for it beside the last: in its run's place, or in that of the last run but one.
     """
     ends = [(index + 1) * len(layers) // count for index in range(count)]

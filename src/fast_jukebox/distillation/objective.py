@@ -27,7 +27,7 @@ from fast_jukebox.models.prior.block import BlockOutput, PriorBlock
 
 @dataclass
 class DistillationOutput(ModelOutput):
-    """What a [`DistillationObjective`] returns.
+    """Output of a [`DistillationObjective`].
 
     Args:
         loss: weighted sum of the terms.
@@ -43,7 +43,7 @@ class DistillationOutput(ModelOutput):
 
 
 class DistillationObjective(nn.Module):
-    """How far a student is from its teacher on a batch of windows, as a weighted sum of named terms.
+    """Distance of a student from its teacher on a batch of windows, a weighted sum of named terms.
 
     - `attention_residual`, `hidden_states`, `attentions` (Eq. 4): mean squared differences after the attention's
       residual, after the block, and of the attention matrices; each a mean over the mapped pairs of layers.
@@ -65,7 +65,7 @@ class DistillationObjective(nn.Module):
         ValueError: the two do not fit, or the map is of other models; shows both.
     """
 
-    # Tells the Trainer that `num_items_in_batch` is understood, which makes accumulated gradients exact.
+    # For the Trainer: `num_items_in_batch` is understood, which makes accumulated gradients exact.
     accepts_loss_kwargs = True
 
     teacher: FastJukeboxPrior
@@ -86,7 +86,7 @@ class DistillationObjective(nn.Module):
         self._compares_attentions = student.config.num_attention_heads == teacher.config.num_attention_heads
 
     def check_terms(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """[`~fast_jukebox.distillation.losses.check_weights`], and whether these two models can be so compared.
+        """[`~fast_jukebox.distillation.losses.check_weights`] for these two models.
 
         Raises:
             ValueError: also where attention matrices are to be compared of different numbers of heads.
@@ -129,8 +129,8 @@ class DistillationObjective(nn.Module):
             labels: int64 (N, L) of the `data` term, `codes` by default; -100 is not counted there.
             weights: of the terms by name; 0 for those left out.
             temperature: of the `prediction` term.
-            num_items_in_batch: labels of all batches whose gradients are added up; the loss is then this batch's share
-                of their mean.
+            num_items_in_batch: labels of all batches whose gradients are added up; the loss is then this batch's
+                part of their mean.
 
         Raises:
             ValueError: as in the prior's forward, or an unknown term.
@@ -210,7 +210,7 @@ class _TeacherWalk:
                 self.hidden, self.conditioning = self.prior.embed(codes, upper_codes, metadata)
 
     def layer(self, layer: int) -> BlockOutput:
-        """What a mapped layer gives; each is given out once."""
+        """Output of a mapped layer; each can be taken once."""
         self._run_to(layer + 1)
         return self.waiting.pop(layer)
 

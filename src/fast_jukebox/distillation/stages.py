@@ -1,4 +1,4 @@
-"""The stages of a distillation: what is learnt, for how long, at which learning rate."""
+"""The stages of a distillation: loss, length and learning rate of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DistillationStage:
         learning_rate: at its highest; the training arguments' by default.
         schedule: `"constant"`, `"linear"` or `"cosine"`, the latter two falling to 0 at the stage's end; the training
             arguments' by default.
-        warmup_steps: steps over which the learning rate rises from 0, or, below 1, their share of the stage; the
+        warmup_steps: steps over which the learning rate rises from 0, or, below 1, their fraction of the stage; the
             training arguments' by default.
         temperature: of the `prediction` term.
 
@@ -75,7 +75,7 @@ class DistillationStage:
         return " + ".join(f"{weight:g} {name}" for name, weight in self.loss.items() if weight)
 
     def to_dict(self) -> dict[str, object]:
-        """What was given, as `DistillationStage(**...)` takes it."""
+        """The fields that are set, as `DistillationStage(**...)` takes them."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -89,9 +89,9 @@ class StageSchedule:
     Args:
         stages: one after the other.
         steps_per_epoch: optimizer steps in a pass over the data, None where it has no length.
-        learning_rate: of stages that have none of their own, above 0.
-        schedule: likewise, one of `SCHEDULES`.
-        warmup_steps: likewise.
+        learning_rate: of stages without one, above 0.
+        schedule: of stages without one, one of `SCHEDULES`.
+        warmup_steps: of stages without them.
 
     Raises:
         ValueError: there are no stages, epochs of data without length, or an unknown schedule.
@@ -122,11 +122,11 @@ class StageSchedule:
         return sum(self.lengths)
 
     def index_at(self, step: int) -> int:
-        """Which stage step `step` belongs to, from 0; the last from its start on."""
+        """Number of the stage of step `step`, from 0; the last from its start on."""
         return max(index for index, start in enumerate(self.starts) if start <= max(step, 0))
 
     def factor(self, step: int) -> float:
-        """What `learning_rate` is multiplied by at a step."""
+        """Factor of `learning_rate` at a step."""
         index = self.index_at(step)
         stage, length, local = self.stages[index], self.lengths[index], step - self.starts[index]
         peak = 1.0 if stage.learning_rate is None else stage.learning_rate / self.learning_rate
@@ -166,7 +166,7 @@ def _length(stage: DistillationStage, steps_per_epoch: int | None) -> int:
 
 
 def _shape(schedule: str, step: int, warmup: int, length: int) -> float:
-    """Share of the highest learning rate at a step of a stage."""
+    """Fraction of the highest learning rate at a step of a stage."""
     if step < warmup:
         return step / warmup
     progress = min((step - warmup) / max(length - warmup, 1), 1.0)

@@ -1,4 +1,4 @@
-"""Students: their configuration, what they must share with their teacher, and what they begin with."""
+"""Students: their configuration, the fields that must be their teacher's, and their initial weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def student_layer_types(teacher: FastJukeboxPriorConfig, depth: int) -> list[str
     """Attention patterns of a student of `depth` layers.
 
     Without lyrics they are the teacher's first, as in the paper, where all its patterns are among them. Otherwise each
-    pattern has the share of layers that it has in the teacher, and one at least (two for the lyrics, where the
+    pattern has the fraction of layers that it has in the teacher, and one at least (two for the lyrics, where the
     teacher's alignment layer is not the last of them), and the layers stand in the order of those that they learn from
     (see [`LayerMap`]): the deeper layer learns from the deeper one, and the student's last from the teacher's last. The
     teacher's first patterns where the depth is too small for all of them, its own where it is no depth of a student.
@@ -79,12 +79,12 @@ def student_layer_types(teacher: FastJukeboxPriorConfig, depth: int) -> list[str
     if lyrics is not None and depth > len(words):
         least[lyrics] = 2
     learned_from: dict[int, str] = {}
-    for word, count in _shares(layers, depth, least).items():
+    for word, count in _layer_counts(layers, depth, least).items():
         learned_from |= dict.fromkeys(last_of_runs(layers[word], count, aligned), word)
     return [learned_from[layer] for layer in sorted(learned_from)]
 
 
-def _shares(layers: dict[str, list[int]], depth: int, least: dict[str, int]) -> dict[str, int]:
+def _layer_counts(layers: dict[str, list[int]], depth: int, least: dict[str, int]) -> dict[str, int]:
     """Layers of each pattern in a student of `depth` layers: the teacher's proportions as nearly as can be."""
     total = sum(len(own) for own in layers.values())
     counts = dict(least)
@@ -173,7 +173,7 @@ def initialize_student(
             raise ValueError(
                 f"a student can begin with its teacher's weights only where they have the same shapes, but `{name}` is "
                 f"{tuple(weight.shape)} in the student and `{source}` is {shape} in the teacher; "
-                "begin with weights of its own instead (`initialize_from_teacher=False`)"
+                "begin with random weights instead (`initialize_from_teacher=False`)"
             )
         pairs.append((weight, theirs[source]))
     for weight, source_weight in pairs:

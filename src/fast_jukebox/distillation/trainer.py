@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import ModelOutput
 
 from fast_jukebox.distillation.layer_map import LayerMap
 from fast_jukebox.distillation.losses import TERMS, check_weights, data_cross_entropy, kl_divergence
@@ -26,17 +28,19 @@ from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.curves import EarlyStopping
 from fast_jukebox.training.trainer import FastJukeboxTrainer
+from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import markdown_table
 
 PROJECTION = "projection.safetensors"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(repr=False)  # one of its own would show the token
+@dataclass(repr=False)  # a new one would show the token
 class DistillationArguments(FastJukeboxTrainingArguments):
     """[`~fast_jukebox.training.arguments.FastJukeboxTrainingArguments`] of a distillation.
 
-    The stages say how long it lasts; `num_train_epochs` has no say, and `max_steps` stops earlier without changing the
-    stages' schedules.
+    The stages say how long it lasts, not `num_train_epochs`; `max_steps` stops earlier without changing the stages'
+    schedules.
 
     Args:
         stages: [`DistillationStage`]s or mappings of their fields; on the command line JSON, or the name of a JSON
@@ -50,7 +54,7 @@ class DistillationArguments(FastJukeboxTrainingArguments):
         ValueError: a stage that makes no sense, an unknown dtype, or another `num_train_epochs` than the default.
     """
 
-    stages: Sequence[DistillationStage | dict[str, Any]] | str | None = field(
+    stages: Sequence[DistillationStage | dict[str, object]] | str | None = field(
         default=None, metadata={"help": "Stages as JSON, or a JSON file; by default the paper's 20 and 50 epochs."}
     )
     initialize_from_teacher: bool = field(
@@ -63,10 +67,8 @@ class DistillationArguments(FastJukeboxTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        stages: Any = list(PAPER_STAGES) if self.stages is None else self.stages
-        if isinstance(stages, str):
-            stages = _read_json(stages)
-        self.stages = parse_stages(stages)
+        stages = list(PAPER_STAGES) if self.stages is None else self.stages
+        self.stages = parse_stages(_read_json(stages) if isinstance(stages, str) else stages)
         if self.teacher_dtype is not None and self.teacher_dtype not in _DTYPES:
             raise ValueError(f"`teacher_dtype` must be one of {', '.join(_DTYPES)}, got {self.teacher_dtype!r}")
         default = type(self).__dataclass_fields__["num_train_epochs"].default
@@ -76,9 +78,10 @@ class DistillationArguments(FastJukeboxTrainingArguments):
                 f"{self.num_train_epochs!r}"
             )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """See [`~transformers.TrainingArguments.to_dict`]."""
-        return super().to_dict() | {"stages": [stage.to_dict() for stage in parse_stages(self.stages)]}
+        own: JsonObject = super().to_dict()
+        return own | {"stages": [stage.to_dict() for stage in parse_stages(self.stages)]}
 
 
 class DistillationTrainer(FastJukeboxTrainer):
@@ -91,8 +94,8 @@ class DistillationTrainer(FastJukeboxTrainer):
 
     Training logs `loss`, each of its terms unweighted, and the number of the stage. Evaluation gives, in any stage,
     `loss` (nats a code), `bits_per_code`, `perplexity` and `accuracy` on the data's codes, `teacher_bits_per_code`,
-    `kl_to_teacher` (bits a code), `agreement` (share of positions where both find the same code the likeliest) and each
-    term.
+    `kl_to_teacher` (bits a code), `agreement` (fraction of positions where both find the same code the most
+    probable) and each term.
 
     Args:
         model: the student.
@@ -108,7 +111,7 @@ class DistillationTrainer(FastJukeboxTrainer):
     card_kind = "prior"
     card_tags = ("knowledge-distillation",)
     objective: DistillationObjective
-    lr_scheduler: Any
+    lr_scheduler: LambdaLR | None
 
     def __init__(
         self,
@@ -141,15 +144,15 @@ class DistillationTrainer(FastJukeboxTrainer):
 
     @property
     def student(self) -> FastJukeboxPrior:
-        """What is trained."""
+        """The model that is trained."""
         return self.objective.student
 
     @property
     def layer_map(self) -> LayerMap:
-        """Which layer learns from which."""
+        """The teacher layer of each student layer."""
         return self.objective.layer_map
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: object, **kwargs: object) -> TrainOutput:
         """See [`~transformers.Trainer.train`]; lasts as long as the stages do."""
         self.args.max_steps = self.planned_steps()
         for callback in self.callback_handler.callbacks:
@@ -192,14 +195,18 @@ class DistillationTrainer(FastJukeboxTrainer):
         return self.lr_scheduler
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> object:
         """See [`~transformers.Trainer.compute_loss`]: the loss of the step's stage; in evaluation that on the data's
         codes, with all terms.
         """
         if model.training and self.schedule is not None:
             stage = self.schedule.stages[self.schedule.index_at(self.state.global_step)]
-            asked = {"weights": dict(stage.weights), "temperature": stage.temperature}
+            asked: dict[str, object] = {"weights": dict(stage.weights), "temperature": stage.temperature}
         else:
             asked = {"weights": self._evaluated}
         loss, outputs = super().compute_loss(
@@ -214,7 +221,7 @@ class DistillationTrainer(FastJukeboxTrainer):
                 self._terms[name] = self._terms[name] + entry if name in self._terms else entry
         return (loss, outputs) if return_outputs else loss
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """See [`~transformers.Trainer.log`]: adds the mean of each term since the last time, and the stage."""
         if "loss" in logs and self._terms and self.schedule is not None:
             sums = self.accelerator.reduce(torch.stack(list(self._terms.values())), reduction="sum").tolist()
@@ -224,7 +231,7 @@ class DistillationTrainer(FastJukeboxTrainer):
             self._terms = {}
         super().log(logs, *args, **kwargs)
 
-    def metrics_of(self, inputs: dict[str, Any], outputs: Any) -> dict[str, Tensor]:
+    def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
         """See [`FastJukeboxTrainer.metrics_of`]: means over the batch, times its windows."""
         labels = inputs.get("labels", inputs["codes"])
         ours, theirs = outputs.logits.argmax(-1), outputs.teacher_logits.argmax(-1)
@@ -256,13 +263,8 @@ class DistillationTrainer(FastJukeboxTrainer):
 
     def describe(self) -> str:
         """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.describe`]."""
-        ours, theirs = self.student.config, self.objective.teacher.config
-        role = f", conditioned on level {ours.level + 1}" if ours.has_upper_level else ""
-        return (
-            f"The prior of level {ours.level} (0 is the bottom){role}: a sparse transformer of "
-            f"{ours.num_hidden_layers} layers and width {ours.hidden_size} over {ours.n_ctx} codes, distilled from one "
-            f"of {theirs.num_hidden_layers} layers."
-        )
+        depth = self.objective.teacher.config.num_hidden_layers
+        return f"{super().describe().removesuffix('.')}, distilled from one of {depth} layers."
 
     def training_summary(self) -> str:
         """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.training_summary`]: adds stages and layer map."""
@@ -270,19 +272,15 @@ class DistillationTrainer(FastJukeboxTrainer):
         rows = []
         for stage, start, length in zip(schedule.stages, schedule.starts, schedule.lengths, strict=True):
             done = min(max(self.state.global_step - start, 0), length)
-            rows.append(
-                f"| {stage.name} | {length if done == length else f'{done} of {length}'} | "
-                f"{stage.learning_rate or schedule.learning_rate:g} | {stage.schedule or schedule.schedule} | "
-                f"{stage.temperature:g} |"
-            )
-        begin = "the teacher's mapped layers" if self.args.initialize_from_teacher else "weights of its own"
+            steps = str(length) if done == length else f"{done} of {length}"
+            rate, shape = stage.learning_rate or schedule.learning_rate, stage.schedule or schedule.schedule
+            rows.append([stage.name, steps, f"{rate:g}", shape, f"{stage.temperature:g}"])
+        begin = "the teacher's mapped layers" if self.args.initialize_from_teacher else "random weights"
         return "\n".join(
             [
                 super().training_summary(),
                 f"\nIn stages, each with fresh optimizer moments; the student began with {begin}:\n",
-                "| loss | steps | learning rate | schedule | temperature |",
-                "|---|---|---|---|---|",
-                *rows,
+                markdown_table(["loss", "steps", "learning rate", "schedule", "temperature"], rows),
                 "\nWhich layer learnt from which, counted from 0:\n",
                 str(self.layer_map),
             ]
@@ -297,9 +295,9 @@ class DistillationTrainer(FastJukeboxTrainer):
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        whole = self.objective.state_dict() if state_dict is None else state_dict
+        complete = self.objective.state_dict() if state_dict is None else state_dict
         prefix = "student."
-        ours = {name.removeprefix(prefix): value for name, value in whole.items() if name.startswith(prefix)}
+        ours = {name.removeprefix(prefix): value for name, value in complete.items() if name.startswith(prefix)}
         self.student.save_pretrained(folder, state_dict=ours)
         torch.save(self.args, folder / TRAINING_ARGS_NAME)
 
@@ -338,16 +336,16 @@ class _FreshMoments(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        optimizer: Any = None,
-        **kwargs: Any,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: object,
     ) -> None:
         schedule = self.trainer.schedule
         if schedule is not None and state.global_step in schedule.starts[1:]:
             optimizer.state.clear()
 
 
-def _read_json(text: str) -> Any:
-    """JSON, or what a JSON file holds."""
+def _read_json(text: str) -> object:
+    """The value of JSON, or of a JSON file."""
     source = text if text.lstrip().startswith(("[", "{")) else Path(text).read_text(encoding="utf-8-sig")
     try:
         return json.loads(source)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from fast_jukebox.evaluation.pictures import new_figure, save_figure
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import markdown_table
 
 _COLORS = ("#444444", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#ff7f0e", "#17becf")
 
@@ -20,14 +22,14 @@ def system_title(system: str) -> str:
         "scratch": f"{depth} (scratch)",
         "student": f"{depth} (student)",
         "student-without-pred": f"{depth} (student) w/o Pred",
-        "student-plain": f"{depth} (student), plain beginning",
+        "student-plain": f"{depth} (student), random initialisation",
     }
     if kind not in words:
         raise ValueError(f"`system` must be one of {', '.join(words)} and a depth, got {system!r}")
     return words[kind]
 
 
-def write_ablation(path: str | os.PathLike[str], results: Mapping[str, Any], notes: str = "") -> Path:
+def write_ablation(path: str | os.PathLike[str], results: JsonObject, notes: str = "") -> Path:
     """Write the report and, beside it in `images`, its curves.
 
     Args:
@@ -46,8 +48,8 @@ def write_ablation(path: str | os.PathLike[str], results: Mapping[str, Any], not
     return path
 
 
-def ablation_markdown(results: Mapping[str, Any], picture: str, notes: str = "") -> str:
-    """The report's text: what was trained, a table a level, what each cost, and what won."""
+def ablation_markdown(results: JsonObject, picture: str, notes: str = "") -> str:
+    """The report's text: the training, the verdict, a table a level, and the cost of a step."""
     levels = results["levels"]
     sections = [_head(results), f"![Held-out bits per code over training steps]({picture})", _verdict(results)]
     if notes.strip():
@@ -58,8 +60,8 @@ def ablation_markdown(results: Mapping[str, Any], picture: str, notes: str = "")
     return "\n\n".join(sections) + "\n"
 
 
-def training_cost(results: Mapping[str, Any], system: str, level: str) -> float:
-    """Seconds of a system's whole training at a level: steps of each kind times their measured length."""
+def training_cost(results: JsonObject, system: str, level: str) -> float:
+    """Seconds of a system's complete training at a level: steps of each kind times their measured length."""
     settings = results["settings"]
     depth = str(results["systems"][system])
     seconds = results["levels"][level]["training_seconds"][depth]
@@ -72,9 +74,7 @@ def training_cost(results: Mapping[str, Any], system: str, level: str) -> float:
     return first * seconds["intermediate"] + rest * seconds["plain" if "without-pred" in system else "prediction"]
 
 
-def training_story(
-    results: Mapping[str, Any], system: str, model: Mapping[str, object] | None = None
-) -> dict[str, object]:
+def training_story(results: JsonObject, system: str, model: Mapping[str, object] | None = None) -> dict[str, object]:
     """Training of a student for its card, as [`~fast_jukebox.evaluation.report.training_markdown`] takes it.
 
     Args:
@@ -98,7 +98,7 @@ def training_story(
                 "seconds": round(training_cost(results, own, level)),
             }
     first = settings["intermediate_steps"]
-    begun = "weights of their own" if "plain" in system else "the teachers' layers that the layer map gives"
+    begun = "random weights" if "plain" in system else "the teachers' layers that the layer map gives"
     then = "the data's codes" if "without-pred" in system else "the teachers' predictions (Eq. 3)"
     grown = "the priors above, made deeper and trained on" if settings["grow_teacher"] else "trained from scratch"
     depth = results["systems"][teacher]
@@ -110,22 +110,18 @@ def training_story(
     return story
 
 
-def speed_up(results: Mapping[str, Any], system: str, level: str) -> float:
-    """How many times faster than the teacher a system samples a code."""
+def speed_up(results: JsonObject, system: str, level: str) -> float:
+    """The speed at which a system samples a code, as a multiple of the teacher's."""
     seconds = results["levels"][level]["sampling_seconds"]
     teacher = next(iter(results["systems"].values()))
     return seconds[str(teacher)] / seconds[str(results["systems"][system])]
 
 
-def plot_curves(path: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:
+def plot_curves(path: str | os.PathLike[str], results: JsonObject) -> Path:
     """Held-out bits per code over steps, a panel a level, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     levels = results["levels"]
-    figure, panels = plt.subplots(1, len(levels), figsize=(4.2 * len(levels), 3.6), squeeze=False)
+    figure = new_figure(4.2 * len(levels), 3.6)
+    panels = figure.subplots(1, len(levels), squeeze=False)
     for panel, level in zip(panels[0], levels, strict=True):
         for index, (system, points) in enumerate(levels[level]["curves"].items()):
             steps, bits = zip(*points, strict=True)
@@ -136,18 +132,15 @@ def plot_curves(path: str | os.PathLike[str], results: Mapping[str, Any]) -> Pat
         panel.set_xlabel("steps")
     panels[0][0].set_ylabel("held-out bits per code")
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    return Path(path)
+    figure.legend(handles, labels, loc="outside lower center", ncol=4, fontsize=8, frameon=False)
+    return save_figure(figure, Path(path), 80)
 
 
-def _title(results: Mapping[str, Any], level: str) -> str:
+def _title(results: JsonObject, level: str) -> str:
     return level_name(int(level), len(results["levels"]), numbered=True).capitalize()
 
 
-def _head(results: Mapping[str, Any]) -> str:
+def _head(results: JsonObject) -> str:
     settings, versions = results["settings"], results["versions"]
     batches = ", ".join(map(str, settings["batch_sizes"]))
     beginning = (
@@ -168,15 +161,15 @@ The systems of Fast Jukebox's Table 1 at the size of the mini family, trained an
 The teacher {beginning} and was trained for {settings["teacher_steps"]} steps a level.
 Each of the others had {settings["steps"]} steps a level, on the same windows; a student spends the first
 {settings["intermediate_steps"]} on Eq. 4 and the others on Eq. 3, or without Pred on the data's codes. Batches are of
-{batches} windows, bottom to top. Students begin with the teacher's mapped layers and embeddings, but for the one with a
-plain beginning, which begins like a prior from scratch and has its learning rate. Figures are means over held-out
-songs; the lower the bits, perplexity and KL divergence, and the higher the agreement (share of positions where both
-find the same code the most probable), the better. Speed and cost were measured side by side in one run on
+{batches} windows, bottom to top. Students begin with the teacher's mapped layers and embeddings, but for the one with
+random initialisation, which has the learning rate of a prior from scratch. Metrics are means over held-out songs; the
+lower the bits, perplexity and KL divergence, and the higher the agreement (fraction of positions where both find the
+same code the most probable), the better. Speed and cost were measured side by side in one run on
 {settings["threads"]} thread(s), each the fastest of three; one song is sampled, by the engine that is the machine's
 default."""
 
 
-def _command(settings: Mapping[str, Any]) -> str:
+def _command(settings: JsonObject) -> str:
     shown = (
         "grow_teacher",
         "teacher_steps",
@@ -204,14 +197,14 @@ def _command(settings: Mapping[str, Any]) -> str:
     return "\n".join([*lines, line])
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _verdict(results: Mapping[str, Any]) -> str:
-    """Whether each student beats its twin from scratch, by how much."""
+def _verdict(results: JsonObject) -> str:
+    """Bits that each student is better than its twin from scratch."""
     lines = []
     for system, depth in results["systems"].items():
         twin = f"scratch-{depth}"
@@ -219,8 +212,8 @@ def _verdict(results: Mapping[str, Any]) -> str:
             continue
         gains = []
         for level, found in results["levels"].items():
-            figures = found["figures"]
-            gain = figures[twin]["bits_per_code"] - figures[system]["bits_per_code"]
+            metrics = found["metrics"]
+            gain = metrics[twin]["bits_per_code"] - metrics[system]["bits_per_code"]
             gains.append(f"{gain:+.2f} at the {_title(results, level).lower()}")
         lines.append(f"- {system_title(system)}: {', '.join(gains)}")
     return (
@@ -229,30 +222,39 @@ def _verdict(results: Mapping[str, Any]) -> str:
     )
 
 
-def _level_table(results: Mapping[str, Any], level: str) -> str:
+def _level_table(results: JsonObject, level: str) -> str:
     found = results["levels"][level]
-    rows = [
-        "| system | bits per code | perplexity | KL to teacher, bits | top-1 agreement | training, s | speed-up |",
-        "|---|---|---|---|---|---|---|",
+    header = [
+        "system",
+        "bits per code",
+        "perplexity",
+        "KL to teacher, bits",
+        "top-1 agreement",
+        "training, s",
+        "speed-up",
     ]
-    for system in results["systems"]:
-        figures = found["figures"][system]
-        rows.append(
-            f"| {system_title(system)} | {figures['bits_per_code']:.3f} | {figures['perplexity']:.2f} | "
-            f"{figures['kl_to_teacher']:.3f} | {figures['agreement']:.1%} | "
-            f"{training_cost(results, system, level):,.0f} | {speed_up(results, system, level):.1f}x |"
+
+    def row(title: str, metrics: Mapping[str, float], *cost: str) -> list[str]:
+        bits, perplexity, kl = metrics["bits_per_code"], metrics["perplexity"], metrics["kl_to_teacher"]
+        return [title, f"{bits:.3f}", f"{perplexity:.2f}", f"{kl:.3f}", f"{metrics['agreement']:.1%}", *cost]
+
+    rows = [
+        row(
+            system_title(system),
+            found["metrics"][system],
+            f"{training_cost(results, system, level):,.0f}",
+            f"{speed_up(results, system, level):.1f}x",
         )
-    start = found["figures"].get("model")
+        for system in results["systems"]
+    ]
+    start = found["metrics"].get("model")
     if start:
-        rows.append(
-            f"| *the model that the codes and sizes are of, {results['model_layers']} layers* | "
-            f"{start['bits_per_code']:.3f} | {start['perplexity']:.2f} | {start['kl_to_teacher']:.3f} | "
-            f"{start['agreement']:.1%} | | |"
-        )
-    return "\n".join(rows) + f"\n\n{found['windows']} held-out windows."
+        title = f"*the model that the codes and sizes are of, {results['model_layers']} layers*"
+        rows.append(row(title, start, "", ""))
+    return f"{markdown_table(header, rows)}\n\n{found['windows']} held-out windows."
 
 
-def _cost_text(results: Mapping[str, Any]) -> str:
+def _cost_text(results: JsonObject) -> str:
     batches = results["settings"]["batch_sizes"]
     return (
         "Seconds of one step, forward, backward and AdamW: `plain` on the data's codes, `Eq. 4` and `Eq. 3` with the "
@@ -261,12 +263,11 @@ def _cost_text(results: Mapping[str, Any]) -> str:
     )
 
 
-def _cost_table(results: Mapping[str, Any]) -> str:
-    rows = ["| level | layers | plain | Eq. 4 | Eq. 3 | sampling, codes a second |", "|---|---|---|---|---|---|"]
+def _cost_table(results: JsonObject) -> str:
+    rows = []
     for level, found in results["levels"].items():
         for depth, seconds in found["training_seconds"].items():
-            cells = [f"{seconds[stage]:.2f}" if stage in seconds else "" for stage in ("plain", "intermediate")]
-            cells.append(f"{seconds['prediction']:.2f}" if "prediction" in seconds else "")
-            rate = 1 / found["sampling_seconds"][depth]
-            rows.append(f"| {_title(results, level)} | {depth} | {' | '.join(cells)} | {rate:,.0f} |")
-    return "\n".join(rows)
+            stages = ("plain", "intermediate", "prediction")
+            cells = [f"{seconds[stage]:.2f}" if stage in seconds else "" for stage in stages]
+            rows.append([_title(results, level), depth, *cells, f"{1 / found['sampling_seconds'][depth]:,.0f}"])
+    return markdown_table(["level", "layers", "plain", "Eq. 4", "Eq. 3", "sampling, codes a second"], rows)

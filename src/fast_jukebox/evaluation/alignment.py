@@ -1,4 +1,4 @@
-"""Alignment of lyrics: which character is sung when, by a prior's attention to them."""
+"""Alignment of lyrics with a song by a prior's attention to them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class AlignedText(NamedTuple):
 
 @dataclass(frozen=True)
 class LyricsAlignment:
-    """Which character is sung when.
+    """Times at which the characters of lyrics are sung.
 
     Args:
         text: the lyrics, as the prior's vocabulary spells them.
@@ -73,7 +73,7 @@ class LyricsAlignment:
             raise ValueError(f"`unit` must be one of {', '.join(UNITS)}, got {unit!r}")
         peaks = self.attention.amax(dim=0).tolist() if self.text else []
         rows = []
-        for first, last in _pieces(self.text, unit):
+        for first, last in _units(self.text, unit):
             sung = [index for index in range(first, last) if not math.isnan(self.starts[index])]
             start, end = (self.starts[sung[0]], self.ends[sung[-1]]) if sung else (math.nan, math.nan)
             rows.append(AlignedText(self.text[first:last], start, end, max(peaks[first:last])))
@@ -89,7 +89,7 @@ class LyricsAlignment:
         return Path(path)
 
     def to_markdown(self, unit: str = "word") -> str:
-        """The same as a table in Markdown, in which blanks and line breaks of characters can be seen."""
+        """A table in Markdown, in which blanks and line breaks of characters can be seen."""
         lines = [f"| {' | '.join(AlignedText._fields)} |", "|---|---:|---:|---:|"]
         for row in self.rows(unit):
             text = row.text.translate(_SHOWN) if unit == "character" else row.text.replace("|", "\\|")
@@ -124,7 +124,7 @@ def lyrics_alignment(
         codes_per_moment: codes whose attention is averaged: 8 of the published top level are 23 ms.
 
     Returns:
-        A [`LyricsAlignment`] of the whole lyrics.
+        A [`LyricsAlignment`] of the complete lyrics.
 
     Raises:
         ValueError: the prior has no lyrics or an upper level, there is no processor, the layer does not attend to
@@ -136,7 +136,7 @@ def lyrics_alignment(
     config = prior.config
     layer, head = _checked_place(prior, layer, head)
     if processor is None:
-        raise ValueError("`processor` must be given where the model has none of its own, got None")
+        raise ValueError("`processor` must be given where the model has none, got None")
     codes = codes[None] if codes.dim() == 1 else codes
     if codes.shape[0] != 1 or codes.shape[1] == 0:
         raise ValueError(f"`codes` must be those of one song, (L,) or (1, L), got {tuple(codes.shape)}")
@@ -255,8 +255,8 @@ def _times(path: Tensor, characters: int, moment: float, duration: float) -> tup
     return starts, [math.nan if math.isnan(start) else end for start, end in zip(starts, ends, strict=True)]
 
 
-def _pieces(text: str, unit: str) -> Iterator[tuple[int, int]]:
-    """First character, and the one after the last, of each piece of a text."""
+def _units(text: str, unit: str) -> Iterator[tuple[int, int]]:
+    """First character, and the one after the last, of each unit of a text."""
     if unit == "character":
         yield from ((index, index + 1) for index in range(len(text)))
         return

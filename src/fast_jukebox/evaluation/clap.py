@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.evaluation.distance import Estimate, bootstrap
-from fast_jukebox.evaluation.embeddings import EmbeddingSet, Sound, embed_songs, model_slug, weights_digest
+from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
+from fast_jukebox.evaluation.embeddings import (
+    EmbeddingSet,
+    Sound,
+    check_audio,
+    embed_songs,
+    load_complete,
+    model_slug,
+    weights_digest,
+)
 from fast_jukebox.hub import clear_hub_errors
 
 if TYPE_CHECKING:
@@ -24,13 +32,6 @@ class Clap:
 
     Windows of the length that the model was trained on (10 s mostly) lie side by side. Sound that is shorter is
     repeated by the feature extractor, as in training; of longer sound the rest at the end is left out.
-
-    Args:
-        model: the network.
-        feature_extractor: of its sound.
-        tokenizer: of its texts.
-        name: of the numbers made with it.
-        device: where it computes.
     """
 
     def __init__(
@@ -61,12 +62,7 @@ class Clap:
         from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
         with clear_hub_errors(source):
-            model, report = ClapModel.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
-            if report["missing_keys"]:
-                raise ValueError(
-                    f"{source} must be a CLAP model, but {len(report['missing_keys'])} tensors are missing, such as "
-                    f"{sorted(report['missing_keys'])[0]}"
-                )
+            model = load_complete(ClapModel, source, "a CLAP model")
             parts = ClapFeatureExtractor.from_pretrained(source), AutoTokenizer.from_pretrained(source)
         return cls(model, *parts, model_slug("clap", source), device)
 
@@ -77,11 +73,7 @@ class Clap:
         Raises:
             ValueError: another shape, or sound shorter than a second.
         """
-        if audio.dim() != 2 or audio.shape[1] < self.window_samples:
-            raise ValueError(
-                f"`audio` must have the shape (N, T) with at least {self.window_samples} samples, "
-                f"got {tuple(audio.shape)}"
-            )
+        check_audio(audio, self.window_samples, self.sampling_rate)
         size = min(self.longest_samples, audio.shape[1])
         windows = audio[:, : audio.shape[1] // size * size].float().unflatten(1, (-1, size))
         found = [self._embed_windows(batch) for batch in windows.flatten(0, 1).split(_BATCH_WINDOWS)]
@@ -151,4 +143,4 @@ def mean_cosine(found: EmbeddingSet, texts: Tensor, resamples: int = 200, seed: 
     cosines = (found.windows * texts[found.songs]).sum(dim=1).double()
     windows = torch.bincount(found.songs, minlength=len(texts))
     values = torch.zeros(len(texts), dtype=torch.float64).index_add_(0, found.songs, cosines) / windows
-    return bootstrap(lambda weights: float(weights @ values / weights.sum()), range(len(texts)), resamples, seed)
+    return bootstrap_mean(values, resamples, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -65,24 +66,28 @@ def compare_sets(
     Raises:
         ValueError: sets of two embeddings, or too few windows.
     """
-    samples.require_alike(reference)
+    samples.check_same_embedding(reference)
     found = {}
     for measure in measures:
         own, others = samples.windows.double(), reference.windows.double()
-        name, statistic, plain = f"{measure}_{samples.embedding}", None, None
+        name = f"{measure}_{samples.embedding}"
+        statistic: Statistic
+        distance: Callable[[Tensor, Tensor], float]
         if measure == "frechet_distance":
             shrinkage = min(len(own), len(others)) <= own.shape[1]
             name = f"frechet_distance{'_shrunk' if shrinkage else ''}_{samples.embedding}"
-            statistic, plain = frechet_statistic(own, others, shrinkage), _frechet(shrinkage)
+            statistic, distance = frechet_statistic(own, others, shrinkage), partial(_frechet, shrinkage=shrinkage)
         elif measure == "kernel_distance":
-            statistic, plain = kernel_statistic(own, others), _kernel
+            statistic, distance = kernel_statistic(own, others), _kernel
         elif measure != "tag_divergence":
             raise ValueError(f"`measures` must be frechet_distance, kernel_distance or tag_divergence, got {measure!r}")
         elif samples.tags is not None and reference.tags is not None:
             own, others = samples.tags.double(), reference.tags.double()
-            statistic, plain = tag_statistic(own, others), tag_divergence
-        if statistic is not None and plain is not None:
-            found[name] = _compare(statistic, plain, samples, others, reference, resamples, floor_draws, seed)
+            statistic, distance = tag_statistic(own, others), tag_divergence
+        else:
+            continue
+        floor = real_floor(distance, others, reference.songs, samples.num_songs, floor_draws, seed)
+        found[name] = Comparison(bootstrap(statistic, samples.songs, resamples, seed), floor)
     return found
 
 
@@ -100,27 +105,10 @@ def estimate_numbers(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _compare(
-    statistic: Statistic,
-    plain: Callable[[Tensor, Tensor], float],
-    samples: EmbeddingSet,
-    others: Tensor,
-    reference: EmbeddingSet,
-    resamples: int,
-    floor_draws: int,
-    seed: int,
-) -> Comparison:
-    floor = real_floor(plain, others, reference.songs, samples.num_songs, floor_draws, seed)
-    return Comparison(bootstrap(statistic, samples.songs, resamples, seed), floor)
-
-
-def _frechet(shrinkage: bool) -> Callable[[Tensor, Tensor], float]:
-    def distance(samples: Tensor, reference: Tensor) -> float:
-        if not shrinkage and min(len(samples), len(reference)) <= samples.shape[1]:
-            return math.nan  # the reference is large enough, but not its two parts
-        return frechet_distance(samples, reference, shrinkage=shrinkage)
-
-    return distance
+def _frechet(samples: Tensor, reference: Tensor, shrinkage: bool) -> float:
+    if not shrinkage and min(len(samples), len(reference)) <= samples.shape[1]:
+        return math.nan  # the reference is large enough, but not its two parts
+    return frechet_distance(samples, reference, shrinkage=shrinkage)
 
 
 def _kernel(samples: Tensor, reference: Tensor) -> float:

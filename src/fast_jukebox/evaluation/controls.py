@@ -1,4 +1,4 @@
-"""Sound that is not music, or hardly: what the pitch figures are held against."""
+"""Control sounds for the pitch metrics: noise, and notes without a key."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def frechet_distance(samples: Tensor, reference: Tensor, *, shrinkage: bool = Fa
         The squared distance, at least 0, computed in float64.
 
     Raises:
-        ValueError: sets of unlike width, values that are not finite, or without `shrinkage` as many dimensions as
+        ValueError: sets of different width, values that are not finite, or without `shrinkage` as many dimensions as
             windows or more.
     """
     samples, reference = _checked(samples, reference, "frechet_distance")
@@ -47,11 +47,11 @@ def kernel_distance(samples: Tensor, reference: Tensor, *, bandwidth: float | No
 
     Returns:
         The discrepancy, computed in float64. It is unbiased: of two samples of one distribution its mean is 0, so it
-        may be slightly negative. Published figures are often multiplied by 100.
+        may be slightly negative. Published values are often multiplied by 100.
 
     Raises:
-        ValueError: sets of unlike width, values that are not finite, fewer than 2 windows, or a reference whose windows
-            are all equal.
+        ValueError: sets of different width, values that are not finite, fewer than 2 windows, or a reference whose
+            windows are all equal.
     """
     samples, reference = _checked(samples, reference, "kernel_distance")
     return kernel_statistic(samples, reference, bandwidth)(torch.ones(len(samples), dtype=torch.float64))
@@ -67,7 +67,7 @@ def tag_divergence(samples: Tensor, reference: Tensor) -> float:
         reference: probabilities (m, K).
 
     Raises:
-        ValueError: sets of unlike width, or values outside [0, 1].
+        ValueError: sets of different width, or values outside [0, 1].
     """
     samples, reference = _checked(samples, reference, "tag_divergence")
     for name, values in (("samples", samples), ("reference", reference)):
@@ -165,7 +165,7 @@ class Estimate:
     """A number with its interval.
 
     Attributes:
-        value: of the whole set.
+        value: of the complete set.
         low: lower end of the interval; NaN where there is but one song.
         high: upper end.
         resamples: (R,) the number of each resample of the songs, for differences of two estimates.
@@ -196,7 +196,7 @@ def estimate(value: float, resamples: Tensor, level: float = 0.95) -> Estimate:
 
 
 def bootstrap(statistic: Statistic, songs: Sequence[int] | Tensor, resamples: int = 200, seed: int = 0) -> Estimate:
-    """A statistic and its interval by resampling whole songs: windows of one song are no independent draws.
+    """A statistic and its interval by resampling complete songs: windows of one song are not independent draws.
 
     Args:
         statistic: of one weight for each window.
@@ -217,6 +217,12 @@ def bootstrap(statistic: Statistic, songs: Sequence[int] | Tensor, resamples: in
         counts = torch.bincount(drawn, minlength=len(names)).double()
         values.append(statistic(counts[of_window]))
     return estimate(value, torch.tensor(values, dtype=torch.float64))
+
+
+def bootstrap_mean(values: Tensor, resamples: int = 200, seed: int = 0) -> Estimate:
+    """Mean of one value (songs,) a song, with its interval; see [`bootstrap`]."""
+    values = values.double()
+    return bootstrap(lambda weights: float(weights @ values / weights.sum()), range(len(values)), resamples, seed)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ EMBEDDINGS = {
     "mert:MODEL": "MERT, a HubertModel, such as mert:m-a-p/MERT-v1-95M",
     "vggish:FILE": "VGGish from a file of its weights in torch's layout (torchvggish's names)",
 }
-"""What [`load_embedding`] takes."""
+"""Names for [`load_embedding`], with their meaning."""
 
 
 def load_embedding(name: str, device: str | torch.device = "cpu") -> AudioEmbedding:

@@ -1,4 +1,4 @@
-"""Embeddings of songs: what a network hears in each window, for distances between sets of songs."""
+"""Embeddings of songs by a network, one vector a window, for distances between sets of songs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from tqdm.auto import tqdm
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.utils.files import write_file
 
-Sound: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | np.ndarray | Tensor"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Sound: TypeAlias = "str | os.PathLike[str] | Mapping[str, object] | np.ndarray | Tensor"
 """A file, by its path or as `{"path", "bytes"}` of datasets, or samples (T,)."""
 
 
@@ -48,7 +51,7 @@ class AudioEmbedding(Protocol):
 
 @runtime_checkable
 class AudioTagger(AudioEmbedding, Protocol):
-    """An embedding that names what it hears too.
+    """An embedding that gives probabilities of tags too.
 
     Attributes:
         tags: names of the K tags.
@@ -81,11 +84,11 @@ class EmbeddingSet:
 
     @property
     def num_songs(self) -> int:
-        """How many songs have a window."""
+        """Number of songs that have a window."""
         return len(self.songs.unique())
 
-    def require_alike(self, other: EmbeddingSet) -> None:
-        """Refuse to be compared with embeddings of another network or of other weights.
+    def check_same_embedding(self, other: EmbeddingSet) -> None:
+        """Refuse embeddings of another network or of other weights.
 
         Raises:
             ValueError: naming both.
@@ -95,7 +98,7 @@ class EmbeddingSet:
             raise ValueError(f"`reference` must be made with the embedding {own}, got one made with {others}")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write to a safetensors file, whole or not at all; returns its path."""
+        """Write to a safetensors file, completely or not at all; returns its path."""
         tensors = {"windows": self.windows.contiguous(), "songs": self.songs.contiguous()}
         if self.tags is not None:
             tensors["tags"] = self.tags.contiguous()
@@ -137,7 +140,7 @@ def embed_songs(
         sounds: files, or samples (T,) at `sampling_rate`; resampled and mixed to mono as the embedding asks.
         sampling_rate: of samples, in Hz; files know their own.
         duration: seconds from the start of each song; all of it by default.
-        progress: whether to show a bar.
+        progress: show a bar.
 
     Raises:
         ValueError: no sounds, one that is shorter than a window, not finite or no sound at all; its name is said.
@@ -171,7 +174,7 @@ def embed_songs(
 
 
 def sound_name(sound: Sound, number: int) -> str:
-    """What an error calls a sound: its path, or its number in the set."""
+    """The name of a sound in an error: its path, or its number in the set."""
     path = sound.get("path") if isinstance(sound, Mapping) else sound
     return os.fspath(path) if isinstance(path, str | os.PathLike) else f"song {number}"
 
@@ -211,8 +214,32 @@ def cut_windows(audio: Tensor, samples: int) -> Tensor:
     Raises:
         ValueError: another shape, or sound shorter than a window.
     """
-    if audio.dim() != 2 or audio.shape[1] < samples:
-        raise ValueError(
-            f"`audio` must have the shape (N, T) with at least {samples} samples, got {tuple(audio.shape)}"
-        )
+    check_audio(audio, samples)
     return audio[:, : audio.shape[1] // samples * samples].unflatten(1, (-1, samples))
+
+
+def check_audio(audio: Tensor, samples: int, sampling_rate: int | None = None) -> None:
+    """Refuse sound that is not (N, T) of at least one window.
+
+    Raises:
+        ValueError: another shape, or sound shorter than a window.
+    """
+    if audio.dim() != 2 or audio.shape[1] < samples:
+        seconds = "" if sampling_rate is None else f" ({samples / sampling_rate:.3f} s)"
+        raise ValueError(
+            f"`audio` must have the shape (N, T) with at least {samples} samples{seconds}, got {tuple(audio.shape)}"
+        )
+
+
+def load_complete(kind: type[PreTrainedModel], source: str, what: str) -> PreTrainedModel:
+    """A model of transformers in float32 by its folder or Hub name.
+
+    Raises:
+        ValueError: weights are missing: it is another kind of model.
+        OSError: it is not there and cannot be fetched.
+    """
+    model, report = kind.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(f"{source} must be {what}, but {len(missing)} tensors are missing, such as {missing[0]}")
+    return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.embeddings import cut_windows, model_slug, weights_digest
+from fast_jukebox.evaluation.embeddings import cut_windows, load_complete, model_slug, weights_digest
 from fast_jukebox.hub import clear_hub_errors
 
 WINDOW_SECONDS = {"encodec": 1.0, "dac": 1.0, "mert": 5.0}
@@ -18,14 +18,14 @@ class EncoderEmbedding:
     """The continuous output of a pretrained encoder, before any quantisation, as an embedding.
 
     One vector is the mean over a window of [`WINDOW_SECONDS`]: of `encoder(audio)` of EnCodec and DAC, of the last
-    hidden states of MERT. Other packages compare single frames; their figures are not comparable.
+    hidden states of MERT. Other packages compare single frames; their distances are not comparable.
 
     Args:
         kind: `"encodec"`, `"dac"` or `"mert"`.
         model: an `EncodecModel`, a `DacModel`, or for MERT a `HubertModel`.
         name: of the numbers made with it.
         sampling_rate: that it hears, in Hz.
-        normalize: whether each window is brought to mean 0 and variance 1 first.
+        normalize: bring each window to mean 0 and variance 1 first.
         device: where it computes.
     """
 
@@ -60,12 +60,7 @@ class EncoderEmbedding:
         # MERT's repositories bring their own code; its network is HuBERT's.
         model_class = {"encodec": EncodecModel, "dac": DacModel, "mert": HubertModel}[kind]
         with clear_hub_errors(source):
-            model, report = model_class.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
-            if report["missing_keys"]:
-                raise ValueError(
-                    f"{source} must be a model of the kind {kind}, but {len(report['missing_keys'])} tensors are "
-                    f"missing, such as {sorted(report['missing_keys'])[0]}"
-                )
+            model = load_complete(model_class, source, f"a model of the kind {kind}")
             facts, normalize = model.config, False
             if kind == "mert":
                 facts = AutoFeatureExtractor.from_pretrained(source)

@@ -1,4 +1,4 @@
-"""Whether songs sound as their labels say: plain statistics of timbre and rhythm, and a classifier of real songs."""
+"""Agreement of songs with their labels: statistics of timbre and rhythm, and a classifier of real songs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.plots import mel_filters
+from fast_jukebox.evaluation.mel import mel_filters
 from fast_jukebox.evaluation.transcription import QUIET, find_onsets
 
 _BANDS, _WINDOW_SECONDS = 40, 0.046
@@ -48,7 +48,7 @@ def describe_timbre(audio: Tensor, sampling_rate: int) -> Tensor:
 
 
 def describe_rhythm(audio: Tensor, sampling_rate: int) -> Tensor:
-    """Which spans of time lie between attacks: the autocorrelation of the onsets, which shows tempo and metre.
+    """Spans of time between attacks: the autocorrelation of the onsets, which shows tempo and metre.
 
     Arguments as for [`describe_timbre`].
 
@@ -121,13 +121,13 @@ class LabelClassifier:
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """How often a classifier of real songs hears what was asked for.
+    """Fractions of songs and samples in which a classifier of real songs finds the label.
 
     Attributes:
-        songs: fraction of held-out songs whose own label it hears: the most that samples can reach.
-        samples: fraction of samples whose label it hears.
+        songs: fraction of held-out songs whose label it finds: the most that samples can reach.
+        samples: fraction of samples whose label it finds.
         chance: one over the number of labels.
-        swapped: fraction of samples in which it hears the label asked of another sample, the mean over all others with
+        swapped: fraction of samples in which it finds the label asked of another sample, the mean over all others with
             another label: what a model gets that plays every label but listens to none.
         by_label: fraction of samples, by label.
     """

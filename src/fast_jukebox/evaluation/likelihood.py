@@ -1,4 +1,4 @@
-"""How well codes are predicted, in bits: by a prior, and by models that know nothing but counts."""
+"""Prediction of held-out codes, in bits: by priors, by students beside their teacher, and by counts alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 
 @dataclass(frozen=True)
 class CodeLikelihood:
-    """How well held-out codes are predicted.
+    """Metrics of the prediction of held-out codes.
 
     Attributes:
         bits_per_code: mean over codes of -log2 of the probability that each was given.
         standard_error: of it, over groups of windows (songs, as a rule); NaN for fewer than two groups.
-        accuracy: share of the codes that were the most probable one.
+        accuracy: fraction of the codes that were the most probable one.
         codes: how many codes were predicted.
         windows: in how many windows.
     """
@@ -43,7 +43,7 @@ class _CodeModel(Protocol):
 
 
 class UnigramModel:
-    """Codes drawn one by one, each with its share of the training codes (add-one smoothing).
+    """Codes drawn one by one, each with its fraction of the training codes (add-one smoothing).
 
     Args:
         counts: how often each code occurred, (K,), non-negative.
@@ -85,8 +85,8 @@ class BigramModel:
         pairs = counts[first, second]
 
         def left_out(strength: float) -> float:
-            share = (pairs - 1 + strength * prior[second]) / (totals[first, 0] - 1 + strength)
-            return float((pairs * share.log()).sum())
+            fraction = (pairs - 1 + strength * prior[second]) / (totals[first, 0] - 1 + strength)
+            return float((pairs * fraction.log()).sum())
 
         self.unigram = unigram
         self.strength = max((2.0**exponent for exponent in range(-1, 11)), key=left_out)
@@ -133,8 +133,8 @@ def prior_likelihood(
         prior: on any device; used in evaluation mode.
         windows: `codes` int64 (L,), with `upper_codes` int64 (L / upper_ratio,) and `metadata` where the prior is
             conditioned on them; all of one length.
-        groups: for each window what it belongs to, such as its song; windows of one group are alike, so that the
-            standard error is taken over groups. By default every window is a group.
+        groups: of each window, such as its song; windows of one group are not independent, so the standard error is
+            taken over groups. By default every window is a group.
         batch_size: windows at a time.
 
     Raises:
@@ -145,15 +145,100 @@ def prior_likelihood(
     rows = []
     try:
         for batch in stacked_windows(windows, batch_size):
-            logits = prior(
-                batch["codes"].to(prior.device),
-                upper_codes=batch["upper_codes"].to(prior.device) if "upper_codes" in batch else None,
-                metadata=batch["metadata"].to(prior.device) if "metadata" in batch else None,
-            ).logits
-            rows += _score(F.log_softmax(logits.float(), dim=-1), batch["codes"].to(prior.device))
+            rows += _score(_log_probabilities(prior, batch), batch["codes"].to(prior.device))
     finally:
         prior.train(was_training)
     return _summarise(rows, groups)
+
+
+@dataclass(frozen=True)
+class TeacherFidelity:
+    """A prior beside its teacher, on held-out codes.
+
+    Attributes:
+        bits_per_code: mean of -log2 of the probability that the prior gave each code.
+        kl_to_teacher: mean KL divergence of the prior's distribution from the teacher's, in bits a code.
+        agreement: fraction of positions where prior and teacher find the same code the most probable.
+        accuracy: fraction of the codes that the prior found the most probable.
+        codes: how many codes were predicted.
+    """
+
+    bits_per_code: float
+    kl_to_teacher: float
+    agreement: float
+    accuracy: float
+    codes: int
+
+    @property
+    def perplexity(self) -> float:
+        """Two to the bits."""
+        return 2.0**self.bits_per_code
+
+
+@torch.no_grad()
+def compare_with_teacher(
+    priors: Mapping[str, FastJukeboxPrior],
+    teacher: FastJukeboxPrior,
+    windows: Iterable[Mapping[str, Tensor]],
+    batch_size: int = 4,
+) -> dict[str, TeacherFidelity]:
+    """Score several priors against one teacher, which sees each window once.
+
+    Args:
+        priors: by name; of the teacher's codes, each used in evaluation mode.
+        teacher: may itself be one of the priors.
+        windows: as for [`prior_likelihood`].
+        batch_size: windows at a time.
+
+    Returns:
+        A [`TeacherFidelity`] for each name.
+
+    Raises:
+        ValueError: no windows, or a prior that predicts another number of codes than the teacher.
+    """
+    models = [teacher, *priors.values()]
+    modes = [model.training for model in models]
+    for model in models:
+        model.eval()
+    sums = {name: torch.zeros(4, dtype=torch.float64) for name in priors}
+    total = 0
+    try:
+        for batch in stacked_windows(windows, batch_size):
+            theirs = _log_probabilities(teacher, batch)
+            total += batch["codes"].numel()
+            for name, prior in priors.items():
+                ours = theirs if prior is teacher else _log_probabilities(prior, batch)
+                if ours.shape != theirs.shape:
+                    raise ValueError(
+                        f"`codebook_size` must be the teacher's {theirs.shape[-1]}, got {ours.shape[-1]} in {name!r}"
+                    )
+                sums[name] += _sums(ours, theirs.to(ours.device), batch["codes"].to(ours.device))
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
+    if not total:
+        raise ValueError("`windows` must hold at least one window, got none")
+    return {
+        name: TeacherFidelity(nats / math.log(2), divergence / math.log(2), agreements, hits, total)
+        for name, (nats, divergence, agreements, hits) in (
+            (name, (values / total).tolist()) for name, values in sums.items()
+        )
+    }
+
+
+def _log_probabilities(prior: FastJukeboxPrior, batch: Mapping[str, Tensor]) -> Tensor:
+    """Log probabilities (N, L, K) in nats that a prior gives the codes of a batch of windows."""
+    inputs = {name: value.to(prior.device) for name, value in batch.items() if name in ("upper_codes", "metadata")}
+    return F.log_softmax(prior(batch["codes"].to(prior.device), **inputs).logits.float(), dim=-1)
+
+
+def _sums(ours: Tensor, theirs: Tensor, codes: Tensor) -> Tensor:
+    """Nats, divergence in nats, agreements and hits over all codes of a batch, float64 (4,)."""
+    nats = -ours.gather(2, codes[..., None]).sum()
+    divergence = (theirs.exp() * (theirs - ours)).sum()
+    argmax = ours.argmax(-1)
+    agreements = (argmax == theirs.argmax(-1)).sum()
+    return torch.stack([nats, divergence, agreements.float(), (argmax == codes).sum().float()]).cpu().double()
 
 
 def stacked_windows(windows: Iterable[Mapping[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""The musicnn taggers (Pons and Serra, 2019): what they hear in 3 s of sound, as embeddings and as 50 tags."""
+"""The musicnn taggers (Pons and Serra, 2019): embeddings and 50 tags of 3 s of sound."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fast_jukebox.evaluation.embeddings import check_audio
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 """Folder of the weights and of their notice (ISC licence)."""
@@ -60,11 +62,7 @@ class _Filter(nn.Module):
 
 
 class Musicnn(nn.Module):
-    """The network `musicnn` of version 0.1.0: timbral and temporal filters, dense convolutions, pooling over time.
-
-    Args:
-        tags: number of tags.
-    """
+    """The network `musicnn` of version 0.1.0: timbral and temporal filters, dense convolutions, pooling over time."""
 
     def __init__(self, tags: int = 50) -> None:
         super().__init__()
@@ -154,11 +152,7 @@ class MusicnnEmbedding:
         Raises:
             ValueError: the sound is shorter than a window.
         """
-        if audio.dim() != 2 or audio.shape[1] < self.window_samples:
-            raise ValueError(
-                f"`audio` must have the shape (N, T) with at least {self.window_samples} samples "
-                f"({self.window_samples / SAMPLING_RATE:.3f} s), got {tuple(audio.shape)}"
-            )
+        check_audio(audio, self.window_samples, self.sampling_rate)
         mels = self.mel_windows(audio)
         parts = [self.network(batch) for batch in mels.flatten(0, 1).split(_BATCH_WINDOWS)]
         embeddings, tags = (torch.cat(column).unflatten(0, mels.shape[:2]).cpu() for column in zip(*parts, strict=True))

@@ -1,4 +1,4 @@
-"""Which notes sound when: spectral peaks of a recording, and the notes whose partials they are.
+"""Notes of a recording over time: spectral peaks, and the notes whose partials they are.
 
 Written for music of sustained notes in the tuning of A4 = 440 Hz. It is a measure, not a transcription: octaves may be
 mistaken, pitch classes rarely are.
@@ -29,7 +29,7 @@ _OFF_PITCH = 0.4
 _STABLE_SEMITONES = 0.5
 _MOST_NOTES = 6
 _WEAKEST_NOTE = 0.15
-_FUNDAMENTAL_SHARE = 0.1
+_FUNDAMENTAL_FRACTION = 0.1
 _FRAMES_AT_ONCE = 256
 
 
@@ -41,7 +41,7 @@ class NoteFrames:
         strength: (frames, pitches) amplitude of each note from `LOWEST_PITCH` to `HIGHEST_PITCH`, 0 where it does not
             sound. Linear in the recording's amplitude.
         loudness: (frames,) root mean square of the middle quarter of the frame, linear, 1.0 is full scale.
-        sounding: bool (frames,), whether the frame is at most 40 dB below the loudest and above -60 dB of full scale.
+        sounding: bool (frames,), `True` for frames at most 40 dB below the loudest and above -60 dB of full scale.
         energy: (frames,) spectral energy.
         stable_energy: (frames,) the part of it in spectral peaks that the frame before or after has as well.
         hop_seconds: time from frame to frame.
@@ -58,7 +58,7 @@ class NoteFrames:
 
     @property
     def tonal_clarity(self) -> float:
-        """Share of the sounding frames' energy that lies in stable spectral peaks: near 1 for held notes, 0 for noise.
+        """Fraction of the sounding frames' energy in stable spectral peaks: near 1 for held notes, 0 for noise.
 
         NaN where nothing sounds.
         """
@@ -66,8 +66,8 @@ class NoteFrames:
         return float(self.stable_energy[self.sounding].sum()) / energy if energy > 0 else math.nan
 
     @property
-    def noted_share(self) -> float:
-        """Share of the sounding frames in which at least one note was found; NaN where nothing sounds."""
+    def noted_fraction(self) -> float:
+        """Fraction of the sounding frames in which at least one note was found; NaN where nothing sounds."""
         noted = (self.strength > 0).any(dim=1)[self.sounding]
         return float(noted.float().mean()) if len(noted) else math.nan
 
@@ -77,7 +77,7 @@ def find_notes(audio: Tensor, sampling_rate: int) -> NoteFrames:
 
     In windows of about 0.37 s, four to a window's length, spectral peaks are kept that stand out of the spectrum around
     them. They are assigned to notes, the strongest first; from each note's partials, what the partials beside them let
-    expect is taken away, so that a note is found on another's partial only where it adds something of its own.
+    expect is taken away, so that a note is found on another's partial only where it adds something itself.
 
     Args:
         audio: float (samples,), mono; on any device.
@@ -132,7 +132,7 @@ def _peaks(spectrum: Tensor, bin_width: float) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         Amplitude and energy of the strongest peak in each semitone from `LOWEST_PITCH` to `_TOP_PARTIAL`, both
-        (frames, semitones) with 0 for none, and the energy of the whole spectrum (frames,).
+        (frames, semitones) with 0 for none, and the energy of the complete spectrum (frames,).
     """
     middle, left, right = spectrum[:, 2:-2], spectrum[:, 1:-3], spectrum[:, 3:-1]
     is_peak = (middle > left) & (middle >= right) & (middle >= spectrum[:, :-4]) & (middle >= spectrum[:, 4:])
@@ -190,7 +190,7 @@ def _assign_notes(peaks: Tensor) -> Tensor:
     for _ in range(_MOST_NOTES):
         heard = rest[:, partials]  # (frames, pitches, partials)
         salience = (heard * weights).sum(dim=2)
-        salience = salience * (heard[..., 0] > _FUNDAMENTAL_SHARE * heard.amax(dim=2)) * (strength == 0)
+        salience = salience * (heard[..., 0] > _FUNDAMENTAL_FRACTION * heard.amax(dim=2)) * (strength == 0)
         best, pitch = salience.max(dim=1)
         if weakest is None:
             weakest = _WEAKEST_NOTE * best

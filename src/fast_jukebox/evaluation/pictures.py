@@ -1,8 +1,7 @@
-"""Pictures of songs and models side by side: waveforms and levels (the paper's Figs. 5 and 6), and the notes heard."""
+"""Pictures of songs: waveforms and levels (the paper's Figs. 5 and 6), notes, spectrograms, alignment of lyrics."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,13 +11,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.plots import decibels, mel_power
-from fast_jukebox.evaluation.song_metrics import quiet_stretches
+from fast_jukebox.evaluation.mel import decibels, mel, mel_power, mel_spectrogram
+from fast_jukebox.evaluation.song_metrics import quiet_segments
 from fast_jukebox.evaluation.transcription import transcribe
 from fast_jukebox.utils.files import writing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+    from fast_jukebox.evaluation.alignment import LyricsAlignment
 
 FORMATS = (".png", ".svg")
 """Suffixes of pictures."""
@@ -71,20 +74,19 @@ def plot_waveforms(path: str | os.PathLike[str], clips: Clips, sampling_rate: in
     """
     path = picture_path(path)
     clips = _checked(clips)
-    figure = _figure(9, 1.3 * len(clips) + 0.4)
+    figure = new_figure(9, 1.3 * len(clips) + 0.4)
     rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for axes, (title, audio) in zip(rows, clips.items(), strict=True):
         audio = audio[: max(round(seconds * sampling_rate), 1)]
         low, high = envelope(audio / audio.abs().max().clamp_min(1e-12), _COLUMNS)
         times = (torch.arange(len(low)) + 0.5) * len(audio) / len(low) / sampling_rate
         axes.fill_between(times.numpy(), low.numpy(), high.numpy(), linewidth=0.4, color="#1f4e79")
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.tick_params(labelsize=7)
+        _label(axes, title)
         axes.set_yticks([-1, 0, 1])
     rows[-1].set_xlim(0, seconds)
     rows[-1].set_ylim(-1.05, 1.05)
     rows[-1].set_xlabel("seconds", fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], sampling_rate: int) -> Path:
@@ -117,9 +119,7 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
     }
     loudest = max(float(power.max()) for power in powers.values())
     longest = max(len(audio) for clips in systems.values() for audio in clips.values()) / sampling_rate
-    highest = _mel(sampling_rate / 2)
-    ticks = [hertz for hertz in (250, 1000, 4000, 16000) if hertz < sampling_rate / 2]
-    figure = _figure(4.5 * len(columns) + 1, 1.8 * len(systems) + 0.4)
+    figure = new_figure(4.5 * len(columns) + 1, 1.8 * len(systems) + 0.4)
     grid = figure.subplots(len(systems), len(columns), squeeze=False, sharex=True, sharey=True)
     for row, (name, clips) in enumerate(systems.items()):
         for column, title in enumerate(columns):
@@ -127,23 +127,20 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
             if title not in clips:
                 axes.set_axis_off()
                 continue
-            extent = (0, len(clips[title]) / sampling_rate, 0, highest)
-            values = decibels(powers[name, title], loudest).numpy()
-            axes.imshow(values, origin="lower", aspect="auto", vmin=-80, vmax=0, extent=extent, cmap="magma")
-            axes.set_title(f"{name}: {title}" if len(clips) > 1 else name, fontsize=9, loc="left")
-            axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz} Hz" for hertz in ticks])
+            _draw_mels(axes, decibels(powers[name, title], loudest), len(clips[title]), sampling_rate)
+            _label(axes, f"{name}: {title}" if len(clips) > 1 else name)
             axes.set_xlim(0, longest)
-            axes.tick_params(labelsize=7, labelleft=not set(columns[:column]) & clips.keys())  # once a row
+            axes.tick_params(labelleft=not set(columns[:column]) & clips.keys())  # once a row
     grid[-1, 0].set_xlabel("seconds", fontsize=8)
     scale = ScalarMappable(Normalize(-80, 0), "magma")
     figure.colorbar(scale, ax=grid.ravel().tolist(), shrink=0.8, label="dB below the loudest of all")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_notes(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, seconds: float = 20.0) -> Path:
     """Draw the notes heard in clips below each other like a score: pitch over time, and where nothing sounds.
 
-    Notes are those of [`transcribe`], darker where louder; stretches below -40 dBFS are shaded.
+    Notes are those of [`transcribe`], darker where louder; what is below -40 dBFS is shaded.
 
     Args:
         path: of the picture, `.png` or `.svg`.
@@ -160,10 +157,10 @@ def plot_notes(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, s
     heard = {title: transcribe(audio, sampling_rate) for title, audio in clips.items()}
     pitches = [event.pitch for events in heard.values() for event in events] or [60]
     low, high = min(pitches) - 2, max(pitches) + 2
-    figure = _figure(9, 1.6 * len(clips) + 0.4)
+    figure = new_figure(9, 1.6 * len(clips) + 0.4)
     rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for axes, (title, events) in zip(rows, heard.items(), strict=True):
-        for start, end in quiet_stretches(clips[title], sampling_rate):
+        for start, end in quiet_segments(clips[title], sampling_rate):
             axes.axvspan(start, end, color="#dddddd", linewidth=0)
         loudest = max((event.strength for event in events), default=1.0)
         for event in events:
@@ -174,16 +171,84 @@ def plot_notes(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, s
         octaves = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
         axes.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
         axes.grid(axis="y", linewidth=0.4, color="#bbbbbb")
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.tick_params(labelsize=7)
+        _label(axes, title)
     rows[-1].set_xlim(0, max(len(audio) for audio in clips.values()) / sampling_rate)
     rows[-1].set_ylim(low, high)
     rows[-1].set_xlabel("seconds", fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _mel(hertz: float) -> float:
-    return 2595 * math.log10(1 + hertz / 700)
+def plot_spectrograms(path: str | os.PathLike[str], clips: Clips, sampling_rate: int) -> Path:
+    """Draw the mel spectrograms of clips below each other, each in decibels below its loudest cell.
+
+    Args:
+        path: of the picture, `.png` or `.svg`.
+        clips: sound (T,) by title.
+        sampling_rate: in Hz.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: no clips, an empty one or one that is not finite, or another suffix.
+    """
+    path = picture_path(path)
+    clips = _checked(clips)
+    figure = new_figure(9, 1.9 * len(clips))
+    rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, (title, audio) in zip(rows, clips.items(), strict=True):
+        image = _draw_mels(axes, mel_spectrogram(audio, sampling_rate), len(audio), sampling_rate)
+        _label(axes, title)
+    rows[-1].set_xlim(0, max(len(audio) for audio in clips.values()) / sampling_rate)
+    rows[-1].set_xlabel("seconds", fontsize=8)
+    figure.colorbar(image, ax=list(rows), shrink=0.8, label="dB below the loudest")
+    return save_figure(figure, path, 75)
+
+
+def plot_alignment(path: str | os.PathLike[str], alignment: LyricsAlignment) -> Path:
+    """Draw the attention of each moment to each character, time to the right and the lyrics downwards, with the line of
+    what is sung.
+
+    Args:
+        path: of the picture, `.png` or `.svg`.
+        alignment: as [`lyrics_alignment`] gives it.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: there are no lyrics, or another suffix.
+    """
+    if not alignment.text:
+        raise ValueError("`alignment` must be of some lyrics, got none")
+    path = picture_path(path)
+    characters, moments = len(alignment.text), len(alignment.path)
+    figure = new_figure(9, min(max(3.0, characters / 24), 12.0))
+    axes = figure.subplots()
+    extent = (0, moments * alignment.moment, characters - 0.5, -0.5)
+    axes.imshow(alignment.attention.T.numpy(), aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
+    times = (torch.arange(moments) + 0.5) * alignment.moment
+    axes.plot(times.numpy(), alignment.path.numpy(), color="white", linewidth=0.8)
+    words = alignment.rows("word")
+    every = max(1, len(words) // 40)
+    places, place = [], 0
+    for word in words:
+        place = alignment.text.index(word.text, place)
+        places.append(place)
+        place += len(word.text)
+    axes.set_yticks(places[::every], [word.text[:16] for word in words[::every]])
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("seconds", fontsize=8)
+    return save_figure(figure, path, 75)
+
+
+def _label(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.tick_params(labelsize=7)
+
+
+def _draw_mels(axes: Axes, values: Tensor, samples: int, sampling_rate: int) -> AxesImage:
+    """Draw a mel spectrogram (bands, frames) in decibels of so many samples; the image, for a colour bar."""
+    extent = (0, samples / sampling_rate, 0, mel(sampling_rate / 2))
+    ticks = [hertz for hertz in (250, 1000, 4000, 16000) if hertz < sampling_rate / 2]
+    axes.set_yticks([mel(hertz) for hertz in ticks], [f"{hertz} Hz" for hertz in ticks])
+    return axes.imshow(values.numpy(), origin="lower", aspect="auto", vmin=-80, vmax=0, extent=extent, cmap="magma")
 
 
 def _checked(clips: Clips) -> dict[str, Tensor]:
@@ -200,7 +265,8 @@ def _checked(clips: Clips) -> dict[str, Tensor]:
     return {title: audio.detach().float().cpu() for title, audio in clips.items()}
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -209,14 +275,14 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    """Write the picture, the same bytes for the same sound."""
+def save_figure(figure: Figure, path: Path, dpi: int = 110) -> Path:
+    """Write a figure as a picture, the same bytes for the same content."""
     import matplotlib
 
     kind = path.suffix.lower()[1:]
     metadata: dict[str, str | None] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
     with matplotlib.rc_context({"svg.hashsalt": "fast-jukebox"}), writing(path) as file:
-        figure.savefig(file, format=kind, dpi=110, metadata=metadata)
+        figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Whether sound is music in a key: pitch-class content of clips, and the distance between two sets of clips."""
+"""Music in a key: pitch-class content of clips, and the distance between two sets of clips."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KEY_PROFILES = {
     "major": (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081),
     "minor": (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052),
 }
-"""How often each pitch class sounds in a key, from the tonic up (Albrecht and Shanahan, Music Perception 31, 2013)."""
+"""Frequency of each pitch class in a key, from the tonic up (Albrecht and Shanahan, Music Perception 31, 2013)."""
 
 _FEWEST_NOTED = 0.1
 
@@ -62,28 +62,28 @@ class ClipPitch:
 
     Attributes:
         key: the key that holds most of the notes' sounding time, see [`pitch_class_seconds`].
-        in_key_share: the share that it holds, in [0, 1]; NaN where notes sound for less than a tenth of the time, as in
-            noise, in which a few chance notes would always find a key.
-        profile: (12,) share of the notes' sounding time of each pitch class, C first; zeros where there is no note.
-        tonal_clarity: share of the energy that lies in stable spectral peaks; NaN for silence.
-        noted_share: share of the sounding time in which a note was found; NaN for silence.
+        in_key_fraction: the fraction that it holds, in [0, 1]; NaN where notes sound for less than a tenth of the time,
+            as in noise, in which a few chance notes would always find a key.
+        profile: (12,) fraction of the notes' sounding time of each pitch class, C first; zeros where there is no note.
+        tonal_clarity: fraction of the energy that lies in stable spectral peaks; NaN for silence.
+        noted_fraction: fraction of the sounding time in which a note was found; NaN for silence.
         note_seconds: time in which a note sounds.
         pitch_classes: how many pitch classes the clip uses, two to the entropy of the profile: 1 for a drone, 12 where
-            all sound alike; NaN where there is no note.
+            all sound equally long; NaN where there is no note.
     """
 
     key: Key
-    in_key_share: float
+    in_key_fraction: float
     profile: Tensor
     tonal_clarity: float
-    noted_share: float
+    noted_fraction: float
     note_seconds: float
     pitch_classes: float
 
     @property
     def has_key(self) -> bool:
-        """Whether there are notes enough to speak of a key."""
-        return not math.isnan(self.in_key_share)
+        """There are notes enough for a key."""
+        return not math.isnan(self.in_key_fraction)
 
     @property
     def aligned_profile(self) -> Tensor:
@@ -96,22 +96,22 @@ class PitchSummary:
     """Pitch content of a set of clips.
 
     Attributes:
-        in_key_share: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN where none has
-            one.
+        in_key_fraction: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN where none
+            has one.
         in_key_error: standard error of it over clips; NaN for fewer than two.
-        in_key_lowest: the share of the clip in which it is least.
+        in_key_lowest: the fraction of the clip in which it is least.
         tonal_clarity: mean over clips that sound.
-        noted_share: mean over clips that sound.
+        noted_fraction: mean over clips that sound.
         pitch_classes: mean over clips that have a key.
         profile: (12,) mean of the clips' aligned profiles.
         clips: how many clips.
     """
 
-    in_key_share: float
+    in_key_fraction: float
     in_key_error: float
     in_key_lowest: float
     tonal_clarity: float
-    noted_share: float
+    noted_fraction: float
     pitch_classes: float
     profile: Tensor
     clips: int
@@ -130,7 +130,7 @@ def pitch_class_seconds(notes: NoteFrames) -> Tensor:
 
 
 def best_key(profile: Tensor) -> tuple[Key, float]:
-    """The key whose pitch classes hold most of a profile, and the share that they hold.
+    """The key whose pitch classes hold most of a profile, and the fraction that they hold.
 
     Of keys with the same pitch classes, the one whose tonic triad holds more.
 
@@ -144,11 +144,11 @@ def best_key(profile: Tensor) -> tuple[Key, float]:
     total = float(profile.sum())
     values = [value / total for value in profile.double().cpu().tolist()]
 
-    def share(classes: Sequence[int]) -> float:
+    def held(classes: Sequence[int]) -> float:
         return math.fsum(values[pitch_class] for pitch_class in classes)
 
-    key = max(KEYS, key=lambda key: (round(share(key.pitch_classes), 9), share(key.pitch_classes[0:5:2])))
-    return key, min(share(key.pitch_classes), 1.0)
+    key = max(KEYS, key=lambda key: (round(held(key.pitch_classes), 9), held(key.pitch_classes[0:5:2])))
+    return key, min(held(key.pitch_classes), 1.0)
 
 
 def correlated_key(profile: Tensor) -> tuple[Key, float]:
@@ -185,13 +185,13 @@ def analyse_clip(audio: Tensor, sampling_rate: int) -> ClipPitch:
     notes = find_notes(audio, sampling_rate)
     seconds = pitch_class_seconds(notes).cpu()
     total = float(seconds.sum())
-    key, share = best_key(seconds) if total > 0 else (KEYS[0], math.nan)
+    key, fraction = best_key(seconds) if total > 0 else (KEYS[0], math.nan)
     return ClipPitch(
         key=key,
-        in_key_share=share if notes.noted_share >= _FEWEST_NOTED else math.nan,
+        in_key_fraction=fraction if notes.noted_fraction >= _FEWEST_NOTED else math.nan,
         profile=seconds / total if total > 0 else seconds,
         tonal_clarity=notes.tonal_clarity,
-        noted_share=notes.noted_share,
+        noted_fraction=notes.noted_fraction,
         note_seconds=total,
         pitch_classes=_perplexity(seconds / total) if total > 0 else math.nan,
     )
@@ -221,15 +221,15 @@ def summarise_pitch(clips: Sequence[ClipPitch]) -> PitchSummary:
         raise ValueError("`clips` must hold at least one clip, got none")
     noted = [clip for clip in clips if clip.has_key]
     weights = [clip.note_seconds for clip in noted]
-    share = _mean([clip.in_key_share for clip in noted], weights)
-    squares = math.fsum((w * (clip.in_key_share - share)) ** 2 for w, clip in zip(weights, noted, strict=True))
+    fraction = _mean([clip.in_key_fraction for clip in noted], weights)
+    squares = math.fsum((w * (clip.in_key_fraction - fraction)) ** 2 for w, clip in zip(weights, noted, strict=True))
     count = len(noted)
     return PitchSummary(
-        in_key_share=share,
+        in_key_fraction=fraction,
         in_key_error=math.sqrt(squares * count / (count - 1)) / math.fsum(weights) if count > 1 else math.nan,
-        in_key_lowest=min((clip.in_key_share for clip in noted), default=math.nan),
+        in_key_lowest=min((clip.in_key_fraction for clip in noted), default=math.nan),
         tonal_clarity=_mean([clip.tonal_clarity for clip in clips if not math.isnan(clip.tonal_clarity)]),
-        noted_share=_mean([clip.noted_share for clip in clips if not math.isnan(clip.noted_share)]),
+        noted_fraction=_mean([clip.noted_fraction for clip in clips if not math.isnan(clip.noted_fraction)]),
         pitch_classes=_mean([clip.pitch_classes for clip in noted]),
         profile=mean_profile(clips),
         clips=len(clips),
@@ -260,7 +260,7 @@ def profile_distance(first: Sequence[ClipPitch], second: Sequence[ClipPitch]) ->
 def distance_within(
     songs: Sequence[Sequence[ClipPitch]], count: int | None = None, draws: int = 200, seed: int = 0
 ) -> float:
-    """What [`profile_distance`] gives for music that differs by nothing but chance: the floor to compare with.
+    """[`profile_distance`] of music that differs by chance alone: the floor to compare with.
 
     The songs are halved at random; the distance is that between the halves' clips, or between `count` clips of the one
     half and all of the other.
@@ -289,8 +289,8 @@ def distance_within(
 
 
 def _perplexity(profile: Tensor) -> float:
-    shares = [share for share in profile.double().tolist() if share > 0]
-    return math.exp(-math.fsum(share * math.log(share) for share in shares))
+    fractions = [fraction for fraction in profile.double().tolist() if fraction > 0]
+    return math.exp(-math.fsum(fraction * math.log(fraction) for fraction in fractions))
 
 
 def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:

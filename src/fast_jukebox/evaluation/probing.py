@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.distance import bootstrap
+from fast_jukebox.evaluation.distance import bootstrap_mean
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-3, 7))
 """Weights of the squared coefficients, of which leave-one-out picks one."""
@@ -22,7 +22,7 @@ class Probe:
     """A ridge classifier of standardised features (one against the rest), fitted in closed form.
 
     Attributes:
-        labels: that it tells apart.
+        labels: names of the classes.
         mean, scale: float64 (D,) of the features that it was fitted on.
         coefficients: float64 (D, labels).
         intercepts: float64 (labels,).
@@ -86,7 +86,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """What a probe makes of songs that it was not fitted on, beside chance.
+    """Accuracy of a probe on songs that it was not fitted on, beside chance.
 
     Attributes:
         accuracy: fraction of the held-out songs whose label is right.
@@ -138,9 +138,7 @@ def probe(
 
     fitted = Probe.fit(features, labels)
     right = right_of(fitted.predict(held_out))
-    found = bootstrap(
-        lambda weights: float((weights * right).sum() / weights.sum()), range(len(right)), resamples=1000, seed=seed
-    )
+    found = bootstrap_mean(right, resamples=1000, seed=seed)
     generator, shuffled = torch.Generator().manual_seed(seed), []
     for _ in range(_SHUFFLES):
         order = torch.randperm(len(labels), generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""What a VQ-VAE's codes keep of the sound."""
+"""Quality of sound that a VQ-VAE's codes are decoded to."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from fast_jukebox.models.vqvae.metrics import ReconstructionReport
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
 
-_PIECE_SAMPLES = 2**20
+_CHUNK_SAMPLES = 2**20
 
 
 @torch.no_grad()
-def reconstruction_figures(
+def reconstruction_metrics(
     vqvae: FastJukeboxVQVAE, recordings: Iterable[Tensor], levels: Iterable[int] | None = None
 ) -> dict[str, float]:
     """Encode and decode recordings at each level, and compare with them.
@@ -29,8 +29,8 @@ def reconstruction_figures(
 
     Returns:
         For each level l: `snr_l` (signal-to-noise ratio in dB), `spectral_convergence_l` (norm of the error of the
-        magnitude spectrograms over their norm: 0 is perfect, 1 is what silence gets), `codebook_used_l` (share of the
-        codes that occur) and `codebook_perplexity_l` (of the codes' distribution, at most K).
+        magnitude spectrograms over their norm: 0 is perfect, 1 is what silence gets), `codebook_used_l` (fraction of
+        the codes that occur) and `codebook_perplexity_l` (of the codes' distribution, at most K).
 
     Raises:
         ValueError: a level that does not exist, or no recording as long as a code of the top level.
@@ -43,7 +43,7 @@ def reconstruction_figures(
     found = False
     try:
         for recording in recordings:
-            audio = whole_codes(recording, config.hop_lengths[-1])
+            audio = complete_codes(recording, config.hop_lengths[-1])
             if len(audio) == 0:
                 continue
             found = True
@@ -61,13 +61,13 @@ def reconstruction_figures(
 def _add(
     report: ReconstructionReport, audio: Tensor, reconstructions: Sequence[Tensor], codes: Sequence[Tensor]
 ) -> None:
-    """Add one recording piece by piece: its spectrograms are many times its size."""
-    pieces = max(audio.shape[1] // _PIECE_SAMPLES, 1)
-    parts = (signals.tensor_split(pieces, dim=1) for signals in (audio, *reconstructions, *codes))
-    for piece, *others in zip(*parts, strict=True):
-        report.add(piece, others[: len(codes)], others[len(codes) :])
+    """Add one recording chunk by chunk: its spectrograms are many times its size."""
+    chunks = max(audio.shape[1] // _CHUNK_SAMPLES, 1)
+    parts = (signals.tensor_split(chunks, dim=1) for signals in (audio, *reconstructions, *codes))
+    for chunk, *others in zip(*parts, strict=True):
+        report.add(chunk, others[: len(codes)], others[len(codes) :])
 
 
-def whole_codes(recording: Tensor, hop_length: int) -> Tensor:
+def complete_codes(recording: Tensor, hop_length: int) -> Tensor:
     """A recording (T,) cut to a multiple of a hop length."""
     return recording[: len(recording) // hop_length * hop_length]

@@ -1,4 +1,4 @@
-"""What is measured of many songs, shard by shard and kept as it is made, so that a stopped evaluation resumes."""
+"""Metrics and embeddings of many songs, kept shard by shard, so that a stopped evaluation resumes."""
 
 from __future__ import annotations
 

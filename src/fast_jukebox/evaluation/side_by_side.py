@@ -1,4 +1,4 @@
-"""Several models judged alike on one folder of songs, with intervals, floors and differences."""
+"""Several models judged in the same way on one folder of songs, with intervals, floors and differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -18,7 +18,7 @@ from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.evaluation.clap import Clap, mean_cosine
 from fast_jukebox.evaluation.comparison import Comparison, compare_sets
 from fast_jukebox.evaluation.controls import white_noise
-from fast_jukebox.evaluation.distance import Estimate, bootstrap
+from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, read_sound, sound_name
 from fast_jukebox.evaluation.shards import embed_in_shards, encode_in_shards, measure_songs, predict_in_shards
 from fast_jukebox.evaluation.song_likelihood import SongBits, windows_of_songs
@@ -40,7 +40,7 @@ LOWEST_RATE = 8000
 """Samples a second that the song metrics need; sound of a lower rate has none."""
 
 SHORTEST_SECONDS = 0.6
-"""What they need of each song."""
+"""Length of a song that they need."""
 
 SONGS, NOISE = "songs", "white noise"
 """Names of the rows that are no systems; the reconstructions of a system are called after it."""
@@ -50,10 +50,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How systems are judged; all alike.
+    """Settings of an evaluation, the same for all systems.
 
     Attributes:
-        songs: folder of real songs, or the Hub's name of a data set.
+        songs: folder of real songs, or the Hub's name of a dataset.
         output: folder of everything that is made; what stands there is gone on with.
         num_samples: songs of each system.
         duration: seconds of each, and of each real song from its start.
@@ -64,7 +64,7 @@ class EvaluationSettings:
         resamples: of the bootstrap.
         test_fraction: fraction of the songs held out where none are marked.
         text: what the samples should sound like, for the CLAP score.
-        reconstruct: songs through each VQ-VAE's codes, as a row of their own; 0 for none.
+        reconstruct: songs through each VQ-VAE's codes, as a separate row; 0 for none.
         device: where models and embeddings compute.
     """
 
@@ -98,7 +98,7 @@ class EvaluationSettings:
 
 @dataclass
 class SetResult:
-    """What was measured of one set of songs.
+    """Metrics of one set of songs.
 
     Attributes:
         name: of the system, or of what else it is.
@@ -154,7 +154,7 @@ def evaluate_systems(
     progress: Progress = print,
     workers: Workers | None = None,
 ) -> list[SetResult]:
-    """Sample each system alike, and measure samples, real songs, reconstructions and noise.
+    """Sample each system in the same way, and measure samples, real songs, reconstructions and noise.
 
     Samples, embeddings and what was measured of each song are kept in `settings.output` as they are made. Called again,
     it goes on where it was.
@@ -193,7 +193,7 @@ def evaluate_systems(
             reconstructed[facts.vqvae] = measured_of(name, paths, folder.name)
             sets.append(reconstructed[facts.vqvae])
         folder = settings.output / "samples" / system.name
-        done = partial(_tell, progress, system.name, settings.num_samples)
+        done = partial(_report_sampled, progress, system.name, settings.num_samples)
         paths = sample_system(
             model, folder, settings.num_samples, settings.duration, settings.seed,
             batch_size=settings.batch_size, after=done, workers=workers, source=system.source,
@@ -329,10 +329,10 @@ def _metrics(sound: Sound, duration: float) -> dict[str, float]:
 
 def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
     """Mean of the finite values (n,) with its interval; NaN where there is none."""
-    kept = values[values.isfinite()].double()
+    kept = values[values.isfinite()]
     if not len(kept):
         return Estimate(math.nan, math.nan, math.nan, torch.empty(0, dtype=torch.float64))
-    return bootstrap(lambda weights: float(weights @ kept / weights.sum()), range(len(kept)), resamples, seed)
+    return bootstrap_mean(kept, resamples, seed)
 
 
 def _predict(
@@ -372,9 +372,9 @@ def _compare(each: _Measured, real: _Measured, settings: EvaluationSettings) -> 
             each.result.floors[name] = (comparison.floor.value, comparison.floor.deviation)
 
 
-def _tell(progress: Progress, name: str, count: int, done: int) -> None:
+def _report_sampled(progress: Progress, name: str, count: int, done: int) -> None:
     progress(f"{name}: {done} of {count} songs sampled")
 
 
-def _source(audio: Mapping[str, Any]) -> Sound:
-    return audio["path"] if audio.get("bytes") is None else dict(audio)
+def _source(audio: Mapping[str, object]) -> Sound:
+    return str(audio["path"]) if audio.get("bytes") is None else dict(audio)

@@ -19,6 +19,7 @@ from fast_jukebox.evaluation.systems import System, sample_paths, top_level_path
 from fast_jukebox.hub.cards import eval_results
 from fast_jukebox.hub.update_card import RESULTS_FOLDER, eval_results_file, merge_eval_results, model_index
 from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.text import markdown_table
 
 VALENCE = "Emotional valence"
 """Title of the table of the four probabilities."""
@@ -97,7 +98,7 @@ def report_markdown(
 def report_json(
     results: Sequence[SetResult], settings: EvaluationSettings, systems: Sequence[System], command: str
 ) -> dict[str, object]:
-    """The same as a dictionary for `json.dumps`; NaN is None."""
+    """The report as a dictionary for `json.dumps`; NaN is None."""
     names = [system.name for system in systems]
     sets = {
         result.name: {
@@ -146,7 +147,7 @@ def write_report(
         command: that makes the report.
         notes: see [`report_markdown`].
         song: a real song for the pictures; without one there are none.
-        dataset: the Hub's name of the songs; by default the folder's own name.
+        dataset: the Hub's name of the songs; by default the folder's name.
         cards: also put the entries into the folders of the models.
 
     Returns:
@@ -199,7 +200,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _table(names: Sequence[str], results: Sequence[SetResult]) -> str:
-    rows = [["", "songs", *names]]
+    rows = []
     for result in results:
         if any(name in result.numbers for name in names):
             cells = [_cell(result.numbers[name]) if name in result.numbers else "" for name in names]
@@ -213,25 +214,19 @@ def _table(names: Sequence[str], results: Sequence[SetResult]) -> str:
     for row in rows:  # sets of one size have one floor
         if not any(row[1:] == other[1:] and row[0].startswith("*") and other[0].startswith("*") for other in unique):
             unique.append(row)
-    return _lines(unique)
+    return markdown_table(["", "songs", *names], unique)
 
 
 def _differences_table(results: Sequence[SetResult], systems: Sequence[System]) -> str:
     names = [system.name for system in systems]
     gaps = differences(results, names[0], names)
     numbers = list(dict.fromkeys(number for own in gaps.values() for number in own))
-    rows = [["", *gaps]]
-    rows += [
+    rows = [
         [number, *(_cell(own[number], mark=True) if number in own else "" for own in gaps.values())]
         for number in numbers
     ]
     text = f"Each system less {names[0]}; **bold** where the interval does not hold 0.\n\n"
-    return text + _lines(rows)
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+    return text + markdown_table(["", *gaps], rows)
 
 
 def _cell(estimate: Estimate, mark: bool = False) -> str:

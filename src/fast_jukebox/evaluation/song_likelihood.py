@@ -21,7 +21,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 
 @dataclass(frozen=True)
 class SongBits:
-    """What one prior needs for each song.
+    """Bits that one prior needs for each song.
 
     Attributes:
         bits: float64 (songs,) sum of -log2 of the probability given to each code.

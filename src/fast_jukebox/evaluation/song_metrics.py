@@ -1,4 +1,4 @@
-"""Metrics of whole songs in which silence counts, and their means over a set of songs with intervals."""
+"""Metrics of complete songs in which silence counts, and their means over a set of songs with intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.evaluation.distance import Estimate, Statistic, bootstrap
+from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
 from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes, shortest_clip
 from fast_jukebox.evaluation.pitch import CLIP_SECONDS, best_key
 from fast_jukebox.evaluation.transcription import QUIET, find_onsets, note_events
@@ -26,12 +26,12 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class SongMetrics:
-    """Metrics of one song. Each is over the whole song, so that silence lowers or raises it and is never left out.
+    """Metrics of one song. Each is over the complete song, so that silence lowers or raises it and is never left out.
 
     Attributes:
         duration: seconds.
         quiet_fraction: fraction of the time below -40 dBFS (root mean square of 50 ms, full scale 1.0).
-        longest_silence: seconds of the longest stretch of that.
+        longest_silence: seconds of the longest segment of that.
         notes_per_minute: notes heard, see [`note_events`].
         onsets_per_minute: attacks heard, see [`find_onsets`].
         noted_fraction: fraction of the time in which a note sounds.
@@ -72,13 +72,13 @@ def measure_song(audio: Tensor, sampling_rate: int) -> SongMetrics:
     notes = find_notes(audio, sampling_rate)
     loud = notes.loudness >= QUIET  # (frames,)
     duration = len(audio) / sampling_rate
-    stretches = [end - start for start, end in quiet_stretches(audio, sampling_rate)]
+    segments = [end - start for start, end in quiet_segments(audio, sampling_rate)]
     clarity = torch.where(loud & notes.sounding, notes.stable_energy / notes.energy.clamp_min(1e-12), 0.0)
     strength = notes.strength * loud[:, None]
     return SongMetrics(
         duration=duration,
-        quiet_fraction=math.fsum(stretches) / duration,
-        longest_silence=max(stretches, default=0.0),
+        quiet_fraction=math.fsum(segments) / duration,
+        longest_silence=max(segments, default=0.0),
         notes_per_minute=60 * len(note_events(notes)) / duration,
         onsets_per_minute=60 * len(find_onsets(audio, sampling_rate)) / duration,
         noted_fraction=float((strength > 0).any(dim=1).float().mean()),
@@ -95,7 +95,7 @@ def measure_songs(songs: Sequence[Tensor], sampling_rate: int) -> list[SongMetri
 
 
 def quiet_windows(audio: Tensor, sampling_rate: int) -> Tensor:
-    """Bool (windows,): whether each 50 ms of sound (samples,) are below -40 dBFS; a rest of half a window counts.
+    """Bool (windows,), `True` where 50 ms of sound (samples,) are below -40 dBFS; a rest of half a window counts.
 
     Raises:
         ValueError: audio shorter than half a window.
@@ -107,8 +107,8 @@ def quiet_windows(audio: Tensor, sampling_rate: int) -> Tensor:
     return torch.stack([window.square().mean().sqrt() < QUIET for window in windows])
 
 
-def quiet_stretches(audio: Tensor, sampling_rate: int) -> list[tuple[float, float]]:
-    """Start and end in seconds of each stretch of [`quiet_windows`]."""
+def quiet_segments(audio: Tensor, sampling_rate: int) -> list[tuple[float, float]]:
+    """Start and end in seconds of each segment of [`quiet_windows`]."""
     edges = F.pad(quiet_windows(audio, sampling_rate).to(torch.int8), (1, 1)).diff()
     size = round(_LEVEL_SECONDS * sampling_rate)
     ends = [(edges == sign).nonzero()[:, 0].tolist() for sign in (1, -1)]
@@ -154,7 +154,7 @@ def repeated_fraction(symbols: Tensor, passage: int, same: float = _SAME) -> flo
 
 def summarise_songs(songs: Sequence[SongMetrics]) -> dict[str, Estimate]:
     """Mean and interval of each of [`METRICS`] over songs, and of `long_silence`, the fraction of songs with a silence
-    over 2 s. Each song counts the same; the interval is a bootstrap over songs, see [`bootstrap`].
+    over 2 s. Each song counts the same; the interval is a bootstrap over songs, see [`bootstrap_mean`].
 
     Raises:
         ValueError: no songs.
@@ -164,20 +164,16 @@ def summarise_songs(songs: Sequence[SongMetrics]) -> dict[str, Estimate]:
     rows = [asdict(song) for song in songs]
     values = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in METRICS}
     values["long_silence"] = (values["longest_silence"] > LONG_SILENCE_SECONDS).double()
-
-    def mean_of(numbers: Tensor) -> Statistic:
-        return lambda weights: float(weights @ numbers / weights.sum())
-
-    return {name: bootstrap(mean_of(numbers), range(len(songs)), _RESAMPLES) for name, numbers in values.items()}
+    return {name: bootstrap_mean(numbers, _RESAMPLES) for name, numbers in values.items()}
 
 
 def _in_key_fraction(strength: Tensor, clip_frames: int) -> float:
     """Fraction of the frames of (frames, pitches) in which a note of the clip's key sounds, shared by strength."""
     total = strength.sum(dim=1, keepdim=True)
-    shares = strength / total.clamp_min(1e-12)  # (frames, pitches), 0 in silence
+    fractions = strength / total.clamp_min(1e-12)  # (frames, pitches), 0 in silence
     classes = (torch.arange(strength.shape[1], device=strength.device) + LOWEST_PITCH) % 12
     within = 0.0
-    for clip in shares.split(clip_frames):
+    for clip in fractions.split(clip_frames):
         profile = clip.new_zeros(12).index_add_(0, classes, clip.sum(dim=0)).cpu()
         if float(profile.sum()) > 0:
             within += best_key(profile)[1] * float(profile.sum())

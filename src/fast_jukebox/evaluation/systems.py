@@ -1,14 +1,13 @@
-"""Songs of several systems, sampled alike and kept on disk, so that an interrupted evaluation goes on."""
+"""Songs of several systems, sampled in the same way and kept on disk, so that an interrupted evaluation resumes."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.evaluation.embeddings import Sound
 from fast_jukebox.evaluation.shards import SONGS_IN_A_SHARD, each_on_a_thread, reachable
+from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sessions.fingerprint import model_facts
@@ -32,7 +32,7 @@ class System:
 
     Attributes:
         name: in tables and file names.
-        source: folder or Hub name of a whole model.
+        source: folder or Hub name of a complete model.
     """
 
     name: str
@@ -90,12 +90,12 @@ def claim_folder(folder: Path, model: FastJukeboxModel, settings: dict[str, obje
 
 
 def sample_paths(folder: Path, count: int) -> list[Path]:
-    """Where a system's songs lie."""
+    """The files of a system's songs."""
     return [folder / f"sample-{index}.flac" for index in range(count)]
 
 
 def top_level_path(sample: Path) -> Path:
-    """Where the same song lies as its top level's codes alone sound."""
+    """The file of a song decoded from its top level's codes alone."""
     return sample.with_name(f"{sample.stem}-top.flac")
 
 
@@ -111,10 +111,10 @@ def sample_system(
     workers: Workers | None = None,
     source: str | None = None,
 ) -> list[Path]:
-    """Sample songs 0 to `count` - 1 of a seed into FLAC files; those that stand are kept.
+    """Sample songs 0 to `count` - 1 of a seed into FLAC files; those that exist are kept.
 
     Args:
-        model: a whole model in evaluation mode.
+        model: a complete model in evaluation mode.
         folder: of the songs; made where missing.
         count: how many songs.
         duration: seconds of each.
@@ -125,7 +125,7 @@ def sample_system(
         source: where workers beside the calling process load the model, by folder or Hub name.
 
     Returns:
-        The files, in order. Beside each lies what its top level's codes alone sound like.
+        The files, in order. Beside each lies the song decoded from its top level's codes alone.
 
     Raises:
         ValueError: the folder holds songs that were sampled otherwise, or workers have no source.
@@ -135,7 +135,7 @@ def sample_system(
     sample_songs(
         system_loader(model, source, workers),
         paths,
-        {"duration": duration, "seed": seed},
+        SongRequest(duration=duration, seed=seed),
         batch_size=batch_size,
         top_level=True,
         after=after,
@@ -145,7 +145,7 @@ def sample_system(
 
 
 def system_loader(model: FastJukeboxModel, source: str | None, workers: Workers) -> Callable[[], FastJukeboxModel]:
-    """What gives workers a model, pickled where they are other processes, which load it by folder or Hub name.
+    """A function that gives workers a model, pickled where they are other processes, which load it by its name.
 
     Raises:
         ValueError: workers beside the calling process have no source.
@@ -174,7 +174,7 @@ def _load_vqvae(source: str, device: str) -> FastJukeboxVQVAE:
 
 
 def load_system(source: str, device: str) -> FastJukeboxModel:
-    """A whole model as it is judged: in float32 and evaluation mode."""
+    """A complete model as it is judged: in float32 and evaluation mode."""
     model: FastJukeboxModel = FastJukeboxModel.from_pretrained(source, dtype=torch.float32)
     moved: FastJukeboxModel = model.eval().to(device)
     return moved
@@ -183,7 +183,7 @@ def load_system(source: str, device: str) -> FastJukeboxModel:
 def sample_songs(
     load: Callable[[], FastJukeboxModel],
     paths: Sequence[Path],
-    arguments: Mapping[str, Any],
+    request: SongRequest,
     *,
     batch_size: int = 4,
     top_level: bool = False,
@@ -198,16 +198,16 @@ def sample_songs(
     Args:
         load: gives the model, once in each process; pickled where there are several.
         paths: FLAC files; the number of each decides its song.
-        arguments: of `generate`; a list as `metadata` has an entry for each song.
+        request: of all songs; a list as `metadata` has an entry for each song.
         batch_size: songs sampled at once.
-        top_level: write beside each song what its top level's codes alone sound like.
+        top_level: write beside each song the one decoded from its top level's codes alone.
         after: called with the number of songs that are done, after each batch.
         workers: processes that sample; the calling one by default.
     """
     asked = [[path, top_level_path(path)] if top_level else [path] for path in paths]
     missing = [number for number, files in enumerate(asked) if not all(file.is_file() for file in files)]
     batches = [tuple(missing[first : first + batch_size]) for first in range(0, len(missing), batch_size)]
-    setup = partial(_SongSampler, load, [path.absolute() for path in paths], dict(arguments), top_level)
+    setup = partial(_SongSampler, load, [path.absolute() for path in paths], request, top_level)
     done = len(paths) - len(missing)
     for batch, _ in map_shards(setup, batches, workers or Workers()):
         done += len(batch)
@@ -219,16 +219,17 @@ class _SongSampler:
     """The work of one process: samples songs of some numbers into their files."""
 
     def __init__(
-        self, load: Callable[[], FastJukeboxModel], paths: list[Path], arguments: dict[str, Any], top_level: bool
+        self, load: Callable[[], FastJukeboxModel], paths: list[Path], request: SongRequest, top_level: bool
     ) -> None:
-        self.model, self.paths, self.arguments, self.top_level = load(), paths, arguments, top_level
+        self.model, self.paths, self.request, self.top_level = load(), paths, request, top_level
 
     @torch.no_grad()
     def __call__(self, numbers: tuple[int, ...]) -> None:
-        arguments, rate = dict(self.arguments), self.model.vqvae.config.sampling_rate
-        if isinstance(arguments.get("metadata"), list):
-            arguments["metadata"] = [arguments["metadata"][number] for number in numbers]
-        made = self.model.generate(**arguments, num_samples=len(numbers), song_ids=list(numbers))
+        request, rate = self.request, self.model.vqvae.config.sampling_rate
+        if isinstance(request.metadata, list):
+            request = replace(request, metadata=[request.metadata[number] for number in numbers])
+        request = replace(request, num_samples=len(numbers), song_ids=list(numbers))
+        made = self.model.generate(**request.arguments())
         songs, alone = heard(self.model, made) if self.top_level else (made.audio.float().cpu(), None)  # type: ignore[union-attr]  # asked for
         for index, number in enumerate(numbers):
             if alone is not None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fast_jukebox.evaluation.mel import mel_filters
 from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes
-from fast_jukebox.evaluation.plots import mel_filters
 
 QUIET = 0.01
 """Root mean square below which sound counts as silence: -40 dB of full scale (dBFS, where 0 dB is an RMS of 1.0)."""

@@ -1,19 +1,19 @@
-"""Emotional valence of songs: the paper's Table 2, and what is known of the classifier that gives it."""
+"""Emotional valence of songs: the paper's Table 2, and the quality of the classifier that gives it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.distance import Estimate, bootstrap
+from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
 from fast_jukebox.evaluation.embeddings import Sound, read_sound, weights_digest
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.models.valence import QUADRANTS, ValenceConfig, ValenceFeatureExtractor, ValenceModel
 from fast_jukebox.models.valence.classification import confusion
+from fast_jukebox.utils.text import markdown_table
 
 SILENCE = 1e-4
 """A song whose loudest sample stays below this, of a full scale of 1, has no valence."""
@@ -22,13 +22,7 @@ _BATCH_CLIPS = 8
 
 
 class ValenceJudge:
-    """A classifier of emotional valence with its feature extractor.
-
-    Args:
-        model: the classifier.
-        extractor: of its features.
-        device: where it computes.
-    """
+    """A classifier of emotional valence with its feature extractor."""
 
     def __init__(
         self, model: ValenceModel, extractor: ValenceFeatureExtractor, device: str | torch.device = "cpu"
@@ -50,14 +44,14 @@ class ValenceJudge:
         Args:
             source: as `save_pretrained` of model and extractor wrote it.
             device: where it computes.
-            require_held_out: refuse a classifier whose configuration does not state its figures on held-out songs.
+            require_held_out: refuse a classifier whose configuration does not state its metrics on held-out songs.
 
         Raises:
             ValueError: such a classifier, or it is another kind of model.
             OSError: it is not there and cannot be fetched.
         """
         with clear_hub_errors(source):
-            config: Any = ValenceConfig.from_pretrained(source)
+            config = ValenceConfig.from_pretrained(source)
             if require_held_out:
                 config.require_held_out()
             model, report = ValenceModel.from_pretrained(source, output_loading_info=True)
@@ -109,40 +103,34 @@ def valence_estimates(probabilities: Tensor, resamples: int = 200, seed: int = 0
     """
     if probabilities.dim() != 2 or probabilities.shape[1] != len(QUADRANTS) or not len(probabilities):
         raise ValueError(f"`probabilities` must be (songs, {len(QUADRANTS)}), got {tuple(probabilities.shape)}")
-    values = probabilities.double()
-
-    def mean(column: int) -> Estimate:
-        own = values[:, column]
-        return bootstrap(lambda weights: float(weights @ own / weights.sum()), range(len(own)), resamples, seed)
-
-    return {name: mean(column) for column, name in enumerate(QUADRANTS)}
+    return {name: bootstrap_mean(probabilities[:, column], resamples, seed) for column, name in enumerate(QUADRANTS)}
 
 
 def valence_table(config: ValenceConfig, systems: Mapping[str, Tensor], resamples: int = 200, seed: int = 0) -> str:
     """The paper's Table 2 as Markdown: means of the four probabilities by system, with intervals of 95 % over songs.
 
     Args:
-        config: the classifier's; its figures on held-out songs stand below the table.
+        config: the classifier's; its metrics on held-out songs stand below the table.
         systems: probabilities (n, 4) by name.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: the configuration does not state figures on held-out songs.
+        ValueError: the configuration does not state metrics on held-out songs.
     """
     config.require_held_out()
-    rows = [f"| samples | songs | {' | '.join(QUADRANTS)} |", "|---" * (len(QUADRANTS) + 2) + "|"]
+    rows = []
     for name, probabilities in systems.items():
         cells = [
             f"{found.value:.4f}" + ("" if math.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})")
             for found in valence_estimates(probabilities, resamples, seed).values()
         ]
-        rows.append(f"| {name} | {len(probabilities)} | {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n\n" + held_out_sentence(config)
+        rows.append([name, str(len(probabilities)), *cells])
+    return f"{markdown_table(['samples', 'songs', *QUADRANTS], rows)}\n\n{held_out_sentence(config)}"
 
 
 def held_out_sentence(config: ValenceConfig) -> str:
-    """What a reader must know of the classifier before believing its numbers.
+    """The classifier's metrics on held-out songs, in a sentence.
 
     Raises:
         ValueError: the configuration does not state it.
@@ -160,28 +148,28 @@ def held_out_sentence(config: ValenceConfig) -> str:
     )
 
 
-def held_out_markdown(figures: Mapping[str, float], probabilities: Tensor, labels: Tensor) -> str:
-    """What the paper leaves out, as Markdown: each class, each axis, confusion and calibration on held-out songs.
+def held_out_markdown(metrics: Mapping[str, float], probabilities: Tensor, labels: Tensor) -> str:
+    """Metrics of each class and axis, confusion and calibration on held-out songs, as Markdown.
 
     Args:
-        figures: of [`~fast_jukebox.models.valence.classification.classification_figures`].
+        metrics: of [`~fast_jukebox.models.valence.classification.classification_figures`].
         probabilities: (n, 4) of the held-out songs.
         labels: (n, 4) theirs.
     """
-    rows = ["| class | songs | PR-AUC | ROC-AUC |", "|---|---|---|---|"]
+    rows = []
     for index, name in enumerate(QUADRANTS):
         count = int((labels[:, index] > 0.5).sum())
-        rows.append(f"| {name} | {count} | {_cell(figures[f'pr_auc_{name}'])} | {_cell(figures[f'roc_auc_{name}'])} |")
-    rows.append(f"| mean | {len(labels)} | {_cell(figures['pr_auc'])} | {_cell(figures['roc_auc'])} |")
+        rows.append([name, str(count), _cell(metrics[f"pr_auc_{name}"]), _cell(metrics[f"roc_auc_{name}"])])
+    rows.append(["mean", str(len(labels)), _cell(metrics["pr_auc"]), _cell(metrics["roc_auc"])])
     axes = (
-        f"ROC-AUC of pleasantness alone {_cell(figures['pleasantness_auc'])}, of activation alone "
-        f"{_cell(figures['activation_auc'])}; accuracy {_cell(figures['accuracy'])}; calibration error "
-        f"{_cell(figures['calibration_error'])}."
+        f"ROC-AUC of pleasantness alone {_cell(metrics['pleasantness_auc'])}, of activation alone "
+        f"{_cell(metrics['activation_auc'])}; accuracy {_cell(metrics['accuracy'])}; calibration error "
+        f"{_cell(metrics['calibration_error'])}."
     )
-    table = confusion(probabilities, labels).tolist()
-    matrix = [f"| true \\ found | {' | '.join(QUADRANTS)} |", "|---" * (len(QUADRANTS) + 1) + "|"]
-    matrix += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(QUADRANTS, table, strict=True)]
-    return "\n\n".join(["\n".join(rows), axes, "\n".join(matrix)]) + "\n"
+    counts = zip(QUADRANTS, confusion(probabilities, labels).tolist(), strict=True)
+    classes = markdown_table(["class", "songs", "PR-AUC", "ROC-AUC"], rows)
+    matrix = markdown_table(["true \\ found", *QUADRANTS], [[name, *map(str, row)] for name, row in counts])
+    return f"{classes}\n\n{axes}\n\n{matrix}\n"
 
 
 def score_songs(judge: ValenceJudge, sounds: Iterable[Sound], sampling_rate: int | None = None) -> Tensor:

@@ -55,7 +55,7 @@ class KeyLabeller:
         if sampling_rate < 8000 or len(audio) < shortest_clip(sampling_rate):
             return {}
         notes = find_notes(audio, sampling_rate)
-        if not notes.noted_share >= _FEWEST_NOTED:  # NaN for silence
+        if not notes.noted_fraction >= _FEWEST_NOTED:  # NaN for silence
             return {}
         key, lead = correlated_key(pitch_class_seconds(notes))
         return {"key": str(key)} if lead >= self.lead else {}

@@ -19,7 +19,7 @@ METRICS = (
     *("frechet_audio_distance", "kernel_audio_distance", "tag_divergence"),
     *("clap_score", "emotional_valence", "bits_per_code"),
 )
-"""What [`load`] takes: the names of the folders beside this file."""
+"""Names for [`load`]: the folders beside this file."""
 
 Numbers = dict[str, float]
 
@@ -43,7 +43,7 @@ Examples:
     >>> metric = fast_jukebox.metrics.load("{metric}")
     >>> metric.compute(predictions=["sample.wav"], references=["song-1.flac", "song-2.flac"])  # doctest: +SKIP
 """
-"""What the metrics of two sets take and return, for their docstrings."""
+"""Arguments and results of the metrics of two sets, for their docstrings."""
 
 
 def load(name: str, **options: object) -> EvaluationModule:
@@ -67,7 +67,7 @@ def load(name: str, **options: object) -> EvaluationModule:
 
 
 def metric_info(description: str, citation: str, inputs_description: str) -> MetricInfo:
-    """What `evaluate` knows of a metric that takes sound files."""
+    """Description of a metric of sound files for `evaluate`."""
     import datasets
     import evaluate
 

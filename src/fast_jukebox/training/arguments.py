@@ -20,7 +20,7 @@ _NO_END = 10**9
 _HIGHER_IS_BETTER = ("accuracy", "agreement", "snr", "auc")  # transformers takes all but losses for such metrics
 
 
-@dataclass(repr=False)  # one of its own would show the token
+@dataclass(repr=False)  # a new one would show the token
 class FastJukeboxTrainingArguments(TrainingArguments):
     """[`~transformers.TrainingArguments`] with what a published model must state.
 
@@ -29,11 +29,11 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         hub_datasets: the Hub's names of the data trained on.
         hub_base_model: the Hub's name of the model that this one goes on from, whose terms its weights are under too.
         hub_strategy: `"end"` by default, so that only finished models are pushed; `"every_save"` pushes the model of
-            each checkpoint. Whole checkpoints, which hold pickles, are not pushed.
-        remove_unused_columns: `False` by default, as data sets here hold nothing that a model does not use.
+            each checkpoint. Complete checkpoints, which hold pickles, are not pushed.
+        remove_unused_columns: `False` by default, as datasets here hold nothing that a model does not use.
         max_minutes: train so long, in place of so many steps: the learning rate falls to zero by the clock, and a
             resumed training has what its checkpoint left. See [`~fast_jukebox.training.clock.TrainingClock`].
-        stop_at: Unix time at which training ends, likewise.
+        stop_at: Unix time at which training ends, with the same schedule.
         clock_evaluations: how often a training against the clock evaluates and saves on the way.
         early_stopping_patience: stop after so many evaluations in a row without a lower `metric_for_best_model` (the
             held-out loss by default), and keep the best of them. Each evaluation is saved; the best and the last
@@ -62,7 +62,9 @@ class FastJukeboxTrainingArguments(TrainingArguments):
     max_minutes: float | None = field(
         default=None, metadata={"help": "Train so many minutes in place of so many steps, the schedule included."}
     )
-    stop_at: float | None = field(default=None, metadata={"help": "Unix time at which training ends, likewise."})
+    stop_at: float | None = field(
+        default=None, metadata={"help": "Unix time at which training ends, with the same schedule."}
+    )
     clock_evaluations: int = field(
         default=4, metadata={"help": "With a time limit: evaluate and save so often on the way."}
     )
@@ -118,10 +120,6 @@ def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = No
     """One object for each dataclass of `groups`, from options, or from a JSON or YAML file that is the only argument.
 
     What the package logs at the level INFO, such as the songs and hours of each split, is shown from here on.
-
-    Args:
-        groups: dataclasses whose fields are the options.
-        arguments: in place of the command line.
 
     Raises:
         ValueError: an option that there is not, with the nearest; or a file that is damaged, or lacks a field.

@@ -1,4 +1,4 @@
-"""Priors trained side by side: the weights that each begins with, the model that they become, and what to say of it."""
+"""Priors trained side by side: the weights that each begins with, the model that they become, and its description."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def starting_weights(
     """The file of weights that a prior begins with, see [`~fast_jukebox.training.weights.take_weights`].
 
     Args:
-        sources: folders that are asked in turn. They hold `NAME.safetensors`, or a whole model, of which the prior of
-            the same level is taken if it has the width and the depth of `config`.
+        sources: folders that are asked in turn. They hold `NAME.safetensors`, or a complete model, of which the prior
+            of the same level is taken if it has the width and the depth of `config`.
         names: of files that fit, the best first.
         config: of the prior.
-        folder: where the weights of a whole model's prior are written, as a file of their own.
+        folder: where the weights of a complete model's prior are written.
 
     Returns:
         The file, or `None` where no source has one that fits.
@@ -59,10 +59,10 @@ def assemble_model(
     folder: Path,
     vqvae: FastJukeboxVQVAE,
     trained: Sequence[Path],
-    whole: Path | None = None,
+    complete: Path | None = None,
     temperatures: Sequence[float] | None = None,
 ) -> bool:
-    """Save a whole model, its priors in float16, in files of at most 15 MB; whether there was one to save.
+    """Save a complete model, its priors in float16, in files of at most 15 MB; `False` where one is not finished yet.
 
     The VQ-VAE is saved as it is: codes that were encoded with it remain its own.
 
@@ -70,13 +70,13 @@ def assemble_model(
         folder: of the model.
         vqvae: in float32.
         trained: the folder of each level's training, bottom first; the top one must be finished.
-        whole: the model whose priors stand in for those that are not; `None` asks for all of them.
+        complete: the model whose priors stand in for those that are not; `None` asks for all of them.
         temperatures: of sampling, bottom first; the model's own by default.
     """
     done = [(part / RESULTS).exists() for part in trained]
-    if not done[-1] or (whole is None and not all(done)):
+    if not done[-1] or (complete is None and not all(done)):
         return False
-    parts = [part if own else whole for part, own in zip(trained, done, strict=True)]
+    parts = [part if own else complete for part, own in zip(trained, done, strict=True)]
     model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=[part for part in parts if part], dtype=torch.float32)
     if temperatures is not None:
         model.generation_config.temperature = list(temperatures)
@@ -88,12 +88,7 @@ def assemble_model(
 
 
 def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) -> dict[str, dict[str, object]]:
-    """Steps, windows a step, seconds and held-out bits of each training that is finished, from its own logs.
-
-    Args:
-        trained: folders by name.
-        batch_sizes: windows in a step, by name.
-    """
+    """Steps, windows a step, seconds and held-out bits of each training that is finished, from its own logs."""
     facts = {}
     for name, folder in trained.items():
         if not (folder / RESULTS).exists():
@@ -112,7 +107,7 @@ def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) 
 
 
 def pack_logs(output: Path, path: Path) -> None:
-    """Everything small that tells of a run, in one archive: configurations, names, logs, metrics.
+    """Write the small files of a run into one archive: configurations, names, logs, metrics.
 
     Args:
         output: of the run, with `configs` and the trainings' folders `prior-NAME`.
@@ -125,7 +120,7 @@ def pack_logs(output: Path, path: Path) -> None:
 
 
 def machine_name(device: torch.device) -> str:
-    """What trains here, in words."""
+    """The machine that trains, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: which are whole, which one a run goes on from, and when a run is finished."""
+"""Checkpoints of a training: which are complete, and which one a run resumes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fast_jukebox.models.adapters import ADAPTER_WEIGHTS
 from fast_jukebox.models.loading import ADAPTER_CONFIG
+from fast_jukebox.utils.files import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ _SHARDED = ("pytorch_model_fsdp*", "global_step*", "optimizer_0", "*_state_dict*
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` names; `true` is the last whole one of `--output_dir`, if any.
+    """The checkpoint that `--resume_from_checkpoint` names; `true` is the last complete one of `--output_dir`, if any.
 
     Raises:
-        ValueError: the checkpoint that is named is not whole, or not there; says what is wrong.
+        ValueError: the checkpoint that is named is incomplete, or not there; says what is wrong.
     """
     wanted = args.resume_from_checkpoint
     if wanted is None or str(wanted).lower() == "false":
@@ -44,17 +44,17 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     problem = checkpoint_problem(Path(wanted), only_model)
     if problem is not None:
         raise ValueError(
-            f"`--resume_from_checkpoint` must be true, false or a whole checkpoint, got {wanted!r}: {problem}"
+            f"`--resume_from_checkpoint` must be true, false or a complete checkpoint, got {wanted!r}: {problem}"
         )
     return str(wanted)
 
 
 def last_checkpoint(folder: str | os.PathLike[str], only_model: bool = False) -> Path | None:
-    """The last whole checkpoint of a folder, if any; a warning names those behind it that are not whole.
+    """The last complete checkpoint of a folder, if any; a warning names those behind it that are incomplete.
 
     Args:
         folder: with folders `checkpoint-500` and so on.
-        only_model: whether they have no optimizer, as with `--save_only_model true`.
+        only_model: they have no optimizer, as with `--save_only_model true`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -66,17 +66,12 @@ def last_checkpoint(folder: str | os.PathLike[str], only_model: bool = False) ->
         problem = checkpoint_problem(steps[step], only_model)
         if problem is None:
             return steps[step]
-        logger.warning("%s is not whole (%s): an earlier checkpoint is taken, if there is one", steps[step], problem)
+        logger.warning("%s is incomplete (%s): an earlier checkpoint is taken, if there is one", steps[step], problem)
     return None
 
 
 def checkpoint_problem(folder: Path, only_model: bool = False) -> str | None:
-    """What a checkpoint lacks, as one that was being written when its process was killed; None where it is whole.
-
-    Args:
-        folder: of the checkpoint.
-        only_model: whether it has no optimizer.
-    """
+    """Problem of a checkpoint, as of one whose process was killed while it was written; None where it is complete."""
     if not folder.is_dir():
         return "there is no such folder"
     sharded = any(next(folder.glob(pattern), None) is not None for pattern in _SHARDED)
@@ -103,26 +98,29 @@ def checkpoint_problem(folder: Path, only_model: bool = False) -> str | None:
     return None
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """What a checkpoint's, or a finished run's, `trainer_state.json` holds; empty where there is none that is whole."""
+def read_state(folder: Path) -> JsonObject:
+    """The `trainer_state.json` of a checkpoint or a finished run; empty where there is none that is complete."""
     try:
         state = _json(folder / STATE)
     except (OSError, ValueError, RecursionError):
         return {}
-    return state if isinstance(state, dict) and isinstance(state.get("global_step"), int) else {}
+    return state if isinstance(state.get("global_step"), int) else {}
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _json(path: Path) -> JsonObject:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no mapping")
+    return content
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file has the length that it states; of formats that state none, True."""
+    """A file has the length that it states; of formats that state none, True."""
     if path.suffix in (".pt", ".pth", ".bin"):
         return zipfile.is_zipfile(path)
     try:
         if path.suffix == ".json":
-            _json(path)
+            json.loads(path.read_text(encoding="utf-8"))
         elif path.suffix == ".safetensors":
             with path.open("rb") as file:
                 size = struct.unpack("<Q", file.read(8))[0]

@@ -8,6 +8,14 @@ import time
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from fast_jukebox.utils.files import JsonObject
+
+
+def seconds_spent(state: JsonObject) -> float:
+    """Seconds that a [`TrainingClock`] counted, by a trainer's state; 0 where it was not used."""
+    kept = state.get("stateful_callbacks", {}).get(TrainingClock.__name__)
+    return float(kept["attributes"]["spent"]) if isinstance(kept, dict) else 0.0
+
 
 class TrainingClock(TrainerCallback, ExportableState):
     """Ends a training when its time is spent, and evaluates and saves at even fractions of it.
@@ -72,9 +80,8 @@ class TrainingClock(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Start the clock, from what a resumed checkpoint had spent."""
-        kept = state.stateful_callbacks.get(type(self).__name__)
-        if state.global_step and isinstance(kept, dict):
-            self.spent = float(kept["attributes"]["spent"])
+        if state.global_step:
+            self.spent = seconds_spent(vars(state))
         self._before, self._began = self.spent, time.time()
         self._done = int(self.fraction() * (self.evaluations + 1))
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def compile_blocks(prior: FastJukeboxPrior, batch: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> bool:
     """Compile the layers of a prior, trying them forwards and backwards on a batch; leave them as they are on failure.
 
-    Layers of one attention pattern share their code, so that three are compiled and not twelve.
+    Layers of one attention pattern have the same code, so that three are compiled and not twelve.
 
     Args:
         prior: on its device, in training mode.
@@ -24,7 +24,7 @@ def compile_blocks(prior: FastJukeboxPrior, batch: Mapping[str, Tensor], dtype: 
         dtype: of autocast; `None` for none.
 
     Returns:
-        Whether the layers are compiled.
+        The layers are compiled.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for block in prior.blocks:
@@ -34,7 +34,7 @@ def compile_blocks(prior: FastJukeboxPrior, batch: Mapping[str, Tensor], dtype: 
             loss = prior(**batch).loss
         loss.backward()
         with torch.no_grad(), torch.autocast(prior.device.type, dtype=dtype, enabled=dtype is not None):
-            prior.eval()(**batch)  # evaluations have code of their own
+            prior.eval()(**batch)  # evaluations compile separate code
         good = bool(torch.isfinite(loss))
     except Exception as error:  # compilers fail in many ways, and training goes on without them
         logger.warning("the layers are not compiled: %s: %s", type(error).__name__, str(error)[:500])

@@ -1,4 +1,4 @@
-"""The held-out loss over a training: an early end, a warning where it parts from the training's, and both curves."""
+"""The held-out loss over a training: early stopping, a warning of overfitting, and both curves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fast_jukebox.utils.files import writing
+from fast_jukebox.utils.files import JsonObject, writing
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ _RISE = 1.01  # of the held-out bits above their lowest, which noise does not ex
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' `EarlyStoppingCallback`, which a resumed training goes on counting with.
+    """transformers' `EarlyStoppingCallback`, whose count a resumed training continues.
 
     Attributes:
         first_step: evaluations before it are not counted.
@@ -38,13 +37,15 @@ class EarlyStopping(EarlyStoppingCallback):
         if state.global_step:
             self.early_stopping_patience_counter = evaluations_without_progress(vars(state))
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Stop after too many evaluations without a better one."""
         if state.global_step >= self.first_step:
             super().on_evaluate(args, state, control, **kwargs)
 
 
-def evaluations_without_progress(state: Mapping[str, Any]) -> int:
+def evaluations_without_progress(state: JsonObject) -> int:
     """Evaluations in a row that [`EarlyStopping`] found no better, by a trainer's state; 0 where it was not used."""
     kept = state.get("stateful_callbacks", {}).get(EarlyStopping.__name__)
     return int(kept["attributes"]["early_stopping_patience_counter"]) if isinstance(kept, dict) else 0
@@ -80,12 +81,7 @@ class LossCurves(TrainerCallback):
             logger.warning("%s", warning)
 
     def draw(self, log_history: Sequence[Mapping[str, float]], folder: Path) -> None:
-        """Log both curves in characters, and draw them into `curves.png` where matplotlib is installed.
-
-        Args:
-            log_history: of the trainer's state.
-            folder: of the picture.
-        """
+        """Log both curves in characters, and draw them into `curves.png` where matplotlib is installed."""
         train, held_out = self._curves(log_history)
         if not train or len(held_out) < 2:
             return
@@ -142,7 +138,7 @@ def draw_curves(train: Curve, held_out: Curve, width: int = 64, height: int = 12
 
     Args:
         train: bits by step; where both are empty, so is the drawing.
-        held_out: likewise.
+        held_out: bits by step.
         width: columns between the axes' labels.
         height: lines.
     """
@@ -166,11 +162,6 @@ def draw_curves(train: Curve, held_out: Curve, width: int = 64, height: int = 12
 
 def plot_curves(path: str | os.PathLike[str], train: Curve, held_out: Curve) -> Path:
     """Draw both curves into a PNG file.
-
-    Args:
-        path: of the picture.
-        train: bits by step.
-        held_out: likewise.
 
     Raises:
         ImportError: matplotlib is not there.

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class CodesArguments:
-    """Which codes.
+    """The codes.
 
     Raises:
         ValueError: `test_fraction` is not in [0, 1).
@@ -87,9 +87,9 @@ class CodesArguments:
         measured = partial(CodeWindows, max_windows=self.max_eval_windows, processor=processor)
         if "test" in codes:
             return learnt(codes["train"], config), measured(codes["test"], config)
-        songs, share = codes["train"], self.test_fraction
-        train = learnt(songs, config, part="train", test_fraction=share)
-        return train, measured(songs, config, part="test", test_fraction=share)
+        songs, fraction = codes["train"], self.test_fraction
+        train = learnt(songs, config, part="train", test_fraction=fraction)
+        return train, measured(songs, config, part="test", test_fraction=fraction)
 
     def _by_time(self, songs: DatasetDict) -> bool:
         return self.hold_out == "time" or len({song for split in songs.values() for song in _songs_of(split)}) == 1
@@ -121,7 +121,7 @@ class CodesArguments:
 
 
 def _songs_of(rows: Dataset) -> list[str]:
-    """The song of each row: where songs were cut into clips the one it is of, else a name of its own."""
+    """The song of each row: where songs were cut into clips the one it is of, else a separate name."""
     if {"song", "start"} <= set(rows.column_names):
         return list(rows["song"])
     return [f"{id(rows)}-{row}" for row in range(len(rows))]

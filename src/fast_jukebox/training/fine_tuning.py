@@ -1,4 +1,4 @@
-"""Training a model further: what it costs and gains on new songs and old, and runs that add up."""
+"""Training a model further: bits per code before and after on new songs and old, and runs that add up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,7 +17,7 @@ from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.processing.files import find_file, read_json, write_json
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.checkpoints import last_checkpoint, read_state
-from fast_jukebox.training.clock import TrainingClock
+from fast_jukebox.training.clock import seconds_spent
 from fast_jukebox.training.curves import evaluations_without_progress
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD = "fine_tuning.json"
-"""What a folder of a model trained further says of its runs; the next run reads it."""
+"""The file of runs in the folder of a model that was trained further; the next run reads it."""
 
 LEARNING_RATE, ADAPTER_LEARNING_RATE = 1e-4, 1e-3
 NEW_SONGS, OLD_SONGS = "new songs", "old songs"
@@ -43,9 +43,9 @@ class Run:
         learning_rate: the peak.
         schedule: of the learning rate.
         steps: of this run alone.
-        minutes: likewise.
-        before: bits per code by name of the songs they were measured on, before the first step.
-        after: likewise, of what was saved.
+        minutes: of this run alone.
+        before: bits per code before the first step, by name of the songs they were measured on.
+        after: bits per code of what was saved.
     """
 
     songs: int
@@ -92,7 +92,7 @@ class FineTuning(TrainerCallback):
 
         Args:
             measure: bits per code by name of the songs.
-            resumed: whether it may be a run that was interrupted: its bits and minutes are then kept.
+            resumed: it may be a run that was interrupted: its bits and minutes are then kept.
         """
         unfinished = [run for run in read_runs(self.folder)[-1:] if resumed and not run.after]
         if unfinished and self.folder.is_dir():
@@ -104,28 +104,24 @@ class FineTuning(TrainerCallback):
         self._write()
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Start the clock."""
         self._began = time.monotonic()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Note steps and minutes so far."""
         self._count(state)
         self._write()
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Note steps and minutes."""
         self._count(state)
 
     def end(self, after: Mapping[str, float]) -> None:
-        """Note the bits of what was saved.
-
-        Args:
-            after: bits per code by name of the songs.
-        """
+        """Note the bits of what was saved."""
         self.run.after = dict(after)
         self._write()
 
@@ -172,10 +168,7 @@ def describe_runs(runs: Sequence[Run]) -> str:
 
 
 def read_runs(source: str | os.PathLike[str]) -> list[Run]:
-    """The runs that a model was trained further in; none where it says nothing of them.
-
-    Args:
-        source: folder or Hub name of the model.
+    """The runs that a model was trained further in; none where there is no record of them.
 
     Raises:
         ValueError: the record is damaged.
@@ -207,7 +200,7 @@ def choose_learning_rate(args: FastJukeboxTrainingArguments, adapters: bool = Fa
 
     Args:
         args: changed.
-        adapters: whether adapters are trained in place of all weights.
+        adapters: adapters are trained in place of all weights.
     """
     if args.learning_rate_given:
         return
@@ -249,8 +242,7 @@ def continue_run(args: FastJukeboxTrainingArguments, source: str | os.PathLike[s
         logger.info("%s goes on with its weights, and not with its optimizer: %s", source, reason)
         return 0
     if args.max_minutes is not None:
-        kept = state.get("stateful_callbacks", {}).get(TrainingClock.__name__)
-        args.max_minutes += kept["attributes"]["spent"] / 60 if isinstance(kept, dict) else 0.0
+        args.max_minutes += seconds_spent(state) / 60
     elif args.max_steps > 0:
         args.max_steps += state["global_step"]
     else:
@@ -262,7 +254,7 @@ def continue_run(args: FastJukeboxTrainingArguments, source: str | os.PathLike[s
 
 
 def _same_shapes(checkpoint: Path, prior: FastJukeboxPrior) -> bool:
-    """Whether the weights of a checkpoint have the names and shapes of a prior's."""
+    """The weights of a checkpoint have the names and shapes of a prior's."""
     weights = checkpoint / "model.safetensors"
     if not weights.is_file():
         return False

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import ModelOutput
 
 from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.models.adapters import describe_adapter, has_adapters
@@ -25,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class PriorTrainer(FastJukeboxTrainer):
-    """A [`FastJukeboxTrainer`] that speaks of a prior's loss in bits per code as well.
+    """A [`FastJukeboxTrainer`] that reports a prior's loss in bits per code as well.
 
     Training logs `bits_per_code` beside `loss` (nats per code). Evaluation adds `bits_per_code`, `perplexity` and
-    `accuracy` (share of codes that were the most likely one). Of a prior with lyrics, whose loss is of codes and
+    `accuracy` (fraction of codes that were the most probable one). Of a prior with lyrics, whose loss is of codes and
     characters together, both also report `bits_per_character`. [`train_and_save`] draws the bits of the songs that are
     trained on and of the held-out ones, in characters and, with matplotlib, into `curves.png`.
 
@@ -42,18 +44,18 @@ class PriorTrainer(FastJukeboxTrainer):
 
     def __init__(
         self,
-        *args: Any,
+        *args: object,
+        callbacks: Sequence[TrainerCallback] | None = None,
         fine_tuning: FineTuning | None = None,
         old_dataset: Dataset[dict[str, Tensor]] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         self.fine_tuning, self.old_dataset, self.curves = fine_tuning, old_dataset, LossCurves()
-        mine = [self.curves] if fine_tuning is None else [self.curves, fine_tuning]
-        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), *mine]
+        own = [*(callbacks or ()), self.curves, *([] if fine_tuning is None else [fine_tuning])]
         data = kwargs.get("train_dataset")
         if isinstance(data, DeviceCodeBatches):
-            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), _BatchNumber(data)]
-        super().__init__(*args, **kwargs)
+            own.append(_BatchNumber(data))
+        super().__init__(*args, callbacks=own, **kwargs)
         if isinstance(data, DeviceCodeBatches):
             # It counts its batches itself, and nothing is read on the host at every step.
             self.args.ignore_data_skip, self.args.logging_nan_inf_filter = True, False
@@ -62,15 +64,10 @@ class PriorTrainer(FastJukeboxTrainer):
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
         model = self.trained_model()
-        config: Any = model.config
-        role = f", conditioned on level {config.level + 1}" if config.has_upper_level else ""
-        adapted = f"{describe_adapter(model)} of a base model. " if has_adapters(model) else ""  # type: ignore[arg-type]
-        return (
-            f"{adapted}The prior of level {config.level} (0 is the bottom){role}: a sparse transformer of "
-            f"{config.num_hidden_layers} layers and width {config.hidden_size} over {config.n_ctx} codes."
-        )
+        adapted = f"{describe_adapter(model)} of a base model. " if has_adapters(model) else ""
+        return adapted + super().describe()
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """See [`~transformers.Trainer.log`]: adds the loss in bits."""
         if "loss" in logs:
             nats = float(logs["loss"])
@@ -91,7 +88,7 @@ class PriorTrainer(FastJukeboxTrainer):
     def after_training(self) -> None:
         """See [`FastJukeboxTrainer.after_training`]: the bits after, and the curves."""
         if self.fine_tuning is not None:
-            bits = {NEW_SONGS: self.last_figures()["bits per code"]} | self.bits_per_code(None)
+            bits = {NEW_SONGS: self.last_metrics()["bits per code"]} | self.bits_per_code(None)
             self.fine_tuning.end(bits)
             if self.is_world_process_zero():
                 logger.info("%s", bits_table(self.fine_tuning.run))
@@ -102,7 +99,7 @@ class PriorTrainer(FastJukeboxTrainer):
         """Bits per code of the model as it is, by name of the held-out songs; nothing is logged.
 
         Args:
-            new: windows of the new songs; of the old ones they are measured where they are given.
+            new: windows of the new songs; the old ones are measured where they are given.
         """
         bits = {}
         for name, data in ((NEW_SONGS, new), (OLD_SONGS, self.old_dataset)):
@@ -116,13 +113,12 @@ class PriorTrainer(FastJukeboxTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """See [`~transformers.Trainer`]: a run that goes on from another's checkpoint has its own learning rate."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        functions = getattr(self.lr_scheduler, "lr_lambdas", None)
-        if self.fine_tuning is None or not self.fine_tuning.first_step or functions is None or self.optimizer is None:
+        scheduler, rate = self.lr_scheduler, self.args.learning_rate
+        if self.fine_tuning is None or not self.fine_tuning.first_step or not isinstance(scheduler, LambdaLR):
             return
-        rate = self.args.learning_rate
-        self.lr_scheduler.base_lrs = [rate] * len(functions)
-        for group, function in zip(self.optimizer.param_groups, functions, strict=True):
-            group["initial_lr"], group["lr"] = rate, rate * function(self.lr_scheduler.last_epoch)
+        scheduler.base_lrs = [rate] * len(scheduler.lr_lambdas)
+        for group, function in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            group["initial_lr"], group["lr"] = rate, rate * function(scheduler.last_epoch)
 
     def training_summary(self) -> str:
         """See [`FastJukeboxTrainer.training_summary`]: the runs of a model that was trained further, and the curves."""
@@ -133,13 +129,13 @@ class PriorTrainer(FastJukeboxTrainer):
             parts.append(f"![bits per code over the steps, trained on and held out]({PICTURE})")
         return "\n\n".join(parts)
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """See [`~transformers.Trainer.get_train_dataloader`]; whole batches on the device go past accelerate."""
+    def get_train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """See [`~transformers.Trainer.get_train_dataloader`]; complete batches on the device go past accelerate."""
         if isinstance(self.train_dataset, DeviceCodeBatches):
             return DataLoader(self.train_dataset, batch_size=None)
         return super().get_train_dataloader()
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, *args: object, **kwargs: object) -> Tensor:
         """See [`~transformers.Trainer.training_step`]; codes that were checked when they were loaded are not again."""
         checked = values_checked() if isinstance(self.train_dataset, DeviceCodeBatches) else nullcontext()
         # The backward of fused attention takes half of a step in bfloat16 on a CPU, where rows and columns are short.
@@ -148,19 +144,23 @@ class PriorTrainer(FastJukeboxTrainer):
             return super().training_step(*args, **kwargs)
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> object:
         """See [`~transformers.Trainer.compute_loss`]: remembers the parts of a loss that is of codes and lyrics."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and outputs.code_loss is not None:
-            # The share of all accumulated batches that this one is, undone.
-            share = 1.0 if num_items_in_batch is None else num_items_in_batch / (inputs["labels"] != -100).sum()
-            code, character = outputs.code_loss.detach() * share, outputs.lyric_loss.detach()
+            # Undo the scaling to this batch's fraction of all accumulated batches.
+            scale = 1.0 if num_items_in_batch is None else num_items_in_batch / (inputs["labels"] != -100).sum()
+            code, character = outputs.code_loss.detach() * scale, outputs.lyric_loss.detach()
             entry = torch.stack([torch.ones_like(character), code, character])
             self._nats = entry if self._nats is None else self._nats + entry
         return (loss, outputs) if return_outputs else loss
 
-    def metrics_of(self, inputs: dict[str, Any], outputs: Any) -> dict[str, Tensor]:
+    def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
         """See [`FastJukeboxTrainer.metrics_of`]: codes and those that were the most probable; of lyrics the losses."""
         kept = inputs["labels"] != -100  # (N, n_ctx)
         codes = kept.sum().float()
@@ -190,6 +190,8 @@ class _BatchNumber(TrainerCallback):
     def __init__(self, data: DeviceCodeBatches) -> None:
         self.data = data
 
-    def on_train_begin(self, args: Any, state: Any, control: object, **kwargs: object) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Set the number of the next batch."""
         self.data.position = state.global_step * args.gradient_accumulation_steps

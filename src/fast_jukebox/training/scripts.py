@@ -1,4 +1,4 @@
-"""What the example scripts do around their work: one line for a mistake, and how to go on after Ctrl-C."""
+"""Frame of the example scripts: one line for a mistake, and how to go on after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
     Args:
         main: the script's work.
         resume: the option that lets the same command go on when it is true; empty where it goes on without; None where
-            it begins anew.
+            it begins again.
 
     Returns:
         The exit status: 0, 1 after a mistake, 130 after Ctrl-C. A wrong option exits with 2.
@@ -78,4 +78,4 @@ def _how_to_go_on(command: list[str], resume: str | None) -> str:
         if word != resume and not word.startswith(f"{resume}=") and not value_of:
             kept.append(word)
     then = shlex.join([*kept, resume, "true"])
-    return f"Stopped. To go on from the last checkpoint, or anew where there is none yet:\n  {then}"
+    return f"Stopped. To go on from the last checkpoint, or from the start where there is none yet:\n  {then}"

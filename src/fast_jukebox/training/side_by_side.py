@@ -13,7 +13,7 @@ from threading import Event
 
 
 def finish_times(fractions: Mapping[str, float], begin: float, end: float) -> dict[str, float]:
-    """When each of several trainings ends that share a device evenly, so that each gets its fraction of the device.
+    """End of each of several trainings on one device, so that each gets its fraction of the device.
 
     Trainings that run at the same time get equal parts. Whoever has had its fraction ends, and the others go on with
     larger parts.
@@ -57,7 +57,7 @@ class TrainingJob:
 
     @property
     def done(self) -> bool:
-        """Whether it ended with its final evaluation."""
+        """It ended with its final evaluation."""
         return (self.folder / "eval_results.json").exists()
 
 

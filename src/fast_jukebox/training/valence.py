@@ -6,14 +6,14 @@ import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.models.valence.classification import classification_figures
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.checkpoints import read_state
@@ -25,7 +25,7 @@ _MOMENTUM = 0.9
 _SGD_WEIGHT_DECAY = 1e-4
 
 
-@dataclass(repr=False)  # one of its own would show the token
+@dataclass(repr=False)  # a new one would show the token
 class ValenceTrainingArguments(FastJukeboxTrainingArguments):
     """[`FastJukeboxTrainingArguments`] with what the classifier adds.
 
@@ -94,9 +94,10 @@ class ValenceTrainer(FastJukeboxTrainer):
     """A [`FastJukeboxTrainer`] with mixup and SGD after Adam; evaluates ROC-AUC, PR-AUC, both axes and calibration."""
 
     args: ValenceTrainingArguments
+    optimizer: torch.optim.Optimizer | None
     card_kind = "valence"
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *args: object, **kwargs: Any) -> None:
         kwargs.setdefault("compute_metrics", valence_metrics)
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
@@ -112,7 +113,7 @@ class ValenceTrainer(FastJukeboxTrainer):
             self._phase, self.optimizer = 0, None
         return super().create_optimizer(model)
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """See [`~transformers.Trainer.create_scheduler`]: constant rates where SGD follows on Adam."""
         if self.args.adam_fraction == 1:
             return super().create_scheduler(num_training_steps, optimizer)
@@ -147,15 +148,15 @@ class ValenceTrainer(FastJukeboxTrainer):
         phase = self._phase_of(step)
         return float(self.args.sgd_learning_rates[phase - 1] if phase else self.args.learning_rate or 0.0)
 
-    def _schedule(self, step: int) -> torch.optim.lr_scheduler.LambdaLR:
+    def _schedule(self, step: int) -> LambdaLR:
         """The learning rates from a step on, of the optimizer that is used."""
-        optimizer: Any = self.optimizer
+        optimizer = cast(torch.optim.Optimizer, self.optimizer)
         for group in optimizer.param_groups:
             group["initial_lr"] = 1.0  # so that the schedule's factors are the rates themselves
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate, last_epoch=step - 1)
+        return LambdaLR(optimizer, self._rate, last_epoch=step - 1)
 
     def _use_sgd(self, phase: int, step: int) -> None:
-        old: Any = self.optimizer
+        old = cast(torch.optim.Optimizer, self.optimizer)
         groups = [{"params": group["params"]} for group in old.param_groups]
         rate = self.args.sgd_learning_rates[phase - 1]
         sgd = torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, weight_decay=_SGD_WEIGHT_DECAY, nesterov=True)
@@ -175,18 +176,17 @@ class ValenceTrainer(FastJukeboxTrainer):
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
-        config = self.accelerator.unwrap_model(self.model).config
-        stated = config.held_out
+        stated = self.trained_model().config.held_out
         if not stated:
-            return describe_config(config)
-        figures = f"Its figures are of {stated['songs']} held-out songs, apart by {stated['held_out_by']}."
-        return f"{describe_config(config)} {figures}"
+            return super().describe()
+        measured = f"Its metrics are of {stated['songs']} held-out songs, apart by {stated['held_out_by']}."
+        return f"{super().describe()} {measured}"
 
-    def last_figures(self) -> dict[str, float]:
-        """The figures on held-out songs that the configuration states, else the last evaluation's."""
-        stated = self.accelerator.unwrap_model(self.model).config.held_out or {}
+    def last_metrics(self) -> dict[str, float]:
+        """The metrics on held-out songs that the configuration states, else the last evaluation's."""
+        stated = self.trained_model().config.held_out or {}
         held_out = {name.replace("_", " "): value for name, value in stated.items() if isinstance(value, float)}
-        return held_out or super().last_figures()
+        return held_out or super().last_metrics()
 
     def compute_loss(
         self,
@@ -206,7 +206,7 @@ class ValenceTrainer(FastJukeboxTrainer):
 
 
 class _Switches(TrainerCallback):
-    """Tells a [`ValenceTrainer`] of each step before it begins: after the evaluation and the checkpoint of the last."""
+    """Calls [`ValenceTrainer.switch`] before each step: after the evaluation and the checkpoint of the last."""
 
     def __init__(self, trainer: ValenceTrainer) -> None:
         self.trainer = trainer
@@ -219,7 +219,7 @@ class _Switches(TrainerCallback):
 
 
 def valence_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Figures of [`classification_figures`] from a Trainer's predictions."""
+    """Metrics of [`classification_figures`] from a Trainer's predictions."""
     found = prediction.predictions
     probabilities = found[0] if isinstance(found, tuple) else found
     return classification_figures(torch.from_numpy(np.asarray(probabilities)), torch.from_numpy(prediction.label_ids))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from fast_jukebox.data.windows import SoundWindows
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
@@ -17,7 +18,7 @@ from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 
-@dataclass(repr=False)  # one of its own would show the token
+@dataclass(repr=False)  # a new one would show the token
 class VQVAETrainingArguments(FastJukeboxTrainingArguments):
     """[`FastJukeboxTrainingArguments`] with what a VQ-VAE adds.
 
@@ -35,24 +36,20 @@ class VQVAETrainer(FastJukeboxTrainer):
     """A [`FastJukeboxTrainer`] that logs each loss of each level, and evaluates what the codes keep of the sound.
 
     Evaluation reports, for each level: `snr` (signal-to-noise ratio in dB), `spectral_convergence`, `codebook_used`
-    (share of the codes that occur) and `codebook_perplexity`.
+    (fraction of the codes that occur) and `codebook_perplexity`.
     """
 
     args: VQVAETrainingArguments
     card_kind = "vqvae"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
         self._terms: dict[str, list[Tensor]] = {}
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
-        hops = ", ".join(map(str, self.accelerator.unwrap_model(self.model).config.hop_lengths))
-        return (
-            f"A hierarchical VQ-VAE over raw audio with one code for every {hops} samples; trained level(s): "
-            f"{', '.join(map(str, self._levels()))} (0 is the bottom)."
-        )
+        return f"{super().describe()} Trained level(s): {', '.join(map(str, self._levels()))} (0 is the bottom)."
 
     def compute_loss(
         self,
@@ -78,7 +75,7 @@ class VQVAETrainer(FastJukeboxTrainer):
             self._terms = {}
         super().log(logs, *args, **kwargs)
 
-    def metrics_of(self, inputs: dict[str, Any], outputs: Any) -> dict[str, Tensor]:
+    def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
         """See [`FastJukeboxTrainer.metrics_of`]: the totals of a [`ReconstructionReport`]."""
         report = self._report()
         report.add(inputs["audio"], outputs.reconstructions, outputs.codes)
@@ -89,24 +86,22 @@ class VQVAETrainer(FastJukeboxTrainer):
         return self._report().figures(sums.get("totals"))
 
     def _report(self) -> ReconstructionReport:
-        config = self.accelerator.unwrap_model(self.model).config
+        config = self.trained_model().config
         return ReconstructionReport(self._levels(), config.codebook_size, self.args.device)
 
     def _levels(self) -> list[int]:
         levels = getattr(self.args, "levels", None)
-        return (
-            sorted(levels) if levels is not None else list(range(len(self.accelerator.unwrap_model(self.model).levels)))
-        )
+        return list(range(len(self.trained_model().levels))) if levels is None else sorted(levels)
 
 
 @torch.no_grad()
 def measure_bandwidth(windows: SoundWindows, config: FastJukeboxVQVAEConfig, count: int = 64) -> dict[str, float]:
-    """The data set's own statistics, by which the losses are divided so that sound of any loudness trains alike.
+    """The dataset's own statistics, by which the losses are divided so that sound of any loudness trains the same.
 
     Args:
         windows: sound of the training split.
         config: holds the spectral resolutions.
-        count: windows to look at, spread over the data set.
+        count: windows to look at, spread over the dataset.
 
     Returns:
         `bandwidth_l1` (mean absolute value), `bandwidth_l2` (mean square) and `bandwidth_spectral` (mean norm of a
@@ -134,9 +129,6 @@ def measure_bandwidth(windows: SoundWindows, config: FastJukeboxVQVAEConfig, cou
 @torch.no_grad()
 def merge_levels(models: Sequence[FastJukeboxVQVAE]) -> FastJukeboxVQVAE:
     """One VQ-VAE whose level l is that of `models[l]`: joins levels that were trained apart.
-
-    Args:
-        models: one a level, of the same configuration.
 
     Raises:
         ValueError: if there is not one a level, or their configurations differ.

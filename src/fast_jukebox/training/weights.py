@@ -1,8 +1,11 @@
-"""Weights of a prior as one small file, and a training that begins with such a file."""
+"""Weights that a prior starts from: of a file, of a shallower prior, or of one with fewer artists and genres."""
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,17 +13,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.models.prior import FastJukeboxPrior
+from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary
 from fast_jukebox.utils.files import replacing
+
+logger = logging.getLogger(__name__)
 
 
 def save_weights(source: str | os.PathLike[str], path: str | os.PathLike[str], level: int | None = None) -> None:
     """Write the weights of a prior in float16, as one safetensors file that [`take_weights`] takes.
 
     Args:
-        source: folder or Hub name of the prior, or of a whole model.
+        source: folder or Hub name of the prior, or of a complete model.
         path: of the file.
-        level: which prior of a whole model.
+        level: which prior of a complete model.
     """
     prior = FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32)
     tensors = {name: tensor.half().contiguous() for name, tensor in prior.state_dict().items()}
@@ -73,3 +80,123 @@ def copy_weights(prior: FastJukeboxPrior, found: Mapping[str, Tensor]) -> list[s
             nn.init.zeros_(embedding.get_parameter("weight"))
         labels.artist_embedding.weight.add_(found["start_token"].float())
     return sorted(own.keys() - fitting.keys())
+
+
+@torch.no_grad()
+def deepen(prior: FastJukeboxPrior, num_hidden_layers: int) -> FastJukeboxPrior:
+    """A prior of more layers that computes the same as the one it is made from.
+
+    Each pattern's layers are spread evenly over the deeper model's layers of that pattern, last to last, which is where
+    [`~fast_jukebox.distillation.layer_map.LayerMap`] looks for them. The layers between are new: initialised as usual,
+    but with zeros where their branches end, so that they add nothing until they have been trained.
+
+    Args:
+        prior: is not changed.
+        num_hidden_layers: complete cycles of the attention patterns, as many as the prior has or more.
+
+    Returns:
+        A new prior in float32 on the CPU.
+
+    Raises:
+        ValueError: `num_hidden_layers` is below the prior's, either is no whole number of cycles of patterns, or the
+            prior scales its residual branches by its depth, so that no deeper one computes the same.
+    """
+    config, cycle = prior.config, prior.config.layer_period
+    depth = config.num_hidden_layers
+    if depth % cycle or num_hidden_layers % cycle or num_hidden_layers < depth:
+        raise ValueError(
+            f"`num_hidden_layers` must be a multiple of the {cycle} attention patterns and at least the prior's "
+            f"{depth}, itself such a multiple; got {num_hidden_layers!r}"
+        )
+    if config.residual_scale:
+        raise ValueError("`residual_scale` must be False in a prior that is made deeper, got True")
+    deep_config = copy.deepcopy(config)
+    deep_config.num_hidden_layers = num_hidden_layers
+    deep_config.validate()
+    deep = FastJukeboxPrior(deep_config)
+    places = {layer: deep_layer(layer, depth, num_hidden_layers, cycle) for layer in range(depth)}
+    weights = {
+        re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{places[int(found[1])]}", name): tensor
+        for name, tensor in prior.state_dict().items()
+    }
+    missing, unexpected = deep.load_state_dict(weights, strict=False)
+    kept = set(places.values())
+    strangers = [name for name in missing if not name.startswith("blocks.") or int(name.split(".")[1]) in kept]
+    if strangers or unexpected:
+        raise RuntimeError(f"weights that have no place in the deeper prior: {strangers + unexpected}")
+    for layer, block in enumerate(deep.blocks):
+        if layer not in kept:
+            for end in (block.attention.projection, block.mlp.contract):
+                end.weight.zero_()
+                end.bias.zero_()
+    return deep
+
+
+def deep_layer(layer: int, depth: int, deep: int, cycle: int) -> int:
+    """Position of layer `layer` of `depth` among `deep` layers whose patterns go round in `cycle`."""
+    index, pattern = divmod(layer, cycle)
+    return ((index + 1) * (deep // cycle) // (depth // cycle) - 1) * cycle + pattern
+
+
+@torch.no_grad()
+def add_names(prior: FastJukeboxPrior, processor: FastJukeboxProcessor | None, rows: object) -> FastJukeboxProcessor:
+    """Add the artists and genres of songs that a labelled prior does not know yet.
+
+    The rows of its embeddings stay bit for bit; each new one begins as the mean of the rows of the names known before,
+    or as the unknown one's where there are none, so that a new name sounds like the model at large until it is trained.
+
+    Args:
+        prior: with labels; changed in place, its configuration too.
+        processor: of the prior; `None` where its names are not at hand, whose rows are then left alone.
+        rows: of songs, with `artist` and `genre`; see
+            [`~fast_jukebox.processing.vocabulary.LabelVocabulary.from_metadata`].
+
+    Returns:
+        The processor that knows the new names too.
+
+    Raises:
+        ValueError: the processor does not fit the prior.
+    """
+    config = prior.config
+    vocabulary = (processor or FastJukeboxProcessor.without_names(config)).for_prior(config)[1]
+    grown = vocabulary.extended(rows, num_artists=config.num_artists, num_genres=config.num_genres)
+    labels = prior.label_conditioner
+    assert labels is not None  # `for_prior` refuses priors without labels
+    labels.grow(
+        max(grown.num_artists, config.num_artists),
+        max(grown.num_genres, config.num_genres),
+        set(vocabulary.artists.values()) - {0},
+        set(vocabulary.genres.values()) - {0},
+    )
+    for kind in ("artists", "genres"):
+        new = [name for name in getattr(grown, kind) if name not in getattr(vocabulary, kind)]
+        if new:
+            shown = ", ".join(map(repr, new[:10])) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
+            logger.info("new %s of the prior of level %d: %s", kind, config.level, shown)
+    return FastJukeboxProcessor.from_vocabulary(grown, config)
+
+
+def add_labels(
+    prior: FastJukeboxPrior, rows: object, *, max_genres: int = 1, longest: float = 600.0
+) -> FastJukeboxPrior:
+    """A prior conditioned on the artists and genres of songs, and at the top on time, that computes the same as one
+    without labels whatever the labels are.
+
+    Args:
+        prior: without labels; not changed.
+        rows: see [`add_names`].
+        max_genres: genre slots; above 1 for words of genres in place of genres.
+        longest: seconds of the longest song.
+
+    Returns:
+        A new prior in float32 on the CPU.
+
+    Raises:
+        ValueError: the prior has labels.
+    """
+    if prior.config.has_labels:
+        raise ValueError(f"`prior` must have no labels, got one with {prior.config.num_artists} artists")
+    vocabulary = LabelVocabulary.from_metadata(rows, genre_words=max_genres > 1)
+    labelled = FastJukeboxPrior(labelled_config(prior.config, vocabulary, max_genres=max_genres, longest=longest))
+    copy_weights(labelled, prior.state_dict())
+    return labelled

@@ -1,9 +1,10 @@
-"""Text from elsewhere, made safe for a terminal."""
+"""Text for a terminal, made safe, and tables in Markdown."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 _HARMLESS = "\n\t\u200c\u200d"
 """Line breaks, tabs, and the joiners that scripts and emoji need."""
@@ -30,3 +31,9 @@ def printable(text: str | os.PathLike[str], most: int | None = None) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; a `|` in a cell is escaped."""
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (header, *rows)]
+    return "\n".join(f"| {line} |" for line in (lines[0], " | ".join(["---"] * len(header)), *lines[1:]))

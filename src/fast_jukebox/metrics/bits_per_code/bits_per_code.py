@@ -19,7 +19,7 @@ _CITATION = """@article{fastjukebox2023,
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: paths of recordings that are predicted, which the model was not trained on.
-    model: folder or Hub name of a whole model.
+    model: folder or Hub name of a complete model.
     duration: seconds from the start of each recording; all of it by default.
     max_windows: windows of a context for each prior, spread evenly over the recordings; None for all.
     device: where the model computes.
@@ -54,9 +54,9 @@ class BitsPerCode(evaluate.Metric):
         seed: int = 0,
     ) -> dict[str, float]:
         if model is None:
-            raise ValueError("`model` must be the folder or Hub name of a whole model, got None")
-        whole = FastJukeboxModel.from_pretrained(model, dtype=torch.float32).eval().to(device)
+            raise ValueError("`model` must be the folder or Hub name of a complete model, got None")
+        loaded = FastJukeboxModel.from_pretrained(model, dtype=torch.float32).eval().to(device)
         numbers: dict[str, float] = {}
-        for level, found in enumerate(song_bits(whole, predictions, duration=duration, max_windows=max_windows)):
+        for level, found in enumerate(song_bits(loaded, predictions, duration=duration, max_windows=max_windows)):
             numbers |= estimate_numbers(f"bits_per_code_{level}", found.estimate(resamples, seed))
         return numbers

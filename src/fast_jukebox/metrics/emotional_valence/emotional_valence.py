@@ -8,7 +8,7 @@ from fast_jukebox.metrics.loading import metric_info
 
 _DESCRIPTION = """Means over songs of the four probabilities of a classifier of emotional valence: activated or
 deactivated, pleasant or unpleasant (Table 2 of Fast Jukebox). A classifier whose configuration does not state its
-figures on held-out songs is refused."""
+metrics on held-out songs is refused."""
 
 _CITATION = """@article{fastjukebox2023,
   title  = {Fast Jukebox: Accelerating Music Generation with Knowledge Distillation},

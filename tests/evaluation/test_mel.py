@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from fast_jukebox.evaluation.plots import mel_filters, mel_spectrogram, plot_spectrograms
+from fast_jukebox.evaluation.mel import mel_filters, mel_spectrogram
+from fast_jukebox.evaluation.pictures import plot_spectrograms
 
 RATE = 16000
 

@@ -1,0 +1,68 @@
+"""Mel spectrograms."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def mel_spectrogram(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
+    """Mel spectrogram in decibels below the loudest cell; arguments and errors are those of [`mel_power`].
+
+    Returns:
+        float32 (`n_mels`, frames), from -80 to 0; -80 everywhere for silence.
+    """
+    power = mel_power(audio, sampling_rate, n_mels)
+    return decibels(power, float(power.max()))
+
+
+def decibels(power: Tensor, loudest: float) -> Tensor:
+    """Power in dB below `loudest`, float32, from -80 to 0 or above; -80 everywhere where `loudest` is 0."""
+    if not loudest > 0:
+        return torch.full_like(power, -80.0)
+    return (10 * (power / loudest).clamp_min(1e-8).log10()).float()
+
+
+def mel(hertz: float) -> float:
+    """A frequency on the mel scale, 2595 log10(1 + f / 700)."""
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+def mel_power(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
+    """Power in mel bands, of Hann windows of about 46 ms, four to a window's length.
+
+    Args:
+        audio: float (T,), filled up with silence to one window if shorter.
+        sampling_rate: samples a second.
+        n_mels: bands, equally wide on the mel scale (see [`mel`]), from 0 to half the sampling rate.
+
+    Returns:
+        float32 (`n_mels`, frames).
+
+    Raises:
+        ValueError: audio of another shape, or not finite.
+    """
+    if audio.dim() != 1:
+        raise ValueError(f"`audio` must have the shape (samples,), got {tuple(audio.shape)}")
+    if not bool(audio.isfinite().all()):
+        raise ValueError("`audio` must be finite, got NaN or infinite samples")
+    n_fft = max(2 ** round(math.log2(0.046 * sampling_rate)), 16)
+    audio = F.pad(audio.float(), (0, max(n_fft - len(audio), 0)))
+    window = torch.hann_window(n_fft, device=audio.device)
+    spectrum = torch.stft(audio, n_fft, n_fft // 4, window=window, center=False, return_complex=True).abs().square()
+    return mel_filters(n_mels, n_fft, sampling_rate).to(audio.device) @ spectrum
+
+
+def mel_filters(n_mels: int, n_fft: int, sampling_rate: int) -> Tensor:
+    """Triangles (n_mels, n_fft // 2 + 1) over the bins of a Fourier transform, each of height 1."""
+    edges = 700 * (10 ** (torch.linspace(0, mel(sampling_rate / 2), n_mels + 2, dtype=torch.float64) / 2595) - 1)
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sampling_rate / n_fft
+    # At the lowest bands a triangle may lie between two bins: it is made wide enough to touch one.
+    width = sampling_rate / n_fft
+    low = torch.minimum(edges[:-2], edges[1:-1] - width)[:, None]
+    high = torch.maximum(edges[2:], edges[1:-1] + width)[:, None]
+    centre = edges[1:-1][:, None]
+    return torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp_min(0).float()
