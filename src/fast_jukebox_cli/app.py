@@ -75,12 +75,7 @@ class _Commands(TyperGroup):
 
 
 def _clean_errors(command: Callable[..., None], interrupted: str = _NOTHING_WRITTEN) -> Callable[..., None]:
-    """One line on stderr in place of a traceback: exit code 2 for bad input, 1 for what failed, 130 for Ctrl-C.
-
-    Args:
-        command: to run.
-        interrupted: what Ctrl-C prints, where the command says nothing else.
-    """
+    """One line on stderr in place of a traceback: exit code 2 for bad input, 1 for what failed, 130 for Ctrl-C."""
 
     @functools.wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:

@@ -32,18 +32,7 @@ def evaluate(
     pictures: bool,
     workers: Workers,
 ) -> Path:
-    """Judge models and write the report; returns its path.
-
-    Args:
-        models: as [`~fast_jukebox.evaluation.systems.parse_systems`] takes them, or `embedded`.
-        settings: how they are judged.
-        embeddings: as [`~fast_jukebox.evaluation.embedding_loading.load_embedding`] takes them.
-        clap: folder or Hub name of a CLAP model.
-        valence: folder or Hub name of a classifier of emotional valence.
-        dataset: the Hub's name of the songs.
-        cards: put the results on the models' cards.
-        pictures: draw pictures.
-        workers: processes that share the work.
+    """Judge models and write the report; returns its path. The arguments are the command's options.
 
     Raises:
         ValueError: anything that cannot be, found out before the first song is sampled.

@@ -52,21 +52,8 @@ def generate(
     offload: str | None,
     quiet: bool,
 ) -> str:
-    """Make songs and write them.
-
-    Args:
-        request: the songs, without metadata and prompt.
-        words: their metadata.
-        outputs: a file for each song; `None` for standard output, which is streamed.
-        stream: write the song while it is made.
-        raw: on standard output, samples without a header.
-        prompt: a recording with which the songs begin.
-        prompt_duration: seconds of it to keep.
-        extend: seconds to make beyond it, in place of `duration`.
-        model: which one.
-        device: see [`chosen_device`].
-        offload: where levels live that do not sample, see [`load_model`].
-        quiet: no progress bars.
+    """Make songs and write each to its file of `outputs`, or a stream to standard output where that is `None`. `words`
+    are the songs' metadata; the other arguments are the command's options.
 
     Returns:
         What to print about it.

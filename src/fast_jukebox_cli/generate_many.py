@@ -40,20 +40,8 @@ def generate_many(
     workers: Workers,
     quiet: bool,
 ) -> int:
-    """Sample many songs into a folder with their metadata; returns how many are there.
-
-    Args:
-        output: folder of `song-00000.flac` and so on, and `metadata.jsonl`, as `load_songs` reads it.
-        num_samples: how many songs; `None` for those of `requests`.
-        requests: a JSON Lines file with the metadata of a song a line.
-        words: metadata of every song, in place of those.
-        settings: sampling settings and the duration.
-        seed: of all songs.
-        batch_size: songs sampled at once.
-        model: which one.
-        device: see [`chosen_device`].
-        workers: processes that sample.
-        quiet: no progress bars.
+    """Sample many songs into a folder with their metadata; returns how many are there. `words` are the metadata of
+    every song; the other arguments are the command's options.
 
     Raises:
         ValueError: anything that cannot be, or a folder of songs that were sampled otherwise; found before sampling.

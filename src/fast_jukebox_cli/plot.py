@@ -20,15 +20,7 @@ _FILE_RATE = 44100
 
 
 def plot(sources: Sequence[str], output: Path, kind: str, seconds: float, seed: int, device: str) -> Path:
-    """Draw sound files and what models play; returns the picture's path.
-
-    Args:
-        sources: files, folders or Hub names of models, or `embedded`; `TITLE=` before it gives a title.
-        output: the picture, `.png` or `.svg`.
-        kind: `"waveforms"` or `"levels"`.
-        seconds: from the start of each.
-        seed: of what models play.
-        device: see [`chosen_device`].
+    """Draw sound files and what models play; returns the picture's path. The arguments are the command's options.
 
     Raises:
         ValueError: a title that comes twice, or what the files and models refuse.

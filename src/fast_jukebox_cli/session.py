@@ -111,16 +111,8 @@ def new_session(
 ) -> Session:
     """Begin a session. Nothing is sampled yet.
 
-    Args:
-        folder: new or empty.
-        machine: loads the model.
-        request: the songs, without what the other arguments say.
-        words: their metadata.
-        prompt: a recording with which they begin.
-        prompt_duration: seconds of it to keep.
-        codes: a file of codes with which they begin.
-        played_again: a recording or a file of codes, whose top codes are the songs'.
-        draft: make the top level only.
+    `words` are the songs' metadata, `played_again` is a recording or a file of codes whose top codes are the songs'.
+    The other arguments are the command's options.
 
     Raises:
         ValueError: an argument that cannot be; before the model is loaded where that is possible.

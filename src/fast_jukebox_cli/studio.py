@@ -61,14 +61,6 @@ def open_studio(
 ) -> Studio:
     """Load models and make the studio that pages are laid out for.
 
-    Args:
-        models: folders or Hub repositories, each alone or as `NAME=MODEL`; none for the embedded one.
-        folder: where songs and sounds are kept.
-        device: see [`chosen_device`].
-        dtype: see [`ModelSource`].
-        offload: see [`load_model`].
-        max_duration: seconds of the longest song; by default that of [`Limits`].
-
     Raises:
         ImportError: Gradio or matplotlib is not there.
         ValueError: a name twice, or what the models refuse.

@@ -25,15 +25,6 @@ def song_words(
 ) -> dict[str, object] | None:
     r"""`metadata` of `generate` from a command's options; `None` where none of them is given.
 
-    Args:
-        artist: a name.
-        genre: a name.
-        lyrics: the complete song's; `\n` written out is a line break.
-        lyrics_file: a file of UTF-8 text with them.
-        total_duration: seconds of the complete song.
-        offset: seconds into it.
-        unknown: take names that the model does not know as the unknown one.
-
     Raises:
         ValueError: lyrics twice, or a file that is no text or too long; names the option.
         FileNotFoundError: there is no such file.

@@ -25,12 +25,7 @@ def last_test_of_browser() -> gr.BrowserState:
 
 
 def compare_page(studio: Studio, mine: gr.BrowserState) -> None:
-    """Lay the page out in the current Gradio block.
-
-    Args:
-        studio: whose models are compared.
-        mine: see [`last_test_of_browser`].
-    """
+    """Lay the page out in the current Gradio block."""
     import gradio as gr
 
     with gr.Row():

@@ -46,15 +46,7 @@ def draft(
     seed: object,
     temperature: object,
 ) -> Iterator[Step]:
-    """Begin a song: the top level alone, which is rough and quick.
-
-    Args:
-        studio: that keeps it.
-        visitor: who asks.
-        title: of the song.
-        model: name of the model.
-        genre: see [`~fast_jukebox.demo.play.song`], like the others.
-    """
+    """Begin a song: the top level alone, which is rough and quick."""
     try:
         asked = asked_song(studio, model, genre, artist, lyrics, duration, seed, temperature)
         request = asked.request

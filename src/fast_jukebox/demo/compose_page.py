@@ -35,12 +35,7 @@ def name_of_browser() -> gr.BrowserState:
 
 
 def compose_page(studio: Studio, browser: gr.BrowserState) -> None:
-    """Lay the page out in the current Gradio block.
-
-    Args:
-        studio: whose models make the songs.
-        browser: see [`name_of_browser`].
-    """
+    """Lay the page out in the current Gradio block."""
     import gradio as gr
 
     key, selected = gr.State(""), gr.State(0)

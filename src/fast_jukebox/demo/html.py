@@ -36,12 +36,7 @@ def note(message: object) -> str:
 
 
 def bar(state: WorkState, what: str) -> str:
-    """The progress of a work: its place in the queue, or a bar with the time left.
-
-    Args:
-        state: of the work.
-        what: is done, such as `"Playing"`.
-    """
+    """The progress of a work: its place in the queue, or a bar with the time left."""
     if state.ahead:
         before = "1 before you" if state.ahead == 1 else f"{state.ahead} before you"
         return (

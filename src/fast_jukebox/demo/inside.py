@@ -76,16 +76,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequenc
 def estimate(
     studio: Studio, visitor: str, model: object, duration: object, songs: object, quality: object
 ) -> Iterator[Shown]:
-    """Time and memory of songs on the server, measured on it.
-
-    Args:
-        studio: that measures.
-        visitor: who asks.
-        model: name of it.
-        duration: seconds of a song; not bounded by what visitors may make.
-        songs: how many.
-        quality: `"full"` or `"draft"`.
-    """
+    """Time and memory of songs on the server, measured on it."""
     own = studio.model(model)
     seconds = float(whole_within("Duration", duration, 1, 3600))
     count = whole_within("Songs", songs, 1, _MOST_SONGS)
@@ -131,13 +122,7 @@ def _size(count: int) -> str:
 
 @reporting(status_only)
 def sing(studio: Studio, visitor: str, *fields: object) -> Iterator[Shown]:
-    """Make a draft with lyrics and show which word is sung when.
-
-    Args:
-        studio: that makes it.
-        visitor: who asks.
-        fields: arguments of [`~fast_jukebox.demo.play.song`] after the studio.
-    """
+    """Make a draft with lyrics and show which word is sung when; `fields` are arguments of [`song`]."""
     chosen = studio.model(fields[0])
     if not chosen.sings:
         raise ValueError(f"the model {chosen.name!r} takes no lyrics")

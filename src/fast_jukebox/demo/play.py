@@ -126,13 +126,7 @@ def song(
 
 @reporting(lambda alert: PlayView(status=alert, live=""))
 def play(studio: Studio, visitor: str, *fields: object) -> Iterator[PlayView]:
-    """Make a song and play it meanwhile.
-
-    Args:
-        studio: that makes it.
-        visitor: who asks.
-        fields: arguments of [`song`] after the studio.
-    """
+    """Make a song and play it meanwhile; `fields` are arguments of [`song`]."""
     asked = song(studio, *fields)
     token, live = studio.sounds.new_live(asked.model.rate)
     what = f"Playing {asked.labels or 'a song'}, seed {asked.request.seed}"

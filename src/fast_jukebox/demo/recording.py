@@ -119,17 +119,7 @@ def continuation(
     ways: object,
     *fields: object,
 ) -> Song:
-    """Songs to make that begin with a recording.
-
-    Args:
-        studio: whose bounds hold.
-        model: name of it.
-        path: of the upload.
-        start: seconds of it to leave out.
-        end: seconds at which it ends; nothing for its end.
-        seconds: to add.
-        ways: how many songs.
-        fields: genre, artist, lyrics, seed and temperature, see [`song`].
+    """Songs to make that begin with a recording; `fields` are genre, artist, lyrics, seed and temperature.
 
     Raises:
         ValueError: what cannot be, before anything is sampled.
@@ -161,13 +151,7 @@ def continuation(
 
 @reporting(status_only)
 def continue_recording(studio: Studio, visitor: str, *fields: object) -> Iterator[Shown]:
-    """Make songs that begin with a recording.
-
-    Args:
-        studio: that makes them.
-        visitor: who asks.
-        fields: arguments of [`continuation`] after the studio.
-    """
+    """Make songs that begin with a recording; `fields` are arguments of [`continuation`]."""
     asked = continuation(studio, *fields)
     made = yield from studio.watch(
         visitor,

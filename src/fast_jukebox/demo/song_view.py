@@ -80,14 +80,7 @@ def quality(song: ComposedSong, take: Take) -> str:
 
 
 def chosen(song: ComposedSong, selected: int, cut_at: float | None = None, working: bool = False) -> str:
-    """The chosen take with its player and actions.
-
-    Args:
-        song: the song.
-        selected: number of the take.
-        cut_at: seconds at which a mark stands.
-        working: something of the song is being made.
-    """
+    """The chosen take with its player and actions."""
     take = song.session.take(selected)
     sound = song.sound(take)
     marks = {} if cut_at is None or not 0 < cut_at < take.samples / song.rate else {"cut here": cut_at}

@@ -58,12 +58,6 @@ class ComposedSong:
     def create(cls, studio: Studio, title: object, model: StudioModel, **request: object) -> ComposedSong:
         """Begin a song; nothing of it is sampled yet.
 
-        Args:
-            studio: that keeps it.
-            title: as the browser sent it; may be empty.
-            model: that makes it.
-            request: arguments of `model.new_session` after the folder.
-
         Raises:
             ValueError: there are as many songs as there may be, or what the model refuses.
             SessionError: it cannot be written.

@@ -168,10 +168,8 @@ class Studio:
 def reporting(
     failed: Callable[[str], View],
 ) -> Callable[[Callable[..., Iterator[View]]], Callable[..., Iterator[View]]]:
-    """A decorator of a page's generator, whose first argument is the studio: an error ends it with a last view.
-
-    Args:
-        failed: makes the view of the error's text, which is HTML.
+    """A decorator of a page's generator, whose first argument is the studio: an error ends it with a view that
+    `failed` makes of the error's text as HTML.
     """
 
     def decorate(page: Callable[..., Iterator[View]]) -> Callable[..., Iterator[View]]:
