@@ -352,15 +352,10 @@ def write_card(args: EvaluationArguments, metrics: dict[str, float | str], pictu
     """Write or update `README.md` and the picture in the model's folder; returns the card's path."""
     training: JsonObject = json.loads(Path(args.training).read_text(encoding="utf-8")) if args.training else {}
     folder = Path(args.model)
+    made_by = f"Made by `{metrics['command']}` with {metrics['versions']}."
     measured = {
         "metrics": report.card_metrics(metrics),
-        "metrics_note": "\n\n".join(
-            [
-                report.song_table(metrics),
-                report.METRICS_NOTE,
-                f"Made by `{metrics['command']}` with {metrics['versions']}.",
-            ]
-        ),
+        "metrics_note": "\n\n".join([report.song_table(metrics), report.METRICS_NOTE, made_by]),
         "picture": picture.absolute(),
         "picture_caption": "mel spectrograms: a held-out song, what each level's codes keep of it, and a sample",
     }
