@@ -27,61 +27,21 @@ PICTURE = "spectrograms.png"
 Metrics: TypeAlias = Mapping[str, "float | str | Mapping[str, float | str]"]
 """Measured values by name, or by group and name."""
 
-USAGE = {
-    "model": """\
-import fast_jukebox  # registers the model and the task
-from transformers import pipeline
-
-song = pipeline("fast-jukebox", model="{name}")(duration=20, seed=0)
-song["audio"], song["sampling_rate"]""",
-    "vqvae": """\
-from fast_jukebox import FastJukeboxVQVAE
-
-vqvae = FastJukeboxVQVAE.from_pretrained("{name}")
-codes = vqvae.encode(audio)  # audio (batch, samples) to codes, bottom first
-audio = vqvae.decode(codes)""",
-    "prior": """\
-from fast_jukebox import FastJukeboxPrior
-
-prior = FastJukeboxPrior.from_pretrained("{name}")
-codes = prior.generate(batch_size=1, seed=0)""",
-    "valence": """\
-from fast_jukebox.evaluation.valence import ValenceJudge
-
-judge = ValenceJudge.from_pretrained("{name}")
-judge.score("song.wav")  # probabilities (4,): AP, DP, AU, DU""",
-}
-
-DEFAULT_LIMITS = (
-    "It continues what it learnt and nothing else: the instruments, keys and tempi of its training music, mono. What "
-    "it plays has no plan beyond its context of a few seconds to a few tens of seconds. It may play passages of its "
-    "training music; compare before you publish. Every song is generated: say so where listeners could take it for a "
-    "recording."
-)
-
-VALENCE_LIMITS = (
-    "It says how music like its training songs was labelled, not what a listener feels. Of other instruments, styles "
-    "and recordings it may know nothing: read the metrics of each axis on held-out songs, where 0.5 is chance, before "
-    "any of its numbers."
-)
+KINDS = ("model", "vqvae", "prior", "valence")
+"""Kinds of models, for which the card has an example and limits."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A kind of model in the Hub's words, and the default text on its limits."""
+    """A kind of model in the Hub's words."""
 
     pipeline_tag: str
     name: str
     tags: tuple[str, ...]
-    limits: str
 
 
-_MUSIC = _Task(PIPELINE_TAG, "Music generation", TAGS, DEFAULT_LIMITS)
-_TASKS = {
-    "valence": _Task(
-        "audio-classification", "Emotional valence", ("fast-jukebox", "music", "music-emotion"), VALENCE_LIMITS
-    )
-}
+_MUSIC = _Task(PIPELINE_TAG, "Music generation", TAGS)
+_TASKS = {"valence": _Task("audio-classification", "Emotional valence", ("fast-jukebox", "music", "music-emotion"))}
 
 
 def model_card(
@@ -130,8 +90,8 @@ def model_card(
     Raises:
         ValueError: no license, an `"other"` one without name or link, or an unknown `kind`.
     """
-    if kind not in USAGE:
-        raise ValueError(f"`kind` must be one of {', '.join(map(repr, USAGE))}, got {kind!r}")
+    if kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
     license = _checked_license(license, license_name, license_link)
     metrics, task = metrics or {}, _TASKS.get(kind, _MUSIC)
     card_data = ModelCardData(
@@ -152,10 +112,11 @@ def model_card(
         name=name,
         description=description.strip(),
         training=training.strip(),
-        usage=(usage or USAGE[kind].format(name=name)).strip(),
+        kind=kind,
+        usage=(usage or "").strip(),
         rows=[(_cell(group), _cell(what), _cell(_formatted(value))) for group, what, value in _flat(metrics)],
         metrics_note=metrics_note.strip(),
-        limits=(limits or task.limits).strip(),
+        limits=(limits or "").strip(),
         license_text=(license_text or _license_text(license, license_name, license_link, base_model)).strip(),
         picture=picture,
         picture_caption=picture_caption,
