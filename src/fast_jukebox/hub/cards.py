@@ -108,7 +108,7 @@ def model_card(
     )
     return ModelCard.from_template(
         card_data,
-        template_str=_template("model_card.md"),
+        template_str=card_template("model_card.md"),
         name=name,
         description=description.strip(),
         training=training.strip(),
@@ -241,7 +241,7 @@ def dataset_card(
     )
     return DatasetCard.from_template(
         card_data,
-        template_str=_template("dataset_card.md"),
+        template_str=card_template("dataset_card.md"),
         name=name,
         description=description.strip(),
         usage=usage.strip(),
@@ -274,7 +274,8 @@ def _terms(license: str, license_name: str | None, license_link: str | None) -> 
     return f"[{license_name}]({license_link})" if license_name and license_link else f"`{license}`"
 
 
-def _template(name: str) -> str:
+def card_template(name: str) -> str:
+    """A template of the package."""
     return (resources.files("fast_jukebox") / "templates" / name).read_text(encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 
-from fast_jukebox.hub.cards import model_card, require_license
+from fast_jukebox.hub.cards import card_template, model_card, require_license
 from fast_jukebox.hub.errors import clear_hub_errors
 from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.hub.push import CARD, WEIGHTS, PushOptions, push_folder, push_model
@@ -175,28 +175,6 @@ def _card_of_repository(repo_id: str, token: bool | str | None, revision: str | 
 
 def describe_config(config: PreTrainedConfig) -> str:
     """A sentence for the card of a model with this configuration."""
-    if config.model_type == "fast_jukebox_vqvae":
-        hops = ", ".join(map(str, config.hop_lengths))
-        return (
-            f"The VQ-VAE of a raw audio model at {config.sampling_rate} Hz, mono: {config.num_levels} levels, with one "
-            f"of {config.codebook_size} codes for every {hops} samples."
-        )
-    if config.model_type == "fast_jukebox_prior":
-        above = f", conditioned on level {config.level + 1}" if config.has_upper_level else ""
-        return (
-            f"The prior of level {config.level} (0 is the bottom) of a raw audio model{above}: a sparse transformer of "
-            f"{config.num_hidden_layers} layers and width {config.hidden_size} over {config.n_ctx} codes."
-        )
-    if config.model_type == "fast_jukebox_valence":
-        source = f" Its labels: {config.labels_from}." if config.labels_from else ""
-        return (
-            "A classifier of emotional valence after Sukhavasi and Adapa (2019): activated or deactivated, pleasant or "
-            f"unpleasant.{source}"
-        )
-    depths = " or ".join(str(depth) for depth in sorted({prior.num_hidden_layers for prior in config.prior_configs}))
-    hops = ", ".join(map(str, config.hop_lengths))
-    return (
-        f"A model of raw audio at {config.sampling_rate} Hz, mono: a VQ-VAE of {config.num_levels} levels, with one of "
-        f"{config.vqvae_config.codebook_size} codes for every {hops} samples, and for each level a sparse transformer "
-        f"prior of {depths} layers."
-    )
+    from jinja2 import Template
+
+    return Template(card_template("description.md")).render(config=config)
