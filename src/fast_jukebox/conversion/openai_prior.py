@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fast_jukebox.conversion.published import check_hyperparameters
+from fast_jukebox.conversion.published import Hyperparameters
 from fast_jukebox.conversion.state_dict import Source, strip_prefix
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.utils.files import JsonObject
@@ -49,8 +49,15 @@ def prior_config(hparams: JsonObject, vqvae_hparams: JsonObject) -> FastJukeboxP
     Raises:
         ValueError: a hyperparameter is missing, or asks for what the prior does not have.
     """
-    _check_supported(hparams, vqvae_hparams)
+    hparams, vqvae_hparams = Hyperparameters("hparams", hparams), Hyperparameters("vqvae_hparams", vqvae_hparams)
     level, downs, strides = hparams["level"], vqvae_hparams["downs_t"], vqvae_hparams["strides_t"]
+    if len(strides) != len(downs):
+        raise ValueError(f"`strides_t` must have {len(downs)} entries, as `downs_t`, got {strides!r}")
+    if not 0 <= level < len(downs):
+        raise ValueError(f"`level` must be in [0, {len(downs)}), the VQ-VAE's levels, got {level}")
+    order = hparams.get("attn_order", 2)
+    if order not in _PATTERN_CYCLES:
+        raise ValueError(f"`attn_order` must be one of {sorted(_PATTERN_CYCLES)}, got {order!r}")
     is_top = level == len(downs) - 1
     merged = bool(hparams.get("merged_decoder", False))
     fields: dict[str, object] = {
@@ -63,7 +70,7 @@ def prior_config(hparams: JsonObject, vqvae_hparams: JsonObject) -> FastJukeboxP
         "num_attention_heads": hparams["heads"],
         "attention_ratio": hparams.get("m_attn", 0.25),
         "mlp_ratio": hparams.get("m_mlp", 1.0),
-        "layer_types": _PATTERN_CYCLES[hparams.get("attn_order", 2)],
+        "layer_types": _PATTERN_CYCLES[order],
         "residual_scale": bool(hparams.get("res_scale", False)),
         "tie_word_embeddings": not merged,
         "add_conditioning_after": not merged,
@@ -92,7 +99,9 @@ def prior_config(hparams: JsonObject, vqvae_hparams: JsonObject) -> FastJukeboxP
     return FastJukeboxPriorConfig(**fields)
 
 
-def _lyric_fields(hparams: JsonObject) -> JsonObject:
+def _lyric_fields(hparams: Hyperparameters) -> JsonObject:
+    if hparams.get("prime_attn_order", 2) != 2:
+        raise ValueError(f"`prime_attn_order` must be 2, got {hparams['prime_attn_order']!r}")
     fields = {
         "lyric_length": hparams["n_tokens"],
         "lyric_vocab_size": hparams["n_vocab"],
@@ -103,8 +112,8 @@ def _lyric_fields(hparams: JsonObject) -> JsonObject:
     if hparams["single_enc_dec"]:
         return fields
     return fields | {
-        "lyric_encoder_layers": hparams["prime_depth"],
         "lyric_encoder_hidden_size": hparams["prime_width"],
+        "lyric_encoder_layers": hparams["prime_depth"],
         "lyric_encoder_heads": hparams["prime_heads"],
         "lyric_encoder_num_rows": hparams["prime_blocks"],
         "lyric_encoder_attention_ratio": hparams.get("prime_m_attn", 0.25),
@@ -226,35 +235,3 @@ def _conditioner_keys(config: FastJukeboxPriorConfig) -> dict[str, Source]:
         f"{here}.{kind}": f"{there}.{kind}" for here, there in modules.items() for kind in ("weight", "bias")
     }
     return {**names, f"{ours}.code_embedding.weight": f"{theirs}.x_emb.weight"}
-
-
-def _check_supported(hparams: JsonObject, vqvae_hparams: JsonObject) -> None:
-    check_hyperparameters("hparams", hparams)
-    check_hyperparameters("vqvae_hparams", vqvae_hparams)
-    for name in ("l_bins", "downs_t", "strides_t"):
-        if name not in vqvae_hparams:
-            raise ValueError(f"`vqvae_hparams` must hold `{name}`, got {sorted(vqvae_hparams)}")
-    levels = len(vqvae_hparams["downs_t"])
-    if len(vqvae_hparams["strides_t"]) != levels:
-        raise ValueError(f"`strides_t` must have {levels} entries, as `downs_t`, got {vqvae_hparams['strides_t']!r}")
-    wanted = ["level", "n_ctx", "blocks", "prior_width", "prior_depth", "heads"]
-    if hparams.get("level", levels) < levels - 1:
-        wanted += ["cond_width", "cond_depth"]
-    if hparams.get("labels", False):
-        wanted += ["y_bins", "max_bow_genre_size"]
-        if hparams.get("level") == levels - 1:
-            wanted += ["t_bins", "min_duration", "max_duration"]
-    if hparams.get("use_tokens", False):
-        wanted += ["n_tokens", "n_vocab", "single_enc_dec"]
-        if not hparams.get("single_enc_dec", True):
-            wanted += ["prime_width", "prime_depth", "prime_heads", "prime_blocks"]
-    for name in wanted:
-        if name not in hparams:
-            raise ValueError(f"`hparams` must hold `{name}`, got {sorted(hparams)}")
-    if not 0 <= hparams["level"] < levels:
-        raise ValueError(f"`level` must be in [0, {levels}), the VQ-VAE's levels, got {hparams['level']}")
-    order = hparams.get("attn_order", 2)
-    if order not in _PATTERN_CYCLES:
-        raise ValueError(f"`attn_order` must be one of {sorted(_PATTERN_CYCLES)}, got {order!r}")
-    if hparams.get("use_tokens", False) and hparams.get("prime_attn_order", 2) != 2:
-        raise ValueError(f"`prime_attn_order` must be 2, got {hparams['prime_attn_order']!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fast_jukebox.conversion.published import check_hyperparameters
+from fast_jukebox.conversion.published import Hyperparameters
 from fast_jukebox.conversion.state_dict import Source
 from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.utils.files import JsonObject
@@ -21,10 +21,7 @@ def vqvae_config(hparams: JsonObject, bandwidth: Mapping[str, float] | None = No
     Raises:
         ValueError: a hyperparameter is missing.
     """
-    check_hyperparameters("hparams", hparams)
-    for name in ("downs_t", "strides_t", "emb_width", "l_bins", "width", "depth"):
-        if name not in hparams:
-            raise ValueError(f"`hparams` must hold `{name}`, got {sorted(hparams)}")
+    hparams = Hyperparameters("hparams", hparams)
     levels = len(hparams["downs_t"])
     bandwidth = bandwidth or {}
     return FastJukeboxVQVAEConfig(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import TypeGuard
+from typing import Any, NoReturn, TypeGuard, cast
 
 from fast_jukebox.utils.files import JsonObject
 
@@ -89,6 +89,18 @@ def published_model(name: str) -> tuple[JsonObject, list[JsonObject]]:
         nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
         raise ValueError(f"`model` must be one of {', '.join(MODELS)}; got {name!r}, did you mean `{nearest}`?")
     return dict(VQVAE), [dict(prior) for prior in MODELS[name]]
+
+
+class Hyperparameters(dict[str, Any]):
+    """Hyperparameters under their published names, checked, of which a missing one is a `ValueError`."""
+
+    def __init__(self, name: str, hparams: object) -> None:
+        check_hyperparameters(name, hparams)
+        super().__init__(cast(JsonObject, hparams))
+        self.name = name
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise ValueError(f"`{self.name}` must hold `{key}`, got {sorted(self)}")
 
 
 def check_hyperparameters(name: str, hparams: object) -> None:
