@@ -120,6 +120,8 @@ class SongEncoder:
         """Play and encode performances; called again, what is encoded is kept.
 
         Args:
+            plan: of [`~fast_jukebox.data.tunes.recipe.plan_performances`]; those of held-out scores are done first.
+            splits: `"train"` or `"test"` by the scores' names.
             stop_at: Unix time after which no further song is begun.
 
         Raises:

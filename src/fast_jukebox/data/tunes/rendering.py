@@ -53,6 +53,8 @@ def render_songs(
     errors; called again, songs finished by the same recipe are kept. A song that fails is reported and left out.
 
     Args:
+        plan: scores with the number of their performance, as of `plan_performances`.
+        splits: `"train"` or `"test"` by the scores' names.
         processes: number of them; by default one a core.
 
     Raises:
