@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float | str]:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = FastJukeboxModel.from_pretrained(args.model, dtype=torch.float32).eval().to(device)
     rate = model.config.vqvae_config.sampling_rate
-    songs = load_songs(args.songs, args.test_fraction, limits=SongLimits(whole=False), progress=True)
+    songs = load_songs(args.songs, args.test_fraction, limits=SongLimits(complete=False), progress=True)
     require_splits(songs, f"`--songs` {args.songs}")
     songs = DatasetDict({name: split.select(range(len(split))[: args.max_songs]) for name, split in songs.items()})
     recordings = Recordings(songs["test"], rate, args.song_seconds)

@@ -79,7 +79,7 @@ def test_a_song_that_sounds_otherwise_from_an_offset_is_skipped(tmp_path, monkey
     load = scanning.load_audio
     monkeypatch.setattr(scanning, "load_audio", lambda *args, **kwargs: torch.roll(load(*args, **kwargs), 1))
     assert "read from an offset" in scan_songs(tmp_path).skipped["a.wav"]
-    assert scan_songs(tmp_path, limits=SongLimits(whole=False)).songs
+    assert scan_songs(tmp_path, limits=SongLimits(complete=False)).songs
 
 
 def test_metadata_finds_its_song_in_another_form_of_its_name(tmp_path):

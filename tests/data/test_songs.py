@@ -165,7 +165,7 @@ def test_a_file_larger_than_the_limit_is_not_opened(folder):
 
 
 def test_without_the_whole_check_files_are_read_until_they_sound(folder):
-    scan = scan_songs(folder, limits=SongLimits(whole=False))
+    scan = scan_songs(folder, limits=SongLimits(complete=False))
     assert len(scan.songs) == 12
     assert all(row["duration"] == pytest.approx(1.5, abs=0.01) for row in scan.songs)
 

@@ -99,8 +99,8 @@ def _chunk_file(data: ByteReader, start: int) -> tuple[Layout, int]:
         return one_part(start, data.size), data.size
     if not formats:
         raise ValueError(f"holds no `{kind.format.decode()}` chunk, which says what its samples are: export it again")
-    said = data.at(formats[0].body, min(formats[0].size, _LONGEST_FORMAT))
-    if kind is _WAVE and said[:2] == _MP3_IN_WAV and (frames := mpeg_layout(data, sounds[0].body)) is not None:
+    format_body = data.at(formats[0].body, min(formats[0].size, _LONGEST_FORMAT))
+    if kind is _WAVE and format_body[:2] == _MP3_IN_WAV and (frames := mpeg_layout(data, sounds[0].body)) is not None:
         return frames, data.size
     stop, last = chunks[-1].stop, sounds[-1]
     there = data.size - last.body
@@ -114,17 +114,18 @@ def _chunk_file(data: ByteReader, start: int) -> tuple[Layout, int]:
         header = data.at(start, last.body - start)[:-4] + b"\xff" * 4  # libsndfile reads up to the end then
         return one_part(last.body, stop, header, missing, left_out), stop
     parts = tuple(
-        _clean_part(chunk, head, order, kind, said) for chunk in sounds if chunk.stop > chunk.body + kind.lead
+        _clean_part(chunk, head, order, kind, format_body) for chunk in sounds if chunk.stop > chunk.body + kind.lead
     )
     return Layout(parts or one_part(start, data.size).parts, missing, left_out), stop
 
 
-def _clean_part(sound: _Chunk, head: bytes, order: str, kind: _Kind, said: bytes) -> Part:
-    """A chunk of sound behind a header that holds its format, the bytes `said`, and nothing else."""
+def _clean_part(sound: _Chunk, head: bytes, order: str, kind: _Kind, format_body: bytes) -> Part:
+    """A chunk of sound behind a header that holds its format, the bytes `format_body`, and nothing else."""
     stop = sound.body + sound.size if kind.lead < sound.size < sound.stop - sound.body else sound.stop  # no padding
     chunk = struct.Struct(order + "4sI")
     size = stop - sound.body
-    body = chunk.pack(kind.format, len(said)) + said + bytes(len(said) % 2) + chunk.pack(kind.sound, size)
+    body = chunk.pack(kind.format, len(format_body)) + format_body + bytes(len(format_body) % 2)
+    body += chunk.pack(kind.sound, size)
     prefix = chunk.pack(head[:4], 4 + len(body) + size) + head[8:] + body + bytes(kind.lead)
     return Part(((sound.body + kind.lead, stop),), prefix=prefix)
 
@@ -135,22 +136,22 @@ def _chunks(data: ByteReader, position: int, order: str, kind: _Kind) -> Iterato
     Some programs do not pad: where a chunk begins without the padding, it is taken. Behind the sound, only what surely
     is a chunk is one.
     """
-    heard = False
+    after_sound = False
     for _ in range(MOST_PARTS):
         head = data.at(position, 8)
         name, body = head[:4], position + 8
-        if len(head) < 8 or is_chunked(data, position) or (heard and not _begins_chunk(data, position, kind)):
+        if len(head) < 8 or is_chunked(data, position) or (after_sound and not _begins_chunk(data, position, kind)):
             return
         size = struct.unpack(order + "I", head[4:])[0]
         if name == b"LIST" and data.at(body, 4) == b"wavl":  # a list of sounds and silence
-            heard, position = True, body + 4
+            after_sound, position = True, body + 4
             yield _Chunk(name, body, 4, position, regular=False)
             continue
-        if heard and name != kind.sound:
+        if after_sound and name != kind.sound:
             size = min(int.from_bytes(head[4:], each) for each in ("little", "big"))
         stop, padded = body + size, True
         if name == kind.sound:
-            heard = True
+            after_sound = True
             empty = size <= kind.lead and body + kind.lead < data.size and not _begins_chunk(data, stop, kind)
             if empty or is_unknown(size) or stop > data.size:  # a killed program, a pipe, or a file that was cut off
                 yield _Chunk(name, body, size, data.size)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeGuard, cast
 
 from fast_jukebox.utils.files import JsonObject
 
-# Names whose values are whole numbers, numbers, yes or no, or lists of whole numbers; other names are not looked at.
+# Names whose values are integers, numbers, booleans, or lists of integers; other names are not checked.
 _WHOLE = (
     *("level", "n_ctx", "blocks", "prior_width", "prior_depth", "heads", "attn_order", "cond_width", "cond_depth"),
     *("cond_dilation_growth_rate", "cond_dilation_cycle", "max_bow_genre_size", "t_bins", "n_tokens", "n_vocab", "sr"),

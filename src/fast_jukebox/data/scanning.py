@@ -59,8 +59,8 @@ class SongLimits:
         max_duration: in seconds; checked before anything is decoded.
         max_bytes: of a file.
         silence: a song whose loudest sample stays below this, of a full scale of 1, is silent.
-        whole: decode each file to its end, so that later damage is found, and its end again from an offset, as training
-            does. Otherwise a file is read until it sounds.
+        complete: decode each file to its end, so that later damage is found, and its end again from an offset, as
+            training does. Otherwise a file is read until it sounds.
         max_metadata_bytes: of a `metadata.jsonl` or `metadata.csv`.
     """
 
@@ -68,7 +68,7 @@ class SongLimits:
     max_duration: float = MAX_DURATION
     max_bytes: int = 2 * 2**30
     silence: float = 1e-3
-    whole: bool = True
+    complete: bool = True
     max_metadata_bytes: int = MAX_METADATA_BYTES
 
     def __post_init__(self) -> None:
@@ -205,7 +205,7 @@ def check_song(source: Path | JsonObject, limits: SongLimits) -> tuple[float, in
             frames += len(block)
             peak = max(peak, float(block.abs().max()))
             tail = torch.cat([tail, block])[-_TAIL:]
-            if not limits.whole and peak >= limits.silence and info.frames is not None:
+            if not limits.complete and peak >= limits.silence and info.frames is not None:
                 return info.frames / info.sampling_rate, info.sampling_rate, info.left_out
         seconds = frames / info.sampling_rate
         if info.duration is not None and seconds < info.duration - 0.1:

@@ -127,7 +127,7 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
             for number, (start, stop) in enumerate(groups):
                 name = f"{split}-{number:05d}-of-{len(groups):05d}.parquet"
                 table = _with_bytes(rows.select(range(start, stop)))
-                # Small row groups, so that a reader need not hold a whole file's sound in memory.
+                # Small row groups, so that a reader need not hold the sound of a file in memory.
                 with open(temporary / name, "xb", buffering=0) as file:
                     pyarrow.parquet.write_table(table, file, row_group_size=8, use_dictionary=False)
                 written.append(data / name)

@@ -145,7 +145,7 @@ def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | Non
 
 def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str]) -> list[ValenceSong]:
     songs = []
-    for split in load_songs(root, limits=SongLimits(whole=False)).values():
+    for split in load_songs(root, limits=SongLimits(complete=False)).values():
         for column in ("valence", group_by):
             if column not in split.column_names:
                 raise ValueError(f"metadata.jsonl of {root} must have the column `{column}`, got {split.column_names}")

@@ -247,7 +247,7 @@ def real_songs(settings: EvaluationSettings, judges: Judges) -> tuple[list[Sound
                 f"`duration` must be at least {network.window_samples / network.sampling_rate:.3g} s, the window of "
                 f"{network.name}, got {settings.duration:g}"
             )
-    limits = SongLimits(min_duration=settings.duration, whole=False)
+    limits = SongLimits(min_duration=settings.duration, complete=False)
     songs = load_songs(settings.songs, settings.test_fraction, limits=limits)
     held_out = [_source(song) for song in songs["test"]["audio"]] if "test" in songs else []
     others = [_source(song) for song in songs["train"]["audio"]] if "train" in songs else []
