@@ -17,7 +17,8 @@
 #define LAYER_NORM_EPS 1e-5f
 #define GATE 1.702f
 
-/* A product's vectors, and how many songs by panels keep their sums in registers: 32 of AVX-512, else 16. */
+/* Numbers of the widest vectors, which change no sum: one is added up in each lane. And how many songs by panels of a
+ * product keep their sums in registers: 32 of AVX-512, else 16. */
 #ifdef __AVX512F__
 #define UNIT 16
 #define ROWS 8
@@ -30,7 +31,7 @@
 
 typedef float unit __attribute__((vector_size(4 * UNIT), aligned(4), may_alias));
 typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+typedef int32_t iunit __attribute__((vector_size(4 * UNIT), aligned(4), may_alias));
 
 typedef struct {
     int64_t visible, capacity; /* slots that a position reads at most, and slots of the layer's cache */
@@ -57,30 +58,31 @@ static inline int64_t padded(int64_t size) { return (size + LANES - 1) / LANES *
 
 static inline vec splat(float x) { return (vec){x, x, x, x, x, x, x, x}; }
 
-static inline vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+static inline unit fill(float x) { return x - (unit){0}; }
+
+static inline unit choose(iunit mask, unit yes, unit no) { return (unit)((mask & (iunit)yes) | (~mask & (iunit)no)); }
 
 static inline float total(vec x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
 /* exp(x) within 2 units in the last place; 0 where it would be denormal; NaN stays NaN. */
-static inline vec exp_of(vec x) {
-    const vec low = splat(-87.0f), high = splat(88.0f), magic = splat(12582912.0f);
-    ivec tiny = x < low;
-    vec y = choose(tiny, low, x);
-    y = choose(y > high, high, y);
-    vec n = y * splat(1.44269504f) + magic;
-    ivec exponent = (ivec)n;
-    n = n - magic;
-    vec r = y - n * splat(0.693359375f);
-    r = r + n * splat(2.12194440e-4f);
-    vec p = splat(1.9875691500e-4f);
-    p = p * r + splat(1.3981999507e-3f);
-    p = p * r + splat(8.3334519073e-3f);
-    p = p * r + splat(4.1665795894e-2f);
-    p = p * r + splat(1.6666665459e-1f);
-    p = p * r + splat(5.0000001201e-1f);
-    p = p * (r * r) + r + splat(1.0f);
-    p = (vec)((ivec)p + (exponent << 23));
-    return choose(tiny, splat(0.0f), choose(x == x, p, x));
+static inline unit exp_of(unit x) {
+    iunit tiny = x < -87.0f;
+    unit y = choose(tiny, fill(-87.0f), x);
+    y = choose(y > 88.0f, fill(88.0f), y);
+    unit n = y * 1.44269504f + 12582912.0f;
+    iunit exponent = (iunit)n;
+    n = n - 12582912.0f;
+    unit r = y - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    unit p = fill(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    p = (unit)((iunit)p + (exponent << 23));
+    return choose(tiny, fill(0.0f), choose(x == x, p, x));
 }
 
 /* ---- products ---- */
@@ -176,9 +178,9 @@ static void layer_norm(const float *x, int64_t width, const float *weight, const
 
 /* x sigmoid(1.702 x), of a length that is whole vectors. */
 static void gate(float *x, int64_t length) {
-    for (int64_t k = 0; k < length; k += WIDE) {
-        vec *at = (vec *)(x + k);
-        *at = *at / (splat(1.0f) + exp_of(splat(-GATE) * *at));
+    for (int64_t k = 0; k < length; k += UNIT) {
+        unit *at = (unit *)(x + k);
+        *at = *at / (1.0f + exp_of(-GATE * *at));
     }
 }
 
@@ -202,10 +204,10 @@ static void attend(const float *query, const float *keys, const float *values, i
         weights[j] = dot(query, keys + j * head_dim, head_dim) * scale;
         if (!(weights[j] <= largest)) largest = weights[j];
     }
-    for (int64_t j = count; j % WIDE; j++) weights[j] = largest;
-    for (int64_t j = 0; j < count; j += WIDE) {
-        vec *at = (vec *)(weights + j);
-        *at = exp_of(*at - splat(largest));
+    for (int64_t j = count; j % UNIT; j++) weights[j] = largest;
+    for (int64_t j = 0; j < count; j += UNIT) {
+        unit *at = (unit *)(weights + j);
+        *at = exp_of(*at - largest);
     }
     for (int64_t j = 0; j < count; j++) sum += weights[j];
     const float inverse = 1.0f / sum;
@@ -269,11 +271,11 @@ static void softmax(const float *logits, int64_t codes, float *result) {
     }
     for (int64_t k = codes; k < whole; k++) result[k] = -INFINITY;
     vec sum = splat(0.0f);
-    for (int64_t k = 0; k < whole; k += WIDE) {
-        vec *at = (vec *)(result + k);
-        *at = exp_of(*at - splat(largest));
-        sum += *at;
+    for (int64_t k = 0; k < whole; k += UNIT) {
+        unit *at = (unit *)(result + k);
+        *at = exp_of(*at - largest);
     }
+    for (int64_t k = 0; k < whole; k += WIDE) sum += *(const vec *)(result + k);
     const float norm = total(sum);
     for (int64_t k = 0; k < codes; k++) result[k] /= norm;
 }
