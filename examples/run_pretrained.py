@@ -213,7 +213,7 @@ def check_lengths(args: RecipeArguments) -> None:
 
 
 def write_facts(output: Path, priors: list[str], args: RecipeArguments, device: torch.device) -> None:
-    """Write what the card tells of the training into `training.json`."""
+    """Write the facts of the training for the card into `training.json`."""
     facts: dict[str, object] = {"preset": args.preset, "seed": args.seed, "machine": machine_name(device)}
     if args.start_from:
         facts["start"] = "weights of an earlier training"

@@ -81,14 +81,14 @@ def player(sound: Sound, label: str, part: tuple[float, float] | None = None, wo
     )
 
 
-def downloads(sound: Sound, label: str = "Download") -> str:
+def downloads(sound: Sound) -> str:
     """Links to the sound's files."""
     links = "".join(
         f'<a class="fj-chip" href="{ADDRESS}/sound/{sound.token}/{kind}" download="{text(sound.title)}.{kind}">'
         f"{kind.upper()}</a>"
         for kind in sound.formats
     )
-    return f'<div class="fj-downloads"><span>{text(label)}</span>{links}</div>'
+    return f'<div class="fj-downloads"><span>Download</span>{links}</div>'
 
 
 def pictures(sound: Sound, opened: bool = True) -> str:
@@ -143,7 +143,6 @@ def card(title: str, *parts: str, kind: str = "") -> str:
     return f'<section class="fj-card {kind}"><h3>{text(title)}</h3>{"".join(parts)}</section>'
 
 
-def sound_card(title: str, sound: Sound, entries: Iterable[tuple[str, object]] = (), with_pictures: bool = True) -> str:
+def sound_card(title: str, sound: Sound, entries: Iterable[tuple[str, object]]) -> str:
     """A sound with its player, facts, pictures and downloads."""
-    shown = pictures(sound) if with_pictures else waveform(sound)
-    return card(title, player(sound, title), facts(entries), shown, downloads(sound))
+    return card(title, player(sound, title), facts(entries), pictures(sound), downloads(sound))

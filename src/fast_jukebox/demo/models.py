@@ -81,23 +81,12 @@ class StudioModel:
         found = [float(each) for each in own] if isinstance(own, Sequence) else [float(own)] * (self.top + 1)
         return found if top is None else [*found[:-1], top]
 
-    def metadata(
-        self, artist: str | None, genre: str | None, lyrics: str | None, total_duration: float | None = None
-    ) -> dict[str, object] | None:
-        """`metadata` of a song from what a page sends; `None` leaves the labels to the model.
-
-        Args:
-            artist: a name, or [`ANY`].
-            genre: a name, or [`ANY`].
-            lyrics: of the complete song, or nothing.
-            total_duration: seconds of the complete song, or nothing.
-        """
+    def metadata(self, artist: object, genre: object, lyrics: str) -> dict[str, object] | None:
+        """`metadata` of a song from the fields of a page; `None` leaves the labels to the model."""
         words: dict[str, object] = {}
         if self.labelled:
             given = {"artist": artist, "genre": genre, "lyrics": lyrics if self.sings else None}
             words = {name: value.strip() for name, value in given.items() if isinstance(value, str) and value.strip()}
-            if total_duration:
-                words["total_duration"] = total_duration
         return words if words or (self.labelled and not self.draws_labels) else None
 
 

@@ -103,11 +103,7 @@ def song(
     """
     chosen, number = studio.model(model), seed_of(seed)
     own = None if temperature is None else within("Temperature", temperature, *TEMPERATURES)
-    words: Any = chosen.metadata(
-        artist if isinstance(artist, str) else None,
-        genre if isinstance(genre, str) else None,
-        studio.lyrics(lyrics),
-    )
+    words: Any = chosen.metadata(artist, genre, studio.lyrics(lyrics))
     dropped, songs = "", range(arguments.get("num_samples", 1))
     if words is None:
         words = draw_metadata(chosen.model, [number] * len(songs), songs)

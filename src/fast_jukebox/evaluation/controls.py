@@ -46,13 +46,13 @@ def random_notes(
     return torch.cat(chords)[:length]
 
 
-def chord(pitches: Sequence[int], samples: int, sampling_rate: int, partials: int = 8) -> Tensor:
-    """Notes of MIDI pitches held together, float32 (samples,) below 1, faded in and out within 10 ms."""
+def chord(pitches: Sequence[int], samples: int, sampling_rate: int) -> Tensor:
+    """Notes of eight partials at MIDI pitches, held together: float32 (samples,) below 1, with fades of 10 ms."""
     time = torch.arange(samples, dtype=torch.float64) / sampling_rate
     total = torch.zeros_like(time)
     for pitch in pitches:
         frequency = 440.0 * 2 ** ((pitch - 69) / 12)
-        for partial in range(1, partials + 1):
+        for partial in range(1, 9):
             if partial * frequency < sampling_rate / 2:
                 # Phases apart, so that the partials do not all peak at once.
                 total += torch.sin(2 * torch.pi * partial * frequency * time + partial**2) / partial

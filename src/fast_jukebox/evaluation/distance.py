@@ -176,13 +176,13 @@ class Estimate:
     high: float
     resamples: Tensor
 
-    def minus(self, other: Estimate, level: float = 0.95) -> Estimate:
+    def minus(self, other: Estimate) -> Estimate:
         """The difference of two estimates whose songs are independent, with its interval."""
-        return estimate(self.value - other.value, self.resamples - other.resamples, level)
+        return estimate(self.value - other.value, self.resamples - other.resamples)
 
 
-def estimate(value: float, resamples: Tensor, level: float = 0.95) -> Estimate:
-    """A value and the interval that its resamples give.
+def estimate(value: float, resamples: Tensor) -> Estimate:
+    """A value and the interval of 95 % that its resamples give.
 
     The interval's ends are quantiles of the resamples' deviations from their own mean, added to the value: a resample
     has fewer different songs than the set, which alone makes a distance larger, and must not move the interval.
@@ -190,7 +190,7 @@ def estimate(value: float, resamples: Tensor, level: float = 0.95) -> Estimate:
     finite = resamples[resamples.isfinite()].double()
     if len(finite) < 2:
         return Estimate(value, math.nan, math.nan, resamples)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = (value + torch.quantile(finite - finite.mean(), tails)).tolist()
     return Estimate(value, low, high, resamples)
 

@@ -159,10 +159,10 @@ def _peaks(spectrum: Tensor, bin_width: float) -> tuple[Tensor, Tensor, Tensor]:
     return peaks, peak_energy, spectrum.square().sum(dim=1)
 
 
-def _floor(spectrum: Tensor, bin_width: float, width: float = 170.0) -> Tensor:
-    """Median magnitude around each bin: that of bands `width` Hz wide, interpolated between their centres."""
+def _floor(spectrum: Tensor, bin_width: float) -> Tensor:
+    """Median magnitude around each bin: that of bands 170 Hz wide, interpolated between their centres."""
     bins = spectrum.shape[1]
-    band = max(8, round(width / bin_width))
+    band = max(8, round(170 / bin_width))
     padded = F.pad(spectrum[:, None], (0, -bins % band), mode="replicate")[:, 0]
     medians = padded.unflatten(1, (-1, band)).median(dim=2).values
     return F.interpolate(medians[:, None], size=padded.shape[1], mode="linear", align_corners=False)[:, 0, :bins]

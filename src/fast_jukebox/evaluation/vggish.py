@@ -92,15 +92,15 @@ class VGGishEmbedding:
         return found.unflatten(0, mels.shape[:2])
 
 
-def mel_matrix(bands: int = 64, lowest: float = 125.0, highest: float = 7500.0) -> Tensor:
-    """Weights (257, bands): triangles that are straight on the mel scale, 1127 ln(1 + f / 700), not in Hz."""
+def mel_matrix() -> Tensor:
+    """Weights (257, 64): triangles from 125 to 7500 Hz, straight on the mel scale, 1127 ln(1 + f / 700), not in Hz."""
 
     def mel(hertz: Tensor) -> Tensor:
         return 1127 * torch.log1p(hertz / 700)
 
     bins = mel(torch.linspace(0, SAMPLING_RATE / 2, _FFT // 2 + 1, dtype=torch.float64))[:, None]
-    ends = mel(torch.tensor([lowest, highest], dtype=torch.float64))
-    edges = torch.linspace(float(ends[0]), float(ends[1]), bands + 2, dtype=torch.float64)
+    ends = mel(torch.tensor([125.0, 7500.0], dtype=torch.float64))
+    edges = torch.linspace(float(ends[0]), float(ends[1]), 66, dtype=torch.float64)
     rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     weights = torch.minimum(rise, fall).clamp_min(0)

@@ -26,19 +26,12 @@ class TrainingClock(TrainerCallback, ExportableState):
         max_minutes: of training; `None` where only `stop_at` counts.
         stop_at: Unix time in seconds at which training ends, whatever `max_minutes` leaves.
         evaluations: how often it evaluates and saves on the way, the end not counted.
-        spent: seconds that were trained before.
 
     Raises:
         ValueError: neither limit is given, or a number is out of its range.
     """
 
-    def __init__(
-        self,
-        max_minutes: float | None = None,
-        stop_at: float | None = None,
-        evaluations: int = 0,
-        spent: float = 0.0,
-    ) -> None:
+    def __init__(self, max_minutes: float | None = None, stop_at: float | None = None, evaluations: int = 0) -> None:
         if max_minutes is None and stop_at is None:
             raise ValueError("`max_minutes` or `stop_at` must be given, got neither")
         for name, value in (("max_minutes", max_minutes), ("stop_at", stop_at)):
@@ -46,9 +39,9 @@ class TrainingClock(TrainerCallback, ExportableState):
                 raise ValueError(f"`{name}` must be a positive number, got {value!r}")
         if evaluations < 0:
             raise ValueError(f"`evaluations` must be at least 0, got {evaluations!r}")
-        self.max_minutes, self.stop_at, self.evaluations, self.spent = max_minutes, stop_at, evaluations, spent
+        self.max_minutes, self.stop_at, self.evaluations, self.spent = max_minutes, stop_at, evaluations, 0.0
         self._began: float | None = None
-        self._before, self._done = spent, 0
+        self._before, self._done = 0.0, 0
 
     @property
     def seconds(self) -> float:
