@@ -62,16 +62,15 @@ class ShardEncoder:
         rate = self.vqvae.config.sampling_rate
         if self.vqvae.device.type == "cpu":
             with single_threads():
-                return share_out(
-                    lambda row: encode_song(songs[row], load_audio(songs[row]["audio"], rate), self.vqvae),
-                    len(songs),
-                    self._count_one,
-                )
+                return share_out(lambda row: self._read_and_encode(songs[row]), len(songs), self._count_one)
         encoded: list[dict[str, object]] = []
         for song, audio in _read_ahead(songs, rate):
             encoded.append(encode_song(song, audio, self.vqvae))
             self.after(1)
         return encoded
+
+    def _read_and_encode(self, song: JsonObject) -> dict[str, object]:
+        return encode_song(song, load_audio(song["audio"], self.vqvae.config.sampling_rate), self.vqvae)
 
     def _count_one(self, _: int) -> None:
         self.after(1)
