@@ -168,9 +168,8 @@ class FileReader(Reader):
                 reached = self._call(lambda: sound.seek(target))
             except ValueError:
                 reached = -1
-            self._position = reached  # somewhere, if it is not the target
+            self._position = reached if reached == target else -1  # somewhere
             if reached != target:
-                self._position = -1
                 self._open(index)
         while self._position < frame and len(self._read(min(_SKIPPED_AT_ONCE, frame - self._position))):
             pass
@@ -188,8 +187,9 @@ class FileReader(Reader):
             self._file.close()
 
     def _find_layout(self, key: Hashable) -> Layout:
-        if key is not None and key in _LAYOUTS:
-            return _LAYOUTS[key]
+        known = None if key is None else _LAYOUTS.get(key)
+        if known is not None:
+            return known
         data = ByteReader(self._file)
         try:
             self._layout = layout = find_layout(data)
