@@ -10,7 +10,6 @@ import logging
 import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,9 +166,11 @@ def _dataset(source: str, songs: list[Song], test_fraction: float) -> DatasetDic
         raise ValueError(
             f"{METADATA_FILE} has a column `{wrong}` whose values are of several types: {error}"
         ) from error
-    stops = list(accumulate(map(len, parts.values()), initial=0))
-    spans = zip(parts, pairwise(stops), strict=True)
-    return DatasetDict({split: complete.select(range(*span)) for split, span in spans})
+    splits, start = DatasetDict(), 0
+    for split, rows in parts.items():
+        splits[split] = complete.select(range(start, start + len(rows)))
+        start += len(rows)
+    return splits
 
 
 def _is_column(values: list[object]) -> bool:
