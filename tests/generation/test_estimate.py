@@ -1,4 +1,3 @@
-import itertools
 import time
 
 import pytest
@@ -6,16 +5,15 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import estimate
+from fast_jukebox.generation.batches import ROWS_AT_ONCE
 from fast_jukebox.generation.estimate import (
     Pace,
     estimate_generation,
-    level_batches,
     measure_decoding,
     measure_pace,
     weight_bytes,
 )
 from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongRequest
-from fast_jukebox.generation.windows import Layout
 from fast_jukebox.sampling import machine as batching
 from fast_jukebox.sampling.checks import SamplingSettings
 
@@ -94,14 +92,6 @@ def test_a_model_that_is_on_the_device_already_takes_no_more_of_it(tiny_model, m
     assert numbered.levels[0].rows == 3
 
 
-@pytest.mark.parametrize(("songs", "most"), list(itertools.product([1, 3], [1, 2, 3, 7, 100])))
-def test_batches_hold_every_code(songs, most):
-    layout = Layout(0, 44, 16, 12, given=5, parallel=True)
-    batches = level_batches(layout, songs, most)
-    assert sum(batch.rows * batch.steps for batch in batches) >= songs * (11 + 16 + 16 + 16)
-    assert max(batch.rows for batch in batches) <= max(most, 1)
-
-
 def test_time_comes_from_a_calibration(tiny_model):
     state = torch.get_rng_state()
     made = tiny_model.estimate(duration=0.5)
@@ -110,6 +100,34 @@ def test_time_comes_from_a_calibration(tiny_model):
     assert made.seconds == pytest.approx(made.decode_seconds + sum(level.seconds for level in made.levels))
     assert torch.equal(torch.get_rng_state(), state)
     assert made.levels[0].seconds < tiny_model.estimate(duration=50.0).levels[0].seconds
+
+
+def test_levels_at_the_same_time_share_the_threads(tiny_model, monkeypatch):
+    """By a clock that ticks so often for a window of each level."""
+    before = torch.get_num_threads()
+    ticks = {0: 1e6, 1: 1.0, 2: 4.0}
+
+    def pace(prior, rows, length, settings, device, engine, prompted):
+        assert torch.get_num_threads() == 1 and rows <= ROWS_AT_ONCE
+        return Pace(rows * ticks[prior.config.level], 0.0, 0.0)
+
+    monkeypatch.setattr(estimate, "measure_pace", pace)
+    monkeypatch.setattr(estimate, "measure_decoding", lambda *given: 0.0)
+    torch.set_num_threads(2)
+    try:
+        made = tiny_model.estimate(duration=0.5, engine="native")
+        bottom, middle, top = (level.seconds for level in made.levels)
+        assert made.threads == 2
+        assert made.seconds == (bottom + middle + top) / 2
+        assert "levels on 2 threads at the same time" in str(made)
+        ticks[2] = 1e9
+        made = tiny_model.estimate(duration=0.5, engine="native")
+        assert made.seconds == made.levels[2].seconds + sum(level.last_seconds for level in made.levels[:2])
+        alone = tiny_model.estimate(duration=0.5, engine="native", stop_level=2, calibrate=False)
+        assert alone.threads == 0
+        assert tiny_model.estimate(duration=0.5, engine="eager", calibrate=False).threads == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_it_needs_no_weights_and_prints_a_table():

@@ -9,6 +9,7 @@ from fast_jukebox.generation.windows import (
     Layout,
     Window,
     covered_codes,
+    even_parts,
     hop_of,
     sampled_codes,
     size_of,
@@ -209,3 +210,13 @@ def test_more_windows_than_memory_holds_are_refused():
     Layout(0, MOST_WINDOWS, 8, 1)
     with pytest.raises(ValueError, match="`hop_fractions` must be larger: 1000000000 codes of level 0"):
         Layout(0, 10**9, 8, 2, segment=1)
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=50), st.integers(1, 60))
+def test_even_parts(items, most):
+    parts = even_parts(items, most)
+    assert [item for part in parts for item in part] == items
+    sizes = [len(part) for part in parts]
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert len(parts) == -(-len(items) // most)

@@ -2,14 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fast_jukebox.sampling import machine as batching
 from fast_jukebox.sampling.machine import (
     LARGE,
     available_ram,
-    even_parts,
     free_memory,
     is_out_of_memory,
     process_memory,
@@ -18,16 +15,6 @@ from fast_jukebox.sampling.machine import (
 )
 
 CPU = torch.device("cpu")
-
-
-@given(st.lists(st.integers(), min_size=1, max_size=50), st.integers(1, 60))
-def test_even_parts(items, most):
-    parts = even_parts(items, most)
-    assert [item for part in parts for item in part] == items
-    sizes = [len(part) for part in parts]
-    assert max(sizes) <= most
-    assert max(sizes) - min(sizes) <= 1
-    assert len(parts) == -(-len(items) // most)
 
 
 def test_rows_follow_the_free_memory(tiny_model, monkeypatch):

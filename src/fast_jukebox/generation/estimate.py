@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from tqdm import tqdm
 
+from fast_jukebox.generation.batches import Batch, level_batches
 from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
 from fast_jukebox.generation.request import SongRequest
@@ -25,8 +25,8 @@ from fast_jukebox.sampling.machine import (
     MEMORY_SHARE,
     NARROW,
     SizedPrior,
+    Workers,
     device_of,
-    even_parts,
     free_memory,
     process_memory,
     row_bytes,
@@ -59,7 +59,8 @@ class LevelEstimate:
         codes: to sample, of all songs, those that two windows both sample counted twice.
         steps: one after the other, in batches of `rows` rows.
         rows: windows, of all songs together, that are sampled at once.
-        seconds: time to sample them.
+        seconds: time to sample them; where levels are sampled at the same time, of one thread.
+        last_seconds: of them, the time of the last batch.
         weights: bytes of the prior.
         memory: bytes that sampling needs beside the weights: caches, conditioning, noise and logits of a batch.
     """
@@ -69,6 +70,7 @@ class LevelEstimate:
     steps: int
     rows: int
     seconds: float
+    last_seconds: float
     weights: int
     memory: int
 
@@ -83,6 +85,7 @@ class GenerationEstimate:
         device: where they are made.
         levels: those that are sampled, bottom first.
         vqvae_weights: bytes of the VQ-VAE.
+        threads: that sample the levels at the same time; 0 where levels follow one another.
         decode_seconds: time to decode the codes.
         device_memory: bytes on a GPU at most at once; 0 on a CPU.
         ram: bytes of main memory that the process holds at most at once, the libraries included.
@@ -96,6 +99,7 @@ class GenerationEstimate:
     device: str
     levels: tuple[LevelEstimate, ...]
     vqvae_weights: int
+    threads: int
     decode_seconds: float
     device_memory: int
     ram: int
@@ -105,8 +109,16 @@ class GenerationEstimate:
 
     @property
     def seconds(self) -> float:
-        """Time for everything but loading the model."""
-        return self.decode_seconds + sum(level.seconds for level in self.levels)
+        """Time for everything but loading the model.
+
+        Levels at the same time take what the threads share out, or what the top level takes and then the last batch of
+        each level below.
+        """
+        work = sum(level.seconds for level in self.levels)
+        if self.threads:
+            *below, top = self.levels
+            work = max(work / self.threads, top.seconds + sum(level.last_seconds for level in below))
+        return self.decode_seconds + work
 
     def __str__(self) -> str:
         head = ("level", "codes", "steps", "at once", "time", "weights", "memory")
@@ -127,10 +139,11 @@ class GenerationEstimate:
         widths = [max(len(row[column]) for row in table) for column in range(len(head))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
         songs = f"{self.num_samples} songs of " if self.num_samples > 1 else ""
+        shared = f", levels on {self.threads} threads at the same time" if self.threads else ""
         pace = self.duration * self.num_samples / self.seconds if self.seconds else math.inf
         needed = tqdm.format_interval(self.seconds)
         lines += [
-            f"{songs}{self.duration:g} s on {self.device}: {needed}, {pace:.2f} s of music a second",
+            f"{songs}{self.duration:g} s on {self.device}: {needed}, {pace:.2f} s of music a second{shared}",
             f"memory: {_bytes(self.device_memory)} on the GPU, {_bytes(self.ram)} of RAM, "
             f"of which the libraries take {_bytes(self.libraries)}",
             f"disk: {_bytes(self.disk)} for the sound, {_bytes(self.weights_on_disk)} for the model",
@@ -178,12 +191,23 @@ def estimate_generation(
     free = free_memory(where)
     if free is not None and not _same_device(device_of(model), where):
         free = max(free - sum(weights) - vqvae_weights, 0)
+    made = range(stop_level, len(hops))
+    able = len(made) > 1 and all(shadow.priors[level].overlaps(request.engine, where) for level in made)
+    threads = torch.get_num_threads() if able and torch.get_num_threads() > 1 else 0
     levels = []
-    for level in range(stop_level, len(hops)):
+    for level in made:
         prior, layout = shadow.priors[level], layouts[level]
-        batches = level_batches(layout, num_samples, _most_rows(prior, layout, free, max_batch_size))
+        windows, follows = list(layout.windows()), level < made[-1]
+        most = _most_rows(prior, layout, free, max_batch_size)
+        batches = [
+            part
+            for batch in level_batches(windows, num_samples, layout.parallel, threads, follows)
+            for part in batch.parts(most)
+        ]
         rows = max(batch.rows for batch in batches)
-        seconds = _level_seconds(prior, batches, settings[level], where, request.engine) if calibrate else 0.0
+        seconds, last = 0.0, 0.0
+        if calibrate:
+            seconds, last = _level_seconds(prior, batches, settings[level], where, request.engine, threads)
         levels.append(
             LevelEstimate(
                 name=level_name(level, len(hops)),
@@ -191,11 +215,12 @@ def estimate_generation(
                 steps=sum(batch.steps for batch in batches),
                 rows=rows,
                 seconds=seconds,
+                last_seconds=last,
                 weights=weights[level],
                 memory=rows * row_bytes(prior, max(batch.length for batch in batches)),
             )
         )
-    held = sum(weights) + vqvae_weights + max(level.memory for level in levels)
+    held = sum(weights) + vqvae_weights + max(threads, 1) * max(level.memory for level in levels)
     sound = 4 * samples * num_samples
     on_cpu = where.type == "cpu"
     return GenerationEstimate(
@@ -203,6 +228,7 @@ def estimate_generation(
         num_samples=num_samples,
         device=str(where),
         levels=tuple(levels),
+        threads=threads,
         vqvae_weights=vqvae_weights,
         decode_seconds=num_samples * measure_decoding(shadow.vqvae, stop_level, samples, where) if calibrate else 0.0,
         device_memory=0 if on_cpu else held,
@@ -211,34 +237,6 @@ def estimate_generation(
         disk=num_samples * (44 + 2 * samples),
         weights_on_disk=weight_bytes(model),
     )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Windows that are sampled at once: `rows` of them, of `length` codes, of which `steps` are sampled."""
-
-    rows: int
-    length: int
-    steps: int
-
-
-def level_batches(layout: Layout, num_samples: int, most: int) -> list[Batch]:
-    """The batches in which the windows of a level are sampled, `most` rows at once at most."""
-    windows = list(layout.windows())
-    if layout.parallel:
-        groups = [
-            list(alike) for _, alike in groupby(windows, key=lambda window: (window.prompt_length, window.length))
-        ]
-    else:
-        groups = [[window] for window in windows]
-    batches = []
-    for group in groups:
-        at_once = max(most // num_samples, 1)
-        for part in even_parts(group, at_once):
-            rows = len(part) * min(num_samples, most)
-            turns = -(-num_samples // most)
-            batches += turns * [Batch(rows, part[0].length, part[0].new_length)]
-    return batches
 
 
 def weight_bytes(module: torch.nn.Module) -> int:
@@ -254,17 +252,27 @@ def _most_rows(prior: SizedPrior, layout: Layout, free: int | None, max_batch_si
 
 
 def _level_seconds(
-    prior: PreTrainedModel, batches: Sequence[Batch], settings: SamplingSettings, device: torch.device, engine: str
-) -> float:
-    """Seconds of all batches, from the pace of the widest kind; others cost in proportion to their rows on a CPU."""
+    prior: PreTrainedModel,
+    batches: Sequence[Batch],
+    settings: SamplingSettings,
+    device: torch.device,
+    engine: str,
+    threads: int,
+) -> tuple[float, float]:
+    """Seconds of all batches and of the last one, from the pace of the widest kind; others cost in proportion to their
+    rows on a CPU.
+    """
     rows = max(batch.rows for batch in batches)
     longest, prompted = max(batch.length for batch in batches), any(batch.length > batch.steps for batch in batches)
-    pace = measure_pace(prior, rows, longest, settings, device, engine, prompted)
-    seconds = 0.0
-    for batch in batches:
-        each = pace.window + (batch.length - batch.steps) * pace.prompt_code + batch.steps * pace.step
-        seconds += each * batch.rows / rows if device.type == "cpu" else each
-    return seconds
+    with Workers[int, Pace](1 if threads else 0) as workers:  # as each of several threads does it, or with all of them
+        workers.start(0, lambda: measure_pace(prior, rows, longest, settings, device, engine, prompted))
+        pace = workers.next()[1]()
+    seconds = [
+        (pace.window + (batch.length - batch.steps) * pace.prompt_code + batch.steps * pace.step)
+        * (batch.rows / rows if device.type == "cpu" else 1.0)
+        for batch in batches
+    ]
+    return sum(seconds), seconds[-1]
 
 
 @dataclass(frozen=True)

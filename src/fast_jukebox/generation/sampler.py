@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fast_jukebox.generation.batches import Batch, level_batches
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
 from fast_jukebox.generation.offload import is_offloaded
@@ -23,7 +22,6 @@ from fast_jukebox.sampling.engine import WindowSampling
 from fast_jukebox.sampling.machine import (
     Workers,
     device_of,
-    even_parts,
     granted_threads,
     is_out_of_memory,
     row_bytes,
@@ -33,55 +31,6 @@ from fast_jukebox.sampling.machine import (
 )
 from fast_jukebox.sampling.progress import GenerationCancelled, LevelWork, ProgressCallback, ProgressClock
 from fast_jukebox.sampling.weights import release_decoders
-
-ROWS_AT_ONCE = 8
-"""Rows that one of several threads samples at once at most. From 6 on a row costs no less in a larger batch, as
-measured with the embedded model, and the fewer they are, the sooner a level can follow the one above."""
-
-
-@dataclass(eq=False)
-class Batch:
-    """Windows that are sampled at once.
-
-    Attributes:
-        level: their level.
-        windows: of the same shape, one after another.
-        songs: the songs of which they are sampled.
-        number: of the first of them among the level's windows, from 0.
-        kind: what they have in common beside their shape.
-        until: the song's position at which their one window may pause; `None` to sample it to its end.
-        codes: int64 (songs, windows, known) once they are sampled.
-    """
-
-    level: int
-    windows: list[Window]
-    songs: slice
-    number: int
-    kind: Any
-    until: int | None = None
-    codes: Tensor | None = None
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Stays the same where a window pauses and resumes."""
-        return self.number, self.songs.start
-
-    @property
-    def rows(self) -> int:
-        """How many windows of a song."""
-        return len(self.windows) * (self.songs.stop - self.songs.start)
-
-    def parts(self, most: int) -> list[Batch]:
-        """Batches of at most `most` rows, such that a song's windows follow one another."""
-        songs = list(range(self.songs.start, self.songs.stop))
-        own = enumerate(self.windows, self.number)
-        if len(songs) <= most:
-            parts = even_parts(list(own), most // len(songs))
-            split = [([window for _, window in part], self.songs, part[0][0]) for part in parts]
-        else:
-            shares = [slice(part[0], part[-1] + 1) for part in even_parts(songs, most)]
-            split = [([window], share, number) for number, window in own for share in shares]
-        return [Batch(self.level, *each, self.kind) for each in split]
 
 
 class SongSampler:
@@ -186,61 +135,25 @@ class SongSampler:
         lines = {}
         for level in sorted(wanted, reverse=True):
             if wanted[level]:
-                above = bool(wanted.get(level + 1))
-                lines[level] = self._line(level, wanted[level], threads, above, until.get(level))
+                own, above = self[level], bool(wanted.get(level + 1))
+                lines[level] = level_batches(
+                    wanted[level],
+                    self.plan.num_samples,
+                    own.parallel,
+                    threads,
+                    above,
+                    number=min(own.done),
+                    until=until.get(level),
+                    kind=self._kind,
+                    is_whole=self._is_whole,
+                )
         return lines, threads if sum(map(len, lines.values())) > 1 else 0
-
-    def _line(
-        self, level: int, windows: Sequence[Window], threads: int, follows: bool, until: int | None
-    ) -> list[Batch]:
-        """The batches of a level.
-
-        Args:
-            level: which.
-            windows: its next ones.
-            threads: that sample batches; 0 for the caller's.
-            follows: whether the level above is sampled at the same time.
-            until: the song's position at which the last one may pause.
-        """
-        own, songs = self[level], self.plan.num_samples
-        groups = [
-            (kind, list(same))
-            for (kind, *_), same in groupby(
-                windows, key=lambda window: (self._kind(level, window), window.prompt_length, window.length)
-            )
-        ]
-        line, number, every = [], min(own.done), slice(0, songs)
-        for kind, group in groups:
-            for part in self._rounds(group, threads, follows) if own.parallel else [[window] for window in group]:
-                batch = Batch(level, part, every, number, kind, until if part[-1] is windows[-1] else None)
-                number += len(part)
-                # Songs of a sequential level are shared out among threads, though not one by one.
-                most = ROWS_AT_ONCE if own.parallel else max(min(-(-songs // max(threads, 1)), ROWS_AT_ONCE), 4)
-                line += [batch] if not threads or self._is_whole(batch) else batch.parts(most)
-        return line
 
     def _is_whole(self, batch: Batch) -> bool:
         """Whether a batch cannot be divided."""
         return batch.until is not None
 
-    def _rounds(self, windows: list[Window], threads: int, follows: bool) -> list[list[Window]]:
-        """Parallel windows in the batches in which they are sampled: all at once by the caller's thread; by others a
-        few, and where the level above goes on, the first ones as soon as they can be.
-        """
-        if not threads:
-            return [windows]
-        most = max(ROWS_AT_ONCE // self.plan.num_samples, 1)
-        if not follows:
-            number = -(-len(windows) // most)
-            return even_parts(windows, -(-len(windows) // (-(-number // threads) * threads)))
-        rounds, done = [], 0
-        while done < len(windows):
-            size = min(most, max(done, 1))
-            rounds.append(windows[done : done + size])
-            done += size
-        return rounds
-
-    def _kind(self, level: int, window: Window) -> Any:
+    def _kind(self, window: Window) -> Any:
         """What windows have in common that are sampled in one batch, beside their shape."""
         return None
 
@@ -258,7 +171,7 @@ class SongSampler:
             line = lines[done.level]
             while line and line[0].codes is not None:
                 self._place(line.pop(0))
-            if self.clock is not None and codes.shape[2] == done.windows[0].length:
+            if self.clock is not None and codes.shape[2] == done.length:
                 self.clock.finish(done.level, done.number + len(done.windows), done.key)
 
     def _next_batch(self, lines: dict[int, list[Batch]], workers: Workers[Batch, Tensor]) -> Batch | None:
@@ -280,12 +193,12 @@ class SongSampler:
         """A batch that is next in its line, or a part of it, such that it fits into memory and `max_batch_size` beside
         others; `None` where it has to wait for them.
         """
-        batch, length = line[index], line[index].windows[0].length
+        batch, length = line[index], line[index].length
         if beside:
             most = self.plan.max_batch_size
             if self._alone or (most is not None and sum(each.rows for each in [batch, *beside]) > most):
                 return None
-            held = sum(each.rows * row_bytes(self.priors[each.level], each.windows[0].length) for each in beside)
+            held = sum(each.rows * row_bytes(self.priors[each.level], each.length) for each in beside)
             return batch if rows_that_fit(self.priors[batch.level], length, batch.rows, held) == batch.rows else None
         most = self._rows_at_once(batch.level, length, batch.rows)
         if most < batch.rows and not self._is_whole(batch):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fast_jukebox.generation import decoding
+from fast_jukebox.generation.batches import Batch
 from fast_jukebox.generation.decoding import chunk_spans, decode_chunk, decoder_reach
 from fast_jukebox.generation.offload import is_offloaded
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
-from fast_jukebox.generation.sampler import Batch, SongSampler
+from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Window
 from fast_jukebox.sampling.engine import WindowSampling
 from fast_jukebox.sampling.progress import ProgressCallback
@@ -79,7 +80,7 @@ class StreamSampler(SongSampler):
     def _can_pause(self, level: int, window: Window, position: int) -> bool:
         songs = self.plan.num_samples
         return position < window.final and (
-            self._kind(level, window)
+            self._kind(window)
             or (
                 level not in self._whole
                 and not is_offloaded(self.priors[level])
@@ -88,9 +89,9 @@ class StreamSampler(SongSampler):
             )
         )
 
-    def _kind(self, level: int, window: Window) -> bool:
+    def _kind(self, window: Window) -> bool:
         """Whether a window is begun."""
-        return level in self._begun and window == self[level].ahead(1)[0]
+        return window.level in self._begun and window == self[window.level].ahead(1)[0]
 
     def _is_whole(self, batch: Batch) -> bool:
         if batch.level in self._whole:

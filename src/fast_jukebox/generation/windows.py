@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TypeVar
 
 from fast_jukebox.sampling.checks import SamplingSettings
+
+_Value = TypeVar("_Value")
 
 SCHEDULES = ("parallel", "sequential")
 """How the windows of a level follow each other; see [`Layout`]."""
@@ -227,6 +230,13 @@ def covered_codes(windows: Sequence[Window]) -> int:
     return covered
 
 
+def even_parts(items: list[_Value], most: int) -> list[list[_Value]]:
+    """`items` in as few parts of at most `most` as there can be, which differ by one item at most."""
+    count = -(-len(items) // most)
+    bounds = [part * len(items) // count for part in range(count + 1)]
+    return [items[start:stop] for start, stop in pairwise(bounds)]
+
+
 def seam_in(agreed: Sequence[bool] | Sequence[int]) -> int:
     """Where to change from one window to the next among codes that both have sampled: in the middle of the first of the
     longest runs of codes on which they agree, or in the middle of all where no code agrees.
@@ -239,8 +249,6 @@ def seam_in(agreed: Sequence[bool] | Sequence[int]) -> int:
             best_start, best = start, position + 1 - start
     return best_start + best // 2 if best else len(agreed) // 2
 
-
-_Value = TypeVar("_Value")
 
 DEFAULT_DURATION = 20.0
 """Seconds of a song where nothing says otherwise."""

@@ -8,7 +8,6 @@ another order, and takes many times longer where other programs keep a core busy
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import mmap
 import os
@@ -165,13 +164,6 @@ def rows_that_fit(prior: SizedPrior, length: int, most: int, held: int = 0) -> i
     if free is None:
         return most
     return max(least, min(most, (int(MEMORY_SHARE * free) - held) // row_bytes(prior, length)))
-
-
-def even_parts(items: list[Item], most: int) -> list[list[Item]]:
-    """`items` in as few parts of at most `most` as there can be, which differ by one item at most."""
-    count = -(-len(items) // most)
-    bounds = [part * len(items) // count for part in range(count + 1)]
-    return [items[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

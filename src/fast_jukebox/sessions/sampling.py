@@ -9,11 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fast_jukebox.generation.batches import Batch
 from fast_jukebox.generation.decoding import decoder_reach
 from fast_jukebox.generation.metadata import encode_metadata
 from fast_jukebox.generation.plan import SongPlan, plan_song, resolve_generation_config
 from fast_jukebox.generation.request import COMPUTING, FastJukeboxGenerationConfig, Metadata, SongModel, SongRequest
-from fast_jukebox.generation.sampler import Batch, SongSampler
+from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import SETTINGS, Layout, Window
 from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.sampling.engine import sampling_mode
@@ -64,9 +65,9 @@ class SessionSampler(SongSampler):
         self._known, self._segments, self._save = known, segments, save
         super().__init__(model, plan, engine, progress)
 
-    def _kind(self, level: int, window: Window) -> tuple[bool, int]:
+    def _kind(self, window: Window) -> tuple[bool, int]:
         """Whether a window is known, and its segment."""
-        return window.end in self._known[level], self._segment(level, window)
+        return window.end in self._known[window.level], self._segment(window.level, window)
 
     def _work(self, batch: Batch) -> Callable[[], Tensor]:
         if not batch.kind[0]:

@@ -80,17 +80,26 @@ class PriorSamplingMixin:
         """See [`~fast_jukebox.models.prior.sampling_prior.new_decoder`]."""
         return new_decoder(cast(EnginePrior, self), batch_size, settings, engine, threads)
 
-    def overlaps(self, engine: str) -> bool:
+    def overlaps(self, engine: str, device: torch.device | None = None) -> bool:
         """Whether its windows are sampled while those of other levels are, each by a thread of its own: where steps
         are taken in C, which leaves the interpreter to other threads, and codes depend neither on the batch nor on the
         number of threads.
 
         Recorded steps on a GPU are left out: recordings of several levels would share the workspace that cuBLAS keeps
         for the stream they are recorded on, and no GPU has run them side by side.
+
+        Args:
+            engine: one of [`~fast_jukebox.sampling.engine.ENGINES`].
+            device: where it would be; by default where it is.
         """
-        own = cast(EnginePrior, self)
-        narrow = self.config.hidden_size < NARROW and unsupported(own) is None
-        return narrow and (choose_engine(own) if engine == "auto" else engine) == "native"
+        weight = self.position_embedding
+        if (
+            (device or weight.device).type != "cpu"
+            or weight.dtype != torch.float32
+            or self.config.hidden_size >= NARROW
+        ):
+            return False
+        return engine == "native" or (engine == "auto" and _has_library())
 
     @torch.no_grad()
     def condition(
@@ -275,14 +284,19 @@ def choose_engine(prior: EnginePrior) -> str:
         return "graph"
     if device != "cpu" or prior.config.hidden_size > NATIVE_WIDEST or unsupported(prior) is not None:
         return "eager"
+    return "native" if _has_library() else "eager"
+
+
+def _has_library() -> bool:
+    """Whether the steps in C can be had; says once why they cannot."""
     try:
         library()
     except NativeUnavailable as error:
         if str(error) not in _warned:
             _warned.add(str(error))
             logger.warning("sampling falls back to the slower `engine='eager'`: %s", error)
-        return "eager"
-    return "native"
+        return False
+    return True
 
 
 def new_decoder(
