@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from fast_jukebox.generation import decoding
 from fast_jukebox.generation import sampler as sampler_module
+from fast_jukebox.generation.batches import ROWS_AT_ONCE
 from fast_jukebox.generation.plan import plan_song
 from fast_jukebox.generation.request import SongRequest
-from fast_jukebox.generation.sampler import ROWS_AT_ONCE, SongSampler
+from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.sampling.progress import GenerationCancelled
 
 LONG = 30.0  # seconds that only a test which fails waits
