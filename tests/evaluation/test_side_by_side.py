@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from fast_jukebox.evaluation.side_by_side import (
 )
 from fast_jukebox.evaluation.systems import System
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.utils.files import temporary_path
 
 RATE = 8000
 
@@ -94,6 +98,7 @@ def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, 
     assert "kernel_distance_loudness" not in by_name[SONGS].numbers
     assert by_name[NOISE].numbers["kernel_distance_loudness"].value > 0
     assert by_name["teacher"].vqvae == by_name["student"].vqvae
+    assert by_name["teacher"].predicted == (4, 4, 4) and by_name[SONGS].predicted == ()
     gaps = differences(results, "teacher", ["teacher", "student"])
     assert set(gaps) == {"student"}
     own = gaps["student"]["bits_per_code_0"]
@@ -103,8 +108,14 @@ def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, 
     assert any("3 of 3 songs sampled" in line for line in told)
 
     calls = Loudness.calls
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    left = temporary_path(settings.output / "samples" / "teacher" / "system.json")
+    left = left.with_name(left.name.replace(f".{os.getpid()}-", f".{process.pid}-"))
+    left.write_text("{")
     again = evaluate_systems(model_dirs, settings, judges, songs, told.append)
     assert Loudness.calls == calls  # everything was kept
+    assert not left.exists()
     judges.scorer.version, judges.scorer.value = "2", 0.75
     other = evaluate_systems(model_dirs, settings, judges, songs, told.append)
     assert other[2].numbers["valence_AP"].value == 0.75

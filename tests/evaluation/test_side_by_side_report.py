@@ -26,12 +26,12 @@ def results():
         SetResult(SONGS, 30, {"repetition": some(0.4)}),
         SetResult(
             "teacher", 12, {"kernel_distance_ears": some(0.2), "repetition": some(0.5), "bits_per_code_0": some(3.0)},
-            {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456", parameters=7,
+            {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456", parameters=7, predicted=(9,),
         ),
         SetResult(
             "a|student", 12,
             {"kernel_distance_ears": some(0.9), "repetition": some(0.55), "bits_per_code_0": some(float("nan"))},
-            {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456",
+            {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456", predicted=(9, 8, 9),
         ),
     ]  # fmt: skip
 
@@ -52,7 +52,9 @@ def test_every_set_has_its_row_and_the_floor_stands_beside(results, settings):
     assert text.count("*floor for as many as") == 1  # sets of one size have one floor
     assert "| a\\|student | 12 | 0.9 (0.8 to 1) |" in text
     assert "fewer than 50" in text
-    assert "## Bits per code" in text
+    bits = text.split("## Bits per code")[1].splitlines()
+    assert "| teacher | 9 | 3 (2.9 to 3.1) |" in bits
+    assert "| a\\|student | 9, 8, 9 |  |" in bits
 
 
 def test_differences_are_bold_where_they_are_clear(results, settings):
@@ -86,6 +88,9 @@ def test_everything_is_written_and_cards_keep_their_text(results, settings, tmp_
         assert {entry["dataset"]["task_id"]: entry["value"] for entry in entries}["kernel_distance_ears"] == 0.2
     index = yaml.safe_load((settings.output / "cards" / "teacher" / "model-index.yaml").read_text())
     assert index["model-index"][0]["name"] == "teacher"
+    measured = {entry["dataset"]["name"]: entry["metrics"] for entry in index["model-index"][0]["results"]}
+    assert [metric["type"] for metric in measured["chorales, held out"]] == ["bits_per_code_0"]
+    assert "bits_per_code_0" not in [metric["type"] for metric in measured["chorales, 12 samples"]]
     card = ModelCard.load(tmp_path / "teacher" / "README.md")
     assert card.text == text
     assert {entry.metric_type for entry in card.data.eval_results} >= {"kernel_distance_ears", "bits_per_code_0"}

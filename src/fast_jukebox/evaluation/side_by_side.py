@@ -34,6 +34,7 @@ from fast_jukebox.evaluation.systems import (
 )
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sessions.fingerprint import model_facts
+from fast_jukebox.utils.files import clear_temporary
 from fast_jukebox.utils.workers import Workers
 
 LOWEST_RATE = 8000
@@ -107,6 +108,7 @@ class SetResult:
         floors: what real songs get, for those that have a floor: mean and standard deviation.
         vqvae: fingerprint of a system's VQ-VAE: bits per code are compared where it is the same.
         parameters: of a system's priors together.
+        predicted: held-out songs that each of a system's priors predicted, bottom first.
     """
 
     name: str
@@ -115,6 +117,7 @@ class SetResult:
     floors: dict[str, tuple[float, float]] = field(default_factory=dict)
     vqvae: str | None = None
     parameters: int | None = None
+    predicted: tuple[int, ...] = ()
 
 
 class SongScorer(Protocol):
@@ -176,6 +179,8 @@ def evaluate_systems(
     """
     reference, held_out = songs
     workers = workers or Workers()
+    settings.output.mkdir(parents=True, exist_ok=True)
+    clear_temporary(settings.output)
     measured_of = partial(_measured, settings=settings, judges=judges, progress=progress, workers=workers)
     progress(f"{len(reference)} real songs to compare with, {len(held_out)} of them held out")
     songs_key = songs_digest(reference, settings.duration)
@@ -201,8 +206,10 @@ def evaluate_systems(
         measured = measured_of(system.name, paths, f"samples/{system.name}")
         measured.result.vqvae = facts.vqvae
         measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
-        for level, bits in enumerate(_predict(model, facts.vqvae, system, held_out, settings, workers)):
-            measured.result.numbers[f"bits_per_code_{level}"] = bits.estimate(settings.resamples, settings.seed)
+        bits = _predict(model, facts.vqvae, system, held_out, settings, workers)
+        measured.result.predicted = tuple(len(own.bits) for own in bits)
+        for level, own in enumerate(bits):
+            measured.result.numbers[f"bits_per_code_{level}"] = own.estimate(settings.resamples, settings.seed)
         progress(f"{system.name}: predicted the held-out songs")
         sets.append(measured)
         del model
@@ -290,6 +297,7 @@ def _measured(
     """Everything that can be said of a set of songs by itself; embeddings and numbers of each song are kept."""
     folder = settings.output / key
     folder.mkdir(parents=True, exist_ok=True)
+    clear_temporary(folder)
     result = SetResult(name, len(sounds))
     measure = partial(_metrics, duration=settings.duration)
     rows = measure_songs(measure, sounds, folder / f"metrics-{len(sounds)}.json", workers)

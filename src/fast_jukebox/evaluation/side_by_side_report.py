@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+
+from huggingface_hub import EvalResult
 
 from fast_jukebox.audio.io import audio_info, load_audio
 from fast_jukebox.evaluation.comparison import FEW_SONGS, estimate_numbers
@@ -23,6 +26,9 @@ from fast_jukebox.utils.text import markdown_table
 
 VALENCE = "Emotional valence"
 """Title of the table of the four probabilities."""
+
+BITS = "Bits per code"
+"""Title of the table of how well held-out songs are predicted."""
 
 PICTURES = ("waveforms.png", "levels.png")
 
@@ -43,7 +49,7 @@ def groups_of(results: Sequence[SetResult]) -> dict[str, list[str]]:
         "Text": [name for name in names if name.startswith("clap_")],
         "Music": [name for name in names if name in METRICS],
         VALENCE: [name for name in names if name.startswith("valence_")],
-        "Bits per code": [name for name in names if name.startswith("bits_per_code")],
+        BITS: [name for name in names if name.startswith("bits_per_code")],
     }
     return {group: members for group, members in groups.items() if members}
 
@@ -78,15 +84,17 @@ def report_markdown(
             "are: read the intervals and the floor."
         )
     for group, names in groups_of(results).items():
-        parts += [f"## {group}", _table(names, results)]
+        songs = _predicted if group == BITS else _measured
+        parts += [f"## {group}", _table(names, results, songs)]
         if notes and group in notes:
             parts.append(notes[group])
         if group == "Distance to the songs":
             parts.append(_NOTE)
-        if group == "Bits per code":
+        if group == BITS:
+            known = ", ".join(f"{result.name}: {result.vqvae[:8]}" for result in results if result.vqvae)
             parts.append(
-                "Of each level's prior on the held-out songs, 0 the bottom. Comparable only between systems of one "
-                "VQ-VAE: " + ", ".join(f"{result.name}: {result.vqvae[:8]}" for result in results if result.vqvae) + "."
+                "Of each level's prior on songs that are held out, 0 the bottom. Comparable only between systems of "
+                f"one VQ-VAE: {known}."
             )
     if len(systems) > 1:
         parts += ["## Differences", _differences_table(results, systems)]
@@ -103,6 +111,7 @@ def report_json(
     sets = {
         result.name: {
             "songs": result.songs,
+            "predicted": list(result.predicted),
             "parameters": result.parameters,
             "vqvae": result.vqvae,
             "numbers": {name: _flat(name, estimate) for name, estimate in result.numbers.items()},
@@ -169,7 +178,7 @@ def write_report(
     data = dataset or Path(settings.songs).name
     for system in systems:
         numbers = {name: each.value for name, each in by_name[system.name].numbers.items() if math.isfinite(each.value)}
-        entries = eval_results(numbers, data, f"{Path(settings.songs).name}, {settings.num_samples} samples")
+        entries = _entries(numbers, data, settings)
         folder = output / "cards" / system.name
         _write(folder / "model-index.yaml", model_index(system.name, entries))
         folders = [folder]
@@ -194,17 +203,38 @@ def draw_pictures(settings: EvaluationSettings, systems: Sequence[System], song:
     plot_levels(settings.output / PICTURES[1], levels, rate)
 
 
+def _entries(numbers: Mapping[str, float], dataset: str, settings: EvaluationSettings) -> list[EvalResult]:
+    """Entries of a card, which say whether a number is of samples or of held-out songs."""
+    bits = {name: value for name, value in numbers.items() if name.startswith("bits_per_code")}
+    others = {name: value for name, value in numbers.items() if name not in bits}
+    songs = Path(settings.songs).name
+    predicted = eval_results(bits, dataset, f"{songs}, held out")
+    return [
+        *eval_results(others, dataset, f"{songs}, {settings.num_samples} samples"),
+        *(replace(entry, dataset_split="test") for entry in predicted),  # results of one split have one name
+    ]
+
+
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text)
 
 
-def _table(names: Sequence[str], results: Sequence[SetResult]) -> str:
+def _measured(result: SetResult) -> str:
+    return str(result.songs)
+
+
+def _predicted(result: SetResult) -> str:
+    """How many songs the priors predicted, of each level where that differs."""
+    return ", ".join(map(str, result.predicted if len(set(result.predicted)) > 1 else result.predicted[:1]))
+
+
+def _table(names: Sequence[str], results: Sequence[SetResult], songs: Callable[[SetResult], str]) -> str:
     rows = []
     for result in results:
         if any(name in result.numbers for name in names):
             cells = [_cell(result.numbers[name]) if name in result.numbers else "" for name in names]
-            rows.append([result.name, str(result.songs), *cells])
+            rows.append([result.name, songs(result), *cells])
     floors = [result for result in results if any(name in result.floors for name in names)]
     for result in floors:
         cells = [_floor(result.floors[name]) if name in result.floors else "" for name in names]
