@@ -316,7 +316,7 @@ class Workers(Generic[Key, Result]):
             self._futures[future] = key
 
     def next(self, meanwhile: Callable[[], None] | None = None) -> tuple[Key, Callable[[], Result]]:
-        """What was started and is done first; calling it returns the result, or raises what the work raised.
+        """What is done, of several what began first; calling it returns the result, or raises what the work raised.
 
         Args:
             meanwhile: called a few times a second until then; what it raises ends the wait.
@@ -327,5 +327,5 @@ class Workers(Generic[Key, Result]):
         while not (done := wait(self._futures, _WAIT, FIRST_COMPLETED).done):
             if meanwhile is not None:
                 meanwhile()
-        key = self._futures.pop(done.pop())
+        key = self._futures.pop(next(future for future in self._futures if future in done))
         return key, self.running.pop(key)
