@@ -92,7 +92,7 @@ class CompareView:
     asking: bool | None = None
 
 
-@reporting(CompareView)
+@reporting(lambda alert, *fields: CompareView(alert))
 def side_by_side(
     studio: Studio,
     visitor: str,
@@ -117,7 +117,7 @@ def side_by_side(
     yield CompareView(html.note("Done."), f'<div class="fj-cards">{"".join(cards)}</div>', asking=False)
 
 
-@reporting(CompareView)
+@reporting(lambda alert, *fields: CompareView(alert))
 def prepare(
     studio: Studio,
     visitor: str,

@@ -9,7 +9,7 @@ from fast_jukebox.demo import html, song_view
 from fast_jukebox.demo.limits import TEMPERATURES, whole_within, within
 from fast_jukebox.demo.play import song as asked_song
 from fast_jukebox.demo.songs import ComposedSong, read_record
-from fast_jukebox.demo.studio import Studio
+from fast_jukebox.demo.studio import Studio, reporting
 from fast_jukebox.sampling.progress import ProgressCallback
 
 PAGE = "compose"
@@ -34,6 +34,11 @@ class Step:
     working: bool = False
 
 
+def _failed(alert: str, visitor: str, key: str, selected: int, *fields: object) -> Step:
+    return Step(alert, key, selected)
+
+
+@reporting(lambda alert, *fields: Step(alert, "", 0, redraw=False))
 def draft(
     studio: Studio,
     visitor: str,
@@ -47,25 +52,22 @@ def draft(
     temperature: object,
 ) -> Iterator[Step]:
     """Begin a song: the top level alone, which is rough and quick."""
-    try:
-        asked = asked_song(studio, model, genre, artist, lyrics, duration, seed, temperature)
-        request = asked.request
-        song = ComposedSong.create(
-            studio,
-            title,
-            asked.model,
-            duration=request.duration,
-            metadata=request.metadata,
-            seed=request.seed,
-            temperature=request.temperature,
-            stop_level=asked.model.top,
-        )
-    except Exception as error:
-        yield Step(html.alert(studio.message(error)), "", 0, redraw=False)
-        return
+    asked = asked_song(studio, model, genre, artist, lyrics, duration, seed, temperature)
+    request = asked.request
+    song = ComposedSong.create(
+        studio,
+        title,
+        asked.model,
+        duration=request.duration,
+        metadata=request.metadata,
+        seed=request.seed,
+        temperature=request.temperature,
+        stop_level=asked.model.top,
+    )
     yield from _run(studio, visitor, song.record.key, 1, "Drafting")
 
 
+@reporting(_failed)
 def branch(
     studio: Studio,
     visitor: str,
@@ -79,72 +81,60 @@ def branch(
     temperature: object,
 ) -> Iterator[Step]:
     """Drafts of what may come after a take; labels that are not given stay as they are."""
-    try:
-        song = ComposedSong.open(studio, key)
-        take = song.session.take(selected)
-        count = whole_within("Ways", ways, 1, studio.limits.variants)
-        added = studio.duration(seconds, "Seconds to add")
-        total = take.samples / song.rate + added
-        within("The song's duration", total, 0.0, studio.limits.duration, " s")
-        song.check_room(count)
-        words = {"genre": genre, "artist": artist, "lyrics": studio.lyrics(lyrics)}
-        given = {name: value.strip() for name, value in words.items() if isinstance(value, str) and value.strip()}
-        own = within("Temperature", temperature, *TEMPERATURES)
-        song.session.branch(count, added, take, metadata=given or None, temperature=song.model.temperatures(own))
-    except Exception as error:
-        yield Step(html.alert(studio.message(error)), key, selected)
-        return
+    song = ComposedSong.open(studio, key)
+    take = song.session.take(selected)
+    count = whole_within("Ways", ways, 1, studio.limits.variants)
+    added = studio.duration(seconds, "Seconds to add")
+    total = take.samples / song.rate + added
+    within("The song's duration", total, 0.0, studio.limits.duration, " s")
+    song.check_room(count)
+    words = {"genre": genre, "artist": artist, "lyrics": studio.lyrics(lyrics)}
+    given = {name: value.strip() for name, value in words.items() if isinstance(value, str) and value.strip()}
+    own = within("Temperature", temperature, *TEMPERATURES)
+    song.session.branch(count, added, take, metadata=given or None, temperature=song.model.temperatures(own))
     yield from _run(studio, visitor, key, selected, f"Branching take {selected}")
 
 
+@reporting(_failed)
 def cut(studio: Studio, visitor: str, key: str, selected: int, seconds: object) -> Iterator[Step]:
     """The beginning of a take as a take."""
-    try:
-        song = ComposedSong.open(studio, key)
-        duration = song.session.take(selected).samples / song.rate
-        at = within("Cut at", seconds, 0.05, duration, " s")
-        song.check_room(1)
-        made = song.session.cut(at, selected)
-    except Exception as error:
-        yield Step(html.alert(studio.message(error)), key, selected)
-        return
+    song = ComposedSong.open(studio, key)
+    duration = song.session.take(selected).samples / song.rate
+    at = within("Cut at", seconds, 0.05, duration, " s")
+    song.check_room(1)
+    made = song.session.cut(at, selected)
     yield from _run(studio, visitor, key, made.number, "Cutting")
 
 
+@reporting(_failed)
 def finish(studio: Studio, visitor: str, key: str, selected: int, start: object, end: object) -> Iterator[Step]:
     """Upsample a take, or a part of it, to full quality; no end is the take's end."""
-    try:
-        song = ComposedSong.open(studio, key)
-        duration = song.session.take(selected).samples / song.rate
-        first = within("From", start or 0.0, 0.0, duration, " s") or None
-        last = None if end in (None, "", 0) else within("To", end, 0.0, duration + 0.01, " s")
-        last = None if last is None or last >= duration else last
-        song.session.request([selected], 0, first, last)
-    except Exception as error:
-        yield Step(html.alert(studio.message(error)), key, selected)
-        return
+    song = ComposedSong.open(studio, key)
+    duration = song.session.take(selected).samples / song.rate
+    first = within("From", start or 0.0, 0.0, duration, " s") or None
+    last = None if end in (None, "", 0) else within("To", end, 0.0, duration + 0.01, " s")
+    last = None if last is None or last >= duration else last
+    song.session.request([selected], 0, first, last)
     what = f"Finishing take {selected}" if first is None and last is None else f"Finishing a part of take {selected}"
     yield from _run(studio, visitor, key, selected, what)
 
 
+@reporting(lambda alert, visitor, key, selected, *fields: Step(alert, key, selected, redraw=False))
 def act(studio: Studio, visitor: str, key: str, selected: int, action: object, value: object) -> Iterator[Step]:
     """Run a button of the song's own view: `select`, `keep`, `resume`, `forget` or `hear`."""
-    try:
-        song = ComposedSong.open(studio, key)
-        if action in ("select", "keep"):
-            take = song.session.take(whole_within("Take", value, 1, 10**6))
-            if action == "keep":
-                song.session.keep(take)
-            yield Step(html.note(f"Take {take.number} is {'kept' if action == 'keep' else 'open'}."), key, take.number)
-        elif action == "forget":
-            song.session.forget()
-            yield Step(html.note("Given up; what is made stays."), key, selected)
-        elif action == "resume":
-            yield from _run(studio, visitor, key, selected, "Going on")
-        elif action == "hear":
-            yield from _run(studio, visitor, key, selected, "Decoding", lambda song, report: song.decode())
-    except Exception as error:
-        yield Step(html.alert(studio.message(error)), key, selected, redraw=False)
+    song = ComposedSong.open(studio, key)
+    if action in ("select", "keep"):
+        take = song.session.take(whole_within("Take", value, 1, 10**6))
+        if action == "keep":
+            song.session.keep(take)
+        yield Step(html.note(f"Take {take.number} is {'kept' if action == 'keep' else 'open'}."), key, take.number)
+    elif action == "forget":
+        song.session.forget()
+        yield Step(html.note("Given up; what is made stays."), key, selected)
+    elif action == "resume":
+        yield from _run(studio, visitor, key, selected, "Going on")
+    elif action == "hear":
+        yield from _run(studio, visitor, key, selected, "Decoding", lambda song, report: song.decode())
 
 
 def _run(

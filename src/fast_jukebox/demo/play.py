@@ -120,7 +120,7 @@ def song(
     return Song(chosen, request, dropped)
 
 
-@reporting(lambda alert: PlayView(status=alert, live=""))
+@reporting(lambda alert, *fields: PlayView(status=alert, live=""))
 def play(studio: Studio, visitor: str, *fields: object) -> Iterator[PlayView]:
     """Make a song and play it meanwhile; `fields` are arguments of [`song`]."""
     asked = song(studio, *fields)

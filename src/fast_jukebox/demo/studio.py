@@ -166,10 +166,10 @@ class Studio:
 
 
 def reporting(
-    failed: Callable[[str], View],
+    failed: Callable[..., View],
 ) -> Callable[[Callable[..., Iterator[View]]], Callable[..., Iterator[View]]]:
     """A decorator of a page's generator, whose first argument is the studio: an error ends it with a view that
-    `failed` makes of the error's text as HTML.
+    `failed` makes of the error's text as HTML and of the other arguments.
     """
 
     def decorate(page: Callable[..., Iterator[View]]) -> Callable[..., Iterator[View]]:
@@ -178,14 +178,14 @@ def reporting(
             try:
                 yield from page(studio, *fields)
             except Exception as error:
-                yield failed(html.alert(studio.message(error)))
+                yield failed(html.alert(studio.message(error)), *fields)
 
         return views
 
     return decorate
 
 
-def status_only(status: str) -> Shown:
+def status_only(status: str, *fields: object) -> Shown:
     """A view in which the result stays."""
     return status, None
 
