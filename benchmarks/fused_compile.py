@@ -150,8 +150,9 @@ def main() -> None:
     if options.choices:
         sizes = [size for size in sizes if size not in CHOICES]  # the first choice of each is the default
     jobs: list[tuple[Any, ...]] = [
-        (preset, level, dtype, windows, settings, None, not options.only_compile)
+        (preset, level, dtype, windows, settings, tuning, not options.only_compile)
         for level, windows in sizes
+        for tuning in fused_tuning.forms_for(windows)
         for dtype in options.dtypes
         for preset in options.presets
     ]

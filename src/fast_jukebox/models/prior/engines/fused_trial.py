@@ -17,7 +17,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +28,7 @@ from fast_jukebox.models.prior.block import BlockList, PriorBlock
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.cuda_graph import DeviceDecoder, GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder, unsupported
-from fast_jukebox.models.prior.engines.fused_tuning import Tuning, tuning_for
+from fast_jukebox.models.prior.engines.fused_tuning import Tuning, forms_for
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.machine import is_out_of_memory
@@ -66,7 +65,8 @@ def trusted_decoder(prior: EnginePrior, batch_size: int, settings: SamplingSetti
         if verdict["engine"] != "fused":
             return None
         try:
-            return FusedDecoder(prior, batch_size, settings, _tuning(batch_size, verdict.get("folded") is True))
+            folded = verdict.get("folded") is True
+            return FusedDecoder(prior, batch_size, settings, forms_for(batch_size)[-1 if folded else 0])
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -84,40 +84,37 @@ def try_fused(prior: EnginePrior, batch_size: int) -> dict[str, object]:
     with torch.no_grad(), torch.random.fork_rng(devices=_devices(prior)):
         torch.manual_seed(0)
         tolerance = TOLERANCE[prior.position_embedding.dtype]
-        difference, milliseconds = _measured(stack, batch_size, settings, False)
+        tuning, *others = forms_for(batch_size)
+        difference, milliseconds = _measured(stack, batch_size, settings, tuning)
         measured = {"difference": difference, "tolerance": tolerance}
         if not difference <= tolerance:  # NaN is no agreement either
             return {"engine": "graph", "reason": "their logits are not those of the plain step", **measured}
         measured["fused_ms"] = milliseconds
-        if tuning_for(batch_size).kernel == "many":
-            measured["folded_ms"] = _folded_milliseconds(stack, batch_size, settings, tolerance)
+        for folding in others:
+            measured["folded_ms"] = _folded_milliseconds(stack, batch_size, settings, folding)
         measured["graph_ms"] = _milliseconds(GraphDecoder(stack, batch_size, settings))
     folded = measured.get("folded_ms", float("inf")) < milliseconds
     quick = min(milliseconds, measured["folded_ms"] if folded else milliseconds) <= SLACK * measured["graph_ms"]
     return {"engine": "fused" if quick else "graph", "folded": folded, **measured}
 
 
-def _tuning(batch_size: int, folded: bool) -> Tuning:
-    return replace(tuning_for(batch_size), folded=folded)
-
-
-def _measured(prior: EnginePrior, batch_size: int, settings: SamplingSettings, folded: bool) -> tuple[float, float]:
-    """The difference of the fused steps' logits, and milliseconds of a step where it is a number."""
-    decoder = FusedDecoder(prior, batch_size, settings, _tuning(batch_size, folded))
+def _measured(prior: EnginePrior, batch_size: int, settings: SamplingSettings, tuning: Tuning) -> tuple[float, float]:
+    """The difference of the fused steps' logits, and milliseconds of a step."""
+    decoder = FusedDecoder(prior, batch_size, settings, tuning)
     difference = _difference(prior, decoder)
     return difference, _milliseconds(decoder)
 
 
-def _folded_milliseconds(prior: EnginePrior, batch_size: int, settings: SamplingSettings, tolerance: float) -> float:
+def _folded_milliseconds(prior: EnginePrior, batch_size: int, settings: SamplingSettings, tuning: Tuning) -> float:
     """Milliseconds of a step with LayerNorm in the products, infinite where that does not work."""
     try:
-        difference, milliseconds = _measured(prior, batch_size, settings, True)
+        difference, milliseconds = _measured(prior, batch_size, settings, tuning)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         logger.info("LayerNorm is not folded into products: %s", error)
         return float("inf")
-    return milliseconds if difference <= tolerance else float("inf")
+    return milliseconds if difference <= TOLERANCE[prior.position_embedding.dtype] else float("inf")
 
 
 def trial_name(prior: EnginePrior, batch_size: int) -> str:

@@ -87,6 +87,12 @@ def tuning_for(rows: int) -> Tuning:
     return next(tuning for limit, tuning in TUNINGS if rows <= limit)
 
 
+def forms_for(rows: int) -> list[Tuning]:
+    """The choices for a number of rows, and where LayerNorm can be folded the same with it: what a trial compares."""
+    own = tuning_for(rows)
+    return [own, replace(own, folded=True)] if own.kernel == "many" else [own]
+
+
 def block_of(count: int) -> int:
     """The power of two, 16 at least, that holds so many."""
     return max(16, 1 << (count - 1).bit_length())
