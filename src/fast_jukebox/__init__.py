@@ -5,7 +5,7 @@ transformers' `pipeline`. It is quick: torch and transformers are imported with 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fast_jukebox.registration import register
 
@@ -39,12 +39,12 @@ _MODULES = {
     "FastJukeboxVQVAEConfig": "models.vqvae",
     "FastJukeboxVQVAEOutput": "models.vqvae",
 }
-"""Where each public name stands."""
+"""The module of each public name."""
 
 register()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _MODULES:
         return getattr(import_module(f"fast_jukebox.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

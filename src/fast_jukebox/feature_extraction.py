@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import Any, TypedDict
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
+import torch
+from torch import Tensor
 from transformers import Pipeline
 
 from fast_jukebox.audio.io import load_audio
@@ -20,7 +21,7 @@ _ARGUMENTS = ("level", "layers", "frame_rate", "pool", "overlap", "metadata", "p
 
 
 class FeaturesOutput(TypedDict):
-    """What a call of [`FastJukeboxFeaturePipeline`] returns for one recording.
+    """Output of a call of [`FastJukeboxFeaturePipeline`] for one recording.
 
     features: float32 arrays by layer: (frames, W), or (W,) where they are pooled.
     frame_rate: frames a second; `None` where they are pooled.
@@ -55,7 +56,7 @@ class FastJukeboxFeaturePipeline(Pipeline):
             [`~fast_jukebox.models.fast_jukebox.features_fast_jukebox.FastJukeboxFeaturesMixin.features`] takes them.
 
     Raises:
-        ValueError: the model is no whole Fast Jukebox model, or the device is not there.
+        ValueError: the model is no complete Fast Jukebox model, or the device is not there.
     """
 
     _load_processor = False
@@ -64,18 +65,20 @@ class FastJukeboxFeaturePipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def __init__(self, model: FastJukeboxModel, *args: Any, device: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, model: FastJukeboxModel, *args: object, device: str | int | torch.device | None = None, **kwargs: object
+    ) -> None:
         super().__init__(model, *args, device=check_device(device), **kwargs)
 
     def __call__(  # type: ignore[override]  # the base class takes any input
-        self, inputs: Any, **arguments: Any
+        self, inputs: object, **arguments: object
     ) -> FeaturesOutput | list[FeaturesOutput]:
         """Features of a recording, or of each of a list, data set or generator of them.
 
         Args:
             inputs: a path, the bytes of a file, samples at the model's sampling rate, or a dictionary `{"array" or
                 "raw", "sampling_rate"}`.
-            arguments: in place of the pipeline's own.
+            arguments: in place of the pipeline's.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
@@ -89,17 +92,17 @@ class FastJukeboxFeaturePipeline(Pipeline):
                 raise ValueError(f"`{name}` is no argument of {_TASK!r}; there are {', '.join(_ARGUMENTS)}")
         return {}, kwargs, {}
 
-    def preprocess(self, inputs: str | os.PathLike[str] | bytes | np.ndarray | dict[str, object]) -> dict[str, object]:
+    def preprocess(self, inputs: object) -> dict[str, Tensor]:
         """The recording as samples (T,) at the model's sampling rate."""
         if isinstance(inputs, dict) and "raw" in inputs:
             inputs = {"array": inputs["raw"], "sampling_rate": inputs.get("sampling_rate")}
         rate = self.model.vqvae.config.sampling_rate
         return {"audio": load_audio(inputs, sampling_rate=rate, source_rate=rate)}
 
-    def _forward(self, model_inputs: dict[str, Any], **arguments: object) -> dict[str, PriorFeatures]:
+    def _forward(self, model_inputs: dict[str, Tensor], **arguments: object) -> dict[str, PriorFeatures]:
         return {"found": self.model.features(model_inputs["audio"], **arguments)}
 
-    def forward(self, model_inputs: dict[str, Any], **arguments: object) -> dict[str, PriorFeatures]:
+    def forward(self, model_inputs: dict[str, Tensor], **arguments: object) -> dict[str, PriorFeatures]:
         """See [`~transformers.Pipeline.forward`]; the model moves what it reads to its device, part by part."""
         return self._forward(model_inputs, **arguments)
 
@@ -115,7 +118,7 @@ class FastJukeboxFeaturePipeline(Pipeline):
 
     def get_iterator(
         self,
-        inputs: Any,
+        inputs: Iterable[object],
         num_workers: int,
         batch_size: int,
         preprocess_params: dict[str, object],

@@ -9,19 +9,21 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import TypedDict, TypeGuard, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import AutoModel, GenerationConfig, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import ModelOutput
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.generation.request import FIELDS, Metadata, SongRequest, request_arguments
 from fast_jukebox.generation.windows import check_duration
 from fast_jukebox.models.adapters import load_adapters
-from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.processing.prompts import text_song
 from fast_jukebox.sampling.checks import check_count, check_device, fresh_seed
@@ -30,17 +32,17 @@ from fast_jukebox.sampling.progress import ProgressBars, ProgressCallback
 TASK = "fast-jukebox"
 """Name of the task."""
 
-Recording = str | os.PathLike[str] | bytes | np.ndarray | Tensor | dict[str, Any]
+Recording = str | os.PathLike[str] | bytes | np.ndarray | Tensor | dict[str, object]
 """A recording: a path, the bytes of a file, samples at the model's sampling rate, or `{"array" or "raw",
 "sampling_rate"}`."""
 
 _AUDIO_KEYS = {"array", "raw", "bytes", "path"}
 _CONTEXT_SECONDS = 1.0
-"""What is read of a prompt beyond `prompt_duration`, so that its last codes know how it goes on."""
+"""Seconds of a prompt that are read after `prompt_duration`, as its last codes depend on what follows."""
 
 
 class FastJukeboxPipelineOutput(TypedDict, total=False):
-    """What a call of [`FastJukeboxPipeline`] returns for one input.
+    """Output of a call of [`FastJukeboxPipeline`] for one input.
 
     audio: float32 numpy array (samples,), or (songs, samples) where the input asks for several songs.
     sampling_rate: samples a second.
@@ -55,11 +57,23 @@ class FastJukeboxPipelineOutput(TypedDict, total=False):
 
     audio: np.ndarray
     sampling_rate: int
-    metadata: dict[str, Any] | list[dict[str, object]]
+    metadata: dict[str, object] | list[dict[str, object]]
     seed: int | list[int]
     codes: list[Tensor | None]
     dropped_lyrics: list[str] | None
     engines: list[str | None] | None
+
+
+class SongOutput(TypedDict):
+    """Output of the model for one input, of N songs."""
+
+    audio: Tensor
+    sampling_rate: int
+    seed: int | list[int]
+    codes: list[Tensor | None]
+    dropped_lyrics: list[str] | None
+    engines: list[str | None]
+    metadata: list[dict[str, object]] | None
 
 
 class FastJukeboxPipeline(Pipeline):
@@ -86,7 +100,7 @@ class FastJukeboxPipeline(Pipeline):
         kwargs: those of [`~transformers.Pipeline`], and defaults for the arguments of a call.
 
     Raises:
-        ValueError: the model is no whole Fast Jukebox model, or the device is not there.
+        ValueError: the model is no complete Fast Jukebox model, or the device is not there.
     """
 
     _load_processor = False
@@ -98,10 +112,10 @@ class FastJukeboxPipeline(Pipeline):
     def __init__(
         self,
         model: FastJukeboxModel,
-        *args: Any,
-        device: Any = None,
+        *args: object,
+        device: str | int | torch.device | None = None,
         adapters: Mapping[int, str | os.PathLike[str]] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         if not isinstance(model, FastJukeboxModel):
             raise ValueError(
@@ -115,7 +129,7 @@ class FastJukeboxPipeline(Pipeline):
     @request_arguments(without=["prompt", "progress"])
     def __call__(  # type: ignore[override]  # the base class takes any keyword
         self,
-        inputs: Any = None,
+        inputs: object = None,
         *,
         duration: float | None = None,
         num_samples: int | None = None,
@@ -138,7 +152,7 @@ class FastJukeboxPipeline(Pipeline):
         max_batch_size: int | None = None,
         engine: str | None = None,
         generation_config: GenerationConfig | None = None,
-        forward_params: Mapping[str, Any] | None = None,
+        forward_params: Mapping[str, object] | None = None,
         generate_kwargs: Mapping[str, object] | None = None,
         return_details: bool | None = None,
         batch_size: int | None = None,
@@ -160,8 +174,8 @@ class FastJukeboxPipeline(Pipeline):
             progress: `True` and `False` show bars or none, `None` shows them on terminals and in notebooks; a function
                 is called with a [`GenerationProgress`].
             forward_params: further arguments by name, as transformers' `text-to-audio` takes them.
-            generate_kwargs: likewise; they go before `forward_params`.
-            return_details: whether to return `seed`, `codes`, `engines` and `dropped_lyrics` too; not by default.
+            generate_kwargs: the same; they go before `forward_params`.
+            return_details: return `seed`, `codes`, `engines` and `dropped_lyrics` too; not by default.
             batch_size: how many inputs of a list to sample at once, where they differ in their seed only; 1 by default.
             num_workers: has no effect; inputs are read by this process.
 
@@ -207,21 +221,21 @@ class FastJukeboxPipeline(Pipeline):
         given = {**named, **{name: value for name, value in arguments.items() if value is not None}}
         return super().__call__({} if inputs is None else inputs, **given)
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, object], dict[str, Any], dict[str, object]]:
+    def _sanitize_parameters(self, **kwargs: object) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
         forward = {"progress": kwargs.pop("progress")} if "progress" in kwargs else {}
         postprocess = {"return_details": kwargs.pop("return_details")} if "return_details" in kwargs else {}
         return _checked_arguments(kwargs), forward, postprocess
 
-    def preprocess(self, inputs: Any, **arguments: object) -> dict[str, list[SongRequest]]:
+    def preprocess(self, inputs: object, **arguments: object) -> dict[str, list[SongRequest]]:
         """The request of one input, its recording read, under `"requests"`."""
         given = {**arguments, **self._arguments_of(inputs, arguments)}
         if given.get("prompt") is not None:
             given["prompt"] = self._read_prompt(given["prompt"], given.get("prompt_duration"))
         if given.get("seed") is None:
             given["seed"] = fresh_seed()
-        return {"requests": [SongRequest(**given)]}
+        return {"requests": [SongRequest(**given)]}  # type: ignore[arg-type]  # which checks its values
 
-    def _arguments_of(self, inputs: Any, others: dict[str, object]) -> dict[str, Any]:
+    def _arguments_of(self, inputs: object, others: dict[str, object]) -> dict[str, object]:
         """One input as arguments of `generate`."""
         if isinstance(inputs, dict) and not _AUDIO_KEYS & inputs.keys():
             return _checked_arguments(inputs)
@@ -232,9 +246,10 @@ class FastJukeboxPipeline(Pipeline):
             raise ValueError("a text must not be given with `metadata` of several songs or in label vectors")
         return {"metadata": {**text_song(getattr(self.model, "processor", None), inputs), **(metadata or {})} or None}
 
-    def _read_prompt(self, prompt: Recording, prompt_duration: float | None) -> Tensor:
+    def _read_prompt(self, prompt: object, prompt_duration: object) -> Tensor:
+        wanted = None
         if prompt_duration is not None:
-            check_duration("prompt_duration", prompt_duration)
+            wanted = check_duration("prompt_duration", prompt_duration) + _CONTEXT_SECONDS
         if isinstance(prompt, str):
             _check_recording(prompt)
         if isinstance(prompt, tuple):
@@ -253,41 +268,41 @@ class FastJukeboxPipeline(Pipeline):
             if "raw" in prompt:
                 prompt = {"array": prompt["raw"], "sampling_rate": prompt.get("sampling_rate")}
         rate = self.model.vqvae.config.sampling_rate
-        wanted = None if prompt_duration is None else prompt_duration + _CONTEXT_SECONDS
         return load_audio(prompt, sampling_rate=rate, duration=wanted, source_rate=rate)
 
     def _forward(
         self, model_inputs: dict[str, list[SongRequest]], progress: ProgressCallback | bool | None = None
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> dict[str, list[SongOutput]]:
         requests = model_inputs["requests"]
-        outputs: list[dict[str, object]] = [{}] * len(requests)
+        outputs: dict[int, SongOutput] = {}
         for group in _groups(requests):
             request = requests[group[0]]
             if len(group) > 1:
-                seeds: list[Any] = [requests[index].seed for index in group]  # one integer each, see `_groups`
-                request = replace(request, seed=seeds)
+                request = replace(request, seed=[cast(int, requests[index].seed) for index in group])  # see `_groups`
             made = self._generate(request, progress)
             for row, index in enumerate(group):
                 part = slice(row, row + 1) if len(group) > 1 else slice(None)
                 outputs[index] = {
                     "audio": made.audio[part],
                     "sampling_rate": made.sampling_rate,
-                    "seed": requests[index].seed,
+                    "seed": cast("int | list[int]", requests[index].seed),
                     "codes": [None if codes is None else codes[part] for codes in made.codes],
                     "dropped_lyrics": made.dropped_lyrics,
                     "engines": made.engines,
                     "metadata": None if made.metadata is None else made.metadata[part],
                 }
-        return {"outputs": outputs}
+        return {"outputs": [outputs[index] for index in range(len(requests))]}
 
-    def _generate(self, request: SongRequest, progress: ProgressCallback | bool | None) -> Any:
+    def _generate(self, request: SongRequest, progress: ProgressCallback | bool | None) -> ModelOutput:
         arguments = request.arguments()
         if callable(progress):
             return self.model.generate(**arguments, progress=progress)
         with ProgressBars(progress) as bars:
             return self.model.generate(**arguments, progress=bars)
 
-    def postprocess(self, model_outputs: dict[str, Any], return_details: bool = False) -> FastJukeboxPipelineOutput:
+    def postprocess(
+        self, model_outputs: dict[str, list[SongOutput]], return_details: bool = False
+    ) -> FastJukeboxPipelineOutput:
         """The first song of a batch as the caller gets it."""
         (output,) = model_outputs["outputs"]
         audio = output["audio"].float().numpy()
@@ -304,12 +319,12 @@ class FastJukeboxPipeline(Pipeline):
 
     def get_iterator(
         self,
-        inputs: Iterable[Any],
+        inputs: Iterable[object],
         num_workers: int,
         batch_size: int,
         preprocess_params: dict[str, object],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
+        forward_params: dict[str, object],
+        postprocess_params: dict[str, bool],
     ) -> Iterator[FastJukeboxPipelineOutput]:
         """Results in the order of the inputs, of which `batch_size` are prepared and sampled together."""
         items = iter(inputs)
@@ -319,11 +334,11 @@ class FastJukeboxPipeline(Pipeline):
             for output in self.forward(merged, **forward_params)["outputs"]:
                 yield self.postprocess({"outputs": [output]}, **postprocess_params)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save the model. No code goes along, so that whoever loads it needs this package and no trust."""
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: object) -> None:
+        """Save the model without code: loading it needs this package and no trust."""
         self.model.save_pretrained(save_directory, **kwargs)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+    def push_to_hub(self, repo_id: str, **kwargs: object) -> str:
         """Push the model as its own `push_to_hub` does: with a card that states a licence."""
         return self.model.push_to_hub(repo_id, **kwargs)
 
@@ -331,7 +346,7 @@ class FastJukeboxPipeline(Pipeline):
 _ARGUMENTS = tuple(name for name in FIELDS if name != "progress")
 
 
-def _checked_arguments(arguments: dict[str, Any]) -> dict[str, object]:
+def _checked_arguments(arguments: dict[str, object]) -> dict[str, object]:
     for name in arguments:
         if name not in _ARGUMENTS:
             nearest = difflib.get_close_matches(str(name), _ARGUMENTS, n=1, cutoff=0.0)[0]
@@ -351,7 +366,7 @@ def _check_recording(path: str) -> None:
 
 
 def _is_recording(text: str) -> bool:
-    """Whether a text is meant as the path, or the address, of a recording, be it there or not."""
+    """True for a text that is meant as the path or the address of a recording, which may be missing."""
     if "://" in text or os.path.splitext(text)[1].lower() in AUDIO_SUFFIXES:
         return True
     try:
@@ -360,15 +375,15 @@ def _is_recording(text: str) -> bool:
         return False
 
 
-def _is_hub_dataset(inputs: Any) -> bool:
-    """Whether it is a data set of `datasets`, which need not be installed."""
+def _is_hub_dataset(inputs: object) -> TypeGuard[Iterable[object]]:
+    """True for a data set of `datasets`, which need not be installed."""
     datasets = sys.modules.get("datasets")
     return datasets is not None and isinstance(inputs, datasets.Dataset | datasets.IterableDataset)
 
 
 def _groups(requests: list[SongRequest]) -> list[list[int]]:
-    """Which requests to sample together: those for one song each, from nothing, that differ in the seed only."""
-    groups: dict[Any, list[int]] = {}
+    """Indices of requests to sample together: for one song each, from nothing, that differ in the seed only."""
+    groups: dict[object, list[int]] = {}
     for index, request in enumerate(requests):
         others = request.arguments()
         alone = not isinstance(others.pop("seed"), int) or request.num_samples != 1

@@ -45,7 +45,7 @@ def merge(model: str, output: Path, adapters: Mapping[int, str], dtype: str | No
         prior = FastJukeboxPrior.from_pretrained(name, dtype=dtype)
         processor = FastJukeboxProcessor.find(name, prior.config)
         source = adapters[config.level]
-        load_adapter(prior, source).save_pretrained(output)
+        load_adapter(prior, source).save_pretrained(str(output))
         processor = adapted_processor(processor, [prior.config], {0: source})
         if processor is not None:
             processor.save_pretrained(output)

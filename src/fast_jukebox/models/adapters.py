@@ -11,27 +11,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeGuard
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from fast_jukebox.models.loading import ADAPTER_CONFIG, PathLike, find_file, pin_revision
+from fast_jukebox.models.configuration_utils import PathLike
+from fast_jukebox.models.loading import ADAPTER_CONFIG, Download, find_file, pin_revision
 from fast_jukebox.models.weight_files import open_weights
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.utils.files import read_file, write_file
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from typing_extensions import Unpack  # comes with torch
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 LABELS = ("artist_embedding", "genre_embedding")
-"""Names of the embeddings that are trained whole beside adapters where there are new artists and genres."""
+"""Names of the embeddings that are trained beside adapters where there are new artists and genres."""
 
 TARGETS = ("qkv", "projection", "expand", "contract")
 """Names of the four matrices of each layer of a prior, which get adapters by default."""
@@ -42,7 +45,7 @@ _LARGEST_CONFIG = 2**20
 _LARGEST_RANK = 2**14
 
 
-def _peft() -> Any:
+def _peft() -> ModuleType:
     try:
         with _without_old_names():
             import peft
@@ -52,7 +55,7 @@ def _peft() -> Any:
 
 
 def has_adapters(model: object) -> TypeGuard[PeftModel]:
-    """Whether it is a model that peft made of another."""
+    """True for a model that peft made of another."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
 
@@ -63,7 +66,7 @@ def add_lora(
     alpha: float | None = None,
     dropout: float = 0.0,
     targets: Sequence[str] = TARGETS,
-    **settings: Any,
+    **settings: object,
 ) -> PeftModel:
     """Give a prior LoRA adapters to train (Hu et al. 2021); at first they add nothing.
 
@@ -143,7 +146,7 @@ def save_adapter(
     write_file(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True))
 
 
-def read_adapter_config(source: PathLike, **download: Any) -> dict[str, Any]:
+def read_adapter_config(source: PathLike, **download: Unpack[Download]) -> dict[str, object]:
     """`adapter_config.json` of a folder or repository.
 
     Raises:
@@ -169,15 +172,15 @@ def load_adapter(
     source: PathLike,
     merge: bool = True,
     base_model: str | None = None,
-    **download: Any,
-) -> Any:
+    **download: Unpack[Download],
+) -> PreTrainedModel | PeftModel:
     """Load an adapter onto its base.
 
     Args:
         prior: the base; is changed.
         source: folder or Hub name of the adapter.
         merge: add it to the prior's weights, so that the prior is one like any other. Otherwise the prior gets layers
-            with adapters, which engines hear too, and which peft can disable, switch and train.
+            with adapters, which engines compute with too, and which peft can disable, switch and train.
         base_model: name of the prior's weights, for a warning where the adapter was trained on others; by default where
             the prior was loaded from.
         download: `revision`, `token` and their like, of the adapter.
@@ -243,7 +246,7 @@ song = model.generate(duration=20, seed=0)"""
 
 
 def describe_adapter(model: PeftModel) -> str:
-    """What the adapter that trains is, for its card."""
+    """Kind, sizes and layers of the adapter that trains, for its card."""
     (name,) = model.active_adapters
     config = model.peft_config[name]
     targets = config.target_modules
@@ -251,7 +254,7 @@ def describe_adapter(model: PeftModel) -> str:
     return f"LoRA adapters of rank {config.r} (alpha {config.lora_alpha:g}, dropout {config.lora_dropout:g}) on {where}"
 
 
-def load_adapter_weights(model: Any, folder: PathLike) -> None:
+def load_adapter_weights(model: PeftModel, folder: PathLike) -> None:
     """Set the weights of the adapter that trains to those that [`save_adapter`] wrote.
 
     Raises:
@@ -261,7 +264,7 @@ def load_adapter_weights(model: Any, folder: PathLike) -> None:
     _peft().set_peft_model_state_dict(model, _read_weights(folder, {}), adapter_name=name)
 
 
-def load_adapters(model: Any, adapters: Mapping[int, PathLike], **download: Any) -> None:
+def load_adapters(model: PreTrainedModel, adapters: Mapping[int, PathLike], **download: Unpack[Download]) -> None:
     """Merge adapters into the priors of a complete model, and note in `model.adapters` where they are from.
 
     Args:
@@ -283,15 +286,14 @@ def adapted_processor(
     processor: FastJukeboxProcessor | None,
     configs: Sequence[PreTrainedConfig],
     adapters: Mapping[int, PathLike],
-    **download: Any,
+    **download: Unpack[Download],
 ) -> FastJukeboxProcessor | None:
     """The processor of priors with adapters, which may have been trained on new artists and genres.
 
     Args:
         processor: of the base.
         configs: of the priors, bottom first, with the adapters merged.
-        adapters: as in [`load_adapters`].
-        download: likewise.
+        adapters: as in [`load_adapters`], like `download`.
     """
     own = {level: FastJukeboxProcessor.find(source, configs[level], **download) for level, source in adapters.items()}
     if not any(own.values()):
@@ -305,7 +307,9 @@ def adapted_processor(
     return FastJukeboxProcessor.join(levels)
 
 
-def check_adapter_levels(adapters: Mapping[int, PathLike], num_levels: int | None = None, **download: Any) -> None:
+def check_adapter_levels(
+    adapters: Mapping[int, PathLike], num_levels: int | None = None, **download: Unpack[Download]
+) -> None:
     """Raise an error for adapters that are not there, or are of other levels than they are given for.
 
     Args:
@@ -341,7 +345,7 @@ def _grow_labels(prior: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
     labels.grow(*rows)
 
 
-def _read_weights(source: PathLike, download: Mapping[str, Any]) -> dict[str, Tensor]:
+def _read_weights(source: PathLike, download: Download) -> dict[str, Tensor]:
     path = find_file(source, ADAPTER_WEIGHTS, **download)
     if path is None:
         raise OSError(f"`{source}` must hold {ADAPTER_WEIGHTS}, and has none; pickles are not read")
@@ -351,7 +355,7 @@ def _read_weights(source: PathLike, download: Mapping[str, Any]) -> dict[str, Te
     return weights
 
 
-def _check_ranks(config: Mapping[str, Any], source: PathLike) -> None:
+def _check_ranks(config: Mapping[str, object], source: PathLike) -> None:
     """Raise a `ValueError` for a rank that is none, as sizes follow from it."""
     patterns = config.get("rank_pattern")
     for rank in (config.get("r", 1), *(patterns.values() if isinstance(patterns, dict) else ())):
@@ -374,14 +378,14 @@ def _place(source: PathLike) -> PathLike:
 
 
 def _sample(prior: PreTrainedModel) -> list[float]:
-    """A number of each matrix of the prior's own layers, to know them again in another dtype and under another name."""
+    """A number of each matrix of the prior's base layers, to recognise them in another dtype and under another name."""
     layers = [(block.attention.qkv, block.attention.projection, *block.mlp.children()) for block in prior.blocks]
     weights = torch.stack([layer.weight.flatten()[layer.weight.numel() // 2] for own in layers for layer in own])
     numbers: list[float] = weights.detach().float().tolist()
     return numbers
 
 
-def _known_sample(source: PathLike, download: Mapping[str, Any]) -> list[float] | None:
+def _known_sample(source: PathLike, download: Download) -> list[float] | None:
     """The numbers of the base that are kept with an adapter; None of one that another program saved."""
     with open_weights(str(find_file(source, ADAPTER_WEIGHTS, **download))) as file:
         kept = (file.metadata() or {}).get(_SAMPLE)
@@ -393,7 +397,7 @@ def _known_sample(source: PathLike, download: Mapping[str, Any]) -> list[float] 
 
 
 def _is_base(prior: PreTrainedModel, known: list[float] | None) -> bool:
-    """Whether the numbers are a prior's, to the precision of 16 bits; True where none are known."""
+    """True where the numbers are a prior's, to the precision of 16 bits, or none are known."""
     own = _sample(prior)
     if known is None or len(known) != len(own):  # of another depth it does not fit at all
         return True
@@ -402,7 +406,7 @@ def _is_base(prior: PreTrainedModel, known: list[float] | None) -> bool:
 
 @contextmanager
 def _without_old_names() -> Iterator[None]:
-    """While peft asks transformers by names that are to go."""
+    """Hide the warning that peft asks transformers by a deprecated name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield

@@ -1,4 +1,4 @@
-"""What every configuration of this package shares: unknown keys are refused, bad values are named, pushes licensed."""
+"""Base of the configurations: unknown keys are refused, bad values are named, pushes need a licence."""
 
 from __future__ import annotations
 
@@ -35,16 +35,18 @@ _TRANSFORMERS_KEYS = frozenset(
         "quantization_config",
     }
 )
+PathLike = str | os.PathLike[str]
+
 MOST = 2**24
-"""Largest whole number of a field that has no bound of its own. A stranger's configuration of a few bytes must not fill
-the memory or take hours, so every number is bounded before anything is built by it; nobody's model comes near.
+"""Largest integer of a field without a separate bound. A stranger's configuration of a few bytes must not fill the
+memory or take hours, so every number is bounded before anything is built by it; no real model comes near.
 """
 MOST_ENTRIES = 16
-"""Most entries of a list of whole numbers, and most levels."""
+"""Most entries of a list of integers, and most levels."""
 MOST_FACTOR = 1024.0
 """Largest factor on a width."""
 
-# What transformers hands to `from_dict` on its own account, and no configuration has or needs.
+# Keys that transformers passes to `from_dict`, and no configuration has or needs.
 _LOADING_KEYS = frozenset({"_commit_hash", "_configuration_file", "gguf_file", "torch_dtype", "dtype"})
 
 
@@ -56,7 +58,7 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
     `validate` is called when the configuration is made, loaded with changes and saved, and a push needs a licence.
     """
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         # The Trainer leaves this on every configuration; it means nothing here.
         kwargs.pop("use_cache", None)
         own_fields = {field.name for field in fields(self)}
@@ -81,7 +83,7 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         """
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike, **kwargs: object) -> Any:
         """Load as [`~transformers.PreTrainedConfig.from_pretrained`] does.
 
         Raises:
@@ -89,15 +91,16 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no `config.json`.
         """
-        with clear_hub_errors(pretrained_model_name_or_path, kwargs.get("revision")):
+        revision = kwargs.get("revision")
+        with clear_hub_errors(pretrained_model_name_or_path, revision if isinstance(revision, str) else None):
             return super().from_pretrained(
                 pretrained_model_name_or_path, **prefer_cache(pretrained_model_name_or_path, kwargs)
             )
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: Any, **kwargs: object
-    ) -> tuple[dict[str, Any], dict[str, object]]:
+        cls, pretrained_model_name_or_path: PathLike, **kwargs: object
+    ) -> tuple[dict[str, object], dict[str, object]]:
         """See [`~transformers.PreTrainedConfig.get_config_dict`]; another configuration, or none, is refused.
 
         Raises:
@@ -110,14 +113,14 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         found = config.get("model_type", cls.model_type)
         types = [part.get("model_type") for part in config.values() if isinstance(part, dict)]
         if cls.model_type not in (found, *types):
-            hint = "; `prior_configs[level]` of the whole configuration is one" if "prior_configs" in config else ""
+            hint = "; `prior_configs[level]` of the complete configuration is one" if "prior_configs" in config else ""
             raise ValueError(
                 f"`model_type` of `{pretrained_model_name_or_path}` must be {cls.model_type!r}, got {found!r}{hint}"
             )
         return config, unused
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: dict[str, object], **kwargs: object) -> Any:  # itself, or with unused arguments
         """As [`~transformers.PreTrainedConfig.from_dict`]; unknown keys are refused unless they are asked for.
 
         Raises:
@@ -136,13 +139,15 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
                 raise ValueError(_unknown_key_message(cls.__name__, key, {field.name for field in fields(config)}))
         return config
 
-    def to_dict(self) -> dict[str, Any]:
-        """See [`~transformers.PreTrainedConfig.to_dict`]; without what the Trainer leaves behind."""
-        output = super().to_dict()
+    def to_dict(self) -> dict[str, object]:
+        """See [`~transformers.PreTrainedConfig.to_dict`]; without the key that the Trainer adds."""
+        output: dict[str, object] = super().to_dict()
         output.pop("use_cache", None)
         return output
 
-    def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: object) -> object:
+    def save_pretrained(
+        self, save_directory: PathLike, *args: object, push_to_hub: bool = False, **kwargs: object
+    ) -> object:
         """Validate, then save as [`~transformers.PreTrainedConfig.save_pretrained`] does.
 
         A push, which transformers also takes as the second argument, is that of [`HubPushMixin`].
@@ -151,7 +156,7 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         return super().save_pretrained(save_directory, *args[1:], push_to_hub=any(args[:1]) or push_to_hub, **kwargs)
 
 
-def finish_saving(source: Any) -> None:
+def finish_saving(source: object) -> None:
     """Finish a save into a folder whose process was killed; nothing for names on the Hub and folders of others."""
     if isinstance(source, str | os.PathLike):
         with contextlib.suppress(OSError):
@@ -159,9 +164,9 @@ def finish_saving(source: Any) -> None:
 
 
 def written_config(
-    read: Callable[..., Any], source: object, **kwargs: Any
+    read: Callable[..., tuple[dict[str, object], dict[str, object]]], source: object, **kwargs: object
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """What a class's own `get_config_dict`, given as `read`, finds in a folder or repository.
+    """The configuration that a class's `get_config_dict`, given as `read`, finds in a folder or repository.
 
     Raises:
         ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over, or numbers
@@ -182,7 +187,7 @@ def written_config(
 
 
 def _is_part_of_class(cls: type[PreTrainedConfig], key: str) -> bool:
-    """Whether it names a method of the configuration, or a property that cannot be set."""
+    """True for the name of a method of the configuration, or of a property that cannot be set."""
     if key in cls.__dataclass_fields__ or key in _TRANSFORMERS_KEYS:
         return False
     found = getattr(cls, key, None)
@@ -194,15 +199,15 @@ def _unknown_key_message(owner: str, key: str, known: set[str]) -> str:
     return f"{owner} has no field `{key}`; did you mean `{nearest[0]}`?"
 
 
-def _check_dtype(name: str, value: Any) -> None:
+def _check_dtype(name: str, value: object) -> None:
     """Raise a `ValueError` unless it is a dtype of floating-point numbers, the name of one, or None."""
     dtype = getattr(torch, value, value) if isinstance(value, str) else value
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"`{name}` must be a dtype of floating-point numbers such as 'float32', got {value!r}")
 
 
-def shown(value: Any) -> str:
-    """A value as it stands in an error: its repr, cut where it is long."""
+def shown(value: object) -> str:
+    """The repr of a value for an error, cut where it is long."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python prints
@@ -210,39 +215,42 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
 
 
-def check_int(name: str, value: Any, minimum: int = 1, maximum: int = MOST) -> None:
+def check_int(name: str, value: object, minimum: int = 1, maximum: int = MOST) -> None:
     """Raise a `ValueError` unless `value` is an `int` in `[minimum, maximum]`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not minimum <= value <= maximum:
-        small = maximum == MOST and not (whole and value > MOST)  # that there is a largest one need not be said
-        limit = f"at least {minimum}" if small else f"from {minimum} to {maximum}"
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        large = maximum != MOST or (isinstance(value, int) and value > MOST)  # else the bound `MOST` need not be named
+        limit = f"from {minimum} to {maximum}" if large else f"at least {minimum}"
         raise ValueError(f"`{name}` must be an integer {limit}, got {shown(value)}")
 
 
 def check_float(
-    name: str, value: Any, minimum: float, maximum: float = math.inf, *, open_minimum: bool = False
+    name: str, value: object, minimum: float, maximum: float = math.inf, *, open_minimum: bool = False
 ) -> None:
     """Raise a `ValueError` unless `value` is a finite number in `[minimum, maximum]` (`(minimum, ...` when open)."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and -1e308 <= value <= 1e308  # no NaN either
-    if not good or value > maximum or value < minimum or (open_minimum and value == minimum):
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not -1e308 <= value <= 1e308  # no NaN either
+        or not minimum <= value <= maximum
+        or (open_minimum and value == minimum)
+    ):
         bracket = "(" if open_minimum else "["
         raise ValueError(f"`{name}` must be a finite number in {bracket}{minimum}, {maximum}], got {shown(value)}")
 
 
-def check_bool(name: str, value: Any) -> None:
+def check_bool(name: str, value: object) -> None:
     """Raise a `ValueError` unless `value` is `True` or `False`."""
     if not isinstance(value, bool):
         raise ValueError(f"`{name}` must be True or False, got {shown(value)}")
 
 
-def check_int_list(name: str, value: Any, minimum: int = 1, length: int | None = None, maximum: int = MOST) -> None:
+def check_int_list(name: str, value: object, minimum: int = 1, length: int | None = None, maximum: int = MOST) -> None:
     """Raise a `ValueError` unless `value` is a list of 1 to `MOST_ENTRIES` integers in `[minimum, maximum]` (of that
     `length`).
     """
     limit = f"of at least {minimum}" if maximum == MOST else f"from {minimum} to {maximum}"
     wanted = f"a list of {'one or more' if length is None else length} integers {limit}"
-    good = isinstance(value, list | tuple) and len(value) > 0
-    if not good or (length is not None and len(value) != length):
+    if not isinstance(value, list | tuple) or len(value) == 0 or len(value) != (length or len(value)):
         raise ValueError(f"`{name}` must be {wanted}, got {shown(value)}")
     if len(value) > MOST_ENTRIES:
         raise ValueError(f"`{name}` must be a list of at most {MOST_ENTRIES} integers, got {len(value)}")
@@ -252,7 +260,7 @@ def check_int_list(name: str, value: Any, minimum: int = 1, length: int | None =
 
 
 def check_dilations(name: str, rate: int, cycle: int | None, depth: int) -> None:
-    """Raise a `ValueError` where the largest dilation of a residual stack, `rate ** (min(depth, cycle) - 1)`, is beyond
+    """Raise a `ValueError` where the largest dilation of a residual stack, `rate ** (min(depth, cycle) - 1)`, is above
     `MOST`.
     """
     power = min(depth, depth if cycle is None else cycle) - 1

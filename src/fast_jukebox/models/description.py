@@ -1,11 +1,10 @@
-"""What a model is, from its configuration and its card: levels, sizes, labels, licence. No weights are read."""
+"""Description of a model by its configuration and its card: levels, sizes, labels, licence. No weights are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -42,7 +41,7 @@ class DescriptionTable:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What a model is. All of it may be written by strangers.
+    """Description of a model. All of it may be written by strangers.
 
     Attributes:
         summary: its class, number of parameters and dtype.
@@ -56,7 +55,7 @@ class ModelDescription:
 
 
 def describe_model(name: str, config: PreTrainedConfig) -> ModelDescription:
-    """What is known of a model without its weights.
+    """Describe a model without its weights.
 
     Args:
         name: folder or repository.
@@ -126,7 +125,7 @@ def _vqvae_table(vqvae: PreTrainedModel) -> DescriptionTable:
     return DescriptionTable(title, [level_name(level, count) for level in range(count)], rows)
 
 
-def _prior_table(priors: list[Any]) -> DescriptionTable:
+def _prior_table(priors: list[PreTrainedModel]) -> DescriptionTable:
     configs = [prior.config for prior in priors]
     names = [
         level_name(config.level, len(configs)) if len(configs) > 1 else f"level {config.level}" for config in configs

@@ -1,4 +1,4 @@
-"""Loading one part (the VQ-VAE, or the prior of one level) from a repository that holds a whole model."""
+"""Loading of one part (the VQ-VAE, or the prior of one level) from a repository that holds a complete model."""
 
 from __future__ import annotations
 
@@ -7,29 +7,42 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar, cast
 
 from huggingface_hub import is_offline_mode
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import resolve_revision
 
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
-from fast_jukebox.models.configuration_utils import finish_saving, written_config
+from fast_jukebox.models.configuration_utils import PathLike, finish_saving, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 from fast_jukebox.sampling.checks import level_name
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # comes with torch
+
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
 ADAPTER_CONFIG = "adapter_config.json"
-# Arguments of `from_pretrained` that say where files are, not what is made of them.
-_DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
-PathLike = str | os.PathLike[str]
-# Reads a layout that is not ours: (source, its config.json, part or None for all, level, **download) to our
-# configuration as a dict and our tensors by name.
+
+class Download(TypedDict, total=False):
+    """Arguments of `from_pretrained` that say where files are, not what is made of them."""
+
+    cache_dir: PathLike
+    force_download: bool
+    proxies: dict[str, str]
+    token: str | bool
+    revision: str
+    local_files_only: bool
+    subfolder: str
+
+
 Layout = Callable[..., tuple[dict[str, object], dict[str, Tensor]]]
+"""Reads another package's layout: (source, its config.json, part or None for all, level, **download) to our
+configuration as a dict and our tensors by name."""
 _LAYOUTS: dict[str, Layout] = {}
 
 Part = TypeVar("Part", bound="SubmodelLoadingMixin")
@@ -46,9 +59,14 @@ def register_layout(model_type: str, read: Layout) -> None:
 
 
 def load_foreign(
-    model_class: Any, source: PathLike, config: dict[str, Any], part: str | None, level: int | None, **kwargs: object
-) -> Any | None:
-    """A model out of a registered layout, or None where `config` is of none of them.
+    model_class: type[PreTrainedModel],
+    source: PathLike,
+    config: dict[str, object],
+    part: str | None,
+    level: int | None,
+    **kwargs: object,
+) -> PreTrainedModel | None:
+    """A model of a registered layout, or None where `config` is of none of them.
 
     Args:
         model_class: ours.
@@ -62,7 +80,7 @@ def load_foreign(
     if read is None:
         return None
     own_config, weights = read(source, config, part, level, **download_arguments(kwargs))
-    kwargs = {key: value for key, value in kwargs.items() if key not in _DOWNLOAD_ARGUMENTS and key != "variant"}
+    kwargs = {key: value for key, value in kwargs.items() if key not in (*Download.__annotations__, "variant")}
     made, kwargs = model_class.config_class.from_dict(own_config, return_unused_kwargs=True, **kwargs)
     result = model_class.from_pretrained(None, config=made, state_dict=weights, **kwargs)
     model = result[0] if isinstance(result, tuple) else result
@@ -70,30 +88,33 @@ def load_foreign(
     return result
 
 
-def download_arguments(arguments: Mapping[str, object]) -> dict[str, Any]:
+def download_arguments(arguments: Mapping[str, object]) -> Download:
     """Those of `from_pretrained`'s arguments that say where files are."""
-    return {key: arguments[key] for key in _DOWNLOAD_ARGUMENTS if arguments.get(key) is not None}
+    given = {key: arguments[key] for key in Download.__annotations__ if arguments.get(key) is not None}
+    return cast(Download, given)
 
 
-def pin_revision(name_or_path: PathLike, download: Mapping[str, Any]) -> dict[str, Any]:
+def pin_revision(name_or_path: PathLike, download: Mapping[str, object]) -> Download:
     """`download` with the commit that its revision stands for now, so that all files of a load come from one commit; of
     the cache alone where the Hub cannot be reached.
 
     Raises:
         HubError: it cannot, and nothing of the repository is in the cache.
     """
-    download = prefer_cache(name_or_path, download)
+    pinned = cast(Download, prefer_cache(name_or_path, download))
     revision = resolve_revision(
         name_or_path,
-        download.get("revision"),
-        token=download.get("token"),
-        local_files_only=download.get("local_files_only", False),
-        cache_dir=download.get("cache_dir"),
+        pinned.get("revision"),
+        token=pinned.get("token"),
+        local_files_only=pinned.get("local_files_only", False),
+        cache_dir=pinned.get("cache_dir"),
     )
-    return {**download, **({} if revision is None else {"revision": revision})}
+    if revision is not None:
+        pinned["revision"] = revision
+    return pinned
 
 
-def read_config(name_or_path: PathLike, **download: Any) -> dict[str, Any]:
+def read_config(name_or_path: PathLike, **download: Unpack[Download]) -> dict[str, object]:
     """`config.json` of a folder or repository as it is written there.
 
     Raises:
@@ -113,8 +134,8 @@ def read_config(name_or_path: PathLike, **download: Any) -> dict[str, Any]:
     return config
 
 
-def find_weights(name_or_path: PathLike, variant: str | None = None, **download: Any) -> dict[str, str]:
-    """Which file holds which tensor, reading no tensor (of a sharded repository, fetching no shard).
+def find_weights(name_or_path: PathLike, variant: str | None = None, **download: Unpack[Download]) -> dict[str, str]:
+    """The file of each tensor, reading no tensor (of a sharded repository, fetching no shard).
 
     Args:
         name_or_path: a folder, or the name of a repository.
@@ -150,7 +171,7 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
     return weights
 
 
-def find_file(name_or_path: PathLike, filename: str, **download: Any) -> str | None:
+def find_file(name_or_path: PathLike, filename: str, **download: Unpack[Download]) -> str | None:
     """Path of a file of a folder or repository; None where it has none of that name.
 
     Raises:
@@ -158,25 +179,17 @@ def find_file(name_or_path: PathLike, filename: str, **download: Any) -> str | N
     """
     path: str | None = cached_file(name_or_path, filename, _raise_exceptions_for_missing_entries=False, **download)
     if path is None:
-        _check_that_nothing_failed(name_or_path, filename, download)
+        # A file that is not there differs from one that could not be asked for only in the error that is raised.
+        with clear_hub_errors(name_or_path, download.get("revision")):
+            try:
+                cached_file(name_or_path, filename, **download)
+            except OSError as error:
+                if error.__cause__ is not None:  # of a file that is not there, it has none
+                    raise
     return path
 
 
-def _check_that_nothing_failed(name_or_path: PathLike, filename: str, download: Mapping[str, Any]) -> None:
-    """Tell a file that is not there from one that could not be asked for, which `cached_file` does only if it raises.
-
-    Raises:
-        HubError: it could not be asked for.
-    """
-    with clear_hub_errors(name_or_path, download.get("revision")):
-        try:
-            cached_file(name_or_path, filename, **download)
-        except OSError as error:
-            if error.__cause__ is not None:  # of a file that is not there, it has none
-                raise
-
-
-def check_weights(name_or_path: PathLike, variant: str | None = None, **download: Any) -> dict[str, str]:
+def check_weights(name_or_path: PathLike, variant: str | None = None, **download: Unpack[Download]) -> dict[str, str]:
     """As [`find_weights`], for weights that must be there, all of them.
 
     Raises:
@@ -202,7 +215,9 @@ def check_weights(name_or_path: PathLike, variant: str | None = None, **download
     return weights
 
 
-def read_weights(name_or_path: PathLike, prefix: str, variant: str | None = None, **download: Any) -> dict[str, Tensor]:
+def read_weights(
+    name_or_path: PathLike, prefix: str, variant: str | None = None, **download: Unpack[Download]
+) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it; other tensors and shards are not read.
 
     Raises:
@@ -226,7 +241,7 @@ def read_weights(name_or_path: PathLike, prefix: str, variant: str | None = None
 
 
 def _fetch_shard(
-    name_or_path: PathLike, name: str, weights: Mapping[str, str], variant: str | None, download: Mapping[str, Any]
+    name_or_path: PathLike, name: str, weights: Mapping[str, str], variant: str | None, download: Download
 ) -> str:
     with clear_hub_errors(name_or_path, download.get("revision")):
         path = find_file(name_or_path, name, **download)
@@ -241,65 +256,69 @@ def _lost_shard(source: PathLike, shard: str, index: str, weights: Mapping[str, 
 
 
 def parts_of(weights: Iterable[str]) -> list[str]:
-    """The parts of a composite model that tensor names belong to, as `["priors.0", "priors.1", "vqvae"]`."""
+    """The parts of a complete model that tensor names belong to, as `["priors.0", "priors.1", "vqvae"]`."""
     return sorted({".".join(key.split(".")[: 2 if key.startswith("priors.") else 1]) for key in weights})
 
 
 class SubmodelLoadingMixin(HubPushMixin):
-    """Lets a model be loaded alone from a repository of its own or from one that holds a whole Fast Jukebox model.
+    """`from_pretrained` of a part: from its repository, or from one that holds a complete Fast Jukebox model.
 
-    Set `composite_part` to the part's name in the whole model: `"vqvae"`, or `"priors"`, of which `level` picks one.
+    Set `composite_part` to the part's name in the complete model: `"vqvae"`, or `"priors"`, of which `level` picks one.
     """
 
     composite_part: ClassVar[str]
+    config_class: ClassVar[type[PreTrainedConfig]]
 
     @classmethod
     def from_pretrained(
         cls: type[Part],
         pretrained_model_name_or_path: PathLike | None,
-        *model_args: Any,
+        *model_args: object,
         level: int | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Part:
         """Load as [`~transformers.PreTrainedModel.from_pretrained`] does, from safetensors only.
 
         Args:
-            pretrained_model_name_or_path: a folder or repository that holds this model, or a whole model of which this
-                is a part; then no other part is read (nor fetched, as far as it lies in other shards).
+            pretrained_model_name_or_path: a folder or repository that holds this model, or a complete model of which
+                this is a part; then no other part is read (nor fetched, as far as it is in other shards).
             model_args: passed on.
-            level: which prior of a whole model, 0 is the bottom. Must be the prior's own where it stands alone.
+            level: which prior of a complete model, 0 is the bottom. Of a prior that stands alone, its level.
             kwargs: passed on.
 
         Raises:
-            ValueError: `level` is missing, does not exist or is not the level of the model found; or the whole model
-                has no weights of this part; or weights are of another shape than the configuration says: names them.
+            ValueError: `level` is missing, does not exist or is not the level of the model found; or the complete
+                model has no weights of this part; or weights are of another shape than the configuration says: names
+                them.
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
         finish_saving(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         load = super().from_pretrained  # type: ignore[misc]
+        make: type[PreTrainedModel] = cls
         source = pretrained_model_name_or_path
+        download = download_arguments(kwargs)
         if source is None or isinstance(kwargs.get("config"), PreTrainedConfig):
-            with clear_hub_errors(source, kwargs.get("revision")):
+            with clear_hub_errors(source, download.get("revision")):
                 return _checked_level(load(source, *model_args, **kwargs), level)
-        download = pin_revision(source, download_arguments(kwargs))
+        download = pin_revision(source, download)
         config = read_config(source, **download)
-        foreign = load_foreign(cls, source, config, cls.composite_part, level, **{**kwargs, **download})
+        foreign = load_foreign(make, source, config, cls.composite_part, level, **{**kwargs, **download})
         if foreign is not None:
             return foreign
+        variant = cast("str | None", kwargs.get("variant"))
         if config.get("model_type") != COMPOSITE_MODEL_TYPE:
-            own_type = cls.config_class.model_type  # type: ignore[attr-defined]
+            own_type = cls.config_class.model_type
             if config.get("model_type", own_type) != own_type:
                 raise ValueError(
-                    f"`model_type` of `{source}` must be {own_type!r}, or {COMPOSITE_MODEL_TYPE!r} for a whole model "
-                    f"that holds one, got {config['model_type']!r}"
+                    f"`model_type` of `{source}` must be {own_type!r}, or {COMPOSITE_MODEL_TYPE!r} for a complete "
+                    f"model that holds one, got {config['model_type']!r}"
                 )
-            found = check_weights(source, kwargs.get("variant"), **download) if kwargs["use_safetensors"] else {}
+            found = check_weights(source, variant, **download) if kwargs["use_safetensors"] else {}
 
-            def empty() -> Any:
-                made: Any = cls
-                return made(made.config_class.from_dict(config, return_unused_kwargs=True, **kwargs)[0])
+            def empty() -> PreTrainedModel:
+                return make(cls.config_class.from_dict(config, return_unused_kwargs=True, **kwargs)[0])
 
             with (
                 clear_hub_errors(source, download.get("revision")),
@@ -309,13 +328,10 @@ class SubmodelLoadingMixin(HubPushMixin):
                 return _checked_level(load(source, *model_args, **{**kwargs, **download}), level)
 
         own_config, prefix = _part_of_config(config, cls.composite_part, level, source)
-        weights = read_weights(source, prefix, kwargs.pop("variant", None), **download)
-        kwargs = {key: value for key, value in kwargs.items() if key not in _DOWNLOAD_ARGUMENTS}
-        own_config, kwargs = cls.config_class.from_dict(  # type: ignore[attr-defined]
-            own_config, return_unused_kwargs=True, **kwargs
-        )
+        weights = read_weights(source, prefix, variant, **download)
+        kwargs = {key: value for key, value in kwargs.items() if key not in (*Download.__annotations__, "variant")}
+        own_config, kwargs = cls.config_class.from_dict(own_config, return_unused_kwargs=True, **kwargs)
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        make: Any = cls
         with clear_shape_errors(source, lambda: make(own_config), lambda: shapes, prefix):
             result = load(None, *model_args, config=own_config, state_dict=weights, **kwargs)
         model = result[0] if isinstance(result, tuple) else result  # a pair with `output_loading_info=True`
@@ -325,8 +341,8 @@ class SubmodelLoadingMixin(HubPushMixin):
 
 def _part_of_config(
     config: dict[str, object], part: str, level: int | None, source: PathLike
-) -> tuple[dict[str, Any], str]:
-    """Configuration and tensor prefix of one part of a whole model."""
+) -> tuple[dict[str, object], str]:
+    """Configuration and tensor prefix of one part of a complete model."""
     if part == "vqvae":
         if level is not None:
             raise ValueError(f"`level` picks a prior; the VQ-VAE holds every level, got {level!r}")
@@ -345,12 +361,12 @@ def _part_of_config(
     if not isinstance(own, dict):
         raise ValueError(f"`{field}` of `{source}` must be a dict of its fields, got {type(own).__name__}")
     own = {key: value for key, value in own.items() if key != "model_type"}
-    # The whole model's configuration states the precision of the priors.
+    # The complete model's configuration states the precision of the priors.
     return {**own, "dtype": "float32" if part == "vqvae" else config.get("dtype")}, prefix
 
 
-def _checked_level(result: Any, level: int | None) -> Any:
-    model = result[0] if isinstance(result, tuple) else result
+def _checked_level(result: Part, level: int | None) -> Part:
+    model: PreTrainedModel = result[0] if isinstance(result, tuple) else result
     found = getattr(model.config, "level", None)
     if level is not None and found != level:
         held = "every level" if found is None else f"level {found}"

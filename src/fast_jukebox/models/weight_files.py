@@ -1,24 +1,24 @@
-"""Files of weights: opened, looked at, and errors that name the file or the tensors."""
+"""Files of weights: opening, shapes, and errors that name the file or the tensors."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers.initialization import no_init_weights
 from transformers.utils import cached_file
 
-PathLike = str | os.PathLike[str]
+from fast_jukebox.models.configuration_utils import PathLike
+
 Shape = tuple[int, ...]
 
 
 @contextmanager
-def open_weights(path: str) -> Iterator[Any]:
+def open_weights(path: str) -> Iterator[safe_open]:
     """A file of safetensors.
 
     Raises:
@@ -57,7 +57,7 @@ def clear_weight_errors(
         raise
 
 
-def file_shapes(name_or_path: PathLike, weights: Mapping[str, str], download: Mapping[str, Any]) -> dict[str, Shape]:
+def file_shapes(name_or_path: PathLike, weights: Mapping[str, str], download: Mapping[str, object]) -> dict[str, Shape]:
     """The shape of each tensor of a folder or repository; the tensors are not read.
 
     Args:
@@ -75,15 +75,15 @@ def file_shapes(name_or_path: PathLike, weights: Mapping[str, str], download: Ma
 
 @contextmanager
 def clear_shape_errors(
-    source: PathLike | None, make: Callable[[], Any], shapes: Callable[[], Mapping[str, Shape]], prefix: str = ""
+    source: PathLike | None, make: Callable[[], nn.Module], shapes: Callable[[], Mapping[str, Shape]], prefix: str = ""
 ) -> Iterator[None]:
     """While transformers loads weights, whose error over shapes names no tensor.
 
     Args:
         source: the folder or repository, for messages.
         make: makes the model that is loaded; called on the meta device, and only after an error.
-        shapes: returns the shapes of the weights by the model's names; likewise.
-        prefix: what stands before these names in the file.
+        shapes: returns the shapes of the weights by the model's names; called only after an error.
+        prefix: of these names in the file.
 
     Raises:
         ValueError: weights are of another shape than the model's: names them.
@@ -101,16 +101,16 @@ def clear_shape_errors(
         raise ValueError(
             f"`{source}` does not fit its configuration: {len(wrong)} tensors of another shape: "
             f"{_listing(wrong, wanted, prefix)}. Bring back the config.json that was saved with these weights; or "
-            "begin them anew with `ignore_mismatched_sizes=True`, and train them"
+            "initialise them again with `ignore_mismatched_sizes=True`, and train them"
         ) from error
 
 
 def _listing(wrong: Mapping[str, Shape], wanted: Mapping[str, Shape], prefix: str) -> str:
     """Names with their shapes; of names that differ in numbers alone, as of many layers, the first stands for all."""
-    alike: dict[tuple[str, Shape, Shape], list[str]] = {}
+    groups: dict[tuple[str, Shape, Shape], list[str]] = {}
     for name, shape in wrong.items():
-        alike.setdefault((re.sub(r"\d+", "#", name), shape, wanted[name]), []).append(name)
+        groups.setdefault((re.sub(r"\d+", "#", name), shape, wanted[name]), []).append(name)
     return "; ".join(
         f"{prefix}{names[0]}{f' and {len(names) - 1} like it' if len(names) > 1 else ''} {shape}, wanted {right}"
-        for (_, shape, right), names in alike.items()
+        for (_, shape, right), names in groups.items()
     )

@@ -1,4 +1,4 @@
-"""The whole model: one VQ-VAE and one prior a level."""
+"""The complete model: one VQ-VAE and one prior a level."""
 
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationOutput

@@ -1,4 +1,4 @@
-"""Configuration of the whole model: one VQ-VAE and one prior a level, and the sizes that have names."""
+"""Configuration of the complete model: one VQ-VAE and one prior a level, and the named sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.sampling.checks import level_name
 
-# What a nested configuration does not repeat: the whole model states these once.
+# Keys that a nested configuration does not repeat: the complete model states them once.
 _STATED_ONCE = ("transformers_version", "dtype", "architectures", "_name_or_path")
 
 
@@ -89,7 +89,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         return family(depth)
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, object], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: dict[str, object], **kwargs: object) -> Any:
         """As [`~transformers.PreTrainedConfig.from_dict`]; no part is assumed that is not written there.
 
         Raises:
@@ -98,7 +98,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         for field in ("vqvae_config", "prior_configs"):
             if config_dict.get(field) is None and kwargs.get(field) is None:
                 raise ValueError(
-                    f"`{field}` is missing in the configuration of a whole model; got {sorted(config_dict)}"
+                    f"`{field}` is missing in the configuration of a complete model; got {sorted(config_dict)}"
                 )
         return super().from_dict(config_dict, **kwargs)
 
@@ -153,8 +153,8 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
                     )
             self._check_upper_ratio(index, prior)
 
-    def _wanted_of_prior(self, index: int, prior: FastJukeboxPriorConfig) -> dict[str, Any]:
-        """What the VQ-VAE prescribes for the prior of a level."""
+    def _wanted_of_prior(self, index: int, prior: FastJukeboxPriorConfig) -> dict[str, int]:
+        """Fields of the prior of a level that the VQ-VAE prescribes."""
         vqvae = self.vqvae_config
         wanted = {
             "level": index,

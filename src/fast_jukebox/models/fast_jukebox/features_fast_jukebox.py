@@ -1,4 +1,4 @@
-"""The `features` method of a whole model."""
+"""The `features` method of a complete model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fast_jukebox.sampling.checks import check_count, check_prompt_audio
 
 
 class FastJukeboxFeaturesMixin:
-    """Gives a whole model its `features`."""
+    """The `features` of a complete model."""
 
     vqvae: FastJukeboxVQVAE
     priors: nn.ModuleList
@@ -44,14 +44,14 @@ class FastJukeboxFeaturesMixin:
             frame_rate: frames a second, each the mean over its codes; by default those of the codes (344.5 at the top
                 of published models).
             pool: `"mean"` over each recording, in place of frames.
-            overlap: share of a window that the next one reads again, in [0, 1).
+            overlap: fraction of a window that the next one reads again, in [0, 1).
             metadata: of the songs, as `generate` takes it, for a prior with labels; of unknown artist and genre by
                 default.
             progress: `True` and `False` show a bar or none; `None` shows it on terminals.
 
         Returns:
             [`~fast_jukebox.models.prior.features_prior.PriorFeatures`]: `result[layer]` is float32 on the CPU,
-            (N, frames, W) or (N, W). The memory beyond it, the recording and its codes is that of one window.
+            (N, frames, W) or (N, W). Besides it, the recording and its codes this needs the memory of one window.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.

@@ -1,4 +1,4 @@
-"""The `generate` and `stream` methods of a whole model."""
+"""The `generate`, `stream`, `new_session` and `estimate` methods of a complete model."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from fast_jukebox.sessions.session import Session
 
 @dataclass
 class FastJukeboxGenerationOutput(ModelOutput):
-    """What [`FastJukeboxGenerationMixin.generate`] returns.
+    """Output of [`FastJukeboxGenerationMixin.generate`].
 
     Args:
         audio (float32 `Tensor` (N, T)): the songs, decoded from the lowest level made; at about [-1, 1], not clipped.
             Those that continue a recording begin with its samples, whose last 30 ms fade into the model's.
         codes (`list` of int64 `Tensor` (N, length) or `None`): of every level, bottom first; `None` for levels not
-            made. They cover whole top codes, so up to one top hop more than the audio.
+            made. They end with a top code, up to one top hop after the audio.
         sampling_rate (`int`): samples a second.
         seed (`int`, or `list[int]` where a list was given): with the same settings it makes the same songs again.
         seams (`list` of int64 `Tensor` (N, windows - 1) or `None`): at every level, where in its codes one window takes
@@ -67,7 +67,7 @@ class FastJukeboxGenerationOutput(ModelOutput):
 
 
 class FastJukeboxGenerationMixin(GenerationConfigLoading):
-    """Gives a whole model its `generate` and `stream`: songs.
+    """The generation methods of a complete model.
 
     The model has `vqvae` (`config`, `encode`, `decode`) and `priors`, one a level, bottom first.
     """
@@ -200,7 +200,7 @@ class FastJukeboxGenerationMixin(GenerationConfigLoading):
         Args:
             duration: seconds of the result, as in `generate`; `None` for songs without end, or where `start_level` is
                 below the top, for as long as the given top codes. A prior that is conditioned on time needs a total
-                length in `metadata` where the song has no end; beyond it, it receives the song's last context.
+                length in `metadata` where the song has no end; after it, it receives the song's last context.
             {request}
             round_duration: seconds of audio that are made at once at most. The first rounds are as short as windows
                 allow, each of the next makes as much as there was before.

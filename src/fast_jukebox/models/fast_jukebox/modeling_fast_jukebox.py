@@ -1,9 +1,8 @@
-"""The whole model: one VQ-VAE and one prior a level."""
+"""The complete model: one VQ-VAE and one prior a level."""
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,12 +16,13 @@ from transformers.utils import ModelOutput
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.adapters import check_adapter_levels, load_adapters
-from fast_jukebox.models.configuration_utils import finish_saving
+from fast_jukebox.models.configuration_utils import PathLike, finish_saving
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.fast_jukebox.features_fast_jukebox import FastJukeboxFeaturesMixin
 from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationMixin
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
+    Download,
     check_weights,
     download_arguments,
     load_foreign,
@@ -41,13 +41,13 @@ Model = TypeVar("Model", bound="FastJukeboxModel")
 
 @dataclass
 class FastJukeboxOutput(ModelOutput):
-    """What [`FastJukeboxModel.forward`] returns. Lists have one entry a level, bottom first.
+    """Output of [`FastJukeboxModel.forward`]. Lists have one entry a level, bottom first.
 
     Args:
         loss (`Tensor` scalar): sum of `losses`.
         losses (`Tensor` (levels,)): nats a code that each prior needs.
         logits (`list` of `Tensor` (N, L, K)): of each prior, for the codes that it scored.
-        codes (`list` of int64 `Tensor` (N, T / hop length)): of the whole recording.
+        codes (`list` of int64 `Tensor` (N, T / hop length)): of the complete recording.
     """
 
     loss: Tensor | None = None
@@ -60,7 +60,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
     """A VQ-VAE and one sparse transformer prior for each of its levels (Fast Jukebox, section 3; Jukebox, section 4).
 
     `model.vqvae` is a [`FastJukeboxVQVAE`], `model.priors` lists a [`FastJukeboxPrior`] a level, bottom first. Either
-    part is a model of its own, can be saved and trained alone, and is loaded alone from the whole model's repository by
+    part is a model too, can be saved and trained alone, and is loaded alone from the complete model's repository by
     `FastJukeboxVQVAE.from_pretrained(name)` and `FastJukeboxPrior.from_pretrained(name, level=2)`.
 
     The dtype of the priors is the file's unless `dtype` is given to `from_pretrained`; they run in float32, bfloat16
@@ -135,16 +135,16 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
     @classmethod
     def from_levels(
         cls: type[Model],
-        vqvae: FastJukeboxVQVAE | str | os.PathLike[str],
-        priors: Sequence[FastJukeboxPrior | str | os.PathLike[str]],
+        vqvae: FastJukeboxVQVAE | PathLike,
+        priors: Sequence[FastJukeboxPrior | PathLike],
         **kwargs: Any,
     ) -> Model:
-        """Make a whole model of parts, which it shares with whoever gave them.
+        """Join parts to a complete model, which shares them with the caller.
 
         Args:
             vqvae: the VQ-VAE, or the folder or repository it is loaded from.
-            priors: one for each level, bottom first; likewise. A repository may also hold a whole model, of which the
-                part is taken.
+            priors: one for each level, bottom first, given in the same ways. A repository may also hold a complete
+                model, of which the part is taken.
             kwargs: for `from_pretrained` of the parts given by name, such as `dtype` or `revision`.
 
         The model has a `processor` if one lies beside each labelled prior.
@@ -179,9 +179,9 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
     @classmethod
     def from_pretrained(
         cls: type[Model],
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *model_args: Any,
-        adapters: Mapping[int, str | os.PathLike[str]] | None = None,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: object,
+        adapters: Mapping[int, PathLike] | None = None,
         **kwargs: Any,
     ) -> Model:
         """Load as [`~transformers.PreTrainedModel.from_pretrained`] does, from safetensors only.
@@ -202,7 +202,8 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
         if adapters:
-            of_all = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only") if key in kwargs}
+            common = ("cache_dir", "token", "local_files_only")
+            of_all = download_arguments({key: kwargs[key] for key in common if key in kwargs})
             check_adapter_levels(adapters, **of_all)  # before long work
             result = cls.from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
             load_adapters(result[0] if isinstance(result, tuple) else result, adapters, **of_all)
@@ -211,9 +212,10 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
         kwargs.setdefault("use_safetensors", True)
         source = pretrained_model_name_or_path
         weights: dict[str, str] = {}
-        config: Any = kwargs.get("config")
+        config: PreTrainedConfig = kwargs.get("config")
+        download = download_arguments(kwargs)
         if source is not None:
-            download = pin_revision(source, download_arguments(kwargs))
+            download = pin_revision(source, download)
             if not isinstance(config, PreTrainedConfig):
                 written = read_config(source, **download)
                 foreign = load_foreign(cls, source, written, None, None, **{**kwargs, **download})
@@ -226,22 +228,19 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
                 _check_levels(source, parts_of(weights), config.num_levels)
             kwargs.update(download)
         with (
-            clear_hub_errors(source, kwargs.get("revision")),
-            clear_weight_errors(source or "", weights, download_arguments(kwargs)),
-            clear_shape_errors(
-                source, lambda: cls(config), lambda: file_shapes(source or "", weights, download_arguments(kwargs))
-            ),
+            clear_hub_errors(source, download.get("revision")),
+            clear_weight_errors(source or "", weights, download),
+            clear_shape_errors(source, lambda: cls(config), lambda: file_shapes(source or "", weights, download)),
         ):
             result = super().from_pretrained(source, *model_args, **kwargs)
-        return result if source is None else _with_processor(result, source, download_arguments(kwargs))
+        return result if source is None else _with_processor(result, source, download)
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *args: Any, max_shard_size: int | str = "1GB", **kwargs: Any
+        self, save_directory: PathLike, *args: object, max_shard_size: int | str = "1GB", **kwargs: Any
     ) -> None:
         """Save as [`~transformers.PreTrainedModel.save_pretrained`] does.
 
-        The shards are smaller than transformers' own, so that who loads one level alone from a repository fetches
-        little of the others.
+        The shards are smaller than transformers' own, so that loading one level alone fetches little of the others.
         """
         if self.processor is not None and kwargs.get("is_main_process", True):
             self.processor.check(self.config)
@@ -249,15 +248,17 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
         super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
 
 
-def _with_processor(result: Any, source: str | os.PathLike[str], download: dict[str, Any]) -> Any:
-    """What was loaded, its model with the processor that lies beside it, if one does."""
-    model = result[0] if isinstance(result, tuple) else result  # a pair with `output_loading_info=True`
+def _with_processor(result: Model, source: PathLike, download: Download) -> Model:
+    """What was loaded, its model with the processor beside it, if there is one."""
+    model: PreTrainedModel = (
+        result[0] if isinstance(result, tuple) else result
+    )  # a pair with `output_loading_info=True`
     model.processor = FastJukeboxProcessor.find(source, model.config, **download)
     return result
 
 
 def _joined_processor(
-    given: Sequence[Any], priors: Sequence[FastJukeboxPrior], download: dict[str, Any]
+    given: Sequence[FastJukeboxPrior | PathLike], priors: Sequence[FastJukeboxPrior], download: Download
 ) -> FastJukeboxProcessor | None:
     """The processor of a model made of parts, where one lies beside each prior that has labels."""
     found = [
@@ -268,8 +269,8 @@ def _joined_processor(
     return None if not labelled or None in labelled else FastJukeboxProcessor.join(found)
 
 
-def _check_model_type(source: str | os.PathLike[str], config: dict[str, Any]) -> None:
-    """Refuse a repository that holds no whole model."""
+def _check_model_type(source: PathLike, config: Mapping[str, object]) -> None:
+    """Refuse a repository that holds no complete model."""
     found = config.get("model_type")
     if found != COMPOSITE_MODEL_TYPE:
         hint = ""
@@ -278,7 +279,7 @@ def _check_model_type(source: str | os.PathLike[str], config: dict[str, Any]) ->
         raise ValueError(f"`model_type` of `{source}` must be {COMPOSITE_MODEL_TYPE!r}, got {found!r}{hint}")
 
 
-def _check_levels(source: str | os.PathLike[str], found: Sequence[str], num_levels: int) -> None:
+def _check_levels(source: PathLike, found: Sequence[str], num_levels: int) -> None:
     """Refuse a repository in which all weights of a part are missing."""
     names = {"vqvae": "the VQ-VAE"}
     names.update(

@@ -1,8 +1,6 @@
-"""Sound to the log-mel frames that the classifier of emotional valence hears."""
+"""Log-mel frames of sound for the classifier of emotional valence."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +64,7 @@ class ValenceFeatureExtractor(SequenceFeatureExtractor):
         audio: np.ndarray | Tensor | list[np.ndarray] | list[Tensor],
         sampling_rate: int | None = None,
         return_tensors: str | None = "pt",
-        **kwargs: Any,
+        **kwargs: object,
     ) -> BatchFeature:
         """Features `input_features` (N, bands, frames) of one sound (T,) or of several.
 
