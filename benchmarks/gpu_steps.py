@@ -18,7 +18,8 @@ from benchmarks.gpu_bench import BOTTOM, MIDDLE, TOP, WINDOWS, Bench, attempt, w
 from benchmarks.report import peak_memory, reset_peak_memory, wait
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode, usual_rows
+from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode
+from fast_jukebox.sampling.machine import usual_rows
 
 A_MINUTE = [("fastjukebox-18", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
 

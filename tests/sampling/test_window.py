@@ -4,7 +4,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.engine import WindowSampling, sampling_mode, usual_rows
+from fast_jukebox.sampling.engine import WindowSampling, sampling_mode
+from fast_jukebox.sampling.machine import usual_rows
 
 
 def begun(prior, length=24, known=3, after_code=None, engine="auto"):

@@ -24,13 +24,13 @@ from fast_jukebox.sampling.engine import WindowSampling, sampling_mode
 from fast_jukebox.sampling.machine import (
     MEMORY_SHARE,
     NARROW,
-    SizedPrior,
     Workers,
     device_of,
     free_memory,
     process_memory,
     row_bytes,
 )
+from fast_jukebox.sampling.protocols import SizedPrior
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel

@@ -15,8 +15,8 @@ from transformers import GenerationConfig, PreTrainedConfig
 from fast_jukebox.generation.windows import DEFAULT_DURATION, SETTINGS, check_duration, check_settings
 from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sampling.engine import check_engine
-from fast_jukebox.sampling.machine import HasParameters
 from fast_jukebox.sampling.progress import ProgressCallback
+from fast_jukebox.sampling.protocols import HasParameters
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel

@@ -6,16 +6,18 @@ calls the prior for each code; the others, which the prior makes for its device,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes
-from fast_jukebox.sampling.machine import SamplingConfig, granted_threads, is_out_of_memory, suited_threads
+from fast_jukebox.sampling.machine import granted_threads, is_out_of_memory, suited_threads, usual_rows
+from fast_jukebox.sampling.protocols import Cache, Conditioning, Decoder, SamplingPrior
 from fast_jukebox.sampling.weights import adapter_state, kept_for_prior, release_decoders, weight_state
 
 ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
@@ -31,121 +33,6 @@ ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 
 DECODERS_KEPT = 2
 """Most decoders that are kept for each prior: of those that were costly to make, the last ones used."""
-
-Conditioning = TypeVar("Conditioning")
-Cache = TypeVar("Cache")
-
-
-class SamplingPrior(Protocol[Conditioning, Cache]):
-    """Interface of a prior to sampling. One that has engines also has `new_decoder`, see [`EnginesPrior`]."""
-
-    @property
-    def config(self) -> SamplingConfig:
-        """Its level and sizes."""
-
-    def new_cache(self, batch_size: int) -> Cache:
-        """An empty cache for so many songs."""
-
-    def cache_nbytes(self, batch_size: int) -> int:
-        """Bytes of such a cache."""
-
-    def condition(
-        self,
-        batch_size: int,
-        length: int,
-        upper_codes: Tensor | None = None,
-        metadata: Tensor | None = None,
-        after_song: Callable[[int], None] | None = None,
-    ) -> Conditioning:
-        """Conditioning of `batch_size` windows of `length` codes; `after_song` is called with how many are done."""
-
-    def prefill(self, codes: Tensor, conditioning: Conditioning, cache: Cache) -> Tensor:
-        """Logits (N, K) after a prompt of codes (N, P), P >= 0."""
-
-    def step(self, code: Tensor, position: int, conditioning: Conditioning, cache: Cache) -> Tensor:
-        """Logits (N, K) at `position`, from the code (N,) before it."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All weights."""
-
-
-class Decoder(Protocol):
-    """A prior set up to sample one window."""
-
-    engine: str
-    """Its name among `ENGINES`."""
-    steps_per_call: int
-    """The most codes that one call of `decode` draws."""
-    logits: Tensor
-    """(N, K), those of the last step."""
-
-    def prefill(self, prompt: Tensor, noise: Tensor) -> Tensor:
-        """Take in the prompt in one pass and draw the code at its end.
-
-        Args:
-            prompt: int64 (N, P), P >= 0.
-            noise: float32 (N,) in [0, 1).
-
-        Returns:
-            int64 (N,), at position P.
-        """
-
-    def decode(self, code: Tensor, position: int, noise: Tensor) -> Tensor:
-        """Draw codes from `position` on.
-
-        Args:
-            code: int64 (N,), the one before.
-            position: follows those that were drawn before.
-            noise: float32 (N, count) in [0, 1), from 1 to `steps_per_call` codes.
-
-        Returns:
-            int64 (N, count).
-        """
-
-    def close(self, finished: bool) -> None:
-        """End the window, once.
-
-        Args:
-            finished: it was sampled to its end. If not, and nothing went wrong, another window may still use what the
-                decoder is made of.
-
-        Raises:
-            FloatingPointError: it is finished, and the logits are NaN, so the codes mean nothing.
-        """
-
-
-class ReusableDecoder(Decoder, Protocol):
-    """A decoder that a prior makes for its device, good for one window after another."""
-
-    @property
-    def costly(self) -> bool:
-        """True where making it took so long that it is better kept for the next window."""
-
-    def open(
-        self,
-        prior: SamplingPrior[Conditioning, Cache],
-        conditioning: Conditioning,
-        on_close: Callable[[], None] | None = None,
-    ) -> ReusableDecoder:
-        """Begin a window.
-
-        Args:
-            prior: the one that made it; it is not held beyond the window.
-            conditioning: what the prior's `condition` returned for the window.
-            on_close: called where the window ends and nothing went wrong.
-
-        Returns:
-            The decoder.
-        """
-
-
-class EnginesPrior(Protocol):
-    """A prior that makes decoders for its device."""
-
-    def new_decoder(
-        self, batch_size: int, settings: SamplingSettings, engine: str, threads: int
-    ) -> ReusableDecoder | None:
-        """A decoder by one of `ENGINES`; None for the eager one."""
 
 
 class EagerDecoder(Generic[Conditioning, Cache]):
@@ -206,6 +93,94 @@ def check_logits(logits: Tensor, level: int) -> None:
         )
 
 
+class EngineDecoder(ABC, Generic[Conditioning, Cache]):
+    """A decoder that a prior makes for its device; it holds weights and no prior, and is opened for one window after
+    another.
+    """
+
+    engine: str
+    steps_per_call: int
+    level: int
+    """Of the prior."""
+    batch_size: int
+    settings: SamplingSettings
+    cache: Cache
+    """Filled by the prior's pass over the prompt."""
+    logits: Tensor
+    """(N, K), those of the last step; its memory stays the same."""
+
+    _window: tuple[SamplingPrior[Conditioning, Cache], Conditioning] | None = None
+    _on_close: Callable[[], None] | None = None
+
+    @property
+    def costly(self) -> bool:
+        """True where making it takes so long that it is better kept for the next window."""
+        return False
+
+    def open(
+        self,
+        prior: SamplingPrior[Conditioning, Cache],
+        conditioning: Conditioning,
+        on_close: Callable[[], None] | None = None,
+    ) -> EngineDecoder[Conditioning, Cache]:
+        """Begin a window.
+
+        Args:
+            prior: the one that made it; it is held until the window ends.
+            conditioning: what the prior's `condition` returned for the window.
+            on_close: called where the window ends and nothing went wrong.
+
+        Returns:
+            The decoder.
+        """
+        self._window, self._on_close = (prior, conditioning), on_close
+        return self
+
+    def prefill(self, prompt: Tensor, noise: Tensor) -> Tensor:
+        """See [`Decoder.prefill`].
+
+        Raises:
+            RuntimeError: no window was opened.
+        """
+        if self._window is None:
+            raise RuntimeError(f"a {type(self).__name__} must be opened for a window before it is used")
+        prior, conditioning = self._window
+        logits = prior.prefill(prompt, conditioning, self.cache)
+        self.load(conditioning)
+        self.logits.copy_(logits)
+        return draw_codes(logits, noise, self.settings)
+
+    @abstractmethod
+    def load(self, conditioning: Conditioning) -> None:
+        """Take in what conditions the window, after its prompt."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Release it after the window: no codes can be drawn until the next `load`."""
+
+    @abstractmethod
+    def decode(self, code: Tensor, position: int, noise: Tensor) -> Tensor:
+        """See [`Decoder.decode`]."""
+
+    def close(self, finished: bool) -> None:
+        """See [`Decoder.close`]."""
+        if finished:
+            check_logits(self.logits, self.level)
+        on_close, self._window, self._on_close = self._on_close, None, None
+        self.unload()
+        if on_close is not None:
+            on_close()
+
+
+class EnginesPrior(Protocol[Conditioning, Cache]):
+    """A prior that makes decoders for its device."""
+
+    def new_decoder(
+        self, batch_size: int, settings: SamplingSettings, engine: str, threads: int
+    ) -> EngineDecoder[Conditioning, Cache] | None:
+        """A decoder by one of `ENGINES`; None for the eager one."""
+
+
 def open_decoder(
     prior: SamplingPrior[Conditioning, Cache],
     conditioning: Conditioning,
@@ -235,17 +210,17 @@ def open_decoder(
     threads = granted_threads()
     state, key = (weight_state(prior.parameters()), adapter_state(prior)), (engine, batch_size, settings, threads)
 
-    def kept() -> dict[Hashable, ReusableDecoder]:
+    def kept() -> dict[Hashable, EngineDecoder[Conditioning, Cache]]:
         """Decoders of these weights that no window uses, the last used one last."""
         return kept_for_prior(prior, "decoders", state, dict)
 
     decoder = kept().pop(key, None)
     if decoder is None:
-        decoder = _new_decoder(cast(EnginesPrior, prior), batch_size, settings, engine, threads)
+        decoder = _new_decoder(cast("EnginesPrior[Conditioning, Cache]", prior), batch_size, settings, engine, threads)
     if decoder is None:
         return EagerDecoder(prior, conditioning, batch_size, settings)
 
-    def keep(decoder: ReusableDecoder = decoder) -> None:
+    def keep(decoder: EngineDecoder[Conditioning, Cache] = decoder) -> None:
         pool = kept()
         pool.pop(key, None)
         pool[key] = decoder
@@ -267,8 +242,8 @@ def check_engine(engine: object) -> str:
 
 
 def _new_decoder(
-    prior: EnginesPrior, batch_size: int, settings: SamplingSettings, engine: str, threads: int
-) -> ReusableDecoder | None:
+    prior: EnginesPrior[Conditioning, Cache], batch_size: int, settings: SamplingSettings, engine: str, threads: int
+) -> EngineDecoder[Conditioning, Cache] | None:
     """A decoder; where there is no memory for it, once more without those that are kept."""
     try:
         return prior.new_decoder(batch_size, settings, engine, threads)
@@ -326,17 +301,7 @@ class WindowRun:
 def sample_window(
     decoder: Decoder, prompt: Tensor, noise: Tensor, after_code: Callable[[int], None] | None = None
 ) -> Tensor:
-    """Sample one window and close its decoder.
-
-    Args:
-        decoder: as in [`WindowRun`], like `prompt` and `noise`.
-        prompt: int64 (N, P).
-        noise: float32 (N, M).
-        after_code: as in [`WindowRun.resume`].
-
-    Returns:
-        int64 (N, P + M), the prompt first, on its device.
-    """
+    """Sample one window, see [`WindowRun`], and close its decoder: int64 (N, P + M), the prompt first."""
     run = WindowRun(decoder, prompt, noise)
     run.resume(run.new, after_code)
     decoder.close(finished=True)
@@ -431,14 +396,6 @@ class WindowSampling(Generic[Conditioning, Cache]):
 def _repeated(rows: Tensor, times: int) -> Tensor:
     """Rows (N, any) and the last of them so many times more."""
     return torch.cat([rows, rows[-1:].expand(times, *rows.shape[1:])])
-
-
-def usual_rows(count: int) -> int:
-    """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
-    two above it. So decoders that are costly to make are made for few sizes; the spare rows repeat the last one.
-    """
-    unit = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
-    return -(-count // unit) * unit
 
 
 @contextmanager

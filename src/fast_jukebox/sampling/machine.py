@@ -16,40 +16,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 import torch
 from torch import Tensor
 
+from fast_jukebox.sampling.protocols import HasParameters, SizedPrior
+
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
-
-
-class SamplingConfig(Protocol):
-    """Configuration of a prior, as far as sampling reads it."""
-
-    level: int
-    codebook_size: int
-    n_ctx: int
-
-
-class HasParameters(Protocol):
-    """Whatever has weights, such as a module."""
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """All weights."""
-
-
-class SizedPrior(HasParameters, Protocol):
-    """A prior whose memory is counted."""
-
-    @property
-    def config(self) -> SamplingConfig:
-        """Its level and sizes."""
-
-    def cache_nbytes(self, batch_size: int) -> int:
-        """Bytes of its cache for so many songs."""
 
 
 @overload
@@ -164,6 +140,14 @@ def rows_that_fit(prior: SizedPrior, length: int, most: int, held: int = 0) -> i
     if free is None:
         return most
     return max(least, min(most, (int(MEMORY_SHARE * free) - held) // row_bytes(prior, length)))
+
+
+def usual_rows(count: int) -> int:
+    """The next number of rows that GPUs sample: up to 8 a power of two, then a multiple of an eighth of the power of
+    two above it. So decoders that are costly to make are made for few sizes; the spare rows repeat the last one.
+    """
+    unit = 1 << max((count - 1).bit_length() - 3, 0) if count > 8 else 1 << (count - 1).bit_length()
+    return -(-count // unit) * unit
 
 
 def is_out_of_memory(error: BaseException) -> bool:

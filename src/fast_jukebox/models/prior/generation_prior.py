@@ -20,8 +20,9 @@ from fast_jukebox.sampling.checks import (
     resolve_seeds,
 )
 from fast_jukebox.sampling.drawing import uniform_noise
-from fast_jukebox.sampling.engine import SamplingPrior, WindowSampling, check_engine, sampling_mode
+from fast_jukebox.sampling.engine import WindowSampling, check_engine, sampling_mode
 from fast_jukebox.sampling.machine import device_of, rows
+from fast_jukebox.sampling.protocols import SamplingPrior
 from fast_jukebox.sampling.weights import check_adapters
 
 

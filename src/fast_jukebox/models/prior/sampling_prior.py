@@ -24,10 +24,11 @@ from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder
 from fast_jukebox.models.prior.engines.fused_trial import trusted_decoder
-from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.engines.native import NativeDecoder, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.engine import EngineDecoder
 from fast_jukebox.sampling.machine import NARROW, share_out
 
 _CONDITIONED_AT_ONCE = 8
@@ -35,7 +36,7 @@ _CONDITIONED_AT_ONCE = 8
 
 
 class PriorSamplingMixin:
-    """Gives a prior what sampling needs of it, see [`~fast_jukebox.sampling.engine.SamplingPrior`]."""
+    """The sampling protocol of a prior, see [`~fast_jukebox.sampling.protocols.SamplingPrior`]."""
 
     config: FastJukeboxPriorConfig
     device: torch.device
@@ -76,7 +77,7 @@ class PriorSamplingMixin:
 
     def new_decoder(
         self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
-    ) -> EngineDecoder | None:
+    ) -> EngineDecoder[PriorConditioning, PriorCache] | None:
         """See [`~fast_jukebox.models.prior.sampling_prior.new_decoder`]."""
         return new_decoder(cast(EnginePrior, self), batch_size, settings, engine, threads)
 
@@ -301,7 +302,7 @@ def _has_library() -> bool:
 
 def new_decoder(
     prior: EnginePrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
-) -> EngineDecoder | None:
+) -> EngineDecoder[PriorConditioning, PriorCache] | None:
     """A decoder that samples windows of the prior; None for the eager one.
 
     Args:

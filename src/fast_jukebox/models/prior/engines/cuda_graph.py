@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.attention import DeviceSlots
-from fast_jukebox.models.prior.block import rows_for
+from fast_jukebox.models.prior.block import PriorCache, rows_for
 from fast_jukebox.models.prior.conditioning import PriorConditioning
-from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes
+from fast_jukebox.sampling.engine import EngineDecoder
 from fast_jukebox.sampling.weights import effective_weights
 
 GRAPH_LAYERS = 1024
@@ -33,7 +34,7 @@ _WARM_UPS = 3
 _RECORDING = threading.Lock()
 
 
-class DeviceDecoder(EngineDecoder):
+class DeviceDecoder(EngineDecoder[PriorConditioning, PriorCache]):
     """Steps that stay on the device: what their kinds have in common.
 
     It holds the weights themselves and no module, so it follows training but not a replacement of the weights; of
@@ -106,7 +107,7 @@ class DeviceDecoder(EngineDecoder):
         self._length = 0
 
     def decode(self, code: Tensor, position: int, noise: Tensor) -> Tensor:
-        """See [`~fast_jukebox.sampling.engine.Decoder.decode`].
+        """See [`~fast_jukebox.sampling.protocols.Decoder.decode`].
 
         On a GPU the host runs ahead of the device by two rows of steps at most.
 

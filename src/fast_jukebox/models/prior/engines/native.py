@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.attention import Pattern, SlotTables
-from fast_jukebox.models.prior.block import PriorBlock
+from fast_jukebox.models.prior.block import PriorBlock, PriorCache
 from fast_jukebox.models.prior.conditioning import PriorConditioning
-from fast_jukebox.models.prior.engines.interface import EngineDecoder, EnginePrior
+from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.engine import EngineDecoder
 from fast_jukebox.sampling.weights import adapter_state, effective_weights, kept_for_prior, weight_state
 
 # Outputs of a weight lie side by side in panels of so many; as in the source.
@@ -39,7 +40,7 @@ def unsupported(prior: EnginePrior) -> str | None:
     return None
 
 
-class NativeDecoder(EngineDecoder):
+class NativeDecoder(EngineDecoder[PriorConditioning, PriorCache]):
     """Steps by `native.c`.
 
     Args:
@@ -122,7 +123,7 @@ class NativeDecoder(EngineDecoder):
         self._prior.conditioning = None
 
     def decode(self, code: Tensor, position: int, noise: Tensor) -> Tensor:
-        """See [`~fast_jukebox.sampling.engine.Decoder.decode`].
+        """See [`~fast_jukebox.sampling.protocols.Decoder.decode`].
 
         Raises:
             ValueError: an input is of another shape or type, or goes beyond the window or the codebook.
