@@ -34,7 +34,7 @@ from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.data.valence import ValenceClips, ValenceSong, load_valence_songs, shared_groups
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_markdown, score_songs, valence_table
 from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel
-from fast_jukebox.models.valence.classification import classification_figures
+from fast_jukebox.models.valence.classification import classification_metrics
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.valence import ValenceTrainer, ValenceTrainingArguments
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     judge = ValenceJudge(trained, extractor, trained.device)
     probabilities = score_songs(judge, [song.source for song in splits["test"]])
     labels = torch.stack([song.labels for song in splits["test"]])
-    metrics = classification_figures(probabilities, labels)
+    metrics = classification_metrics(probabilities, labels)
     trained.config.held_out = held_out(metrics, songs, data_args)
     output = Path(args.output_dir)
     trained.save_pretrained(output)

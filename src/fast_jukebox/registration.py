@@ -1,4 +1,4 @@
-"""Making the models and the task known to transformers, at no cost to who does not use them."""
+"""Registration of the models and tasks with transformers, at no cost where they are not used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register() -> None:
     and transformers 4's layout of Jukebox to `from_pretrained` of ours. Calling it again is harmless.
 
     Each is registered now where the module that keeps it is imported, or else as soon as it is. transformers' pipelines
-    import torchaudio where it is installed and fail where it is broken: who only uses the models needs neither.
+    import torchaudio where it is installed and fail where it is broken; the models alone need neither.
     """
     for module in (*(f"{_AUTO}.{name}" for name in _AUTO_MODULES), "transformers.modeling_utils"):
         _once_imported(module, _register_models)
@@ -45,7 +45,7 @@ class _Finder:
         self.name, self.register = name, register
 
     def finds(self, name: str) -> bool:
-        """Whether it is a module of this finder."""
+        """True for a module of this finder."""
         return name == self.name
 
     def finish(self) -> None:
@@ -83,7 +83,7 @@ class _PackageFinder(_Finder):
         self.waiting = False
 
     def finds(self, name: str) -> bool:
-        """Whether it is a module of the package that is not registered by name."""
+        """True for a module of the package that is not registered by name."""
         others = (finder for finder in sys.meta_path if type(finder) is _Finder)
         return name.startswith(_PACKAGE) and not any(finder.name == name for finder in others)
 
@@ -91,8 +91,8 @@ class _PackageFinder(_Finder):
         """Nothing: what waits for modules is registered after each."""
 
 
-def _is_whole(module: str) -> bool:
-    """Whether a module is imported to its end, or up to what was to happen at its end."""
+def _is_complete(module: str) -> bool:
+    """True where a module is imported to its end, or up to what was to happen at its end."""
     found = sys.modules.get(module)
     return found is not None and not (getattr(found.__spec__, "_initializing", False) and module not in _finished)
 
@@ -104,13 +104,13 @@ _finished: set[str] = set()
 def _register_models() -> None:
     """Register what can be: importing the models imports transformers, which imports its auto classes on the way."""
     ours = [module for module in sys.modules if module.startswith(_PACKAGE) and module != __name__]
-    half = any(not _is_whole(module) for module in (*ours, "transformers.modeling_utils") if module in sys.modules)
+    half = any(not _is_complete(module) for module in (*ours, "transformers.modeling_utils") if module in sys.modules)
     for finder in sys.meta_path:
         if isinstance(finder, _PackageFinder):
             finder.waiting = half  # the last of them calls this again
     if half:
         return
-    auto = {name: sys.modules[f"{_AUTO}.{name}"] for name in _AUTO_MODULES if _is_whole(f"{_AUTO}.{name}")}
+    auto = {name: sys.modules[f"{_AUTO}.{name}"] for name in _AUTO_MODULES if _is_complete(f"{_AUTO}.{name}")}
     models = [getattr(importlib.import_module(module), name) for module, name in zip(_MODELS, _CLASSES, strict=True)]
     for model in models:
         if "configuration_auto" in auto:

@@ -96,7 +96,7 @@ def register_text_to_audio() -> None:
 
 
 def _is_ours(model: str) -> bool:
-    """Whether a folder, or a repository whose `config.json` was fetched just before, holds a model of this package."""
+    """True for a folder, or a repository whose `config.json` was fetched just before, with a model of this package."""
     try:
         config = PreTrainedConfig.get_config_dict(model, local_files_only=True)[0]
     except (OSError, ValueError):

@@ -23,7 +23,7 @@ def test_the_figures_are_those_of_the_models_own_reconstruction(vqvae):
         with torch.no_grad():
             output = vqvae(audio)
         report.add(audio, output.reconstructions, output.codes)
-    assert found == pytest.approx(report.figures(), rel=1e-3, abs=1e-4)
+    assert found == pytest.approx(report.metrics(), rel=1e-3, abs=1e-4)
 
 
 def test_one_level_alone_gives_that_levels_figures(vqvae):

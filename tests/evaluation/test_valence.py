@@ -12,7 +12,7 @@ from fast_jukebox.evaluation.valence import (
     valence_table,
 )
 from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel
-from fast_jukebox.models.valence.classification import classification_figures
+from fast_jukebox.models.valence.classification import classification_metrics
 
 STATED = {
     **{"roc_auc": 0.75, "pr_auc": 0.5, "accuracy": 0.6, "pleasantness_auc": 0.55, "activation_auc": 0.9},
@@ -85,7 +85,7 @@ def test_the_table_has_means_with_intervals_and_says_what_the_classifier_cannot_
 def test_the_held_out_report_has_every_class_and_the_confusion():
     labels = torch.eye(4)[torch.arange(20) % 4]
     probabilities = (labels + 0.2 * torch.rand(20, 4)) / 1.2
-    text = held_out_markdown(classification_figures(probabilities, labels), probabilities, labels)
+    text = held_out_markdown(classification_metrics(probabilities, labels), probabilities, labels)
     assert "| DU | 5 | 1.0000 | 1.0000 |" in text
     assert "| AU | 0 | 0 | 5 | 0 |" in text
     assert "activation alone 1.0000" in text

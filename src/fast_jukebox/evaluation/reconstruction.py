@@ -55,7 +55,7 @@ def reconstruction_metrics(
         vqvae.train(was_training)
     if not found:
         raise ValueError(f"`recordings` must hold one of at least {config.hop_lengths[-1]} samples, got none")
-    return report.figures()
+    return report.metrics()
 
 
 def _add(

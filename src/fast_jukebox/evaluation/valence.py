@@ -152,7 +152,7 @@ def held_out_markdown(metrics: Mapping[str, float], probabilities: Tensor, label
     """Metrics of each class and axis, confusion and calibration on held-out songs, as Markdown.
 
     Args:
-        metrics: of [`~fast_jukebox.models.valence.classification.classification_figures`].
+        metrics: of [`~fast_jukebox.models.valence.classification.classification_metrics`].
         probabilities: (n, 4) of the held-out songs.
         labels: (n, 4) theirs.
     """

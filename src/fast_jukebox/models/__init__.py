@@ -1,1 +1,1 @@
-"""What the networks are. Nothing here knows of files of songs or of training."""
+"""The networks. Nothing here depends on files of songs or on training."""

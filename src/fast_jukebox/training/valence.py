@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fast_jukebox.models.valence.classification import classification_figures
+from fast_jukebox.models.valence.classification import classification_metrics
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.checkpoints import read_state
 from fast_jukebox.training.trainer import FastJukeboxTrainer
@@ -219,7 +219,7 @@ class _Switches(TrainerCallback):
 
 
 def valence_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Metrics of [`classification_figures`] from a Trainer's predictions."""
+    """Metrics of [`classification_metrics`] from a Trainer's predictions."""
     found = prediction.predictions
     probabilities = found[0] if isinstance(found, tuple) else found
-    return classification_figures(torch.from_numpy(np.asarray(probabilities)), torch.from_numpy(prediction.label_ids))
+    return classification_metrics(torch.from_numpy(np.asarray(probabilities)), torch.from_numpy(prediction.label_ids))

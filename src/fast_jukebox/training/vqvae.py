@@ -83,7 +83,7 @@ class VQVAETrainer(FastJukeboxTrainer):
 
     def metrics_from(self, sums: dict[str, Tensor], loss: float) -> dict[str, float]:
         """See [`FastJukeboxTrainer.metrics_from`]: the metrics of each level's reconstruction."""
-        return self._report().figures(sums.get("totals"))
+        return self._report().metrics(sums.get("totals"))
 
     def _report(self) -> ReconstructionReport:
         config = self.trained_model().config

@@ -167,7 +167,7 @@ def test_bad_conditions_are_named(make_prior):
     upsampler = make_prior(upsampling_strides=[2, 2], level=0)
     with pytest.raises(ValueError, match="`upper_codes` must be given"):
         upsampler.features(codes)
-    with pytest.raises(ValueError, match=r"2 for 8 of each of 1 songs, got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(1, 2\) for 1 x 8 codes, got \(1, 3\)"):
         upsampler.features(codes, torch.zeros((1, 3), dtype=torch.int64))
     labelled = make_prior(num_artists=2, num_genres=2)
     with pytest.raises(ValueError, match=r"int64 \(1 or 1, at least 5\), got \(2, 5\)"):

@@ -9,7 +9,7 @@ from fast_jukebox.models.valence.classification import (
     average_precision,
     axis_scores,
     calibration_error,
-    classification_figures,
+    classification_metrics,
     confusion,
     roc_auc,
 )
@@ -55,7 +55,7 @@ def test_activation_alone_reaches_a_high_mean_and_pleasantness_shows_it():
     score = (0.2 + 0.6 * activated)[:, None] * torch.tensor([1.0, 0, 1, 0]) + (0.8 - 0.6 * activated)[
         :, None
     ] * torch.tensor([0.0, 1, 0, 1])
-    found = classification_figures(score + 0.01 * torch.rand(400, 4, generator=generator), labels)
+    found = classification_metrics(score + 0.01 * torch.rand(400, 4, generator=generator), labels)
     assert found["roc_auc"] > 0.8
     assert found["activation_auc"] == pytest.approx(1.0)
     assert found["pleasantness_auc"] == pytest.approx(0.5, abs=0.06)
@@ -63,10 +63,10 @@ def test_activation_alone_reaches_a_high_mean_and_pleasantness_shows_it():
 
 
 def test_classes_that_do_not_occur_are_left_out_of_the_mean():
-    found = classification_figures(torch.tensor([[0.9, 0.1, 0, 0], [0.2, 0.8, 0, 0]]), torch.eye(4)[:2])
+    found = classification_metrics(torch.tensor([[0.9, 0.1, 0, 0], [0.2, 0.8, 0, 0]]), torch.eye(4)[:2])
     assert found["roc_auc"] == 1.0
     assert math.isnan(found["roc_auc_DU"])
     with pytest.raises(ValueError, match=r"must be \(n, 4\)"):
-        classification_figures(torch.zeros(2, 3), torch.zeros(2, 3))
+        classification_metrics(torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="at least one song"):
-        classification_figures(torch.zeros(0, 4), torch.zeros(0, 4))
+        classification_metrics(torch.zeros(0, 4), torch.zeros(0, 4))

@@ -20,15 +20,15 @@ def test_values_that_cannot_be_are_refused(field, value):
         ValenceConfig(num_slice=3)
 
 
-def test_a_classifier_without_held_out_figures_is_refused(tmp_path):
+def test_a_classifier_without_held_out_metrics_is_refused(tmp_path):
     config = ValenceConfig.mini()
     with pytest.raises(ValueError, match="must state roc_auc, pr_auc, accuracy"):
         config.require_held_out()
-    figures = {"roc_auc": 0.7, "pr_auc": 0.5, "accuracy": 0.6, "pleasantness_auc": 0.55, "activation_auc": float("nan")}
-    config.held_out = figures
+    metrics = {"roc_auc": 0.7, "pr_auc": 0.5, "accuracy": 0.6, "pleasantness_auc": 0.55, "activation_auc": float("nan")}
+    config.held_out = metrics
     with pytest.raises(ValueError, match="must state activation_auc, held_out_by, songs"):
         config.require_held_out()
-    config.held_out = {**figures, "activation_auc": 0.9, "held_out_by": "artist", "songs": 100}
+    config.held_out = {**metrics, "activation_auc": 0.9, "held_out_by": "artist", "songs": 100}
     config.require_held_out()
     config.save_pretrained(tmp_path)
     assert ValenceConfig.from_pretrained(tmp_path).held_out == config.held_out

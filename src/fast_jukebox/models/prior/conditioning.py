@@ -196,8 +196,10 @@ class LabelConditioner(nn.Module):
         return (bins * ((value - low) / (high - low))).floor().long().clamp(0, bins - 1)
 
 
-def check_upper_codes(upper_codes: Tensor | None, config: FastJukeboxPriorConfig, songs: int, length: int) -> None:
-    """Raise a `ValueError` unless `upper_codes` fit `songs` windows of `length` codes of a prior.
+def check_upper_codes(
+    upper_codes: Tensor | None, config: FastJukeboxPriorConfig, songs: int | None, length: int
+) -> None:
+    """Refuse `upper_codes` that do not fit windows of `length` codes of a prior, so many or any number of them.
 
     Raises:
         ValueError: they are missing, not wanted, of another batch size or length, or outside the codebook.
@@ -214,6 +216,7 @@ def check_upper_codes(upper_codes: Tensor | None, config: FastJukeboxPriorConfig
         raise ValueError(
             f"`upper_codes` stand for {ratio} codes each, so the length must be a multiple of {ratio}, got {length}"
         )
+    songs = len(upper_codes) if songs is None else songs
     if tuple(upper_codes.shape) != (songs, length // ratio):
         raise ValueError(
             f"`upper_codes` must have the shape ({songs}, {length // ratio}) for {songs} x {length} codes, "
@@ -222,7 +225,7 @@ def check_upper_codes(upper_codes: Tensor | None, config: FastJukeboxPriorConfig
 
 
 def check_label_vectors(metadata: Tensor | None, config: FastJukeboxPriorConfig, songs: int) -> None:
-    """Raise a `ValueError` unless `metadata` are label vectors of `songs` songs that fit a prior.
+    """Refuse `metadata` that are no label vectors of `songs` songs for a prior.
 
     Raises:
         ValueError: they are missing, not wanted, of another shape, or a value is out of its range.

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
 from fast_jukebox.generation.windows import Window
 from fast_jukebox.models.prior.block import BlockList
-from fast_jukebox.models.prior.conditioning import PriorConditioning
+from fast_jukebox.models.prior.conditioning import PriorConditioning, check_upper_codes
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sampling.checks import check_codes
@@ -101,7 +101,9 @@ class PriorFeaturesMixin:
         """
         config = self.config
         check_codes("codes", codes, config.codebook_size)
-        _check_songs(config, codes, upper_codes)
+        if not codes.shape[1]:
+            raise ValueError(f"`codes` must be of at least one song and one code, got {tuple(codes.shape)}")
+        check_upper_codes(upper_codes, config, *codes.shape)
         wanted, hop = _checked_layers(layers, config.num_hidden_layers), _hop(config, overlap)
         rate = config.sampling_rate / config.hop_length
         _check_frames(frame_rate, pool, rate)
@@ -217,22 +219,3 @@ def _checked_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
     if not layers:
         raise ValueError("`layers` must name at least one layer, got none")
     return list(dict.fromkeys(layer % depth for layer in layers))
-
-
-def _check_songs(config: FastJukeboxPriorConfig, codes: Tensor, upper_codes: Tensor | None) -> None:
-    """Raise a `ValueError` unless there are codes, and the upper codes that the prior is conditioned on."""
-    songs, length = codes.shape
-    if not songs or not length:
-        raise ValueError(f"`codes` must be of at least one song and one code, got {tuple(codes.shape)}")
-    if not config.has_upper_level:
-        if upper_codes is not None:
-            raise ValueError(f"`upper_codes` must be None: level {config.level} has no level above it")
-        return
-    if upper_codes is None:
-        raise ValueError(f"`upper_codes` must be given: the prior of level {config.level} needs the level above")
-    ratio = config.upper_ratio
-    if length % ratio or tuple(upper_codes.shape) != (songs, length // ratio):
-        raise ValueError(
-            f"`upper_codes` must stand for {ratio} codes each, {length / ratio:g} for {length} of each of {songs} "
-            f"songs, got {tuple(upper_codes.shape)}"
-        )

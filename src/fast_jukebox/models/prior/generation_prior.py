@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fast_jukebox.generation.config_loading import GenerationConfigLoading
+from fast_jukebox.models.prior.conditioning import check_upper_codes
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.sampling.checks import (
     MOST_SONGS,
@@ -115,18 +116,7 @@ def _check_conditions(
     config: FastJukeboxPriorConfig, length: int, upper_codes: Tensor | None, metadata: Tensor | None
 ) -> None:
     """Raise a `ValueError` unless a prior gets the upper codes and the metadata that it is conditioned on."""
-    if config.upsampling_strides is None:
-        if upper_codes is not None:
-            raise ValueError("`upper_codes` must not be given to the prior of the top level, got codes")
-    elif upper_codes is None:
-        raise ValueError("`upper_codes` must be given: this prior is conditioned on the level above; got None")
-    else:
-        check_codes("upper_codes", upper_codes, config.upper_codebook_size or config.codebook_size)
-        if upper_codes.shape[1] * config.upper_ratio != length:
-            raise ValueError(
-                f"`upper_codes` must have `length` / {config.upper_ratio} = {length / config.upper_ratio:g} codes, got "
-                f"{upper_codes.shape[1]}"
-            )
+    check_upper_codes(upper_codes, config, None, length)
     if metadata is not None:
         check_metadata("metadata", metadata, config.metadata_length)
     elif config.metadata_length:

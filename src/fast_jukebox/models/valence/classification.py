@@ -1,4 +1,4 @@
-"""How well four probabilities of emotional valence agree with labels: by class, by axis, and calibration."""
+"""Metrics of four probabilities of emotional valence against labels: by class, by axis, and calibration."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def confusion(probabilities: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount(index, minlength=classes**2).view(classes, classes)
 
 
-def classification_figures(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """Everything that is stated of a classifier on held-out songs.
+def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """All metrics of a classifier on held-out songs.
 
     Args:
         probabilities: float (n, 4), in the order of `QUADRANTS`.
@@ -87,16 +87,16 @@ def classification_figures(probabilities: Tensor, labels: Tensor) -> dict[str, f
     if not len(probabilities):
         raise ValueError("`probabilities` must be of at least one song, got none")
     truth = labels > 0.5
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, measure in (("roc_auc", roc_auc), ("pr_auc", average_precision)):
         values = [measure(probabilities[:, index], truth[:, index]) for index in range(len(QUADRANTS))]
-        figures |= {f"{name}_{quadrant}": value for quadrant, value in zip(QUADRANTS, values, strict=True)}
+        metrics |= {f"{name}_{quadrant}": value for quadrant, value in zip(QUADRANTS, values, strict=True)}
         known = [value for value in values if not math.isnan(value)]
-        figures[name] = math.fsum(known) / len(known) if known else math.nan
+        metrics[name] = math.fsum(known) / len(known) if known else math.nan
     for axis, scores in axis_scores(probabilities).items():
         ends = torch.tensor(AXES[axis]) > 0
-        figures[f"{axis}_auc"] = roc_auc(scores, truth[:, ends].any(dim=1))
-    figures["accuracy"] = float(confusion(probabilities, labels).diagonal().sum()) / len(labels)
+        metrics[f"{axis}_auc"] = roc_auc(scores, truth[:, ends].any(dim=1))
+    metrics["accuracy"] = float(confusion(probabilities, labels).diagonal().sum()) / len(labels)
     errors = [calibration_error(probabilities[:, index], truth[:, index]) for index in range(len(QUADRANTS))]
-    figures["calibration_error"] = math.fsum(errors) / len(errors)
-    return figures
+    metrics["calibration_error"] = math.fsum(errors) / len(errors)
+    return metrics

@@ -9,8 +9,8 @@ from fast_jukebox.models.configuration_utils import FastJukeboxBaseConfig, check
 QUADRANTS = ("AP", "DP", "AU", "DU")
 """Classes in the order of the paper's Table 2: activated or deactivated, pleasant or unpleasant."""
 
-HELD_OUT_FIGURES = ("roc_auc", "pr_auc", "accuracy", "pleasantness_auc", "activation_auc")
-"""What `held_out` of a configuration must state before a table of a classifier is printed."""
+HELD_OUT_METRICS = ("roc_auc", "pr_auc", "accuracy", "pleasantness_auc", "activation_auc")
+"""Metrics that `held_out` of a configuration must state before a table of a classifier is printed."""
 
 
 class ValenceConfig(FastJukeboxBaseConfig):
@@ -27,8 +27,8 @@ class ValenceConfig(FastJukeboxBaseConfig):
         intermediate_size (`int`, defaults to 1024): width of their feed-forward parts.
         hidden_dropout (`float`, defaults to 0.2): dropout everywhere but in the attention maps.
         attention_dropout (`float`, defaults to 0.1): dropout of the attention maps.
-        held_out (`dict`, *optional*): figures on real songs that were in no training, by name, at least
-            `HELD_OUT_FIGURES`; `held_out_by` says by what they are apart from the training songs (`"artist"`,
+        held_out (`dict`, *optional*): metrics on real songs that were in no training, by name, at least
+            `HELD_OUT_METRICS`; `held_out_by` says by what they are apart from the training songs (`"artist"`,
             `"instruments"`, `"split"`), `songs` how many they are. Reports refuse a classifier without them.
         labels_from (`str`, defaults to `""`): where the labels are from, for the card and reports.
     """
@@ -73,18 +73,18 @@ class ValenceConfig(FastJukeboxBaseConfig):
         for name in ("hidden_dropout", "attention_dropout"):
             check_float(name, getattr(self, name), 0.0, 1.0)
         if self.held_out is not None and not isinstance(self.held_out, dict):
-            raise ValueError(f"`held_out` must hold figures by name or be None, got {shown(self.held_out)}")
+            raise ValueError(f"`held_out` must hold metrics by name or be None, got {shown(self.held_out)}")
 
     def require_held_out(self) -> None:
-        """Refuse a classifier that nobody can trust: one whose figures on held-out real songs are not stated.
+        """Refuse a classifier that nobody can trust: one whose metrics on held-out real songs are not stated.
 
         Raises:
-            ValueError: naming the figures that are missing.
+            ValueError: naming the metrics that are missing.
         """
         stated = self.held_out or {}
         missing = [
             name
-            for name in HELD_OUT_FIGURES
+            for name in HELD_OUT_METRICS
             if not isinstance(stated.get(name), int | float) or not math.isfinite(stated[name])
         ]
         missing += [name for name in ("held_out_by", "songs") if name not in stated]

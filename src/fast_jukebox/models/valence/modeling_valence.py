@@ -19,7 +19,7 @@ from fast_jukebox.models.valence.configuration_valence import QUADRANTS, Valence
 
 @dataclass
 class ValenceOutput(ModelOutput):
-    """What a [`ValenceModel`] returns.
+    """Output of a [`ValenceModel`].
 
     Args:
         loss (float32 `Tensor` ()): mean of both heads' binary cross entropies, where labels were given.

@@ -47,7 +47,7 @@ class FastJukeboxVQVAEConfig(FastJukeboxBaseConfig):
         multispectral_weight (`float`, defaults to 1.0): weight of the multi-resolution STFT loss.
         multispectral_n_fft, multispectral_hop_length, multispectral_win_length (`list[int]`): its resolutions,
             default to `[2048, 1024, 512]`, `[240, 120, 50]`, `[1200, 600, 240]`.
-        bandwidth_l1, bandwidth_l2, bandwidth_spectral (`float`, default to 1.0): the data set's own statistics by which
+        bandwidth_l1, bandwidth_l2, bandwidth_spectral (`float`, default to 1.0): statistics of the data set by which
             the losses are divided (mean absolute value, mean square, mean spectral norm; see
             [`~fast_jukebox.training.vqvae.measure_bandwidth`]).
         initializer_range (`float`, defaults to 1.0): factor on the initial scale of the convolutions.
@@ -121,7 +121,7 @@ class FastJukeboxVQVAEConfig(FastJukeboxBaseConfig):
             check_float(name, getattr(self, name), 0.0, open_minimum=True)
 
     def _validate_sizes(self) -> None:
-        """What several fields make together."""
+        """Check sizes that follow from several fields."""
         hop = self.hop_lengths[-1]
         if hop > MOST:
             raise ValueError(f"`strides` ** `downs` must multiply to at most {MOST} samples a code, got {shown(hop)}")

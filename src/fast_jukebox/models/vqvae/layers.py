@@ -172,7 +172,7 @@ _ROWS_AT_ONCE = 8192
 
 
 class Quantised(NamedTuple):
-    """What [`Codebook.forward`] returns."""
+    """Output of [`Codebook.forward`]."""
 
     codes: Tensor
     """int64 (N, L)"""

@@ -1,4 +1,4 @@
-"""What the VQ-VAE is trained on: reconstruction in time and in several time-frequency resolutions. All pure functions.
+"""Losses of the VQ-VAE: reconstruction in time and in several time-frequency resolutions. All pure functions.
 
 Audio is (N, T). Every loss is a scalar, a mean over the batch.
 """

@@ -1,4 +1,4 @@
-"""How much of the sound a VQ-VAE's codes keep, and how much of its codebooks they use."""
+"""Metrics of a VQ-VAE: how much of the sound its codes keep, and how much of its codebooks they use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fast_jukebox.models.vqvae.losses import magnitude_spectrogram
 
 
 class ReconstructionReport:
-    """Sums from which the figures of a reconstruction follow, kept on the device.
+    """Sums from which the metrics of a reconstruction follow, kept on the device.
 
     Ratios are of sums over all windows, so that a silent window counts for the little that it is.
 
@@ -37,15 +37,15 @@ class ReconstructionReport:
             row[:4] += torch.stack([part.float().square().sum() for part in pairs])
             row[4:] += torch.bincount(level_codes.flatten(), minlength=row.shape[0] - 4)
 
-    def figures(self, totals: Tensor | None = None) -> dict[str, float]:
-        """The figures, keyed `name_level`."""
-        figures = {}
+    def metrics(self, totals: Tensor | None = None) -> dict[str, float]:
+        """The metrics, keyed `name_level`."""
+        metrics = {}
         for level, row in zip(self.levels, self.totals if totals is None else totals, strict=True):
             sound, noise, spectrum, spectral_error = row[:4].clamp_min(1e-10).tolist()
-            shares = row[4:] / row[4:].sum().clamp_min(1)
-            entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
-            figures[f"snr_{level}"] = 10.0 * math.log10(sound / noise)
-            figures[f"spectral_convergence_{level}"] = math.sqrt(spectral_error / spectrum)
-            figures[f"codebook_used_{level}"] = float((row[4:] > 0).float().mean())
-            figures[f"codebook_perplexity_{level}"] = math.exp(float(entropy))
-        return figures
+            used = row[4:] / row[4:].sum().clamp_min(1)
+            entropy = -(used * used.clamp_min(1e-12).log()).sum()
+            metrics[f"snr_{level}"] = 10.0 * math.log10(sound / noise)
+            metrics[f"spectral_convergence_{level}"] = math.sqrt(spectral_error / spectrum)
+            metrics[f"codebook_used_{level}"] = float((row[4:] > 0).float().mean())
+            metrics[f"codebook_perplexity_{level}"] = math.exp(float(entropy))
+        return metrics

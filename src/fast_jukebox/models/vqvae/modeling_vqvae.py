@@ -24,7 +24,7 @@ CHUNK_SAMPLES = 131072
 
 @dataclass
 class FastJukeboxVQVAEOutput(ModelOutput):
-    """What [`FastJukeboxVQVAE.forward`] returns. Lists are in the order of the levels asked for, bottom first.
+    """Output of [`FastJukeboxVQVAE.forward`]. Lists are in the order of the levels asked for, bottom first.
 
     Args:
         loss (`Tensor` scalar): sum over the levels of reconstruction, spectral and commitment loss, weighted.
@@ -47,7 +47,7 @@ class VQVAELevel(nn.Module):
     """One level: an encoder from raw audio, a codebook, a decoder to raw audio. Levels share nothing.
 
     Args:
-        config: of the whole VQ-VAE.
+        config: of the VQ-VAE.
         level: 0 is the bottom.
     """
 
@@ -106,7 +106,7 @@ class VQVAELevel(nn.Module):
 
 
 class FastJukeboxVQVAEPreTrainedModel(PreTrainedModel):
-    """What loading, saving and initialising need to know of the VQ-VAE."""
+    """Base of the VQ-VAE for loading, saving and initialising."""
 
     config_class = FastJukeboxVQVAEConfig
     base_model_prefix = "vqvae"
@@ -152,8 +152,8 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
     def encode(self, audio: Tensor, levels: Sequence[int] | None = None) -> list[Tensor]:
         """Codes of a recording.
 
-        Works in chunks whose margins cover all that a code can hear, so that the memory beyond input and result does
-        not grow with the length and the codes are those of the whole signal.
+        Works in chunks whose margins cover all that a code depends on: besides input and result the memory does not
+        grow with the length, and the codes are those of the complete signal.
 
         Args:
             audio: (N, T) in [-1, 1] at `config.sampling_rate`; T a positive multiple of the largest hop length.
@@ -311,7 +311,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
 
 
 def _check_finite(audio: Tensor) -> None:
-    """Raise a `ValueError` for samples that are no numbers, which would get codes all the same."""
+    """Raise a `ValueError` for NaN or infinite samples, which would get codes too."""
     low, high = (float(extreme) for extreme in torch.aminmax(audio))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"`audio` must be finite, got samples from {low:g} to {high:g}")
