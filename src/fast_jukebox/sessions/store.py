@@ -122,10 +122,8 @@ class SessionStore:
         """Make the folder of a new session.
 
         Raises:
-            ValueError: there is something in it.
             SessionError: it cannot be made.
         """
-        self.check_new()
         with naming("make the session's folder", self.folder):
             (self.folder / _CODES).mkdir(parents=True, exist_ok=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -204,34 +204,41 @@ def _without(mapping: dict[str, object], keys: Sequence[str]) -> dict[str, objec
     return {key: value for key, value in mapping.items() if key not in keys}
 
 
-def _paper_priors(depth: int) -> list[FastJukeboxPriorConfig]:
-    """Priors of the Fast Jukebox paper: the 1B Jukebox's widths and contexts, an unconditional top prior."""
-    upsampler = {
-        "num_hidden_layers": depth,
-        "hidden_size": 1920,
-        "num_attention_heads": 1,
-        "n_ctx": 8192,
-        "num_rows": 128,
-        "upsampling_strides": [2, 2],
-        "upper_codebook_size": 2048,
-        "conditioner_width": 1024,
-        "conditioner_depth": 16,
-        "conditioner_dilation_growth_rate": 3,
-        "conditioner_dilation_cycle": 8,
-    }
+_PAPER_UPSAMPLER = {
+    "hidden_size": 1920,
+    "num_attention_heads": 1,
+    "n_ctx": 8192,
+    "num_rows": 128,
+    "conditioner_width": 1024,
+    "conditioner_depth": 16,
+    "conditioner_dilation_growth_rate": 3,
+    "conditioner_dilation_cycle": 8,
+}
+_MINI_UPSAMPLER = {
+    **_PAPER_UPSAMPLER,
+    "hidden_size": 180,
+    "n_ctx": 2048,
+    "num_rows": 64,
+    "conditioner_width": 128,
+    "conditioner_depth": 8,
+    "conditioner_dilation_cycle": 4,
+}
+
+
+def _priors(depth: int, codebook_size: int, upsampler: Mapping[str, int], **top: int) -> list[FastJukeboxPriorConfig]:
+    """Two upsamplers and an unconditional top prior, bottom first."""
+    shared = {"num_hidden_layers": depth, "codebook_size": codebook_size}
+    upper = {"upsampling_strides": [2, 2], "upper_codebook_size": codebook_size}
     return [
-        FastJukeboxPriorConfig(level=0, hop_length=8, **upsampler),
-        FastJukeboxPriorConfig(level=1, hop_length=32, conditioner_residual_scale=True, **upsampler),
-        FastJukeboxPriorConfig(
-            level=2,
-            hop_length=128,
-            num_hidden_layers=depth,
-            hidden_size=2048,
-            num_attention_heads=2,
-            n_ctx=6144,
-            num_rows=64,
-        ),
+        FastJukeboxPriorConfig(level=0, hop_length=8, **shared, **upper, **upsampler),
+        FastJukeboxPriorConfig(level=1, hop_length=32, conditioner_residual_scale=True, **shared, **upper, **upsampler),
+        FastJukeboxPriorConfig(level=2, hop_length=128, num_attention_heads=2, **shared, **top),
     ]
+
+
+def _paper_priors(depth: int) -> list[FastJukeboxPriorConfig]:
+    """Priors of the Fast Jukebox paper: the 1B Jukebox's widths and contexts."""
+    return _priors(depth, 2048, _PAPER_UPSAMPLER, hidden_size=2048, n_ctx=6144, num_rows=64)
 
 
 def _paper(depth: int) -> FastJukeboxConfig:
@@ -244,33 +251,8 @@ def _mini(depth: int) -> FastJukeboxConfig:
     vqvae = FastJukeboxVQVAEConfig(
         width=16, depth=2, multipliers=[1, 1, 2], embed_dim=32, codebook_size=512, revival_threshold=0.2
     )
-    upsampler = {
-        "num_hidden_layers": depth,
-        "codebook_size": 512,
-        "hidden_size": 180,
-        "num_attention_heads": 1,
-        "n_ctx": 2048,
-        "num_rows": 64,
-        "upsampling_strides": [2, 2],
-        "upper_codebook_size": 512,
-        "conditioner_width": 128,
-        "conditioner_depth": 8,
-        "conditioner_dilation_growth_rate": 3,
-        "conditioner_dilation_cycle": 4,
-    }
-    top = FastJukeboxPriorConfig(
-        level=2,
-        hop_length=128,
-        num_hidden_layers=depth,
-        codebook_size=512,
-        hidden_size=192,
-        num_attention_heads=2,
-        n_ctx=1536,
-        num_rows=32,
-    )
-    bottom = FastJukeboxPriorConfig(level=0, hop_length=8, **upsampler)
-    middle = FastJukeboxPriorConfig(level=1, hop_length=32, conditioner_residual_scale=True, **upsampler)
-    return FastJukeboxConfig(vqvae_config=vqvae, prior_configs=[bottom, middle, top])
+    priors = _priors(depth, 512, _MINI_UPSAMPLER, hidden_size=192, n_ctx=1536, num_rows=32)
+    return FastJukeboxConfig(vqvae_config=vqvae, prior_configs=priors)
 
 
 PRESETS = {
