@@ -17,7 +17,7 @@ from fast_jukebox.conversion.parts import Part
 from fast_jukebox.conversion.shards import parse_size, size_in, write_shards
 from fast_jukebox.hub import prefer_cache, write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.models.loading import read_config
+from fast_jukebox.models.loading import download_arguments, read_config
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.files import read_json
 from fast_jukebox.sampling.checks import level_name
@@ -53,7 +53,7 @@ class Transformers4Checkpoint:
         self.name = str(source)
         folder = Path(source)
         is_folder = folder.is_dir()
-        config = read_json(folder / "config.json") if is_folder else read_config(source, **download)
+        config = read_json(folder / "config.json") if is_folder else read_config(source, **download_arguments(download))
         if config.get("model_type") != transformers4.MODEL_TYPE:
             raise ValueError(
                 f"`source` must be a folder of published files or hold a model whose `model_type` is "
