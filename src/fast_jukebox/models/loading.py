@@ -203,13 +203,7 @@ def check_weights(name_or_path: PathLike, variant: str | None = None, **download
             f"`{name_or_path}` holds no weights in safetensors: neither {_with_variant(SAFE_WEIGHTS_NAME, variant)} "
             f"nor {_with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)}"
         )
-    if os.path.isdir(name_or_path):
-        folder = os.path.join(name_or_path, download.get("subfolder") or "")
-        for shard in sorted(set(weights.values())):
-            if not os.path.isfile(os.path.join(folder, shard)):
-                index = _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)
-                raise OSError(_lost_shard(name_or_path, shard, index, weights))
-    elif download.get("local_files_only") or is_offline_mode():
+    if os.path.isdir(name_or_path) or download.get("local_files_only") or is_offline_mode():
         for shard in sorted(set(weights.values())):
             _fetch_shard(name_or_path, shard, weights, variant, download)
     return weights
@@ -230,7 +224,8 @@ def read_weights(
     wanted = {key: file for key, file in weights.items() if key.startswith(prefix)}
     if not wanted:
         raise ValueError(
-            f"`{name_or_path}` holds no weights of `{prefix.rstrip('.')}`; it holds {_parts_message(weights)}"
+            f"`{name_or_path}` holds no weights of `{prefix.rstrip('.')}`; it holds "
+            f"{', '.join(f'`{part}`' for part in parts_of(weights)) or 'no safetensors weights'}"
         )
     tensors = {}
     for name in sorted(set(wanted.values())):
@@ -246,13 +241,12 @@ def _fetch_shard(
     with clear_hub_errors(name_or_path, download.get("revision")):
         path = find_file(name_or_path, name, **download)
         if path is None:
-            raise OSError(_lost_shard(name_or_path, name, _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant), weights))
+            parts = ", ".join(f"`{part}`" for part in parts_of(key for key, file in weights.items() if file == name))
+            raise OSError(
+                f"`{name_or_path}` lacks {name}, in which its {_with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)} says "
+                f"that weights of {parts} are: save or fetch it again"
+            )
     return path
-
-
-def _lost_shard(source: PathLike, shard: str, index: str, weights: Mapping[str, str]) -> str:
-    parts = ", ".join(f"`{part}`" for part in parts_of(key for key, file in weights.items() if file == shard))
-    return f"`{source}` lacks {shard}, in which its {index} says that weights of {parts} are: save or fetch it again"
 
 
 def parts_of(weights: Iterable[str]) -> list[str]:
@@ -374,12 +368,6 @@ def _checked_level(result: Part, level: int | None) -> Part:
     return result
 
 
-def _parts_message(weights: Iterable[str]) -> str:
-    return ", ".join(f"`{part}`" for part in parts_of(weights)) or "no safetensors weights"
-
-
 def _with_variant(filename: str, variant: str | None) -> str:
-    if variant is None:
-        return filename
-    stem, extension = filename.rsplit(".", 1)
-    return f"{stem}.{variant}.{extension}"
+    stem, _, extension = filename.rpartition(".")
+    return filename if variant is None else f"{stem}.{variant}.{extension}"

@@ -1,4 +1,5 @@
-"""Sampling settings and checks of arguments: a `ValueError` names the argument, its value and what is allowed.
+"""Sampling settings and checks of arguments. A check returns what it was given, or raises a `ValueError` that names the
+argument, its value and what is allowed.
 
 The notes of a session are read without torch, so that only the checks of tensors and devices load it.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,11 +45,7 @@ def level_name(level: int, num_levels: int, numbered: bool = False) -> str:
 
 
 def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
-    """`value` itself.
-
-    Raises:
-        ValueError: it is no integer from `minimum` to `maximum`.
-    """
+    """An integer from `minimum` to `maximum`."""
     if (
         not isinstance(value, int)
         or isinstance(value, bool)
@@ -61,11 +58,7 @@ def check_count(name: str, value: object, minimum: int = 1, maximum: int | None 
 
 
 def common_batch(sizes: dict[str, int]) -> int:
-    """The number of songs that inputs of these batch sizes make: 1 goes with any.
-
-    Raises:
-        ValueError: two sizes above 1 differ.
-    """
+    """The number of songs that inputs of these batch sizes make, which must be equal where they are above 1."""
     batch = max(sizes.values())
     for name, size in sizes.items():
         if size not in (1, batch):
@@ -85,9 +78,6 @@ def resolve_seeds(seed: object, songs: object, batch: int) -> tuple[int | list[i
 
     Returns:
         The seed (or seeds) to report, then for each song its seed and its number.
-
-    Raises:
-        ValueError: a seed or a song number is out of its range, or there are more or fewer than songs.
     """
     if isinstance(seed, list | tuple):
         if len(seed) != batch:
@@ -105,11 +95,7 @@ def resolve_seeds(seed: object, songs: object, batch: int) -> tuple[int | list[i
 
 
 def check_levels(start_level: object, stop_level: object, num_levels: int) -> tuple[int, int]:
-    """The highest and the lowest level to sample; `None` for the first is the top.
-
-    Raises:
-        ValueError: a level does not exist, or they are in the wrong order.
-    """
+    """The highest and the lowest level to sample, in this order; `None` for the first is the top."""
     top = num_levels - 1
     start_level = check_count("start_level", top if start_level is None else start_level, 0, top)
     stop_level = check_count("stop_level", stop_level, 0, top)
@@ -122,11 +108,7 @@ def check_levels(start_level: object, stop_level: object, num_levels: int) -> tu
 
 
 def check_seed(seed: object) -> int:
-    """`seed` itself.
-
-    Raises:
-        ValueError: it is no integer in [0, 2**63).
-    """
+    """An integer in [0, 2**63)."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {seed!r}")
     return seed
@@ -147,9 +129,6 @@ class SamplingSettings:
         top_k: keep only the `top_k` most probable codes (and those that tie with the last of them); 0 keeps all.
         top_p: keep only the fewest most probable codes whose probabilities sum to at least `top_p`, in (0, 1]; 1 keeps
             all.
-
-    Raises:
-        ValueError: a value is not as asked.
     """
 
     do_sample: bool = True
@@ -195,24 +174,25 @@ def are_values_checked() -> bool:
     return torch.compiler.is_compiling() or _values_are_checked.get()
 
 
+def kind_of(value: object) -> str:
+    """Dtype and shape of a tensor, type of anything else, for an error."""
+    from torch import Tensor
+
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def check_codes(name: str, codes: object, codebook_size: int, *, ignored: int | None = None) -> Tensor:
-    """`codes` itself. Reads the values, which waits for an accelerator, unless `are_values_checked`.
+    """Codes int64 (N, L) below `codebook_size`, or `ignored`, which stands for no code.
 
-    Args:
-        name: of the argument.
-        codes: anything.
-        codebook_size: codes are below it.
-        ignored: a value that stands for no code.
-
-    Raises:
-        ValueError: it is no int64 tensor (N, L), or holds something that is no code.
+    Reads the values, which waits for an accelerator, unless `are_values_checked`.
     """
     import torch
     from torch import Tensor
 
     if not isinstance(codes, Tensor) or codes.dtype != torch.int64 or codes.dim() != 2 or codes.shape[0] == 0:
-        got = f"{codes.dtype} {tuple(codes.shape)}" if isinstance(codes, Tensor) else type(codes).__name__
-        raise ValueError(f"`{name}` must be an int64 tensor (batch, length), of a batch of at least 1, got {got}")
+        raise ValueError(
+            f"`{name}` must be an int64 tensor (batch, length), of a batch of at least 1, got {kind_of(codes)}"
+        )
     if are_values_checked() or codes.is_meta or codes.numel() == 0:
         return codes
     known = codes if ignored is None else codes.masked_fill(codes == ignored, 0)
@@ -224,49 +204,42 @@ def check_codes(name: str, codes: object, codebook_size: int, *, ignored: int | 
 
 
 def check_metadata(name: str, metadata: object, width: int, fewest: int | None = None) -> Tensor:
-    """`metadata` itself.
-
-    Raises:
-        ValueError: it is no int64 tensor (N, `width`), or with `fewest` of at least so many columns; or `width` is 0,
-            which stands for a prior without labels.
-    """
+    """Label vectors int64 (N, `width`), or with `fewest` of at least so many columns. No `width`, 0, allows none."""
     import torch
     from torch import Tensor
 
     if width == 0:
         raise ValueError(f"`{name}` must be None where no prior has labels, got {type(metadata).__name__}")
+    if (
+        isinstance(metadata, Tensor)
+        and metadata.dtype == torch.int64
+        and metadata.dim() == 2
+        and metadata.shape[0] > 0
+        and (metadata.shape[1] == width if fewest is None else metadata.shape[1] >= fewest)
+    ):
+        return metadata
     shape = f"(songs, {width})" if fewest is None else f"(songs, {fewest} or more)"
-    if not isinstance(metadata, Tensor):
-        raise ValueError(f"`{name}` must be an int64 tensor of shape {shape}, got {type(metadata).__name__}")
-    fits = metadata.dim() == 2 and metadata.shape[0] > 0
-    fits = fits and (metadata.shape[1] == width if fewest is None else metadata.shape[1] >= fewest)
-    if metadata.dtype != torch.int64 or not fits:
-        raise ValueError(
-            f"`{name}` must be an int64 tensor of shape {shape}, got {metadata.dtype} {tuple(metadata.shape)}"
-        )
-    return metadata
+    raise ValueError(f"`{name}` must be an int64 tensor of shape {shape}, got {kind_of(metadata)}")
 
 
 def check_prompt_audio(prompt: object, name: str = "prompt") -> Tensor:
-    """A recording as a floating-point tensor (N, T).
-
-    Raises:
-        ValueError: it has another rank or type, is empty, or holds samples that are not finite or far outside [-1, 1].
-    """
+    """A recording as a floating-point tensor (N, T), not empty, finite and not far outside [-1, 1]."""
     import torch
     from torch import Tensor
 
-    try:
-        audio = prompt if isinstance(prompt, Tensor) else torch.as_tensor(prompt)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"`{name}` must be floating-point audio of shape (samples,) or (songs, samples), got "
-            f"{type(prompt).__name__}"
-        ) from error
-    if not audio.is_floating_point() or audio.dim() not in (1, 2) or audio.numel() == 0:
+    audio: object = prompt
+    if not isinstance(prompt, Tensor):
+        with suppress(TypeError, ValueError, RuntimeError):
+            audio = torch.as_tensor(prompt)
+    if (
+        not isinstance(audio, Tensor)
+        or not audio.is_floating_point()
+        or audio.dim() not in (1, 2)
+        or audio.numel() == 0
+    ):
         raise ValueError(
             f"`{name}` must be floating-point audio of shape (samples,) or (songs, samples), not empty, got "
-            f"{audio.dtype} {tuple(audio.shape)}"
+            f"{kind_of(audio)}"
         )
     peak = float(audio.abs().max())
     if not math.isfinite(peak):
@@ -278,10 +251,7 @@ def check_prompt_audio(prompt: object, name: str = "prompt") -> Tensor:
 
 def check_device(device: object) -> torch.device | None:
     """`device` as [`~transformers.Pipeline`] takes it: a name, a `torch.device`, the number of an accelerator or -1 for
-    the CPU; `None` for `None` and `"auto"`.
-
-    Raises:
-        ValueError: there is no such device on this machine.
+    the CPU; `None` for `None` and `"auto"`. It must be on this machine.
     """
     import torch
 
@@ -308,9 +278,7 @@ def check_device(device: object) -> torch.device | None:
 def check_codes_by_level(codes: object, codebook_size: int, hop_lengths: Sequence[int]) -> list[Tensor | None]:
     """A list of codes that ends at the top level, as one with an entry for each level, bottom first.
 
-    Raises:
-        ValueError: too many or no entries, no codes at the top, entries that are no codes, or a level that is given for
-            a longer time than the level above it.
+    There must be codes at the top, and of no level for a longer time than of the level above it.
     """
     num_levels = len(hop_lengths)
     if not isinstance(codes, list | tuple) or not 1 <= len(codes) <= num_levels:

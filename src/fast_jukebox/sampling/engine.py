@@ -231,11 +231,7 @@ def open_decoder(
 
 
 def check_engine(engine: object) -> str:
-    """`engine` itself.
-
-    Raises:
-        ValueError: it is none of `ENGINES`.
-    """
+    """One of `ENGINES`; a `ValueError` for anything else."""
     if engine not in ENGINES:
         raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
     return str(engine)

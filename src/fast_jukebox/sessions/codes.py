@@ -112,7 +112,7 @@ class TakeCodes:
     A file `given-*` holds the codes that takes begin with, a file `recording-*` the samples; its name is that of its
     content, so that siblings share one. A file `take-*-level-*` holds what was sampled of one level: of a sequential
     level all codes so far, so that the file of a top level alone gives the song, of a parallel one the codes of each
-    window.
+    window. Methods raise a `SessionError` where a file is lost, damaged or of another take, or cannot be written.
 
     Args:
         store: the session's folder.
@@ -143,11 +143,7 @@ class TakeCodes:
         return name
 
     def recording(self, take: Take) -> np.ndarray | None:
-        """The samples float32 (recorded,) that a take begins with; `None` where it continues no recording.
-
-        Raises:
-            SessionError: the file is lost, damaged or another one.
-        """
+        """The samples float32 (recorded,) that a take begins with; `None` where it continues no recording."""
         if take.recording is None:
             return None
         arrays, _ = self._read(take.recording, take.recorded, f"the recording of take {take.number}")
@@ -157,11 +153,7 @@ class TakeCodes:
         return samples
 
     def given(self, take: Take) -> list[np.ndarray | None]:
-        """Codes int64 (known,) that a take begins with at each level.
-
-        Raises:
-            SessionError: the file is lost, damaged or another one.
-        """
+        """Codes int64 (known,) that a take begins with at each level."""
         if take.given is None:
             return [None] * len(take.layouts)
         arrays, facts = self._read(take.given, sum(take.known), f"what take {take.number} begins with")
@@ -177,11 +169,7 @@ class TakeCodes:
         return found
 
     def window_codes(self, take: Take, level: int) -> WindowCodes:
-        """The codes sampled of a level.
-
-        Raises:
-            SessionError: the file is damaged or another one.
-        """
+        """The codes sampled of a level."""
         name, layout = _name(take, level), take.layouts[level]
         lengths = {window.end: window.new_length for window in layout.windows()}
         found = self.store.read_codes(name, layout.given + sum(lengths.values()) + len(lengths))
@@ -203,11 +191,7 @@ class TakeCodes:
         return dict(zip(ends, np.split(codes, np.cumsum(counts)[:-1]), strict=True)) if ends else {}
 
     def write_window_codes(self, take: Take, level: int, sampled: WindowCodes) -> None:
-        """Replace the codes sampled of a level.
-
-        Raises:
-            SessionError: it cannot be written; what was saved before stands.
-        """
+        """Replace the codes sampled of a level."""
         ends = sorted(sampled)
         parts = [sampled[end] for end in ends]
         given = None if take.layouts[level].parallel else self.given(take)[level]

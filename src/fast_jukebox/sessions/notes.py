@@ -91,20 +91,12 @@ class ModelFacts:
         return [-(-samples // top) * (top // hop) for hop in self.hop_lengths]
 
     def layouts(self, settings: Mapping[str, object], samples: int, known: Sequence[int]) -> tuple[Layout, ...]:
-        """The windows of each level of a song that begins with `known` codes, as `generate` lays them out.
-
-        Raises:
-            ValueError: the song is longer than one can be, or a setting does not fit the model.
-        """
+        """The windows of each level of a song that begins with `known` codes, as `generate` lays them out."""
         check_duration("duration", samples / self.sampling_rate)
         return tuple(song_layouts(settings, self.lengths(samples), self.hop_lengths, self.n_ctx, known))
 
     def top_codes(self, name: str, seconds: object) -> int:
-        """Codes of the top level that `seconds` are, at least one.
-
-        Raises:
-            ValueError: no number of seconds that a song can have.
-        """
+        """Codes of the top level that `seconds` are, at least one."""
         return max(round(check_duration(name, seconds) * self.sampling_rate / self.hop_lengths[-1]), 1)
 
 
@@ -314,11 +306,7 @@ class SessionNotes:
         raise ValueError(f"`take` must be one of {', '.join(map(str, self.takes))}{got}")
 
     def span(self, start: float | None, end: float | None, samples: int) -> tuple[int, int]:
-        """The audio samples from one time to another, in seconds, of a song of so many samples.
-
-        Raises:
-            ValueError: they are no part of the song.
-        """
+        """The audio samples from one time to another, in seconds, of a song of so many samples."""
         rate = self.facts.sampling_rate
         first = 0 if not start else round(check_duration("start", start) * rate)
         last = samples if end is None else round(check_duration("end", end) * rate)

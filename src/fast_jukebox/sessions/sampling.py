@@ -227,13 +227,7 @@ def sample_takes(
     engine: str,
     max_batch_size: int | None,
 ) -> None:
-    """Sample what a job wants of takes that are of one batch, and save after every batch of windows.
-
-    Raises:
-        ValueError: as `samplers_of`.
-        SessionError: what is known cannot be read, or a batch cannot be written.
-        GenerationCancelled: `progress` said so.
-    """
+    """Sample what a job wants of takes that are of one batch, and save after every batch of windows."""
     first = takes[0]
     samplers = samplers_of(model, codes, takes, job.stop_level, engine, max_batch_size)
     sampled = [[codes.window_codes(take, level) for take in takes] for level in range(len(first.layouts))]

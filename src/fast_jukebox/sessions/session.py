@@ -58,6 +58,10 @@ class Session:
     given. A method that changes the folder locks it: another thread waits, another process is refused. Reading is
     always possible. Sessions come from [`Session.create`] and [`Session.open`].
 
+    Methods raise a `ValueError` that names the argument, its value and what is allowed, also for what is not made yet
+    and for another model than the session's; and a `SessionError` where the session is in use or damaged or cannot be
+    written: what was saved stands.
+
     Args:
         store: the session's folder.
         model: to sample and decode with, or `None`.
@@ -146,11 +150,7 @@ class Session:
         return None if self._notes.kept is None else self.takes[self._notes.kept]
 
     def take(self, number: int | Take | None = None) -> Take:
-        """A take by its number, by default the one that is kept.
-
-        Raises:
-            ValueError: there is none of that number, or none is kept.
-        """
+        """A take by its number, by default the one that is kept."""
         return self._notes.take(number)
 
     def keep(self, take: int | Take) -> Take:
@@ -180,10 +180,6 @@ class Session:
             metadata: of the new seconds, of one song, as in `generate`; by default the take's.
             stop_level: the lowest level to make at the next `run`; by default the top alone, a draft.
             settings: of sampling that differ from the take's, such as `temperature`.
-
-        Raises:
-            ValueError: an argument is not as asked, the take's top level is not made yet, or the model that the session
-                has refuses the metadata.
         """
         check_count("count", count, 1, MOST_SONGS)
         with self._changing() as notes:
@@ -209,9 +205,6 @@ class Session:
             duration: seconds of the result.
             take: see `branch`, like `metadata`, `stop_level` and `settings`.
             seed: of the new seconds; by default the take's.
-
-        Raises:
-            ValueError: as `branch`, or the duration is not longer than the take.
         """
         rate = self.facts.sampling_rate
         samples = round(check_duration("duration", duration) * rate)
@@ -231,9 +224,6 @@ class Session:
         Args:
             seconds: to keep, rounded to codes of the top level.
             take: which one.
-
-        Raises:
-            ValueError: more seconds than the take has, or they are not made yet.
         """
         codes = self.facts.top_codes("seconds", seconds)
         with self._changing() as notes:
@@ -264,9 +254,6 @@ class Session:
             start: seconds; by default the beginning, from which levels with the sequential schedule are always made.
             end: seconds; by default the end.
             model: see `run`, like `progress`, `engine` and `max_batch_size`.
-
-        Raises:
-            ValueError: there is no such take or part.
         """
         found = self.take(take)
         self.request([found], stop_level, start, end)
@@ -280,11 +267,7 @@ class Session:
         start: float | None = None,
         end: float | None = None,
     ) -> None:
-        """Note what the next `run` is to make; see `upsample`. By default of all takes.
-
-        Raises:
-            ValueError: there is no such take, level or part; or the model that the session has cannot make it.
-        """
+        """Note what the next `run` is to make; see `upsample`. By default of all takes."""
         check_count("stop_level", stop_level, 0, len(self.facts.n_ctx) - 1)
         with self._changing() as notes:
             found = [notes.take(take) for take in (list(notes.takes) if takes is None else takes)]
@@ -366,9 +349,6 @@ class Session:
             start: seconds; by default the beginning.
             end: seconds; by default the end.
             model: the session's.
-
-        Raises:
-            ValueError: the level is not made there, there is no such take or part, or the model is not the session's.
         """
         import torch
 

@@ -66,7 +66,8 @@ class SessionStore:
     ```
 
     Every file is written beside its place, brought to the disk and renamed, so that a reader finds the old one or the
-    new one, whenever the power goes.
+    new one, whenever the power goes. Methods raise a `SessionError` where a file or the folder cannot be read or
+    written, or is damaged; then what was saved before stands.
 
     Args:
         folder: may not exist yet.
@@ -78,11 +79,7 @@ class SessionStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from writing: other threads wait, other processes are refused. The same thread may enter again.
-
-        Raises:
-            SessionError: another process has the session, or the folder cannot be written to.
-        """
+        """Keep others from writing: other threads wait, other processes are refused. A thread may enter again."""
         if not self.folder.is_dir():
             raise SessionError(f"there is no session in {str(self.folder)!r}: there is no such folder")
         with contextlib.ExitStack() as stack:
@@ -119,20 +116,12 @@ class SessionStore:
             raise ValueError(f"`folder` must be new or empty, but there is something in {str(self.folder)!r}")
 
     def make_folder(self) -> None:
-        """Make the folder of a new session.
-
-        Raises:
-            SessionError: it cannot be made.
-        """
+        """Make the folder of a new session."""
         with naming("make the session's folder", self.folder):
             (self.folder / _CODES).mkdir(parents=True, exist_ok=True)
 
     def read_manifest(self) -> dict[str, object]:
-        """The manifest, whose checksum and version are right.
-
-        Raises:
-            SessionError: there is none, it is damaged or of another version.
-        """
+        """The manifest, whose checksum and version are right."""
         path = self.folder / MANIFEST
         content = _read(path, _MANIFEST_BYTES, _RESCUE)
         if content is None:
@@ -153,11 +142,7 @@ class SessionStore:
         return written
 
     def write_manifest(self, body: Mapping[str, object]) -> None:
-        """Replace the manifest.
-
-        Raises:
-            SessionError: it cannot be written; the one before stands.
-        """
+        """Replace the manifest."""
         written = {"format": FORMAT, "version": VERSION, **body}
         written["checksum"] = _checksum(written)
         self._write(self.folder / MANIFEST, json.dumps(written, indent=1, ensure_ascii=False).encode())
@@ -169,9 +154,6 @@ class SessionStore:
             name: without suffix.
             arrays: integers, or samples of a recording.
             facts: metadata of them, as JSON holds them.
-
-        Raises:
-            SessionError: it cannot be written; the one before stands.
         """
         arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         text = json.dumps(dict(facts), sort_keys=True)
@@ -184,9 +166,6 @@ class SessionStore:
         Args:
             name: without suffix.
             most: how many numbers it can hold; a larger file is refused before it is read.
-
-        Raises:
-            SessionError: it cannot be read or is damaged.
         """
         if name.startswith("take-"):
             remedy = "delete it and resume, and the same codes are sampled again"
@@ -225,21 +204,13 @@ class SessionStore:
 
 
 def write_complete(path: Path, content: bytes) -> None:
-    """Write a file, completely or not at all.
-
-    Raises:
-        SessionError: it cannot be written; what stood there before stands.
-    """
+    """Write a file, completely or not at all."""
     with naming("write", path, "; what was saved before stands"):
         write_file(path, content)
 
 
 def _read(path: Path, most: int, remedy: str) -> bytes | None:
-    """The content of a file; `None` where there is none.
-
-    Raises:
-        SessionError: it cannot be read, or has more than `most` bytes.
-    """
+    """The content of a file; `None` where there is none."""
     with naming("read", path), contextlib.suppress(FileNotFoundError):
         if (size := path.stat().st_size) > most:
             raise SessionError(

@@ -9,10 +9,15 @@ def naive_codes(latents: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return ((rows[:, :, None, :] - vectors[None, None]) ** 2).sum(-1).argmin(-1)
 
 
+def trained_state(vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Trained vectors whose counts are not known."""
+    return {"vectors": vectors, "counts": torch.zeros(len(vectors)), "initialized": torch.tensor(True)}
+
+
 @pytest.fixture
 def trained():
     codebook = Codebook(8, 3, decay=0.9, revival_threshold=0.0)
-    codebook.load_vectors(torch.randn(8, 3))
+    codebook.load_state_dict(trained_state(torch.randn(8, 3)))
     codebook.counts.copy_(torch.rand(8) + 1)
     return codebook
 
@@ -79,7 +84,7 @@ def test_the_first_batch_initialises_every_vector_with_a_latent():
 
 def test_unused_codes_are_replaced_by_latents_of_the_batch():
     codebook = Codebook(4, 2, decay=0.5, revival_threshold=1.0)
-    codebook.load_vectors(torch.tensor([[0.0, 0.0], [1.0, 1.0], [50.0, 50.0], [60.0, 60.0]]))
+    codebook.load_state_dict(trained_state(torch.tensor([[0.0, 0.0], [1.0, 1.0], [50.0, 50.0], [60.0, 60.0]])))
     codebook.counts.copy_(torch.tensor([10.0, 10.0, 1.5, 4.0]))
     latents = torch.rand(1, 2, 20)
     codebook.train()(latents)
@@ -94,7 +99,7 @@ def test_unused_codes_are_replaced_by_latents_of_the_batch():
 def test_vectors_without_counts_start_from_even_use():
     codebook = Codebook(4, 2, decay=0.5, revival_threshold=0.0)
     vectors = torch.randn(4, 2)
-    codebook.load_vectors(vectors)
+    codebook.load_state_dict(trained_state(vectors))
     latents = torch.randn(1, 2, 20)
     codes = naive_codes(latents, vectors)
     codebook.train()(latents)

@@ -218,13 +218,6 @@ class Codebook(nn.Module):
         self.initialized.zero_()
 
     @torch.no_grad()
-    def load_vectors(self, vectors: Tensor) -> None:
-        """Take over trained `vectors` (K, D) whose counts are not known."""
-        self.vectors.copy_(vectors)
-        self.counts.zero_()
-        self.initialized.fill_(True)
-
-    @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
         """Codes (N, L) of latents (N, D, L)."""
         batch, width, length = latents.shape

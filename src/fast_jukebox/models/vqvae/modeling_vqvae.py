@@ -16,7 +16,7 @@ from fast_jukebox.models.loading import SubmodelLoadingMixin
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.layers import Codebook, DecoderStage, EncoderStage, StackOptions
 from fast_jukebox.models.vqvae.losses import linf_loss, multispectral_loss
-from fast_jukebox.sampling.checks import check_codes
+from fast_jukebox.sampling.checks import check_codes, kind_of
 
 # Audio samples worked on at once (3 s at 44.1 kHz): bounds the memory of long songs at a small cost in margins.
 CHUNK_SAMPLES = 131072
@@ -268,14 +268,8 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
 
     def _check_audio(self, audio: Tensor) -> None:
         hop = self.config.hop_lengths[-1]
-        if not isinstance(audio, Tensor):
-            raise ValueError(
-                f"`audio` must be a floating-point tensor of shape (batch, samples), got {type(audio).__name__}"
-            )
-        if audio.dim() != 2 or not audio.is_floating_point():
-            raise ValueError(
-                f"`audio` must be floating point of shape (batch, samples), got {audio.dtype} {tuple(audio.shape)}"
-            )
+        if not isinstance(audio, Tensor) or audio.dim() != 2 or not audio.is_floating_point():
+            raise ValueError(f"`audio` must be a floating-point tensor of shape (batch, samples), got {kind_of(audio)}")
         if audio.shape[0] == 0:
             raise ValueError(f"`audio` must be of at least one song, got {tuple(audio.shape)}")
         if audio.shape[1] == 0 or audio.shape[1] % hop:
@@ -301,12 +295,9 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
                 )
 
     def _check_codes(self, codes: Tensor) -> None:
-        if not isinstance(codes, Tensor):
-            raise ValueError(f"`codes` must be integers of shape (batch, length >= 1), got {type(codes).__name__}")
-        if codes.dim() != 2 or codes.is_floating_point() or codes.dtype == torch.bool or codes.numel() == 0:
-            raise ValueError(
-                f"`codes` must be integers of shape (batch, length >= 1), got {codes.dtype} {tuple(codes.shape)}"
-            )
+        integers = isinstance(codes, Tensor) and not codes.is_floating_point() and codes.dtype != torch.bool
+        if not integers or codes.dim() != 2 or codes.numel() == 0:
+            raise ValueError(f"`codes` must be integers of shape (batch, length >= 1), got {kind_of(codes)}")
         check_codes("codes", codes.to(torch.int64), self.config.codebook_size)
 
 
