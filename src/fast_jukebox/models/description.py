@@ -81,7 +81,7 @@ def describe_model(name: str, config: PreTrainedConfig) -> ModelDescription:
 
 
 def describe_adapter(name: str) -> ModelDescription | None:
-    """What an adapter is and how to use it; `None` where there is none, or a model beside it.
+    """Description of an adapter and how to use it; `None` where there is none, or a model beside it.
 
     Args:
         name: folder or repository.

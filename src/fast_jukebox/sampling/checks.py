@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_SEED = 2**63 - 1
 """The largest seed."""
 MOST_SONGS = 2**16
-"""Songs that one call makes at most: more is a mistake, which would fill the memory or take for ever."""
+"""Songs that one call makes at most: more is a mistake, which would fill the memory or never end."""
 MIN_TEMPERATURE = 1e-3
 """The lowest temperature: still less and logits would leave the range of float32. `do_sample=False` is the limit."""
 _LOUDEST = 8.0

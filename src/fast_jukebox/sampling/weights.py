@@ -114,7 +114,7 @@ def adapter_state(module: object) -> tuple[Hashable, ...]:
 
 
 class _AdaptedLayer(Protocol):
-    """What peft's layers with adapters, and those with complete copies, have in common."""
+    """Common interface of peft's layers with adapters and of those with complete copies."""
 
     active_adapters: list[str]
     disable_adapters: bool

@@ -97,7 +97,7 @@ def read_span(
 
 
 def made_from_start(layout: Layout, sampled: WindowCodes) -> int:
-    """How many codes from the song's beginning are made and will not change."""
+    """Number of codes from the song's beginning that are made and will not change."""
     made = layout.given
     for window in layout.windows():
         if window.end not in sampled:
@@ -206,7 +206,7 @@ class TakeCodes:
         return read_span(take.layouts[level], self.given(take)[level], self.window_codes(take, level), first, last)
 
     def fractions(self, take: Take) -> list[float]:
-        """How much of each level is made, in [0, 1], bottom first."""
+        """Fraction of each level that is made, in [0, 1], bottom first."""
         fractions = []
         for level, layout in enumerate(take.layouts):
             done = sum(map(len, self.window_codes(take, level).values()))

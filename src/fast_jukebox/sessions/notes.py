@@ -12,7 +12,7 @@ from fast_jukebox.generation.windows import SETTINGS, Layout, check_duration, ch
 from fast_jukebox.sampling.checks import check_count, check_seed
 
 ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
-"""How a take came about."""
+"""Origins of a take."""
 
 _LARGEST = 2**31 - 1
 """Of whatever counts codes, samples or takes."""
@@ -79,7 +79,7 @@ class ModelFacts:
 
     @property
     def source(self) -> str:
-        """What the model was made of, for people."""
+        """Name, revision and adapters of the model, for people."""
         name = self.name or "another model"
         revision = f" at revision {self.revision}" if self.revision else ""
         adapters = [f"{level}={source}" for level, source in enumerate(self.adapters) if source is not None]

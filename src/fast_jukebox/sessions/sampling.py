@@ -147,7 +147,7 @@ def first_notes(codes: TakeCodes, plan: SongPlan, request: SongRequest, settings
 
 
 def metadata_argument(record: MetadataRecord) -> Metadata | None:
-    """What `generate` takes, from what [`metadata_record`] made."""
+    """The argument of `generate` that [`metadata_record`] made `record` of."""
     match record:
         case {"words": dict(words)}:
             return words

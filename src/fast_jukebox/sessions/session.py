@@ -126,7 +126,7 @@ class Session:
 
     @property
     def folder(self) -> Path:
-        """Where the session is kept."""
+        """Folder of the session."""
         return self._store.folder
 
     @property

@@ -31,7 +31,7 @@ _LEFT_MANIFEST, _LEFT_CODES = ".session.*.tmp.json", ".*.tmp.safetensors"
 """Temporary names of the two kinds of files, see [`~fast_jukebox.utils.files.temporary_path`]."""
 
 MOST_NUMBERS = 2**30
-"""How many numbers a file of codes holds at most, where nothing more is known: those of a day at a hop length of 8."""
+"""Most numbers in a file of codes, where nothing more is known: those of a day at a hop length of 8."""
 _HEADER_BYTES = 2**16
 """The largest header of such a file."""
 _MANIFEST_BYTES = 2**28

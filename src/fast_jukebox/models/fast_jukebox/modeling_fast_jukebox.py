@@ -249,7 +249,7 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
 
 
 def _with_processor(result: Model, source: PathLike, download: Download) -> Model:
-    """What was loaded, its model with the processor beside it, if there is one."""
+    """The loaded result, its model with the processor beside it, if there is one."""
     model: PreTrainedModel = (
         result[0] if isinstance(result, tuple) else result
     )  # a pair with `output_loading_info=True`

@@ -106,7 +106,7 @@ class Pattern(ABC):
     def slots(self, position: Position) -> tuple[Position, Position | int, Position | int]:
         """The slot of a position, and the first slot and the number of slots that it reads once it is there.
 
-        Whole-number functions of the position, the same for a number and for a tensor, so that a step can leave them to
+        Integer functions of the position, the same for a number and for a tensor, so that a step can leave them to
         the device. The first slot is the number 0 where it is that for all positions.
         """
 

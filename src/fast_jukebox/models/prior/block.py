@@ -138,7 +138,7 @@ class FactoredAttention(nn.Module):
 
         Args:
             hidden: (N, L, W).
-            need_weights: whether to return the weights.
+            need_weights: return the weights.
             cache: where to keep the keys and values that later steps need.
             lyric_states: of the conditioning; only a layer that attends to them reads them.
 
@@ -284,7 +284,7 @@ class PriorBlock(nn.Module):
 
         Args:
             hidden: (N, L, W), 1 <= L <= the sequence's length.
-            need_weights: whether to return the attention's weights.
+            need_weights: return the attention's weights.
             cache: where to keep the keys and values that later steps need.
             lyric_states: (N, lyric_length, W) of the conditioning, where the layer attends to the lyrics.
 

@@ -54,8 +54,8 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         hidden_size (`int`, defaults to 2048): width W of the transformer.
         num_hidden_layers (`int`, defaults to 72): depth.
         num_attention_heads (`int`, defaults to 2): heads of each attention; they divide its width.
-        attention_ratio (`float`, defaults to 0.25): width of queries, keys and values as a share of `hidden_size`.
-        mlp_ratio (`float`, defaults to 1.0): inner width of the MLP as a share of `hidden_size`.
+        attention_ratio (`float`, defaults to 0.25): width of queries, keys and values as a fraction of `hidden_size`.
+        mlp_ratio (`float`, defaults to 1.0): inner width of the MLP as a fraction of `hidden_size`.
         layer_types (`list[str]`, defaults to `["row", "column", "previous_row"]`): the attention pattern of each layer,
             of `dense`, `row`, `column`, `previous_row`, and with lyrics `lyric_cross` (where they have an encoder) or
             `lyric_prefix` (where they stand before the codes). A list of another length than `num_hidden_layers` is
@@ -378,4 +378,4 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
         try:
             _ = self.lyric_encoder_config
         except ValueError as error:
-            raise ValueError(f"the fields `lyric_encoder_...` must describe a prior of their own: {error}") from error
+            raise ValueError(f"the fields `lyric_encoder_...` must describe a prior: {error}") from error

@@ -73,7 +73,7 @@ class LyricCrossPattern(Pattern):
     """Each position sees every state of the lyric encoder, and no position of the window.
 
     Keys and values are (N, lyric_length, H, D); weights are (N, H, L, lyric_length). There is a slot for each state,
-    filled with the prompt, and a spare one for what a step makes of its own position.
+    filled with the prompt, and a spare one for what a step makes of its position.
 
     Args:
         lyric_length: states of the encoder.

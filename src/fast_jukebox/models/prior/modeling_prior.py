@@ -38,7 +38,7 @@ class FastJukeboxPriorOutput(ModelOutput):
 
     Args:
         loss (`Tensor` scalar): where labels were given, cross entropy in nats a code; of a prior with lyrics the sum of
-            `code_loss` and `lyric_loss`, each times its share of positions, the latter also times `lyric_loss_weight`.
+            `code_loss` and `lyric_loss`, each times its fraction of positions, the latter also `lyric_loss_weight`.
         logits (`Tensor` (N, L, K)): position t's logits predict code t.
         hidden_states (`tuple` of `Tensor` (N, S, W)): output of each block, where `output_hidden_states`.
         attention_residuals (`tuple` of `Tensor` (N, S, W)): inside each block, the state after the attention's
@@ -349,7 +349,7 @@ def join_losses(
     lyric_weight: float,
     share: Tensor | float = 1.0,
 ) -> Tensor:
-    """The loss of codes and lyrics: each weighted by its share of positions, the lyrics also by their own weight.
+    """The loss of codes and lyrics: each weighted by its fraction of positions, the lyrics also by `lyric_weight`.
 
     Args:
         code_loss: nats a code, divided as `share` says.
@@ -357,7 +357,7 @@ def join_losses(
         code_count: codes of a window.
         character_count: characters of a window.
         lyric_weight: `lyric_loss_weight` of the prior.
-        share: this batch's share of the labels that `code_loss` was divided by, where gradients are accumulated.
+        share: this batch's fraction of the labels that `code_loss` was divided by, where gradients are accumulated.
     """
     positions = code_count + character_count
     lyric_share = lyric_weight * character_count / positions

@@ -34,7 +34,7 @@ class FastJukeboxVQVAEConfig(FastJukeboxBaseConfig):
         width (`int`, defaults to 32): channels of the residual stacks, times the level's multiplier.
         depth (`int`, defaults to 4): blocks in a residual stack, times the level's multiplier.
         multipliers (`list[int]`, defaults to `[2, 1, 1]`): factor on width and depth of each level, bottom first.
-        conv_multiplier (`float`, defaults to 1.0): inner channels of a residual block, as a share of its width.
+        conv_multiplier (`float`, defaults to 1.0): inner channels of a residual block, as a fraction of its width.
         dilation_growth_rate (`int`, defaults to 3): block i of a stack has dilation `rate ** i`.
         dilation_cycle (`int`, *optional*): the exponent restarts every so many blocks.
         reverse_decoder_dilation (`bool`, defaults to `True`): decoders have the largest dilation first.

@@ -58,8 +58,8 @@ class ResidualStack(nn.Module):
         inner_width: channels inside each block; `width` where None.
         dilation_growth_rate: block i has dilation `rate ** i`, or `rate ** (i mod dilation_cycle)`.
         dilation_cycle: length of the cycle, None for none.
-        reverse_dilation: whether the largest dilation comes first (the VQ-VAE's decoders).
-        scale_residual: whether each residual branch is scaled by 1 / sqrt(depth).
+        reverse_dilation: the largest dilation comes first (the VQ-VAE's decoders).
+        scale_residual: each residual branch is scaled by 1 / sqrt(depth).
     """
 
     def __init__(
