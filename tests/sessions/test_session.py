@@ -381,7 +381,7 @@ class TestInterruptions:
 
 
 KILLED = """
-    import json, os, random, signal, sys, time
+    import contextlib, json, os, random, signal, sys, time
     import torch
     from fast_jukebox import FastJukeboxModel
     from fast_jukebox.sessions.session import Session
@@ -400,14 +400,21 @@ KILLED = """
 
     def deadly(moment, number):
         # Dies in the number-th write: with half of it on the disk, before it has its name, or just after.
-        write, rename, count = files._write, os.replace, [0]
+        writing, rename, count = files.writing, os.replace, [0]
 
-        def written(file, content):
-            count[0] += 1
-            if count[0] == number and moment == "half":
-                write(file, content[: len(content) // 2])
+        class Half:
+            def __init__(self, file):
+                self.file = file
+
+            def write(self, content):
+                self.file.write(content[: len(content) // 2])
                 die()
-            write(file, content)
+
+        @contextlib.contextmanager
+        def written(path, mode=None):
+            count[0] += 1
+            with writing(path, mode) as file:
+                yield Half(file) if count[0] == number and moment == "half" else file
 
         def renamed(old, new):
             if count[0] == number and moment == "before":
@@ -416,7 +423,7 @@ KILLED = """
             if count[0] == number and moment == "after":
                 die()
 
-        files._write, os.replace = written, renamed
+        files.writing, os.replace = written, renamed
 
     def killed(prepare, delay=None):
         child = os.fork()

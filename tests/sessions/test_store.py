@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -94,7 +95,7 @@ def test_a_sound_that_a_killed_process_left_is_cleared(stub_model, tmp_path, mon
     child = os.fork()
     if child == 0:
         session = Session.open(tmp_path / "song", stub_model)
-        monkeypatch.setattr(files, "_place", lambda *paths: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(os, "replace", lambda *paths: os.kill(os.getpid(), signal.SIGKILL))
         session.export(tmp_path / "song" / "take-1-top.wav")
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -111,18 +112,20 @@ def test_a_sound_that_a_killed_process_left_is_cleared(stub_model, tmp_path, mon
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
 def test_what_was_saved_stands_when_the_disk_is_full(stub_model, tmp_path, monkeypatch, code):
     whole = stub_model.generate(duration=3.0, seed=5)
-    write, count = files._write, 0
+    writing, count = files.writing, 0
 
-    def full(file, content):
+    @contextlib.contextmanager
+    def full(path, mode=None):
         nonlocal count
         count += 1
-        if count > 6:
-            write(file, content[:9])
-            raise OSError(code, os.strerror(code))
-        write(file, content)
+        with writing(path, mode) as file:
+            if count > 6:
+                file.write(b"beginning")
+                raise OSError(code, os.strerror(code))
+            yield file
 
     session = stub_model.new_session(tmp_path / "song", duration=3.0, seed=5)
-    monkeypatch.setattr(files, "_write", full)
+    monkeypatch.setattr(files, "writing", full)
     with pytest.raises(SessionError, match=f"{os.strerror(code)}.*saved before stands"):
         session.run(max_batch_size=1)
     monkeypatch.undo()
