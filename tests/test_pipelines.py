@@ -205,7 +205,7 @@ def test_progress_is_told_or_shown_or_not(pipe, capsys):
     assert told[-1].codes_done == told[-1].codes_total
     capsys.readouterr()
     pipe(duration=0.1, progress=True)
-    assert "bottom: 100%" in capsys.readouterr().err
+    assert "sampling: 0.1 of 0.1 s of music |" in capsys.readouterr().err
     pipe(duration=0.1)
     assert capsys.readouterr().err == ""
 

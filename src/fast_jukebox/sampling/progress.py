@@ -241,7 +241,10 @@ class ProgressBars:
             if bar is not None:
                 bar.leave = bar.n > 0
                 self.close()
-            kind = None if total is None else "{desc}: {n:.0f} of {total:.0f} s of music |{bar}| {remaining} left"
+            kind = None
+            if total is not None:
+                digits = 0 if total >= 10 else 1
+                kind = f"{{desc}}: {{n:.{digits}f}} of {{total:.{digits}f}} s of music |{{bar}}| {{remaining}} left"
             bar = self._bar = self._new_bar("sampling", total, kind)
         bar.update(done - bar.n)
 
