@@ -304,6 +304,13 @@ class TestEmbeddedDefault:
             assert measured[f"reconstruction, signal-to-noise ratio (dB), {level}"] > 2
         assert measured["time below -40 dBFS, samples of the model"] < 0.1
         assert measured["songs silent for over 2 s, samples of the model"] < 0.1
+        assert measured["time with notes of one key, samples of the model"] > 0.93
+        assert measured["tonal clarity, samples of the model"] > 0.8
+
+    def test_it_says_which_pair_it_drew(self, jukebox):
+        drawn = [jukebox(duration=0.1, seed=seed)["metadata"] for seed in range(6)]
+        assert {(own["artist"], own["genre"]) for own in drawn} <= set(jukebox.model.processor.pairs)
+        assert len({own["artist"] for own in drawn}) > 1
 
     def test_its_codes_keep_a_melody(self, jukebox):
         time = torch.arange(44032) / 44100
