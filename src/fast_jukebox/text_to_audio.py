@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 
 import transformers.pipelines
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoTokenizer, Pipeline, PreTrainedConfig, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from fast_jukebox.hub import prefer_cache
+from fast_jukebox.hub import HubError, prefer_cache
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import COMPOSITE_MODEL_TYPE
 
@@ -88,6 +91,14 @@ def register_text_to_audio() -> None:
 
     @functools.wraps(resolve)
     def resolve_revision(name: object, *args: object, **kwargs: object) -> str | None:
+        try:
+            if not os.path.isdir(str(name)):
+                validate_repo_id(str(name))
+        except HFValidationError as error:
+            raise HubError(
+                f"Cannot load the model `{name}`: there is no such folder here, and a repository's name is such as "
+                "'organisation/name'."
+            ) from error
         where = ("cache_dir", "local_files_only")
         prefer_cache(name, {key: value for key, value in kwargs.items() if key in where})  # says at once what is wrong
         return resolve(name, *args, **kwargs)

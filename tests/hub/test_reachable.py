@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import constants, snapshot_download
 from transformers import pipeline
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxProcessor
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.hub import HubError, prefer_cache, reachable
 
@@ -41,6 +41,28 @@ def test_a_misspelt_name_is_told_at_once_where_the_hub_cannot_be_reached(nobody,
     assert time.monotonic() - begun < 25  # the client alone takes 39 s
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda name: pipeline(model=name),
+        lambda name: pipeline("fast-jukebox", model=name),
+        lambda name: pipeline("text-to-audio", model=name),
+        lambda name: FastJukeboxModel.from_pretrained(name),
+        lambda name: FastJukeboxProcessor.from_pretrained(name),
+    ],
+)
+def test_a_model_that_the_cache_lacks_is_told_where_the_hub_must_not_be_asked(nobody, monkeypatch, load):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="model `ann/model`: it is not.*in the cache.*HF_HUB_OFFLINE.*Load it once"):
+        load("ann/model")
+
+
+@pytest.mark.parametrize("name", ["./modle", "/nowhere/modle", "runs/a/b"])
+def test_a_folder_that_is_not_there_is_told_by_the_pipeline(nobody, name):
+    with pytest.raises(HubError, match=f"`{name}`: there is no such folder here"):
+        pipeline("fast-jukebox", model=name)
+
+
 def test_what_is_in_the_cache_is_taken_from_there(nobody, tmp_path, caplog):
     (tmp_path / "cache" / "models--ann--model").mkdir(parents=True)
     with caplog.at_level(logging.WARNING):
@@ -55,7 +77,9 @@ def test_what_is_in_the_cache_is_taken_from_there(nobody, tmp_path, caplog):
 def test_folders_and_names_that_are_none_are_left_alone(nobody, tmp_path, monkeypatch):
     for name in (None, tmp_path, "a/b/c"):
         assert prefer_cache(name, {}) == {}
+    (tmp_path / "cache" / "models--ann--model").mkdir(parents=True)
     assert prefer_cache("ann/model", {"local_files_only": True}) == {"local_files_only": True}
+    (tmp_path / "cache" / "models--ann--model").rmdir()
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")  # a proxy may know the way
     assert prefer_cache("ann/model", {}) == {}
 

@@ -53,24 +53,33 @@ def prefer_cache(name: object, download: Mapping[str, Any], kind: str = "model")
         name: of a folder, which is left alone, or a repository; None is left alone.
 
     Raises:
-        HubError: the Hub cannot be reached, and the cache has nothing of the repository.
+        HubError: the Hub cannot be reached, or must not be asked, and the cache has nothing of the repository.
     """
     options = dict(download)
-    if name is None or os.path.isdir(str(name)) or options.get("local_files_only") or is_offline_mode():
+    if name is None or os.path.isdir(str(name)):
         return options
     try:
         validate_repo_id(str(name))
     except HFValidationError:  # reported better by who loads it
         return options
-    reason = why_unreachable()
-    if reason is None:
+    forbidden = bool(options.get("local_files_only")) or is_offline_mode()
+    reason = None if forbidden else why_unreachable()
+    if reason is None and not forbidden:
         return options
     cache = Path(options.get("cache_dir") or constants.HF_HUB_CACHE)
     failed = f"the connection to {constants.ENDPOINT} failed ({reason})"
     if not (cache / repo_folder_name(repo_id=str(name), repo_type=kind)).is_dir():
+        if forbidden:
+            raise HubError(
+                f"Cannot load the {kind} `{name}`: it is not, or not wholly, in the cache ({cache}), and "
+                "HF_HUB_OFFLINE or `local_files_only` forbids to fetch it. Load it once with the network, or name a "
+                "folder that exists."
+            )
         raise HubError(
             f"Cannot load the {kind} `{name}`: there is no such folder here, nothing of it is in the cache ({cache}), "
             f"and {failed}. Check the name and the network, or name a folder."
         )
+    if forbidden:
+        return options
     logger.warning("%s: the %s `%s` is taken from the cache", failed, kind, name)
     return {**options, "local_files_only": True}

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fast_jukebox.hub import prefer_cache
 from fast_jukebox.processing.files import (
     CONFIG_NAME,
     VOCABULARY_NAME,
@@ -251,6 +252,7 @@ class FastJukeboxProcessor:
             HubError: the repository cannot be read.
         """
         download = {key: value for key, value in download.items() if key in _DOWNLOAD and value is not None}
+        download = prefer_cache(source, download)
         paths = {name: find_file(source, name, **download) for name in (CONFIG_NAME, VOCABULARY_NAME)}
         missing = [name for name, path in paths.items() if path is None]
         if missing:
