@@ -24,6 +24,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 from fast_jukebox.data.tunes.accompaniment import PARTS
 from fast_jukebox.data.tunes.performing import INSTRUMENTS
 from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores

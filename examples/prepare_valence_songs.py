@@ -22,6 +22,9 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 import numpy as np
 from tqdm.auto import tqdm
 

@@ -34,6 +34,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 import torch
 import transformers
 

@@ -28,6 +28,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 import torch
 from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
@@ -254,7 +257,7 @@ def draw_samples(model: FastJukeboxModel, args: EvaluationArguments, output: Pat
     if args.samples:
         rate = model.config.vqvae_config.sampling_rate
         return [load_audio(path, rate, duration=args.duration) for path in sample_files(args)]
-    with ProgressBars() as bars:
+    with ProgressBars(lines=True) as bars:
         made = model.generate(duration=args.duration, num_samples=args.num_samples, seed=args.seed, progress=bars)
     samples = list(made.audio.float().cpu())
     for index, sample in enumerate(samples):

@@ -17,6 +17,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 import torch
 from datasets import Dataset
 from torch import Tensor

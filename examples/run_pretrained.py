@@ -30,6 +30,9 @@ from importlib import resources
 from pathlib import Path
 from threading import Event, Thread
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 import torch
 
 from fast_jukebox import (

@@ -27,6 +27,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 import torch
 from datasets import DatasetDict
 from transformers import AutoConfig, set_seed

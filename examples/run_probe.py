@@ -19,6 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 import torch
 from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save

@@ -17,6 +17,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 from transformers import set_seed
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig

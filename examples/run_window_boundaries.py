@@ -17,6 +17,9 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+if __name__ == "__main__":
+    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.evaluation.window_boundaries import boundary_metrics
 from fast_jukebox.pipelines import default_model_path
@@ -62,10 +65,10 @@ def measure(model: FastJukeboxModel, args: BoundaryArguments) -> list[JsonObject
     schedules += [{"schedule": "parallel", "window_fractions": fraction} for fraction in args.window_fractions]
     hops, rows = model.vqvae.config.hop_lengths, []
     song = {"duration": args.duration, "seed": args.seed}
-    with ProgressBars() as bars:
+    with ProgressBars(lines=True) as bars:
         draft = model.generate(**song, num_samples=args.num_samples, stop_level=len(hops) - 1, progress=bars)
     for settings in schedules:
-        with ProgressBars() as bars:
+        with ProgressBars(lines=True) as bars:
             made = model.generate(**song, codes=[draft.codes[-1]], progress=bars, **settings)
         for level, hop in enumerate(hops[:-1]):
             places = [[seam * hop for seam in own if seam * hop < made.audio.shape[1]] for own in made.seams[level]]

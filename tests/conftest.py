@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import importlib.util
+import math
 import os
 import sys
 from pathlib import Path
@@ -28,6 +29,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has its own threads; toge
 def _seeded():
     """Every test starts from the same random state, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def log_lines(monkeypatch):
+    """The module of lines about work under way, which no test gets unless it asks: slow machines would print some."""
+    from fast_jukebox.utils import log_lines
+
+    monkeypatch.setattr(log_lines, "FIRST", math.inf)
+    monkeypatch.setattr(log_lines, "_next", None)
+    return log_lines
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def generate(
     dropped = ""
 
     try:
-        with ProgressBars(False if quiet else None) as bars:
+        with ProgressBars(False if quiet else None, lines=True) as bars:
             if streamed:
                 request = replace(request, num_samples=1, progress=bars)
                 seconds = _stream(loaded, None if outputs is None else outputs[0], "raw" if raw else "wav", request)

@@ -140,6 +140,8 @@ def merge(
     """Merge adapters into their base, and save a model like any other. The last line printed is its folder."""
     merged = adapters(adapter)
 
-    from fast_jukebox_cli.merge import merge as run
-
-    typer.echo(path_text(run(model, output, merged, dtype)))
+    with Waiting("loading torch"):
+        from fast_jukebox_cli.merge import merge as run
+    with Waiting("merging"):
+        folder = run(model, output, merged, dtype)
+    typer.echo(path_text(folder))

@@ -85,7 +85,7 @@ class Machine:
         jobs = list(session.jobs)
         wanted = {number for job in jobs if not job.is_part for number in job.takes}
         try:
-            with ProgressBars(False if self.quiet else None) as bars:
+            with ProgressBars(False if self.quiet else None, lines=True) as bars:
                 session.run(progress=bars, engine=self.engine)
             wanted |= {number for number, take in session.takes.items() if missing and not _is_heard(session, take)}
             parts = [(session.takes[number], job) for job in jobs if job.is_part for number in job.takes]

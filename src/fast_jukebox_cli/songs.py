@@ -153,9 +153,10 @@ def generate_many(
     settings = options.sampling(temperature, top_k, top_p)
     listed = existing_file("requests", requests)
 
-    from fast_jukebox_cli.generate_many import generate_many as run
-    from fast_jukebox_cli.model import ModelSource
-    from fast_jukebox_cli.words import song_words
+    with Waiting("loading torch", quiet):
+        from fast_jukebox_cli.generate_many import generate_many as run
+        from fast_jukebox_cli.model import ModelSource
+        from fast_jukebox_cli.words import song_words
 
     folder = output.expanduser()
     count = run(
@@ -199,8 +200,9 @@ def label(
     quiet: options.Quiet = False,
 ) -> None:
     """Cut songs into clips and label them: a dataset to train on. The last line printed is its folder."""
-    from fast_jukebox.labelling import TempoLabeller, dataset
-    from fast_jukebox.labelling.labellers import load_labeller
+    with Waiting("loading torch", quiet):
+        from fast_jukebox.labelling import TempoLabeller, dataset
+        from fast_jukebox.labelling.labellers import load_labeller
 
     names = labeller or ["key", "tempo", "tags"]
     if tempo_centre is not None and "tempo" not in names:
@@ -235,13 +237,14 @@ def encode(
     quiet: options.Quiet = False,
 ) -> None:
     """Encode songs, which priors are trained on. The last line printed is the folder of codes."""
-    from transformers.utils import logging
+    with Waiting("loading torch", quiet):
+        from transformers.utils import logging
 
-    from fast_jukebox.data import codes
-    from fast_jukebox.data.songs import load_songs
-    from fast_jukebox.data.splits import describe_splits
-    from fast_jukebox.models.vqvae import FastJukeboxVQVAE
-    from fast_jukebox_cli.model import chosen_device, model_name
+        from fast_jukebox.data import codes
+        from fast_jukebox.data.songs import load_songs
+        from fast_jukebox.data.splits import describe_splits
+        from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+        from fast_jukebox_cli.model import chosen_device, model_name
 
     folder = output.expanduser()
     sharing = options.chosen_workers(workers, ray, device)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_type_hints
@@ -176,15 +177,15 @@ def free_path(path: Path, count: int = 1) -> Path:
 
 
 class Waiting:
-    """A line on a terminal of what takes longer than a second, with the time so far; removed when it is done. A log
-    gets nothing of it.
+    """A line on a terminal of what takes longer than a second, with the time so far; removed when it is done. A log or
+    a pipe gets a line now and then.
     """
 
     def __init__(self, what: str, quiet: bool = False) -> None:
         self.what, self._done = what, threading.Event()
         self._bar: tqdm[None] | None = None
-        shown = sys.stderr.isatty() and not quiet
-        self._thread = threading.Thread(target=self._tick, daemon=True) if shown else None
+        tick = self._tick if sys.stderr.isatty() else self._tick_in_log
+        self._thread = None if quiet else threading.Thread(target=tick, daemon=True)
 
     def __enter__(self) -> Waiting:
         if self._thread is not None:
@@ -213,6 +214,14 @@ class Waiting:
                 self._bar = tqdm(desc=self.what, bar_format="{desc}, {elapsed}", leave=False)
             else:
                 self._bar.refresh()
+
+    def _tick_in_log(self) -> None:
+        from fast_jukebox.utils import log_lines
+
+        begin = time.monotonic()
+        while not self._done.wait(0.0 if log_lines.is_due() else 0.25):
+            if log_lines.is_due():
+                log_lines.print_line(f"{self.what}, {time.monotonic() - begin:.0f} s")
 
 
 def with_options(message: str, command: Callable[..., None]) -> str:

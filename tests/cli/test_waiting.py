@@ -2,9 +2,11 @@ import fcntl
 import io
 import os
 import pty
+import re
 import struct
 import sys
 import termios
+import threading
 import time
 
 import pytest
@@ -43,6 +45,31 @@ def test_a_terminal_sees_the_time_and_then_nothing(monkeypatch):
     shown = sys.stderr.getvalue()
     assert "thinking, 00:00" in shown and "a thought\n" in shown
     assert shown.rstrip("\r").rsplit("\r", 1)[-1].strip() == ""
+
+
+def test_a_log_gets_a_line_now_and_then(log_lines, monkeypatch, capsys):
+    printed = threading.Event()
+    monkeypatch.setattr(log_lines, "FIRST", 0.0)
+    usual = log_lines.print_line
+    monkeypatch.setattr(log_lines, "print_line", lambda text: (usual(text), printed.set()))
+    with Waiting("thinking"):
+        assert printed.wait(60)
+    assert capsys.readouterr().err == "thinking, 0 s\n"
+    printed.clear()
+    with Waiting("thinking again"):  # it is too soon for another one
+        time.sleep(0.5)
+    assert not printed.is_set()
+
+
+def test_a_song_made_into_a_pipe_is_seen_to_go_on(run, model_dir, log_lines, monkeypatch):
+    monkeypatch.setattr(log_lines, "FIRST", 0.0)
+    monkeypatch.setattr(log_lines, "INTERVAL", 0.0)
+    command = ["generate", "--model", model_dir, "--duration", "5", "--engine", "eager", "--seed", "1"]
+    shown = run(*command, "--output", "a.wav").stderr
+    assert "loading the model, 0 s" in shown
+    assert re.search(r"^(preparing|sampling: \d+ of 5 s of music)", shown, re.MULTILINE)
+    monkeypatch.setattr(log_lines, "_next", None)
+    assert run(*command, "--output", "b.wav", "--quiet").stderr == "5 seconds, seed 1\n"
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from fast_jukebox.sampling import progress as progress_module
@@ -180,3 +182,30 @@ def test_bars_are_closed_when_the_work_is_cancelled(capsys):
         bars(next(moments()))
         raise KeyboardInterrupt
     assert bars._bar is None
+
+
+@pytest.mark.parametrize(
+    ("fraction", "left", "music", "said"),
+    [
+        (0.4, 12.3, 24.0, "sampling: 24 of 60 s of music, 12 s left"),
+        (0.01, None, 0.6, "sampling: 1 of 60 s of music"),
+        (1.0, 0.0, 60.0, "decoding"),
+        (None, None, None, "sampling: 5 codes"),
+    ],
+)
+def test_a_log_gets_a_line_of_all_levels(log_lines, monkeypatch, fraction, left, music, said):
+    printed, lines = threading.Event(), []
+    total = None if music is None else 60.0
+    with ProgressBars(lines=True) as bars:
+        bars(GenerationProgress(2, "top", 1, 2, 5, 10, 5, 12, fraction, left, music, total))
+        monkeypatch.setattr(log_lines, "print_line", lambda text: (lines.append(text), printed.set()))
+        monkeypatch.setattr(log_lines, "is_due", lambda: True)
+        assert printed.wait(60)
+    assert set(lines) == {said}
+
+
+def test_a_log_gets_no_line_unless_it_is_asked_for(log_lines, monkeypatch):
+    monkeypatch.setattr(log_lines, "is_due", lambda: pytest.fail("asked"))
+    for bars in (ProgressBars(), ProgressBars(False, lines=True)):
+        with bars:
+            bars(GenerationProgress(2, "top", 1, 2, 5, 10, 5, None, None, None))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils import log_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -189,6 +190,16 @@ class ProgressClock:
             raise GenerationCancelled
 
 
+def _described(progress: GenerationProgress) -> str:
+    """A line for a log."""
+    if progress.fraction == 1.0:
+        return "decoding"
+    if progress.music_done is None or progress.music_total is None:
+        return f"sampling: {progress.codes_done} codes"
+    left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+    return f"sampling: {progress.music_done:.0f} of {progress.music_total:.0f} s of music{left}"
+
+
 class ProgressBars:
     """A callback that draws a bar of the seconds of music that are made, with the time left. Use it in a `with`
     statement: the bar stands from its beginning to its end, so that what is prepared and decoded is seen too, and its
@@ -200,10 +211,12 @@ class ProgressBars:
 
     Args:
         show: `True` and `False` say so; `None` shows a bar on a terminal and in a notebook, not in a log file.
+        lines: where no bar is shown and `show` is not `False`, print a line on standard error now and then.
     """
 
-    def __init__(self, show: bool | None = None) -> None:
-        self.show = show
+    def __init__(self, show: bool | None = None, lines: bool = False) -> None:
+        self.show, self.lines = show, lines and show is not False
+        self._line = "preparing"
         self._bar: tqdm | None = None
         self._closed = threading.Event()
 
@@ -211,7 +224,7 @@ class ProgressBars:
         self._closed.clear()
         if self.show is not False:
             self._bar = self._new_bar("preparing", 1.0, "{desc}")
-            if not self._bar.disable:
+            if not self._bar.disable or self.lines:
                 threading.Thread(target=self._tick, daemon=True).start()
         return self
 
@@ -227,6 +240,8 @@ class ProgressBars:
         """Let the clock of the bar go on while nothing is reported."""
         while not self._closed.wait(1.0):
             bar = self._bar
+            if bar is not None and bar.disable and log_lines.is_due():
+                log_lines.print_line(self._line)
             if bar is not None and not bar.disable:
                 if bar.n == bar.total:
                     bar.set_description_str("decoding", refresh=False)
@@ -235,6 +250,8 @@ class ProgressBars:
     def __call__(self, progress: GenerationProgress) -> None:
         if self.show is False:
             return
+        if self.lines:
+            self._line = _described(progress)
         total, bar = progress.music_total, self._bar
         done = progress.codes_done if progress.music_done is None else progress.music_done
         if bar is None or done < bar.n or bar.total != total:  # of what is prepared, or of another generation
