@@ -126,12 +126,9 @@ class SongSampler:
         """The batches of each level in the order of their windows, uppermost level first, and how many threads sample
         them; 0 for the caller's.
         """
-        able = [
-            not is_offloaded(prior) and getattr(prior, "overlaps", lambda engine: False)(self.engine)
-            for prior in map(self.priors.__getitem__, wanted)
-        ]
-        threads = granted_threads() if all(able) else 0
-        threads = threads if threads > 1 else 0
+        threads = granted_threads()
+        if threads == 1 or not all(self._overlaps(self.priors[level]) for level in wanted):
+            threads = 0
         lines = {}
         for level in sorted(wanted, reverse=True):
             if wanted[level]:
@@ -148,6 +145,11 @@ class SongSampler:
                     is_whole=self._is_whole,
                 )
         return lines, threads if sum(map(len, lines.values())) > 1 else 0
+
+    def _overlaps(self, prior: Any) -> bool:
+        """Whether windows of a prior can be sampled beside those of others."""
+        overlaps = getattr(prior, "overlaps", None)
+        return overlaps is not None and overlaps(self.engine) and not is_offloaded(prior)
 
     def _is_whole(self, batch: Batch) -> bool:
         """Whether a batch cannot be divided."""
