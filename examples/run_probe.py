@@ -172,9 +172,8 @@ def table(label: str, scores: dict[str, ProbeScore], teachers: Sequence[int] | N
         if name in trained and teachers is not None:
             shown += f" (teacher's {teachers[int(name.rsplit(' ', 1)[1])]})"
         shown = f"**{shown}**" if name == chosen else shown
-        lines.append(
-            f"| {shown} | {own.accuracy:.2f} ({own.low:.2f} to {own.high:.2f}) | {own.left_out_accuracy:.2f} |"
-        )
+        interval = f"{max(own.low, 0.0):.2f} to {min(own.high, 1.0):.2f}"
+        lines.append(f"| {shown} | {own.accuracy:.2f} ({interval}) | {own.left_out_accuracy:.2f} |")
     return "\n".join([*lines, ""])
 
 
