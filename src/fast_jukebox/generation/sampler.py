@@ -155,6 +155,10 @@ class SongSampler:
         """Whether a batch cannot be divided."""
         return batch.until is not None
 
+    def _counts(self, batch: Batch) -> bool:
+        """True for a batch that the progress callback is called for."""
+        return True
+
     def _kind(self, window: Window) -> Any:
         """What windows have in common that are sampled in one batch, beside their shape."""
         return None
@@ -173,7 +177,7 @@ class SongSampler:
             line = lines[done.level]
             while line and line[0].codes is not None:
                 self._place(line.pop(0))
-            if self.clock is not None and codes.shape[2] == done.length:
+            if self.clock is not None and codes.shape[2] == done.length and self._counts(done):
                 self.clock.finish(done.level, done.number + len(done.windows), done.key)
 
     def _next_batch(self, lines: dict[int, list[Batch]], workers: Workers[Batch, Tensor]) -> Batch | None:

@@ -65,8 +65,11 @@ class SessionSampler(SongSampler):
         self._known, self._segments, self._save = known, segments, save
         super().__init__(model, plan, engine, progress)
 
+    def _counts(self, batch: Batch) -> bool:
+        return not batch.kind[0]
+
     def _kind(self, window: Window) -> tuple[bool, int]:
-        """Whether a window is known, and its segment."""
+        """True for a window that is known, and the index of its segment."""
         return window.end in self._known[window.level], self._segment(window.level, window)
 
     def _work(self, batch: Batch) -> Callable[[], Tensor]:
