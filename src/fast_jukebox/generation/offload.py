@@ -124,11 +124,6 @@ class _OffloadedCondition:
         return type(self.prior).condition(self.prior, *args, **kwargs)
 
 
-def is_offloaded(prior: Any) -> bool:
-    """Whether a prior is on its device only while its windows are sampled."""
-    return isinstance(getattr(prior, "condition", None), _OffloadedCondition)
-
-
 def set_offload(
     model: Any,
     target: str | None,

@@ -13,7 +13,6 @@ from torch import Tensor
 from fast_jukebox.generation.batches import Batch, level_batches
 from fast_jukebox.generation.levels import LevelCodes
 from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
-from fast_jukebox.generation.offload import is_offloaded
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.windows import Window, covered_codes, sampled_codes
@@ -23,6 +22,7 @@ from fast_jukebox.sampling.machine import (
     Workers,
     device_of,
     granted_threads,
+    is_offloaded,
     is_out_of_memory,
     row_bytes,
     rows,

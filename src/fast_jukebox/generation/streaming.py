@@ -10,12 +10,12 @@ from torch import Tensor
 from fast_jukebox.generation import decoding
 from fast_jukebox.generation.batches import Batch
 from fast_jukebox.generation.decoding import chunk_spans, decode_chunk, decoder_reach
-from fast_jukebox.generation.offload import is_offloaded
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.sampler import SongSampler
 from fast_jukebox.generation.windows import Window
 from fast_jukebox.sampling.engine import WindowSampling
+from fast_jukebox.sampling.machine import is_offloaded
 from fast_jukebox.sampling.progress import ProgressCallback
 
 if TYPE_CHECKING:  # it would import the models, which import this module

@@ -51,6 +51,11 @@ def device_of(module: HasParameters) -> torch.device:
     return next(module.parameters()).device if execution is None else execution
 
 
+def is_offloaded(prior: HasParameters) -> bool:
+    """True for a prior that is on its device only while its windows are sampled."""
+    return getattr(prior, "sampling_device", None) is not None
+
+
 MEMORY_SHARE = 0.5
 """Fraction of the free memory that the tensors counted here may take; the rest is for a step's intermediates."""
 
