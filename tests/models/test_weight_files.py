@@ -1,10 +1,12 @@
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox.models import weight_files
 from fast_jukebox.models.weight_files import clear_shape_errors, file_shapes, open_weights
 
 
@@ -70,3 +72,25 @@ def test_other_errors_are_left_alone(tiny_model):
             clear_shape_errors("model", lambda: tiny_model, lambda found=found: found),
         ):
             raise RuntimeError("out of memory")
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path, monkeypatch):
+    def refused(path, framework):
+        raise FileNotFoundError(f"No such file or directory: {path}")  # what safetensors raises without permission
+
+    monkeypatch.setattr(weight_files, "safe_open", refused)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(PermissionError, match="Permission denied"), open_weights(str(tmp_path / "model.safetensors")):
+        pass
+    with pytest.raises(FileNotFoundError), open_weights(str(tmp_path / "none.safetensors")):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have no modes there")
+def test_saved_weights_may_be_read_by_whom_new_files_may(tiny_model, tmp_path):
+    for model in (tiny_model, tiny_model.priors[0], tiny_model.vqvae):
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        (folder / "new").touch()
+        modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+        assert set(modes.values()) == {modes["new"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +24,15 @@ def open_weights(path: str) -> Iterator[safe_open]:
     """A file of safetensors.
 
     Raises:
-        OSError: it is damaged; names it.
+        OSError: it is damaged, or may not be read; names it.
     """
     try:
         with safe_open(path, framework="pt") as file:
             yield file
+    except FileNotFoundError as error:  # safetensors' answer also for a file that may not be read
+        if not os.path.exists(path):
+            raise
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from error
     except SafetensorError as error:
         raise OSError(
             f"`{path}` is damaged or cut short ({error}): save it again, or fetch it again with `force_download=True`"

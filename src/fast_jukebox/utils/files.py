@@ -158,6 +158,10 @@ def replacing_files(folder: str | os.PathLike[str], kept: re.Pattern[str] | None
         together = kept is not None and any(kept.fullmatch(name) for name in names)
         old = [path.name for path in folder.iterdir() if together and kept is not None and kept.fullmatch(path.name)]
         write_file(temporary / _STALE, json.dumps(sorted(set(old) - set(names))))
+        mode = (temporary / _STALE).stat().st_mode & 0o777
+        for name in names:  # safetensors writes files that nobody else may read
+            if (temporary / name).is_file():
+                os.chmod(temporary / name, mode)
         sync_files(temporary)
         os.replace(temporary, folder / _READY)
     except BaseException:
