@@ -28,7 +28,7 @@ def effective_weights(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     Raises:
         ValueError: its adapters cannot be merged into a weight.
     """
-    tuner, _ = _peft_layers()
+    tuner = _peft_layers()[0] if hasattr(layer, "base_layer") else ()
     if isinstance(layer, tuner):
         # Also in inference mode, in which nothing made outside of it may be written to.
         with torch.inference_mode(False), torch.no_grad():

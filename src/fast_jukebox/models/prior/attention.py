@@ -15,6 +15,7 @@ import copy
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -191,11 +192,11 @@ class DensePattern(Pattern):
     def pair_count(self, length: int) -> int:
         return length * (length + 1) // 2
 
-    @property
+    @cached_property
     def capacity(self) -> int:
         return self.n_ctx
 
-    @property
+    @cached_property
     def max_visible(self) -> int:
         return self.n_ctx
 
@@ -234,11 +235,11 @@ class RowPattern(Pattern):
     def by_position(self, weights: Tensor, length: int) -> Tensor:
         return _rows_by_position(weights, self.row_length, length)
 
-    @property
+    @cached_property
     def capacity(self) -> int:
         return self.row_length
 
-    @property
+    @cached_property
     def max_visible(self) -> int:
         return self.row_length
 
@@ -282,11 +283,11 @@ class ColumnPattern(Pattern):
         grid = weights.unflatten(0, (-1, self.row_length)).permute(0, 2, 3, 1, 4)
         return grid.flatten(2, 3)[:, :, :length]
 
-    @property
+    @cached_property
     def capacity(self) -> int:
         return self.n_ctx
 
-    @property
+    @cached_property
     def max_visible(self) -> int:
         return self.n_ctx // self.row_length
 
@@ -332,11 +333,11 @@ class PreviousRowPattern(Pattern):
     def by_position(self, weights: Tensor, length: int) -> Tensor:
         return _rows_by_position(weights, self.row_length, length)
 
-    @property
+    @cached_property
     def capacity(self) -> int:
         return 2 * self.row_length
 
-    @property
+    @cached_property
     def max_visible(self) -> int:
         return self.row_length
 

@@ -72,7 +72,7 @@ class PriorSamplingMixin:
 
     def cache_nbytes(self, batch_size: int) -> int:
         """Bytes of the cache that `new_cache` makes for so many windows."""
-        slots = sum(block.attention.pattern.capacity for block in self.blocks)
+        slots = sum([block.attention.pattern.capacity for block in self.blocks])
         return batch_size * slots * 2 * self.config.attention_size * self.position_embedding.element_size()
 
     def new_decoder(
@@ -131,7 +131,7 @@ class PriorSamplingMixin:
             return self._condition(batch_size, length, upper_codes, metadata)
 
         def some(songs: slice) -> PriorConditioning:
-            upper, own = (None if rows is None else rows[songs] for rows in (upper_codes, metadata))
+            upper, own = [None if rows is None else rows[songs] for rows in (upper_codes, metadata)]
             return self._condition(len(range(batch_size)[songs]), length, upper, own)
 
         if self.device.type != "cpu":

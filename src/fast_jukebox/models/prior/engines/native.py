@@ -128,28 +128,8 @@ class NativeDecoder(EngineDecoder[PriorConditioning, PriorCache]):
         Raises:
             ValueError: an input is of another shape or type, or goes beyond the window or the codebook.
         """
-        count = noise.shape[1]
-        self._check(code, position, noise)
-        code, noise = code.contiguous(), noise.contiguous()
-        out = torch.empty((self.batch_size, count), dtype=torch.int64)
-
-        shared = self.prefix + position, count, code.data_ptr(), noise.data_ptr(), out.data_ptr(), count
-        calls = [
-            (ctypes.byref(self._prior), *chunk, *shared, scratch.data_ptr())
-            for chunk, scratch in zip(self._chunks, self._scratch, strict=True)
-        ]
-        if self._threads == 1:
-            for call in calls:
-                self.library.run(*call)
-        else:
-            with ThreadPoolExecutor(self._threads) as pool:  # ctypes releases the interpreter's lock
-                list(pool.map(lambda call: self.library.run(*call), calls))
-        self.cache.length = position + count
-        return out
-
-    def _check(self, code: Tensor, position: int, noise: Tensor) -> None:
-        """Everything that decides which memory the source touches."""
         songs, count = self.batch_size, noise.shape[1]
+        # Everything that decides which memory the source touches.
         if not 0 < position <= self._length - count:
             raise ValueError(
                 f"`position` must be from 1 and, with the codes to draw, within the window of {self._length}; got "
@@ -161,6 +141,20 @@ class NativeDecoder(EngineDecoder[PriorConditioning, PriorCache]):
             )
         if noise.shape != (songs, count) or noise.dtype != torch.float32:
             raise ValueError(f"`noise` must be float32 ({songs}, count), got {noise.dtype} {tuple(noise.shape)}")
+        code, noise = code.contiguous(), noise.contiguous()
+        out = torch.empty((songs, count), dtype=torch.int64)
+
+        prior, run = ctypes.byref(self._prior), self.library.run
+        shared = self.prefix + position, count, code.data_ptr(), noise.data_ptr(), out.data_ptr(), count
+        if self._threads == 1:
+            for chunk, scratch in zip(self._chunks, self._scratch, strict=True):
+                run(prior, *chunk, *shared, scratch.data_ptr())
+        else:
+            addresses = [scratch.data_ptr() for scratch in self._scratch]
+            with ThreadPoolExecutor(self._threads) as pool:  # ctypes releases the interpreter's lock
+                list(pool.map(lambda chunk, scratch: run(prior, *chunk, *shared, scratch), self._chunks, addresses))
+        self.cache.length = position + count
+        return out
 
 
 class NativeWeights:
