@@ -64,6 +64,7 @@ def test_a_log_gets_a_line_now_and_then(log_lines, monkeypatch, capsys):
 def test_a_song_made_into_a_pipe_is_seen_to_go_on(run, model_dir, log_lines, monkeypatch):
     monkeypatch.setattr(log_lines, "FIRST", 0.0)
     monkeypatch.setattr(log_lines, "INTERVAL", 0.0)
+    monkeypatch.setattr("fast_jukebox.sampling.progress._TICK", 0.001)  # however quickly the song is made
     command = ["generate", "--model", model_dir, "--duration", "5", "--engine", "eager", "--seed", "1"]
     shown = run(*command, "--output", "a.wav").stderr
     assert "loading the model, 0 s" in shown

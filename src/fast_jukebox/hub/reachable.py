@@ -71,7 +71,7 @@ def prefer_cache(name: object, download: Mapping[str, Any], kind: str = "model")
     if not (cache / repo_folder_name(repo_id=str(name), repo_type=kind)).is_dir():
         if forbidden:
             raise HubError(
-                f"Cannot load the {kind} `{name}`: it is not, or not wholly, in the cache ({cache}), and "
+                f"Cannot load the {kind} `{name}`: it is not, or not completely, in the cache ({cache}), and "
                 "HF_HUB_OFFLINE or `local_files_only` forbids to fetch it. Load it once with the network, or name a "
                 "folder that exists."
             )

@@ -24,6 +24,9 @@ _INTERVAL = 0.25
 _SETTLED = 0.5
 """Seconds before which no time left is given: the first ones go to what happens once."""
 
+_TICK = 1.0
+"""Seconds after which a bar, or the line in place of one, is shown again while nothing is reported."""
+
 
 @dataclass(frozen=True)
 class GenerationProgress:
@@ -238,7 +241,7 @@ class ProgressBars:
 
     def _tick(self) -> None:
         """Let the clock of the bar go on while nothing is reported."""
-        while not self._closed.wait(1.0):
+        while not self._closed.wait(_TICK):
             bar = self._bar
             if bar is not None and bar.disable and log_lines.is_due():
                 log_lines.print_line(self._line)

@@ -185,7 +185,7 @@ def test_half_precision_runs_and_is_loaded_as_single(vqvae, tmp_path, dtype):
     ("audio", "message"),
     [
         (torch.zeros(160), "shape"),
-        (torch.zeros(1, 160, dtype=torch.int64), "floating point"),
+        (torch.zeros(1, 160, dtype=torch.int64), "floating-point"),
         (torch.zeros(1, 0), "multiple of 16"),
         (torch.zeros(1, 150), "multiple of 16, got 150"),
         ([[0.0] * 16], "tensor.*list"),
