@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.generation.batches import ROWS_AT_ONCE, level_batches
+from fast_jukebox.generation.levels import ROWS_AT_ONCE, level_batches
 from fast_jukebox.generation.windows import Layout
 
 

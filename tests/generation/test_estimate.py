@@ -5,7 +5,6 @@ import torch
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import estimate
-from fast_jukebox.generation.batches import ROWS_AT_ONCE
 from fast_jukebox.generation.estimate import (
     Pace,
     estimate_generation,
@@ -13,6 +12,7 @@ from fast_jukebox.generation.estimate import (
     measure_pace,
     weight_bytes,
 )
+from fast_jukebox.generation.levels import ROWS_AT_ONCE
 from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongRequest
 from fast_jukebox.sampling import machine as batching
 from fast_jukebox.sampling.checks import SamplingSettings

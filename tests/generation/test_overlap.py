@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.generation import decoding
-from fast_jukebox.generation.batches import ROWS_AT_ONCE
+from fast_jukebox.generation.levels import ROWS_AT_ONCE
 from fast_jukebox.generation.plan import plan_song
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.sampler import SongSampler

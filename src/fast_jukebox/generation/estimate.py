@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from tqdm import tqdm
 
-from fast_jukebox.generation.batches import Batch, level_batches
 from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
+from fast_jukebox.generation.levels import Batch, level_batches
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.generation.windows import SETTINGS, Layout, draw_settings, song_layouts

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.batches import Batch, level_batches
-from fast_jukebox.generation.levels import LevelCodes
+from fast_jukebox.generation.levels import Batch, LevelCodes, level_batches
 from fast_jukebox.generation.metadata import window_metadata, with_window_lyrics
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fast_jukebox.generation import decoding
-from fast_jukebox.generation.batches import Batch
 from fast_jukebox.generation.decoding import chunk_spans, decode_chunk, decoder_reach
+from fast_jukebox.generation.levels import Batch
 from fast_jukebox.generation.plan import SongPlan
 from fast_jukebox.generation.request import SongModel
 from fast_jukebox.generation.sampler import SongSampler

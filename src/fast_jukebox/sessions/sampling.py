@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fast_jukebox.generation.batches import Batch
 from fast_jukebox.generation.decoding import decoder_reach
+from fast_jukebox.generation.levels import Batch
 from fast_jukebox.generation.metadata import encode_metadata
 from fast_jukebox.generation.plan import SongPlan, plan_song, resolve_generation_config
 from fast_jukebox.generation.request import COMPUTING, FastJukeboxGenerationConfig, Metadata, SongModel, SongRequest
