@@ -1,4 +1,7 @@
-"""Models larger than a GPU: the priors live in main memory or on the disk and are on the GPU one at a time."""
+"""Models larger than a GPU: the priors live in main memory or on the disk and are on the GPU one at a time.
+
+accelerate's hooks move a module around its `forward`, which sampling does not call.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Base of the configurations: unknown keys are refused, bad values are named, pushes need a licence."""
+"""Base of the configurations: unknown keys are refused, bad values are named, pushes need a licence.
+
+Values are checked here: huggingface_hub's strict fields check types alone, take no int for a float, and raise no
+`ValueError`.
+"""
 
 from __future__ import annotations
 
