@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from fast_jukebox_cli import evaluations, models, sessions, songs, studio
+from fast_jukebox_cli.options import expanded
 from fast_jukebox_cli.values import printable, with_options
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class _Commands(TyperGroup):
 
 def _clean_errors(command: Callable[..., None], interrupted: str = _NOTHING_WRITTEN) -> Callable[..., None]:
     """One line on stderr in place of a traceback: exit code 2 for bad input, 1 for what failed, 130 for Ctrl-C."""
+    command = expanded(command)
 
     @functools.wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:

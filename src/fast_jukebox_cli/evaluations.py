@@ -21,6 +21,7 @@ def evaluate(
             show_default=False,
         ),
     ],
+    *,
     songs: Annotated[
         str, typer.Option(help="A folder or Hub dataset of real songs, some of them held out.", show_default=False)
     ],
@@ -53,8 +54,7 @@ def evaluate(
     ] = False,
     pictures: Annotated[bool, typer.Option(help="Draw waveforms and levels.")] = True,
     device: options.WorkerDevice = "auto",
-    workers: options.WorkerCount = None,
-    ray: options.Ray = None,
+    sharing: options.Sharing,
 ) -> None:
     """Judge models in the same way on real songs and write one report. The last line printed is its path."""
     with Waiting("loading torch"):
@@ -84,7 +84,7 @@ def evaluate(
         dataset=dataset,
         cards=cards,
         pictures=pictures,
-        workers=options.chosen_workers(workers, ray, device),
+        workers=sharing.chosen(device),
     )
     typer.echo(str(path))
 

@@ -23,6 +23,7 @@ from fast_jukebox.sampling.checks import fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.utils.files import clear_temporary
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+from fast_jukebox_cli.options import Machine
 from fast_jukebox_cli.words import dropped_note, words_for
 
 _CONTEXT_SECONDS = 1.0
@@ -48,9 +49,7 @@ def generate(
     prompt_duration: float | None,
     extend: float | None,
     model: ModelSource,
-    device: str,
-    offload: str | None,
-    quiet: bool,
+    machine: Machine,
 ) -> str:
     """Make songs and write each to its file of `outputs`, or a stream to standard output where that is `None`. `words`
     are the songs' metadata; the other arguments are the command's options.
@@ -68,7 +67,7 @@ def generate(
     for name, seconds in (("prompt_duration", prompt_duration), ("extend", extend)):
         if seconds is not None:
             check_duration(name, seconds)
-    loaded = load_model(model, chosen_device(device), offload, quiet)
+    loaded = load_model(model, chosen_device(machine.device), machine.offload, machine.quiet)
     rate = loaded.vqvae.config.sampling_rate
     request = replace(request, metadata=words_for(loaded, words))
     if prompt is not None:
@@ -85,7 +84,7 @@ def generate(
     dropped = ""
 
     try:
-        with ProgressBars(False if quiet else None, lines=True) as bars:
+        with ProgressBars(False if machine.quiet else None, lines=True) as bars:
             if streamed:
                 request = replace(request, num_samples=1, progress=bars)
                 seconds = _stream(loaded, None if outputs is None else outputs[0], "raw" if raw else "wav", request)

@@ -1,23 +1,23 @@
-"""The options that several commands share."""
+"""The options that several commands share, and the groups of them that commands take as one parameter."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
-from fast_jukebox_cli.values import numbers
+from fast_jukebox_cli.values import adapters, numbers
 
 if TYPE_CHECKING:
     from fast_jukebox.utils.workers import Workers
 
 Songs = Annotated[str, typer.Argument(help="A folder of songs, or the Hub's name of a dataset.")]
 Model = Annotated[str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")]
-Adapters = Annotated[
-    list[str] | None,
-    typer.Option("--adapter", help="An adapter (LoRA) of a level, as 2=FOLDER or 2=NAME; once for each level."),
-]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 WorkerDevice = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; with --ray, cuda gives each worker a GPU.")
@@ -34,33 +34,14 @@ Offload = Annotated[
     typer.Option(help="For a GPU that is too small: cpu or disk, where levels wait while another one plays."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-
-Prompt = Annotated[Path | None, typer.Option(help="A recording with which the song begins.")]
-PromptDuration = Annotated[float | None, typer.Option(help="Seconds of the recording to keep, by default all.")]
 Artist = Annotated[str | None, typer.Option(help="An artist's name, for models that know artists.")]
 Genre = Annotated[str | None, typer.Option(help="A genre, for models that know genres.")]
-Lyrics = Annotated[str | None, typer.Option(help="The complete song's words, for models that sing.")]
-LyricsFile = Annotated[Path | None, typer.Option(help="A text file with them.")]
 Unknown = Annotated[
     bool, typer.Option("--unknown", help="Take a name that the model does not know as somebody unknown.")
 ]
-
+Prompt = Annotated[Path | None, typer.Option(help="A recording with which the song begins.")]
+PromptDuration = Annotated[float | None, typer.Option(help="Seconds of the recording to keep, by default all.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed makes the same song; by default a random one.")]
-Temperature = Annotated[
-    str | None,
-    typer.Option(
-        help="Below 1 is safer, above 1 wilder. One number, or one a level, bottom first: 1,1,0.98. By default the "
-        "model's, or the session's."
-    ),
-]
-TopK = Annotated[
-    str | None,
-    typer.Option(help="Choose among so many of the most probable codes only; 0 is all. One, or one a level."),
-]
-TopP = Annotated[
-    str | None,
-    typer.Option(help="Choose among the most probable codes of this total probability. One, or one a level."),
-]
 Schedule = Annotated[
     str | None,
     typer.Option(help="parallel samples the windows of a level at once, sequential one by one. One, or one a level."),
@@ -69,28 +50,10 @@ WindowFractions = Annotated[
     str | None,
     typer.Option(help="How much of its context a parallel window spans; less is quicker. One, or one a level."),
 ]
-
 TestFraction = Annotated[float, typer.Option(help="Fraction of the songs held out where none are marked.")]
-WorkerCount = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        help="Processes that share the work. Without --ray 1 by default; with it one for each CPU, or GPU, of the "
-        "cluster.",
-        min=1,
-    ),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[ADDRESS]",
-        help="Work on a Ray cluster: at this address, or else the running one, or else one of this machine. Every "
-        "machine must reach the same folders.",
-    ),
-]
 
 
-class Sampling(TypedDict):
+class SamplingSettings(TypedDict):
     """The settings of a [`SongRequest`] that choose among codes; `None` for the model's."""
 
     temperature: float | list[float] | None
@@ -98,28 +61,150 @@ class Sampling(TypedDict):
     top_p: float | list[float] | None
 
 
-class SongSettings(Sampling):
+class SongSettings(SamplingSettings):
     """Those with the seconds of a song."""
 
     duration: float | None
 
 
-def sampling(temperature: str | None, top_k: str | None, top_p: str | None) -> Sampling:
-    """The settings that `--temperature`, `--top-k` and `--top-p` ask for."""
-    return {
-        "temperature": numbers("temperature", temperature, float),
-        "top_k": numbers("top-k", top_k, int),
-        "top_p": numbers("top-p", top_p, float),
-    }
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are chosen; a session's settings are the default there.
+
+    Raises:
+        ValueError: a text is no number and no list of them.
+    """
+
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            help="Below 1 is safer, above 1 wilder. One number, or one a level, bottom first: 1,1,0.98. By default the "
+            "model's, or the session's."
+        ),
+    ] = None
+    top_k: Annotated[
+        str | None,
+        typer.Option(help="Choose among so many of the most probable codes only; 0 is all. One, or one a level."),
+    ] = None
+    top_p: Annotated[
+        str | None,
+        typer.Option(help="Choose among the most probable codes of this total probability. One, or one a level."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        self.settings()
+
+    def settings(self) -> SamplingSettings:
+        """The settings that are asked for."""
+        return {
+            "temperature": numbers("temperature", self.temperature, float),
+            "top_k": numbers("top-k", self.top_k, int),
+            "top_p": numbers("top-p", self.top_p, float),
+        }
 
 
-def chosen_workers(count: int | None, ray: str | None, device: str = "cpu") -> Workers:
-    """The workers that options ask for; on Ray each has a GPU where the device is one, as on the calling machine."""
-    from fast_jukebox.utils.workers import Workers
+@dataclass(frozen=True)
+class Words:
+    """What a song is about."""
 
-    on_gpu = device.startswith("cuda")
-    if ray is not None and device == "auto":
-        import torch
+    artist: Artist = None
+    genre: Genre = None
+    lyrics: Annotated[str | None, typer.Option(help="The complete song's words, for models that sing.")] = None
+    lyrics_file: Annotated[Path | None, typer.Option(help="A text file with them.")] = None
+    total_duration: Annotated[
+        float | None,
+        typer.Option(help="Seconds of the complete song, by which its words are spread; by default what is made."),
+    ] = None
+    unknown: Unknown = False
 
-        on_gpu = torch.cuda.is_available()
-    return Workers(1 if count is None and ray is None else count, ray, float(on_gpu and ray is not None))
+
+@dataclass(frozen=True)
+class Machine:
+    """The model that makes a song, and what it runs on.
+
+    Raises:
+        ValueError: an adapter is not as asked.
+    """
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or Hub repository; by default the model inside the package, or the one that the session was "
+            "made with."
+        ),
+    ] = None
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An adapter (LoRA) of a level, as 2=FOLDER or 2=NAME; once for each level. Of a session, by default "
+            "those that it was made with."
+        ),
+    ] = None
+    device: Device = "auto"
+    engine: Engine = "auto"
+    offload: Offload = None
+    quiet: Quiet = False
+
+    def __post_init__(self) -> None:
+        adapters(self.adapter)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The processes that share the work."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share the work. Without --ray 1 by default; with it one for each CPU, or GPU, of the "
+            "cluster.",
+            min=1,
+        ),
+    ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Work on a Ray cluster: at this address, or else the running one, or else one of this machine. Every "
+            "machine must reach the same folders.",
+        ),
+    ] = None
+
+    def chosen(self, device: str = "cpu") -> Workers:
+        """The workers; on Ray each has a GPU where the device is one, as on the calling machine."""
+        from fast_jukebox.utils.workers import Workers
+
+        on_gpu = device.startswith("cuda")
+        if self.ray is not None and device == "auto":
+            import torch
+
+            on_gpu = torch.cuda.is_available()
+        count = 1 if self.workers is None and self.ray is None else self.workers
+        return Workers(count, self.ray, float(on_gpu and self.ray is not None))
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """A command in which each field of a group of options, which is a dataclass, is a parameter by itself."""
+    groups: dict[str, type[Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        own = {name: parameter}
+        if is_dataclass(parameter.annotation) and isinstance(parameter.annotation, type):
+            groups[name] = parameter.annotation
+            hints = get_type_hints(parameter.annotation, include_extras=True)
+            own = {
+                field.name: parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
+                for field in fields(parameter.annotation)
+            }
+        parameters += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values()]
+
+    @functools.wraps(command)
+    def wrapped(**given: object) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**given, **made)
+
+    wrapped.__dict__["__signature__"] = inspect.Signature(parameters)
+    return wrapped

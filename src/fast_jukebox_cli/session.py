@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fast_jukebox.audio import io as audio
@@ -18,83 +18,66 @@ from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
 from fast_jukebox_cli.code_files import all_codes, top_codes
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
-from fast_jukebox_cli.values import Waiting
+from fast_jukebox_cli.options import Machine
+from fast_jukebox_cli.values import Waiting, adapters
 from fast_jukebox_cli.words import words_for
 
 _EMBEDDED = "embedded"
 """Name in sessions of the model inside the package, whose folder differs from machine to machine."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Model and device of a command.
+def load(
+    machine: Machine, name: str | None, revision: str | None = None, own: Mapping[int, str] | None = None
+) -> FastJukeboxModel:
+    """A model ready to sample, with the adapters that are asked for, or else its `own`."""
+    check_engine(machine.engine)
+    source = ModelSource(name, revision, adapters=adapters(machine.adapter) or own or {})
+    return load_model(source, chosen_device(machine.device), machine.offload, machine.quiet)
 
-    Attributes:
-        model: a folder or repository; `None` for the session's own, in a new session the embedded one.
-        device: see [`chosen_device`].
-        engine: what runs the steps.
-        offload: where levels live that do not sample: `"cpu"`, `"disk"`, or `None` for the device.
-        quiet: no progress bars.
-        adapters: folder or Hub name of an adapter by level; empty for the session's own where `model` is `None`.
+
+def open_session(folder: Path, machine: Machine) -> Session:
+    """A session with the model, revision and adapters that it was made with unless others are named.
+
+    Raises:
+        ValueError: the model cannot be found without `--model`, or adapters are not the session's.
     """
+    session = Session.open(folder)
+    facts = session.facts
+    if machine.model is not None:
+        session.model = load(machine, machine.model)
+    elif facts.name == "":
+        raise ValueError("`--model` must be given: the session does not know where its model was loaded from")
+    else:
+        own = {level: source for level, source in enumerate(facts.adapters) if source is not None}
+        session.model = load(machine, None if facts.name == _EMBEDDED else facts.name, facts.revision, own)
+    if machine.adapter:
+        check_model(facts, session.model, sorted(adapters(machine.adapter)))
+    return session
 
-    model: str | None
-    device: str
-    engine: str
-    offload: str | None
-    quiet: bool
-    adapters: Mapping[int, str] = field(default_factory=dict)
 
-    def load(
-        self, name: str | None, revision: str | None = None, adapters: Mapping[int, str] | None = None
-    ) -> FastJukeboxModel:
-        """A model, ready to sample."""
-        check_engine(self.engine)
-        source = ModelSource(name, revision, adapters=self.adapters or adapters or {})
-        return load_model(source, chosen_device(self.device), self.offload, self.quiet)
+def run(session: Session, machine: Machine, missing: bool = False) -> list[Path]:
+    """Do what is asked for, with progress bars, and write the sound; the files.
 
-    def open(self, folder: Path) -> Session:
-        """A session with the model, revision and adapters that it was made with unless others are named.
+    Args:
+        session: with its model.
+        missing: write the sound of other takes too, if there was no time for it before.
 
-        Raises:
-            ValueError: the model cannot be found without `--model`, or adapters are not the session's.
-        """
-        session = Session.open(folder)
-        facts = session.facts
-        if self.model is not None:
-            session.model = self.load(self.model)
-        elif facts.name == "":
-            raise ValueError("`--model` must be given: the session does not know where its model was loaded from")
-        else:
-            own = {level: source for level, source in enumerate(facts.adapters) if source is not None}
-            session.model = self.load(None if facts.name == _EMBEDDED else facts.name, facts.revision, own)
-        if self.adapters:
-            check_model(facts, session.model, sorted(self.adapters))
-        return session
-
-    def run(self, session: Session, missing: bool = False) -> list[Path]:
-        """Do what is asked for, with progress bars, and write the sound; the files.
-
-        Args:
-            session: with its model.
-            missing: write the sound of other takes too, if there was no time for it before.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C; its text says how to go on.
-        """
-        jobs = list(session.jobs)
-        wanted = {number for job in jobs if not job.is_part for number in job.takes}
-        try:
-            with ProgressBars(False if self.quiet else None, lines=True) as bars:
-                session.run(progress=bars, engine=self.engine)
-            wanted |= {number for number, take in session.takes.items() if missing and not _is_heard(session, take)}
-            parts = [(session.takes[number], job) for job in jobs if job.is_part for number in job.takes]
-            with Waiting("writing the sound", self.quiet):
-                return [*sounds(session, sorted(wanted)), *[_part_sound(session, *part) for part in parts]]
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; what was made is saved, `fast-jukebox resume {session.folder}` goes on"
-            ) from None
+    Raises:
+        KeyboardInterrupt: Ctrl-C; its text says how to go on.
+    """
+    jobs = list(session.jobs)
+    wanted = {number for job in jobs if not job.is_part for number in job.takes}
+    try:
+        with ProgressBars(False if machine.quiet else None, lines=True) as bars:
+            session.run(progress=bars, engine=machine.engine)
+        wanted |= {number for number, take in session.takes.items() if missing and not _is_heard(session, take)}
+        parts = [(session.takes[number], job) for job in jobs if job.is_part for number in job.takes]
+        with Waiting("writing the sound", machine.quiet):
+            return [*sounds(session, sorted(wanted)), *[_part_sound(session, *part) for part in parts]]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what was made is saved, `fast-jukebox resume {session.folder}` goes on"
+        ) from None
 
 
 def new_session(
@@ -121,7 +104,7 @@ def new_session(
     if prompt is not None and codes is not None:
         raise ValueError("`--prompt` must not be given with `--codes`, got both")
     SessionStore(folder).check_new()  # before the model is loaded
-    model = machine.load(machine.model)
+    model = load(machine, machine.model)
     request = replace(request, metadata=words_for(model, words))
     if draft:
         request = replace(request, stop_level=len(model.priors) - 1)

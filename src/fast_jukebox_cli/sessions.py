@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fast_jukebox_cli import options
-from fast_jukebox_cli.values import Waiting, adapters, choices, existing_file, output_file, path_text
-
-if TYPE_CHECKING:
-    from fast_jukebox_cli.session import Machine
+from fast_jukebox_cli.values import Waiting, choices, existing_file, output_file, path_text
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The session's folder.", show_default=False)]
 Take = Annotated[
     int | None, typer.Option(help="Number of a take, as `takes` lists them; by default the one that is kept.")
-]
-Model = Annotated[
-    str | None, typer.Option(help="A folder or Hub repository; by default the one that the session was made with.")
-]
-Adapters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--adapter",
-        help="An adapter (LoRA) of a level, as 2=FOLDER or 2=NAME; once for each level. By default those that the "
-        "session was made with.",
-    ),
-]
-TotalDuration = Annotated[
-    float | None,
-    typer.Option(
-        help="Seconds that the complete song will have one day, by which its words are spread; by default now."
-    ),
 ]
 Start = Annotated[float | None, typer.Option(help="Seconds at which the part begins; by default the beginning.")]
 End = Annotated[float | None, typer.Option(help="Seconds at which the part ends; by default the end.")]
@@ -41,6 +21,7 @@ End = Annotated[float | None, typer.Option(help="Seconds at which the part ends;
 
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)],
+    *,
     duration: Annotated[float | None, typer.Option(help="Seconds of the song; by default what the model says.")] = None,
     songs: Annotated[int, typer.Option(help="How many different beginnings to make.", min=1)] = 1,
     draft: Annotated[
@@ -53,124 +34,81 @@ def new(
         typer.Option(help="A file of codes with which the song begins, as `export` writes it (.safetensors, ...)."),
     ] = None,
     seed: options.Seed = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
+    sampling: options.Sampling,
     schedule: options.Schedule = None,
-    artist: options.Artist = None,
-    genre: options.Genre = None,
-    lyrics: options.Lyrics = None,
-    lyrics_file: options.LyricsFile = None,
-    total_duration: TotalDuration = None,
-    unknown: options.Unknown = False,
-    model: options.Model = None,
-    adapter: options.Adapters = None,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    offload: options.Offload = None,
-    quiet: options.Quiet = False,
+    words: options.Words,
+    machine: options.Machine,
 ) -> None:
     """Begin a song in a folder. Stopped at any moment, `resume` goes on with it."""
     recording, begun = existing_file("prompt", prompt), existing_file("codes", codes)
-    settings = options.sampling(temperature, top_k, top_p)
+    with Waiting("loading torch", machine.quiet):
+        from fast_jukebox.generation.request import SongRequest
+        from fast_jukebox_cli import session as work
+        from fast_jukebox_cli.words import song_words
 
-    machine = _machine(model, adapter, device, engine, offload, quiet)
-    from fast_jukebox.generation.request import SongRequest
-    from fast_jukebox_cli.session import new_session
-    from fast_jukebox_cli.words import song_words
-
-    session = new_session(
+    settings = sampling.settings()
+    session = work.new_session(
         folder,
         machine,
         SongRequest(duration=duration, num_samples=songs, seed=seed, schedule=choices(schedule), **settings),
-        song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown),
+        song_words(words),
         prompt=recording,
         prompt_duration=prompt_duration,
         codes=begun,
         draft=draft,
     )
-    _show(folder, machine.run(session))
+    _show(folder, work.run(session, machine))
 
 
-def resume(
-    folder: Folder,
-    model: Model = None,
-    adapter: Adapters = None,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    offload: options.Offload = None,
-    quiet: options.Quiet = False,
-) -> None:
+def resume(folder: Folder, machine: options.Machine) -> None:
     """Finish what was interrupted. The song is the same as without the interruption."""
-    machine = _machine(model, adapter, device, engine, offload, quiet)
-    _show(folder, machine.run(machine.open(folder), missing=True))
+    with Waiting("loading torch", machine.quiet):
+        from fast_jukebox_cli import session as work
+
+    _show(folder, work.run(work.open_session(folder, machine), machine, missing=True))
 
 
 def branch(
     folder: Folder,
+    *,
     seconds: Annotated[float, typer.Option(help="How many seconds to go on.", show_default=False)],
     count: Annotated[int, typer.Option(help="How many candidates.", min=1)] = 3,
     take: Take = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    artist: options.Artist = None,
-    genre: options.Genre = None,
-    lyrics: options.Lyrics = None,
-    lyrics_file: options.LyricsFile = None,
-    total_duration: TotalDuration = None,
-    unknown: options.Unknown = False,
-    model: Model = None,
-    adapter: Adapters = None,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    offload: options.Offload = None,
-    quiet: options.Quiet = False,
+    sampling: options.Sampling,
+    words: options.Words,
+    machine: options.Machine,
 ) -> None:
     """Draft several ways to go on. Each is a take to listen to; `keep` the best."""
-    settings = _changed(temperature, top_k, top_p)
+    with Waiting("loading torch", machine.quiet):
+        from fast_jukebox_cli import session as work
+        from fast_jukebox_cli.words import song_words
 
-    machine = _machine(model, adapter, device, engine, offload, quiet)
-    from fast_jukebox_cli.words import song_words
-
-    words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
-    session = machine.open(folder)
-    session.branch(count, seconds, take, metadata=words, stop_level=None, **settings)
-    _show(folder, machine.run(session))
+    told, settings = song_words(words), _changed(sampling)
+    session = work.open_session(folder, machine)
+    session.branch(count, seconds, take, metadata=told, stop_level=None, **settings)
+    _show(folder, work.run(session, machine))
 
 
 def extend(
     folder: Folder,
+    *,
     duration: Annotated[float, typer.Option(help="Seconds of the complete song.", show_default=False)],
     take: Take = None,
     draft: Annotated[bool, typer.Option("--draft/--full", help="The top level only, or all levels.")] = True,
     seed: Annotated[int | None, typer.Option(help="For the new seconds; by default the take's own.")] = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    artist: options.Artist = None,
-    genre: options.Genre = None,
-    lyrics: options.Lyrics = None,
-    lyrics_file: options.LyricsFile = None,
-    total_duration: TotalDuration = None,
-    unknown: options.Unknown = False,
-    model: Model = None,
-    adapter: Adapters = None,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    offload: options.Offload = None,
-    quiet: options.Quiet = False,
+    sampling: options.Sampling,
+    words: options.Words,
+    machine: options.Machine,
 ) -> None:
     """Go on with a take until the song is so long. The take itself stays; the longer one is then kept."""
-    settings = _changed(temperature, top_k, top_p)
+    with Waiting("loading torch", machine.quiet):
+        from fast_jukebox_cli import session as work
+        from fast_jukebox_cli.words import song_words
 
-    machine = _machine(model, adapter, device, engine, offload, quiet)
-    from fast_jukebox_cli.words import song_words
-
-    words = song_words(artist, genre, lyrics, lyrics_file, total_duration, None, unknown)
-    session = machine.open(folder)
-    session.extend(duration, take, metadata=words, stop_level=None if draft else 0, seed=seed, **settings)
-    _show(folder, machine.run(session))
+    told, settings = song_words(words), _changed(sampling)
+    session = work.open_session(folder, machine)
+    session.extend(duration, take, metadata=told, stop_level=None if draft else 0, seed=seed, **settings)
+    _show(folder, work.run(session, machine))
 
 
 def cut(
@@ -204,6 +142,7 @@ def upsample(
             show_default=False,
         ),
     ],
+    *,
     take: Take = None,
     start: Start = None,
     end: End = None,
@@ -216,18 +155,7 @@ def upsample(
     artist: Annotated[str | None, typer.Option(help="With a FILE: in whose manner to play.")] = None,
     genre: Annotated[str | None, typer.Option(help="With a FILE: in which genre.")] = None,
     unknown: options.Unknown = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A folder or Hub repository; by default the one that the session was made with, or with a FILE the "
-            "model inside the package."
-        ),
-    ] = None,
-    adapter: Adapters = None,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    offload: options.Offload = None,
-    quiet: options.Quiet = False,
+    machine: options.Machine,
 ) -> None:
     """Refine a draft, or play a recording again. A draft, or a part of it, is made in full quality. A recording, or the
     codes of a lost session, become a new session.
@@ -243,24 +171,25 @@ def upsample(
             wanted, got = ("session", "file") if is_file else ("file", "session")
             raise ValueError(f"`--{name}` must go with a {wanted}, got the {got} {str(source)!r}")
 
-    machine = _machine(model, adapter, device, engine, offload, quiet)
-    if is_file:
+    with Waiting("loading torch", machine.quiet):
         from fast_jukebox.generation.request import SongRequest
-        from fast_jukebox_cli.session import new_session
+        from fast_jukebox_cli import session as work
         from fast_jukebox_cli.words import song_words
 
+    if is_file:
         folder = source.with_name(f"{Path(source.name.removesuffix('.tar')).stem}-session")
         folder = folder if session is None else session
-        request = SongRequest(seed=seed, stop_level=stop_level)
-        made = new_session(folder, machine, request, song_words(artist, genre, unknown=unknown), played_again=file)
+        told = song_words(options.Words(artist, genre, unknown=unknown))
+        made = work.new_session(folder, machine, SongRequest(seed=seed, stop_level=stop_level), told, played_again=file)
     else:
-        folder, made = source, machine.open(source)
+        folder, made = source, work.open_session(source, machine)
         made.request([made.take(take)], stop_level, start, end)
-    _show(folder, machine.run(made))
+    _show(folder, work.run(made, machine))
 
 
 def export(
     folder: Folder,
+    *,
     output: Annotated[
         Path, typer.Option(help="The file to write: .wav, .flac or .mp3, or .safetensors for the codes of all levels.")
     ] = Path("song.wav"),
@@ -270,14 +199,13 @@ def export(
     ] = None,
     start: Start = None,
     end: End = None,
-    model: Model = None,
-    adapter: Adapters = None,
-    device: options.Device = "auto",
+    machine: options.Machine,
 ) -> None:
     """Write the sound of a take to a file. Or of a part of it, or its codes."""
     target = output_file("output", output, (".wav", ".flac", ".mp3", ".safetensors"))
-    machine = _machine(model, adapter, device, "auto", None, False)
-    from fast_jukebox.sessions.session import Session
+    with Waiting("loading torch", machine.quiet):
+        from fast_jukebox.sessions.session import Session
+        from fast_jukebox_cli import session as work
 
     if target.suffix.lower() == ".safetensors":
         for name, value in (("level", level), ("start", start), ("end", end)):
@@ -285,8 +213,8 @@ def export(
                 raise ValueError(f"`{name}` must go with sound, as codes are written completely, got {value!r}")
         written = Session.open(folder).export(target, take)
     else:
-        session = machine.open(folder)
-        with Waiting("writing the sound"):
+        session = work.open_session(folder, machine)
+        with Waiting("writing the sound", machine.quiet):
             written = session.export(target, take, level, start, end)
     typer.echo(path_text(written))
 
@@ -310,19 +238,9 @@ def forget(folder: Folder) -> None:
     _show(folder)
 
 
-def _machine(
-    model: str | None, adapter: list[str] | None, device: str, engine: str, offload: str | None, quiet: bool
-) -> Machine:
-    merged = adapters(adapter)
-    with Waiting("loading torch", quiet):
-        from fast_jukebox_cli.session import Machine
-    return Machine(model, device, engine, offload, quiet, merged)
-
-
-def _changed(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, object]:
+def _changed(sampling: options.Sampling) -> dict[str, object]:
     """The sampling settings that differ from those of the take."""
-    settings = options.sampling(temperature, top_k, top_p)
-    return {name: value for name, value in settings.items() if value is not None}
+    return {name: value for name, value in sampling.settings().items() if value is not None}
 
 
 def _show(folder: Path, written: Sequence[Path] = ()) -> None:

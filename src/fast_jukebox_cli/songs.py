@@ -12,6 +12,7 @@ from fast_jukebox_cli.values import Waiting, adapters, choices, existing_file, n
 
 
 def generate(
+    *,
     duration: Annotated[
         float | None,
         typer.Option(
@@ -39,26 +40,18 @@ def generate(
     raw: Annotated[bool, typer.Option("--raw", help="On standard output, 16-bit samples and no WAV header.")] = False,
     prompt: options.Prompt = None,
     prompt_duration: options.PromptDuration = None,
-    artist: options.Artist = None,
-    genre: options.Genre = None,
-    lyrics: options.Lyrics = None,
-    lyrics_file: options.LyricsFile = None,
-    total_duration: Annotated[
-        float | None, typer.Option(help="Seconds of the complete song of which this is a part; by default the part.")
+    words: options.Words,
+    offset: Annotated[
+        float | None, typer.Option(help="Seconds of the complete song that come before this part.")
     ] = None,
-    offset: Annotated[float | None, typer.Option(help="Seconds of that song that come before this part.")] = None,
-    unknown: options.Unknown = False,
-    model: options.Model = None,
-    adapter: options.Adapters = None,
+    machine: options.Machine,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     token: Annotated[
         str | None, typer.Option(help="Access token of the Hub; by default that of `hf auth login`.", envvar="HF_TOKEN")
     ] = None,
     dtype: options.Dtype = None,
     seed: options.Seed = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
+    sampling: options.Sampling,
     schedule: options.Schedule = None,
     window_fractions: options.WindowFractions = None,
     hop_fractions: Annotated[
@@ -71,21 +64,16 @@ def generate(
     stop_level: Annotated[
         int, typer.Option(help="The lowest level to make: 0 is full quality; higher is a quick, rough draft.")
     ] = 0,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    offload: options.Offload = None,
-    quiet: options.Quiet = False,
 ) -> None:
     """Make a song, or several, and write them to files. The last lines printed are the files' paths."""
-    targets = song_files(output, raw, stream, num_samples, force, (prompt, lyrics_file))
-    recording, merged = existing_file("prompt", prompt), adapters(adapter)
+    targets = song_files(output, raw, stream, num_samples, force, (prompt, words.lyrics_file))
+    recording = existing_file("prompt", prompt)
     if extend is not None and (duration is not None or prompt is None):
         raise ValueError("`--extend` must go with `--prompt` and without `--duration`")
     windows = numbers("window-fractions", window_fractions, float)
     hops = numbers("hop-fractions", hop_fractions, float)
-    settings = options.sampling(temperature, top_k, top_p)
 
-    with Waiting("loading torch", quiet):
+    with Waiting("loading torch", machine.quiet):
         from fast_jukebox.generation.request import SongRequest
         from fast_jukebox_cli.generate import generate as run
         from fast_jukebox_cli.model import ModelSource
@@ -100,20 +88,18 @@ def generate(
             schedule=choices(schedule),
             window_fractions=windows,
             hop_fractions=hops,
-            engine=engine,
-            **settings,
+            engine=machine.engine,
+            **sampling.settings(),
         ),
-        song_words(artist, genre, lyrics, lyrics_file, total_duration, offset, unknown),
+        song_words(words, offset),
         outputs=targets,
         stream=stream,
         raw=raw,
         prompt=recording,
         prompt_duration=prompt_duration,
         extend=extend,
-        model=ModelSource(model, revision, token, dtype, merged),
-        device=device,
-        offload=offload,
-        quiet=quiet,
+        model=ModelSource(machine.model, revision, token, dtype, adapters(machine.adapter)),
+        machine=machine,
     )
     typer.echo(printable(made), err=True)
     for target in targets or ():
@@ -121,6 +107,7 @@ def generate(
 
 
 def generate_many(
+    *,
     output: Annotated[
         Path, typer.Option(help="A new folder for the songs, or one to resume or add songs to.", show_default=False)
     ],
@@ -138,19 +125,15 @@ def generate_many(
     seed: Annotated[int, typer.Option(help="Of all songs; each depends on it and its number alone.")] = 0,
     artist: options.Artist = None,
     genre: options.Genre = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
+    sampling: options.Sampling,
     batch_size: Annotated[int, typer.Option(help="Songs sampled at once by each worker.")] = 4,
     model: options.Model = None,
     dtype: options.Dtype = None,
     device: options.WorkerDevice = "auto",
-    workers: options.WorkerCount = None,
-    ray: options.Ray = None,
+    sharing: options.Sharing,
     quiet: options.Quiet = False,
 ) -> None:
     """Make many songs with their metadata, a folder as training reads it. The last line printed is its path."""
-    settings = options.sampling(temperature, top_k, top_p)
     listed = existing_file("requests", requests)
 
     with Waiting("loading torch", quiet):
@@ -163,13 +146,13 @@ def generate_many(
         folder,
         num_samples=num_samples,
         requests=listed,
-        words=song_words(artist, genre),
-        settings={"duration": duration, **settings},
+        words=song_words(options.Words(artist, genre)),
+        settings={"duration": duration, **sampling.settings()},
         seed=seed,
         batch_size=batch_size,
         model=ModelSource(model, dtype=dtype),
         device=device,
-        workers=options.chosen_workers(workers, ray, device),
+        workers=sharing.chosen(device),
         quiet=quiet,
     )
     typer.echo(f"{count} songs, seed {seed}", err=True)
@@ -178,6 +161,7 @@ def generate_many(
 
 def label(
     songs: options.Songs,
+    *,
     output: Annotated[
         Path, typer.Option(help="A new folder of clips and labels, or one to resume.", show_default=False)
     ],
@@ -195,8 +179,7 @@ def label(
         typer.Option(help="Tempi are doubled or halved to come nearest to this, in beats a minute; 100 by default."),
     ] = None,
     test_fraction: options.TestFraction = 0.1,
-    workers: options.WorkerCount = None,
-    ray: options.Ray = None,
+    sharing: options.Sharing,
     quiet: options.Quiet = False,
 ) -> None:
     """Cut songs into clips and label them: a dataset to train on. The last line printed is its folder."""
@@ -216,7 +199,7 @@ def label(
             for name in names
         ],
         test_fraction=test_fraction,
-        workers=options.chosen_workers(workers, ray),
+        workers=sharing.chosen(),
         progress=not quiet,
     )
     typer.echo(str(report), err=True)
@@ -225,6 +208,7 @@ def label(
 
 def encode(
     songs: options.Songs,
+    *,
     output: Annotated[Path, typer.Option(help="A new folder for the codes, or one to resume.", show_default=False)],
     model: Annotated[
         str | None,
@@ -232,8 +216,7 @@ def encode(
     ] = None,
     test_fraction: options.TestFraction = 0.1,
     device: options.WorkerDevice = "auto",
-    workers: options.WorkerCount = None,
-    ray: options.Ray = None,
+    sharing: options.Sharing,
     quiet: options.Quiet = False,
 ) -> None:
     """Encode songs, which priors are trained on. The last line printed is the folder of codes."""
@@ -247,11 +230,10 @@ def encode(
         from fast_jukebox_cli.model import chosen_device, model_name
 
     folder = output.expanduser()
-    sharing = options.chosen_workers(workers, ray, device)
     logging.disable_progress_bar()
     where = chosen_device(device)
     vqvae = FastJukeboxVQVAE.from_pretrained(model_name(model)).eval().to(where)
     found = load_songs(songs, test_fraction, progress=not quiet)
-    encoded = codes.encode_songs(found, vqvae, folder, workers=sharing, progress=not quiet)
+    encoded = codes.encode_songs(found, vqvae, folder, workers=sharing.chosen(device), progress=not quiet)
     typer.echo(describe_splits(encoded), err=True)
     typer.echo(path_text(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, TypeVar
 
 from typer.models import OptionInfo
 
@@ -228,8 +229,8 @@ def with_options(message: str, command: Callable[..., None]) -> str:
     """An error's message in which arguments of Python have the names that a command gives them as options."""
     options = {
         name
-        for name, hint in get_type_hints(command, include_extras=True).items()
-        if any(isinstance(each, OptionInfo) for each in getattr(hint, "__metadata__", ()))
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if any(isinstance(each, OptionInfo) for each in getattr(parameter.annotation, "__metadata__", ()))
     }
 
     def named(found: re.Match[str]) -> str:

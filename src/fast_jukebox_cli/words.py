@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fast_jukebox.processing.text import check_song
+from fast_jukebox_cli.options import Words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -14,31 +15,22 @@ _LONGEST = 2**20
 """Bytes of a file of lyrics."""
 
 
-def song_words(
-    artist: str | None = None,
-    genre: str | None = None,
-    lyrics: str | None = None,
-    lyrics_file: Path | None = None,
-    total_duration: float | None = None,
-    offset: float | None = None,
-    unknown: bool = False,
-) -> dict[str, object] | None:
+def song_words(told: Words, offset: float | None = None) -> dict[str, object] | None:
     r"""`metadata` of `generate` from a command's options; `None` where none of them is given.
 
     Raises:
         ValueError: lyrics twice, or a file that is no text or too long; names the option.
         FileNotFoundError: there is no such file.
     """
-    if lyrics is not None and lyrics_file is not None:
+    lyrics = told.lyrics
+    if lyrics is not None and told.lyrics_file is not None:
         raise ValueError("`--lyrics` must not be given with `--lyrics-file`, got both")
     if lyrics is not None:
         lyrics = lyrics.replace("\\n", "\n")
-    if lyrics_file is not None:
-        lyrics = _read(lyrics_file.expanduser())
-    words = {
-        "artist": artist, "genre": genre, "lyrics": lyrics, "total_duration": total_duration, "offset": offset,
-        "unknown": unknown or None,
-    }  # fmt: skip
+    if told.lyrics_file is not None:
+        lyrics = _read(told.lyrics_file.expanduser())
+    words = {**vars(told), "lyrics": lyrics, "offset": offset, "unknown": told.unknown or None}
+    del words["lyrics_file"]
     return dict(check_song(words)) or None
 
 

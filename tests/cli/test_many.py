@@ -9,7 +9,7 @@ from fast_jukebox import FastJukeboxVQVAE
 from fast_jukebox.audio import load_audio
 from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox_cli.options import chosen_workers
+from fast_jukebox_cli.options import Sharing
 
 
 @pytest.fixture
@@ -178,4 +178,4 @@ def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):
 )
 def test_on_ray_a_worker_has_the_gpu_that_it_computes_on(monkeypatch, device, ray, there, gpus):
     monkeypatch.setattr("torch.cuda.is_available", lambda: there)
-    assert chosen_workers(None, ray, device).gpus == gpus
+    assert Sharing(None, ray).chosen(device).gpus == gpus

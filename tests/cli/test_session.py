@@ -11,7 +11,8 @@ import torch
 from fast_jukebox import FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
-from fast_jukebox_cli.session import Machine
+from fast_jukebox_cli.options import Machine
+from fast_jukebox_cli.session import open_session
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_a_session_in_use(run, embedded):
 def test_a_model_that_moved_is_asked_for(tiny_model, tmp_path):
     tiny_model.new_session(tmp_path / "song", duration=0.1)
     with pytest.raises(ValueError, match="--model"):
-        Machine(None, "cpu", "auto", None, True).open(tmp_path / "song")
+        open_session(tmp_path / "song", Machine(device="cpu", quiet=True))
 
 
 def test_a_session_goes_on_from_codes(run, embedded):
@@ -181,8 +182,8 @@ def test_a_model_is_loaded_at_the_session_s_revision(tiny_model, tmp_path, monke
         return tiny_model
 
     monkeypatch.setattr(FastJukeboxModel, "from_pretrained", from_pretrained)
-    Machine(None, "cpu", "auto", None, True).open(tmp_path / "song")
-    Machine("band/other", "cpu", "auto", None, True).open(tmp_path / "song")
+    open_session(tmp_path / "song", Machine(device="cpu", quiet=True))
+    open_session(tmp_path / "song", Machine("band/other", device="cpu", quiet=True))
     assert loaded == [("band/model", "abc123"), ("band/other", None)]
 
 
@@ -203,7 +204,7 @@ def test_words_of_a_session(run, words_model, tmp_path):
 
 def test_what_was_stopped_is_heard_when_it_is_finished(run, slow_model, monkeypatch):
     """The sound of a part, of a level below the one that was heard, and of what another command finishes first."""
-    monkeypatch.setattr(Machine, "load", lambda *given: slow_model)
+    monkeypatch.setattr("fast_jukebox_cli.session.load", lambda *given: slow_model)
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

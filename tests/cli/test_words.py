@@ -1,13 +1,12 @@
 import pytest
 import soundfile
 
+from fast_jukebox_cli.options import Words
 from fast_jukebox_cli.words import song_words
 
-NOTHING = dict.fromkeys(("artist", "genre", "lyrics", "lyrics_file", "total_duration", "offset"))
 
-
-def words(**given):
-    return song_words(**{**NOTHING, "unknown": False, **given})
+def words(offset=None, **given):
+    return song_words(Words(**given), offset)
 
 
 def test_options_become_metadata(tmp_path):
