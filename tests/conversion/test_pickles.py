@@ -113,3 +113,14 @@ def test_tensors_larger_than_the_file_are_refused(tmp_path, zipped):
             read_pickle(path)
     torch.save(torch.arange(12).reshape(3, 4).T, path, _use_new_zipfile_serialization=zipped)
     assert read_pickle(path).shape == (4, 3)
+
+
+def test_lists_that_hold_themselves_or_one_another_many_times_are_read_at_once(tmp_path):
+    circle = [torch.zeros(2)]
+    circle.append(circle)
+    doubled = [torch.zeros(2)]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    for content in (circle, doubled):
+        torch.save(content, tmp_path / "x.pth")
+        assert len(read_pickle(tmp_path / "x.pth")) == 2

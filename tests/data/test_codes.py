@@ -264,11 +264,20 @@ def test_windows_of_songs_with_words(songs, vqvae, words_config, words_files, tm
 
 
 def test_codes_outside_the_codebook_are_refused(songs, vqvae, tiny_config, tmp_path):
+    datasets = pytest.importorskip("datasets")
     codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"]
     config = tiny_config.prior_configs[2]
     config.codebook_size = 2
     with pytest.raises(ValueError, match="`codebook_size` is 2"):
         CodeWindows(codes, config)
+    below = tiny_config.prior_configs[1]
+    below.upper_codebook_size = 2
+    with pytest.raises(ValueError, match="`codebook_size` is 2"):
+        CodeWindows(codes, below)
+    signed = datasets.Features({**codes.features, "codes_2": datasets.List(datasets.Value("int32"))})
+    negative = codes.map(lambda row: {"codes_2": [-1, *row["codes_2"][1:]]}, features=signed)
+    with pytest.raises(ValueError, match="song 0 has code -1"):
+        CodeWindows(negative, tiny_config.prior_configs[2])
 
 
 def test_a_missing_level_is_named(songs, vqvae, tiny_config, tmp_path):

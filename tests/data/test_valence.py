@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +110,16 @@ def test_metadata_gives_songs_with_whole_groups_held_out(folder):
     by_name = load_valence_songs(folder, group_by="instruments")
     assert len({song.group for song in by_name if song.split == "test"}) == 1
     assert by_name == load_valence_songs(folder, group_by="instruments")
+
+
+def test_the_same_songs_are_for_validation_wherever_the_folder_lies(folder, tmp_path_factory):
+    splits = []
+    for place in (folder, tmp_path_factory.mktemp("elsewhere") / "songs"):
+        if place != folder:
+            shutil.copytree(folder, place)
+        songs = load_valence_songs(place, group_by="instruments", test_groups=["choir"])
+        splits.append({Path(song.source).name: song.split for song in songs})
+    assert splits[0] == splits[1] and "validation" in splits[0].values()
 
 
 def test_columns_groups_and_labels_that_are_not_there_are_named(folder):

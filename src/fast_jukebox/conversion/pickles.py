@@ -58,9 +58,12 @@ def _check_archive(path: Path) -> None:
 
 def _check_sizes(content: object) -> None:
     """Raise a `ValueError` where a tensor has more numbers than the file holds, by repeating them."""
-    waiting = [content]
+    waiting, seen = [content], set[int]()
     while waiting:
         value = waiting.pop()
+        if id(value) in seen:  # a list may hold itself, or the same one many times
+            continue
+        seen.add(id(value))
         if isinstance(value, Mapping):
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):

@@ -21,7 +21,7 @@ from torch import Tensor
 from fast_jukebox.data.encoding import CodeShard, ShardEncoder
 from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.manifest import MANIFEST, claim_folder, code_shards, read_manifest, shard_rows, songs_manifest
-from fast_jukebox.data.parquet import check_values
+from fast_jukebox.data.parquet import check_codes, check_values
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, describe_splits
 from fast_jukebox.data.windows import SongWindows, WindowSampler, time_cut
@@ -238,11 +238,7 @@ class CodeWindows(SongWindows):
         for row in range(len(self._rows)):
             table = self._rows[row : row + 1]
             values = _values(table, self.column)
-            if len(values) and int(values.max()) >= config.codebook_size:
-                raise ValueError(
-                    f"`codebook_size` is {config.codebook_size}, but song {row} has code {int(values.max())}: "
-                    "these codes are another VQ-VAE's"
-                )
+            check_codes(values, config.codebook_size, f"song {row}")
             length = len(values)
             if config.use_timing and self._seconds(length) >= config.max_duration:
                 raise ValueError(
@@ -250,7 +246,9 @@ class CodeWindows(SongWindows):
                     f"{self._seconds(length):.1f} s: cut it into shorter files"
                 )
             if config.has_upper_level:
-                length = min(length, len(_values(table, self.upper_column)) * config.upper_ratio)
+                upper = _values(table, self.upper_column)
+                check_codes(upper, config.upper_codebook_size or config.codebook_size, f"song {row}")
+                length = min(length, len(upper) * config.upper_ratio)
             lengths.append(length)
         return lengths
 

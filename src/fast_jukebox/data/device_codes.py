@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset
 
 from fast_jukebox.data.labels import name_ids
 from fast_jukebox.data.manifest import MANIFEST
+from fast_jukebox.data.parquet import check_codes
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.utils.files import JsonObject
@@ -191,8 +192,7 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
                 continue
             sizes = [config.codebook_size, config.upper_codebook_size or config.codebook_size]
             for values, size in zip(own, sizes, strict=False):
-                if int(values.max()) >= size:
-                    raise ValueError(f"`codebook_size` is {size}, but {path} has code {int(values.max())}")
+                check_codes(values, size, str(path))
             for chunks, values in zip(codes, own, strict=True):
                 chunks.append(values.astype(np.int16))
             songs.append((first[0], first[-1], length))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 MAX_ROWS = 2**20
 """Songs in one file."""
 MAX_VALUES = 2**29
@@ -35,6 +37,15 @@ def check_values(shard: Path) -> None:
             f"{shard} states {found.num_rows} songs and {values} values, more than {MAX_ROWS} and {MAX_VALUES}, which "
             "is more than one file may have: split it"
         )
+
+
+def check_codes(codes: np.ndarray, codebook_size: int, where: str) -> None:
+    """Raise a `ValueError` for codes (length,) that are not in a codebook; `where` says whose they are."""
+    for code in (codes.min(), codes.max()) if len(codes) else ():
+        if not 0 <= code < codebook_size:
+            raise ValueError(
+                f"`codebook_size` is {codebook_size}, but {where} has code {code}: these codes are another VQ-VAE's"
+            )
 
 
 def check_sound_bytes(shard: Path) -> None:

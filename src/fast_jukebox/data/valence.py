@@ -20,6 +20,7 @@ from fast_jukebox.data.scanning import SongLimits
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.models.valence import QUADRANTS, ValenceFeatureExtractor
 from fast_jukebox.models.valence.feature_extraction_valence import fit_frames
+from fast_jukebox.utils.files import path_within
 
 TAG_MAP = Path(__file__).parent / "valence_tags.yaml"
 """The package's map from tags to quadrants; its head states its quality."""
@@ -122,7 +123,7 @@ def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | Non
         raise ValueError(f"{table} is missing: MTG-Jamendo's three splits belong together")
     if table.stat().st_size > _MAX_TABLE_BYTES:
         raise ValueError(f"{table} must hold at most {_MAX_TABLE_BYTES} bytes")
-    quadrants, root, songs = load_tag_map(tag_map), table.parent.resolve(), []
+    quadrants, root, songs = load_tag_map(tag_map), table.parent, []
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines()):
         columns = line.rstrip("\n").split("\t")
         if number == 0 or not line.strip():
@@ -133,9 +134,10 @@ def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | Non
         found = {quadrants[tag] for tag in tags if tag in quadrants}
         if len(found) != 1:
             continue
-        path = (root / columns[3]).resolve()
-        if not path.is_relative_to(root):
-            raise ValueError(f"{table}, line {number + 1}: {columns[3]!r} leads out of the folder")
+        try:
+            path = path_within(root, columns[3])
+        except ValueError as error:
+            raise ValueError(f"{table}, line {number + 1}: {columns[3]!r} {error}") from error
         files = [path, path.with_suffix(".low.mp3")]
         there = next((file for file in files if file.is_file()), None)
         if there is not None:
@@ -144,7 +146,7 @@ def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | Non
 
 
 def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str]) -> list[ValenceSong]:
-    songs = []
+    songs: list[tuple[str, ValenceSong]] = []
     for split in load_songs(root, limits=SongLimits(complete=False)).values():
         for column in ("valence", group_by):
             if column not in split.column_names:
@@ -158,15 +160,15 @@ def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str]) 
             name = ", ".join(map(str, group)) if isinstance(group, list) else str(group)
             audio = row["audio"]
             source = audio["path"] if audio.get("bytes") is None else audio
-            songs.append(ValenceSong(source, QUADRANTS.index(row["valence"]), name, "train"))
-    groups = sorted({song.group for song in songs}, key=_hash)
+            songs.append((row["file_name"], ValenceSong(source, QUADRANTS.index(row["valence"]), name, "train")))
+    groups = sorted({song.group for _, song in songs}, key=_hash)
     unknown = set(test_groups) - set(groups)
     if unknown:
         raise ValueError(f"`test_groups` must be among {', '.join(sorted(groups))}, got {', '.join(sorted(unknown))}")
     held_out = set(test_groups) or set(groups[: max(1, round(len(groups) / 5))])
     return [
         replace(song, split="test" if song.group in held_out else "validation" if number % 10 == 0 else "train")
-        for number, song in enumerate(sorted(songs, key=lambda song: _hash(str(song.source))))
+        for number, (_, song) in enumerate(sorted(songs, key=lambda named: _hash(named[0])))
     ]
 
 

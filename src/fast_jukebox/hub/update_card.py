@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from fast_jukebox.hub.cards import Metrics, model_card, place_picture, require_license, save_card
 from fast_jukebox.hub.load_card import load_card
@@ -140,11 +141,12 @@ def merge_eval_results(directory: str | os.PathLike[str], entries: Sequence[Eval
     path = Path(directory) / "README.md"
     if not path.is_file():
         raise FileNotFoundError(f"results are put on a card, but {directory} has no README.md")
-    card = ModelCard.load(path, ignore_metadata_errors=False)
+    card = load_card(path)
+    data = cast(ModelCardData, card.data)
     new = {(entry.metric_type, entry.dataset_name) for entry in entries}
-    kept = [entry for entry in card.data.eval_results or [] if (entry.metric_type, entry.dataset_name) not in new]
-    card.data.eval_results = [*kept, *entries]
-    card.data.model_name = card.data.get("model_name") or Path(directory).absolute().name
+    kept = [entry for entry in data.eval_results or [] if (entry.metric_type, entry.dataset_name) not in new]
+    data.eval_results = [*kept, *entries]
+    data.model_name = data.model_name or Path(directory).absolute().name
     return save_card(card, path)
 
 

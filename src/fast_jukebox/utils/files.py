@@ -209,11 +209,7 @@ def write_file(path: str | os.PathLike[str], content: Buffer | str, mode: int | 
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder, where the system and the file system can.
-
-    Raises:
-        OSError: the disk is full or fails.
-    """
+    """Sync the names in a folder, where the system and the file system can; a disk that fails is an `OSError`."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     try:
@@ -236,11 +232,7 @@ def _sync(handle: int, path: Path) -> None:
 
 
 def sync_files(folder: Path) -> None:
-    """Sync the files of a folder, which others wrote, and the folder's name.
-
-    Raises:
-        OSError: the disk is full or fails.
-    """
+    """Sync the files of a folder, which others wrote, and the folder's name; errors as [`sync_folder`]."""
     for path in folder.iterdir():
         if path.is_file() and not path.is_symlink():
             with open(path, "rb+") as file:

@@ -346,12 +346,7 @@ def _ray_dataset(setup: ObjectRef[bytes], pickled: list[bytes], size: int, worke
 
 
 def _ray_slots(workers: Workers) -> int:
-    """Connect to a Ray cluster; the number of workers that it has room for.
-
-    Raises:
-        ImportError: Ray Data is not installed.
-        ValueError: there is no cluster at the address, or it has no such resources.
-    """
+    """Connect to a Ray cluster; the number of workers that it has room for. Errors as [`map_shards`]."""
     try:
         import ray
         import ray.data

@@ -27,7 +27,11 @@ def plan(score):
     return [(score(name, pitches=[60 + 2 * n, 64, 67] * (4 + 4 * n)), n) for n, name in enumerate(SPLITS)]
 
 
-def test_codes_are_those_of_the_rendered_files(plan, vqvae, tmp_path):
+def full_disk(*arguments):
+    raise OSError("the disk is full")
+
+
+def test_codes_are_those_of_the_rendered_files(plan, vqvae, tmp_path, monkeypatch):
     recipe = SongRecipe(sampling_rate=22050, longest=3.0)
     with SongEncoder(vqvae, processes=1, batch_size=1, longest=5.0) as encoder:
         report = encoder.encode(plan, SPLITS, recipe, tmp_path / "codes", progress=False)
@@ -46,6 +50,13 @@ def test_codes_are_those_of_the_rendered_files(plan, vqvae, tmp_path):
             encoder.encode(plan, SPLITS, SongRecipe(longest=3.0), tmp_path / "others")
         late = encoder.encode(plan, SPLITS, recipe, tmp_path / "late", stop_at=1.0, progress=False)
         assert not late.complete and not late.songs["train"]
+
+        with monkeypatch.context() as patch:
+            patch.setattr("fast_jukebox.data.tunes.encoding._Shards.write", full_disk)
+            with pytest.raises(OSError, match="full"):
+                encoder.encode(plan, SPLITS, recipe, tmp_path / "again", progress=False)
+        again = encoder.encode(plan, SPLITS, recipe, tmp_path / "again", progress=False)  # every slot is free once more
+        assert again.complete and not again.failed
 
     ours = load_codes(tmp_path / "codes", vqvae=vqvae)
     render_songs(tmp_path / "songs", plan, SPLITS, recipe, processes=1, progress=False)

@@ -6,11 +6,12 @@ first, so that a training may begin on the first shards.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_all_start_methods, get_context, shared_memory
@@ -145,8 +146,10 @@ class SongEncoder:
         report = EncodingReport(songs=shards.songs)
         ready: dict[str, list[tuple[int, int, JsonObject]]] = {"test": [], "train": []}
         begun = 0
-        with tqdm(total=len(jobs), desc="songs to codes", unit="song", disable=not progress) as bar:
-            for job, slot, outcome in self._renderers.run(jobs, stop_at):
+        outcomes = self._renderers.run(jobs, stop_at)
+        bar = tqdm(total=len(jobs), desc="songs to codes", unit="song", disable=not progress)
+        with bar, contextlib.closing(outcomes):
+            for job, slot, outcome in outcomes:
                 bar.update()
                 begun += 1
                 if isinstance(outcome, str):
@@ -183,7 +186,8 @@ class _Renderers:
     def __init__(self, sampling_rate: int, processes: int, slots: int, longest: float) -> None:
         self._capacity = round(longest * sampling_rate)
         self._memory = shared_memory.SharedMemory(create=True, size=2 * slots * self._capacity)
-        self._free = list(range(slots))
+        self._slots = slots
+        self._free: list[int] = []
         # The main module, with all that it imports, is loaded once for all processes where they can be forked off one.
         forked = "forkserver" in get_all_start_methods()
         self._pool = ProcessPoolExecutor(
@@ -199,22 +203,28 @@ class _Renderers:
         self._memory.close()
         self._memory.unlink()
 
-    def run(self, jobs: Sequence[_Job], stop_at: float | None) -> Iterator[tuple[_Job, int, Outcome]]:
+    def run(self, jobs: Sequence[_Job], stop_at: float | None) -> Generator[tuple[_Job, int, Outcome], None, None]:
         """Outcomes as they come: the job, its slot, and (samples, row) or the reason of a failure."""
         waiting: dict[Future[Outcome], tuple[_Job, int]] = {}
+        self._free = list(range(self._slots))  # also those that an earlier run held when it failed
         rest = iter(jobs)
         job = next(rest, None)
-        while job is not None or waiting:
-            if job is not None and stop_at is not None and time.time() >= stop_at:
-                job = None
-            while job is not None and self._free:
-                slot = self._free.pop()
-                waiting[self._pool.submit(_render, slot, job)] = job, slot
-                job = next(rest, None)
-            if waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield *waiting.pop(future), future.result()
+        try:
+            while job is not None or waiting:
+                if job is not None and stop_at is not None and time.time() >= stop_at:
+                    job = None
+                while job is not None and self._free:
+                    slot = self._free.pop()
+                    waiting[self._pool.submit(_render, slot, job)] = job, slot
+                    job = next(rest, None)
+                if waiting:
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield *waiting.pop(future), future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            wait(waiting)  # so that nothing is played into a slot that the next run gives away
 
     def sound(self, slot: int, length: int) -> np.ndarray:
         """The samples in a slot, int16 (length,), valid until it is freed."""

@@ -9,7 +9,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -112,9 +111,7 @@ class SongRecipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_scores(
-    collections: Sequence[str] = ("oneill", "ryan", "chorales"), paths: Iterable[Path] | None = None
-) -> tuple[list[Score], dict[str, str]]:
+def read_scores(collections: Sequence[str] = ("oneill", "ryan", "chorales")) -> tuple[list[Score], dict[str, str]]:
     """Scores of music21's corpus: 2 ms a tune, half a second a chorale.
 
     Args:
@@ -132,7 +129,7 @@ def read_scores(
         raise ValueError(f"`collections` must be among {known}, got {list(collections)!r}")
     found, skipped = read_folk_tunes([name for name in collections if name != "chorales"])
     if "chorales" in collections:
-        for path in chorale_paths() if paths is None else paths:
+        for path in chorale_paths():
             try:
                 found.append(read_chorale(path))
             except ScoreError as error:
