@@ -47,14 +47,8 @@ def all_codes(path: Path, model: FastJukeboxModel) -> list[Tensor | None]:
     """Codes int64 (songs, length) of each level of a file, bottom first, `None` for levels that it does not hold; the
     top level's are there.
 
-    Args:
-        path: a file of codes, see [`top_codes`]; a `.safetensors` file with `level_0`, `level_1` and so on, and a
-            `.pth.tar` hold all levels, others the top level.
-        model: whose codes they are.
-
-    Raises:
-        ValueError: as [`top_codes`], or it is no file of codes.
-        OSError: it cannot be read.
+    Files are those of [`top_codes`] but sound; a `.safetensors` file with `level_0`, `level_1` and so on, and a
+    `.pth.tar` hold all levels, others the top level. Errors as there.
     """
     config = model.vqvae.config
     lower, top = _of_file(path, model)

@@ -65,12 +65,7 @@ def evaluate(
 
 
 def named_systems(models: Sequence[str]) -> list[System]:
-    """Systems by their names; `embedded` is the model inside the package.
-
-    Raises:
-        ValueError: what `parse_systems` refuses.
-        FileNotFoundError: a folder that is not there.
-    """
+    """Systems by their names; `embedded` is the model inside the package. A folder must be there."""
     found = parse_systems(models)
     return [System(system.name, model_name(None if system.source == "embedded" else system.source)) for system in found]
 

@@ -121,11 +121,7 @@ def _with_prompt(request: SongRequest, path: Path, kept: float | None, extend: f
 
 
 def _write(outputs: list[Path], songs: Tensor, rate: int, model: str, seed: int) -> None:
-    """Write songs (N, samples), each to its file; one that cannot be written to a temporary folder.
-
-    Raises:
-        GenerationFailed: one could not; names where it is kept and the seed.
-    """
+    """Write songs (N, samples), each to its file; one that cannot be written is kept in a temporary folder."""
     name = "the embedded model" if model == model_name(None) else model
     for folder in {path.parent for path in outputs}:
         clear_temporary(folder)

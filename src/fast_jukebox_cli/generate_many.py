@@ -92,11 +92,7 @@ def generate_many(
 
 
 def read_requests(path: Path) -> list[dict[str, object]]:
-    """Metadata of songs, of a JSON Lines file.
-
-    Raises:
-        ValueError: a line is wrong, or there is none; names the line.
-    """
+    """Metadata of songs, of a JSON Lines file; a `ValueError` names a line that is wrong."""
     rows = []
     for number, line in enumerate(read_file(path, _LARGEST).decode("utf-8-sig").splitlines(), 1):
         if not line.strip():

@@ -22,11 +22,7 @@ from fast_jukebox_cli.values import Waiting
 
 
 def model_config(name: str) -> PreTrainedConfig:
-    """The configuration of any model of the package.
-
-    Raises:
-        ValueError: its `config.json` is damaged or of no model that is known.
-    """
+    """The configuration of any model of the package; a `ValueError` for a damaged one, or of another model."""
     try:
         with clear_hub_errors(name):
             return AutoConfig.from_pretrained(name, **prefer_cache(name, {}))
@@ -61,11 +57,7 @@ def model_name(model: str | None) -> str:
 def planned_model(model: str | None) -> tuple[FastJukeboxConfig, FastJukeboxGenerationConfig | None]:
     """Configuration of a complete model, and its settings where it has some; no weights are read.
 
-    Args:
-        model: a folder or repository; `None` for the embedded one; or the name of a preset, such as `fastjukebox-18`.
-
-    Raises:
-        ValueError: it is no complete model.
+    `model` is as for [`model_name`], or a preset's name, such as `fastjukebox-18`; a part of a model is a `ValueError`.
     """
     if model is not None and model in PRESETS:
         return FastJukeboxConfig.preset(model), None
@@ -80,22 +72,14 @@ def planned_model(model: str | None) -> tuple[FastJukeboxConfig, FastJukeboxGene
 
 
 def check_dtype(dtype: str) -> str:
-    """`dtype` itself.
-
-    Raises:
-        ValueError: it is no dtype that priors may have.
-    """
+    """`dtype` itself; a `ValueError` if priors cannot have it."""
     if dtype not in ("float32", "bfloat16", "float16", "auto"):
         raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
     return dtype
 
 
 def chosen_device(device: str) -> torch.device:
-    """The device that a name stands for; `"auto"` is the first accelerator, or the CPU where there is none.
-
-    Raises:
-        ValueError: there is no such device on this machine.
-    """
+    """The device of a name, which must be there; `"auto"` is the first accelerator, or else the CPU."""
     found = check_device(device)
     if found is not None:
         return torch.device(found)
@@ -148,8 +132,8 @@ def load_model(
             model_name(source.name), dtype=dtype, adapters=source.adapters, **at
         )
         loaded.eval()
-        if offload is not None:
+        if offload is None:
+            loaded.to(device)
+        else:
             set_offload(loaded, offload, device)
-            return loaded
-        moved: FastJukeboxModel = loaded.to(device)
-        return moved
+    return loaded

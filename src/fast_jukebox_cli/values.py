@@ -25,11 +25,7 @@ _OTHER_NAMES = {"path": "output", "num_samples": "songs", "target": "offload"}
 
 
 def numbers(name: str, text: str | None, kind: type[Number]) -> Number | list[Number] | None:
-    """`0.98` as a number, `0.99,0.99,0.98` as a list of them, nothing as `None`.
-
-    Raises:
-        ValueError: another text; names the option.
-    """
+    """`0.98` as a number, `0.99,0.99,0.98` as a list of them, nothing as `None`; a `ValueError` names the option."""
     if text is None:
         return None
     try:
@@ -46,11 +42,7 @@ def choices(text: str | None) -> str | list[str] | None:
 
 
 def adapters(texts: Sequence[str] | None) -> dict[int, str]:
-    """`["2=runs/lora"]` as `{2: "runs/lora"}`.
-
-    Raises:
-        ValueError: another text, or a level twice.
-    """
+    """`["2=runs/lora"]` as `{2: "runs/lora"}`; a `ValueError` for another text, or a level twice."""
     found: dict[int, str] = {}
     for text in texts or ():
         level, _, source = text.partition("=")
@@ -61,11 +53,7 @@ def adapters(texts: Sequence[str] | None) -> dict[int, str]:
 
 
 def existing_file(name: str, path: Path | None) -> Path | None:
-    """A file that exists.
-
-    Raises:
-        ValueError: it does not; names the option.
-    """
+    """A file that exists; a `ValueError` names the option."""
     if path is not None and not path.expanduser().is_file():
         raise ValueError(f"`--{name}` must be a file, got {str(path)!r}")
     return None if path is None else path.expanduser()
@@ -81,8 +69,7 @@ def output_file(
 ) -> Path:
     """The absolute path of a file that can be written, found out before the work, not after.
 
-    Raises:
-        ValueError: it cannot be written, exists, or is an input; names the option.
+    A `ValueError` names the option: it cannot be written, exists, or is an input.
     """
     output = output.expanduser().absolute()
     if output.suffix.lower() not in suffixes:
@@ -107,11 +94,7 @@ def output_file(
 def song_files(
     output: Path | None, raw: bool, stream: bool, num_samples: int, force: bool, inputs: Sequence[Path | None]
 ) -> list[Path] | None:
-    """Absolute paths that can be written, one a song, `None` for standard output.
-
-    Raises:
-        ValueError: one cannot be written, exists, or is an input; found out before the work.
-    """
+    """Absolute paths of songs, checked as by [`output_file`]; `None` for standard output."""
     if output is not None and str(output) == "-":
         if sys.stdout.isatty():
             raise ValueError("`--output -` must be led into a file or a program, got a terminal")

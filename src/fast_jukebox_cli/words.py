@@ -16,12 +16,7 @@ _LONGEST = 2**20
 
 
 def song_words(told: Words, offset: float | None = None) -> dict[str, object] | None:
-    r"""`metadata` of `generate` from a command's options; `None` where none of them is given.
-
-    Raises:
-        ValueError: lyrics twice, or a file that is no text or too long; names the option.
-        FileNotFoundError: there is no such file.
-    """
+    r"""`metadata` of `generate` from a command's options; `None` where none is given. Errors name the option."""
     lyrics = told.lyrics
     if lyrics is not None and told.lyrics_file is not None:
         raise ValueError("`--lyrics` must not be given with `--lyrics-file`, got both")

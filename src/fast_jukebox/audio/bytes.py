@@ -40,15 +40,10 @@ class ByteReader:
 
 
 class RangesFile(io.RawIOBase):
-    """A file to read that consists of some bytes and ranges of another file, one after the other.
+    """A file to read that consists of `prefix` and of ranges (start, stop) of another file, one after the other.
 
     An error of the other file is kept in `error` and reads as its end, since libsndfile, which calls from C, cannot
     pass an exception on.
-
-    Args:
-        file: the other file, which stays open.
-        ranges: (start, stop) in it, in bytes.
-        prefix: bytes before them.
     """
 
     def __init__(self, file: BinaryIO, ranges: Sequence[tuple[int, int]], prefix: bytes = b"") -> None:

@@ -16,13 +16,7 @@ _LONGEST_FORMAT = 2**16
 
 @dataclass(frozen=True)
 class _Kind:
-    """Names in a format of chunks.
-
-    Attributes:
-        format: chunk with the format of the samples.
-        sound: chunk with the samples.
-        lead: bytes of that before the samples.
-    """
+    """A format's names of the chunks with the format and with the samples, and the bytes of the latter before them."""
 
     format: bytes
     sound: bytes
@@ -60,11 +54,7 @@ def is_au(data: ByteReader, start: int) -> bool:
 
 
 def chunk_layout(data: ByteReader, start: int) -> Layout:
-    """WAV or AIFF, of which several may be joined.
-
-    Raises:
-        ValueError: the format of the samples is not stated.
-    """
+    """WAV or AIFF, of which several may be joined; a `ValueError` where the format of the samples is not stated."""
     return _joined(data, start, is_chunked, _chunk_file)
 
 

@@ -43,11 +43,7 @@ _FOREIGN = (
 
 
 def find_layout(data: ByteReader) -> Layout:
-    """Find the parts of a file.
-
-    Raises:
-        ValueError: it is of a format that cannot be read; names the format, not the file.
-    """
+    """The parts of a file; a `ValueError` names a format that cannot be read, not the file."""
     start = _sound_start(data)
     head = data.at(start, 16)
     _refuse_others(data)
@@ -170,14 +166,8 @@ def _long_chunks(
 ) -> Iterator[tuple[bytes, int]]:
     """(first 4 letters of the name, start of the content) of each chunk.
 
-    Args:
-        data: the file.
-        position: of the first chunk.
-        order: of the bytes of a size.
-        name: bytes of a name.
-        size: bytes of a size, which stands behind the name.
-        align: content is padded to a multiple of so many bytes.
-        counted: bytes of the header that a size counts.
+    A name and a size have so many bytes. The size counts `counted` bytes of the header, and content is padded to a
+    multiple of `align`.
     """
     for _ in range(MOST_PARTS):
         head = data.at(position, name + size)
@@ -221,14 +211,7 @@ def _long_layout(
 ) -> Layout:
     """Sound from byte `sound` on, whose size of 8 bytes stands at `place` and is corrected where it is wrong.
 
-    Args:
-        data: the file.
-        start: where its header begins.
-        sound: where its sound begins.
-        place: where its size stands.
-        order: of the bytes of that.
-        magic: what to put in place of the header's first letters.
-        counted: bytes of the chunk's header that the size counts.
+    The size counts `counted` bytes of the chunk's header; `magic` replaces the first letters of the header at `start`.
     """
     size, there = int.from_bytes(data.at(place, 8), order) - counted, data.size - sound
     before, stop = data.at(start, sound - start), data.size

@@ -88,18 +88,9 @@ class Reader(ABC):
 
 
 class ArrayReader(Reader):
-    """Frames of an array that is in memory.
-
-    Args:
-        array: (samples,) or (channels, samples), float, or signed integer of 8 to 32 bits.
-
-    Raises:
-        ValueError: another shape or type, or no rate.
-    """
+    """Frames of an array (samples,) or (channels, samples), float, or signed integer of 8 to 32 bits."""
 
     def __init__(self, array: object, rate: object, name: str = "the array") -> None:
-        if rate is None:
-            raise ValueError("`source_rate` must be given with an array, got None")
         rate = check_rate("source_rate", rate)
         array = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
         if array.ndim not in (1, 2) or array.dtype.kind not in "fi":
@@ -288,12 +279,7 @@ class _ForwardFile(soundfile.SoundFile):
 
 
 def open_reader(source: object, source_rate: int | None) -> Reader:
-    """Open a source that [`~fast_jukebox.audio.io.load_audio`] takes.
-
-    Raises:
-        ValueError: it is no sound that can be read.
-        OSError: the file cannot be opened.
-    """
+    """Open a source that [`~fast_jukebox.audio.io.load_audio`] takes; errors as there."""
     if isinstance(source, dict):
         if source.get("array") is not None:
             return ArrayReader(source["array"], source.get("sampling_rate", source_rate))

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,23 +30,8 @@ Progress = Callable[[int, int, str], None]
 """Receives the bytes written, the total, and the part that is being written."""
 
 
-class Checkpoint(Protocol):
-    """A checkpoint of any layout."""
-
-    name: str
-    parts: list[Part]
-
-    def tensors(self, part: Part) -> Mapping[str, Tensor]:
-        """The checkpoint's tensors of a part, checked."""
-
-
 class Transformers4Checkpoint:
-    """A folder or repository in transformers 4's layout; see [`OpenAICheckpoint`] for the attributes.
-
-    Raises:
-        OSError: it has no configuration or no weights.
-        ValueError: it is of another layout, or its configuration is damaged.
-    """
+    """A folder or repository in transformers 4's layout; attributes and errors as of [`OpenAICheckpoint`]."""
 
     def __init__(self, source: str | os.PathLike[str], **download: object) -> None:
         self.name = str(source)
@@ -67,6 +51,9 @@ class Transformers4Checkpoint:
     def tensors(self, part: Part) -> Mapping[str, Tensor]:
         """See [`OpenAICheckpoint.tensors`]."""
         return transformers4.checked_tensors(part, self._tensors, self.name)
+
+
+Checkpoint = OpenAICheckpoint | Transformers4Checkpoint
 
 
 def convert_checkpoint(

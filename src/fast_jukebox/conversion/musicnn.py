@@ -78,12 +78,9 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, Tensor]:
 
 
 def convert_musicnn(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of [`~fast_jukebox.evaluation.musicnn.Musicnn`] from a checkpoint's tensors.
+    """State dict of [`~fast_jukebox.evaluation.musicnn.Musicnn`] from a checkpoint's tensors, without the optimizer's.
 
-    The optimizer's tensors are left out; any other one that is not used is an error.
-
-    Raises:
-        ValueError: a tensor is missing or left over.
+    A `ValueError` names a tensor that is missing or left over.
     """
     rest = {name: value for name, value in tensors.items() if "Adam" not in name and not name.endswith("_power")}
 

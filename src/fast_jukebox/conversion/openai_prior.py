@@ -123,11 +123,7 @@ def _lyric_fields(hparams: Hyperparameters) -> JsonObject:
 
 
 def prior_tensors(state_dict: Mapping[str, Tensor], config: FastJukeboxPriorConfig) -> dict[str, Tensor]:
-    """A checkpoint's tensors under the names of [`key_map`], without those that only repeat another.
-
-    Raises:
-        ValueError: two names become one, or a tied output is not the code embedding.
-    """
+    """A checkpoint's tensors under the names of [`key_map`], without those that only repeat another."""
     tensors = {_CHECKPOINTED_BLOCK.sub(r"\1.model.", name): t for name, t in strip_prefix(state_dict).items()}
     if config.tie_word_embeddings:
         drop_tied_output(tensors, "prior.x_emb.weight", "prior.x_out.weight")
@@ -135,11 +131,7 @@ def prior_tensors(state_dict: Mapping[str, Tensor], config: FastJukeboxPriorConf
 
 
 def drop_tied_output(tensors: dict[str, Tensor], embedding: str, output: str) -> None:
-    """Take the output matrix out of the tensors of a prior whose output is its code embedding.
-
-    Raises:
-        ValueError: it is another matrix.
-    """
+    """Drop the output matrix of a prior whose output is its code embedding; a `ValueError` if it is another matrix."""
     ours, theirs = tensors.get(embedding), tensors.pop(output, None)
     if ours is None or theirs is None:
         return

@@ -52,11 +52,7 @@ class Part:
 
 
 def vqvae_part(config: FastJukeboxVQVAEConfig, rename: Rename = str) -> Part:
-    """The VQ-VAE of a configuration.
-
-    Args:
-        rename: the published name of a tensor to the checkpoint's.
-    """
+    """The VQ-VAE of a configuration; `rename` makes the checkpoint's name of a published one."""
     model = _without_weights(FastJukeboxVQVAE, config)
     constants: dict[str, Tensor] = {}
     for level in range(config.num_levels):
@@ -66,7 +62,7 @@ def vqvae_part(config: FastJukeboxVQVAEConfig, rename: Rename = str) -> Part:
 
 
 def prior_part(config: FastJukeboxPriorConfig, rename: Rename = str) -> Part:
-    """The prior of a configuration; arguments and errors as [`vqvae_part`]."""
+    """The prior of a configuration; see [`vqvae_part`]."""
     model = _without_weights(FastJukeboxPrior, config)
     names, transposed = openai_prior.key_map(config), openai_prior.transposed_keys(config)
     return _part(f"priors.{config.level}", model, names, transposed, {}, rename)

@@ -75,12 +75,7 @@ def _check_sizes(content: object) -> None:
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: of its entry `model`, or of the file itself.
-
-    Raises:
-        OSError: as [`read_pickle`].
-        ValueError: as [`read_pickle`], or it holds something else than tensors by name.
-    """
+    """The tensors by name of a checkpoint's entry `model`, or of the file itself; errors as of [`read_pickle`]."""
     content = read_pickle(path)
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]

@@ -80,11 +80,7 @@ MODELS: dict[str, list[dict[str, object]]] = {
 
 
 def published_model(name: str) -> tuple[JsonObject, list[JsonObject]]:
-    """Hyperparameters of a published model: of the VQ-VAE, and of the priors, bottom first.
-
-    Raises:
-        ValueError: there is none of that name; names the nearest.
-    """
+    """Hyperparameters of a published model: of the VQ-VAE, and of the priors, bottom first."""
     if name not in MODELS:
         nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
         raise ValueError(f"`model` must be one of {', '.join(MODELS)}; got {name!r}, did you mean `{nearest}`?")
@@ -104,11 +100,7 @@ class Hyperparameters(dict[str, Any]):
 
 
 def check_hyperparameters(name: str, hparams: object) -> None:
-    """Refuse hyperparameters of the wrong kind.
-
-    Raises:
-        ValueError: names the hyperparameter, its value and what is allowed.
-    """
+    """Raise a `ValueError` that names a hyperparameter of the wrong kind, its value and what is allowed."""
     if not isinstance(hparams, Mapping):
         raise ValueError(f"`{name}` must be a mapping from names to values, got {type(hparams).__name__}")
     for key, value in hparams.items():

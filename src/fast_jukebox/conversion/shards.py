@@ -17,11 +17,7 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GI
 
 
 def parse_size(size: int | str) -> int:
-    """Bytes of a size such as `"1GB"`, `"500MB"` or `2**30`.
-
-    Raises:
-        ValueError: it is none, or not above 0.
-    """
+    """Bytes of a size such as `"1GB"`, `"500MB"` or `2**30`; a `ValueError` for what is none."""
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)\s*", size.upper()) if isinstance(size, str) else None

@@ -19,11 +19,7 @@ Shape = tuple[int, ...]
 
 
 def strip_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of the mapping in which `module.`, the prefix of distributed training, is taken off every name.
-
-    Raises:
-        ValueError: two names become one.
-    """
+    """The tensors without the prefix `module.` of distributed training; a `ValueError` if two names become one."""
     stripped: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
         short = name.removeprefix(_WRAPPER_PREFIX)
@@ -48,8 +44,8 @@ def check_tensors(
         transposed: our names of matrices that the checkpoint holds the other way round.
 
     Raises:
-        ValueError: tensors that are missing, left over, asked for twice, of another shape, no floating-point numbers or
-            no dense tensors: names all of them.
+        ValueError: names all tensors that are missing, left over, asked for twice, of another shape, or no dense
+            floating-point numbers.
     """
     wanted = [pair for ours, shape in shapes.items() for pair in _wanted(key_map[ours], shape, ours in transposed)]
     used = [theirs for theirs, _ in wanted]
@@ -81,11 +77,7 @@ def taken(source: Mapping[str, Tensor], theirs: Source, transposed: bool) -> Ten
 
 
 def check_key_map(model: nn.Module, key_map: Mapping[str, Source]) -> None:
-    """Refuse a key map that does not fill every parameter of a model, or fills what it does not have.
-
-    Raises:
-        ValueError: names all of them.
-    """
+    """Raise a `ValueError` unless a key map fills every parameter of a model, and nothing else."""
     known = set(model.state_dict())
     problems = [
         _listing("not in the model", [ours for ours in key_map if ours not in known]),

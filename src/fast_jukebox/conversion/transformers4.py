@@ -101,11 +101,7 @@ def _name_in_model(index: int, name: str) -> str:
 
 
 def parts_of(config: Mapping[str, object]) -> tuple[Part, list[Part]]:
-    """The VQ-VAE and the priors, bottom first, of a complete model's `config.json`, with the names of its tensors.
-
-    Raises:
-        ValueError: as [`hyperparameters`], or what the configurations refuse.
-    """
+    """The VQ-VAE and the priors, bottom first, of a complete model's `config.json`; errors as [`hyperparameters`]."""
     vqvae, priors = hyperparameters(config)
     top = len(priors) - 1
     return vqvae_part(vqvae_config(vqvae), lambda name: f"vqvae.{vqvae_name(name)}"), [
@@ -127,9 +123,8 @@ def read_model(
         part: `"vqvae"`; `"priors"`, of which `level` picks one, 0 the bottom; or None for the complete model.
 
     Raises:
-        OSError: there are no weights, or a file of them is missing.
-        ValueError: as [`parts_of`]; a file is damaged; tensors are missing, left over or of another shape; `level` is
-            given for the VQ-VAE, or is none of the priors'.
+        OSError, ValueError: as [`parts_of`], [`read_tensors`] and [`checked_tensors`]; or `level` is given for the
+            VQ-VAE, or is none of the priors'.
     """
     vqvae, priors = parts_of(config)
     dtype = config.get("torch_dtype") or config.get("dtype")
@@ -184,11 +179,7 @@ def read_tensors(source: str | os.PathLike[str], prefix: str = "", /, **download
 
 
 def checked_tensors(part: Part, tensors: Mapping[str, Tensor], source: object) -> Mapping[str, Tensor]:
-    """The tensors of one part, checked, of those of a complete model.
-
-    Raises:
-        ValueError: see [`~fast_jukebox.conversion.state_dict.check_tensors`]; or a tied output is not the embedding.
-    """
+    """The tensors of one part of a complete model's; errors as of [`Part.check`]."""
     prefix = prefix_of(part)
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if part.name != "vqvae" and part.config.tie_word_embeddings:
@@ -205,11 +196,7 @@ def prefix_of(part: Part) -> str:
 
 
 def check_prefixes(tensors: Mapping[str, Tensor], parts: Sequence[Part], source: object) -> None:
-    """Refuse tensors that belong to no part.
-
-    Raises:
-        ValueError: names all of them.
-    """
+    """Raise a `ValueError` that names the tensors that belong to no part."""
     prefixes = tuple(prefix_of(part) for part in parts)
     strangers = [name for name in tensors if not name.startswith(prefixes)]
     if strangers:

@@ -33,11 +33,7 @@ class CodeShard:
 
 
 class ShardEncoder:
-    """Encodes the songs of a shard and writes the file, complete or not at all.
-
-    Args:
-        after: called with 1 after each song.
-    """
+    """Encodes the songs of a shard and writes the file, complete or not at all; calls `after` with 1 for each song."""
 
     def __init__(
         self, vqvae: FastJukeboxVQVAE, device: str, features: Features, after: Callable[[int], object] | None = None
@@ -91,11 +87,7 @@ def _read_ahead(songs: Dataset | list[JsonObject], sampling_rate: int) -> Iterat
 
 
 def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
-    """A song's metadata and codes: `codes_0`, `codes_1`, ... (length,), uint16 or int32.
-
-    Args:
-        audio: its sound (samples,) at the VQ-VAE's rate.
-    """
+    """A song's metadata and codes, `codes_0`, `codes_1`, ... (length,), uint16 or int32, of its sound (samples,)."""
     config = vqvae.config
     hop = config.hop_lengths[-1]
     # The rest at the song's end that does not fill a code of the top level, less than 3 ms, is left out.

@@ -25,11 +25,7 @@ _TYPES: dict[str, type] = {
 
 
 def songs_manifest(songs: Mapping[str, Sequence[JsonObject]], vqvae: FastJukeboxVQVAE) -> dict[str, object]:
-    """The manifest of codes: fingerprints of the VQ-VAE and of the songs.
-
-    Args:
-        songs: rows with `duration` and, where they are known, `file_name`, by split.
-    """
+    """Fingerprints of a VQ-VAE and of songs by split, rows with `duration` and, where it is known, `file_name`."""
     durations = {name: [round(row["duration"], 3) for row in split] for name, split in songs.items()}
     names = {
         name: [row["file_name"] for row in split] for name, split in songs.items() if split and "file_name" in split[0]
@@ -50,11 +46,7 @@ def _digest(value: object) -> str:
 
 
 def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
-    """Write a manifest into a folder, or check that the one that is there is the same.
-
-    Raises:
-        ValueError: the folder holds other codes, or its manifest is damaged.
-    """
+    """Write a manifest into a folder; a `ValueError` where another one is there, or a damaged one."""
     path = folder / MANIFEST
     if not path.exists():
         write_file(path, json.dumps(manifest, indent=2))
@@ -70,11 +62,7 @@ def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
 
 
 def stated_manifest(folder: Path) -> JsonObject:
-    """The manifest of a folder of codes.
-
-    Raises:
-        ValueError: there is none, or it is damaged.
-    """
+    """The manifest of a folder of codes; a `ValueError` where there is none or it is damaged."""
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(f"{folder} holds no {MANIFEST}, which `encode_songs` writes beside the codes")
@@ -110,11 +98,7 @@ def shard_rows(shard: Path) -> int:
 
 
 def read_manifest(folder: Path) -> JsonObject:
-    """The manifest of a folder of codes, when all songs that it states are there.
-
-    Raises:
-        ValueError: there is no manifest, or songs are missing.
-    """
+    """The manifest of a folder of codes; a `ValueError` where there is none, or songs that it states are missing."""
     manifest = stated_manifest(folder)
     for split, count in manifest["splits"].items():
         shards = sorted(folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].parquet"))

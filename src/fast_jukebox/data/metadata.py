@@ -25,8 +25,7 @@ _TEXTS = ("file_name", "split", "artist", "genre", "lyrics", "title")
 def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str, dict[str, object]]:
     """Rows of a folder's metadata file by `file_name`; empty where there is no file.
 
-    Raises:
-        ValueError: there are two, it is too large, or a line is wrong; names the file and the line.
+    A `ValueError` names the file and the line: there are two files, one is too large, or a line is wrong.
     """
     paths = [folder / name for name in METADATA_FILES if (folder / name).is_file()]
     if not paths:
@@ -34,6 +33,9 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
     if len(paths) > 1:
         raise ValueError(f"{folder} holds {' and '.join(METADATA_FILES)}: keep the one that is right")
     path = paths[0]
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(f"{path} is UTF-16 text: save it as UTF-8")
     if path.stat().st_size > max_bytes:
         raise ValueError(
             f"{path} has {path.stat().st_size} bytes, more than {max_bytes}: raise `max_metadata_bytes` of `SongLimits`"
@@ -65,7 +67,6 @@ def tidy_name(folder: Path, name: str) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
-    _check_encoding(path)
     with path.open("rb") as file:
         for number, line in enumerate(_lines(file), 1):
             where = f"{path}, line {number}"
@@ -108,12 +109,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _check_encoding(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError(f"{path} is UTF-16 text: save it as UTF-8")
-
-
 def _delimiter(path: Path) -> str:
     """The separator of columns: a comma, a semicolon (as programs write in many countries), or a tab."""
     with path.open("rb") as file:
@@ -143,7 +138,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
     import pyarrow
     import pyarrow.csv
 
-    _check_encoding(path)
     delimiter = _delimiter(path)
     _check_quotes(path, delimiter)
     try:

@@ -18,11 +18,7 @@ _SOUND = "audio.bytes"
 
 
 def check_values(shard: Path) -> None:
-    """Refuse a file of too many songs or values, of which equal ones take no space.
-
-    Raises:
-        ValueError: it has; names it.
-    """
+    """Raise a `ValueError` for a file of too many songs or values, of which equal ones take no space."""
     import pyarrow
     import pyarrow.parquet
 
@@ -49,11 +45,7 @@ def check_codes(codes: np.ndarray, codebook_size: int, where: str) -> None:
 
 
 def check_sound_bytes(shard: Path) -> None:
-    """Refuse a file of songs whose sound is far larger than the file.
-
-    Raises:
-        ValueError: it is; names it.
-    """
+    """Raise a `ValueError` for a file of songs whose sound is far larger than the file."""
     import pyarrow.parquet
 
     size = shard.stat().st_size

@@ -86,13 +86,7 @@ class SongLimits:
 
 @dataclass
 class SongScan:
-    """Result of `scan_songs`.
-
-    Attributes:
-        songs: rows that can be used.
-        skipped: reasons by name for the others.
-        notes: by name, what of a used song is not read.
-    """
+    """The songs that can be used, the reasons by name for others, and by name what of a used song is not read."""
 
     songs: list[Song] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -182,9 +176,7 @@ def report(source: str, scan: SongScan) -> None:
 def check_song(source: Path | JsonObject, limits: SongLimits) -> tuple[float, int, str | None]:
     """Duration in seconds and sampling rate of a song that can be used, and what of it is not read, if any.
 
-    Raises:
-        ValueError: it cannot be used; the reason.
-        OSError: it cannot be opened.
+    A `ValueError` states why it cannot be used, an `OSError` why it cannot be opened.
     """
     size = source.stat().st_size if isinstance(source, Path) else len(source.get("bytes") or b"")
     if size > limits.max_bytes:
@@ -221,10 +213,8 @@ def check_song(source: Path | JsonObject, limits: SongLimits) -> tuple[float, in
 
 
 def content_keys(sources: Iterable[Path | bytes]) -> list[Hashable]:
-    """Keys that are equal for sounds of the same bytes.
-
-    Args:
-        sources: files, or their bytes, of which one is held at a time. Only files of the same size are read.
+    """Keys that are equal for sounds of the same bytes, of files (only those of the same size are read) or of bytes, of
+    which one is held at a time.
     """
     found = [
         (source.stat().st_size, source) if isinstance(source, Path) else (len(source), _digest(source))

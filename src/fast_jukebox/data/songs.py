@@ -205,11 +205,7 @@ def _without_held_out(splits: dict[str, Dataset]) -> dict[str, Dataset]:
 
 
 def _load_parquet(shards: list[Path]) -> DatasetDict:
-    """Songs of Parquet files, all of which must be there.
-
-    Raises:
-        ValueError: one is missing or damaged; names it.
-    """
+    """Songs of Parquet files; a `ValueError` names one that is missing or damaged."""
     import pyarrow
     import pyarrow.parquet
     from datasets import load_dataset
@@ -242,10 +238,8 @@ def _load_parquet(shards: list[Path]) -> DatasetDict:
 
 
 def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, own: bool, progress: bool) -> Dataset:
-    """The rows whose song can be used, with the measured columns.
-
-    Args:
-        own: the user made the dataset, so that its paths may be read; other files must hold the sound.
+    """The rows whose song can be used, with the measured columns; paths are read where the user made the dataset
+    (`own`).
     """
     from datasets import Audio
 

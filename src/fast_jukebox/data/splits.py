@@ -24,11 +24,7 @@ SPLIT_FOLDERS = {
 
 
 def check_fraction(test_fraction: float) -> None:
-    """Refuse a fraction of held-out songs that is not in [0, 1).
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise a `ValueError` unless a fraction of held-out songs is in [0, 1)."""
     if isinstance(test_fraction, bool) or not isinstance(test_fraction, int | float) or not 0 <= test_fraction < 1:
         raise ValueError(f"`test_fraction` must be in [0, 1), got {test_fraction!r}")
 

@@ -244,10 +244,8 @@ class ValenceClips(Dataset):
 
 
 def hide(clip: Tensor, generator: torch.Generator) -> Tensor:
-    """SpecAugment (Park et al. 2019), in half of the clips: up to two masks of 15 % of the bands and 20 % of the time.
-
-    Returns:
-        The clip, or one where each masked cell has the clip's mean.
+    """SpecAugment (Park et al. 2019), in half of the clips: up to two masks of 15 % of the bands and 20 % of the time,
+    in which each cell has the clip's mean.
     """
     if float(torch.rand((), generator=generator)) < 0.5:
         return clip

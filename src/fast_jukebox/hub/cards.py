@@ -146,14 +146,7 @@ def write_model_card(
 
 
 def place_picture(directory: Path, picture: str | os.PathLike[str]) -> str:
-    """Put a picture that a card shows into its directory; returns its name there.
-
-    Args:
-        picture: a file, copied where it lies elsewhere, or the name of a file in the directory.
-
-    Raises:
-        FileNotFoundError: there is no such picture.
-    """
+    """Put a picture into a card's directory, if it is not the name of a file there; returns its name."""
     source, target = Path(picture), directory / Path(picture).name
     is_there = str(source) == target.name and target.exists()
     if not is_there and not (target.exists() and source.exists() and source.samefile(target)):

@@ -50,7 +50,7 @@ class PushOptions(TypedDict, total=False):
     private: bool | None
     token: str | bool | None
     revision: str | None
-    commit_message: str
+    commit_message: str | None
     commit_description: str | None
     create_pr: bool
 
@@ -113,7 +113,7 @@ def push_files(
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
-    commit_message: str = "Upload files",
+    commit_message: str | None = None,
     commit_description: str | None = None,
     create_pr: bool = False,
 ) -> str:
@@ -158,7 +158,7 @@ def push_files(
         commit = api.create_commit(
             repo_id,
             operations,
-            commit_message=commit_message,
+            commit_message=commit_message or "Upload files",
             commit_description=commit_description,
             repo_type=kind,
             revision=revision,

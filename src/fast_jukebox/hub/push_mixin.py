@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import RepoCard, hf_hub_download
 from huggingface_hub.errors import (
@@ -25,6 +25,9 @@ from fast_jukebox.hub.load_card import load_card
 from fast_jukebox.hub.push import CARD, WEIGHTS, PushOptions, push_folder, push_model
 from fast_jukebox.sampling.weights import adapter_settings
 from fast_jukebox.utils.files import replacing_files
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _KINDS = {
     "fast_jukebox": "model",
@@ -45,14 +48,9 @@ class HubPushMixin:
         *,
         card: RepoCard | None = None,
         license: str | None = None,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
         max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
+        **options: Unpack[PushOptions],
     ) -> str:
         """Save and push in one commit, with a card that states the licence.
 
@@ -61,10 +59,9 @@ class HubPushMixin:
             card: as [`~fast_jukebox.hub.model_card`] makes it; it says more than the one made of `license`.
             license: of the weights, by the Hub's identifier, for a short card. With neither, the card that the
                 repository has is kept, if it states a licence.
-            commit_message, commit_description, private, token, revision, create_pr: see
-                [`~fast_jukebox.hub.push.PushOptions`].
             max_shard_size: of a file of weights, such as `"1GB"`, which is the default of complete models.
             tags: to add to the card's.
+            options: `commit_message`, `private`, `token` and others, see [`~fast_jukebox.hub.push.PushOptions`].
 
         Returns:
             Address of the commit, or of the pull request.
@@ -73,20 +70,11 @@ class HubPushMixin:
             ValueError: no licence is stated, or the Hub refuses the card's metadata: before anything is sent.
             HubError: no connection, no right to write.
         """
-        card = _card_to_push(self, repo_id, card, license, tags, token, revision)
+        card = _card_to_push(self, repo_id, card, license, tags, options.get("token"), options.get("revision"))
         kind = "config" if isinstance(self, PreTrainedConfig) else "model"
-        return push_model(
-            self,
-            repo_id,
-            card,
-            save_arguments={} if max_shard_size is None else {"max_shard_size": max_shard_size},
-            commit_message=commit_message or f"Upload {kind}",
-            commit_description=commit_description,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-        )
+        options["commit_message"] = options.get("commit_message") or f"Upload {kind}"
+        sizes = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        return push_model(self, repo_id, card, save_arguments=sizes, **options)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: object, push_to_hub: bool = False, **kwargs: Any
@@ -130,11 +118,7 @@ def _card_to_push(
     token: bool | str | None,
     revision: str | None,
 ) -> RepoCard:
-    """The card given, or one made of a licence, or the repository's, with more tags.
-
-    Raises:
-        ValueError: none of them, or it states no licence.
-    """
+    """The card given, one made of a licence, or the repository's, with more tags; a `ValueError` without a licence."""
     if card is not None and license is not None:
         raise ValueError(f"`license` must be stated by the `card` where one is given, got {license!r} as well")
     if license is not None:

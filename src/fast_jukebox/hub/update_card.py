@@ -156,11 +156,6 @@ def model_index(name: str, entries: Sequence[EvalResult]) -> str:
 
 
 def eval_results_file(numbers: Mapping[str, float], dataset: str, notes: str) -> str:
-    """Text (YAML) of a file of `.eval_results`, an entry a number.
-
-    Args:
-        numbers: by name, which becomes the task's.
-        dataset: the Hub's name of the data; the Hub shows results of data that it has.
-    """
+    """Text (YAML) of a file of `.eval_results`: an entry for each number, whose name becomes the task's."""
     entries = [EvalResultEntry(dataset, name, value, notes=notes) for name, value in numbers.items()]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)

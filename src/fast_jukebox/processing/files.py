@@ -42,11 +42,7 @@ def published_lists(source: str | os.PathLike[str], **download: object) -> tuple
 
 
 def read_json(path: str | os.PathLike[str]) -> JsonObject:
-    """The mapping in a file of JSON.
-
-    Raises:
-        ValueError: it holds no JSON, or no mapping.
-    """
+    """The mapping in a file of JSON; a `ValueError` where it holds none."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

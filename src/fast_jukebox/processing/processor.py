@@ -121,11 +121,7 @@ class FastJukeboxProcessor:
         return next(filter(None, labelled), ())
 
     def for_prior(self, config: PriorConfig) -> tuple[LevelLabels, LabelVocabulary]:
-        """The labels that the prior of a configuration receives, and its vocabulary.
-
-        Raises:
-            ValueError: the processor does not fit it; see [`check`].
-        """
+        """The labels that a prior receives, and its vocabulary; a `ValueError` where the processor does not fit it."""
         level = 0 if len(self.levels) == 1 else config.level
         own = self.levels[level] if 0 <= level < len(self.levels) else None
         if own is None:
@@ -162,10 +158,8 @@ class FastJukeboxProcessor:
 
     @classmethod
     def from_vocabulary(cls, vocabulary: LabelVocabulary, config: PriorConfig | ModelConfig) -> FastJukeboxProcessor:
-        """A processor for a model or a prior whose labelled levels all have one vocabulary.
-
-        Raises:
-            ValueError: it does not fit the configuration.
+        """A processor for a model or a prior whose labelled levels all have one vocabulary, which must fit
+        (`ValueError`).
         """
         return cls._fitting(config, lambda prior: vocabulary)
 

@@ -79,11 +79,7 @@ def read_lists(paths: Paths) -> list[NameList]:
 
 
 def fitting_names(field_name: str, lists: Sequence[NameList], config: PriorConfig) -> dict[str, int]:
-    """The names of the list that a prior was trained with: the one of as many ids as it has, or the longest that fits.
-
-    Raises:
-        ValueError: all are longer.
-    """
+    """The names of the list of as many ids as a prior has, or of the longest that fits; a `ValueError` without one."""
     rows, words = getattr(config, field_name), config.max_genres > 1
     fitting = [own for own in lists if own.size <= rows]
     if not fitting:
@@ -95,11 +91,7 @@ def fitting_names(field_name: str, lists: Sequence[NameList], config: PriorConfi
 
 
 def characters_of(config: PriorConfig) -> str:
-    """The published characters that make as many ids as a prior has.
-
-    Raises:
-        ValueError: there are none of that number.
-    """
+    """The published characters that make as many ids as a prior has; a `ValueError` where there are none."""
     if config.lyric_vocab_size not in LYRIC_CHARACTERS:
         raise ValueError(
             f"`lyric_vocab_size` must be {' or '.join(map(str, sorted(LYRIC_CHARACTERS)))} where the vocabulary names "

@@ -163,11 +163,7 @@ FIELDS = tuple(SongWords.__annotations__)
 
 
 def check_song(song: object) -> SongWords:
-    """Metadata of a song, checked, without values that are `None`.
-
-    Raises:
-        ValueError: it is no mapping, or names or values are not as asked.
-    """
+    """Metadata of a song without values that are `None`; a `ValueError` names what is not as asked."""
     if not isinstance(song, Mapping):
         raise ValueError(f"`metadata` must be a dictionary for each song, got {type(song).__name__}")
     for name, value in song.items():

@@ -155,11 +155,7 @@ class LabelVocabulary:
         return replace(grown, pairs=tuple(named)) if named else grown
 
     def _checked_pairs(self) -> tuple[tuple[str, str], ...]:
-        """The pairs, each of two names.
-
-        Raises:
-            ValueError: one is no pair of known names, or there are too many.
-        """
+        """The pairs, each of two names; a `ValueError` for one that is none, or too many."""
         pairs = self.pairs
         if not isinstance(pairs, list | tuple) or len(pairs) > _MOST_PAIRS:
             raise ValueError(f"`pairs` must be a list of at most {_MOST_PAIRS} pairs of names, got {pairs!r:.200}")

@@ -171,11 +171,7 @@ def replacing_files(folder: str | os.PathLike[str], kept: re.Pattern[str] | None
 
 
 def finish_replacing(folder: str | os.PathLike[str]) -> None:
-    """Move the files that a process killed in [`replacing_files`] had ready, if there are any.
-
-    Raises:
-        OSError: they cannot be moved, as on a disk that is read-only.
-    """
+    """Move the files that a process killed in [`replacing_files`] had ready; an `OSError` if the disk is read-only."""
     folder = Path(folder)
     ready = folder / _READY
     if not ready.is_dir() or ready.is_symlink():
@@ -272,12 +268,7 @@ def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """The content of a file that somebody else may have made, within a bound.
-
-    Raises:
-        ValueError: it has more.
-        OSError: it cannot be read.
-    """
+    """The content of a file that somebody else may have made; a `ValueError` where it has more bytes than `most`."""
     with open(path, "rb") as file:
         content = file.read(most + 1)
     if len(content) > most:

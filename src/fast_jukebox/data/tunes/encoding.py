@@ -259,11 +259,7 @@ def _render(slot: int, job: _Job) -> Outcome:
 
 
 class _Shards:
-    """Parquet files of songs' codes in a folder, as `encode_songs` writes them.
-
-    Raises:
-        ValueError: the folder holds codes of another recipe.
-    """
+    """Parquet files of songs' codes, as `encode_songs` writes them; a `ValueError` for a folder of another recipe."""
 
     def __init__(self, folder: Path, vqvae: FastJukeboxVQVAE, recipe: SongRecipe, levels: Sequence[int]) -> None:
         import pyarrow.parquet

@@ -46,10 +46,8 @@ _LEAST_QUARTERS, _MOST_QUARTERS = 12.0, 400.0
 
 
 def read_folk_tunes(collections: Sequence[str] = ("oneill", "ryan")) -> tuple[list[Score], dict[str, str]]:
-    """All tunes of the collections whose kind is known, about 2 ms each.
-
-    Returns:
-        The scores in the order of the books, and the reasons of those left out by name.
+    """All tunes of the collections whose kind is known, in the order of the books, about 2 ms each; and the reasons of
+    those left out by name.
 
     Raises:
         ImportError: where music21 is missing.
@@ -92,12 +90,7 @@ def _texts(collection: str) -> Iterator[tuple[str, str]]:
 
 
 def read_abc(text: str, collection: str, name: str) -> Score:
-    """The tune that a text in ABC notation describes.
-
-    Raises:
-        ScoreError: its kind is unknown, or the text cannot be read.
-        ImportError: where music21 is missing.
-    """
+    """The tune of a text in ABC notation; a `ScoreError` where its kind is unknown or the text cannot be read."""
     abc = require("music21.abcFormat")
     header = {key: value.strip() for key, value in reversed(re.findall(r"(?m)^([A-Z]):(.*)$", text))}
     if re.search(r"(?m)^V:|\[V:|\[K:|\[M:", text):
@@ -250,11 +243,7 @@ def _title(text: str) -> str:
 
 
 def _genre(collection: str, name: str, rhythm: str, title: str, metre: tuple[int, int]) -> str:
-    """The kind of a tune by what its text, its book's section or its title says.
-
-    Raises:
-        ScoreError: none says it, or the metre is not that of the kind.
-    """
+    """The kind of a tune by its text, its book's section or its title; a `ScoreError` where none says it rightly."""
     genre = _RHYTHMS.get(rhythm.lower())
     if genre is None and rhythm and collection != "oneill":
         raise ScoreError(f"its kind {rhythm!r} is none of those known")

@@ -198,13 +198,10 @@ def label_pairs(scores: Iterable[Score], recipe: SongRecipe) -> list[dict[str, s
 def render_song(
     score: Score, recipe: SongRecipe, player: Player, *, take: int = 0, split: str = "train", check: bool = True
 ) -> tuple[np.ndarray, JsonObject]:
-    """Play one score, and with `check` check the sound.
-
-    Returns:
-        The audio, float32 (samples,), and its row of metadata without `file_name`.
+    """Play one score: the audio, float32 (samples,), and its row of metadata without `file_name`.
 
     Raises:
-        ValueError: when what was rendered is silent, has jumps, or does not contain the score's notes.
+        ValueError: it is silent, or with `check` has jumps or does not contain the score's notes.
     """
     score = recipe.played(score)
     performance = recipe.performance(score, take)

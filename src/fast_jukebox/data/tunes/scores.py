@@ -86,11 +86,7 @@ class Score:
 
 
 def require(module: str) -> ModuleType:
-    """Import one of the packages that make the songs.
-
-    Raises:
-        ImportError: saying how to install them.
-    """
+    """Import one of the packages that make the songs; an `ImportError` says how to install them."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -16,12 +16,7 @@ _FONT_LICENSES = {"timgm6mb": "GPL-2.0-only", "fluidr3": "MIT", "musescore_gener
 
 
 def soundfont_path(soundfont: str | os.PathLike[str] | None = None) -> Path:
-    """Where the soundfont lies: the one named, else pretty_midi's TimGM6mb.
-
-    Raises:
-        ImportError: saying how to install what is missing.
-        ValueError: there is no such file.
-    """
+    """Where the soundfont lies: the one named, which must be there (`ValueError`), else pretty_midi's TimGM6mb."""
     if soundfont is None:
         return Path(str(require("pretty_midi").__file__)).parent / "TimGM6mb.sf2"
     if not Path(soundfont).is_file():
