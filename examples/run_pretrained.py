@@ -290,7 +290,7 @@ def encode_songs(
     own = recipes(args)
     fonts = {"melodies": args.soundfont, "voices": args.voices_soundfont or args.soundfont}
     levels = {LEVELS[name] + above for name in priors for above in (0, 1) if LEVELS[name] + above < 3}
-    with SongEncoder(vqvae, processes=args.processes, longest=args.longest, levels=sorted(levels)) as encoder:
+    with SongEncoder(vqvae, processes=args.processes, levels=sorted(levels)) as encoder:
         for part in (first, plans):
             for name, plan in part.items():
                 # The four voices have a fifth of the songs: the melodies may use what is left of the time.

@@ -166,9 +166,11 @@ def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str]) 
     if unknown:
         raise ValueError(f"`test_groups` must be among {', '.join(sorted(groups))}, got {', '.join(sorted(unknown))}")
     held_out = set(test_groups) or set(groups[: max(1, round(len(groups) / 5))])
+    by_name = [song for _, song in sorted(songs, key=lambda named: _hash(named[0]))]
+    others = [song for song in by_name if song.group not in held_out]
     return [
-        replace(song, split="test" if song.group in held_out else "validation" if number % 10 == 0 else "train")
-        for number, (_, song) in enumerate(sorted(songs, key=lambda named: _hash(named[0])))
+        *(replace(song, split="test") for song in by_name if song.group in held_out),
+        *(replace(song, split="train" if number % 10 else "validation") for number, song in enumerate(others)),
     ]
 
 

@@ -96,26 +96,27 @@ def map_shards(
     if workers.ray is not None:
         yield from _map_on_ray(setup, shards, workers)
         return
-    pool: _Pool[Shard, Result] = _Pool(setup, workers)
+    pool: Pool[Shard, Result] = Pool(setup, workers)
     waiting: dict[Future[Result], Shard] = {}
     try:
         for shard in shards:
             waiting[pool.submit(shard)] = shard
             if len(waiting) >= pool.count:
-                yield from _finished(waiting)
+                yield from finished(waiting)
         while waiting:
-            yield from _finished(waiting)
+            yield from finished(waiting)
     finally:
         pool.stop()
 
 
-def _finished(waiting: dict[Future[Result], Shard]) -> Iterator[tuple[Shard, Result]]:
+def finished(waiting: dict[Future[Result], Shard]) -> Iterator[tuple[Shard, Result]]:
+    """Those that are done first of some shards, with their results; they are taken out of `waiting`."""
     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in done:
         yield waiting.pop(future), future.result()
 
 
-class _Pool(Generic[Shard, Result]):
+class Pool(Generic[Shard, Result]):
     """Workers, started when there is work for them, and a thread for each that waits for its answer."""
 
     def __init__(self, setup: Callable[[], Callable[[Shard], Result]], workers: Workers) -> None:

@@ -1,4 +1,4 @@
-"""Scores to codes: processes play songs into shared memory, and one device encodes them meanwhile.
+"""Scores to codes: processes play songs, and one device encodes them meanwhile.
 
 The result is a folder as of [`~fast_jukebox.data.codes.encode_songs`], without files of sound. Held-out songs come
 first, so that a training may begin on the first shards.
@@ -12,9 +12,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from multiprocessing import get_all_start_methods, get_context, shared_memory
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,10 +28,11 @@ from fast_jukebox.data.tunes.scores import Score, require
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.utils.files import JsonObject, replacing, write_file
+from fast_jukebox.utils.workers import Pool, Workers, finished
 
 _SCALE = 32767
-Outcome: TypeAlias = tuple[int, JsonObject] | str
-"""Samples and row of a song, or the reason of a failure."""
+Song: TypeAlias = tuple[np.ndarray, JsonObject]
+"""Samples int16 (samples,) and row of a song."""
 
 
 @dataclass
@@ -81,8 +81,6 @@ class SongEncoder:
     Args:
         processes: that play; by default as many as the machine has cores, less one.
         batch_size: songs encoded at once, of about the same length.
-        longest: seconds of the longest song that any recipe allows; `3 * batch_size + processes` of them fit into the
-            shared memory, 16 bits a sample.
         levels: whose codes are kept; all by default.
     """
 
@@ -92,20 +90,18 @@ class SongEncoder:
         *,
         processes: int | None = None,
         batch_size: int = 16,
-        longest: float = 300.0,
         levels: Sequence[int] | None = None,
     ) -> None:
-        self.vqvae, self.batch_size, self.longest = vqvae, batch_size, longest
+        self.vqvae, self.batch_size = vqvae, batch_size
         self.levels = sorted(set(range(vqvae.config.num_levels) if levels is None else levels))
         processes = max(1, (os.cpu_count() or 2) - 1) if processes is None else processes
-        rate = vqvae.config.sampling_rate
-        self._renderers = _Renderers(rate, processes, 3 * batch_size + processes, longest + 1)
+        self._pool: Pool[_Job, Song | str] = Pool(_Renderer, Workers(processes))
 
     def __enter__(self) -> SongEncoder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._renderers.close()
+        self._pool.stop()
 
     def encode(
         self,
@@ -127,15 +123,12 @@ class SongEncoder:
 
         Raises:
             ImportError: saying how to install what is missing.
-            ValueError: the recipe's sampling rate is not the VQ-VAE's, its songs may be longer than the encoder's, or
-                the folder holds codes of another recipe.
+            ValueError: the recipe's sampling rate is not the VQ-VAE's, or the folder holds codes of another recipe.
             OSError: the shards cannot be written.
         """
         rate = self.vqvae.config.sampling_rate
         if recipe.sampling_rate != rate:
             raise ValueError(f"`sampling_rate` of the recipe must be the VQ-VAE's, {rate}, got {recipe.sampling_rate}")
-        if recipe.longest > self.longest:
-            raise ValueError(f"`longest` of the recipe must be at most {self.longest:g}, got {recipe.longest:g}")
         soundfont = str(soundfont_path(soundfont))  # missing packages and files are named here, not in each process
         require("tinysoundfont")
         folder = Path(folder)
@@ -144,29 +137,43 @@ class SongEncoder:
         jobs = [_Job(score, take, splits[score.name], recipe, soundfont) for score, take in plan]
         jobs = _ordered([job for job in jobs if job.file_name not in shards.done], 8 * self.batch_size)
         report = EncodingReport(songs=shards.songs)
-        ready: dict[str, list[tuple[int, int, JsonObject]]] = {"test": [], "train": []}
+        ready: dict[str, list[Song]] = {"test": [], "train": []}
         begun = 0
-        outcomes = self._renderers.run(jobs, stop_at)
+        outcomes = self._played(jobs, stop_at)
         bar = tqdm(total=len(jobs), desc="songs to codes", unit="song", disable=not progress)
         with bar, contextlib.closing(outcomes):
-            for job, slot, outcome in outcomes:
+            for job, outcome in outcomes:
                 bar.update()
                 begun += 1
                 if isinstance(outcome, str):
                     report.failed[job.file_name] = outcome
-                    self._renderers.free(slot)
                     continue
-                length, row = outcome
-                ready[job.split].append((slot, length, {"file_name": job.file_name, **row}))
+                ready[job.split].append(outcome)
                 if len(ready[job.split]) >= self.batch_size:
-                    shards.write(job.split, ready[job.split], self._renderers)
+                    shards.write(job.split, ready[job.split])
                     ready[job.split] = []
         for split, songs in ready.items():
             if songs:
-                shards.write(split, songs, self._renderers)
+                shards.write(split, songs)
         report.complete = begun == len(jobs)
         shards.finish()
         return report
+
+    def _played(self, jobs: Sequence[_Job], stop_at: float | None) -> Generator[tuple[_Job, Song | str], None, None]:
+        """The songs, or the reasons why there are none, as they come; some are played ahead of the encoding."""
+        waiting: dict[Future[Song | str], _Job] = {}
+        try:
+            for job in jobs:
+                if stop_at is not None and time.time() >= stop_at:
+                    break
+                waiting[self._pool.submit(job)] = job
+                if len(waiting) >= self._pool.count + 2 * self.batch_size:
+                    yield from finished(waiting)
+            while waiting:
+                yield from finished(waiting)
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _ordered(jobs: list[_Job], group: int) -> list[_Job]:
@@ -180,82 +187,23 @@ def _ordered(jobs: list[_Job], group: int) -> list[_Job]:
     return ordered
 
 
-class _Renderers:
-    """Processes that play songs into slots of a block of shared memory."""
+class _Renderer:
+    """The work of one process: a performance to its samples and its row, or why there are none."""
 
-    def __init__(self, sampling_rate: int, processes: int, slots: int, longest: float) -> None:
-        self._capacity = round(longest * sampling_rate)
-        self._memory = shared_memory.SharedMemory(create=True, size=2 * slots * self._capacity)
-        self._slots = slots
-        self._free: list[int] = []
-        # The main module, with all that it imports, is loaded once for all processes where they can be forked off one.
-        forked = "forkserver" in get_all_start_methods()
-        self._pool = ProcessPoolExecutor(
-            processes,
-            mp_context=get_context("forkserver" if forked else "spawn"),
-            initializer=_start_worker,
-            initargs=(self._memory.name, self._capacity, sampling_rate),
-        )
+    def __init__(self) -> None:
+        self._players: dict[tuple[str, int], Player] = {}
 
-    def close(self) -> None:
-        """End the processes and free the memory."""
-        self._pool.shutdown(cancel_futures=True)
-        self._memory.close()
-        self._memory.unlink()
-
-    def run(self, jobs: Sequence[_Job], stop_at: float | None) -> Generator[tuple[_Job, int, Outcome], None, None]:
-        """Outcomes as they come: the job, its slot, and (samples, row) or the reason of a failure."""
-        waiting: dict[Future[Outcome], tuple[_Job, int]] = {}
-        self._free = list(range(self._slots))  # also those that an earlier run held when it failed
-        rest = iter(jobs)
-        job = next(rest, None)
+    def __call__(self, job: _Job) -> Song | str:
+        font = job.soundfont, job.recipe.sampling_rate
+        if font not in self._players:
+            self._players[font] = Player(*font)
         try:
-            while job is not None or waiting:
-                if job is not None and stop_at is not None and time.time() >= stop_at:
-                    job = None
-                while job is not None and self._free:
-                    slot = self._free.pop()
-                    waiting[self._pool.submit(_render, slot, job)] = job, slot
-                    job = next(rest, None)
-                if waiting:
-                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield *waiting.pop(future), future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            wait(waiting)  # so that nothing is played into a slot that the next run gives away
-
-    def sound(self, slot: int, length: int) -> np.ndarray:
-        """The samples in a slot, int16 (length,), valid until it is freed."""
-        return np.ndarray((length,), np.int16, self._memory.buf, 2 * slot * self._capacity)
-
-    def free(self, slot: int) -> None:
-        """Release the slot."""
-        self._free.append(slot)
-
-
-_worker: JsonObject = {}
-
-
-def _start_worker(memory: str, capacity: int, sampling_rate: int) -> None:
-    """Find the shared memory, once in each process; soundfonts are loaded when they are first needed."""
-    _worker.update(memory=shared_memory.SharedMemory(memory), capacity=capacity, rate=sampling_rate, players={})
-
-
-def _render(slot: int, job: _Job) -> Outcome:
-    """Play a song into a slot: its samples and its row, or why there are none."""
-    players = _worker["players"]
-    if job.soundfont not in players:
-        players[job.soundfont] = Player(job.soundfont, _worker["rate"])
-    player = players[job.soundfont]
-    try:
-        audio, row = render_song(job.score, job.recipe, player, take=job.take, split=job.split, check=False)
-    except ValueError as error:
-        return str(error)
-    target = np.ndarray((len(audio),), np.int16, _worker["memory"].buf, 2 * slot * _worker["capacity"])
-    target[:] = np.rint(audio * _SCALE)
-    return len(audio), row
+            audio, row = render_song(
+                job.score, job.recipe, self._players[font], take=job.take, split=job.split, check=False
+            )
+        except ValueError as error:
+            return str(error)
+        return np.rint(audio * _SCALE).astype(np.int16), {"file_name": job.file_name, **row}
 
 
 class _Shards:
@@ -277,23 +225,22 @@ class _Shards:
             raise ValueError(f"{folder} holds codes of another recipe: name another folder or empty this one")
         self.done = {row["file_name"] for rows in self.songs.values() for row in rows}
 
-    def write(self, split: str, songs: list[tuple[int, int, JsonObject]], renderers: _Renderers) -> None:
-        """Encode songs and write them as one shard; their slots are freed."""
+    def write(self, split: str, songs: list[Song]) -> None:
+        """Encode songs and write them as one shard."""
         import pyarrow as pa
         import pyarrow.parquet
 
         hop = self.vqvae.config.hop_lengths[-1]
-        longest = max(length for _, length, _ in songs)
+        longest = max(len(sound) for sound, _ in songs)
         batch = torch.zeros(len(songs), -(-longest // hop) * hop, dtype=torch.int16)
-        for index, (slot, length, _) in enumerate(songs):
-            batch[index, :length] = torch.from_numpy(renderers.sound(slot, length))
-            renderers.free(slot)
+        for index, (sound, _) in enumerate(songs):
+            batch[index, : len(sound)] = torch.from_numpy(sound)
         codes = self.vqvae.encode(batch.to(self.vqvae.device).float() / _SCALE, levels=self.levels)
-        rows = [row for _, _, row in songs]
+        rows = [row for _, row in songs]
         columns: dict[str, object] = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
         for level, own in zip(self.levels, codes, strict=True):
             ratio = hop // self.vqvae.config.hop_lengths[level]
-            counts = [max(length // hop, 1) * ratio for _, length, _ in songs]
+            counts = [max(len(sound) // hop, 1) * ratio for sound, _ in songs]
             narrow = own.to(torch.int32).cpu().numpy()
             values = np.concatenate([song[:count] for song, count in zip(narrow, counts, strict=True)])
             offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
