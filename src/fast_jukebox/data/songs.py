@@ -83,7 +83,7 @@ def load_songs(
         if not shards:
             scan = scan_songs(folder, limits=limits, progress=progress)
             report(str(source), scan)
-            return _dataset(str(source), scan.songs, test_fraction)
+            return _by_split(str(source), _dataset(scan.songs), test_fraction)
         source, own = _load_parquet(shards), False
     if isinstance(source, Dataset):
         source = DatasetDict({"": source})
@@ -96,9 +96,7 @@ def load_songs(
     if not checked:
         raise ValueError("`source` holds no song that can be used; the warnings name the reasons")
     if "" in checked:
-        rows = checked[""]
-        parts = _divide("train", rows["file_name"][:], column_of(rows, "split"), _contents(rows), test_fraction)
-        return DatasetDict({split: rows.select(indices) for split, indices in parts.items()})
+        return _by_split("train", checked[""], test_fraction)
     return DatasetDict(_without_held_out(checked))
 
 
@@ -150,27 +148,26 @@ def _divide(
     return {split: rows for split, rows in parts.items() if rows}
 
 
-def _dataset(source: str, songs: list[Song], test_fraction: float) -> DatasetDict:
-    """The songs of a folder."""
-    from datasets import Audio, Dataset, DatasetDict
+def _by_split(source: str, rows: Dataset, test_fraction: float) -> DatasetDict:
+    """Songs divided by their names, their column `split` and their contents."""
+    from datasets import DatasetDict
 
-    contents = content_keys(Path(song["audio"]) for song in songs)
-    names, given = [song["file_name"] for song in songs], [song.get("split") for song in songs]
-    parts = _divide(source, names, given, contents, test_fraction)
-    columns = {column: [songs[row][column] for rows in parts.values() for row in rows] for column in songs[0]}
+    parts = _divide(source, rows["file_name"][:], column_of(rows, "split"), _contents(rows), test_fraction)
+    return DatasetDict({split: rows.select(indices) for split, indices in parts.items()})
+
+
+def _dataset(songs: list[Song]) -> Dataset:
+    """The songs of a folder as one, so that a column has one type in every split, also where all of one lack it."""
+    from datasets import Audio, Dataset
+
+    columns = {column: [song[column] for song in songs] for column in songs[0]}
     try:
-        # As one, so that a column has the same type in every split, also where all songs of one split lack the value.
-        complete = Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
+        return Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
     except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
         wrong = next((name for name, values in columns.items() if not _is_column(values)), "")
         raise ValueError(
             f"{METADATA_FILE} has a column `{wrong}` whose values are of several types: {error}"
         ) from error
-    splits, start = DatasetDict(), 0
-    for split, rows in parts.items():
-        splits[split] = complete.select(range(start, start + len(rows)))
-        start += len(rows)
-    return splits
 
 
 def _is_column(values: list[object]) -> bool:
