@@ -21,11 +21,13 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
     print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox.data.tunes.accompaniment import PARTS
 from fast_jukebox.data.tunes.performing import INSTRUMENTS
@@ -42,41 +44,37 @@ _DEFAULT = SongRecipe()
 class SongArguments:
     """The songs, and how they are played."""
 
-    output_dir: str = field(metadata={"help": "Folder of the songs and their metadata.jsonl."})
-    songs: int | None = field(default=None, metadata={"help": "How many; by default every score once."})
-    collections: list[str] = field(
-        default_factory=lambda: ["oneill", "ryan", "chorales"], metadata={"help": "Also: aird."}
+    output_dir: str = HfArg(help="Folder of the songs and their metadata.jsonl.")
+    songs: int | None = HfArg(default=None, help="How many; by default every score once.")
+    collections: list[str] = HfArg(default_factory=lambda: ["oneill", "ryan", "chorales"], help="Also: aird.")
+    scores: str | None = HfArg(
+        default=None, help="File of scores; by default scores.jsonl.gz in the folder, made if missing."
     )
-    scores: str | None = field(
-        default=None, metadata={"help": "File of scores; by default scores.jsonl.gz in the folder, made if missing."}
+    genres: list[str] = HfArg(
+        default_factory=lambda: list(GENRES), help=f"Kinds that are played. Among: {', '.join(GENRES)}."
     )
-    genres: list[str] = field(
-        default_factory=lambda: list(GENRES), metadata={"help": f"Kinds that are played. Among: {', '.join(GENRES)}."}
+    instruments: list[str] = HfArg(
+        default_factory=lambda: list(_DEFAULT.instruments), help=f"Among: {', '.join(INSTRUMENTS)}."
     )
-    instruments: list[str] = field(
-        default_factory=lambda: list(_DEFAULT.instruments), metadata={"help": f"Among: {', '.join(INSTRUMENTS)}."}
-    )
-    soundfont: str | None = field(default=None, metadata={"help": "An .sf2 or .sf3 file; pretty_midi's by default."})
-    voices: int | None = field(default=1, metadata={"help": "Play the highest so many voices only."})
-    accompaniment: list[str] = field(
-        default_factory=list, metadata={"help": f"Added to tunes by rule, among: {', '.join(PARTS)}."}
-    )
-    balance: float = field(default=0.5, metadata={"help": "0 plays each score equally often, 1 each kind."})
-    seed: int = field(default=0, metadata={"help": "Of each song's instrument, key, tempo and unevenness."})
-    human: float = field(default=_DEFAULT.human, metadata={"help": "0 plays as written, 1 as unevenly as a person."})
-    scales: list[str] = field(
+    soundfont: str | None = HfArg(default=None, help="An .sf2 or .sf3 file; pretty_midi's by default.")
+    voices: int | None = HfArg(default=1, help="Play the highest so many voices only.")
+    accompaniment: list[str] = HfArg(default_factory=list, help=f"Added to tunes by rule, among: {', '.join(PARTS)}.")
+    balance: float = HfArg(default=0.5, help="0 plays each score equally often, 1 each kind.")
+    seed: int = HfArg(default=0, help="Of each song's instrument, key, tempo and unevenness.")
+    human: float = HfArg(default=_DEFAULT.human, help="0 plays as written, 1 as unevenly as a person.")
+    scales: list[str] = HfArg(
         default_factory=lambda: list(_DEFAULT.scales),
-        metadata={"help": "Tonics of the major scales that songs are played in, or `written`: as the score has it."},
+        help="Tonics of the major scales that songs are played in, or `written`: as the score has it.",
     )
-    lowest_transposition: int = field(
-        default=_DEFAULT.transpositions[0], metadata={"help": "In semitones, beside the move to a scale."}
+    lowest_transposition: int = HfArg(
+        default=_DEFAULT.transpositions[0], help="In semitones, beside the move to a scale."
     )
-    highest_transposition: int = field(default=_DEFAULT.transpositions[1], metadata={"help": "In semitones."})
-    sampling_rate: int = field(default=_DEFAULT.sampling_rate, metadata={"help": "Samples a second."})
-    longest: float = field(default=_DEFAULT.longest, metadata={"help": "Seconds of a song, at most."})
-    test_fraction: float = field(default=0.08, metadata={"help": "Of the tunes, that are held out."})
-    processes: int | None = field(default=None, metadata={"help": "That play; by default one a core."})
-    scores_only: bool = field(default=False, metadata={"help": "Read the scores into their file, and play nothing."})
+    highest_transposition: int = HfArg(default=_DEFAULT.transpositions[1], help="In semitones.")
+    sampling_rate: int = HfArg(default=_DEFAULT.sampling_rate, help="Samples a second.")
+    longest: float = HfArg(default=_DEFAULT.longest, help="Seconds of a song, at most.")
+    test_fraction: float = HfArg(default=0.08, help="Of the tunes, that are held out.")
+    processes: int | None = HfArg(default=None, help="That play; by default one a core.")
+    scores_only: bool = HfArg(default=False, help="Read the scores into their file, and play nothing.")
 
 
 def main(arguments: list[str] | None = None) -> None:

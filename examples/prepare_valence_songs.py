@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 import numpy as np
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox.audio import save_audio
 from fast_jukebox.data.tunes.chorales import chorale_paths, read_chorale
@@ -48,14 +49,14 @@ TO_MINOR, TO_MAJOR = {4: 3, 9: 8}, {3: 4, 8: 9, 10: 11}
 class ClipArguments:
     """The songs to play, and their number."""
 
-    output_dir: str = field(metadata={"help": "Folder for the FLAC files and metadata.jsonl; made where missing."})
-    scores: int = field(default=24, metadata={"help": "Chorales, from the first of the corpus on."})
-    instruments: list[str] = field(
+    output_dir: str = HfArg(help="Folder for the FLAC files and metadata.jsonl; made where missing.")
+    scores: int = HfArg(default=24, help="Chorales, from the first of the corpus on.")
+    instruments: list[str] = HfArg(
         default_factory=lambda: ["piano", "church organ", "reed organ", "strings", "choir"],
-        metadata={"help": f"Each plays every score. Among: {', '.join(INSTRUMENTS)}."},
+        help=f"Each plays every score. Among: {', '.join(INSTRUMENTS)}.",
     )
-    seconds: float = field(default=17.0, metadata={"help": "Of each clip, at most."})
-    sampling_rate: int = field(default=16000, metadata={"help": "Samples a second."})
+    seconds: float = HfArg(default=17.0, help="Of each clip, at most.")
+    sampling_rate: int = HfArg(default=16000, help="Samples a second.")
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, object]]:

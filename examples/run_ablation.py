@@ -31,7 +31,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -39,6 +39,7 @@ if __name__ == "__main__":
 
 import torch
 import transformers
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import (
     FastJukeboxConfig,
@@ -68,38 +69,37 @@ _FREE = (
 class AblationArguments:
     """The trainings, their length and their folder."""
 
-    codes: str = field(metadata={"help": "Folder of codes, made by run_prior.py or run_pretrained.py."})
-    model: str = field(metadata={"help": "Complete model whose VQ-VAE made the codes and whose sizes the priors have."})
-    output_dir: str = field(metadata={"help": "Folder of all runs."})
-    report: str | None = field(default=None, metadata={"help": "Markdown file to write, its picture beside it."})
-    notes: str | None = field(default=None, metadata={"help": "Markdown file that the report takes in, in your words."})
-    teacher_layers: int = field(default=36, metadata={"help": "Depth of the teacher."})
-    student_layers: list[int] = field(default_factory=lambda: [12, 9], metadata={"help": "Depths of the students."})
-    plain_layers: list[int] = field(
-        default_factory=list, metadata={"help": "Depths that are also distilled from random initialisation; none."}
+    codes: str = HfArg(help="Folder of codes, made by run_prior.py or run_pretrained.py.")
+    model: str = HfArg(help="Complete model whose VQ-VAE made the codes and whose sizes the priors have.")
+    output_dir: str = HfArg(help="Folder of all runs.")
+    report: str | None = HfArg(default=None, help="Markdown file to write, its picture beside it.")
+    notes: str | None = HfArg(default=None, help="Markdown file that the report takes in, in your words.")
+    teacher_layers: int = HfArg(default=36, help="Depth of the teacher.")
+    student_layers: list[int] = HfArg(default_factory=lambda: [12, 9], help="Depths of the students.")
+    plain_layers: list[int] = HfArg(
+        default_factory=list, help="Depths that are also distilled from random initialisation; none."
     )
-    grow_teacher: bool = field(default=False, metadata={"help": "Begin the teacher with the model's priors."})
-    teacher_steps: int = field(default=4000, metadata={"help": "Steps of the teacher at each level."})
-    steps: int = field(default=3000, metadata={"help": "Steps of each of the others at each level."})
-    intermediate_steps: int = field(default=750, metadata={"help": "How many of a student's steps are of Eq. 4."})
-    batch_sizes: list[int] = field(default_factory=lambda: [4, 4, 4], metadata={"help": "Windows, bottom first."})
-    teacher_learning_rate: float = field(default=3e-4, metadata={"help": "Peak of its cosine schedule."})
-    learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak from scratch."})
-    student_learning_rate: float = field(
-        default=6e-4, metadata={"help": "Peak of each stage of students that begin with the teacher's layers."}
+    grow_teacher: bool = HfArg(default=False, help="Begin the teacher with the model's priors.")
+    teacher_steps: int = HfArg(default=4000, help="Steps of the teacher at each level.")
+    steps: int = HfArg(default=3000, help="Steps of each of the others at each level.")
+    intermediate_steps: int = HfArg(default=750, help="How many of a student's steps are of Eq. 4.")
+    batch_sizes: list[int] = HfArg(default_factory=lambda: [4, 4, 4], help="Windows, bottom first.")
+    teacher_learning_rate: float = HfArg(default=3e-4, help="Peak of its cosine schedule.")
+    learning_rate: float = HfArg(default=1.2e-3, help="Peak from scratch.")
+    student_learning_rate: float = HfArg(
+        default=6e-4, help="Peak of each stage of students that begin with the teacher's layers."
     )
-    warmup_steps: int = field(default=50, metadata={"help": "Of the teacher and from scratch; a fifth in a stage."})
-    eval_steps: int = field(default=250, metadata={"help": "Steps between points of the curves; divides the steps."})
-    curve_windows: int = field(default=24, metadata={"help": "Held-out windows of the curves."})
-    eval_windows: int = field(default=64, metadata={"help": "Held-out windows of the final metrics."})
-    measured_codes: int = field(default=1024, metadata={"help": "Codes to sample when speed is measured."})
-    processes: int = field(default=1, metadata={"help": "Trainings side by side."})
-    minutes: float | None = field(default=None, metadata={"help": "End after so long; the same command resumes."})
-    training: str | None = field(
-        default=None,
-        metadata={"help": "JSON file on the model's training, which the students' cards state too."},
+    warmup_steps: int = HfArg(default=50, help="Of the teacher and from scratch; a fifth in a stage.")
+    eval_steps: int = HfArg(default=250, help="Steps between points of the curves; divides the steps.")
+    curve_windows: int = HfArg(default=24, help="Held-out windows of the curves.")
+    eval_windows: int = HfArg(default=64, help="Held-out windows of the final metrics.")
+    measured_codes: int = HfArg(default=1024, help="Codes to sample when speed is measured.")
+    processes: int = HfArg(default=1, help="Trainings side by side.")
+    minutes: float | None = HfArg(default=None, help="End after so long; the same command resumes.")
+    training: str | None = HfArg(
+        default=None, help="JSON file on the model's training, which the students' cards state too."
     )
-    seed: int = field(default=0, metadata={"help": "Of everything."})
+    seed: int = HfArg(default=0, help="Of everything.")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import json
 import math
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -36,6 +36,7 @@ if __name__ == "__main__":
 import torch
 from datasets import DatasetDict
 from transformers import set_seed
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import (
     FastJukeboxConfig,
@@ -62,9 +63,9 @@ RESULT = "distillation.json"
 class ModelArguments:
     """Teacher and student."""
 
-    teacher: str = field(metadata={"help": "Folder or Hub name of a complete model."})
-    student_layers: int = field(metadata={"help": "Depth of the student's priors."})
-    level: int | None = field(default=None, metadata={"help": "One level, 0 is the bottom; by default all, top first."})
+    teacher: str = HfArg(help="Folder or Hub name of a complete model.")
+    student_layers: int = HfArg(help="Depth of the student's priors.")
+    level: int | None = HfArg(default=None, help="One level, 0 is the bottom; by default all, top first.")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:

@@ -22,7 +22,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.audio.io import load_audio, save_audio
@@ -70,37 +71,35 @@ song["audio"], song["sampling_rate"]"""
 class EvaluationArguments:
     """The measurement and its size."""
 
-    model: str = field(metadata={"help": "Folder or Hub name of a complete model."})
-    songs: str = field(metadata={"help": "Folder of songs; those marked as test are held out, or a fraction."})
-    codes: str | None = field(
-        default=None, metadata={"help": "Folder of codes of these songs; made where missing, by default in output_dir."}
+    model: str = HfArg(help="Folder or Hub name of a complete model.")
+    songs: str = HfArg(help="Folder of songs; those marked as test are held out, or a fraction.")
+    codes: str | None = HfArg(
+        default=None, help="Folder of codes of these songs; made where missing, by default in output_dir."
     )
-    output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of all that is written."})
-    test_fraction: float = field(
-        default=DEFAULT_TEST_FRACTION, metadata={"help": "Fraction of the songs held out where none are marked."}
+    output_dir: str = HfArg(default="runs/evaluation", help="Folder of all that is written.")
+    test_fraction: float = HfArg(
+        default=DEFAULT_TEST_FRACTION, help="Fraction of the songs held out where none are marked."
     )
-    max_songs: int | None = field(default=None, metadata={"help": "Use the first so many songs of each split only."})
-    song_seconds: float = field(
-        default=30.0, metadata={"help": "Seconds from the start of each held-out song to reconstruct and listen to."}
+    max_songs: int | None = HfArg(default=None, help="Use the first so many songs of each split only.")
+    song_seconds: float = HfArg(
+        default=30.0, help="Seconds from the start of each held-out song to reconstruct and listen to."
     )
-    max_windows: int = field(default=64, metadata={"help": "Held-out windows of codes that each prior predicts."})
-    batch_size: int = field(default=4, metadata={"help": "Windows that a prior predicts at once."})
-    samples: str | None = field(
-        default=None,
-        metadata={"help": "Folder of songs sampled before, in place of sampling; the first in name order."},
+    max_windows: int = HfArg(default=64, help="Held-out windows of codes that each prior predicts.")
+    batch_size: int = HfArg(default=4, help="Windows that a prior predicts at once.")
+    samples: str | None = HfArg(
+        default=None, help="Folder of songs sampled before, in place of sampling; the first in name order."
     )
-    num_samples: int = field(default=24, metadata={"help": "Songs to sample."})
-    duration: float = field(default=20.0, metadata={"help": "Seconds of each of them."})
-    seed: int = field(default=1000, metadata={"help": "Of the samples."})
-    device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
-    card: Literal["none", "model", "embedded"] = field(
-        default="none",
-        metadata={"help": "Update or write the card in the model's folder; embedded: write the package's default's."},
+    num_samples: int = HfArg(default=24, help="Songs to sample.")
+    duration: float = HfArg(default=20.0, help="Seconds of each of them.")
+    seed: int = HfArg(default=1000, help="Of the samples.")
+    device: str | None = HfArg(default=None, help="Such as cuda; by default a GPU if there is one.")
+    card: Literal["none", "model", "embedded"] = HfArg(
+        default="none", help="Update or write the card in the model's folder; embedded: write the package's default's."
     )
-    card_license: str | None = field(default=None, metadata={"help": "License of the weights, for a new card."})
-    card_name: str | None = field(default=None, metadata={"help": "Name on a new card; by default the model's folder."})
-    training: str | None = field(
-        default=None, metadata={"help": "JSON file on the training, for the card; an old card keeps what it states."}
+    card_license: str | None = HfArg(default=None, help="License of the weights, for a new card.")
+    card_name: str | None = HfArg(default=None, help="Name on a new card; by default the model's folder.")
+    training: str | None = HfArg(
+        default=None, help="JSON file on the training, for the card; an old card keeps what it states."
     )
 
 

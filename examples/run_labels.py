@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -24,6 +24,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.audio.io import load_audio, save_audio
@@ -49,14 +50,14 @@ KINDS = {"artist": describe_timbre, "genre": describe_rhythm}
 class LabelArguments:
     """The measurement and its size."""
 
-    songs: str = field(metadata={"help": "Folder of songs with `artist` and `genre`, some held out."})
-    output_dir: str = field(default="runs/labels", metadata={"help": "Folder of all that is written."})
-    model: str | None = field(default=None, metadata={"help": "Folder or Hub name; the embedded default if left out."})
-    songs_per_label: int = field(default=4, metadata={"help": "Samples for each label."})
-    duration: float = field(default=10.0, metadata={"help": "Seconds of a sample, and of a clip of a song."})
-    stop_level: int = field(default=0, metadata={"help": "The lowest level to sample; 2 judges the top level alone."})
-    seed: int = field(default=1000, metadata={"help": "Of the samples."})
-    device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
+    songs: str = HfArg(help="Folder of songs with `artist` and `genre`, some held out.")
+    output_dir: str = HfArg(default="runs/labels", help="Folder of all that is written.")
+    model: str | None = HfArg(default=None, help="Folder or Hub name; the embedded default if left out.")
+    songs_per_label: int = HfArg(default=4, help="Samples for each label.")
+    duration: float = HfArg(default=10.0, help="Seconds of a sample, and of a clip of a song.")
+    stop_level: int = HfArg(default=0, help="The lowest level to sample; 2 judges the top level alone.")
+    seed: int = HfArg(default=1000, help="Of the samples.")
+    device: str | None = HfArg(default=None, help="Such as cuda; by default a GPU if there is one.")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:

@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from threading import Event, Thread
@@ -34,6 +34,7 @@ if __name__ == "__main__":
     print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
 
 import torch
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import (
     FastJukeboxConfig,
@@ -72,65 +73,61 @@ VOICES_INSTRUMENTS = ("piano",)
 class RecipeArguments:
     """What to spend, and where."""
 
-    output_dir: str = field(metadata={"help": "Folder of all stages."})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda."})
-    max_minutes: float = field(default=120.0, metadata={"help": "Of the complete recipe, without its evaluation."})
-    reserve_seconds: float = field(default=30.0, metadata={"help": "Of these, kept for saving at the end."})
-    scores: str | None = field(default=None, metadata={"help": "File of scores; made of music21's corpus if missing."})
-    collections: list[str] = field(
-        default_factory=lambda: ["oneill", "ryan", "chorales"], metadata={"help": "Scores that are read: see docs."}
+    output_dir: str = HfArg(help="Folder of all stages.")
+    device: str = HfArg(default="auto", help="auto, cpu or cuda.")
+    max_minutes: float = HfArg(default=120.0, help="Of the complete recipe, without its evaluation.")
+    reserve_seconds: float = HfArg(default=30.0, help="Of these, kept for saving at the end.")
+    scores: str | None = HfArg(default=None, help="File of scores; made of music21's corpus if missing.")
+    collections: list[str] = HfArg(
+        default_factory=lambda: ["oneill", "ryan", "chorales"], help="Scores that are read: see docs."
     )
-    soundfont: str | None = field(default=None, metadata={"help": "An .sf2 or .sf3 file; pretty_midi's by default."})
-    voices_soundfont: str | None = field(default=None, metadata={"help": "Another one for four voices."})
-    instruments: list[str] = field(
-        default_factory=lambda: list(SongRecipe().instruments), metadata={"help": "That play tunes and melodies."}
+    soundfont: str | None = HfArg(default=None, help="An .sf2 or .sf3 file; pretty_midi's by default.")
+    voices_soundfont: str | None = HfArg(default=None, help="Another one for four voices.")
+    instruments: list[str] = HfArg(
+        default_factory=lambda: list(SongRecipe().instruments), help="That play tunes and melodies."
     )
-    human: float = field(
-        default=SongRecipe().human, metadata={"help": "0 plays as written, 1 as unevenly as a person."}
-    )
-    songs: int = field(default=3300, metadata={"help": "Performances of tunes and melodies."})
-    voices_songs: int = field(default=1200, metadata={"help": "Performances of chorales in four voices."})
-    song_fraction: float = field(default=0.3, metadata={"help": "Of the time, after which no song is begun."})
-    longest: float = field(default=90.0, metadata={"help": "Seconds of a song, at most."})
-    processes: int | None = field(default=None, metadata={"help": "That play songs; by default one a core, less one."})
-    start_from: list[str] = field(
+    human: float = HfArg(default=SongRecipe().human, help="0 plays as written, 1 as unevenly as a person.")
+    songs: int = HfArg(default=3300, help="Performances of tunes and melodies.")
+    voices_songs: int = HfArg(default=1200, help="Performances of chorales in four voices.")
+    song_fraction: float = HfArg(default=0.3, help="Of the time, after which no song is begun.")
+    longest: float = HfArg(default=90.0, help="Seconds of a song, at most.")
+    processes: int | None = HfArg(default=None, help="That play songs; by default one a core, less one.")
+    start_from: list[str] = HfArg(
         default_factory=list,
-        metadata={"help": "Folders of weights, or of a model, to begin with, the first that fits; `embedded` is one."},
+        help="Folders of weights, or of a model, to begin with, the first that fits; `embedded` is one.",
     )
-    vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name; the embedded model's by default."})
-    train_vqvae: bool = field(default=False, metadata={"help": "Train the VQ-VAE first, on half of the time."})
-    preset: str = field(default="fastjukebox-mini-9", metadata={"help": "Named size of all but the top priors."})
-    top_width: int = field(default=384, metadata={"help": "Width of the top prior."})
-    top_context: int = field(default=3072, metadata={"help": "Codes in a window of the top prior."})
-    voices_width: int = field(default=384, metadata={"help": "Width of the four-voice top prior."})
-    top_layers: int = field(default=12, metadata={"help": "Layers of the top priors."})
-    top_fraction: float = field(default=0.45, metadata={"help": "Of the training, for the top prior."})
-    middle_fraction: float = field(default=0.15, metadata={"help": "Of the training, for the middle prior."})
-    bottom_fraction: float = field(default=0.15, metadata={"help": "Of the training, for the bottom prior."})
-    voices_fraction: float = field(default=0.0, metadata={"help": "Of the training, for the four-voice top prior."})
-    top_batch_size: int = field(default=4, metadata={"help": "Windows in a step of the top priors."})
-    batch_size: int = field(default=2, metadata={"help": "Windows in a step of the others."})
-    learning_rate: float = field(default=1.2e-3, metadata={"help": "Peak of the priors' schedules."})
-    warmup_steps: int = field(default=100, metadata={"help": "Steps to the peak."})
-    label_dropout: float = field(default=0.1, metadata={"help": "Fraction of the top prior's windows without labels."})
-    compile_layers: bool = field(default=False, metadata={"help": "Compile the priors' layers; for GPUs."})
-    eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
-    vqvae_songs: int = field(default=350, metadata={"help": "Chorales that the VQ-VAE is trained on."})
-    temperatures: list[float] = field(
-        default_factory=lambda: [0.8, 0.85, 0.98], metadata={"help": "Sampling temperatures that the model gets."}
+    vqvae: str | None = HfArg(default=None, help="Folder or Hub name; the embedded model's by default.")
+    train_vqvae: bool = HfArg(default=False, help="Train the VQ-VAE first, on half of the time.")
+    preset: str = HfArg(default="fastjukebox-mini-9", help="Named size of all but the top priors.")
+    top_width: int = HfArg(default=384, help="Width of the top prior.")
+    top_context: int = HfArg(default=3072, help="Codes in a window of the top prior.")
+    voices_width: int = HfArg(default=384, help="Width of the four-voice top prior.")
+    top_layers: int = HfArg(default=12, help="Layers of the top priors.")
+    top_fraction: float = HfArg(default=0.45, help="Of the training, for the top prior.")
+    middle_fraction: float = HfArg(default=0.15, help="Of the training, for the middle prior.")
+    bottom_fraction: float = HfArg(default=0.15, help="Of the training, for the bottom prior.")
+    voices_fraction: float = HfArg(default=0.0, help="Of the training, for the four-voice top prior.")
+    top_batch_size: int = HfArg(default=4, help="Windows in a step of the top priors.")
+    batch_size: int = HfArg(default=2, help="Windows in a step of the others.")
+    learning_rate: float = HfArg(default=1.2e-3, help="Peak of the priors' schedules.")
+    warmup_steps: int = HfArg(default=100, help="Steps to the peak.")
+    label_dropout: float = HfArg(default=0.1, help="Fraction of the top prior's windows without labels.")
+    compile_layers: bool = HfArg(default=False, help="Compile the priors' layers; for GPUs.")
+    eval_windows: int = HfArg(default=64, help="Held-out windows in an evaluation.")
+    vqvae_songs: int = HfArg(default=350, help="Chorales that the VQ-VAE is trained on.")
+    temperatures: list[float] = HfArg(
+        default_factory=lambda: [0.8, 0.85, 0.98], help="Sampling temperatures that the model gets."
     )
-    evaluate: bool = field(default=True, metadata={"help": "Measure the model and write its card at the end."})
-    evaluation_windows: int = field(default=64, metadata={"help": "Held-out windows that each prior predicts."})
-    evaluation_samples: int = field(default=24, metadata={"help": "Songs to sample and listen to."})
-    evaluation_duration: float = field(default=20.0, metadata={"help": "Seconds of each of them."})
-    seed: int = field(default=0, metadata={"help": "Of everything."})
-    license: str | None = field(
+    evaluate: bool = HfArg(default=True, help="Measure the model and write its card at the end.")
+    evaluation_windows: int = HfArg(default=64, help="Held-out windows that each prior predicts.")
+    evaluation_samples: int = HfArg(default=24, help="Songs to sample and listen to.")
+    evaluation_duration: float = HfArg(default=20.0, help="Seconds of each of them.")
+    seed: int = HfArg(default=0, help="Of everything.")
+    license: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Of the weights, for the card; needed where they are made of scores, sounds or weights given."
-        },
+        help="Of the weights, for the card; needed where they are made of scores, sounds or weights given.",
     )
-    install: bool = field(default=False, metadata={"help": "Make the result the package's embedded default."})
+    install: bool = HfArg(default=False, help="Make the result the package's embedded default.")
 
 
 def main(arguments: list[str] | None = None) -> Path:

@@ -25,7 +25,7 @@ position in the song; `--lyric_length 384` on lyrics too. Songs that lack any of
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 if __name__ == "__main__":
     print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
@@ -33,6 +33,7 @@ if __name__ == "__main__":
 import torch
 from datasets import DatasetDict
 from transformers import AutoConfig, set_seed
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import (
     FastJukeboxConfig,
@@ -64,50 +65,37 @@ from fast_jukebox.training.weights import add_labels, add_names, deepen, take_we
 class ModelArguments:
     """The prior."""
 
-    level: int = field(default=2, metadata={"help": "0 is the bottom; the mini and the published models have 3."})
-    preset: str = field(
-        default="fastjukebox-mini-9", metadata={"help": "Named size whose prior is trained from scratch."}
+    level: int = HfArg(default=2, help="0 is the bottom; the mini and the published models have 3.")
+    preset: str = HfArg(default="fastjukebox-mini-9", help="Named size whose prior is trained from scratch.")
+    config_name: str | None = HfArg(
+        default=None, help="Folder or Hub name of a prior or a model whose configuration is used."
     )
-    config_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a prior or a model whose configuration is used."}
+    layers: int | None = HfArg(
+        default=None, help="Another depth than the preset's, or a greater one than the named model's."
     )
-    layers: int | None = field(
-        default=None, metadata={"help": "Another depth than the preset's, or a greater one than the named model's."}
+    model_name_or_path: str | None = HfArg(
+        default=None, help="Folder or Hub name of a prior or a model to train further, not a preset."
     )
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a prior or a model to train further, not a preset."}
-    )
-    labels: bool = field(
+    labels: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Condition a preset's prior, or a named one without labels, on `artist` and `genre`, the top one "
-            "on time too."
-        },
+        help="Condition a preset's prior, or a named one without labels, on `artist` and `genre`, the top one "
+        "on time too.",
     )
-    new_names: bool = field(
-        default=True,
-        metadata={"help": "Add the songs' artists and genres that the named model does not know."},
+    new_names: bool = HfArg(default=True, help="Add the songs' artists and genres that the named model does not know.")
+    genre_words: int = HfArg(
+        default=0, help="With --labels: so many words of a genre's name at most, in place of genres."
     )
-    genre_words: int = field(
-        default=0,
-        metadata={"help": "With --labels: so many words of a genre's name at most, in place of genres."},
-    )
-    continue_run: bool = field(
+    continue_run: bool = HfArg(
         default=False,
-        metadata={
-            "help": "--model_name_or_path is the output of an earlier run of this script: go on where it ended, with "
-            "its optimizer and its place in the data; --max_steps, --max_minutes or --num_train_epochs come on top."
-        },
+        help="--model_name_or_path is the output of an earlier run of this script: go on where it ended, with "
+        "its optimizer and its place in the data; --max_steps, --max_minutes or --num_train_epochs come on top.",
     )
-    initial_weights: str | None = field(
-        default=None,
-        metadata={"help": "A .safetensors file whose tensors replace those of equal name and shape at the start."},
+    initial_weights: str | None = HfArg(
+        default=None, help="A .safetensors file whose tensors replace those of equal name and shape at the start."
     )
-    compile_layers: bool = field(
-        default=False, metadata={"help": "Compile the layers with torch.compile, where it can; for GPUs."}
-    )
-    lyric_length: int = field(
-        default=0, metadata={"help": "With --labels: characters of `lyrics` that the top prior receives in a window."}
+    compile_layers: bool = HfArg(default=False, help="Compile the layers with torch.compile, where it can; for GPUs.")
+    lyric_length: int = HfArg(
+        default=0, help="With --labels: characters of `lyrics` that the top prior receives in a window."
     )
 
 
@@ -115,24 +103,20 @@ class ModelArguments:
 class DataArguments(CodesArguments):
     """The codes, and where they are kept."""
 
-    vqvae: str | None = field(default=None, metadata={"help": "Folder or Hub name of the VQ-VAE that encodes them."})
-    device_codes: bool = field(
-        default=False,
-        metadata={"help": "Keep the codes in the device's memory and draw windows there; one process, no lyrics."},
+    vqvae: str | None = HfArg(default=None, help="Folder or Hub name of the VQ-VAE that encodes them.")
+    device_codes: bool = HfArg(
+        default=False, help="Keep the codes in the device's memory and draw windows there; one process, no lyrics."
     )
-    more_codes: list[str] = field(
-        default_factory=list, metadata={"help": "With --device_codes: further folders of codes to train on."}
+    more_codes: list[str] = HfArg(
+        default_factory=list, help="With --device_codes: further folders of codes to train on."
     )
-    old_codes: str | None = field(
+    old_codes: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "With --model_name_or_path: codes of the songs that the model was made from; the bits of those "
-            "held out are measured before and after as well."
-        },
+        help="With --model_name_or_path: codes of the songs that the model was made from; the bits of those "
+        "held out are measured before and after as well.",
     )
-    wait_minutes: float = field(
-        default=0.0,
-        metadata={"help": "With --device_codes: wait so long for the first codes, and load what comes later too."},
+    wait_minutes: float = HfArg(
+        default=0.0, help="With --device_codes: wait so long for the first codes, and load what comes later too."
     )
 
 

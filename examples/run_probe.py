@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -27,6 +27,7 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.audio.io import load_audio
@@ -48,16 +49,16 @@ RANDOM = "random weights, layer "
 class ProbeArguments:
     """The model to probe, and the songs."""
 
-    songs: str = field(metadata={"help": "Folder of songs with the labels in their metadata, some held out."})
-    labels: list[str] = field(default_factory=lambda: ["genre"], metadata={"help": "Columns of the metadata."})
-    output_dir: str = field(default="runs/probe", metadata={"help": "Folder of all that is written."})
-    model: str | None = field(default=None, metadata={"help": "Folder or Hub name; the embedded default if left out."})
-    level: int | None = field(default=None, metadata={"help": "Whose prior; the top one by default."})
-    layers: list[int] | None = field(default=None, metadata={"help": "By default all."})
-    clip_seconds: float = field(default=10.0, metadata={"help": "Of each song, from its beginning."})
-    baselines: bool = field(default=True, metadata={"help": "Probe random weights and plain statistics too."})
-    seed: int = field(default=0, metadata={"help": "Of the random weights and the shuffled labels."})
-    device: str | None = field(default=None, metadata={"help": "Such as cuda; by default a GPU if there is one."})
+    songs: str = HfArg(help="Folder of songs with the labels in their metadata, some held out.")
+    labels: list[str] = HfArg(default_factory=lambda: ["genre"], help="Columns of the metadata.")
+    output_dir: str = HfArg(default="runs/probe", help="Folder of all that is written.")
+    model: str | None = HfArg(default=None, help="Folder or Hub name; the embedded default if left out.")
+    level: int | None = HfArg(default=None, help="Whose prior; the top one by default.")
+    layers: list[int] | None = HfArg(default=None, help="By default all.")
+    clip_seconds: float = HfArg(default=10.0, help="Of each song, from its beginning.")
+    baselines: bool = HfArg(default=True, help="Probe random weights and plain statistics too.")
+    seed: int = HfArg(default=0, help="Of the random weights and the shuffled labels.")
+    device: str | None = HfArg(default=None, help="Such as cuda; by default a GPU if there is one.")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, ProbeScore]]:

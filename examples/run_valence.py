@@ -24,7 +24,7 @@ The metrics on the held-out songs go into the model's configuration, `valence.md
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -32,6 +32,7 @@ if __name__ == "__main__":
 
 import torch
 from transformers import set_seed
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.data.valence import ValenceClips, ValenceSong, load_valence_songs, shared_groups
@@ -47,12 +48,12 @@ from fast_jukebox.training.valence import ValenceTrainer, ValenceTrainingArgumen
 class ModelArguments:
     """The classifier."""
 
-    size: str = field(default="full", metadata={"help": "full is the published one, mini hears 16 s and is small."})
-    backbone: str | None = field(
-        default=None, metadata={"help": "MobileNetV2 with weights of ImageNet, such as google/mobilenet_v2_1.0_224."}
+    size: str = HfArg(default="full", help="full is the published one, mini hears 16 s and is small.")
+    backbone: str | None = HfArg(
+        default=None, help="MobileNetV2 with weights of ImageNet, such as google/mobilenet_v2_1.0_224."
     )
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a classifier to train on, in place of a new one."}
+    model_name_or_path: str | None = HfArg(
+        default=None, help="Folder or Hub name of a classifier to train on, in place of a new one."
     )
 
 
@@ -60,20 +61,16 @@ class ModelArguments:
 class DataArguments:
     """The songs."""
 
-    songs: str = field(metadata={"help": "Folder in MTG-Jamendo's layout, or with a column valence in metadata.jsonl."})
-    tag_map: str | None = field(
-        default=None, metadata={"help": "YAML file from tags to AP, DP, AU, DU, in place of the package's own."}
+    songs: str = HfArg(help="Folder in MTG-Jamendo's layout, or with a column valence in metadata.jsonl.")
+    tag_map: str | None = HfArg(
+        default=None, help="YAML file from tags to AP, DP, AU, DU, in place of the package's own."
     )
-    group_by: str = field(
-        default="artist", metadata={"help": "Column by which songs are held out: artist, instruments."}
+    group_by: str = HfArg(default="artist", help="Column by which songs are held out: artist, instruments.")
+    test_groups: list[str] = HfArg(
+        default_factory=list, help="Groups that are held out; by default about a fifth of them."
     )
-    test_groups: list[str] = field(
-        default_factory=list, metadata={"help": "Groups that are held out; by default about a fifth of them."}
-    )
-    labels_from: str = field(default="", metadata={"help": "Where the labels are from, for the card and reports."})
-    table: list[str] = field(
-        default_factory=list, metadata={"help": "NAME=FOLDER of sound files: rows of the paper's Table 2."}
-    )
+    labels_from: str = HfArg(default="", help="Where the labels are from, for the card and reports.")
+    table: list[str] = HfArg(default_factory=list, help="NAME=FOLDER of sound files: rows of the paper's Table 2.")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

@@ -15,12 +15,13 @@ separate processes are joined by `fast_jukebox.training.vqvae.merge_levels`. All
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 if __name__ == "__main__":
     print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
 
 from transformers import set_seed
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 from fast_jukebox.data.codes import require_splits
@@ -36,14 +37,12 @@ from fast_jukebox.training.vqvae import VQVAETrainer, VQVAETrainingArguments, me
 class ModelArguments:
     """The VQ-VAE."""
 
-    preset: str = field(
-        default="fastjukebox-mini-9", metadata={"help": "Named size whose VQ-VAE is trained from scratch."}
+    preset: str = HfArg(default="fastjukebox-mini-9", help="Named size whose VQ-VAE is trained from scratch.")
+    config_name: str | None = HfArg(
+        default=None, help="Folder or Hub name of a VQ-VAE's configuration, in place of a preset."
     )
-    config_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a VQ-VAE's configuration, in place of a preset."}
-    )
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a VQ-VAE to train on, in place of a preset."}
+    model_name_or_path: str | None = HfArg(
+        default=None, help="Folder or Hub name of a VQ-VAE to train on, in place of a preset."
     )
 
 
@@ -51,12 +50,12 @@ class ModelArguments:
 class DataArguments:
     """The sound."""
 
-    songs: str = field(metadata={"help": "Folder of songs, with or without metadata.jsonl."})
-    window: int = field(default=32768, metadata={"help": "Samples in a training window."})
-    test_fraction: float = field(
-        default=DEFAULT_TEST_FRACTION, metadata={"help": "Fraction of the songs held out where none are marked."}
+    songs: str = HfArg(help="Folder of songs, with or without metadata.jsonl.")
+    window: int = HfArg(default=32768, help="Samples in a training window.")
+    test_fraction: float = HfArg(
+        default=DEFAULT_TEST_FRACTION, help="Fraction of the songs held out where none are marked."
     )
-    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
+    max_eval_windows: int = HfArg(default=64, help="Held-out windows in an evaluation.")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

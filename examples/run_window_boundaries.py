@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
     print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.evaluation.window_boundaries import boundary_metrics
@@ -35,15 +37,15 @@ from fast_jukebox.utils.text import markdown_table
 class BoundaryArguments:
     """The songs to make."""
 
-    model: str | None = field(default=None, metadata={"help": "Folder or Hub name; by default the embedded model."})
-    duration: float = field(default=20.0, metadata={"help": "Seconds of a song."})
-    num_samples: int = field(default=3, metadata={"help": "Songs."})
-    seed: int = field(default=11, metadata={"help": "Of the songs."})
-    window_fractions: list[float] = field(
-        default_factory=lambda: [1.0], metadata={"help": "Fractions of a context that parallel windows span."}
+    model: str | None = HfArg(default=None, help="Folder or Hub name; by default the embedded model.")
+    duration: float = HfArg(default=20.0, help="Seconds of a song.")
+    num_samples: int = HfArg(default=3, help="Songs.")
+    seed: int = HfArg(default=11, help="Of the songs.")
+    window_fractions: list[float] = HfArg(
+        default_factory=lambda: [1.0], help="Fractions of a context that parallel windows span."
     )
-    device: str = field(default="cpu", metadata={"help": "Where to make them."})
-    output_dir: str = field(default="runs/boundaries", metadata={"help": "Folder of all that is written."})
+    device: str = HfArg(default="cpu", help="Where to make them.")
+    output_dir: str = HfArg(default="runs/boundaries", help="Folder of all that is written.")
 
 
 def main(arguments: list[str] | None = None) -> list[JsonObject]:

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.hf_argparser import HfArg
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import ModelOutput
@@ -54,16 +55,12 @@ class DistillationArguments(FastJukeboxTrainingArguments):
         ValueError: a stage that makes no sense, an unknown dtype, or another `num_train_epochs` than the default.
     """
 
-    stages: Sequence[DistillationStage | dict[str, object]] | str | None = field(
-        default=None, metadata={"help": "Stages as JSON, or a JSON file; by default the paper's 20 and 50 epochs."}
+    stages: Sequence[DistillationStage | dict[str, object]] | str | None = HfArg(
+        default=None, help="Stages as JSON, or a JSON file; by default the paper's 20 and 50 epochs."
     )
-    initialize_from_teacher: bool = field(
-        default=True, metadata={"help": "Let the student begin with the teacher's mapped layers."}
-    )
-    teacher_dtype: str | None = field(
-        default=None, metadata={"help": "float32, bfloat16 or float16: what the teacher computes in."}
-    )
-    teacher_name: str | None = field(default=None, metadata={"help": "The Hub's name of the teacher, for the card."})
+    initialize_from_teacher: bool = HfArg(default=True, help="Let the student begin with the teacher's mapped layers.")
+    teacher_dtype: str | None = HfArg(default=None, help="float32, bfloat16 or float16: what the teacher computes in.")
+    teacher_name: str | None = HfArg(default=None, help="The Hub's name of the teacher, for the card.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

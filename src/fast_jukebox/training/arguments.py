@@ -8,11 +8,12 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import yaml
 from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox.models.adapters import LABELS, TARGETS, add_lora
 
@@ -45,35 +46,26 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         ValueError: `push_to_hub` without `hub_license`, or with another `hub_strategy`; a limit that is not positive.
     """
 
-    learning_rate: float | None = field(default=None, metadata={"help": "The optimizer's peak learning rate."})
+    learning_rate: float | None = HfArg(default=None, help="The optimizer's peak learning rate.")
 
-    hub_license: str | None = field(
-        default=None, metadata={"help": "License of the weights, such as apache-2.0; needed to push."}
+    hub_license: str | None = HfArg(default=None, help="License of the weights, such as apache-2.0; needed to push.")
+    hub_datasets: list[str] = HfArg(default_factory=list, help="The Hub's names of the data trained on, for the card.")
+    hub_base_model: str | None = HfArg(
+        default=None, help="The Hub's name of the model that is trained further, for the card."
     )
-    hub_datasets: list[str] = field(
-        default_factory=list, metadata={"help": "The Hub's names of the data trained on, for the card."}
-    )
-    hub_base_model: str | None = field(
-        default=None, metadata={"help": "The Hub's name of the model that is trained further, for the card."}
-    )
-    hub_strategy: str = field(default="end", metadata={"help": "When to push: by default the finished model."})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Drop columns no model takes."})
+    hub_strategy: str = HfArg(default="end", help="When to push: by default the finished model.")
+    remove_unused_columns: bool | None = HfArg(default=False, help="Drop columns no model takes.")
 
-    max_minutes: float | None = field(
-        default=None, metadata={"help": "Train so many minutes in place of so many steps, the schedule included."}
+    max_minutes: float | None = HfArg(
+        default=None, help="Train so many minutes in place of so many steps, the schedule included."
     )
-    stop_at: float | None = field(
-        default=None, metadata={"help": "Unix time at which training ends, with the same schedule."}
+    stop_at: float | None = HfArg(default=None, help="Unix time at which training ends, with the same schedule.")
+    clock_evaluations: int = HfArg(default=4, help="With a time limit: evaluate and save so often on the way.")
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="Stop after so many evaluations without a lower held-out loss, and keep the best of them."
     )
-    clock_evaluations: int = field(
-        default=4, metadata={"help": "With a time limit: evaluate and save so often on the way."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "Stop after so many evaluations without a lower held-out loss, and keep the best of them."},
-    )
-    early_stopping_threshold: float = field(
-        default=0.0, metadata={"help": "How much lower a held-out loss must be to count, in its unit."}
+    early_stopping_threshold: float = HfArg(
+        default=0.0, help="How much lower a held-out loss must be to count, in its unit."
     )
 
     def __post_init__(self) -> None:
@@ -168,16 +160,14 @@ def name_base_model(args: FastJukeboxTrainingArguments, source: str | None) -> N
 class AdapterArguments:
     """LoRA adapters to train in place of all weights."""
 
-    lora_rank: int = field(
-        default=0, metadata={"help": "Rank of LoRA adapters to train on the named model, such as 8; 0 trains it all."}
+    lora_rank: int = HfArg(
+        default=0, help="Rank of LoRA adapters to train on the named model, such as 8; 0 trains it all."
     )
-    lora_alpha: float | None = field(
-        default=None, metadata={"help": "Their product counts alpha / rank; twice the rank by default."}
-    )
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of their inputs."})
-    lora_dora: bool = field(default=False, metadata={"help": "Train a magnitude of each output too (DoRA)."})
-    lora_targets: list[str] = field(
-        default_factory=lambda: list(TARGETS), metadata={"help": "Linear layers that get them; all-linear for all."}
+    lora_alpha: float | None = HfArg(default=None, help="Their product counts alpha / rank; twice the rank by default.")
+    lora_dropout: float = HfArg(default=0.0, help="Dropout of their inputs.")
+    lora_dora: bool = HfArg(default=False, help="Train a magnitude of each output too (DoRA).")
+    lora_targets: list[str] = HfArg(
+        default_factory=lambda: list(TARGETS), help="Linear layers that get them; all-linear for all."
     )
 
     def adapted(self, model: PreTrainedModel, new_names: bool = False) -> object:

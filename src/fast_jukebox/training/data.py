@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox.data.codes import MANIFEST, CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.songs import load_songs
@@ -29,21 +31,19 @@ class CodesArguments:
         ValueError: `test_fraction` is not in [0, 1).
     """
 
-    codes: str = field(metadata={"help": "Folder of codes; made of --songs where it is not there yet."})
-    songs: str | None = field(default=None, metadata={"help": "Folder of songs, needed while there are no codes."})
-    test_fraction: float = field(
-        default=DEFAULT_TEST_FRACTION, metadata={"help": "Fraction of the songs held out where none are marked."}
+    codes: str = HfArg(help="Folder of codes; made of --songs where it is not there yet.")
+    songs: str | None = HfArg(default=None, help="Folder of songs, needed while there are no codes.")
+    test_fraction: float = HfArg(
+        default=DEFAULT_TEST_FRACTION, help="Fraction of the songs held out where none are marked."
     )
-    hold_out: Literal["songs", "time"] = field(
+    hold_out: Literal["songs", "time"] = HfArg(
         default="songs",
-        metadata={
-            "help": "What is held out: songs, or the end of every song, --test_fraction of it and at least one window, "
-            "or one clip where songs were cut into clips. One song alone is always held out by time."
-        },
+        help="What is held out: songs, or the end of every song, --test_fraction of it and at least one window, "
+        "or one clip where songs were cut into clips. One song alone is always held out by time.",
     )
-    max_eval_windows: int = field(default=64, metadata={"help": "Held-out windows in an evaluation."})
-    label_dropout: float = field(
-        default=0.0, metadata={"help": "Fraction of windows without artist and genre, and of windows without lyrics."}
+    max_eval_windows: int = HfArg(default=64, help="Held-out windows in an evaluation.")
+    label_dropout: float = HfArg(
+        default=0.0, help="Fraction of windows without artist and genre, and of windows without lyrics."
     )
 
     def load(self, vqvae: FastJukeboxVQVAE | None) -> DatasetDict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from fast_jukebox.models.valence.classification import classification_metrics
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
@@ -48,15 +49,15 @@ class ValenceTrainingArguments(FastJukeboxTrainingArguments):
         ValueError: a number out of its range, or a time limit with `adam_fraction` below 1.
     """
 
-    mixup_alpha: float = field(default=1.0, metadata={"help": "Of mixup's Beta distribution; 0 for no mixup."})
-    crop_probability: float = field(
-        default=0.33, metadata={"help": "Of each slice of a clip to be cropped and enlarged; 0 for no crops."}
+    mixup_alpha: float = HfArg(default=1.0, help="Of mixup's Beta distribution; 0 for no mixup.")
+    crop_probability: float = HfArg(
+        default=0.33, help="Of each slice of a clip to be cropped and enlarged; 0 for no crops."
     )
-    adam_fraction: float = field(
-        default=0.5, metadata={"help": "Of the steps with Adam; SGD with Nesterov momentum follows. 1 for Adam alone."}
+    adam_fraction: float = HfArg(
+        default=0.5, help="Of the steps with Adam; SGD with Nesterov momentum follows. 1 for Adam alone."
     )
-    sgd_learning_rates: list[float] = field(
-        default_factory=lambda: [1e-3, 1e-4, 1e-5], metadata={"help": "Of SGD, each for equally many steps."}
+    sgd_learning_rates: list[float] = HfArg(
+        default_factory=lambda: [1e-3, 1e-4, 1e-5], help="Of SGD, each for equally many steps."
     )
 
     def __post_init__(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.hf_argparser import HfArg
 from transformers.utils import ModelOutput
 
 from fast_jukebox.data.windows import SoundWindows
@@ -27,9 +28,7 @@ class VQVAETrainingArguments(FastJukeboxTrainingArguments):
             side in several processes, is the same training.
     """
 
-    levels: list[int] | None = field(
-        default=None, metadata={"help": "The levels to train, 0 is the bottom; all of them by default."}
-    )
+    levels: list[int] | None = HfArg(default=None, help="The levels to train, 0 is the bottom; all of them by default.")
 
 
 class VQVAETrainer(FastJukeboxTrainer):
