@@ -10,11 +10,11 @@ from transformers.utils import logging
 
 from fast_jukebox.evaluation.clap import Clap
 from fast_jukebox.evaluation.embedding_loading import load_embedding
-from fast_jukebox.evaluation.pictures import require_matplotlib
 from fast_jukebox.evaluation.side_by_side import EvaluationSettings, Judges, evaluate_systems, real_songs
 from fast_jukebox.evaluation.side_by_side_report import VALENCE, shown_command, write_report
 from fast_jukebox.evaluation.systems import System, parse_systems
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
+from fast_jukebox.utils.figures import require_matplotlib
 from fast_jukebox.utils.workers import Workers
 from fast_jukebox_cli.model import model_name
 from fast_jukebox_cli.values import Waiting

@@ -11,8 +11,9 @@ from transformers.utils import logging
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.audio.resample import resample_audio
-from fast_jukebox.evaluation.pictures import plot_levels, plot_waveforms, require_matplotlib
+from fast_jukebox.evaluation.pictures import plot_levels, plot_waveforms
 from fast_jukebox.evaluation.systems import heard
+from fast_jukebox.utils.figures import require_matplotlib
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model
 
 ALL, TOP = "all levels", "top level alone"

@@ -68,7 +68,7 @@ def open_studio(
     """
     from fast_jukebox.demo import Limits, Studio, StudioModel
     from fast_jukebox.demo.app import require_gradio
-    from fast_jukebox.evaluation.pictures import require_matplotlib
+    from fast_jukebox.utils.figures import require_matplotlib
     from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 
     require_gradio()

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from fast_jukebox.evaluation.controls import chord
 from fast_jukebox.evaluation.pictures import (
     envelope,
-    picture_path,
     plot_levels,
     plot_notes,
     plot_waveforms,
-    require_matplotlib,
 )
+from fast_jukebox.utils.figures import picture_path, require_matplotlib
 
 RATE = 8000
 pytest.importorskip("matplotlib")

@@ -133,7 +133,6 @@ class DistillationTrainer(FastJukeboxTrainer):
         teacher.to(device=args.device, dtype=dtype)
         self.schedule: StageSchedule | None = None
         self._max_steps = args.max_steps
-        self._terms: dict[str, Tensor] = {}
         names = {"prediction", "data"}.union(*(check_weights(stage.weights) for stage in self.stages))
         self._evaluated = {name: 1.0 for name in TERMS if name in names}
         super().__init__(model=self.objective, args=args, **kwargs)
@@ -191,42 +190,25 @@ class DistillationTrainer(FastJukeboxTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> object:
-        """See [`~transformers.Trainer.compute_loss`]: the loss of the step's stage; in evaluation that on the data's
-        codes, with all terms.
-        """
+    def loss_of(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, ModelOutput]:
+        """See [`FastJukeboxTrainer.loss_of`]: the step's stage's; in evaluation on the data's codes, with all terms."""
         if model.training and self.schedule is not None:
             stage = self.schedule.stages[self.schedule.index_at(self.state.global_step)]
             asked: dict[str, object] = {"weights": dict(stage.weights), "temperature": stage.temperature}
         else:
             asked = {"weights": self._evaluated}
-        loss, outputs = super().compute_loss(
-            model, {**inputs, **asked}, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
+        loss, outputs = super().loss_of(model, {**inputs, **asked}, num_items_in_batch)  # type: ignore[dict-item]  # of the objective's forward
         if not model.training:
-            loss = outputs.terms["data"]
-        else:
-            songs = len(inputs["codes"])
-            for name, term in outputs.terms.items():
-                entry = torch.stack([term * songs, torch.full_like(term, songs)])
-                self._terms[name] = self._terms[name] + entry if name in self._terms else entry
-        return (loss, outputs) if return_outputs else loss
+            return outputs.terms["data"], outputs
+        self.note(outputs.terms, weight=len(inputs["codes"]))
+        return loss, outputs
 
-    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
-        """See [`~transformers.Trainer.log`]: adds the mean of each term since the last time, and the stage."""
-        if "loss" in logs and self._terms and self.schedule is not None:
-            sums = self.accelerator.reduce(torch.stack(list(self._terms.values())), reduction="sum").tolist()
-            for name, (total, songs) in zip(self._terms, sums, strict=True):
-                logs[name] = total / songs
-            logs["stage"] = self.schedule.index_at(self.state.global_step - 1)
-            self._terms = {}
-        super().log(logs, *args, **kwargs)
+    def training_metrics(self, means: dict[str, float], loss: float) -> dict[str, float]:
+        """See [`FastJukeboxTrainer.training_metrics`]: each term, and the number of the stage."""
+        stage = None if self.schedule is None else self.schedule.index_at(self.state.global_step - 1)
+        return means if stage is None else means | {"stage": stage}
 
     def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
         """See [`FastJukeboxTrainer.metrics_of`]: means over the batch, times its windows."""

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fast_jukebox.evaluation.pictures import new_figure, save_figure
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.figures import new_figure, save_figure
 from fast_jukebox.utils.files import JsonObject
 from fast_jukebox.utils.text import markdown_table
 

@@ -1,9 +1,13 @@
-"""Pictures of songs: waveforms and levels (the paper's Figs. 5 and 6), notes, spectrograms, alignment of lyrics."""
+"""Pictures of songs: waveforms and levels (the paper's Figs. 5 and 6), notes, spectrograms, alignment of lyrics.
+
+Each function writes a file, `.png` or `.svg`, of clips, sound (T,) by title at a sampling rate in Hz. It raises an
+`ImportError` without matplotlib, and a `ValueError` for another suffix, no clips, or one that is empty or not finite.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +18,7 @@ from torch import Tensor
 from fast_jukebox.evaluation.mel import decibels, mel, mel_power, mel_spectrogram
 from fast_jukebox.evaluation.song_metrics import quiet_segments
 from fast_jukebox.evaluation.transcription import transcribe
-from fast_jukebox.utils.files import writing
+from fast_jukebox.utils.figures import new_figure, picture_path, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,26 +27,11 @@ if TYPE_CHECKING:
 
     from fast_jukebox.evaluation.alignment import LyricsAlignment
 
-FORMATS = (".png", ".svg")
-"""Suffixes of pictures."""
-
 _COLUMNS = 1200
 """Columns of an envelope: more than a printed line has."""
 
 Clips = Mapping[str, Tensor]
 """Sound (T,) by title."""
-
-
-def picture_path(path: str | os.PathLike[str]) -> Path:
-    """A path that a picture can be written to.
-
-    Raises:
-        ValueError: another suffix than [`FORMATS`].
-    """
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"a picture's file must end in {' or '.join(FORMATS)}, got {str(path)!r}")
-    return path
 
 
 def envelope(audio: Tensor, columns: int) -> tuple[Tensor, Tensor]:
@@ -62,20 +51,11 @@ def envelope(audio: Tensor, columns: int) -> tuple[Tensor, Tensor]:
 def plot_waveforms(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, seconds: float = 5.0) -> Path:
     """Draw waveforms below each other, each brought to [-1, 1] by its own peak, as the paper's Fig. 5.
 
-    Args:
-        path: of the picture, `.png` or `.svg`.
-        clips: sound (T,) by title; silence is a flat line.
-        sampling_rate: in Hz.
-        seconds: from the start of each clip.
-
-    Raises:
-        ImportError: matplotlib is not there.
-        ValueError: no clips, an empty one or one that is not finite, or another suffix.
+    Only the first `seconds` of each are drawn; silence is a flat line.
     """
     path = picture_path(path)
     clips = _checked(clips)
-    figure = new_figure(9, 1.3 * len(clips) + 0.4)
-    rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    figure, rows = _rows(len(clips), 1.3 * len(clips) + 0.4)
     for axes, (title, audio) in zip(rows, clips.items(), strict=True):
         audio = audio[: max(round(seconds * sampling_rate), 1)]
         low, high = envelope(audio / audio.abs().max().clamp_min(1e-12), _COLUMNS)
@@ -85,7 +65,6 @@ def plot_waveforms(path: str | os.PathLike[str], clips: Clips, sampling_rate: in
         axes.set_yticks([-1, 0, 1])
     rows[-1].set_xlim(0, seconds)
     rows[-1].set_ylim(-1.05, 1.05)
-    rows[-1].set_xlabel("seconds", fontsize=8)
     return save_figure(figure, path)
 
 
@@ -95,15 +74,11 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
     All panels have one colour scale: decibels below the loudest cell of them all, so that loudness can be compared.
 
     Args:
-        path: of the picture, `.png` or `.svg`.
+        path: of the picture.
         systems: by name, sound (T,) by column, such as `{"teacher": {"top level alone": a, "upsampled": b}}`. A cell
             that a system lacks stays empty, and a system's only sound has no other title than its name. Columns are in
             the order of the system that has most of them.
         sampling_rate: in Hz.
-
-    Raises:
-        ImportError: matplotlib is not there.
-        ValueError: no clips, an empty one or one that is not finite, or another suffix.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -140,25 +115,17 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
 def plot_notes(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, seconds: float = 20.0) -> Path:
     """Draw the notes heard in clips below each other like a score: pitch over time, and where nothing sounds.
 
-    Notes are those of [`transcribe`], darker where louder; what is below -40 dBFS is shaded.
-
-    Args:
-        path: of the picture, `.png` or `.svg`.
-        clips: sound (T,) by title, each at least a window of 0.37 s.
-        sampling_rate: in Hz, at least 8000.
-        seconds: from the start of each clip.
+    Notes are those of [`transcribe`] in the first `seconds`, darker where louder; what is below -40 dBFS is shaded.
 
     Raises:
-        ImportError: matplotlib is not there.
-        ValueError: no clips, an empty one, one that is too short or not finite, or another suffix.
+        ValueError: also for a sampling rate below 8000, or a clip that is shorter than a window of 0.37 s.
     """
     path = picture_path(path)
     clips = {title: audio[: max(round(seconds * sampling_rate), 1)] for title, audio in _checked(clips).items()}
     heard = {title: transcribe(audio, sampling_rate) for title, audio in clips.items()}
     pitches = [event.pitch for events in heard.values() for event in events] or [60]
     low, high = min(pitches) - 2, max(pitches) + 2
-    figure = new_figure(9, 1.6 * len(clips) + 0.4)
-    rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    figure, rows = _rows(len(clips), 1.6 * len(clips) + 0.4)
     for axes, (title, events) in zip(rows, heard.items(), strict=True):
         for start, end in quiet_segments(clips[title], sampling_rate):
             axes.axvspan(start, end, color="#dddddd", linewidth=0)
@@ -174,32 +141,19 @@ def plot_notes(path: str | os.PathLike[str], clips: Clips, sampling_rate: int, s
         _label(axes, title)
     rows[-1].set_xlim(0, max(len(audio) for audio in clips.values()) / sampling_rate)
     rows[-1].set_ylim(low, high)
-    rows[-1].set_xlabel("seconds", fontsize=8)
     return save_figure(figure, path)
 
 
 def plot_spectrograms(path: str | os.PathLike[str], clips: Clips, sampling_rate: int) -> Path:
-    """Draw the mel spectrograms of clips below each other, each in decibels below its loudest cell.
-
-    Args:
-        path: of the picture, `.png` or `.svg`.
-        clips: sound (T,) by title.
-        sampling_rate: in Hz.
-
-    Raises:
-        ImportError: matplotlib is not there.
-        ValueError: no clips, an empty one or one that is not finite, or another suffix.
-    """
+    """Draw the mel spectrograms of clips below each other, each in decibels below its loudest cell."""
     path = picture_path(path)
     clips = _checked(clips)
-    figure = new_figure(9, 1.9 * len(clips))
-    rows = figure.subplots(len(clips), 1, squeeze=False, sharex=True)[:, 0]
+    figure, rows = _rows(len(clips), 1.9 * len(clips))
     for axes, (title, audio) in zip(rows, clips.items(), strict=True):
         image = _draw_mels(axes, mel_spectrogram(audio, sampling_rate), len(audio), sampling_rate)
         _label(axes, title)
     rows[-1].set_xlim(0, max(len(audio) for audio in clips.values()) / sampling_rate)
-    rows[-1].set_xlabel("seconds", fontsize=8)
-    figure.colorbar(image, ax=list(rows), shrink=0.8, label="dB below the loudest")
+    figure.colorbar(image, ax=rows, shrink=0.8, label="dB below the loudest")
     return save_figure(figure, path, 75)
 
 
@@ -207,13 +161,8 @@ def plot_alignment(path: str | os.PathLike[str], alignment: LyricsAlignment) -> 
     """Draw the attention of each moment to each character, time to the right and the lyrics downwards, with the line of
     what is sung.
 
-    Args:
-        path: of the picture, `.png` or `.svg`.
-        alignment: as [`lyrics_alignment`] gives it.
-
     Raises:
-        ImportError: matplotlib is not there.
-        ValueError: there are no lyrics, or another suffix.
+        ValueError: also where there are no lyrics.
     """
     if not alignment.text:
         raise ValueError("`alignment` must be of some lyrics, got none")
@@ -238,6 +187,14 @@ def plot_alignment(path: str | os.PathLike[str], alignment: LyricsAlignment) -> 
     return save_figure(figure, path, 75)
 
 
+def _rows(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels below each other, over one axis of seconds."""
+    figure = new_figure(9, height)
+    rows = list(figure.subplots(count, 1, squeeze=False, sharex=True, sharey=True)[:, 0])
+    rows[-1].set_xlabel("seconds", fontsize=8)
+    return figure, rows
+
+
 def _label(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=9, loc="left")
     axes.tick_params(labelsize=7)
@@ -252,53 +209,10 @@ def _draw_mels(axes: Axes, values: Tensor, samples: int, sampling_rate: int) -> 
 
 
 def _checked(clips: Clips) -> dict[str, Tensor]:
-    """Clips in float32 on the CPU.
-
-    Raises:
-        ValueError: no clips, or one that cannot be drawn.
-    """
+    """Clips in float32 on the CPU, after a look at them."""
     if not clips:
         raise ValueError("`clips` must hold at least one clip, got none")
     for title, audio in clips.items():
         if audio.dim() != 1 or len(audio) == 0 or not bool(audio.isfinite().all()):
             raise ValueError(f"{title!r} must be finite sound (T,), got shape {tuple(audio.shape)}")
     return {title: audio.detach().float().cpu() for title, audio in clips.items()}
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, drawn without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path, dpi: int = 110) -> Path:
-    """Write a figure as a picture, the same bytes for the same content."""
-    import matplotlib
-
-    kind = path.suffix.lower()[1:]
-    metadata: dict[str, str | None] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    with matplotlib.rc_context({"svg.hashsalt": "fast-jukebox"}), writing(path) as file:
-        figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
-    return path
-
-
-def require_matplotlib(names: Sequence[str] = ()) -> None:
-    """Fail before long work where pictures are wanted and cannot be drawn.
-
-    Args:
-        names: of pictures; their suffixes are looked at too.
-
-    Raises:
-        ImportError: matplotlib is not there; the message says how to install it.
-        ValueError: a name with another suffix than [`FORMATS`].
-    """
-    for name in names:
-        picture_path(name)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "fast-jukebox[plots]"') from error

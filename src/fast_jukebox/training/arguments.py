@@ -96,12 +96,21 @@ class FastJukeboxTrainingArguments(TrainingArguments):
             raise ValueError(f"`early_stopping_patience` must be at least 1, got {patience}")
         if not (math.isfinite(threshold) and threshold >= 0):
             raise ValueError(f"`early_stopping_threshold` must be a number of at least 0, got {threshold!r}")
-        self.load_best_model_at_end = True
         if self.max_minutes is not None or self.stop_at is not None:  # the clock says when it evaluates and saves
             self.eval_strategy, self.eval_steps = "steps", _NO_END
-        elif getattr(self.eval_strategy, "value", self.eval_strategy) == "no":
-            self.eval_strategy = "steps"
+        elif self._evaluate_by_default("steps"):
             self.eval_steps = self.eval_steps or 0.1  # type: ignore[assignment]  # a fraction of all steps
+        self._keep_best()
+
+    def _evaluate_by_default(self, strategy: str) -> bool:
+        """Set `eval_strategy` where it is "no"; returns whether it was."""
+        unset: bool = getattr(self.eval_strategy, "value", self.eval_strategy) == "no"
+        self.eval_strategy = strategy if unset else self.eval_strategy
+        return unset
+
+    def _keep_best(self) -> None:
+        """Save each evaluation, and load the best at the end."""
+        self.load_best_model_at_end = True
         self.save_strategy = self.eval_strategy
         self.save_steps = self.eval_steps or self.logging_steps
         limit: int | None = self.save_total_limit  # type: ignore[has-type]  # of the base class, too

@@ -14,10 +14,8 @@ import torch
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.training.checkpoints import RESULTS, STATE
 from fast_jukebox.training.weights import save_weights
-
-RESULTS = "eval_results.json"
-"""The file that a finished training leaves in its folder."""
 
 
 def starting_weights(
@@ -94,8 +92,7 @@ def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) 
         if not (folder / RESULTS).exists():
             continue
         state, results, metrics = (
-            json.loads((folder / file).read_text(encoding="utf-8"))
-            for file in ("trainer_state.json", "train_results.json", RESULTS)
+            json.loads((folder / file).read_text(encoding="utf-8")) for file in (STATE, "train_results.json", RESULTS)
         )
         facts[name] = {
             "steps": state["global_step"],

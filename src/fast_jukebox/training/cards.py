@@ -13,6 +13,7 @@ from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.models.adapters import adapter_usage, has_adapters
 from fast_jukebox.training.clock import TrainingClock
+from fast_jukebox.utils.text import markdown_table
 
 # Metrics of an evaluation that are not of the model.
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
@@ -138,8 +139,7 @@ class CardTrainer(Trainer):
             "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
             "seed": args.seed,
         }
-        rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
-        return f"| setting | value |\n|---|---|\n{rows}"
+        return markdown_table(["setting", "value"], [[name, str(value)] for name, value in settings.items()])
 
     def last_metrics(self) -> dict[str, float]:
         """The last evaluation's metrics by name; empty where there was none."""

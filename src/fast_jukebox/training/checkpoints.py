@@ -6,10 +6,10 @@ import json
 import logging
 import os
 import re
-import struct
 import zipfile
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -19,7 +19,9 @@ from fast_jukebox.utils.files import JsonObject
 
 logger = logging.getLogger(__name__)
 
-STATE = "trainer_state.json"
+STATE, RESULTS = "trainer_state.json", "eval_results.json"
+"""Files that a training leaves: its log and, once it is finished, its last evaluation."""
+
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -122,13 +124,8 @@ def _is_whole(path: Path) -> bool:
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
         elif path.suffix == ".safetensors":
-            with path.open("rb") as file:
-                size = struct.unpack("<Q", file.read(8))[0]
-                if size > path.stat().st_size:
-                    return False
-                header = json.loads(file.read(size))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            return path.stat().st_size == 8 + size + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error):
+            with safe_open(path, "pt"):  # compares its length with the header's
+                pass
+    except (OSError, ValueError, RecursionError, SafetensorError):
         return False
     return True

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fast_jukebox.utils.files import JsonObject, writing
+from fast_jukebox.utils.figures import new_figure, save_figure
+from fast_jukebox.utils.files import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -166,18 +167,11 @@ def plot_curves(path: str | os.PathLike[str], train: Curve, held_out: Curve) -> 
     Raises:
         ImportError: matplotlib is not there.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     for curve, label, style in ((train, "trained on", "-"), (held_out, "held out", "o-")):
         axes.plot([step for step, _ in curve], [bits for _, bits in curve], style, label=label, markersize=3)
     axes.set_xlabel("step")
     axes.set_ylabel("bits per code")
     axes.legend()
-    path = Path(path)
-    with writing(path) as file:
-        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
-    return path
+    return save_figure(figure, Path(path), 100)

@@ -19,6 +19,7 @@ from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.checkpoints import last_checkpoint, read_state
 from fast_jukebox.training.clock import seconds_spent
 from fast_jukebox.training.curves import evaluations_without_progress
+from fast_jukebox.utils.text import markdown_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -142,29 +143,29 @@ class FineTuning(TrainerCallback):
 
 def bits_table(run: Run) -> str:
     """Bits per code before and after a run, Markdown."""
-    rows = [
-        f"| {name} | {run.before[name]:.3f} | {after:.3f} | {after - run.before[name]:+.3f} |"
-        if name in run.before
-        else f"| {name} | | {after:.3f} | |"
-        for name, after in run.after.items()
-    ]
-    return "\n".join(["| bits per code | before | after | change |", "|---|---|---|---|", *rows])
+    rows = []
+    for name, after in run.after.items():
+        before = run.before.get(name)
+        change = ("", "") if before is None else (f"{before:.3f}", f"{after - before:+.3f}")
+        rows.append([name, change[0], f"{after:.3f}", change[1]])
+    return markdown_table(["bits per code", "before", "after", "change"], rows)
 
 
 def describe_runs(runs: Sequence[Run]) -> str:
     """Runs that a model was trained further in, such as [`read_runs`] gives, and the bits of the last one, Markdown."""
     if not runs:
         return ""
-    lines = ["| run | songs | hours | steps | minutes | learning rate | schedule |", "|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {number} | {run.songs} | {run.hours:.3g} | {run.steps} | {run.minutes:.1f} | {run.learning_rate:g} | "
-        f"{run.schedule} |"
+    rows = [
+        [str(number), str(run.songs), f"{run.hours:.3g}", str(run.steps), f"{run.minutes:.1f}",
+         f"{run.learning_rate:g}", run.schedule]
         for number, run in enumerate(runs, 1)
-    ]
+    ]  # fmt: skip
     if len(runs) > 1:
-        lines.append(f"| all | | | {sum(run.steps for run in runs)} | {sum(run.minutes for run in runs):.1f} | | |")
+        steps, minutes = sum(run.steps for run in runs), sum(run.minutes for run in runs)
+        rows.append(["all", "", "", str(steps), f"{minutes:.1f}", "", ""])
+    table = markdown_table(["run", "songs", "hours", "steps", "minutes", "learning rate", "schedule"], rows)
     many = "s" if len(runs) > 1 else ""
-    return f"Trained further in {len(runs)} run{many}:\n\n" + "\n".join([*lines, "", bits_table(runs[-1])])
+    return f"Trained further in {len(runs)} run{many}:\n\n{table}\n\n{bits_table(runs[-1])}"
 
 
 def read_runs(source: str | os.PathLike[str]) -> list[Run]:

@@ -59,7 +59,6 @@ class PriorTrainer(FastJukeboxTrainer):
         if isinstance(data, DeviceCodeBatches):
             # It counts its batches itself, and nothing is read on the host at every step.
             self.args.ignore_data_skip, self.args.logging_nan_inf_filter = True, False
-        self._nats: Tensor | None = None
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
@@ -67,16 +66,10 @@ class PriorTrainer(FastJukeboxTrainer):
         adapted = f"{describe_adapter(model)} of a base model. " if has_adapters(model) else ""
         return adapted + super().describe()
 
-    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
-        """See [`~transformers.Trainer.log`]: adds the loss in bits."""
-        if "loss" in logs:
-            nats = float(logs["loss"])
-            if self._nats is not None:
-                batches, code, character = self.accelerator.reduce(self._nats, reduction="sum").tolist()
-                nats, logs["bits_per_character"] = code / batches, round(character / batches / math.log(2), 5)
-                self._nats = None
-            logs["bits_per_code"] = round(nats / math.log(2), 5)
-        super().log(logs, *args, **kwargs)
+    def training_metrics(self, means: dict[str, float], loss: float) -> dict[str, float]:
+        """See [`FastJukeboxTrainer.training_metrics`]: bits."""
+        bits = {name: nats / math.log(2) for name, nats in means.items()}
+        return bits if bits else {"bits_per_code": loss / math.log(2)}
 
     def before_training(self, resumed: bool) -> None:
         """See [`FastJukeboxTrainer.before_training`]: measures a model that is trained further as it was."""
@@ -143,22 +136,16 @@ class PriorTrainer(FastJukeboxTrainer):
         with checked, sdpa_kernel(SDPBackend.MATH) if unfused else nullcontext():
             return super().training_step(*args, **kwargs)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> object:
-        """See [`~transformers.Trainer.compute_loss`]: remembers the parts of a loss that is of codes and lyrics."""
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+    def loss_of(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, ModelOutput]:
+        """See [`FastJukeboxTrainer.loss_of`]: notes the parts of a loss that is of codes and lyrics."""
+        loss, outputs = super().loss_of(model, inputs, num_items_in_batch)
         if model.training and outputs.code_loss is not None:
             # Undo the scaling to this batch's fraction of all accumulated batches.
             scale = 1.0 if num_items_in_batch is None else num_items_in_batch / (inputs["labels"] != -100).sum()
-            code, character = outputs.code_loss.detach() * scale, outputs.lyric_loss.detach()
-            entry = torch.stack([torch.ones_like(character), code, character])
-            self._nats = entry if self._nats is None else self._nats + entry
-        return (loss, outputs) if return_outputs else loss
+            self.note({"bits_per_code": outputs.code_loss * scale, "bits_per_character": outputs.lyric_loss})
+        return loss, outputs
 
     def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
         """See [`FastJukeboxTrainer.metrics_of`]: codes and those that were the most probable; of lyrics the losses."""

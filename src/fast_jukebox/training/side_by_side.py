@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+from fast_jukebox.training.checkpoints import RESULTS
+
 
 def finish_times(fractions: Mapping[str, float], begin: float, end: float) -> dict[str, float]:
     """End of each of several trainings on one device, so that each gets its fraction of the device.
@@ -58,7 +60,7 @@ class TrainingJob:
     @property
     def done(self) -> bool:
         """It ended with its final evaluation."""
-        return (self.folder / "eval_results.json").exists()
+        return (self.folder / RESULTS).exists()
 
 
 def run_side_by_side(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,13 @@ from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 
 from fast_jukebox.models.adapters import has_adapters, load_adapter_weights, save_adapter
 from fast_jukebox.training.cards import CardTrainer
-from fast_jukebox.training.checkpoints import checkpoint_problem, checkpoint_to_resume, read_state
+from fast_jukebox.training.checkpoints import RESULTS, checkpoint_problem, checkpoint_to_resume, read_state
 from fast_jukebox.training.clock import TrainingClock, seconds_spent
 from fast_jukebox.training.curves import EarlyStopping, evaluations_without_progress
 from fast_jukebox.utils.files import JsonObject, sync_files
 
 logger = logging.getLogger(__name__)
 
-_RESULTS = "eval_results.json"
 _ACCELERATE_MARKS = ("_is_accelerate_prepared", "_original_forward", "forward")
 """Attributes that accelerate leaves in a model that it prepares."""
 
@@ -51,6 +50,7 @@ class FastJukeboxTrainer(CardTrainer):
         if pushed and has_adapters(kwargs.get("model")) and not getattr(settings, "hub_base_model", None):
             raise ValueError("`hub_base_model` must name the adapter's base on the Hub where `push_to_hub` is set")
         self._sums: dict[str, Tensor] | None = None  # of the evaluation that is running
+        self._noted: dict[str, Tensor] = {}  # (2,) of each name since the last log: sum and weight
         super().__init__(*args, callbacks=own, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -143,7 +143,7 @@ class FastJukeboxTrainer(CardTrainer):
         if not self._is_finished(state) or checkpoint_problem(folder, only_model=True) is not None:
             return None
         try:
-            metrics = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))
+            metrics = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         logger.info("%s is finished, with %d steps: nothing is done", folder, state["global_step"])
@@ -210,6 +210,50 @@ class FastJukeboxTrainer(CardTrainer):
                 use_mtime=True,
             )
 
+    def loss_of(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, ModelOutput]:
+        """Loss and outputs of a batch, for [`compute_loss`]; what a training batch logs beside is given to [`note`]."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        return loss, outputs
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> object:
+        """See [`~transformers.Trainer.compute_loss`]: the loss of [`loss_of`]."""
+        loss, outputs = self.loss_of(model, inputs, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def note(self, means: Mapping[str, Tensor], weight: int = 1) -> None:
+        """Keep a training batch's means for the next log, which has those over all batches and processes."""
+        entries = ((name, mean.detach() * weight) for name, mean in means.items())
+        _add(self._noted, {name: torch.stack([total, torch.full_like(total, weight)]) for name, total in entries})
+
+    def training_metrics(self, means: dict[str, float], loss: float) -> dict[str, float]:
+        """Metrics that are logged beside the loss.
+
+        Args:
+            means: of what was given to [`note`] since the last log.
+            loss: that is logged.
+        """
+        return means
+
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
+        """See [`~transformers.Trainer.log`]: adds the metrics of `training_metrics` to the loss."""
+        if "loss" in logs:
+            means = {}
+            if self._noted:
+                sums = self.accelerator.reduce(torch.stack(list(self._noted.values())), reduction="sum").tolist()
+                means = {name: total / weight for name, (total, weight) in zip(self._noted, sums, strict=True)}
+                self._noted = {}
+            metrics = self.training_metrics(means, float(logs["loss"]))
+            logs |= {name: float(f"{value:.6g}") for name, value in metrics.items()}
+        super().log(logs, *args, **kwargs)
+
     def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
         """Sums over the windows of an evaluation's batch, of any shape and the same names in every batch. They are
         added up over all batches and processes, in place of every logit.
@@ -260,11 +304,10 @@ class FastJukeboxTrainer(CardTrainer):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs, own = self.own_windows(self._prepare_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+            loss, outputs = self.loss_of(model, inputs, None)
             if self._sums is not None:
-                for name, value in self.metrics_of(inputs, outputs).items():
-                    value = value if own else torch.zeros_like(value)
-                    self._sums[name] = self._sums[name] + value if name in self._sums else value
+                found = self.metrics_of(inputs, outputs)
+                _add(self._sums, found if own else {name: torch.zeros_like(value) for name, value in found.items()})
         return loss.detach(), None, None
 
     def own_windows(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
@@ -278,6 +321,11 @@ class FastJukeboxTrainer(CardTrainer):
             return inputs, size
         own = min(max(state.remainder - self.accelerator.process_index * size, 0), size)
         return {name: value[: max(own, 1)] for name, value in inputs.items()}, own
+
+
+def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        sums[name] = sums[name] + value if name in sums else value
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.hf_argparser import HfArg
+from transformers.utils import ModelOutput
 
 from fast_jukebox.models.valence.classification import classification_metrics
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
@@ -69,26 +70,17 @@ class ValenceTrainingArguments(FastJukeboxTrainingArguments):
         if self.learning_rate is None:
             self.learning_rate = 1e-4
         if self.adam_fraction < 1:
+            if self.max_minutes is not None or self.stop_at is not None:
+                raise ValueError(
+                    f"`adam_fraction` must be 1 where `max_minutes` or `stop_at` is set, got {self.adam_fraction!r}: "
+                    "the steps of each optimizer are not known then"
+                )
+            self._evaluate_by_default("epoch")
             self._keep_best()
         metric: str | None = self.metric_for_best_model  # type: ignore[has-type]  # of the base class
         if metric is None and (self.adam_fraction < 1 or self.early_stopping_patience is not None):
             self.metric_for_best_model = "roc_auc"
         super().__post_init__()
-
-    def _keep_best(self) -> None:
-        """Set what the switches need: evaluations, each of them saved."""
-        if self.max_minutes is not None or self.stop_at is not None:
-            raise ValueError(
-                f"`adam_fraction` must be 1 where `max_minutes` or `stop_at` is set, got {self.adam_fraction!r}: the "
-                "steps of each optimizer are not known then"
-            )
-        if getattr(self.eval_strategy, "value", self.eval_strategy) == "no":  # type: ignore[has-type]
-            self.eval_strategy = "epoch"
-        self.load_best_model_at_end = True
-        self.save_strategy = self.eval_strategy
-        self.save_steps = self.eval_steps or self.logging_steps  # type: ignore[has-type]
-        limit: int | None = self.save_total_limit  # type: ignore[has-type]
-        self.save_total_limit = 2 if limit is None else limit
 
 
 class ValenceTrainer(FastJukeboxTrainer):
@@ -189,21 +181,17 @@ class ValenceTrainer(FastJukeboxTrainer):
         held_out = {name.replace("_", " "): value for name, value in stated.items() if isinstance(value, float)}
         return held_out or super().last_metrics()
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> object:
-        """See [`~transformers.Trainer.compute_loss`]: clips are mixed in training alone."""
+    def loss_of(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, ModelOutput]:
+        """See [`FastJukeboxTrainer.loss_of`]: clips are mixed in training alone."""
         if model.training and self.args.mixup_alpha > 0:
             alpha = torch.tensor(self.args.mixup_alpha)
             weight = float(torch.distributions.Beta(alpha, alpha).sample())
             order = torch.randperm(len(inputs["labels"]), device=inputs["labels"].device)
             inputs = {name: weight * value + (1 - weight) * value[order] for name, value in inputs.items()}
         outputs = model(**inputs)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        return outputs.loss, outputs
 
 
 class _Switches(TrainerCallback):

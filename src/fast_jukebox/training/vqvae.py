@@ -44,35 +44,21 @@ class VQVAETrainer(FastJukeboxTrainer):
     def __init__(self, *args: object, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
-        self._terms: dict[str, list[Tensor]] = {}
 
     def describe(self) -> str:
         """See [`FastJukeboxTrainer.describe`]."""
         return f"{super().describe()} Trained level(s): {', '.join(map(str, self._levels()))} (0 is the bottom)."
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> object:
-        """See [`~transformers.Trainer.compute_loss`]: the model's own loss over the levels that are trained."""
-        levels = getattr(self.args, "levels", None)
-        outputs = model(audio=inputs["audio"], levels=levels)
+    def loss_of(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, ModelOutput]:
+        """See [`FastJukeboxTrainer.loss_of`]: the model's own over the levels that are trained; notes its terms."""
+        outputs = model(audio=inputs["audio"], levels=getattr(self.args, "levels", None))
         if model.training:
-            for name in ("reconstruction_losses", "multispectral_losses", "commitment_losses"):
-                self._terms.setdefault(name, []).append(getattr(outputs, name).detach())
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
-        """See [`~transformers.Trainer.log`]: adds the mean of each term since the last log."""
-        if "loss" in logs and self._terms:
-            for name, values in self._terms.items():
-                for level, value in zip(self._levels(), torch.stack(values).mean(0).tolist(), strict=True):
-                    logs[f"{name.removesuffix('es')}_{level}"] = round(value, 5)
-            self._terms = {}
-        super().log(logs, *args, **kwargs)
+            for name in ("reconstruction_loss", "multispectral_loss", "commitment_loss"):
+                losses = getattr(outputs, f"{name}es")
+                self.note({f"{name}_{level}": loss for level, loss in zip(self._levels(), losses, strict=True)})
+        return outputs.loss, outputs
 
     def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
         """See [`FastJukeboxTrainer.metrics_of`]: the totals of a [`ReconstructionReport`]."""
