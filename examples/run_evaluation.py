@@ -315,7 +315,7 @@ def summary_metrics(name: str, songs: list[SongMetrics], clips: list[pitch.ClipP
     for key, found in summarise_songs(songs).items():
         ends = {} if math.isnan(found.low) else {"_low": found.low, "_high": found.high}
         metrics |= {f"{name}_{key}{end}": value for end, value in {"": found.value, **ends}.items()}
-    metrics[f"{name}_pitch_classes"] = pitch.summarise_pitch(clips).pitch_classes
+    metrics[f"{name}_pitch_classes"] = pitch.mean_pitch_classes(clips)
     return metrics
 
 

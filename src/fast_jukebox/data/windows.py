@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -151,7 +151,7 @@ class SoundWindows(SongWindows):
         return {"audio": audio}
 
 
-def stack_items(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def stack_items(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Stack windows into a batch: the collator of every trainer.
 
     >>> {name: tuple(batch.shape) for name, batch in stack_items([{"codes": torch.zeros(8)}] * 3).items()}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fast_jukebox.data.windows import stack_items
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 
 
@@ -243,18 +245,9 @@ def _sums(ours: Tensor, theirs: Tensor, codes: Tensor) -> Tensor:
 
 def stacked_windows(windows: Iterable[Mapping[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:
     """Windows of one length in batches of `size`, the last one smaller."""
-    waiting: list[Mapping[str, Tensor]] = []
-
-    def stacked() -> dict[str, Tensor]:
-        return {name: torch.stack([window[name] for window in waiting]) for name in waiting[0]}
-
-    for window in windows:
-        waiting.append(window)
-        if len(waiting) == size:
-            yield stacked()
-            waiting = []
-    if waiting:
-        yield stacked()
+    remaining = iter(windows)
+    while batch := list(islice(remaining, size)):
+        yield stack_items(batch)
 
 
 def _score(log_probabilities: Tensor, codes: Tensor) -> list[tuple[float, float, int]]:

@@ -65,9 +65,6 @@ class ClipPitch:
         in_key_fraction: the fraction that it holds, in [0, 1]; NaN where notes sound for less than a tenth of the time,
             as in noise, in which a few chance notes would always find a key.
         profile: (12,) fraction of the notes' sounding time of each pitch class, C first; zeros where there is no note.
-        tonal_clarity: fraction of the energy that lies in stable spectral peaks; NaN for silence.
-        noted_fraction: fraction of the sounding time in which a note was found; NaN for silence.
-        note_seconds: time in which a note sounds.
         pitch_classes: how many pitch classes the clip uses, two to the entropy of the profile: 1 for a drone, 12 where
             all sound equally long; NaN where there is no note.
     """
@@ -75,9 +72,6 @@ class ClipPitch:
     key: Key
     in_key_fraction: float
     profile: Tensor
-    tonal_clarity: float
-    noted_fraction: float
-    note_seconds: float
     pitch_classes: float
 
     @property
@@ -89,32 +83,6 @@ class ClipPitch:
     def aligned_profile(self) -> Tensor:
         """(12,) the profile transposed so that its key has no sharps or flats: C major, A minor."""
         return self.profile.roll(-self.key.relative_major)
-
-
-@dataclass(frozen=True)
-class PitchSummary:
-    """Pitch content of a set of clips.
-
-    Attributes:
-        in_key_fraction: of all clips' notes, weighted by their sounding time, each clip in its own key; NaN where none
-            has one.
-        in_key_error: standard error of it over clips; NaN for fewer than two.
-        in_key_lowest: the fraction of the clip in which it is least.
-        tonal_clarity: mean over clips that sound.
-        noted_fraction: mean over clips that sound.
-        pitch_classes: mean over clips that have a key.
-        profile: (12,) mean of the clips' aligned profiles.
-        clips: how many clips.
-    """
-
-    in_key_fraction: float
-    in_key_error: float
-    in_key_lowest: float
-    tonal_clarity: float
-    noted_fraction: float
-    pitch_classes: float
-    profile: Tensor
-    clips: int
 
 
 def pitch_class_seconds(notes: NoteFrames) -> Tensor:
@@ -190,9 +158,6 @@ def analyse_clip(audio: Tensor, sampling_rate: int) -> ClipPitch:
         key=key,
         in_key_fraction=fraction if notes.noted_fraction >= _FEWEST_NOTED else math.nan,
         profile=seconds / total if total > 0 else seconds,
-        tonal_clarity=notes.tonal_clarity,
-        noted_fraction=notes.noted_fraction,
-        note_seconds=total,
         pitch_classes=_perplexity(seconds / total) if total > 0 else math.nan,
     )
 
@@ -211,29 +176,9 @@ def analyse_song(audio: Tensor, sampling_rate: int, clip_seconds: float = CLIP_S
     return [analyse_clip(clip, sampling_rate) for clip in clips]
 
 
-def summarise_pitch(clips: Sequence[ClipPitch]) -> PitchSummary:
-    """Put clips together.
-
-    Raises:
-        ValueError: no clips.
-    """
-    if not clips:
-        raise ValueError("`clips` must hold at least one clip, got none")
-    noted = [clip for clip in clips if clip.has_key]
-    weights = [clip.note_seconds for clip in noted]
-    fraction = _mean([clip.in_key_fraction for clip in noted], weights)
-    squares = math.fsum((w * (clip.in_key_fraction - fraction)) ** 2 for w, clip in zip(weights, noted, strict=True))
-    count = len(noted)
-    return PitchSummary(
-        in_key_fraction=fraction,
-        in_key_error=math.sqrt(squares * count / (count - 1)) / math.fsum(weights) if count > 1 else math.nan,
-        in_key_lowest=min((clip.in_key_fraction for clip in noted), default=math.nan),
-        tonal_clarity=_mean([clip.tonal_clarity for clip in clips if not math.isnan(clip.tonal_clarity)]),
-        noted_fraction=_mean([clip.noted_fraction for clip in clips if not math.isnan(clip.noted_fraction)]),
-        pitch_classes=_mean([clip.pitch_classes for clip in noted]),
-        profile=mean_profile(clips),
-        clips=len(clips),
-    )
+def mean_pitch_classes(clips: Sequence[ClipPitch]) -> float:
+    """Mean of [`ClipPitch.pitch_classes`] over the clips that have a key; NaN where none has."""
+    return _mean([clip.pitch_classes for clip in clips if clip.has_key])
 
 
 def mean_profile(clips: Sequence[ClipPitch]) -> Tensor:
@@ -293,8 +238,6 @@ def _perplexity(profile: Tensor) -> float:
     return math.exp(-math.fsum(fraction * math.log(fraction) for fraction in fractions))
 
 
-def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
-    """Weighted mean; NaN of nothing."""
-    weights = [1.0] * len(values) if weights is None else weights
-    total = math.fsum(weights)
-    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total if total > 0 else math.nan
+def _mean(values: Sequence[float]) -> float:
+    """Mean; NaN of nothing."""
+    return math.fsum(values) / len(values) if values else math.nan

@@ -7,17 +7,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from fast_jukebox.data.codes import CodeWindows
 from fast_jukebox.data.windows import stack_items
+from fast_jukebox.distillation.losses import LOSSES
 from fast_jukebox.distillation.objective import DistillationObjective
 from fast_jukebox.models.prior import FastJukeboxPrior
 
-STAGE_WEIGHTS = {
-    "plain": {"data": 1.0},
-    "intermediate": {"attention_residual": 1.0, "hidden_states": 1.0, "attentions": 1.0},
-    "prediction": {"prediction": 1.0},
-}
+STAGE_WEIGHTS = {"plain": LOSSES["data"], "intermediate": LOSSES["intermediate"], "prediction": LOSSES["prediction"]}
 
 
 def training_seconds(
@@ -32,19 +30,21 @@ def training_seconds(
         prior = FastJukeboxPrior(config).to(teacher.device).train()
         objective = DistillationObjective(prior, teacher)
         optimizer = torch.optim.AdamW(prior.parameters(), lr=0.0)
-
-        def train(
-            weights: Mapping[str, float],
-            objective: DistillationObjective = objective,
-            optimizer: torch.optim.Optimizer = optimizer,
-        ) -> None:
-            objective(**batch, weights=weights).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
         stages = ["plain"] if depth == teacher.config.num_hidden_layers else list(STAGE_WEIGHTS)
-        seconds[str(depth)] = {stage: fastest(partial(train, STAGE_WEIGHTS[stage]), 3) for stage in stages}
+        steps = {stage: partial(_train_step, objective, optimizer, batch, STAGE_WEIGHTS[stage]) for stage in stages}
+        seconds[str(depth)] = {stage: fastest(step, 3) for stage, step in steps.items()}
     return seconds
+
+
+def _train_step(
+    objective: DistillationObjective,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+) -> None:
+    objective(**batch, weights=weights).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def sampling_seconds(by_depth: dict[int, FastJukeboxPrior], codes: int, seed: int) -> dict[str, float]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fast_jukebox.evaluation.comparison import compare_sets, comparison_numbers
 from fast_jukebox.evaluation.embedding_loading import load_embedding
 from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs
 
 if TYPE_CHECKING:
-    from evaluate import EvaluationModule, MetricInfo
+    from evaluate import EvaluationModule
 
 FOLDER = Path(__file__).parent
 
@@ -22,6 +22,14 @@ METRICS = (
 """Names for [`load`]: the folders beside this file."""
 
 Numbers = dict[str, float]
+Module = TypeVar("Module", bound="EvaluationModule")
+
+FAST_JUKEBOX = """@article{fastjukebox2023,
+  title  = {Fast Jukebox: Accelerating Music Generation with Knowledge Distillation},
+  author = {Pezzat-Morales, Michel and Perez-Meana, Hector and Nakashika, Toru},
+  journal = {Applied Sciences}, volume = {13}, number = {9}, pages = {5630}, year = {2023}
+}"""
+"""Citation of the paper."""
 
 SET_ARGUMENTS = """
 Args:
@@ -43,7 +51,7 @@ Examples:
     >>> metric = fast_jukebox.metrics.load("{metric}")
     >>> metric.compute(predictions=["sample.wav"], references=["song-1.flac", "song-2.flac"])  # doctest: +SKIP
 """
-"""Arguments and results of the metrics of two sets, for their docstrings."""
+"""Arguments and results of the metrics of two sets, for [`described`]."""
 
 
 def load(name: str, **options: object) -> EvaluationModule:
@@ -66,17 +74,24 @@ def load(name: str, **options: object) -> EvaluationModule:
     return evaluate.load(str(FOLDER / name), module_type="metric", **options)
 
 
-def metric_info(description: str, citation: str, inputs_description: str) -> MetricInfo:
-    """Description of a metric of sound files for `evaluate`."""
-    import datasets
-    import evaluate
+def described(description: str, citation: str, arguments: str) -> Callable[[type[Module]], type[Module]]:
+    """A decorator of a metric of sound files: its docstring, and its description for `evaluate`."""
 
-    return evaluate.MetricInfo(
-        description=description,
-        citation=citation,
-        inputs_description=inputs_description,
-        features=datasets.Features({"predictions": datasets.Value("string")}),
-    )
+    def decorate(metric: type[Module]) -> type[Module]:
+        import datasets
+        import evaluate
+
+        info = evaluate.MetricInfo(
+            description=description,
+            citation=citation,
+            inputs_description=arguments,
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+        )
+        metric.__doc__ = f"{description}\n{arguments}"
+        metric._info = lambda self: info
+        return metric
+
+    return decorate
 
 
 class _Computes(Protocol):
@@ -99,50 +114,36 @@ class ReferencesByKeyword:
         )
 
 
-class DistanceOptions(TypedDict, total=False):
-    """Options of [`set_distance`]."""
+class SetDistance(ReferencesByKeyword):
+    """A measure of [`~fast_jukebox.evaluation.comparison.compare_sets`] between sets of files, see [`SET_ARGUMENTS`].
 
-    embedding: str
-    duration: float | None
-    device: str
-    resamples: int
-    seed: int
-
-
-def set_distance(
-    measure: str,
-    predictions: Sequence[str],
-    references: Sequence[str] | str | None,
-    embedding: str = "musicnn_mtt",
-    duration: float | None = None,
-    device: str = "cpu",
-    resamples: int = 200,
-    seed: int = 0,
-) -> Numbers:
-    """One measure of [`~fast_jukebox.evaluation.comparison.compare_sets`] between sets of files.
-
-    Args:
+    Attributes:
         measure: its name there.
-        predictions: files that are judged.
-        references: files that they are held against, or one file that `EmbeddingSet.save` wrote.
-        embedding: as [`~fast_jukebox.evaluation.embeddings.load_embedding`] takes it.
-        duration: seconds from the start of each file.
-        device: where the embedding computes.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: no references, or what `embed_songs` and `compare_sets` refuse.
     """
-    if references is None or len(references) == 0:
-        raise ValueError("`references` must be paths of sound files, or one .safetensors file of embeddings, got none")
-    network = load_embedding(embedding, device)
-    if isinstance(references, str):
-        reference = EmbeddingSet.load(references)
-    else:
-        reference = embed_songs(network, references, duration=duration)
-    samples = embed_songs(network, predictions, duration=duration)
-    found = compare_sets(samples, reference, measures=(measure,), resamples=resamples, seed=seed)
-    if not found:
-        raise ValueError(f"`embedding` must be one that has tags, such as musicnn_mtt, got {embedding!r}")
-    return comparison_numbers(found)
+
+    measure: str
+
+    def _compute(
+        self,
+        predictions: Sequence[str],
+        held_against: Sequence[str] | str | None = None,
+        embedding: str = "musicnn_mtt",
+        duration: float | None = None,
+        device: str = "cpu",
+        resamples: int = 200,
+        seed: int = 0,
+    ) -> Numbers:
+        if not held_against:
+            raise ValueError(
+                "`references` must be paths of sound files, or one .safetensors file of embeddings, got none"
+            )
+        network = load_embedding(embedding, device)
+        if isinstance(held_against, str):
+            reference = EmbeddingSet.load(held_against)
+        else:
+            reference = embed_songs(network, held_against, duration=duration)
+        samples = embed_songs(network, predictions, duration=duration)
+        found = compare_sets(samples, reference, measures=(self.measure,), resamples=resamples, seed=seed)
+        if not found:
+            raise ValueError(f"`embedding` must be one that has tags, such as musicnn_mtt, got {embedding!r}")
+        return comparison_numbers(found)

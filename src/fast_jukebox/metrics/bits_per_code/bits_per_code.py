@@ -6,17 +6,11 @@ import torch
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.evaluation.comparison import estimate_numbers
 from fast_jukebox.evaluation.song_likelihood import song_bits
-from fast_jukebox.metrics.loading import metric_info
+from fast_jukebox.metrics.loading import FAST_JUKEBOX, described
 
 _DESCRIPTION = """Mean of -log2 of the probability that each prior of a model gives to the codes of recordings."""
 
-_CITATION = """@article{fastjukebox2023,
-  title  = {Fast Jukebox: Accelerating Music Generation with Knowledge Distillation},
-  author = {Pezzat-Morales, Michel and Perez-Meana, Hector and Nakashika, Toru},
-  journal = {Applied Sciences}, volume = {13}, number = {9}, pages = {5630}, year = {2023}
-}"""
-
-_KWARGS_DESCRIPTION = """
+_ARGUMENTS = """
 Args:
     predictions: paths of recordings that are predicted, which the model was not trained on.
     model: folder or Hub name of a complete model.
@@ -36,12 +30,9 @@ Examples:
 """
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+@described(_DESCRIPTION, FAST_JUKEBOX, _ARGUMENTS)
 class BitsPerCode(evaluate.Metric):
     """Bits per code."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
         self,

@@ -4,7 +4,7 @@ import evaluate
 
 from fast_jukebox.evaluation.clap import Clap, clap_score
 from fast_jukebox.evaluation.comparison import estimate_numbers
-from fast_jukebox.metrics.loading import ReferencesByKeyword, metric_info
+from fast_jukebox.metrics.loading import ReferencesByKeyword, described
 
 _DESCRIPTION = """Mean cosine of the CLAP embeddings of songs and of the texts that they were made from,
 from -1 to 1."""
@@ -15,7 +15,7 @@ _CITATION = """@inproceedings{wu2023clap,
   booktitle = {ICASSP}, year = {2023}
 }"""
 
-_KWARGS_DESCRIPTION = """
+_ARGUMENTS = """
 Args:
     predictions: paths of sound files.
     references: a text for each file, or one text for all.
@@ -37,12 +37,9 @@ Examples:
 """
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+@described(_DESCRIPTION, _CITATION, _ARGUMENTS)
 class ClapScore(ReferencesByKeyword, evaluate.Metric):
     """The CLAP score."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
         self,

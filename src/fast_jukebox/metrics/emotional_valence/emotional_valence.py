@@ -4,19 +4,13 @@ import evaluate
 
 from fast_jukebox.evaluation.comparison import estimate_numbers
 from fast_jukebox.evaluation.valence import ValenceJudge, score_songs, valence_estimates
-from fast_jukebox.metrics.loading import metric_info
+from fast_jukebox.metrics.loading import FAST_JUKEBOX, described
 
 _DESCRIPTION = """Means over songs of the four probabilities of a classifier of emotional valence: activated or
 deactivated, pleasant or unpleasant (Table 2 of Fast Jukebox). A classifier whose configuration does not state its
 metrics on held-out songs is refused."""
 
-_CITATION = """@article{fastjukebox2023,
-  title  = {Fast Jukebox: Accelerating Music Generation with Knowledge Distillation},
-  author = {Pezzat-Morales, Michel and Perez-Meana, Hector and Nakashika, Toru},
-  journal = {Applied Sciences}, volume = {13}, number = {9}, pages = {5630}, year = {2023}
-}"""
-
-_KWARGS_DESCRIPTION = """
+_ARGUMENTS = """
 Args:
     predictions: paths of sound files; silent ones are left out.
     model: folder or Hub name of a classifier that `examples/run_valence.py` trained; none comes with the package.
@@ -34,12 +28,9 @@ Examples:
 """
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+@described(_DESCRIPTION, FAST_JUKEBOX, _ARGUMENTS)
 class EmotionalValence(evaluate.Metric):
     """Emotional valence."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return metric_info(_DESCRIPTION, _CITATION, _KWARGS_DESCRIPTION)
 
     def _compute(
         self,
