@@ -147,23 +147,16 @@ def main() -> None:
     options = parser.parse_args()
     settings = SamplingSettings(**json.loads(options.settings))
     sizes = [(level, windows) for windows in options.rows for level in options.levels]
+    tunings = {(level, windows): list(fused_tuning.forms_for(windows)) for level, windows in sizes}
     if options.choices:
-        sizes = [size for size in sizes if size not in CHOICES]  # the first choice of each is the default
-    jobs: list[tuple[Any, ...]] = [
+        tunings |= CHOICES  # the first choice of each is the default
+    jobs = [
         (preset, level, dtype, windows, settings, tuning, not options.only_compile)
-        for level, windows in sizes
-        for tuning in fused_tuning.forms_for(windows)
+        for (level, windows), own in tunings.items()
+        for tuning in own
         for dtype in options.dtypes
         for preset in options.presets
     ]
-    if options.choices:
-        jobs += [
-            (preset, level, dtype, windows, settings, tuning, not options.only_compile)
-            for (level, windows), tunings in CHOICES.items()
-            for tuning in tunings
-            for dtype in options.dtypes
-            for preset in options.presets
-        ]
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         for rows in pool.map(rows_of, *zip(*jobs, strict=True)):
             for row in rows:

@@ -22,33 +22,39 @@ transformers' `generate`.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.musicgen import measure_musicgen
 from benchmarks.published import PublishedLoop
-from benchmarks.report import machine, measured_bandwidth, peak_memory, reset_peak_memory, timed, wait, write_report
+from benchmarks.report import (
+    Row,
+    clock,
+    machine,
+    measured_bandwidth,
+    parse,
+    parser_of,
+    peak_memory,
+    report,
+    reset_peak_memory,
+    timed,
+)
+from benchmarks.steps import random_model, random_prior, stream_seconds, upper_codes, weight_bytes, window_seconds
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.generation.windows import SCHEDULES, Layout, hop_of
 from fast_jukebox.pipelines import default_model_path
-from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.drawing import uniform_noise
-from fast_jukebox.sampling.engine import ENGINES, open_decoder, sample_window, sampling_mode
+from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.machine import suited_threads
 
 PUBLISHED_HOPS = (0.5, 0.5, 0.125)
 OVERLAP = 0.125  # of a parallel window, the default of generation
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, Any]]]:
+def main(arguments: Sequence[str] | None = None) -> dict[str, list[Row]]:
     """Measure and print; returns the tables' rows."""
-    args = parse(arguments)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = options(arguments)
     settings = {
         "machine": machine(args.device),
         "dtype": args.dtype,
@@ -57,17 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, Any
         "window_fractions": args.window_fractions,
         "bandwidth GB/s": measured_bandwidth(args.device) / 1e9,
     }
-    print(settings)
     tables = {"steps": step_rows(args, 1e9 * settings["bandwidth GB/s"]), "songs": song_rows(args)}
-    for name, rows in tables.items():
-        if rows:
-            print(write_report(rows, settings, f"{args.output}-{name}" if args.output else None))
+    report(tables, settings, args.output)
     return tables
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, sampling=True)
     parser.add_argument(
         "--models", nargs="*", default=["fastjukebox-mini-36", "fastjukebox-mini-12", "fastjukebox-mini-9"]
     )
@@ -84,12 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--published", action="store_true", help="measure the published loop as well")
     parser.add_argument("--musicgen", action="store_true", help="measure MusicGen-small's architecture as well")
     parser.add_argument("--no_stream", action="store_true", help="do not stream the songs")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--engine", default="auto", choices=ENGINES)
-    parser.add_argument("--threads", type=int, default=None, help="of a CPU")
-    parser.add_argument("--output", default=None, help="write OUTPUT-steps and OUTPUT-songs, .json and .md")
-    return parser.parse_args(arguments)
+    return parse(parser, arguments)
 
 
 def config_of(name: str) -> FastJukeboxConfig:
@@ -103,14 +101,8 @@ def model_of(name: str, args: argparse.Namespace) -> FastJukeboxModel:
     """Its whole model, with random weights where it is a preset."""
     dtype = getattr(torch, args.dtype)
     if name.startswith("fastjukebox-"):
-        torch.set_default_dtype(dtype)
-        try:
-            with torch.device(args.device):
-                model = FastJukeboxModel(config_of(name))
-        finally:
-            torch.set_default_dtype(torch.float32)
-    else:
-        model = FastJukeboxModel.from_pretrained(default_model_path() if name == "embedded" else name, dtype=dtype)
+        return random_model(config_of(name), args.device, dtype)
+    model = FastJukeboxModel.from_pretrained(default_model_path() if name == "embedded" else name, dtype=dtype)
     model.vqvae.float()  # as it is loaded
     return model.to(args.device).eval()
 
@@ -127,15 +119,14 @@ def windows_of(config: FastJukeboxConfig, level: int, duration: float, schedule:
     return list(Layout(level, length, prior.n_ctx, hop, parallel=True).windows())
 
 
-def step_rows(args: argparse.Namespace, bandwidth: float) -> list[dict[str, Any]]:
+def step_rows(args: argparse.Namespace, bandwidth: float) -> list[Row]:
     """A row for each level, model and batch."""
     rows, teacher = [], {}
     for level in args.levels:
         for name in args.models:
             config = config_of(name)
             prior_config = config.prior_configs[level]
-            torch.manual_seed(0)
-            prior = FastJukeboxPrior(prior_config).to(args.device, getattr(torch, args.dtype)).eval()
+            prior = random_prior(prior_config, args.device, getattr(torch, args.dtype))
             parallel = len(windows_of(config, level, args.duration, "parallel")) if prior_config.has_upper_level else 1
             for batch in args.batches or sorted({1, parallel}):
                 row = step_row(prior, name, batch, args, bandwidth)
@@ -149,40 +140,22 @@ def step_rows(args: argparse.Namespace, bandwidth: float) -> list[dict[str, Any]
 
 
 @torch.inference_mode()
-def step_row(
-    prior: FastJukeboxPrior, name: str, batch: int, args: argparse.Namespace, bandwidth: float
-) -> dict[str, Any]:
+def step_row(prior: FastJukeboxPrior, name: str, batch: int, args: argparse.Namespace, bandwidth: float) -> Row:
     """Latency of a step for `batch` windows."""
     config = prior.config
     ratio = config.upper_ratio
     steps = max(min(args.steps, config.n_ctx) // ratio, 1) * ratio
-    upper = None
-    if config.has_upper_level:
-        upper = torch.zeros(batch, steps // ratio, dtype=torch.int64, device=args.device)
-    conditioning = prior.condition(batch, steps, upper)
-    uniform = uniform_noise(0, range(batch), config.level, 0, steps, args.device)
-    prompt = torch.zeros(batch, 0, dtype=torch.int64, device=args.device)
-
-    def run() -> Tensor:
-        step = open_decoder(prior, conditioning, batch, SamplingSettings(), args.engine)
-        return sample_window(step, prompt, uniform)
-
+    reset_peak_memory(args.device)
     with sampling_mode(prior), suited_threads(prior):
-        wait(args.device)
-        begin = time.perf_counter()
-        run()
-        wait(args.device)
-        first = time.perf_counter() - begin
-        reset_peak_memory(args.device)
-        seconds = timed(run, args.device)
-    weights = sum(weight.nbytes for weight in prior.blocks.parameters()) + prior.code_embedding.weight.nbytes
+        seconds, first = window_seconds(prior, batch, steps, args.engine)
+    weights = weight_bytes(prior)
     return {
         "level": config.level,
         "model": name,
         "windows": batch,
         "step ms": 1e3 * seconds / steps,
         "codes/s": batch * steps / seconds,
-        "first call s": max(first - seconds, 0.0),
+        "first call s": first,
         "weights MB": weights / 1e6,
         "floor ms": 1e3 * weights / bandwidth,
         "share of floor": weights / bandwidth / (seconds / steps),
@@ -194,10 +167,7 @@ def step_row(
 def published_seconds(prior: FastJukeboxPrior, batch: int, steps: int = 8) -> list[float]:
     """Seconds of a step of the published loop early, midway and late in a window."""
     config = prior.config
-    upper = None
-    if config.has_upper_level:
-        upper = torch.zeros(batch, config.n_ctx // config.upper_ratio, dtype=torch.int64, device=prior.device)
-    loop = PublishedLoop(prior, upper, batch)
+    loop = PublishedLoop(prior, upper_codes(prior, batch, config.n_ctx), batch)
     code = torch.zeros(batch, dtype=torch.int64, device=prior.device)
 
     @torch.no_grad()
@@ -212,9 +182,9 @@ def published_seconds(prior: FastJukeboxPrior, batch: int, steps: int = 8) -> li
     return [timed(lambda start=start: run(start), str(prior.device), repeats=1) / steps for start in starts]
 
 
-def song_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+def song_rows(args: argparse.Namespace) -> list[Row]:
     """A row for each model and schedule, and for the yardsticks."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name in args.songs:
         model = model_of(name, args)
         for schedule in args.schedules:
@@ -230,38 +200,20 @@ def song_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def song_row(model: FastJukeboxModel, name: str, schedule: str, args: argparse.Namespace) -> dict[str, Any]:
+def song_row(model: FastJukeboxModel, name: str, schedule: str, args: argparse.Namespace) -> Row:
     """One model's whole songs."""
     asked = {name: getattr(args, name) for name in ("num_samples", "engine", "window_fractions")}
     expected = model.estimate(args.duration, schedule=schedule, **asked)
-    options = {"schedule": schedule, "seed": 0, **asked}
-    model.generate(duration=min(1.0, args.duration), **options)
+    settings = {"schedule": schedule, "seed": 0, **asked}
+    model.generate(duration=min(1.0, args.duration), **settings)
     reset_peak_memory(args.device)
-    wait(args.device)
-    begin = time.perf_counter()
-    model.generate(duration=args.duration, **options)
-    wait(args.device)
-    seconds = time.perf_counter() - begin
+    seconds = clock(lambda: model.generate(duration=args.duration, **settings), args.device)
     row = yardstick_row(name, schedule, args.duration * args.num_samples, seconds)
     row["expected s"] = expected.seconds
     row["peak MB"] = peak_memory(args.device) / 1e6
     if not args.no_stream:
-        row |= stream_figures(model, args.duration, options)
+        row["first sound s"], row["RTF streaming"] = stream_seconds(model, duration=args.duration, **settings)
     return row
-
-
-def stream_figures(model: FastJukeboxModel, duration: float, options: dict[str, Any]) -> dict[str, float]:
-    """Seconds to the first sound, and of compute a second of audio after it."""
-    begin = time.perf_counter()
-    first = heard = 0.0
-    for chunk in model.stream(duration=duration, **options):
-        if not first:
-            chunk.cpu()
-            first = time.perf_counter() - begin
-        else:
-            heard += chunk.shape[1] / model.config.sampling_rate
-    rest = time.perf_counter() - begin - first
-    return {"first sound s": first, "RTF streaming": rest / heard if heard else 0.0}
 
 
 def published_song(model: FastJukeboxModel, duration: float) -> float:
@@ -277,7 +229,7 @@ def published_song(model: FastJukeboxModel, duration: float) -> float:
     return total + timed(lambda: model.vqvae.decode([codes], 0), str(model.device), repeats=1)
 
 
-def yardstick_row(name: str, schedule: str, audio: float, seconds: float) -> dict[str, Any]:
+def yardstick_row(name: str, schedule: str, audio: float, seconds: float) -> Row:
     """What every row of the songs' table has."""
     return {
         "model": name,

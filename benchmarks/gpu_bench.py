@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.steps import random_model, random_prior
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.sampling.drawing import uniform_noise
+from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.weights import release_decoders
 
 TOP, MIDDLE, BOTTOM = 2, 1, 0
@@ -67,35 +68,15 @@ class Bench:
 
     def prior(self, config: FastJukeboxPriorConfig, dtype: torch.dtype | None = None) -> FastJukeboxPrior:
         """A prior of random weights on the device, made there."""
-        torch.manual_seed(0)
-        torch.set_default_dtype(dtype or self.dtype)
-        try:
-            with torch.device(self.device):
-                prior = FastJukeboxPrior(config)
-        finally:
-            torch.set_default_dtype(torch.float32)
-        return prior.to(self.device).eval()
+        return random_prior(config, self.device, dtype or self.dtype)
 
     def model(self, name: str) -> FastJukeboxModel:
         """A whole model of random weights on the device, made once; where `toy` the embedded one."""
-        if name not in self._models:
-            self._models[name] = self._new_model(name)
+        if name not in self._models and self.toy:
+            self._models[name] = FastJukeboxModel.from_pretrained(default_model_path()).eval()
+        elif name not in self._models:
+            self._models[name] = random_model(FastJukeboxConfig.preset(name), self.device, self.dtype)
         return self._models[name]
-
-    def _new_model(self, name: str) -> FastJukeboxModel:
-        if self.toy:
-            from fast_jukebox.pipelines import default_model_path
-
-            return FastJukeboxModel.from_pretrained(default_model_path()).eval()
-        torch.manual_seed(0)
-        torch.set_default_dtype(self.dtype)
-        try:
-            with torch.device(self.device):
-                model = FastJukeboxModel(FastJukeboxConfig.preset(name))
-        finally:
-            torch.set_default_dtype(torch.float32)
-        model.vqvae.float()
-        return model.to(self.device).eval()
 
     def free(self) -> None:
         """Give back what the last measurement held."""
@@ -103,17 +84,6 @@ class Bench:
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
-
-
-def window_inputs(bench: Bench, prior: FastJukeboxPrior, batch: int, steps: int) -> tuple[Any, torch.Tensor]:
-    """Conditioning and noise of windows of so many codes."""
-    config = prior.config
-    upper = None
-    if config.has_upper_level:
-        size = config.upper_codebook_size or config.codebook_size
-        upper = torch.randint(0, size, (batch, steps // config.upper_ratio), device=bench.device)
-    conditioning = prior.condition(batch, steps, upper)
-    return conditioning, uniform_noise(0, range(batch), config.level, 0, steps, bench.device)
 
 
 def attempt(bench: Bench, work: Callable[..., None], *arguments: Any) -> None:

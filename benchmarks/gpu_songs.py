@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import torch
 
 from benchmarks.gpu_bench import Bench
-from benchmarks.report import peak_memory, reset_peak_memory, wait
+from benchmarks.report import clock, peak_memory, reset_peak_memory
+from benchmarks.steps import stream_seconds
+from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
+
+
+def made(bench: Bench, model: FastJukeboxModel, **asked: object) -> tuple[float, FastJukeboxGenerationOutput]:
+    """Seconds of `generate`, and what it made; the peak of the memory is its own."""
+    outputs: list[FastJukeboxGenerationOutput] = []
+    reset_peak_memory(bench.device)
+    seconds = clock(lambda: outputs.append(model.generate(seed=0, **asked)), bench.device)
+    return seconds, outputs[0]
 
 
 def first(bench: Bench) -> None:
     """The first song of a process, a short one, and the same once more: what preparing takes."""
-    begin = time.perf_counter()
-    model = bench.model("fastjukebox-18")
-    wait(bench.device)
-    bench.emit(model="fastjukebox-18", what="made", s=time.perf_counter() - begin)
-    duration, seconds = 0.5 if bench.toy else 1.0, []
-    for _ in range(2):
-        begin = time.perf_counter()
-        output = model.generate(duration=duration, seed=0)
-        wait(bench.device)
-        seconds.append(time.perf_counter() - begin)
-    bench.emit(model="fastjukebox-18", audio_s=duration, first_s=seconds[0], again_s=seconds[1], engines=output.engines)
+    bench.emit(model="fastjukebox-18", what="made", s=clock(lambda: bench.model("fastjukebox-18"), bench.device))
+    model, duration = bench.model("fastjukebox-18"), 0.5 if bench.toy else 1.0
+    first_s, _ = made(bench, model, duration=duration)
+    again_s, output = made(bench, model, duration=duration)
+    bench.emit(model="fastjukebox-18", audio_s=duration, first_s=first_s, again_s=again_s, engines=output.engines)
 
 
 def minute(bench: Bench) -> None:
     """A minute of music, and once more."""
     duration = 1.0 if bench.toy else 60.0
     model = bench.model("fastjukebox-18")
-    codes: list[Any] = []
+    codes: list[torch.Tensor] = []
     for what in ("first", "again"):
-        reset_peak_memory(bench.device)
-        begin = time.perf_counter()
-        output = model.generate(duration=duration, seed=0)
-        wait(bench.device)
-        seconds = time.perf_counter() - begin
+        seconds, output = made(bench, model, duration=duration)
         bench.emit(
             model="fastjukebox-18",
             schedule="parallel",
@@ -57,10 +54,7 @@ def minute_by_graph(bench: Bench) -> None:
     duration = 1.0 if bench.toy else 60.0
     model = bench.model("fastjukebox-18")
     model.generate(duration=1.0, seed=0, engine="graph")
-    begin = time.perf_counter()
-    model.generate(duration=duration, seed=0, engine="graph")
-    wait(bench.device)
-    seconds = time.perf_counter() - begin
+    seconds, _ = made(bench, model, duration=duration, engine="graph")
     bench.emit(model="fastjukebox-18", schedule="parallel", what="graph", audio_s=duration, s=seconds)
 
 
@@ -69,10 +63,7 @@ def sequential(bench: Bench) -> None:
     duration = 0.5 if bench.toy else 4.0
     model = bench.model("fastjukebox-18")
     model.generate(duration=0.2 if bench.toy else 1.0, seed=0, schedule="sequential")
-    begin = time.perf_counter()
-    model.generate(duration=duration, seed=0, schedule="sequential")
-    wait(bench.device)
-    seconds = time.perf_counter() - begin
+    seconds, _ = made(bench, model, duration=duration, schedule="sequential")
     bench.emit(
         model="fastjukebox-18", schedule="sequential", audio_s=duration, s=seconds, s_a_minute=60 / duration * seconds
     )
@@ -83,15 +74,8 @@ def stream(bench: Bench) -> None:
     duration = 1.0 if bench.toy else 10.0
     model = bench.model("fastjukebox-18")
     for what in ("first", "again"):
-        begin, first, heard = time.perf_counter(), 0.0, 0.0
-        for chunk in model.stream(duration=duration, seed=0):
-            chunk.cpu()
-            if first:
-                heard += chunk.shape[-1] / model.config.sampling_rate
-            else:
-                first = time.perf_counter() - begin
-        rest = time.perf_counter() - begin - first
-        bench.emit(model="fastjukebox-18", what=what, first_sound_s=first, RTF=rest / heard if heard else None)
+        first_s, factor = stream_seconds(model, duration=duration, seed=0)
+        bench.emit(model="fastjukebox-18", what=what, first_sound_s=first_s, RTF=factor or None)
 
 
 def songs(bench: Bench) -> None:
@@ -99,13 +83,7 @@ def songs(bench: Bench) -> None:
     duration, count = (0.5, 2) if bench.toy else (5.0, 16)
     model = bench.model("fastjukebox-18")
     for number in (1, count):
-        reset_peak_memory(bench.device)
-        seconds = []
-        for _ in range(2):
-            begin = time.perf_counter()
-            model.generate(duration=duration, num_samples=number, seed=0)
-            wait(bench.device)
-            seconds.append(time.perf_counter() - begin)
+        seconds = [made(bench, model, duration=duration, num_samples=number)[0] for _ in range(2)]
         bench.emit(
             model="fastjukebox-18",
             songs=number,

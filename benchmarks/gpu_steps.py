@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_bench import BOTTOM, MIDDLE, TOP, WINDOWS, Bench, attempt, window_inputs
-from benchmarks.report import peak_memory, reset_peak_memory, wait
+from benchmarks.gpu_bench import BOTTOM, MIDDLE, TOP, WINDOWS, Bench, attempt
+from benchmarks.report import clock, peak_memory, reset_peak_memory, timed, wait
+from benchmarks.steps import weight_bytes, window_inputs, window_sampler, window_seconds
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.engine import open_decoder, sample_window, sampling_mode
+from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sampling.machine import usual_rows
 
 A_MINUTE = [("fastjukebox-18", level, (WINDOWS[level],)) for level in (TOP, BOTTOM, MIDDLE)]
@@ -58,13 +59,10 @@ def correctness_row(bench: Bench, prior: FastJukeboxPrior, batch: int, engine: s
     config = prior.config
     length = 8 if bench.toy else (3 * config.row_length + 12) // 4 * 4
     with sampling_mode(prior):
-        conditioning, uniform = window_inputs(bench, prior, batch, length)
-        prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
-        begin = time.perf_counter()
-        step = open_decoder(prior, conditioning, batch, SamplingSettings(), engine)
-        codes = sample_window(step, prompt, uniform)
-        wait(bench.device)
-        seconds = time.perf_counter() - begin
+        conditioning, _ = window_inputs(prior, batch, length)
+        run, made = window_sampler(prior, batch, length, engine, conditioning), list[Any]()
+        seconds = clock(lambda: made.extend(run()), bench.device)
+        codes, step = made
         plain = prior.prefill(codes[:, :-1], conditioning, prior.new_cache(batch)).float()
         dtype, exact_prior = prior.position_embedding.dtype, prior.float()
         positions = None if conditioning.positions is None else conditioning.positions.float()
@@ -92,16 +90,7 @@ def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engin
     steps = 4 * config.row_length if not bench.toy else 8
     reset_peak_memory(bench.device)
     with sampling_mode(prior):
-        conditioning, uniform = window_inputs(bench, prior, batch, steps)
-        prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
-        seconds = []
-        for _ in range(4 if not bench.toy else 2):
-            begin = time.perf_counter()
-            sample_window(open_decoder(prior, conditioning, batch, SamplingSettings(), engine), prompt, uniform)
-            wait(bench.device)
-            seconds.append(time.perf_counter() - begin)
-    best = min(seconds[1:])
-    weights = sum(weight.nbytes for weight in prior.blocks.parameters()) + prior.code_embedding.weight.nbytes
+        best, first = window_seconds(prior, batch, steps, engine, runs=2 if bench.toy else 4)
     bench.emit(
         level=config.level,
         model=name,
@@ -109,8 +98,8 @@ def step_row(bench: Bench, prior: FastJukeboxPrior, name: str, batch: int, engin
         engine=engine,
         step_ms=1e3 * best / steps,
         us_a_layer=1e6 * best / steps / config.num_hidden_layers,
-        first_call_s=seconds[0] - best,
-        weights_MB=weights / 1e6,
+        first_call_s=first,
+        weights_MB=weight_bytes(prior) / 1e6,
         peak_MB=peak_memory(bench.device) / 1e6,
     )
 
@@ -191,7 +180,7 @@ def together_rows(bench: Bench, sizes: Sequence[tuple[int, int]]) -> None:
         prior = bench.prior(bench.config("fastjukebox-18", level))
         decoder = FusedDecoder(prior, batch, SamplingSettings())
         calls = 2 if bench.toy else 12
-        conditioning, uniform = window_inputs(bench, prior, batch, calls * decoder.steps_per_call + 4)
+        conditioning, uniform = window_inputs(prior, batch, calls * decoder.steps_per_call + 4)
         decoder.load(conditioning)
         code = torch.zeros(batch, dtype=torch.int64, device=bench.device)
         runs.append((decoder, code, uniform, torch.cuda.Stream() if bench.device == "cuda" else None, prior))
@@ -237,36 +226,26 @@ def mark(bench: Bench) -> Any:
 
 def profile(bench: Bench) -> None:
     """Kernels of a fused step: how many, how long each; without a GPU the operations of torch around them."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
+    from benchmarks.profiling import operations
 
-    kind, spent = ("CUDA", "self_device_time_total") if bench.device == "cuda" else ("CPU", "self_cpu_time_total")
     for level in (TOP, BOTTOM, MIDDLE):
         prior, batch = bench.prior(bench.config("fastjukebox-18", level)), 2 if bench.toy else WINDOWS[level]
         count = 4 if bench.toy else 2 * prior.config.row_length
         with sampling_mode(prior):
-            conditioning, uniform = window_inputs(bench, prior, batch, count)
-            prompt = torch.zeros(batch, 0, dtype=torch.int64, device=bench.device)
-            inputs = (prior, conditioning, batch, SamplingSettings(), "fused")
-            sample_window(open_decoder(*inputs), prompt, uniform)
-            wait(bench.device)
-            with profiler(activities=[getattr(ProfilerActivity, kind)], acc_events=True) as seen:
-                sample_window(open_decoder(*inputs), prompt, uniform)
-                wait(bench.device)
-        times = {event: getattr(event, spent) for event in seen.key_averages()}
-        total = sum(times.values())
-        number = sum(event.count for event, time_spent in times.items() if time_spent > 0)
+            found = operations(window_sampler(prior, batch, count, "fused"), bench.device)
+        total = sum(spent for _, _, spent in found)
+        number = sum(calls for _, calls, spent in found if spent > 0)
         bench.emit(level=level, windows=batch, kernel="all", us_a_step=total / count, a_step=number / count)
-        for event in sorted(times, key=lambda event: -times[event])[:12]:
+        for name, calls, spent in found[:12]:
             bench.emit(
                 level=level,
                 windows=batch,
-                kernel=event.key[:80],
-                us_a_step=times[event] / count,
-                a_step=event.count / count,
-                us_each=times[event] / max(event.count, 1),
+                kernel=name,
+                us_a_step=spent / count,
+                a_step=calls / count,
+                us_each=spent / max(calls, 1),
             )
-        del prior, inputs
+        del prior
         bench.free()
 
 
@@ -336,17 +315,14 @@ def timed_choice(bench: Bench, prior: FastJukeboxPrior, batch: int, tuning: Any)
     torch.manual_seed(0)
     decoder = FusedDecoder(prior, batch, SamplingSettings(), tuning)
     length = decoder.steps_per_call if bench.toy else 3 * decoder.steps_per_call
-    conditioning, uniform = window_inputs(bench, prior, batch, (length + 4) // 4 * 4)
+    conditioning, uniform = window_inputs(prior, batch, (length + 4) // 4 * 4)
     decoder.load(conditioning)
     code = torch.zeros(batch, dtype=torch.int64, device=bench.device)
     decoder.decode(code, 1, uniform[:, :1])
     logits = decoder.logits.float().clone()
-    best = float("inf")
-    for _ in range(1 if bench.toy else 4):
-        wait(bench.device)
-        begin = time.perf_counter()
+
+    def steps_again() -> None:
         for start in range(0, length, decoder.steps_per_call):
             decoder.decode(code, 1 + start, uniform[:, start : start + decoder.steps_per_call])
-        wait(bench.device)
-        best = min(best, time.perf_counter() - begin)
-    return 1e3 * best / length, logits
+
+    return 1e3 * timed(steps_again, bench.device, repeats=1 if bench.toy else 3) / length, logits

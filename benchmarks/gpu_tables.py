@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from fast_jukebox.utils.text import markdown_table
 
 BEGIN, END = "<!-- gpu tables -->", "<!-- end of gpu tables -->"
 MACHINE = "On one "
@@ -80,20 +83,15 @@ def sections(rows: Sequence[dict[str, Any]]) -> dict[str, Section]:
     for part, title in TITLES.items():
         mine = [row for row in rows if row["part"] == part and not {"machine", "took_s", "skipped", "began"} & set(row)]
         mine = [row for row in mine if not str(row.get("error", "")).startswith("OutOfTime")]
-        lines: list[str] = []
-        header: list[str] = []
-        for row in mine:
-            names = [name for name in row if name != "part"]
-            if names != header:
-                header = names
-                lines += [""] if lines else []
-                lines += [
-                    "| " + " | ".join(name.replace("_", " ") for name in header) + " |",
-                    "|" + "---|" * len(header),
-                ]
-            lines.append("| " + " | ".join(cell(row[name]) for name in header) + " |")
+        parts = groupby(mine, key=lambda row: [name for name in row if name != "part"])
+        text = "\n\n".join(
+            markdown_table(
+                [name.replace("_", " ") for name in names], [[cell(row[name]) for name in names] for row in own]
+            )
+            for names, own in parts
+        )
         if mine:
-            found[title] = Section(machine, "\n".join(lines), any("failed" not in row for row in mine))
+            found[title] = Section(machine, text, any("failed" not in row for row in mine))
     return found
 
 
@@ -141,7 +139,7 @@ def cell(value: Any) -> str:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, list):
         return " / ".join(cell(item) for item in value)
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return str(value).replace("\n", " ")
 
 
 def update(page: Path, runs: Sequence[dict[str, Section]]) -> None:

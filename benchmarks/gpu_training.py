@@ -7,8 +7,8 @@ import time
 import torch
 
 from benchmarks.gpu_bench import BOTTOM, TOP, Bench, attempt
-from benchmarks.report import peak_memory, reset_peak_memory, wait
-from fast_jukebox.training.compilation import compile_blocks
+from benchmarks.report import clock, peak_memory, reset_peak_memory
+from fast_jukebox.training.compilation import compile_blocks, random_batch
 
 
 def training(bench: Bench) -> None:
@@ -43,26 +43,21 @@ def training_row(bench: Bench, name: str, level: int, batch: int, checkpointing:
     if checkpointing:
         prior.gradient_checkpointing_enable()
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-4, fused=bench.device == "cuda")
-    codes = torch.randint(0, config.codebook_size, (batch, config.n_ctx), device=bench.device)
-    upper = None
-    if config.has_upper_level:
-        size = config.upper_codebook_size or config.codebook_size
-        upper = torch.randint(0, size, (batch, config.n_ctx // config.upper_ratio), device=bench.device)
+    inputs = random_batch(prior, batch)
     begin = time.perf_counter()
-    if compiled and not compile_blocks(prior, {"codes": codes, "upper_codes": upper, "labels": codes}, torch.bfloat16):
+    if compiled and not compile_blocks(prior, batch, torch.bfloat16):
         raise RuntimeError("the layers were not compiled")
     compiling = time.perf_counter() - begin
     reset_peak_memory(bench.device)
-    seconds = []
-    for _ in range(8):
-        begin = time.perf_counter()
+
+    def train() -> None:
         with torch.autocast(bench.device, dtype=torch.bfloat16, enabled=bench.device == "cuda"):
-            loss = prior(codes, upper_codes=upper, labels=codes).loss
+            loss = prior(**inputs).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        wait(bench.device)
-        seconds.append(time.perf_counter() - begin)
+
+    seconds = [clock(train, bench.device) for _ in range(8)]
     step = sorted(seconds[3:])[2]
     parameters = sum(parameter.numel() for parameter in prior.parameters())
     bench.emit(
@@ -73,7 +68,7 @@ def training_row(bench: Bench, name: str, level: int, batch: int, checkpointing:
         compiled=compiled,
         step_ms=1e3 * step,
         first_s=compiling + seconds[0],
-        codes_a_second=codes.numel() / step,
-        TFLOP_s=6 * parameters * codes.numel() / step / 1e12,
+        codes_a_second=batch * config.n_ctx / step,
+        TFLOP_s=6 * parameters * batch * config.n_ctx / step / 1e12,
         peak_MB=peak_memory(bench.device) / 1e6,
     )

@@ -9,51 +9,42 @@ music take at this rate, window after window, without prompts and decoding.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
-from benchmarks.report import machine, timed, write_report
-from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig
+from benchmarks.report import Row, machine, parse, parser_of, report, timed
+from benchmarks.steps import random_prior, upper_codes
+from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior
 from fast_jukebox.sampling.checks import SamplingSettings
-from fast_jukebox.sampling.engine import ENGINES, open_decoder
+from fast_jukebox.sampling.engine import open_decoder
 
 SONG_SECONDS = 60.0
 EARLY = 100
 TURNS = 5
 
 
-def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Measure and print; returns the table's rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, sampling=True)
     parser.add_argument("--presets", nargs="+", default=["fastjukebox-mini-36", "fastjukebox-mini-9"])
     parser.add_argument("--levels", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--steps", type=int, default=64, help="steps a measurement")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--engine", default="auto", choices=ENGINES)
-    parser.add_argument("--threads", type=int, default=None, help="of a CPU")
-    parser.add_argument("--output", default=None, help="write OUTPUT.json and OUTPUT.md")
-    args = parser.parse_args(arguments)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parse(parser, arguments)
     rows = []
     for level in args.levels:
         for preset in args.presets:
             config = FastJukeboxConfig.preset(preset).prior_configs[level]
-            prior = FastJukeboxPrior(config).to(args.device, getattr(torch, args.dtype)).eval()
+            prior = random_prior(config, args.device, getattr(torch, args.dtype))
             rows += [measure(prior, preset, batch, args.steps, args.engine) for batch in args.batches]
     settings = {"machine": machine(args.device), "dtype": args.dtype, "engine": args.engine, "steps": args.steps}
-    print(settings)
-    print(write_report(rows, settings, args.output))
+    report({"": rows}, settings, args.output)
     return rows
 
 
 @torch.inference_mode()
-def measure(prior: FastJukeboxPrior, preset: str, batch: int, steps: int, engine: str) -> dict[str, Any]:
+def measure(prior: FastJukeboxPrior, preset: str, batch: int, steps: int, engine: str) -> Row:
     """One row of the table."""
     config, device = prior.config, str(prior.device)
     turns = [window_from(prior, batch, start, steps, engine) for start in (EARLY, config.n_ctx - steps)]
@@ -78,12 +69,10 @@ def measure(prior: FastJukeboxPrior, preset: str, batch: int, steps: int, engine
 
 def window_from(prior: FastJukeboxPrior, batch: int, start: int, steps: int, engine: str) -> Callable[[], None]:
     """What samples `steps` codes from a position on, over and over, in a window whose first codes are known."""
-    config: FastJukeboxPriorConfig = prior.config
-    start = min(start, config.n_ctx - steps)
-    upper = None
-    if config.has_upper_level:
-        upper = torch.zeros(batch, config.n_ctx // config.upper_ratio, dtype=torch.int64, device=prior.device)
-    decoder = open_decoder(prior, prior.condition(batch, config.n_ctx, upper), batch, SamplingSettings(), engine)
+    length = prior.config.n_ctx
+    start = min(start, length - steps)
+    conditioning = prior.condition(batch, length, upper_codes(prior, batch, length))
+    decoder = open_decoder(prior, conditioning, batch, SamplingSettings(), engine)
     uniform = torch.full((batch, steps), 0.5, device=prior.device)
     first = decoder.prefill(torch.zeros(batch, start - 1, dtype=torch.int64, device=prior.device), uniform[:, 0])
 

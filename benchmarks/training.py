@@ -13,44 +13,36 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.report import machine, timed, write_report
-from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior, FastJukeboxPriorConfig
+from benchmarks.report import Row, machine, parse, parser_of, peak_memory, report, reset_peak_memory, timed
+from fast_jukebox import FastJukeboxConfig, FastJukeboxPrior
 from fast_jukebox.distillation import DistillationObjective
+from fast_jukebox.distillation.losses import LOSSES
+from fast_jukebox.training.compilation import random_batch
 
-STAGES: dict[str, dict[str, float]] = {
-    "plain": {"data": 1.0},
-    "Eq. 4": {"attention_residual": 1.0, "hidden_states": 1.0, "attentions": 1.0},
-    "Eq. 3": {"prediction": 1.0},
-}
+STAGES = {"plain": LOSSES["data"], "Eq. 4": LOSSES["intermediate"], "Eq. 3": LOSSES["prediction"]}
 
 
-def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Measure and print; returns the table's rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--teacher", default="fastjukebox-mini-36")
     parser.add_argument("--students", nargs="+", default=["fastjukebox-mini-12", "fastjukebox-mini-9"])
     parser.add_argument("--levels", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--batch", type=int, default=1, help="windows in a step")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, and a bfloat16 teacher")
     parser.add_argument("--checkpointing", action="store_true", help="compute activations again in the backward pass")
-    parser.add_argument("--threads", type=int, default=None, help="of a CPU")
-    parser.add_argument("--output", default=None, help="write OUTPUT.json and OUTPUT.md")
-    args = parser.parse_args(arguments)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parse(parser, arguments)
     peak = peak_flops(args.device, torch.bfloat16 if args.bf16 else torch.float32)
     rows = []
     for level in args.levels:
         teacher = FastJukeboxPrior(FastJukeboxConfig.preset(args.teacher).prior_configs[level]).to(args.device)
-        batch = random_batch(teacher.config, args.batch, args.device)
+        batch = random_batch(teacher, args.batch)
         rows.append(measure(Work(teacher, None, "plain", args), args.teacher, batch, peak))
         if args.bf16:
             teacher.to(torch.bfloat16)
@@ -65,8 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         "checkpointing": args.checkpointing,
         "peak GFLOP/s": peak / 1e9,
     }
-    print(settings)
-    print(write_report(rows, settings, args.output))
+    report({"": rows}, settings, args.output)
     return rows
 
 
@@ -85,7 +76,7 @@ class Work:
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Of one forward pass."""
-        asked = {"labels": batch["codes"]} if self.module is self.prior else {"weights": STAGES[self.stage]}
+        asked = {} if self.module is self.prior else {"weights": STAGES[self.stage]}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.module(**batch, **asked).loss
 
@@ -96,13 +87,12 @@ class Work:
         self.optimizer.zero_grad()
 
 
-def measure(work: Work, name: str, batch: dict[str, Tensor], peak: float) -> dict[str, Any]:
+def measure(work: Work, name: str, batch: dict[str, Tensor], peak: float) -> Row:
     """One row of the table."""
     kept = kept_bytes(work, batch)
     with FlopCounterMode(display=False) as counter:
         work.step(batch)
-    if work.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(work.device)
+    reset_peak_memory(work.device.type)
     seconds = timed(partial(work.step, batch), str(work.device))
     row = {
         "level": work.prior.config.level,
@@ -115,7 +105,7 @@ def measure(work: Work, name: str, batch: dict[str, Tensor], peak: float) -> dic
         "kept MB": kept / 1e6,
     }
     if work.device.type == "cuda":
-        row["peak MB"] = torch.cuda.max_memory_allocated(work.device) / 1e6
+        row["peak MB"] = peak_memory("cuda") / 1e6
     return row
 
 
@@ -140,17 +130,6 @@ def peak_flops(device: str, dtype: torch.dtype) -> float:
     size = 8192 if device.startswith("cuda") else 1024
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return 2 * size**3 / timed(lambda: left @ right, device, repeats=5)
-
-
-def random_batch(config: FastJukeboxPriorConfig, batch: int, device: str) -> dict[str, Tensor]:
-    """Whole windows of random codes."""
-    generator = torch.Generator().manual_seed(0)
-
-    def codes(length: int) -> Tensor:
-        return torch.randint(config.codebook_size, (batch, length), generator=generator).to(device)
-
-    upper = {"upper_codes": codes(config.n_ctx // config.upper_ratio)} if config.has_upper_level else {}
-    return {"codes": codes(config.n_ctx), **upper}
 
 
 if __name__ == "__main__":

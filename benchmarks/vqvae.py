@@ -7,38 +7,29 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from benchmarks.report import machine, timed, write_report
+from benchmarks.report import Row, machine, parse, parser_of, report, timed
 from fast_jukebox import FastJukeboxConfig, FastJukeboxVQVAE
 
 
-def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Measure and print; returns the table's rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--presets", nargs="+", default=["fastjukebox-72", "fastjukebox-mini-9"])
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=None, help="of a CPU")
-    parser.add_argument("--output", default=None, help="write OUTPUT.json and OUTPUT.md")
-    args = parser.parse_args(arguments)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parse(parser, arguments)
     rows = []
     for preset in args.presets:
         vqvae = FastJukeboxVQVAE(FastJukeboxConfig.preset(preset).vqvae_config).to(args.device).eval()
         rows += measure(vqvae, preset, args.seconds)
-    settings = {"machine": machine(args.device), "seconds": args.seconds}
-    print(settings)
-    print(write_report(rows, settings, args.output))
+    report({"": rows}, {"machine": machine(args.device), "seconds": args.seconds}, args.output)
     return rows
 
 
-def measure(vqvae: FastJukeboxVQVAE, preset: str, seconds: float) -> list[dict[str, Any]]:
+def measure(vqvae: FastJukeboxVQVAE, preset: str, seconds: float) -> list[Row]:
     """A row for each level."""
     config = vqvae.config
     hop = config.hop_lengths[-1]

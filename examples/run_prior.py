@@ -205,7 +205,7 @@ def device_windows(
     batch_size = args.per_device_train_batch_size
     model.to(args.device)
     if model_args.compile_layers:
-        compile_blocks(model.train(), random_batch(model, batch_size), torch.bfloat16 if args.bf16 else None)
+        compile_blocks(model.train(), batch_size, torch.bfloat16 if args.bf16 else None)
     folders = [data_args.codes, *data_args.more_codes]
     shared = {"seed": args.seed, "processor": processor, "wait_seconds": 60 * data_args.wait_minutes}
     train = DeviceCodeBatches(
@@ -219,21 +219,6 @@ def device_windows(
     )
     test = DeviceCodeBatches(folders, model.config, data_args.max_eval_windows, "cpu", split="test", **shared)
     return train, test.windows(data_args.max_eval_windows)
-
-
-def random_batch(model: FastJukeboxPrior, batch_size: int) -> dict[str, torch.Tensor]:
-    """Random inputs of the size that is trained on."""
-    config = model.config
-    codes = torch.randint(config.codebook_size, (batch_size, config.n_ctx), device=model.device)
-    batch = {"codes": codes, "labels": codes}
-    if config.has_upper_level:
-        batch["upper_codes"] = codes[:, :: config.upper_ratio] % (config.upper_codebook_size or config.codebook_size)
-    if config.has_labels:
-        window = config.n_ctx * config.hop_length
-        total = round(config.min_duration * config.sampling_rate) + window
-        labels = torch.tensor([total, 0, window, 0] + [0] * config.max_genres, device=model.device)
-        batch["metadata"] = labels.expand(batch_size, -1).contiguous()
-    return batch
 
 
 def named_prior(
