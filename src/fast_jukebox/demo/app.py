@@ -7,8 +7,9 @@ from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from fast_jukebox.demo.compare_page import compare_page, last_test_of_browser
-from fast_jukebox.demo.compose_page import compose_page, name_of_browser
+from fast_jukebox.demo.compare_page import compare_page
+from fast_jukebox.demo.compose_page import compose_page
+from fast_jukebox.demo.form import browser_state
 from fast_jukebox.demo.html import text
 from fast_jukebox.demo.inside import inside_page
 from fast_jukebox.demo.play import play_page
@@ -49,7 +50,7 @@ def build(studio: Studio) -> gr.Blocks:
 
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, _KEEP_UPLOADS)) as blocks:
         gr.HTML(_header(studio), elem_id="fj-header", js_on_load="fastJukebox.theme(element);")
-        browser, test = name_of_browser(), last_test_of_browser()
+        browser, test = browser_state("browser"), browser_state("test")
         pages: dict[str, Callable[[], None]] = {
             "Play": lambda: play_page(studio),
             "Continue": lambda: recording_page(studio),

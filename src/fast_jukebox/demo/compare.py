@@ -26,14 +26,8 @@ QUALITIES = ("full", "draft")
 
 @dataclass(frozen=True)
 class System:
-    """One of the two that are compared, as the page sends it.
-
-    Attributes:
-        model: name.
-        temperature: of the top level.
-        top_p: probability of the most probable codes that are kept, of all levels.
-        schedule: of [`SCHEDULES`].
-        quality: of [`QUALITIES`].
+    """One of the two that are compared, as the page sends it: a model's name, the temperature of its top level, the
+    probability of the most probable codes that are kept, one of [`SCHEDULES`] and one of [`QUALITIES`].
     """
 
     model: object
@@ -43,11 +37,7 @@ class System:
     quality: object = QUALITIES[0]
 
     def song(self, studio: Studio, genre: object, artist: object, duration: object, seed: int) -> Song:
-        """The song that it makes of a seed.
-
-        Raises:
-            ValueError: what cannot be.
-        """
+        """The song that it makes of a seed."""
         if self.schedule not in SCHEDULES or self.quality not in QUALITIES:
             raise ValueError(
                 f"Schedule and quality must be of the lists, got {self.schedule!r:.40}, {self.quality!r:.40}"
@@ -94,15 +84,10 @@ class CompareView:
 
 @reporting(lambda alert, *fields: CompareView(alert))
 def side_by_side(
-    studio: Studio,
-    visitor: str,
-    systems: tuple[System, System],
-    genre: object,
-    artist: object,
-    duration: object,
-    seed: object,
+    studio: Studio, visitor: str, systems: tuple[System, System], *fields: object
 ) -> Iterator[CompareView]:
-    """Both systems' songs of one seed, named."""
+    """Both systems' songs of one seed, named; `fields` are genre, artist, duration and seed."""
+    genre, artist, duration, seed = fields
     number = seed_of(seed)
     songs = [system.song(studio, genre, artist, duration, number) for system in systems]
     names = [system.described(studio) for system in systems]
@@ -118,17 +103,9 @@ def side_by_side(
 
 
 @reporting(lambda alert, *fields: CompareView(alert))
-def prepare(
-    studio: Studio,
-    visitor: str,
-    systems: tuple[System, System],
-    genre: object,
-    artist: object,
-    duration: object,
-    seed: object,
-    pairs: object,
-) -> Iterator[CompareView]:
-    """Make the pairs of a blind test; seeds count up from the given one."""
+def prepare(studio: Studio, visitor: str, systems: tuple[System, System], *fields: object) -> Iterator[CompareView]:
+    """Make the pairs of a blind test; `fields` are those of [`side_by_side`], with the first seed, and their number."""
+    genre, artist, duration, seed, pairs = fields
     number, count = seed_of(seed), whole_within("Pairs", pairs, 1, studio.limits.trials)
     drawn = blind_trials([(number + index) % 2**63 for index in range(count)])
     names = (systems[0].described(studio), systems[1].described(studio))
@@ -193,11 +170,9 @@ def shown(studio: Studio, test: ListeningTest) -> CompareView:
 def _outcome(test: ListeningTest) -> str:
     tally = test.tally()
     ties = tally.answered - sum(tally.liked)
+    chance = f"by guessing that or more with probability {tally.p_value:.3f}"
     rows = [
-        (
-            "X recognised",
-            f"{tally.right} of {tally.answered}, by guessing that or more with probability {tally.p_value:.3f}",
-        ),
+        ("X recognised", f"{tally.right} of {tally.answered}, {chance}"),
         *((f"Preferred: {name}", count) for name, count in zip(test.systems, tally.liked, strict=True)),
         ("No preference", ties),
         ("Sign test of the preference", f"p = {tally.preference_p_value:.3f}"),

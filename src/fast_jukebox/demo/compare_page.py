@@ -17,15 +17,8 @@ if TYPE_CHECKING:
     from gradio.components import Component
 
 
-def last_test_of_browser() -> gr.BrowserState:
-    """The key of a browser's last listening test; to be made outside of tabs, as the songs are."""
-    import gradio as gr
-
-    return gr.BrowserState("", storage_key="fast-jukebox-test", secret="fast-jukebox")
-
-
 def compare_page(studio: Studio, mine: gr.BrowserState) -> None:
-    """Lay the page out in the current Gradio block."""
+    """Lay the page out in the current Gradio block; the browser keeps the key of its last listening test."""
     import gradio as gr
 
     with gr.Row():
@@ -90,12 +83,7 @@ def _system(studio: Studio, name: str, index: int) -> list[Component]:
     with gr.Column(min_width=300), gr.Group():
         gr.HTML(f'<h3 class="fj-heading fj-inset">{name}</h3>')
         model = model_field(studio, "Model", index)
-        temperature = gr.Slider(
-            *TEMPERATURES,
-            own.top_temperature(),
-            step=0.01,
-            label="Temperature of the top level",
-        )
+        temperature = gr.Slider(*TEMPERATURES, own.top_temperature(), step=0.01, label="Temperature of the top level")
         top_p = gr.Slider(0.05, 1.0, 1.0, step=0.01, label="Top p")
         with gr.Row():
             schedule = gr.Dropdown(list(SCHEDULES), value=SCHEDULES[0], label="Windows", min_width=120)

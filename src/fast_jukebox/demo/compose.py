@@ -10,6 +10,7 @@ from fast_jukebox.demo.limits import TEMPERATURES, whole_within, within
 from fast_jukebox.demo.play import song as asked_song
 from fast_jukebox.demo.songs import ComposedSong, read_record
 from fast_jukebox.demo.studio import Studio, reporting
+from fast_jukebox.demo.work import WorkState
 from fast_jukebox.sampling.progress import ProgressCallback
 
 PAGE = "compose"
@@ -39,20 +40,9 @@ def _failed(alert: str, visitor: str, key: str, selected: int, *fields: object) 
 
 
 @reporting(lambda alert, *fields: Step(alert, "", 0, redraw=False))
-def draft(
-    studio: Studio,
-    visitor: str,
-    title: object,
-    model: object,
-    genre: object,
-    artist: object,
-    lyrics: object,
-    duration: object,
-    seed: object,
-    temperature: object,
-) -> Iterator[Step]:
-    """Begin a song: the top level alone, which is rough and quick."""
-    asked = asked_song(studio, model, genre, artist, lyrics, duration, seed, temperature)
+def draft(studio: Studio, visitor: str, title: object, *fields: object) -> Iterator[Step]:
+    """Begin a song: the top level alone, which is rough and quick; `fields` are arguments of [`asked_song`]."""
+    asked = asked_song(studio, *fields)
     request = asked.request
     song = ComposedSong.create(
         studio,
@@ -148,14 +138,17 @@ def _run(
     """Do what is noted in a song when it is its turn. Its notes are read again then: another page may have changed
     them.
     """
-    status = html.note("Done.")
+
+    def work(report: ProgressCallback) -> bool:
+        run(ComposedSong.open(studio, key), report)
+        return True
+
+    def show(state: WorkState, first: bool) -> Step:
+        return Step(html.bar(state, what), key, selected, redraw=first, working=True)
+
     try:
-        work = studio.begin(visitor, PAGE, lambda report: run(ComposedSong.open(studio, key), report))
-        for index, state in enumerate(work.watch()):
-            yield Step(html.bar(state, what), key, selected, redraw=index == 0, working=True)
-        work.result()
-        if work.stopped:
-            status = html.note("Stopped; what is made stays, and Go on finishes the rest.")
+        done = yield from studio.watch(visitor, PAGE, work, show)
+        status = html.note("Done." if done else "Stopped; what is made stays, and Go on finishes the rest.")
     except Exception as error:
         status = html.alert(studio.message(error))
     yield Step(status, key, selected)

@@ -23,19 +23,8 @@ Shown = tuple[object, ...]
 _SCRIPT = "fastJukebox.actions(element, trigger);"
 
 
-def name_of_browser() -> gr.BrowserState:
-    """A name that a browser remembers, under which the studio keeps the keys of its songs: so it finds them again after
-    it, or the server, has died.
-
-    To be made outside of tabs, which begin to live when they are opened first.
-    """
-    import gradio as gr
-
-    return gr.BrowserState("", storage_key="fast-jukebox-browser", secret="fast-jukebox")
-
-
 def compose_page(studio: Studio, browser: gr.BrowserState) -> None:
-    """Lay the page out in the current Gradio block."""
+    """Lay the page out in the current Gradio block; under the browser's name the studio keeps the keys of its songs."""
     import gradio as gr
 
     key, selected = gr.State(""), gr.State(0)

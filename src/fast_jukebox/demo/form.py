@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 class Listener(Protocol):
     """A component's event, such as `button.click`."""
 
-    def __call__(self, fn: Callable[..., object], inputs: object, outputs: object, **options: object) -> object:
-        """Connect a function with the event."""
+    def __call__(self, fn: Callable[..., object], inputs: object, outputs: object, **options: object) -> object: ...
+
+
+def browser_state(name: str) -> gr.BrowserState:
+    """A text that a browser remembers, so that it finds its songs and tests again after it, or the server, has died.
+
+    To be made outside of tabs, which begin to live when they are opened first.
+    """
+    import gradio as gr
+
+    return gr.BrowserState("", storage_key=f"fast-jukebox-{name}", secret="fast-jukebox")
 
 
 def model_field(studio: Studio, label: str = "Model", index: int = 0) -> gr.Dropdown:
@@ -39,11 +48,6 @@ def stop_button(studio: Studio, page: str) -> gr.Button:
     button = gr.Button("Stop", variant="stop", elem_id=f"{page}-stop")
     on(button.click, lambda visitor: studio.stop(visitor, page))
     return button
-
-
-def label_choices(names: Sequence[str], whatever: str) -> list[tuple[str, str]]:
-    """Choices of a dropdown: nothing asked for, then the names."""
-    return [(whatever, ANY), *((name, name) for name in names)]
 
 
 class LabelFields:
@@ -102,7 +106,8 @@ class LabelFields:
 
     def _names(self, model: StudioModel, kind: str) -> dict[str, object]:
         names = model.names(kind)
-        return {"choices": label_choices(names, self._whatever), "value": ANY, "visible": _seen(bool(names))}
+        choices = [(self._whatever, ANY), *((name, name) for name in names)]
+        return {"choices": choices, "value": ANY, "visible": _seen(bool(names))}
 
 
 def _seen(there: bool) -> bool | str:
@@ -122,11 +127,8 @@ def on(
     studio has one, and with nothing drawn over the outputs.
 
     Args:
-        listen: the event.
         function: called with the visitor's name and the inputs' values; returns a value for each output, or is a
             generator of such. `None` leaves an output as it is.
-        inputs: components.
-        outputs: components.
         with_data: the event is of a `gr.HTML` whose script sends data: `function` receives it as a dictionary after the
             visitor's name.
     """

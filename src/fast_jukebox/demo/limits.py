@@ -41,17 +41,10 @@ class Limits:
 
 
 def within(name: str, value: object, least: float, most: float, unit: str = "") -> float:
-    """A number between two others, both allowed.
-
-    Args:
-        name: how the page calls it.
-        value: as the browser sent it; text that is a number counts as one.
-        least: the smallest.
-        most: the largest.
-        unit: such as `" s"`, for the message.
+    """A number from `least` to `most`, as the browser sent it: text counts too.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none; says the name that the page calls it, and the unit, such as `" s"`.
     """
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
@@ -63,11 +56,7 @@ def within(name: str, value: object, least: float, most: float, unit: str = "") 
 
 
 def whole_within(name: str, value: object, least: int, most: int) -> int:
-    """An integer between two others, both allowed.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """An integer from `least` to `most`; see [`within`]."""
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if isinstance(value, float) and value.is_integer():

@@ -103,11 +103,7 @@ class ListeningTest:
         return Tally(len(answered), right, at_least(right, len(answered)), (liked[0], liked[1]), sign)
 
     def answered(self, answer: str, preferred: str) -> ListeningTest:
-        """The test with an answer to its current pair.
-
-        Raises:
-            ValueError: an answer that is none, or there is nothing to answer.
-        """
+        """The test with an answer to its current pair; a `ValueError` for what is none."""
         if answer not in ("A", "B"):
             raise ValueError("X must be taken for A or for B")
         if preferred not in ("A", "B", SAME):
@@ -136,22 +132,14 @@ class ListeningTests:
         self.folder = folder
 
     def create(self, systems: tuple[str, str], trials: Sequence[Trial]) -> ListeningTest:
-        """Keep a new test.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Keep a new test."""
         test = ListeningTest(new_token(), systems, time.time(), tuple(trials))
         (self.folder / test.key).mkdir()
         self.write(test)
         return test
 
     def read(self, key: object) -> ListeningTest:
-        """A test by its key.
-
-        Raises:
-            ValueError: there is none, or it is damaged.
-        """
+        """A test by its key; a `ValueError` where there is none, or it is damaged."""
         if not isinstance(key, str) or not is_token(key):
             raise ValueError("there is no listening test of this key in the studio")
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fast_jukebox.generation.metadata import lyric_length_of
 from fast_jukebox.models.fast_jukebox.modeling_fast_jukebox import FastJukeboxModel
@@ -26,7 +26,6 @@ class StudioModel:
     name: str
     model: FastJukeboxModel
     source: str
-    _names: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
     @property
     def rate(self) -> int:
@@ -59,11 +58,7 @@ class StudioModel:
         return bool(getattr(getattr(self.model, "processor", None), "pairs", ()))
 
     def names(self, kind: str) -> list[str]:
-        """Names of its vocabularies, in alphabetical order.
-
-        Args:
-            kind: `"artists"` or `"genres"`.
-        """
+        """Names of its vocabularies, `"artists"` or `"genres"`, in alphabetical order."""
         processor = getattr(self.model, "processor", None)
         found: set[str] = set()
         for vocabulary in [] if processor is None else processor.vocabularies:

@@ -85,21 +85,16 @@ def song(
     temperature: object = None,
     **arguments: Any,
 ) -> Song:
-    """A song to make, from what a page sends.
+    """A song to make, from what a page sends; what cannot be is a `ValueError` before anything is sampled.
 
     Args:
         studio: whose bounds hold.
         model: name of it.
-        genre: a name or nothing.
-        artist: a name or nothing.
-        lyrics: text or nothing.
+        genre, artist, lyrics: names and text, or nothing.
         duration: seconds.
         seed: a number, or nothing for a random one.
         temperature: of the top level; nothing for the model's own.
         arguments: further fields of a [`SongRequest`].
-
-    Raises:
-        ValueError: what cannot be, before anything is sampled.
     """
     chosen, number = studio.model(model), seed_of(seed)
     own = None if temperature is None else within("Temperature", temperature, *TEMPERATURES)

@@ -28,11 +28,7 @@ _CONTEXT_SECONDS = 1.0
 
 
 def uploaded(studio: Studio, path: object) -> Path:
-    """The path of an upload, as the browser sent it.
-
-    Raises:
-        ValueError: there is none, it lies elsewhere than uploads do, or it is too large.
-    """
+    """The path of an upload, as the browser sent it; a `ValueError` where it lies elsewhere, or is too large."""
     if not isinstance(path, str) or not path:
         raise ValueError("Recording is missing: upload a file or record one first")
     try:
@@ -47,11 +43,7 @@ def uploaded(studio: Studio, path: object) -> Path:
 
 
 def read_recording(studio: Studio, model: StudioModel, path: object) -> Tensor:
-    """A recording, float32 (T,) at the model's rate, no longer than the studio's bound.
-
-    Raises:
-        ValueError: there is none, it is no sound, or it is empty.
-    """
+    """A recording, float32 (T,) at the model's rate, no longer than the studio's bound; a `ValueError` for no sound."""
     place = uploaded(studio, path)
     try:
         audio = load_audio(place, sampling_rate=model.rate, duration=studio.limits.recording)
@@ -63,11 +55,7 @@ def read_recording(studio: Studio, model: StudioModel, path: object) -> Tensor:
 
 
 def trimmed(audio: Tensor, rate: int, start: object, end: object) -> tuple[float, float]:
-    """Start and end of a trimmed recording in seconds; nothing as an end stands for its end.
-
-    Raises:
-        ValueError: not within the recording, or nothing between.
-    """
+    """Start and end of a trimmed recording in seconds; nothing as an end stands for its end."""
     duration = len(audio) / rate
     first = within("From", start or 0.0, 0.0, duration - _LEAST, " s")
     last = duration if end in (None, "", 0) else min(within("To", end, 0.0, duration + 0.01, " s"), duration)
@@ -109,41 +97,17 @@ def _shown(studio: Studio, model: StudioModel, path: str, audio: Tensor) -> Soun
     return seen
 
 
-def continuation(
-    studio: Studio,
-    model: object,
-    path: object,
-    start: object,
-    end: object,
-    seconds: object,
-    ways: object,
-    *fields: object,
-) -> Song:
-    """Songs to make that begin with a recording; `fields` are genre, artist, lyrics, seed and temperature.
-
-    Raises:
-        ValueError: what cannot be, before anything is sampled.
-    """
+def continuation(studio: Studio, *fields: object) -> Song:
+    """Songs to make that begin with a recording; `fields` are those of the page, as they stand in its layout."""
+    model, path, start, end, seconds, ways, genre, artist, lyrics, seed, temperature = fields
     chosen = studio.model(model)
     count = whole_within("Ways", ways, 1, studio.limits.variants)
     added = studio.duration(seconds, "Seconds to add")
     audio = read_recording(studio, chosen, path)
     first, last = trimmed(audio, chosen.rate, start, end)
     prompt = audio[round(first * chosen.rate) : round((last + _CONTEXT_SECONDS) * chosen.rate)]
-    genre, artist, lyrics, seed, temperature = fields
-    asked = song(
-        studio,
-        model,
-        genre,
-        artist,
-        lyrics,
-        added,
-        seed,
-        temperature,
-        num_samples=count,
-        prompt=prompt,
-        prompt_duration=last - first,
-    )
+    continued = {"num_samples": count, "prompt": prompt, "prompt_duration": last - first}
+    asked = song(studio, model, genre, artist, lyrics, added, seed, temperature, **continued)
     request = asked.request
     total = (request.duration or 0.0) + last - first
     return replace(asked, request=replace(request, duration=total))

@@ -29,6 +29,7 @@ _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:; "
     "object-src 'none'; base-uri 'self'"
 )
+_UNCACHED = {"cache-control": "private, no-store"}
 _HEADERS = [
     (b"content-security-policy", _POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -45,7 +46,7 @@ def routes(studio: Studio) -> list[Route]:
         found = studio.sounds.live(request.path_params["token"])
         if found is None:
             return PlainTextResponse("there is no such sound (any more)", 404)
-        return StreamingResponse(found.chunks(), media_type="application/octet-stream", headers=_uncached())
+        return StreamingResponse(found.chunks(), media_type="application/octet-stream", headers=_UNCACHED)
 
     def file(request: Request) -> Response:
         token, name = request.path_params["token"], request.path_params["name"]
@@ -55,7 +56,7 @@ def routes(studio: Studio) -> list[Route]:
             return PlainTextResponse(studio.message(error), 500)
         if path is None:
             return PlainTextResponse("there is no such file (any more)", 404)
-        return FileResponse(path, media_type=_TYPES[name], headers=_uncached())
+        return FileResponse(path, media_type=_TYPES[name], headers=_UNCACHED)
 
     return [
         Route(f"/{ADDRESS}/live/{{token}}", live),
@@ -74,10 +75,6 @@ def _file(studio: Studio, token: str, name: str) -> Path | None:
     if name.endswith(".png"):
         return studio.sounds.picture(token, name.removesuffix(".png"))
     return studio.sounds.file(token, name)
-
-
-def _uncached() -> dict[str, str]:
-    return {"cache-control": "private, no-store"}
 
 
 class Headers:

@@ -139,14 +139,8 @@ def branches(song: ComposedSong, selected: int) -> str:
         labels = song.labels(child)
         facts = _summary(song, child) + (f" · {labels}" if labels else "")
         buttons = _keep_button(song, child) + _button("select", child.number, "Open")
-        cards.append(
-            html.card(
-                f"Take {child.number}",
-                heard,
-                f'<p class="fj-hint">{html.text(facts)}</p>',
-                f'<div class="fj-actions">{buttons}</div>',
-            )
-        )
+        parts = heard, f'<p class="fj-hint">{html.text(facts)}</p>', f'<div class="fj-actions">{buttons}</div>'
+        cards.append(html.card(f"Take {child.number}", *parts))
     return f'<h3 class="fj-heading">Branches of take {take.number}</h3><div class="fj-cards">{"".join(cards)}</div>'
 
 

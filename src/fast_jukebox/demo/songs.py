@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -60,7 +61,6 @@ class ComposedSong:
 
         Raises:
             ValueError: there are as many songs as there may be, or what the model refuses.
-            SessionError: it cannot be written.
         """
         if sum(1 for _ in studio.songs_folder.iterdir()) >= studio.limits.songs:
             raise ValueError(f"the studio keeps {studio.limits.songs} songs already; delete some of its folder")
@@ -72,7 +72,7 @@ class ComposedSong:
         try:
             session = model.model.new_session(folder / "session", model_name=model.source, **request)  # type: ignore[arg-type]  # checked by the model
         except BaseException:
-            folder.rmdir()
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         song = cls(studio, record, session, model)
         song.write(record)
@@ -84,7 +84,6 @@ class ComposedSong:
 
         Raises:
             ValueError: there is none, or its model is not in the studio.
-            SessionError: it is damaged.
         """
         record = read_record(studio, key)
         if record.model not in studio.models:
@@ -123,12 +122,7 @@ class ComposedSong:
         return [(part, sound) for part, sound in found if sound is not None]
 
     def run(self, report: ProgressCallback) -> None:
-        """Make what was asked for and is not done, and decode what is new.
-
-        Raises:
-            GenerationCancelled: `report` returned `False`; what was saved stands.
-            SessionError: the session is in use elsewhere, or cannot be written.
-        """
+        """Make what was asked for and is not done, and decode what is new; when stopped, what was saved stands."""
         asked = self.session.jobs
         self.session.run(progress=report, engine="auto")
         parts = {number: [list(part) for part in own] for number, own in self.record.parts.items()}
@@ -162,11 +156,7 @@ class ComposedSong:
         self.write(replace(self.record, sounds=sounds))
 
     def check_room(self, more: int) -> None:
-        """Refuse more takes than a song may have.
-
-        Raises:
-            ValueError: naming the bound.
-        """
+        """Raise a `ValueError` for more takes than a song may have."""
         if len(self.session.takes) + more > self.studio.limits.takes:
             raise ValueError(f"a song may have {self.studio.limits.takes} takes; begin another one")
 

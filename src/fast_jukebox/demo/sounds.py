@@ -9,17 +9,16 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.evaluation.notes import shortest_clip
 from fast_jukebox.evaluation.pictures import envelope, plot_notes, plot_spectrograms
-from fast_jukebox.utils.files import JsonObject, write_file
+from fast_jukebox.utils.files import write_file
 
 FORMATS = ("wav", "flac", "mp3")
 """Formats of a download."""
@@ -56,6 +55,7 @@ class Sound:
         samples: how many.
         low: smallest sample of each of the parts of a waveform.
         high: largest sample of each.
+        tags: of the files, see [`save_audio`].
     """
 
     token: str
@@ -64,6 +64,7 @@ class Sound:
     samples: int
     low: tuple[float, ...]
     high: tuple[float, ...]
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def duration(self) -> float:
@@ -132,45 +133,37 @@ class Sounds:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, audio: Tensor, rate: int, title: str, tags: dict[str, str] | None = None) -> Sound:
-        """Keep a sound.
-
-        Args:
-            audio: float (T,), at about [-1, 1]; clipped to it.
-            rate: samples a second.
-            title: of the files to download.
-            tags: see [`save_audio`].
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Keep a sound, float (T,), clipped to [-1, 1]; the title is that of the files to download."""
         audio = audio.detach().cpu().float().clamp(-1, 1)
         token = new_token()
         low, high = waveform(audio)
         title = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "song"
-        sound = Sound(token, title, rate, len(audio), low, high)
+        sound = Sound(token, title, rate, len(audio), low, high, tags or {})
         place = self.folder / token
         place.mkdir()
         save_audio(place / "sound.wav", audio, rate, tags=tags)
-        write_file(place / _FACTS, json.dumps({**asdict(sound), "tags": tags or {}}))
+        write_file(place / _FACTS, json.dumps(asdict(sound)))
         self._make_room()
         return sound
 
     def get(self, token: object) -> Sound | None:
         """The sound of a name, `None` where there is none (any more)."""
-        record = self._record(token)
-        if record is None:
+        if not isinstance(token, str) or not is_token(token):
             return None
-        record.pop("tags")
+        try:
+            record = json.loads((self.folder / token / _FACTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
         return Sound(**{**record, "low": tuple(record["low"]), "high": tuple(record["high"])})
 
     def file(self, token: object, suffix: str) -> Path | None:
         """A sound's file in one of [`FORMATS`], made when it is asked for first; `None` where there is none."""
-        sound, record = self.get(token), self._record(token)
-        if sound is None or record is None or suffix not in sound.formats:
+        sound = self.get(token)
+        if sound is None or suffix not in sound.formats:
             return None
         path = self.folder / sound.token / f"sound.{suffix}"
         if not path.is_file():
-            save_audio(path, self.audio(sound), sound.rate, tags=record["tags"])
+            save_audio(path, self.audio(sound), sound.rate, tags=sound.tags)
         return path
 
     def picture(self, token: object, kind: str) -> Path | None:
@@ -211,15 +204,6 @@ class Sounds:
         with self._lock:
             return self._live.get(token)
 
-    def _record(self, token: object) -> JsonObject | None:
-        if not isinstance(token, str) or not is_token(token):
-            return None
-        try:
-            record: JsonObject = json.loads((self.folder / token / _FACTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return record
-
     def _make_room(self) -> None:
         """Delete the oldest sounds where there are too many, but never the newest."""
         with self._lock:
@@ -246,5 +230,4 @@ def waveform(audio: Tensor, parts: int = 300) -> tuple[tuple[float, ...], tuple[
     if not len(audio):
         return (), ()
     low, high = envelope(audio, parts)
-    both = torch.stack([low, high]).mul(1000).round().div(1000)
-    return tuple(round(each, 3) for each in both[0].tolist()), tuple(round(each, 3) for each in both[1].tolist())
+    return tuple(round(each, 3) for each in low.tolist()), tuple(round(each, 3) for each in high.tolist())

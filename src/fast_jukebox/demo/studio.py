@@ -68,26 +68,17 @@ class Studio:
         self._lock = threading.Lock()
 
     def model(self, name: object) -> StudioModel:
-        """A model by the name that pages show.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """A model by the name that pages show, or a `ValueError`."""
         if not isinstance(name, str) or name not in self.models:
             raise ValueError(f"Model must be one of {', '.join(self.models)}, got {str(name)[:80]!r}")
         return self.models[name]
 
     def begin(self, visitor: str, page: str, run: Callable[[ProgressCallback], Result]) -> Work[Result]:
-        """Put a work into the queue.
-
-        Args:
-            visitor: who asks.
-            page: from where; a visitor has one work at a time of each page.
-            run: see [`Work`].
+        """Put a [`Work`] into the queue.
 
         Raises:
             StudioBusy: the queue is full.
-            ValueError: the visitor's last work there is not done.
+            ValueError: the visitor's last work of the page is not done.
         """
         with self._lock:
             for key in [key for key, work in self._works.items() if work.done]:
@@ -105,13 +96,9 @@ class Studio:
         run: Callable[[ProgressCallback], Result],
         show: Callable[[WorkState, bool], View],
     ) -> Generator[View, None, Result | None]:
-        """Put a work into the queue and yield views of its states; returns its result, `None` where it was stopped.
+        """Put a [`Work`] into the queue and yield views of its states; returns its result, `None` where it was stopped.
 
-        Args:
-            visitor: see [`begin`].
-            page: see [`begin`].
-            run: see [`Work`].
-            show: makes a view of a state; its second argument is `True` for the first.
+        `show` makes a view of a state; its second argument is `True` for the first.
         """
         work = self.begin(visitor, page, run)
         for index, state in enumerate(work.watch()):
@@ -138,19 +125,11 @@ class Studio:
                 total -= size
 
     def duration(self, value: object, name: str = "Duration") -> float:
-        """Seconds of a song, as the browser sent them.
-
-        Raises:
-            ValueError: not in (0, `limits.duration`].
-        """
+        """Seconds of a song, as the browser sent them, or a `ValueError`."""
         return within(name, value, 0.05, self.limits.duration, " s")
 
     def lyrics(self, value: object) -> str:
-        """Lyrics, as the browser sent them.
-
-        Raises:
-            ValueError: too long.
-        """
+        """Lyrics, as the browser sent them; a `ValueError` where they are too long."""
         lyrics = value if isinstance(value, str) else ""
         if len(lyrics) > self.limits.lyrics:
             raise ValueError(f"Lyrics must have at most {self.limits.lyrics} characters, got {len(lyrics)}")
@@ -191,11 +170,7 @@ def status_only(status: str, *fields: object) -> Shown:
 
 
 def seed_of(value: object) -> int:
-    """A seed as the browser sent it; nothing draws one.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A seed as the browser sent it; nothing draws one, and what is none is a `ValueError`."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return fresh_seed()
     if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) <= 20:

@@ -121,14 +121,9 @@ class Work(Generic[Result]):
     @property
     def state(self) -> WorkState:
         """Its progress."""
-        ahead = self._queue.ahead(self._ticket)
-        progress = self._progress
-        return WorkState(
-            ahead,
-            len(self._queue),
-            None if progress is None else progress.fraction,
-            None if progress is None else progress.seconds_left,
-        )
+        ahead, progress = self._queue.ahead(self._ticket), self._progress
+        known = (None, None) if progress is None else (progress.fraction, progress.seconds_left)
+        return WorkState(ahead, len(self._queue), *known)
 
     def watch(self, interval: float = _INTERVAL) -> Iterator[WorkState]:
         """States until the work has ended. Closing the iterator early, as a browser that goes away does, stops it."""
@@ -141,11 +136,7 @@ class Work(Generic[Result]):
                 self.stop()
 
     def result(self) -> Result | None:
-        """Result of the work, when it has ended; `None` where it was stopped before.
-
-        Raises:
-            Exception: what the work raised.
-        """
+        """Result of the work, when it has ended; `None` where it was stopped before, and raises what the work did."""
         self._done.wait()
         if self._error is not None:
             raise self._error
