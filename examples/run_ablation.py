@@ -24,14 +24,12 @@ and `training` what `run_evaluation.py --training` states on a card of how the s
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -53,7 +51,11 @@ from fast_jukebox.evaluation.ablation import training_story, write_ablation
 from fast_jukebox.evaluation.likelihood import compare_with_teacher
 from fast_jukebox.evaluation.speed import sampling_seconds, training_seconds
 from fast_jukebox.training.arguments import parse_arguments
+from fast_jukebox.training.assembly import machine_name
+from fast_jukebox.training.checkpoints import read_state
+from fast_jukebox.training.curves import loss_curves
 from fast_jukebox.training.scripts import run_script
+from fast_jukebox.training.side_by_side import TrainingJob, run_side_by_side, script_command
 from fast_jukebox.utils.files import JsonObject
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -100,22 +102,6 @@ class AblationArguments:
         default=None, help="JSON file on the model's training, which the students' cards state too."
     )
     seed: int = HfArg(default=0, help="Of everything.")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training of one system at one level."""
-
-    system: str
-    level: int
-    folder: Path
-    command: list[str]
-    log: Path
-
-    @property
-    def is_done(self) -> bool:
-        """Its final evaluation is there."""
-        return (self.folder / "eval_results.json").exists()
 
 
 class Ablation:
@@ -174,16 +160,15 @@ class Ablation:
         """Folder of a system's trained prior."""
         return self.output / "runs" / system / f"level-{level}"
 
-    def job(self, system: str, level: int) -> Job:
+    def job(self, system: str, level: int) -> TrainingJob:
         """The training of a system at a level."""
         if system.startswith(("teacher", "scratch")):
             script, options = "run_prior.py", self._prior_options(system, level)
         else:
             script, options = "run_distill.py", self._student_options(system, level)
         folder = self.prior(system, level)
-        pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         log = self.output / f"{system}-level-{level}.log"
-        return Job(system, level, folder, [sys.executable, str(EXAMPLES / script), *pairs], log)
+        return TrainingJob(folder, script_command(EXAMPLES / script, options), log=log)
 
     def _shared_options(self, level: int) -> JsonObject:
         args = self.args
@@ -251,10 +236,15 @@ def main(arguments: list[str] | None = None) -> JsonObject:
     first = [name for name in by_name if name.startswith(("teacher", "scratch"))]
     second = [name for name in by_name if name.startswith("student") and "without-pred" not in name]
     third = [name for name in by_name if "without-pred" in name]
-    run_jobs(ablation, first, deadline)
+
+    def run(systems: list[str], **hooks: Callable[[TrainingJob], None]) -> None:
+        jobs = [ablation.job(system, level) for system in systems for level in reversed(ablation.levels)]
+        run_side_by_side(jobs, args.processes, deadline=deadline, **hooks)
+
+    run(first)
     join(ablation, ablation.teacher, ablation.output / "teacher")
-    run_jobs(ablation, second, deadline, adopt_student)
-    run_jobs(ablation, third, deadline, adopt_student, share_first_stage)
+    run(second, after=partial(adopt_student, ablation))
+    run(third, after=partial(adopt_student, ablation), before=partial(share_first_stage, ablation))
     for system in [name for name in by_name if name != ablation.teacher]:
         join(ablation, system, ablation.output / "models" / system)
     results = measure(ablation)
@@ -265,61 +255,32 @@ def main(arguments: list[str] | None = None) -> JsonObject:
     return results
 
 
-def run_jobs(
-    ablation: Ablation,
-    systems: list[str],
-    deadline: float | None,
-    after: Callable[[Ablation, Job], None] | None = None,
-    before: Callable[[Ablation, Job], None] | None = None,
-) -> None:
-    """Run the trainings of some systems that are not done, several side by side, logs beside their folders."""
-    processes = ablation.args.processes
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-
-    def run(job: Job) -> None:
-        if job.is_done:
-            return
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError("time is up: run the same command again to go on")
-        if before is not None:
-            before(ablation, job)
-        print(f"{time.strftime('%H:%M:%S')} {job.system}, level {job.level}: log in {job.log}", flush=True)
-        with open(job.log, "a", encoding="utf-8") as log:
-            try:
-                outcome = subprocess.run(
-                    job.command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False, timeout=left
-                )
-            except subprocess.TimeoutExpired:
-                raise TimeoutError("time is up: run the same command again to go on") from None
-        if outcome.returncode:
-            raise RuntimeError(f"{job.system} ended with code {outcome.returncode}: see {job.log}")
-        if after is not None:
-            after(ablation, job)
-
-    jobs = [ablation.job(system, level) for system in systems for level in reversed(ablation.levels)]
-    with ThreadPoolExecutor(processes) as pool:
-        list(pool.map(run, jobs))
+def place_of(job: TrainingJob) -> tuple[str, int]:
+    """System and level of a training."""
+    return job.folder.parent.name, int(job.folder.name.removeprefix("level-"))
 
 
-def trained_by(ablation: Ablation, job: Job) -> Path:
+def trained_by(ablation: Ablation, job: TrainingJob) -> Path:
     """The folder in which run_distill.py trains the prior of a student's job."""
-    return ablation.output / "students" / f"{job.system}-level-{job.level}" / "runs" / f"level-{job.level}"
+    system, level = place_of(job)
+    return ablation.output / "students" / f"{system}-level-{level}" / "runs" / f"level-{level}"
 
 
-def adopt_student(ablation: Ablation, job: Job) -> None:
+def adopt_student(ablation: Ablation, job: TrainingJob) -> None:
     """Let a finished student's prior and logs stand where those of the other systems do."""
+    if job.done:
+        return
     job.folder.mkdir(parents=True, exist_ok=True)
     for file in trained_by(ablation, job).iterdir():
         if file.is_file() and file.suffix in {".json", ".safetensors"}:
             shutil.copy2(file, job.folder / file.name)
 
 
-def share_first_stage(ablation: Ablation, job: Job) -> None:
+def share_first_stage(ablation: Ablation, job: TrainingJob) -> None:
     """Let a student "without Pred" go on from its twin's checkpoint after Eq. 4, which both have in common."""
     checkpoint = f"checkpoint-{ablation.args.intermediate_steps}"
-    twin = ablation.job(job.system.replace("-without-pred", ""), job.level)
+    system, level = place_of(job)
+    twin = ablation.job(system.replace("-without-pred", ""), level)
     target = trained_by(ablation, job) / checkpoint
     if not target.exists():
         shutil.copytree(trained_by(ablation, twin) / checkpoint, target)
@@ -371,24 +332,19 @@ def measure(ablation: Ablation) -> JsonObject:
             "windows": len(windows),
             "training_seconds": training_seconds(by_depth, teacher, windows, args.batch_sizes[level]),
             "sampling_seconds": sampling_seconds(by_depth, args.measured_codes, args.seed),
-            "curves": {system: curve(ablation.prior(system, level)) for system in ablation.systems},
+            "curves": {
+                system: loss_curves(read_state(ablation.prior(system, level))["log_history"])[1]
+                for system in ablation.systems
+            },
         }
     return {
-        "machine": torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores",
+        "machine": machine_name(device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "model_layers": start.config.num_hidden_layers,
         "systems": ablation.systems,
         "settings": asdict(args) | {"threads": torch.get_num_threads()},
         "levels": levels,
     }
-
-
-def curve(folder: Path) -> list[tuple[int, float]]:
-    """Steps and held-out bits of a training, from its log."""
-    log = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-    return sorted(
-        {entry["step"]: entry["eval_bits_per_code"] for entry in log if "eval_bits_per_code" in entry}.items()
-    )
 
 
 if __name__ == "__main__":

@@ -201,9 +201,7 @@ class Recordings:
         return len(self.songs)
 
     def __getitem__(self, index: int) -> Tensor:
-        sound = self.songs[index]["audio"]
-        source = sound["bytes"] if sound.get("bytes") is not None else sound["path"]
-        return load_audio(source, self.sampling_rate, duration=self.seconds)
+        return load_audio(self.songs[index]["audio"], self.sampling_rate, duration=self.seconds)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))

@@ -30,18 +30,14 @@ from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor, FastJukeboxVQVA
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.evaluation.label_agreement import (
-    LabelAgreement,
-    describe_rhythm,
-    describe_timbre,
-    label_agreement,
-)
+from fast_jukebox.evaluation.label_agreement import LabelAgreement, describe_rhythm, describe_timbre, label_agreement
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.text import markdown_table
 
 KINDS = {"artist": describe_timbre, "genre": describe_rhythm}
 
@@ -151,9 +147,8 @@ def describe_songs(songs: Dataset, vqvae: FastJukeboxVQVAE, args: LabelArguments
 
     def clips() -> Iterable[Tensor]:
         for row in tqdm(songs, desc="songs", unit="song"):
-            source = row["audio"]["path"] if row["audio"].get("bytes") is None else row["audio"]["bytes"]
             offset = 1.0 if row["duration"] > seconds + 2 else 0.0
-            clip = torch.as_tensor(load_audio(source, rate, offset=offset, duration=seconds))
+            clip = load_audio(row["audio"], rate, offset=offset, duration=seconds)
             complete = clip[: max(len(clip) // hop, 1) * hop].to(vqvae.device)
             codes = vqvae.encode(complete[None], levels=[args.stop_level])
             yield vqvae.decode(codes, start_level=args.stop_level)[0].cpu()
@@ -172,13 +167,12 @@ def describe(clips: Iterable[Tensor], rate: int) -> dict[str, Tensor]:
 
 def table(found: dict[str, LabelAgreement]) -> str:
     """Markdown of what was found."""
-    lines = ["| label heard | held-out songs | samples | asked of others | chance |", "|---|---|---|---|---|"]
+    rows = []
     for kind, own in found.items():
-        numbers = (own.songs, own.samples, own.swapped, own.chance)
-        lines.append(f"| {kind} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")
-    lines += ["", "| asked for | heard |", "|---|---|"]
-    lines += [f"| {name} | {fraction:.2f} |" for own in found.values() for name, fraction in own.by_label.items()]
-    return "\n".join(lines) + "\n"
+        rows.append([kind, *(f"{number:.2f}" for number in (own.songs, own.samples, own.swapped, own.chance))])
+    kinds = markdown_table(["label heard", "held-out songs", "samples", "asked of others", "chance"], rows)
+    labels = [[name, f"{fraction:.2f}"] for own in found.values() for name, fraction in own.by_label.items()]
+    return f"{kinds}\n\n{markdown_table(['asked for', 'heard'], labels)}\n"
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ from fast_jukebox.training.assembly import (
     training_facts,
 )
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side
+from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side, script_command
 from fast_jukebox.training.vqvae import merge_levels
 from fast_jukebox.training.weights import save_weights
 
@@ -335,7 +335,7 @@ def train_vqvae(output: Path, scores: list[Score], args: RecipeArguments, stop_a
     levels = {level: output / f"vqvae-{level}" for level in range(3)}
     shared = shared_options(args, device) | options | {"stop_at": stop_at}
     jobs = [
-        TrainingJob(path, command("run_vqvae.py", shared | {"output_dir": path, "levels": level}))
+        TrainingJob(path, script_command(EXAMPLES / "run_vqvae.py", shared | {"output_dir": path, "levels": level}))
         for level, path in levels.items()
     ]
     run_side_by_side(jobs, len(jobs))
@@ -411,11 +411,8 @@ def prior_jobs(
             print(f"{name} begins at random: no prior of its width and depth is in `--start_from`", flush=True)
         environment = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
         fallback = ["--compile_layers", "false"] if args.compile_layers else None
-        jobs.append(
-            TrainingJob(
-                folders[name], command("run_prior.py", shared_options(args, device) | options), fallback, environment
-            )
-        )
+        command = script_command(EXAMPLES / "run_prior.py", shared_options(args, device) | options)
+        jobs.append(TrainingJob(folders[name], command, fallback, environment))
     return jobs
 
 
@@ -431,12 +428,6 @@ def shared_options(args: RecipeArguments, device: torch.device) -> dict[str, obj
         "bf16": "true" if device.type == "cuda" else "false",
         "use_cpu": "true" if device.type == "cpu" else "false",
     }
-
-
-def command(script: str, options: dict[str, object]) -> list[str]:
-    """A training script's command line."""
-    pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, str(EXAMPLES / script), *pairs]
 
 
 def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
@@ -459,8 +450,7 @@ def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
         **card_options(args),
         "training": output / "training.json",
     }
-    pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, str(EXAMPLES / "run_evaluation.py"), *pairs]
+    return script_command(EXAMPLES / "run_evaluation.py", options)
 
 
 def card_options(args: RecipeArguments) -> dict[str, str]:

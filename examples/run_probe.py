@@ -39,7 +39,8 @@ from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sessions.fingerprint import fingerprint
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.utils.files import JsonObject, write_file
+from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.text import markdown_table
 
 STATISTICS = "timbre and rhythm"
 RANDOM = "random weights, layer "
@@ -82,7 +83,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, ProbeScore]]
 
     scores = {label: score(songs, features, label, args.seed) for label in args.labels}
     teachers = model.priors[level].config.teacher_layers
-    write_file(output / "probe.json", json.dumps(to_json(scores), indent=2))
+    numbers = {label: {name: asdict(own) for name, own in each.items()} for label, each in scores.items()}
+    write_file(output / "probe.json", json.dumps(numbers, indent=2))
     write_file(output / "probe.md", (text := "\n".join(table(*each, teachers) for each in scores.items())))
     print(text)
     return scores
@@ -128,7 +130,7 @@ def read_songs(
         key = hashlib.sha256(json.dumps([song["file_name"], song["duration"], *made_with]).encode()).hexdigest()[:32]
         path = folder / f"{key}.safetensors"
         if not path.is_file():
-            clip = torch.as_tensor(load_audio(song["audio"], sampling_rate=rate, duration=args.clip_seconds))
+            clip = load_audio(song["audio"], rate, duration=args.clip_seconds)
             write_file(path, save({name: own.contiguous() for name, own in read(clip).items()}))
         rows.append(load_file(path))
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -161,26 +163,19 @@ def table(label: str, scores: dict[str, ProbeScore], teachers: Sequence[int] | N
     any_one = next(iter(scores.values()))
     trained = [name for name in scores if name.startswith("layer ")]
     chosen = max(trained, key=lambda name: scores[name].left_out_accuracy)
-    lines = [
-        f"**{label}**: {any_one.labels} kinds, {any_one.songs} held-out songs. The most frequent kind alone: "
-        f"{any_one.most_frequent:.2f}; probes fitted to shuffled labels: {any_one.shuffled:.2f}.",
-        "",
-        "| features | accuracy, held out (95 %) | leave-one-out |",
-        "|---|---|---|",
-    ]
+    rows = []
     for name, own in scores.items():
         shown = name
         if name in trained and teachers is not None:
             shown += f" (teacher's {teachers[int(name.rsplit(' ', 1)[1])]})"
         shown = f"**{shown}**" if name == chosen else shown
         interval = f"{max(own.low, 0.0):.2f} to {min(own.high, 1.0):.2f}"
-        lines.append(f"| {shown} | {own.accuracy:.2f} ({interval}) | {own.left_out_accuracy:.2f} |")
-    return "\n".join([*lines, ""])
-
-
-def to_json(scores: dict[str, dict[str, ProbeScore]]) -> JsonObject:
-    """The scores as JSON holds them."""
-    return {label: {name: asdict(own) for name, own in each.items()} for label, each in scores.items()}
+        rows.append([shown, f"{own.accuracy:.2f} ({interval})", f"{own.left_out_accuracy:.2f}"])
+    return (
+        f"**{label}**: {any_one.labels} kinds, {any_one.songs} held-out songs. The most frequent kind alone: "
+        f"{any_one.most_frequent:.2f}; probes fitted to shuffled labels: {any_one.shuffled:.2f}.\n\n"
+        f"{markdown_table(['features', 'accuracy, held out (95 %)', 'leave-one-out'], rows)}\n"
+    )
 
 
 if __name__ == "__main__":

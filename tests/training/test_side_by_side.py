@@ -65,3 +65,11 @@ def test_jobs_are_ended_once_they_are_to_stop(tmp_path):
     with pytest.raises(ChildProcessError, match="ended with code"):
         run_side_by_side([job(tmp_path / "a", "import time; time.sleep(600)", ["x"])], 1, stop=stop)
     assert time.monotonic() - began < 120
+
+
+def test_jobs_are_ended_at_the_deadline_and_none_is_begun_after_it(tmp_path):
+    begun = []
+    jobs = [job(tmp_path / "slow", "import time; time.sleep(600)"), job(tmp_path / "late", DONE)]
+    with pytest.raises(TimeoutError, match="same command"):
+        run_side_by_side(jobs, 1, before=begun.append, deadline=time.monotonic() + 0.3)
+    assert [own.folder.name for own in begun] == ["slow"] and not jobs[1].done

@@ -20,12 +20,13 @@ from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.text import window_lyrics
 from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.text import markdown_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 UNITS = ("character", "word", "line")
-_SHOWN = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "|": "\\|"})
+_SHOWN = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 _LITTLE = 1e-6
 """Attention below which one character is as unlikely as another."""
 
@@ -90,11 +91,9 @@ class LyricsAlignment:
 
     def to_markdown(self, unit: str = "word") -> str:
         """A table in Markdown, in which blanks and line breaks of characters can be seen."""
-        lines = [f"| {' | '.join(AlignedText._fields)} |", "|---|---:|---:|---:|"]
-        for row in self.rows(unit):
-            text = row.text.translate(_SHOWN) if unit == "character" else row.text.replace("|", "\\|")
-            lines.append(f"| {text} | {' | '.join(map(_number, row[1:]))} |")
-        return "\n".join(lines) + "\n"
+        shown = _SHOWN if unit == "character" else {}
+        rows = [[row.text.translate(shown), *map(_number, row[1:])] for row in self.rows(unit)]
+        return markdown_table(AlignedText._fields, rows) + "\n"
 
 
 @torch.no_grad()

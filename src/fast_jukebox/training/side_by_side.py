@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,16 +47,18 @@ class TrainingJob:
     """A training's command.
 
     Attributes:
-        folder: of its output; the log lies beside it, with the suffix `.log`. One with `eval_results.json` is done.
+        folder: of its output; one with `eval_results.json` is done.
         command: the program and its arguments.
         fallback: arguments added where it fails, for a second try.
         environment: variables beside those of this process.
+        log: by default beside the folder, with the suffix `.log`.
     """
 
     folder: Path
     command: Sequence[str]
     fallback: Sequence[str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    log: Path | None = None
 
     @property
     def done(self) -> bool:
@@ -63,11 +66,20 @@ class TrainingJob:
         return (self.folder / RESULTS).exists()
 
 
+def script_command(script: Path, options: Mapping[str, object]) -> list[str]:
+    """The command line of a Python script with options `--NAME VALUE`."""
+    pairs = (part for name, value in options.items() for part in (f"--{name}", str(value)))
+    return [sys.executable, str(script), *pairs]
+
+
 def run_side_by_side(
     jobs: Sequence[TrainingJob],
     processes: int,
     after: Callable[[TrainingJob], None] | None = None,
     stop: Event | None = None,
+    *,
+    before: Callable[[TrainingJob], None] | None = None,
+    deadline: float | None = None,
 ) -> None:
     """Run the jobs that are not done, `processes` at a time, and wait for all of them.
 
@@ -76,27 +88,41 @@ def run_side_by_side(
         processes: at the same time, at least 1; the cores are shared out between them.
         after: called in a thread with each job that is done, those that were done before included.
         stop: once it is set, the processes are ended, and each counts as failed.
+        before: called in a thread with each job that is begun.
+        deadline: on the clock `time.monotonic`, at which the processes are ended and no more are begun.
 
     Raises:
         ChildProcessError: jobs failed, the others are done: names them, their logs and the last line of these.
+        TimeoutError: the deadline came before all were done.
     """
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     shared = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
 
+    def is_late() -> bool:
+        return deadline is not None and time.monotonic() >= deadline
+
+    def ends() -> bool:
+        return is_late() or (stop is not None and stop.is_set())
+
     def run(job: TrainingJob) -> str | None:
-        log_path = Path(f"{job.folder}.log")
+        log_path = job.log or Path(f"{job.folder}.log")
         tries = [job.command] if job.fallback is None else [job.command, [*job.command, *job.fallback]]
         for number, command in enumerate(tries):
             if job.done:
                 break
-            print(f"{time.strftime('%H:%M:%S')} {job.folder.name}: training, log in {log_path}", flush=True)
+            if is_late():
+                raise TimeoutError("time is up: run the same command again to go on")
+            if before is not None and number == 0:
+                before(job)
+            print(f"{time.strftime('%H:%M:%S')} {log_path.stem}: training, log in {log_path}", flush=True)
             with open(log_path, "a", encoding="utf-8") as log:
                 environment = {**shared, **job.environment}
                 process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-                code = _wait(process, stop)
-            stopped = stop is not None and stop.is_set()
-            if code and (stopped or number + 1 == len(tries)):
-                return f"{job.folder.name} ended with code {code}, see {log_path}{_last_line(log_path)}"
+                code = _wait(process, ends)
+            if code and is_late():
+                raise TimeoutError("time is up: run the same command again to go on")
+            if code and (ends() or number + 1 == len(tries)):
+                return f"{log_path.stem} ended with code {code}, see {log_path}{_last_line(log_path)}"
         if after is not None:
             after(job)
         return None
@@ -116,11 +142,11 @@ def _last_line(log: Path) -> str:
     return f": {last[-300:]}" if last else ""
 
 
-def _wait(process: subprocess.Popen[bytes], stop: Event | None) -> int:
-    """The exit code of a process, which is ended where `stop` is set."""
+def _wait(process: subprocess.Popen[bytes], ends: Callable[[], bool]) -> int:
+    """The exit code of a process, which is ended once `ends` says so."""
     while True:
         try:
             return process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
-            if stop is not None and stop.is_set():
+            if ends():
                 process.terminate()
