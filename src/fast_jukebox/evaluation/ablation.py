@@ -30,15 +30,12 @@ def system_title(system: str) -> str:
 
 
 def write_ablation(path: str | os.PathLike[str], results: JsonObject, notes: str = "") -> Path:
-    """Write the report and, beside it in `images`, its curves.
+    """Write the report and, beside it in `images`, its curves; returns the path.
 
     Args:
         path: of the Markdown file.
         results: what `examples/run_ablation.py` leaves in `ablation.json`.
         notes: Markdown in the author's own words, put below the verdict.
-
-    Returns:
-        The Markdown file.
     """
     path = Path(path)
     picture = path.parent / "images" / f"{path.stem}.png"
@@ -56,7 +53,7 @@ def ablation_markdown(results: JsonObject, picture: str, notes: str = "") -> str
         sections.append(notes.strip())
     for level in levels:
         sections.append(f"## {_title(results, level)}\n\n{_level_table(results, level)}")
-    sections.append(f"## What a training step costs\n\n{_cost_text(results)}\n\n{_cost_table(results)}")
+    sections.append(f"## What a training step costs\n\n{_cost(results)}")
     return "\n\n".join(sections) + "\n"
 
 
@@ -171,25 +168,16 @@ default."""
 
 def _command(settings: JsonObject) -> str:
     shown = (
-        "grow_teacher",
-        "teacher_steps",
-        "steps",
-        "intermediate_steps",
-        "batch_sizes",
-        "eval_steps",
-        "eval_windows",
+        *("grow_teacher", "teacher_steps", "steps", "intermediate_steps", "batch_sizes", "eval_steps", "eval_windows"),
+        *("teacher_learning_rate", "learning_rate", "student_learning_rate"),
     )
-    pairs = [("codes", "runs/pretrained/codes"), ("model", "runs/pretrained/model"), ("output_dir", "runs/ablation")]
-    pairs += [(name, settings[name]) for name in (*shown, "teacher_learning_rate", "learning_rate")]
-    pairs.append(("student_learning_rate", settings["student_learning_rate"]))
-    if settings.get("plain_layers"):
-        pairs.append(("plain_layers", settings["plain_layers"]))
-    if settings.get("notes"):
-        pairs.append(("notes", settings["notes"]))
-    pairs.append(("report", "runs/ablation/report.md"))
-    words = [f"--{name} {_word(value)}" for name, value in pairs]
+    options = {"codes": "runs/pretrained/codes", "model": "runs/pretrained/model", "output_dir": "runs/ablation"}
+    options |= {name: settings[name] for name in shown}
+    options |= {name: settings[name] for name in ("plain_layers", "notes") if settings.get(name)}
+    options["report"] = "runs/ablation/report.md"
     lines, line = [], "python examples/run_ablation.py"
-    for word in words:
+    for name, value in options.items():
+        word = f"--{name} {_word(value)}"
         if len(line) + len(word) > 110:
             lines.append(line + " \\")
             line = "   "
@@ -207,13 +195,11 @@ def _verdict(results: JsonObject) -> str:
     """Bits that each student is better than its twin from scratch."""
     lines = []
     for system, depth in results["systems"].items():
-        twin = f"scratch-{depth}"
+        twin, gains = f"scratch-{depth}", []
         if not system.startswith("student") or twin not in results["systems"]:
             continue
-        gains = []
         for level, found in results["levels"].items():
-            metrics = found["metrics"]
-            gain = metrics[twin]["bits_per_code"] - metrics[system]["bits_per_code"]
+            gain = found["metrics"][twin]["bits_per_code"] - found["metrics"][system]["bits_per_code"]
             gains.append(f"{gain:+.2f} at the {_title(results, level).lower()}")
         lines.append(f"- {system_title(system)}: {', '.join(gains)}")
     return (
@@ -224,50 +210,34 @@ def _verdict(results: JsonObject) -> str:
 
 def _level_table(results: JsonObject, level: str) -> str:
     found = results["levels"][level]
-    header = [
-        "system",
-        "bits per code",
-        "perplexity",
-        "KL to teacher, bits",
-        "top-1 agreement",
-        "training, s",
-        "speed-up",
-    ]
+    measured = ["bits per code", "perplexity", "KL to teacher, bits", "top-1 agreement"]
 
     def row(title: str, metrics: Mapping[str, float], *cost: str) -> list[str]:
         bits, perplexity, kl = metrics["bits_per_code"], metrics["perplexity"], metrics["kl_to_teacher"]
         return [title, f"{bits:.3f}", f"{perplexity:.2f}", f"{kl:.3f}", f"{metrics['agreement']:.1%}", *cost]
 
-    rows = [
-        row(
-            system_title(system),
-            found["metrics"][system],
-            f"{training_cost(results, system, level):,.0f}",
-            f"{speed_up(results, system, level):.1f}x",
-        )
-        for system in results["systems"]
-    ]
+    rows = []
+    for system in results["systems"]:
+        cost = f"{training_cost(results, system, level):,.0f}", f"{speed_up(results, system, level):.1f}x"
+        rows.append(row(system_title(system), found["metrics"][system], *cost))
     start = found["metrics"].get("model")
     if start:
         title = f"*the model that the codes and sizes are of, {results['model_layers']} layers*"
         rows.append(row(title, start, "", ""))
-    return f"{markdown_table(header, rows)}\n\n{found['windows']} held-out windows."
+    table = markdown_table(["system", *measured, "training, s", "speed-up"], rows)
+    return f"{table}\n\n{found['windows']} held-out windows."
 
 
-def _cost_text(results: JsonObject) -> str:
-    batches = results["settings"]["batch_sizes"]
-    return (
-        "Seconds of one step, forward, backward and AdamW: `plain` on the data's codes, `Eq. 4` and `Eq. 3` with the "
-        f"teacher's forward pass. Batches of {', '.join(map(str, batches))} windows, bottom to top. The column "
-        "*training* above is these times the steps."
-    )
-
-
-def _cost_table(results: JsonObject) -> str:
-    rows = []
+def _cost(results: JsonObject) -> str:
+    batches, rows = results["settings"]["batch_sizes"], []
     for level, found in results["levels"].items():
         for depth, seconds in found["training_seconds"].items():
             stages = ("plain", "intermediate", "prediction")
             cells = [f"{seconds[stage]:.2f}" if stage in seconds else "" for stage in stages]
             rows.append([_title(results, level), depth, *cells, f"{1 / found['sampling_seconds'][depth]:,.0f}"])
-    return markdown_table(["level", "layers", "plain", "Eq. 4", "Eq. 3", "sampling, codes a second"], rows)
+    table = markdown_table(["level", "layers", "plain", "Eq. 4", "Eq. 3", "sampling, codes a second"], rows)
+    return (
+        "Seconds of one step, forward, backward and AdamW: `plain` on the data's codes, `Eq. 4` and `Eq. 3` with the "
+        f"teacher's forward pass. Batches of {', '.join(map(str, batches))} windows, bottom to top. The column "
+        f"*training* above is these times the steps.\n\n{table}"
+    )

@@ -14,7 +14,9 @@ from fast_jukebox.evaluation.embeddings import (
     EmbeddingSet,
     Sound,
     check_audio,
+    cut_windows,
     embed_songs,
+    in_batches,
     load_complete,
     model_slug,
     weights_digest,
@@ -23,8 +25,6 @@ from fast_jukebox.hub import clear_hub_errors
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
-
-_BATCH_WINDOWS = 8
 
 
 class Clap:
@@ -74,10 +74,8 @@ class Clap:
             ValueError: another shape, or sound shorter than a second.
         """
         check_audio(audio, self.window_samples, self.sampling_rate)
-        size = min(self.longest_samples, audio.shape[1])
-        windows = audio[:, : audio.shape[1] // size * size].float().unflatten(1, (-1, size))
-        found = [self._embed_windows(batch) for batch in windows.flatten(0, 1).split(_BATCH_WINDOWS)]
-        return torch.cat(found).unflatten(0, windows.shape[:2])
+        windows = cut_windows(audio.float(), min(self.longest_samples, audio.shape[1]))
+        return in_batches(self._embed_windows, windows)
 
     def _embed_windows(self, windows: Tensor) -> Tensor:
         inputs = self.feature_extractor(
@@ -86,7 +84,7 @@ class Clap:
         # Models with fusion would have one window of each batch, drawn at random, taken for a longer one.
         longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=self.device)
         features = inputs["input_features"].to(self.device)
-        return self.model.get_audio_features(features, is_longer=longer).pooler_output.cpu()
+        return self.model.get_audio_features(features, is_longer=longer).pooler_output
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -132,13 +130,8 @@ def clap_score(
 
 
 def mean_cosine(found: EmbeddingSet, texts: Tensor, resamples: int = 200, seed: int = 0) -> Estimate:
-    """Mean cosine of songs and their texts, each song's windows averaged, with an interval over the songs.
-
-    Args:
-        found: the songs' embeddings by CLAP, of length 1.
-        texts: (songs, D) theirs, of length 1.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+    """Mean cosine of the embeddings of songs and of their texts (songs, D), all of length 1, with an interval over the
+    songs; each song's windows are averaged.
     """
     cosines = (found.windows * texts[found.songs]).sum(dim=1).double()
     windows = torch.bincount(found.songs, minlength=len(texts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
@@ -88,11 +88,7 @@ class EmbeddingSet:
         return len(self.songs.unique())
 
     def check_same_embedding(self, other: EmbeddingSet) -> None:
-        """Refuse embeddings of another network or of other weights.
-
-        Raises:
-            ValueError: naming both.
-        """
+        """Raise a `ValueError` for embeddings of another network or of other weights."""
         own, others = (f"{each.embedding} {each.version}" for each in (self, other))
         if own != others:
             raise ValueError(f"`reference` must be made with the embedding {own}, got one made with {others}")
@@ -209,21 +205,19 @@ def model_slug(kind: str, source: str) -> str:
 
 
 def cut_windows(audio: Tensor, samples: int) -> Tensor:
-    """Windows (N, windows, samples) side by side of sound (N, T); the rest at the end is left out.
-
-    Raises:
-        ValueError: another shape, or sound shorter than a window.
-    """
+    """Windows (N, windows, samples) side by side of sound (N, T); the rest at the end is left out."""
     check_audio(audio, samples)
     return audio[:, : audio.shape[1] // samples * samples].unflatten(1, (-1, samples))
 
 
-def check_audio(audio: Tensor, samples: int, sampling_rate: int | None = None) -> None:
-    """Refuse sound that is not (N, T) of at least one window.
+def in_batches(embed: Callable[[Tensor], Tensor], windows: Tensor, size: int = 8) -> Tensor:
+    """Vectors (N, windows, D), on the CPU, of windows (N, windows, ...), so many at a time."""
+    found = [embed(batch).cpu() for batch in windows.flatten(0, 1).split(size)]
+    return torch.cat(found).unflatten(0, windows.shape[:2])
 
-    Raises:
-        ValueError: another shape, or sound shorter than a window.
-    """
+
+def check_audio(audio: Tensor, samples: int, sampling_rate: int | None = None) -> None:
+    """Raise a `ValueError` for sound that is not (N, T) of at least one window."""
     if audio.dim() != 2 or audio.shape[1] < samples:
         seconds = "" if sampling_rate is None else f" ({samples / sampling_rate:.3f} s)"
         raise ValueError(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.embeddings import cut_windows, load_complete, model_slug, weights_digest
+from fast_jukebox.evaluation.embeddings import cut_windows, in_batches, load_complete, model_slug, weights_digest
 from fast_jukebox.hub import clear_hub_errors
 
 WINDOW_SECONDS = {"encodec": 1.0, "dac": 1.0, "mert": 5.0}
 """Length of a window by the kind of encoder; frames within it are averaged."""
-
-_BATCH_WINDOWS = 8
 
 
 class EncoderEmbedding:
@@ -79,6 +77,4 @@ class EncoderEmbedding:
         if self.normalize:
             centred = windows - windows.mean(dim=2, keepdim=True)
             windows = centred / (windows.var(dim=2, keepdim=True, correction=0) + 1e-7).sqrt()
-        batches = windows.flatten(0, 1).split(_BATCH_WINDOWS)
-        found = torch.cat([self._frames(batch.to(self.device)).mean(dim=2).cpu() for batch in batches])
-        return found.unflatten(0, windows.shape[:2])
+        return in_batches(lambda batch: self._frames(batch.to(self.device)).mean(dim=2), windows)

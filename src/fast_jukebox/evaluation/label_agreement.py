@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.mel import mel_filters
+from fast_jukebox.evaluation.mel import mel_frames, window_length
 from fast_jukebox.evaluation.transcription import QUIET, find_onsets
 
-_BANDS, _WINDOW_SECONDS = 40, 0.046
+_BANDS = 40
 _SHORTEST_LAG, _LONGEST_LAG, _LAGS = 0.09, 1.6, 64
 _WIDTH = 0.015
 _FLOOR = 1e-5
@@ -31,17 +31,13 @@ def describe_timbre(audio: Tensor, sampling_rate: int) -> Tensor:
     Returns:
         float32 (80,); zeros for silence.
     """
-    n_fft = 2 ** round(math.log2(_WINDOW_SECONDS * sampling_rate))
-    window = torch.hann_window(n_fft, device=audio.device)
-    audio = audio.float()
+    n_fft, audio = window_length(sampling_rate), audio.float()
     if len(audio) < n_fft:
         return torch.zeros(2 * _BANDS)
-    frames = audio.unfold(0, n_fft, n_fft // 2)  # (frames, n_fft)
-    frames = frames[frames.square().mean(dim=1).sqrt() >= QUIET]
-    if len(frames) < 2:
+    loud = audio.unfold(0, n_fft, n_fft // 2).square().mean(dim=1).sqrt() >= QUIET  # (frames,)
+    if loud.sum() < 2:
         return torch.zeros(2 * _BANDS)
-    power = torch.fft.rfft(frames * window).abs().square() * (2 / window.sum()) ** 2
-    bands = power @ mel_filters(_BANDS, n_fft, sampling_rate).to(audio.device).T  # (frames, bands)
+    bands = mel_frames(audio, sampling_rate, _BANDS, n_fft // 2).T[loud]  # (frames, bands)
     decibels = 10 * (bands / bands.amax(dim=1, keepdim=True)).clamp_min(_FLOOR).log10()
     decibels = decibels - decibels.mean(dim=1, keepdim=True)
     return torch.cat([decibels.mean(dim=0), decibels.std(dim=0)]).cpu()

@@ -49,10 +49,22 @@ def mel_power(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
         raise ValueError(f"`audio` must have the shape (samples,), got {tuple(audio.shape)}")
     if not bool(audio.isfinite().all()):
         raise ValueError("`audio` must be finite, got NaN or infinite samples")
-    n_fft = max(2 ** round(math.log2(0.046 * sampling_rate)), 16)
-    audio = F.pad(audio.float(), (0, max(n_fft - len(audio), 0)))
+    n_fft = window_length(sampling_rate)
+    return mel_frames(F.pad(audio.float(), (0, max(n_fft - len(audio), 0))), sampling_rate, n_mels, n_fft // 4)
+
+
+def window_length(sampling_rate: int) -> int:
+    """Samples of a spectral window: the power of two that is nearest to 46 ms."""
+    return max(2 ** round(math.log2(0.046 * sampling_rate)), 16)
+
+
+def mel_frames(audio: Tensor, sampling_rate: int, n_mels: int, hop: int) -> Tensor:
+    """Power (n_mels, frames) in mel bands of Hann windows of [`window_length`], `hop` samples apart, that sound (T,)
+    fills.
+    """
+    n_fft = window_length(sampling_rate)
     window = torch.hann_window(n_fft, device=audio.device)
-    spectrum = torch.stft(audio, n_fft, n_fft // 4, window=window, center=False, return_complex=True).abs().square()
+    spectrum = torch.stft(audio, n_fft, hop, window=window, center=False, return_complex=True).abs().square()
     return mel_filters(n_mels, n_fft, sampling_rate).to(audio.device) @ spectrum
 
 

@@ -28,6 +28,8 @@ SONGS_IN_A_SHARD = 8
 Measure: TypeAlias = Callable[[Sound], Mapping[str, float]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Work: TypeAlias = Callable[[tuple[Path, Sequence[Item]]], None]
+"""The work of one process: makes the file of a shard of its items."""
 
 
 def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers: Workers) -> list[dict[str, float]]:
@@ -39,7 +41,7 @@ def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers
         path: of the file.
         workers: processes that measure.
     """
-    return _kept_rows(path, sounds, partial(_Measuring, measure), workers)
+    return _kept_rows(path, sounds, partial(_measuring, measure), workers)
 
 
 def embed_in_shards(
@@ -55,7 +57,7 @@ def embed_in_shards(
         workers: processes that embed.
     """
     if not path.is_file():
-        parts = _make_parts(path, sounds, partial(_Embedding, network, duration), workers)
+        parts = _make_parts(path, sounds, partial(_embedding, network, duration), workers)
         sets = [EmbeddingSet.load(part) for part in parts]
         songs = [own.songs + index * SONGS_IN_A_SHARD for index, own in enumerate(sets)]
         tags = [own.tags for own in sets if own.tags is not None]
@@ -81,7 +83,7 @@ def encode_in_shards(
         workers: processes that encode.
     """
     if not path.is_file():
-        parts = _make_parts(path, sounds, partial(_Encoding, load, duration), workers)
+        parts = _make_parts(path, sounds, partial(_encoding, load, duration), workers)
         _save_codes([song for part in parts for song in _load_codes(part)], path)
         shutil.rmtree(parts[0].parent)
     return _load_codes(path)
@@ -102,7 +104,7 @@ def predict_in_shards(
     Returns:
         One entry a level, bottom first.
     """
-    return bits_of_levels(_kept_rows(path, songs, partial(_Predicting, load, batch_size), workers))
+    return bits_of_levels(_kept_rows(path, songs, partial(_predicting, load, batch_size), workers))
 
 
 def each_on_a_thread(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
@@ -119,10 +121,7 @@ def reachable(item: object) -> Any:
 
 
 def _kept_rows(
-    path: Path,
-    items: Sequence[Item],
-    setup: Callable[[], Callable[[tuple[Path, Sequence[Item]]], None]],
-    workers: Workers,
+    path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers
 ) -> list[dict[str, float]]:
     if not path.is_file():
         parts = _make_parts(path, items, setup, workers)
@@ -133,12 +132,7 @@ def _kept_rows(
     return found
 
 
-def _make_parts(
-    path: Path,
-    items: Sequence[Item],
-    setup: Callable[[], Callable[[tuple[Path, Sequence[Item]]], None]],
-    workers: Workers,
-) -> list[Path]:
+def _make_parts(path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers) -> list[Path]:
     """Files of the shards, beside the file that they will be; those that stand are kept."""
     folder = path.absolute().with_name(f"{path.stem}-parts")
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,48 +150,43 @@ def _make_parts(
     return [part for part, _ in shards]
 
 
-class _Measuring:
-    """The work of one process: numbers of the songs of a shard."""
+# Each gives a process its work, after it has loaded what it works with.
 
-    def __init__(self, measure: Measure) -> None:
-        self.measure = measure
 
-    def __call__(self, shard: tuple[Path, Sequence[Sound]]) -> None:
+def _measuring(measure: Measure) -> Work[Sound]:
+    def work(shard: tuple[Path, Sequence[Sound]]) -> None:
         with single_threads():
-            write_file(shard[0], json.dumps([dict(self.measure(sound)) for sound in shard[1]]))
+            write_file(shard[0], json.dumps([dict(measure(sound)) for sound in shard[1]]))
+
+    return work
 
 
-class _Embedding:
-    """The work of one process: embeddings of the songs of a shard."""
-
-    def __init__(self, network: AudioEmbedding, duration: float) -> None:
-        self.network, self.duration = network, duration
-
-    def __call__(self, shard: tuple[Path, Sequence[Sound]]) -> None:
+def _embedding(network: AudioEmbedding, duration: float) -> Work[Sound]:
+    def work(shard: tuple[Path, Sequence[Sound]]) -> None:
         with single_threads():
-            embed_songs(self.network, shard[1], duration=self.duration).save(shard[0])
+            embed_songs(network, shard[1], duration=duration).save(shard[0])
+
+    return work
 
 
-class _Encoding:
-    """The work of one process: codes of the songs of a shard."""
+def _encoding(load: Callable[[], FastJukeboxVQVAE], duration: float) -> Work[Sound]:
+    vqvae = load()
 
-    def __init__(self, load: Callable[[], FastJukeboxVQVAE], duration: float) -> None:
-        self.vqvae, self.duration = load(), duration
+    def work(shard: tuple[Path, Sequence[Sound]]) -> None:
+        encode = partial(encode_sound, vqvae, duration=duration)
+        _save_codes(each_on_a_thread(encode, shard[1], vqvae.device), shard[0])
 
-    def __call__(self, shard: tuple[Path, Sequence[Sound]]) -> None:
-        encode = partial(encode_sound, self.vqvae, duration=self.duration)
-        _save_codes(each_on_a_thread(encode, shard[1], self.vqvae.device), shard[0])
+    return work
 
 
-class _Predicting:
-    """The work of one process: bits of the songs of a shard."""
+def _predicting(load: Callable[[], FastJukeboxModel], batch_size: int) -> Work[SongWindows]:
+    model = load()
 
-    def __init__(self, load: Callable[[], FastJukeboxModel], batch_size: int) -> None:
-        self.model, self.batch_size = load(), batch_size
+    def work(shard: tuple[Path, Sequence[SongWindows]]) -> None:
+        predict = partial(predict_song, model, batch_size=batch_size)
+        write_file(shard[0], json.dumps(each_on_a_thread(predict, shard[1], model.device)))
 
-    def __call__(self, shard: tuple[Path, Sequence[SongWindows]]) -> None:
-        predict = partial(predict_song, self.model, batch_size=self.batch_size)
-        write_file(shard[0], json.dumps(each_on_a_thread(predict, shard[1], self.model.device)))
+    return work
 
 
 def _save_codes(songs: Sequence[Sequence[Tensor]], path: Path) -> None:

@@ -306,8 +306,8 @@ def _measured(
         path = folder / f"scores-{scorer.version}-{len(sounds)}.json"
         scores = measure_songs(partial(scorer, duration=settings.duration), sounds, path, workers)
         rows = [row | score for row, score in zip(rows, scores, strict=True)]
-    for number in rows[0]:
-        values = torch.tensor([row[number] for row in rows], dtype=torch.float64)
+    for number in dict.fromkeys(number for row in rows for number in row):  # of a low rate a song has fewer
+        values = torch.tensor([row.get(number, math.nan) for row in rows], dtype=torch.float64)
         result.numbers[number] = mean_of(values, settings.resamples, settings.seed)
 
     def heard_by(network: AudioEmbedding) -> EmbeddingSet:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fast_jukebox.evaluation.mel import mel_filters
+from fast_jukebox.evaluation.mel import mel_frames, window_length
 from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes
 
 QUIET = 0.01
@@ -17,7 +17,7 @@ QUIET = 0.01
 
 _FEWEST_FRAMES = 2
 _WEAKEST = 0.35
-_ONSET_WINDOW, _ONSET_HOP = 0.046, 0.01
+_ONSET_HOP = 0.01
 _ONSET_BANDS = 80
 _ONSET_LAG = 3
 _ONSET_FLOOR = 1e-3
@@ -101,15 +101,10 @@ def find_onsets(audio: Tensor, sampling_rate: int) -> Tensor:
     """
     if audio.dim() != 1 or not audio.is_floating_point():
         raise ValueError(f"`audio` must be floating point of shape (samples,), got {audio.dtype} {tuple(audio.shape)}")
-    n_fft = max(2 ** round(math.log2(_ONSET_WINDOW * sampling_rate)), 16)
-    hop = max(round(_ONSET_HOP * sampling_rate), 1)
+    n_fft, hop = window_length(sampling_rate), max(round(_ONSET_HOP * sampling_rate), 1)
     audio = F.pad(audio.float(), (n_fft // 2, n_fft // 2))
-    window = torch.hann_window(n_fft, device=audio.device)
-    spectrum = torch.stft(audio, n_fft, hop, window=window, center=False, return_complex=True).abs() * (
-        2 / window.sum()
-    )
-    # (bands, frames), in decibels; what is softer than the floor does not rise.
-    bands = mel_filters(_ONSET_BANDS, n_fft, sampling_rate).to(audio.device) @ spectrum.square()
+    # (bands, frames), of amplitudes, in decibels; what is softer than the floor does not rise.
+    bands = mel_frames(audio, sampling_rate, _ONSET_BANDS, hop) * (4 / n_fft) ** 2
     decibels = 10 * bands.clamp_min(_ONSET_FLOOR**2).log10()
     earlier = F.pad(decibels, (_ONSET_LAG, 0), value=20 * math.log10(_ONSET_FLOOR))[:, : decibels.shape[1]]
     flux = (decibels - earlier).clamp_min(0).mean(dim=0)  # (frames,)

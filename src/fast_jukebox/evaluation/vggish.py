@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fast_jukebox.evaluation.embeddings import check_audio, weights_digest
+from fast_jukebox.evaluation.embeddings import check_audio, in_batches, weights_digest
 
 SAMPLING_RATE = 16000
 _FRAMES = 96
@@ -87,9 +87,7 @@ class VGGishEmbedding:
     @torch.no_grad()
     def __call__(self, audio: Tensor) -> Tensor:
         check_audio(audio, self.window_samples, self.sampling_rate)
-        mels = self.mel_windows(audio)
-        found = torch.cat([self.network(batch).cpu() for batch in mels.flatten(0, 1).split(_BATCH_WINDOWS)])
-        return found.unflatten(0, mels.shape[:2])
+        return in_batches(self.network, self.mel_windows(audio), _BATCH_WINDOWS)
 
 
 def mel_matrix() -> Tensor:
