@@ -24,7 +24,7 @@ from fast_jukebox.distillation.layer_map import LayerMap
 from fast_jukebox.distillation.losses import TERMS, check_weights, data_cross_entropy, kl_divergence
 from fast_jukebox.distillation.objective import DistillationObjective
 from fast_jukebox.distillation.stages import PAPER_STAGES, DistillationStage, StageSchedule, parse_stages
-from fast_jukebox.distillation.student import check_student, initialize_student
+from fast_jukebox.distillation.student import initialize_student
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.curves import EarlyStopping
@@ -76,7 +76,6 @@ class DistillationArguments(FastJukeboxTrainingArguments):
             )
 
     def to_dict(self) -> JsonObject:
-        """See [`~transformers.TrainingArguments.to_dict`]."""
         own: JsonObject = super().to_dict()
         return own | {"stages": [stage.to_dict() for stage in parse_stages(self.stages)]}
 
@@ -120,8 +119,8 @@ class DistillationTrainer(FastJukeboxTrainer):
     ) -> None:
         args = DistillationArguments() if args is None else copy.copy(args)
         self.stages = parse_stages(args.stages)
-        layer_map = check_student(model.config, teacher.config) if layer_map is None else layer_map
         self.objective = DistillationObjective(model, teacher, layer_map)
+        layer_map = self.objective.layer_map
         for stage in self.stages:
             self.objective.check_terms(stage.weights)
         if args.n_gpu > 1:
@@ -159,27 +158,18 @@ class DistillationTrainer(FastJukeboxTrainer):
 
     def plan(self) -> StageSchedule:
         """The stages laid out over the training data."""
-        settings = self.args
-        try:
-            batches: int | None = len(self.get_train_dataloader())
-        except TypeError:
-            batches = None
-        self.schedule = StageSchedule(
-            self.stages,
-            None if batches is None else max(math.ceil(batches / settings.gradient_accumulation_steps), 1),
-            settings.learning_rate,
-            getattr(settings.lr_scheduler_type, "value", settings.lr_scheduler_type),
-            settings.warmup_steps,
-        )
+        kind, rate = self.args.lr_scheduler_type, self.args.learning_rate
+        shape = getattr(kind, "value", kind)
+        self.schedule = StageSchedule(self.stages, self.steps_per_epoch(), rate, shape, self.args.warmup_steps)
         return self.schedule
 
     def planned_steps(self) -> int:
-        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.planned_steps`]: the stages', or `max_steps`."""
+        """See [`FastJukeboxTrainer.planned_steps`]: the stages', or `max_steps`."""
         total = self.plan().total_steps
         return min(total, self._max_steps) if self._max_steps > 0 else total
 
     def trained_model(self) -> nn.Module:
-        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.trained_model`]: the student."""
+        """See [`FastJukeboxTrainer.trained_model`]: the student."""
         return self.student
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
@@ -241,12 +231,11 @@ class DistillationTrainer(FastJukeboxTrainer):
         }
 
     def describe(self) -> str:
-        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.describe`]."""
         depth = self.objective.teacher.config.num_hidden_layers
         return f"{super().describe().removesuffix('.')}, distilled from one of {depth} layers."
 
     def training_summary(self) -> str:
-        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.training_summary`]: adds stages and layer map."""
+        """See [`FastJukeboxTrainer.training_summary`]: adds stages and layer map."""
         schedule = self.schedule or self.plan()
         rows = []
         for stage, start, length in zip(schedule.stages, schedule.starts, schedule.lengths, strict=True):
@@ -266,7 +255,7 @@ class DistillationTrainer(FastJukeboxTrainer):
         )
 
     def base_model(self) -> str | None:
-        """See [`~fast_jukebox.training.trainer.FastJukeboxTrainer.base_model`]: the teacher."""
+        """See [`FastJukeboxTrainer.base_model`]: the teacher."""
         return self.args.teacher_name or super().base_model()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:

@@ -173,11 +173,7 @@ def label_songs(
 
 
 def _claim_folder(output: Path, settings: LabelSettings, labellers: Sequence[Labeller]) -> None:
-    """Make the folders, of one way to cut and measure, or find that they are.
-
-    Raises:
-        ValueError: the folder holds something else.
-    """
+    """Make the folders, of one way to cut and measure, or find that they are."""
     claim = {**asdict(settings), "labellers": [labeller.name for labeller in labellers]}
     path = output / SETTINGS
     if not path.exists():

@@ -104,11 +104,8 @@ def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) 
 
 
 def pack_logs(output: Path, path: Path) -> None:
-    """Write the small files of a run into one archive: configurations, names, logs, metrics.
-
-    Args:
-        output: of the run, with `configs` and the trainings' folders `prior-NAME`.
-        path: of the archive, a .tar.gz.
+    """Write the small files of a run, which has `configs` and trainings in `prior-NAME`, into one archive, a .tar.gz:
+    configurations, names, logs, metrics.
     """
     with tarfile.open(path, "w:gz") as archive:
         for pattern in ("*.log", "*.json", "configs/*/*", "prior-*/*.json"):

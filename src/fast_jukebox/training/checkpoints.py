@@ -15,6 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fast_jukebox.models.adapters import ADAPTER_WEIGHTS
 from fast_jukebox.models.loading import ADAPTER_CONFIG
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.utils.files import JsonObject
 
 logger = logging.getLogger(__name__)
@@ -86,10 +87,10 @@ def checkpoint_problem(folder: Path, only_model: bool = False) -> str | None:
     if missing:
         return f"it lacks {', '.join(missing)}"
     try:
-        if not isinstance(_json(folder / STATE)["global_step"], int):
+        if not isinstance(read_json(folder / STATE)["global_step"], int):
             return f"{STATE} is damaged"
-        shards = set(_json(folder / _INDEX)["weight_map"].values()) if (folder / _INDEX).is_file() else set()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        shards = set(read_json(folder / _INDEX)["weight_map"].values()) if (folder / _INDEX).is_file() else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its JSON is damaged: {error}"
     missing = sorted(name for name in shards if not (folder / str(name)).is_file())
     if missing:
@@ -103,17 +104,10 @@ def checkpoint_problem(folder: Path, only_model: bool = False) -> str | None:
 def read_state(folder: Path) -> JsonObject:
     """The `trainer_state.json` of a checkpoint or a finished run; empty where there is none that is complete."""
     try:
-        state = _json(folder / STATE)
-    except (OSError, ValueError, RecursionError):
+        state = read_json(folder / STATE)
+    except (OSError, ValueError):
         return {}
     return state if isinstance(state.get("global_step"), int) else {}
-
-
-def _json(path: Path) -> JsonObject:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no mapping")
-    return content
 
 
 def _is_whole(path: Path) -> bool:

@@ -111,10 +111,6 @@ def loss_curves(log_history: Sequence[Mapping[str, float]]) -> tuple[Curve, Curv
 def overfitting(train: Curve, held_out: Curve) -> str | None:
     """A warning where the last two evaluations are more than 1 % above the best before them, while the training's bits
     are lower than they were there; else None.
-
-    Args:
-        train: bits of the songs that are trained on, by step.
-        held_out: of the held-out songs.
     """
     if len(held_out) < 3 or not train:
         return None
@@ -135,13 +131,8 @@ def overfitting(train: Curve, held_out: Curve) -> str | None:
 
 
 def draw_curves(train: Curve, held_out: Curve, width: int = 64, height: int = 12) -> str:
-    """Both curves in characters: `.` for the songs that are trained on, `o` for the held-out ones, `8` for both.
-
-    Args:
-        train: bits by step; where both are empty, so is the drawing.
-        held_out: bits by step.
-        width: columns between the axes' labels.
-        height: lines.
+    """Both curves in `height` lines of characters, `width` between the axes' labels: `.` for the songs that are trained
+    on, `o` for the held-out ones, `8` for both. Of no bits, an empty text.
     """
     points = [*train, *held_out]
     if not points:

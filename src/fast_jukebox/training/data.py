@@ -75,14 +75,7 @@ class CodesArguments:
         seed: int,
         processor: FastJukeboxProcessor | None = None,
     ) -> tuple[CodeWindows, CodeWindows]:
-        """Windows to train on, at random places, and held-out ones.
-
-        Args:
-            codes: of [`load`].
-            config: of the prior.
-            seed: of the places.
-            processor: of the prior.
-        """
+        """Windows of [`load`]'s codes to train a prior on, at random places drawn by the seed, and held-out ones."""
         learnt = partial(CodeWindows, seed=seed, processor=processor, label_dropout=self.label_dropout)
         measured = partial(CodeWindows, max_windows=self.max_eval_windows, processor=processor)
         if "test" in codes:

@@ -61,7 +61,6 @@ class PriorTrainer(FastJukeboxTrainer):
             self.args.ignore_data_skip, self.args.logging_nan_inf_filter = True, False
 
     def describe(self) -> str:
-        """See [`FastJukeboxTrainer.describe`]."""
         model = self.trained_model()
         adapted = f"{describe_adapter(model)} of a base model. " if has_adapters(model) else ""
         return adapted + super().describe()

@@ -21,7 +21,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 
 from fast_jukebox.models.adapters import has_adapters, load_adapter_weights, save_adapter
 from fast_jukebox.training.cards import CardTrainer
-from fast_jukebox.training.checkpoints import RESULTS, checkpoint_problem, checkpoint_to_resume, read_state
+from fast_jukebox.training.checkpoints import RESULTS, STATE, checkpoint_problem, checkpoint_to_resume, read_state
 from fast_jukebox.training.clock import TrainingClock, seconds_spent
 from fast_jukebox.training.curves import EarlyStopping, evaluations_without_progress
 from fast_jukebox.utils.files import JsonObject, sync_files
@@ -129,12 +129,16 @@ class FastJukeboxTrainer(CardTrainer):
         """Steps of the complete training; None where only the data has an end."""
         if self.args.max_steps > 0:
             return self.args.max_steps
+        steps = self.steps_per_epoch()
+        return None if steps is None else math.ceil(steps * self.args.num_train_epochs)
+
+    def steps_per_epoch(self) -> int | None:
+        """Steps in a pass over the data; None where it has no length."""
         try:
             batches = len(self.get_train_dataloader())
         except TypeError:
             return None
-        steps = max(math.ceil(batches / self.args.gradient_accumulation_steps), 1)
-        return math.ceil(steps * self.args.num_train_epochs)
+        return max(math.ceil(batches / self.args.gradient_accumulation_steps), 1)
 
     def _finished_metrics(self) -> dict[str, float] | None:
         """The metrics of a run that ended with its last evaluation, whose model is loaded; None of any other run."""
@@ -167,7 +171,7 @@ class FastJukeboxTrainer(CardTrainer):
         weights of the best one where that is asked for.
         """
         self._load_from_checkpoint(folder)
-        self.state = TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
+        self.state = TrainerState.load_from_json(str(Path(folder) / STATE))
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint and is_checkpoint:
             self._load_best_model()
 

@@ -168,7 +168,6 @@ class ValenceTrainer(FastJukeboxTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def describe(self) -> str:
-        """See [`FastJukeboxTrainer.describe`]."""
         stated = self.trained_model().config.held_out
         if not stated:
             return super().describe()

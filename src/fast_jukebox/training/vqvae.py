@@ -46,7 +46,6 @@ class VQVAETrainer(FastJukeboxTrainer):
         self.model_accepts_loss_kwargs = False
 
     def describe(self) -> str:
-        """See [`FastJukeboxTrainer.describe`]."""
         return f"{super().describe()} Trained level(s): {', '.join(map(str, self._levels()))} (0 is the bottom)."
 
     def loss_of(

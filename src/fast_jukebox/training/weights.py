@@ -25,9 +25,8 @@ def save_weights(source: str | os.PathLike[str], path: str | os.PathLike[str], l
     """Write the weights of a prior in float16, as one safetensors file that [`take_weights`] takes.
 
     Args:
-        source: folder or Hub name of the prior, or of a complete model.
+        source: folder or Hub name of the prior, or of a complete model, of which it is that of `level`.
         path: of the file.
-        level: which prior of a complete model.
     """
     prior = FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32)
     tensors = {name: tensor.half().contiguous() for name, tensor in prior.state_dict().items()}
@@ -36,11 +35,7 @@ def save_weights(source: str | os.PathLike[str], path: str | os.PathLike[str], l
 
 
 def take_weights(prior: FastJukeboxPrior, path: str | os.PathLike[str]) -> list[str]:
-    """Copy the tensors of a file into those of a prior; see [`copy_weights`].
-
-    Args:
-        prior: is changed.
-        path: of a safetensors file.
+    """Copy the tensors of a safetensors file into those of a prior; see [`copy_weights`].
 
     Raises:
         ValueError: no tensor of the file fits.
