@@ -225,8 +225,7 @@ def likelihood_metrics(model: FastJukeboxModel, codes: DatasetDict, args: Evalua
     metrics: dict[str, float] = {}
     for level, prior in enumerate(model.priors):
         windows = CodeWindows(codes["test"], prior.config, max_windows=args.max_windows, processor=model.processor)
-        every = len(windows.sampler)
-        groups = [windows.sampler[index * every // len(windows)][0] for index in range(len(windows))]
+        groups = [windows.sampler[windows.window_number(index)][0] for index in range(len(windows))]
         items = (windows[index] for index in range(len(windows)))
         bar = tqdm(items, total=len(windows), desc=f"level {level}: predicting", unit="window")
         found = prior_likelihood(prior, bar, groups, args.batch_size)

@@ -81,3 +81,10 @@ def test_training_arguments_take_a_limit_in_place_of_steps(tmp_path):
     assert args.max_steps > 10**8
     assert isinstance(args, TrainingArguments)
     assert FastJukeboxTrainingArguments(output_dir=str(tmp_path), use_cpu=True).max_steps == -1
+
+
+def test_a_second_training_has_all_of_its_time(now):
+    clock = begun(TrainingClock(max_minutes=1.0))
+    now[0] += 60
+    assert clock.fraction() == 1.0
+    assert begun(clock).fraction() == 0.0

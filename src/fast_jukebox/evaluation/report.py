@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 
@@ -177,20 +177,13 @@ def training_markdown(training: Mapping[str, object], metrics: Metrics) -> str:
 
     Args:
         training: by part (`vqvae-0`, `prior-2`, `teacher-2`, `student-2` and so on) `steps`, `batch_size` and
-            `seconds`; further facts by name, such as `preset` and `seed`. `"songs": "chorales"` stands for the
-            compilation that `examples/prepare_songs.py` renders, and `prior_voices`, `prior_instruments` for how the
-            priors' songs differ from it. `text` is Markdown that says what was trained on, in place of all that.
+            `seconds`; further facts by name, such as `preset` and `seed`. `text` is Markdown that says what was trained
+            on.
         metrics: may hold `train_songs`, `train_hours` and `test_songs`.
     """
-    chorales = training.get("songs") == "chorales"
-    paragraphs = [CHORALES_TEXT] if chorales else []
-    voices, instruments = training.get("prior_voices"), training.get("prior_instruments")
-    if voices is not None:
-        upper = "the melodies alone, without the lower voices" if voices == 1 else f"the upper {voices} voices alone"
-        played = f", played by {' or '.join(map(str, instruments))}" if isinstance(instruments, Sequence) else ""
-        paragraphs.append(f"The priors were trained on {upper}{played}; all metrics below are of such songs.")
+    paragraphs = []
     if training.get("text"):
-        paragraphs = [str(training["text"])]
+        paragraphs.append(str(training["text"]))
     elif "train_songs" in metrics:
         paragraphs.append(
             f"{metrics['train_songs']:g} songs ({metrics.get('train_hours', 0):.3g} hours) to train on, "
@@ -203,25 +196,12 @@ def training_markdown(training: Mapping[str, object], metrics: Metrics) -> str:
     ]
     if rows:
         paragraphs.append(markdown_table(["part", "steps", "windows a step", "time"], rows))
-    stated = {"text", "prior_voices", "prior_instruments", *(["songs"] if chorales else [])}
-    others = {
-        name: value
+    others = [
+        f"{name.replace('_', ' ')}: {_cell(value)}"
         for name, value in training.items()
-        if name not in parts and value is not None and name not in stated
-    }
-    if others:
-        paragraphs.append(
-            "; ".join(f"{name.replace('_', ' ')}: {_cell(value)}" for name, value in others.items()) + "."
-        )
-    return "\n\n".join(paragraphs)
-
-
-CHORALES_TEXT = (
-    "On chorales by Johann Sebastian Bach, which are in the public domain: the scores of music21's corpus, played by "
-    "tinysoundfont with the soundfont TimGM6mb at 44.1 kHz, one instrument a song (piano, church organ, reed organ, "
-    "strings or choir), in several keys and tempi. `examples/prepare_songs.py` renders them, "
-    "`examples/run_pretrained.py` trains the model: first each level of the VQ-VAE, then each prior on its codes."
-)
+        if value is not None and name not in {*parts, "text"}
+    ]
+    return "\n\n".join([*paragraphs, *(["; ".join(others) + "."] if others else [])])
 
 
 def _part_name(name: str) -> str:

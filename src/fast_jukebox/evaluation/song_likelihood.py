@@ -121,10 +121,9 @@ def windows_of_songs(
     )
     for level, config in enumerate(configs):
         windows = CodeWindows(rows, config, max_windows=max_windows)
-        every, count = len(windows.sampler), len(windows)
         of_song: dict[int, list[int]] = {}
-        for index in range(count):
-            of_song.setdefault(windows.sampler[index * every // count][0], []).append(index)
+        for index in range(len(windows)):
+            of_song.setdefault(windows.sampler[windows.window_number(index)][0], []).append(index)
         for own in of_song.values():
             yield SongWindows(level, [windows[index] for index in own])
 

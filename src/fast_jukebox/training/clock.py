@@ -73,8 +73,7 @@ class TrainingClock(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Start the clock, from what a resumed checkpoint had spent."""
-        if state.global_step:
-            self.spent = seconds_spent(vars(state))
+        self.spent = seconds_spent(vars(state)) if state.global_step else 0.0
         self._before, self._began = self.spent, time.time()
         self._done = int(self.fraction() * (self.evaluations + 1))
 
