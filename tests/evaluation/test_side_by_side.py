@@ -24,6 +24,7 @@ from fast_jukebox.evaluation.side_by_side import (
 from fast_jukebox.evaluation.systems import System
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.utils.files import temporary_path
+from fast_jukebox.utils.workers import Workers
 
 RATE = 8000
 
@@ -79,6 +80,15 @@ def settings(tmp_path):
         str(songs), tmp_path / "out", num_samples=3, duration=0.8, max_windows=4, resamples=20, reconstruct=2,
         test_fraction=0.4,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("rates", [(4000, RATE), (RATE, 4000)])
+def test_a_song_of_a_low_rate_does_not_count_in_what_it_lacks(settings, rates):
+    paths = [settings.output.parent / f"{number}.wav" for number in range(2)]
+    for path, rate in zip(paths, rates, strict=True):
+        save_audio(path, 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(rate) / rate), rate)
+    found = side_by_side._measured("songs", paths, "songs", settings, Judges([]), print, Workers())
+    assert found.result.numbers["noted_fraction"].value > 0.9 and found.result.songs == 2
 
 
 def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, settings):
