@@ -7,8 +7,8 @@ from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from fast_jukebox.demo.compare_page import compare_page
-from fast_jukebox.demo.compose_page import compose_page
+from fast_jukebox.demo.compare import compare_page
+from fast_jukebox.demo.compose import compose_page
 from fast_jukebox.demo.form import browser_state
 from fast_jukebox.demo.html import text
 from fast_jukebox.demo.inside import inside_page
