@@ -83,13 +83,13 @@ def test_a_teacher_of_its_own_is_told(results):
 
 
 def test_a_students_story_is_what_a_card_tells(results):
-    model = {"songs": "chorales", "prior-0": {"steps": 7, "batch_size": 1, "seconds": 60}}
+    model = {"text": "On chorales.", "prior-0": {"steps": 7, "batch_size": 1, "seconds": 60}}
     story = training_story(results, "student-without-pred-2", model)
     assert story["student-1"] == {"steps": 10, "batch_size": 3, "seconds": 18}
     assert story["teacher-0"] == {"steps": 20, "batch_size": 2, "seconds": 80}
     assert story["prior-0"] == model["prior-0"] and "teacher-0" not in model
     text = training_markdown(story, {})
-    for line in ("| student prior, level 1 | 10 | 3 | 18 s |", "| prior, level 0 | 7 | 1 | 60 s |", "TimGM6mb"):
+    for line in ("| student prior, level 1 | 10 | 3 | 18 s |", "| prior, level 0 | 7 | 1 | 60 s |", "On chorales."):
         assert line in text
     assert "for 4 steps (Eq. 4), then the data's codes for 6" in text and "made deeper" in text
 

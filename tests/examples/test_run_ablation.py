@@ -84,7 +84,10 @@ def test_measures_what_was_trained(scripts, ablation, tiny_model):
         for level, prior in enumerate(tiny_model.priors):
             made = deepen(prior, 6) if system == "teacher-6" else prior
             made.save_pretrained(ablation.prior(system, level))
-            state = {"log_history": [{"step": 2, "eval_bits_per_code": 4.0}, {"step": 2, "loss": 1.0}]}
+            state = {
+                "global_step": 2,
+                "log_history": [{"step": 2, "eval_bits_per_code": 4.0}, {"step": 2, "loss": 1.0}],
+            }
             (ablation.prior(system, level) / "trainer_state.json").write_text(json.dumps(state))
     results = module.measure(ablation)
     for level in results["levels"].values():
