@@ -95,3 +95,8 @@ def test_a_text_of_ones_own_takes_the_place_of_what_is_said_of_the_songs():
     text = training_markdown({**TRAINING, "text": "On *jigs*."}, FIGURES)
     assert text.startswith("On *jigs*.\n\n| part |")
     assert "370 songs" not in text
+
+
+def test_other_facts_are_listed_and_no_facts_are_an_empty_text():
+    assert "songs: my band" in training_markdown({"songs": "my band"}, {})
+    assert training_markdown({}, {}) == ""
