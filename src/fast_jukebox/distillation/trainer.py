@@ -43,23 +43,22 @@ class DistillationArguments(FastJukeboxTrainingArguments):
     The stages say how long it lasts, not `num_train_epochs`; `max_steps` stops earlier without changing the stages'
     schedules.
 
-    Args:
-        stages: [`DistillationStage`]s or mappings of their fields; on the command line JSON, or the name of a JSON
-            file. By default the paper's: 20 epochs of Eq. 4, 50 of Eq. 3.
-        initialize_from_teacher: let the student begin with the teacher's embeddings, conditioners and mapped layers;
-            `False` leaves it as it is given.
-        teacher_dtype: `float32`, `bfloat16` or `float16`, in which the teacher computes; as it is given by default.
-        teacher_name: the Hub's name of the teacher, for the card.
-
     Raises:
         ValueError: a stage that makes no sense, an unknown dtype, or another `num_train_epochs` than the default.
     """
 
     stages: Sequence[DistillationStage | dict[str, object]] | str | None = HfArg(
-        default=None, help="Stages as JSON, or a JSON file; by default the paper's 20 and 50 epochs."
+        default=None,
+        help="Stages, or mappings of their fields, as JSON, or the name of a JSON file; by default the paper's, 20 "
+        "epochs of Eq. 4 and 50 of Eq. 3.",
     )
-    initialize_from_teacher: bool = HfArg(default=True, help="Let the student begin with the teacher's mapped layers.")
-    teacher_dtype: str | None = HfArg(default=None, help="float32, bfloat16 or float16: what the teacher computes in.")
+    initialize_from_teacher: bool = HfArg(
+        default=True,
+        help="Let the student begin with the teacher's embeddings, conditioners and mapped layers, not as it is given.",
+    )
+    teacher_dtype: str | None = HfArg(
+        default=None, help="float32, bfloat16 or float16: what the teacher computes in; as it is given by default."
+    )
     teacher_name: str | None = HfArg(default=None, help="The Hub's name of the teacher, for the card.")
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
+from fast_jukebox.sampling.engine import sampling_mode
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,6 @@ def count_likelihood(
     return _summarise(rows, groups)
 
 
-@torch.no_grad()
 def prior_likelihood(
     prior: FastJukeboxPrior,
     windows: Iterable[Mapping[str, Tensor]],
@@ -142,14 +142,10 @@ def prior_likelihood(
     Raises:
         ValueError: no windows, another number of groups, or what [`FastJukeboxPrior.forward`] refuses.
     """
-    was_training = prior.training
-    prior.eval()
     rows = []
-    try:
+    with sampling_mode(prior):
         for batch in stacked_windows(windows, batch_size):
             rows += _score(_log_probabilities(prior, batch), batch["codes"].to(prior.device))
-    finally:
-        prior.train(was_training)
     return _summarise(rows, groups)
 
 
@@ -177,7 +173,6 @@ class TeacherFidelity:
         return 2.0**self.bits_per_code
 
 
-@torch.no_grad()
 def compare_with_teacher(
     priors: Mapping[str, FastJukeboxPrior],
     teacher: FastJukeboxPrior,
@@ -198,13 +193,9 @@ def compare_with_teacher(
     Raises:
         ValueError: no windows, or a prior that predicts another number of codes than the teacher.
     """
-    models = [teacher, *priors.values()]
-    modes = [model.training for model in models]
-    for model in models:
-        model.eval()
     sums = {name: torch.zeros(4, dtype=torch.float64) for name in priors}
     total = 0
-    try:
+    with sampling_mode(teacher, *priors.values()):
         for batch in stacked_windows(windows, batch_size):
             theirs = _log_probabilities(teacher, batch)
             total += batch["codes"].numel()
@@ -215,9 +206,6 @@ def compare_with_teacher(
                         f"`codebook_size` must be the teacher's {theirs.shape[-1]}, got {ours.shape[-1]} in {name!r}"
                     )
                 sums[name] += _sums(ours, theirs.to(ours.device), batch["codes"].to(ours.device))
-    finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)
     if not total:
         raise ValueError("`windows` must hold at least one window, got none")
     return {

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 
 from fast_jukebox.models.vqvae.metrics import ReconstructionReport
 from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
+from fast_jukebox.sampling.engine import sampling_mode
 
 _CHUNK_SAMPLES = 2**20
 
 
-@torch.no_grad()
 def reconstruction_metrics(
     vqvae: FastJukeboxVQVAE, recordings: Iterable[Tensor], levels: Iterable[int] | None = None
 ) -> dict[str, float]:
@@ -38,10 +37,8 @@ def reconstruction_metrics(
     config = vqvae.config
     chosen = list(range(config.num_levels)) if levels is None else sorted(levels)
     report = ReconstructionReport(chosen, config.codebook_size, vqvae.device)
-    was_training = vqvae.training
-    vqvae.eval()
     found = False
-    try:
+    with sampling_mode(vqvae):
         for recording in recordings:
             audio = complete_codes(recording, config.hop_lengths[-1])
             if len(audio) == 0:
@@ -51,8 +48,6 @@ def reconstruction_metrics(
             codes = vqvae.encode(batch, chosen)
             reconstructions = [vqvae.decode([own], level) for level, own in zip(chosen, codes, strict=True)]
             _add(report, batch.float(), [output.float() for output in reconstructions], codes)
-    finally:
-        vqvae.train(was_training)
     if not found:
         raise ValueError(f"`recordings` must hold one of at least {config.hop_lengths[-1]} samples, got none")
     return report.metrics()

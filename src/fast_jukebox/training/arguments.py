@@ -23,46 +23,43 @@ _HIGHER_IS_BETTER = ("accuracy", "agreement", "snr", "auc")  # transformers take
 
 @dataclass(repr=False)  # a new one would show the token
 class FastJukeboxTrainingArguments(TrainingArguments):
-    """[`~transformers.TrainingArguments`] with what a published model must state.
-
-    Args:
-        hub_license: license of the weights by the Hub's identifier; needed where `push_to_hub` is set.
-        hub_datasets: the Hub's names of the data trained on.
-        hub_base_model: the Hub's name of the model that this one goes on from, whose terms its weights are under too.
-        hub_strategy: `"end"` by default, so that only finished models are pushed; `"every_save"` pushes the model of
-            each checkpoint. Complete checkpoints, which hold pickles, are not pushed.
-        remove_unused_columns: `False` by default, as datasets here hold nothing that a model does not use.
-        max_minutes: train so long, in place of so many steps: the learning rate falls to zero by the clock, and a
-            resumed training has what its checkpoint left. See [`~fast_jukebox.training.clock.TrainingClock`].
-        stop_at: Unix time at which training ends, with the same schedule.
-        clock_evaluations: how often a training against the clock evaluates and saves on the way.
-        early_stopping_patience: stop after so many evaluations in a row without a lower `metric_for_best_model` (the
-            held-out loss by default), and keep the best of them. Each evaluation is saved; the best and the last
-            checkpoint are kept unless `save_total_limit` says otherwise. `None` trains to the end.
-        early_stopping_threshold: what counts as lower, in the metric's unit.
-        learning_rate: 5e-5 where nothing is said, or what a script takes for it.
+    """[`~transformers.TrainingArguments`] with what a published model must state, time limits and an early end.
 
     Raises:
         ValueError: `push_to_hub` without `hub_license`, or with another `hub_strategy`; a limit that is not positive.
     """
 
-    learning_rate: float | None = HfArg(default=None, help="The optimizer's peak learning rate.")
-
-    hub_license: str | None = HfArg(default=None, help="License of the weights, such as apache-2.0; needed to push.")
+    learning_rate: float | None = HfArg(
+        default=None, help="The optimizer's peak learning rate; 5e-5 by default, or what a script takes for it."
+    )
+    hub_license: str | None = HfArg(
+        default=None, help="License of the weights by the Hub's identifier, such as apache-2.0; needed to push."
+    )
     hub_datasets: list[str] = HfArg(default_factory=list, help="The Hub's names of the data trained on, for the card.")
     hub_base_model: str | None = HfArg(
-        default=None, help="The Hub's name of the model that is trained further, for the card."
+        default=None,
+        help="The Hub's name of the model that is trained further, for the card; its terms hold for the weights too.",
     )
-    hub_strategy: str = HfArg(default="end", help="When to push: by default the finished model.")
-    remove_unused_columns: bool | None = HfArg(default=False, help="Drop columns no model takes.")
-
+    hub_strategy: str = HfArg(
+        default="end",
+        help="end pushes the finished model, every_save the model of each checkpoint too. Complete checkpoints, which "
+        "hold pickles, are not pushed.",
+    )
+    remove_unused_columns: bool | None = HfArg(
+        default=False, help="Drop columns no model takes; datasets here have none."
+    )
     max_minutes: float | None = HfArg(
-        default=None, help="Train so many minutes in place of so many steps, the schedule included."
+        default=None,
+        help="Train so many minutes in place of so many steps: the learning rate falls to zero by the clock, and a "
+        "resumed training has what its checkpoint left.",
     )
     stop_at: float | None = HfArg(default=None, help="Unix time at which training ends, with the same schedule.")
     clock_evaluations: int = HfArg(default=4, help="With a time limit: evaluate and save so often on the way.")
     early_stopping_patience: int | None = HfArg(
-        default=None, help="Stop after so many evaluations without a lower held-out loss, and keep the best of them."
+        default=None,
+        help="Stop after so many evaluations in a row without a lower held-out loss (or a better "
+        "--metric_for_best_model), and keep the best of them. Each evaluation is saved; the best and the last "
+        "checkpoint are kept unless --save_total_limit says otherwise.",
     )
     early_stopping_threshold: float = HfArg(
         default=0.0, help="How much lower a held-out loss must be to count, in its unit."

@@ -29,36 +29,33 @@ _SGD_WEIGHT_DECAY = 1e-4
 
 @dataclass(repr=False)  # a new one would show the token
 class ValenceTrainingArguments(FastJukeboxTrainingArguments):
-    """[`FastJukeboxTrainingArguments`] with what the classifier adds.
+    """[`FastJukeboxTrainingArguments`] with what the classifier adds; the defaults are the published recipe's.
 
-    Args:
-        mixup_alpha: of mixup (Zhang et al. 2018): clips and labels of a batch are mixed in pairs by a weight drawn from
-            Beta(alpha, alpha); 0 for none. The published recipe has 1.
-        crop_probability: of each slice of a clip to be cropped and enlarged, as `ValenceClips` does; 0 for none. The
-            published recipe has 0.33.
-        adam_fraction: of the training's steps, in (0, 1], with the Trainer's optimizer (AdamW, by default without
-            weight decay, which is Adam) at a constant `learning_rate`. The rest is SGD with Nesterov momentum 0.9 and
-            weight decay 1e-4. Below 1, `lr_scheduler_type` and warm-up do not count; each epoch is evaluated and saved
-            unless `eval_strategy` says otherwise; each switch loads the best weights so far, and so does the end. 1 is
-            one optimizer with the Trainer's schedule. The published recipe has 0.5.
-        sgd_learning_rates: of SGD, one after the other for equally many steps, each with a new momentum.
-        learning_rate: 1e-4 where nothing is said, as in the published recipe.
-        metric_for_best_model: where the best weights are kept or `early_stopping_patience` is set, the macro ROC-AUC on
-            held-out songs where nothing is said.
+    `learning_rate` is 1e-4 where nothing is said, and `metric_for_best_model` the macro ROC-AUC on held-out songs where
+    the best weights are kept.
 
     Raises:
         ValueError: a number out of its range, or a time limit with `adam_fraction` below 1.
     """
 
-    mixup_alpha: float = HfArg(default=1.0, help="Of mixup's Beta distribution; 0 for no mixup.")
+    mixup_alpha: float = HfArg(
+        default=1.0,
+        help="Of mixup (Zhang et al. 2018): clips and labels of a batch are mixed in pairs by a weight drawn from "
+        "Beta(alpha, alpha); 0 for none.",
+    )
     crop_probability: float = HfArg(
         default=0.33, help="Of each slice of a clip to be cropped and enlarged; 0 for no crops."
     )
     adam_fraction: float = HfArg(
-        default=0.5, help="Of the steps with Adam; SGD with Nesterov momentum follows. 1 for Adam alone."
+        default=0.5,
+        help="Of the steps, in (0, 1], with the Trainer's optimizer (AdamW, by default without weight decay, which is "
+        "Adam) at a constant --learning_rate. The rest is SGD with Nesterov momentum 0.9 and weight decay 1e-4. Below "
+        "1, --lr_scheduler_type and warm-up do not count; each epoch is evaluated and saved unless --eval_strategy "
+        "says otherwise; each switch loads the best weights so far, and so does the end.",
     )
     sgd_learning_rates: list[float] = HfArg(
-        default_factory=lambda: [1e-3, 1e-4, 1e-5], help="Of SGD, each for equally many steps."
+        default_factory=lambda: [1e-3, 1e-4, 1e-5],
+        help="Of SGD, one after the other for equally many steps, each with a new momentum.",
     )
 
     def __post_init__(self) -> None:

@@ -21,14 +21,13 @@ from fast_jukebox.training.trainer import FastJukeboxTrainer
 
 @dataclass(repr=False)  # a new one would show the token
 class VQVAETrainingArguments(FastJukeboxTrainingArguments):
-    """[`FastJukeboxTrainingArguments`] with what a VQ-VAE adds.
+    """[`FastJukeboxTrainingArguments`] with what a VQ-VAE adds."""
 
-    Args:
-        levels: the levels to train, all where None. They share nothing, so that training them one by one, or side by
-            side in several processes, is the same training.
-    """
-
-    levels: list[int] | None = HfArg(default=None, help="The levels to train, 0 is the bottom; all of them by default.")
+    levels: list[int] | None = HfArg(
+        default=None,
+        help="The levels to train, 0 is the bottom; all of them by default. They share nothing, so that training them "
+        "one by one, or side by side in several processes, is the same training.",
+    )
 
 
 class VQVAETrainer(FastJukeboxTrainer):
