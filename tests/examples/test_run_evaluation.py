@@ -63,7 +63,7 @@ def options(model, songs, output, *more):
 
 def test_everything_is_measured_and_written(script, model_folder, notes, tmp_path):
     training = tmp_path / "training.json"
-    training.write_text(json.dumps({"songs": "chorales", "prior-0": {"steps": 7, "batch_size": 2, "seconds": 30}}))
+    training.write_text(json.dumps({"text": "On chorales.", "prior-0": {"steps": 7, "batch_size": 2, "seconds": 30}}))
     output = tmp_path / "evaluation"
     more = ["--card", "embedded", "--card_license", "apache-2.0", "--training", str(training)]
     metrics = script.main(options(model_folder, notes, output, *more))
@@ -94,7 +94,7 @@ def test_everything_is_measured_and_written(script, model_folder, notes, tmp_pat
     card = ModelCard.load(model_folder / "README.md")
     assert card.data.license == "apache-2.0"
     assert 'pipeline("fast-jukebox")(' in card.text
-    assert "TimGM6mb" in card.text
+    assert "On chorales." in card.text
     assert "| prior, level 0 | 7 | 2 | 30 s |" in card.text
     assert "bits per code of the prior" in card.text
     assert "| songs | samples of the model (2) | training songs (2) | held-out songs (2) |" in card.text
