@@ -93,7 +93,7 @@ def test_short_runs_add_up_to_a_long_one(further, tmp_path):
     assert [run["steps"] for run in runs] == [2, 3]
     assert runs[1]["before"] == pytest.approx(runs[0]["after"])
     card = (tmp_path / "second" / "README.md").read_text()
-    assert "Trained further in 2 runs:" in card and "| all | | | 5 |" in card
+    assert "Trained further in 2 runs:" in card and "| all |  |  | 5 |" in card
     # Run again, it is finished; a third run with another learning rate has that one.
     further(
         "second",
