@@ -88,8 +88,3 @@ def test_the_collections_hold_thousands_of_tunes_of_every_kind():
     assert len({score.name for score in scores}) == len(scores)
     acacia = next(score for score in scores if score.title == "Acacia Reel")
     assert (acacia.genre, acacia.metre, acacia.tonic, acacia.mode) == ("reel", (2, 4), 7, "major")
-
-
-def test_an_unknown_collection_is_refused():
-    with pytest.raises(ValueError, match="`collections`"):
-        read_folk_tunes(["essen"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -56,7 +55,7 @@ _GROOVES: dict[str, tuple[float, tuple[tuple[float, float], ...]]] = {
 }
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _VOICE_LOUDNESS = (8, -4, -4, 2)
-_ACCOMPANYING = 5
+ACCOMPANYING = 5
 """The first voice that accompanies the others."""
 _ACCOMPANYING_LOUDNESS = -20
 
@@ -103,43 +102,7 @@ def beat_quarters(score: Score) -> float:
     return 4.0 / unit
 
 
-def choose_performance(
-    score: Score,
-    instruments: Sequence[str],
-    *,
-    seed: int = 0,
-    take: int = 0,
-    scales: Sequence[str] = (),
-    transpositions: tuple[int, int] = (-3, 3),
-    human: float = 1.0,
-    loudness_step: int = 1,
-) -> Performance:
-    """Instrument, key and tempo: a function of the arguments and the score's name alone.
-
-    Args:
-        instruments: among them are drawn those that suit the kind of music, or all where none does.
-        scales: tonics of the major scales that are played in: the score is moved to the nearest, from the scale that
-            holds most of its notes; none leaves it as it is written.
-        transpositions: lowest and highest in semitones, beside that move; octaves are added where the instrument lacks
-            the pitches.
-    """
-    digest = hashlib.sha256(f"{seed}/{take}/{score.name}".encode()).digest()
-    draw = random.Random(int.from_bytes(digest, "big"))
-    suited = [name for name in instruments if name in SUITED[score.genre]] or list(instruments)
-    instrument = draw.choice(suited)
-    transposition = draw.randint(*transpositions) + _to_nearest(score, scales)
-    pitches = [note.pitch for note in score.notes if note.voice < _ACCOMPANYING]
-    low, high = min(pitches) + transposition, max(pitches) + transposition
-    played = INSTRUMENTS[instrument]
-    while low < played.lowest and high + 12 <= played.highest:
-        low, high, transposition = low + 12, high + 12, transposition + 12
-    while high > played.highest and low - 12 >= played.lowest:
-        low, high, transposition = low - 12, high - 12, transposition - 12
-    tempo, unevenness = draw.randint(*TEMPI[score.genre]), draw.getrandbits(32)
-    return Performance(instrument, transposition, tempo, human, unevenness, loudness_step)
-
-
-def _to_nearest(score: Score, scales: Sequence[str]) -> int:
+def to_nearest_scale(score: Score, scales: Sequence[str]) -> int:
     """Semitones from the major scale that holds most of a score's time to the nearest of `scales`, upwards of two."""
     if not scales:
         return 0
@@ -182,7 +145,7 @@ def perform(score: Score, performance: Performance) -> list[SoundingNote]:
         end = when(note.onset + note.duration) - start
         loudness = 84.0
         if several:
-            accompanies = note.voice >= _ACCOMPANYING
+            accompanies = note.voice >= ACCOMPANYING
             loudness += _ACCOMPANYING_LOUDNESS if accompanies else _VOICE_LOUDNESS[min(note.voice, 3)]
         loudness += human * (_accent(score, note.onset - score.upbeat, beat, bar) + draw.gauss(0, 2.5))
         loudness += human * 5 * math.sin(math.pi * ((note.onset - score.upbeat) / (4 * bar) % 1.0))

@@ -16,7 +16,15 @@ from fast_jukebox.data.tunes.accompaniment import PARTS, PROGRAMS, accompany
 from fast_jukebox.data.tunes.chorales import chorale_paths, read_chorale
 from fast_jukebox.data.tunes.folk import COLLECTIONS, read_folk_tunes
 from fast_jukebox.data.tunes.listening import check_notes, check_sound
-from fast_jukebox.data.tunes.performing import INSTRUMENTS, SUITED, Performance, choose_performance, perform
+from fast_jukebox.data.tunes.performing import (
+    ACCOMPANYING,
+    INSTRUMENTS,
+    SUITED,
+    TEMPI,
+    Performance,
+    perform,
+    to_nearest_scale,
+)
 from fast_jukebox.data.tunes.scores import DRUM_VOICE, GENRES, TONICS, Score, ScoreError, natural_order
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_license
 from fast_jukebox.utils.files import JsonObject
@@ -93,17 +101,24 @@ class SongRecipe:
         return accompany(score, self.accompaniment)
 
     def performance(self, score: Score, take: int = 0) -> Performance:
-        """The `take`-th performance of a score."""
-        return choose_performance(
-            score,
-            self.instruments,
-            seed=self.seed,
-            take=take,
-            scales=self.scales,
-            transpositions=self.transpositions,
-            human=self.human,
-            loudness_step=self.loudness_step,
-        )
+        """The `take`-th performance of a score: a function of the recipe, the number and the score's name alone.
+
+        The instrument is among those that suit the kind of music, or all where none does. Octaves are added where it
+        lacks the pitches.
+        """
+        digest = hashlib.sha256(f"{self.seed}/{take}/{score.name}".encode()).digest()
+        draw = random.Random(int.from_bytes(digest, "big"))
+        instrument = draw.choice([name for name in self.instruments if name in SUITED[score.genre]] or self.instruments)
+        transposition = draw.randint(*self.transpositions) + to_nearest_scale(score, self.scales)
+        pitches = [note.pitch for note in score.notes if note.voice < ACCOMPANYING]
+        low, high = min(pitches) + transposition, max(pitches) + transposition
+        played = INSTRUMENTS[instrument]
+        while low < played.lowest and high + 12 <= played.highest:
+            low, high, transposition = low + 12, high + 12, transposition + 12
+        while high > played.highest and low - 12 >= played.lowest:
+            low, high, transposition = low - 12, high - 12, transposition - 12
+        tempo, unevenness = draw.randint(*TEMPI[score.genre]), draw.getrandbits(32)
+        return Performance(instrument, transposition, tempo, self.human, unevenness, self.loudness_step)
 
     def fingerprint(self) -> str:
         """A short hash of the recipe and of the version of its rendering."""
