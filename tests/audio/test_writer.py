@@ -116,9 +116,11 @@ def test_an_mp3_stream_can_be_played_while_it_grows():
     assert np.abs(heard).max() == pytest.approx(0.5, abs=0.05)
 
 
-def test_rates_that_mp3_lacks_are_refused(tmp_path):
+def test_rates_that_mp3_lacks_are_refused_and_the_old_file_stays(tmp_path):
+    (tmp_path / "song.mp3").write_text("the old song")
     with pytest.raises(ValueError, match="`sampling_rate` must be one that MP3 has, got 1600"):
         AudioWriter(tmp_path / "song.mp3", 1600)
+    assert (tmp_path / "song.mp3").read_text() == "the old song"
 
 
 def test_other_formats_are_refused(tmp_path):

@@ -61,21 +61,16 @@ class AudioWriter:
             if suffix not in FORMATS:
                 raise ValueError(f"`target` must end in {', '.join(FORMATS)}, got {os.fspath(target)!r}")
             kind = FORMATS[suffix]
-            self._file: BinaryIO = open(target, "wb")  # noqa: SIM115 (closed by `close`)
         elif kind not in STREAM_KINDS:
             raise ValueError(f"`kind` must be one of {STREAM_KINDS} for a stream, got {kind!r}")
-        else:
-            self._file = target
         self.kind = kind
+        if kind in _ENCODERS:  # tried before the file is opened, which empties it
+            _encoder(io.BytesIO(), sampling_rate, kind).close()
+        # Closed by `close`.
+        self._file: BinaryIO = open(target, "wb") if isinstance(target, str | os.PathLike) else target  # noqa: SIM115
         if kind in _ENCODERS:
-            container, subtype = _ENCODERS[kind]
             self._sink = _Sink(self._file) if self._owned else _StreamSink(self._file)
-            try:
-                self._encoder = soundfile.SoundFile(self._sink, "w", sampling_rate, 1, subtype, format=container)
-            except soundfile.LibsndfileError as error:
-                self.close()
-                message = f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}"
-                raise ValueError(message) from error
+            self._encoder = _encoder(self._sink, sampling_rate, kind)
         elif kind == "wav":
             self._file.write(_wav_header(sampling_rate, 0 if self._owned else None))
 
@@ -135,6 +130,15 @@ class AudioWriter:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _encoder(sink: _Sink | io.BytesIO, sampling_rate: int, kind: str) -> soundfile.SoundFile:
+    container, subtype = _ENCODERS[kind]
+    try:
+        return soundfile.SoundFile(sink, "w", sampling_rate, 1, subtype, format=container)
+    except soundfile.LibsndfileError as error:
+        message = f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}"
+        raise ValueError(message) from error
 
 
 class _Sink:

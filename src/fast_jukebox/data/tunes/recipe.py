@@ -247,7 +247,8 @@ def render_song(
         "duration": round(len(audio) / recipe.sampling_rate, 6),
         "sampling_rate": recipe.sampling_rate,
         "split": split,
-        "license": recording_license(player),
+        "license": "composition: public domain; recording: CC0-1.0; soundfont: "
+        f"{player.path.name} ({soundfont_license(player.path)})",
         "score": score.fingerprint(),
         "recipe": recipe.fingerprint(),
     }
@@ -255,14 +256,6 @@ def render_song(
         pitched = [(note.start, note.end, note.pitch) for note in notes if note.channel != DRUM_VOICE]
         row |= _listen(score, audio, recipe, pitched)
     return audio, row
-
-
-def recording_license(player: Player) -> str:
-    """Terms of the music, the recording, and the soundfont."""
-    return (
-        f"composition: public domain; recording: CC0-1.0; soundfont: {player.path.name} "
-        f"({soundfont_license(player.path)})"
-    )
 
 
 def _listen(
