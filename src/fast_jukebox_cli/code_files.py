@@ -104,7 +104,7 @@ def _facts(path: Path, header: dict[str, str]) -> dict[str, object]:
     """The metadata of a session's file; empty for other files."""
     try:
         facts = json.loads(header.get("facts", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     return facts if isinstance(facts, dict) else {}
 

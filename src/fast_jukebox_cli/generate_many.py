@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
+from fast_jukebox.data.metadata import METADATA_FILE, json_rows, metadata_lines
 from fast_jukebox.evaluation.systems import claim_folder, sample_songs
 from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.processing.text import check_song
-from fast_jukebox.utils.files import clear_temporary, read_file, write_file
+from fast_jukebox.utils.files import clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.options import SongSettings
@@ -93,14 +93,14 @@ def generate_many(
 
 def read_requests(path: Path) -> list[dict[str, object]]:
     """Metadata of songs, of a JSON Lines file; a `ValueError` names a line that is wrong."""
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"`--requests` must have at most {_LARGEST} bytes, got {path.stat().st_size} in {str(path)!r}")
     rows = []
-    for number, line in enumerate(read_file(path, _LARGEST).decode("utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
+    for where, row in json_rows(path):
         try:
-            rows.append(dict(check_song(json.loads(line))))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"`--requests`, line {number}: {error}") from error
+            rows.append(dict(check_song(row)))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
     if not rows:
         raise ValueError(f"`--requests` must have a song a line, got nothing in {str(path)!r}")
     return rows

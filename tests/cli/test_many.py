@@ -9,6 +9,7 @@ from fast_jukebox import FastJukeboxVQVAE
 from fast_jukebox.audio import load_audio
 from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox_cli.generate_many import read_requests
 from fast_jukebox_cli.options import Sharing
 
 
@@ -105,14 +106,24 @@ def test_many_songs_are_what_is_asked_of_each(run, paired_model, tmp_path):
     assert run(*shared, "same", "--num-samples", 1, "--artist", "harp").exit_code == 0
 
 
+def test_requests_are_lines_as_json_lines_has_them(tmp_path):
+    lyrics = "one\u2028two\x85three"
+    lines = [{"lyrics": lyrics}, {"genre": "air"}]
+    text = "\ufeff" + "\r\n\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "wanted.jsonl").write_bytes(text.encode())
+    assert read_requests(tmp_path / "wanted.jsonl") == lines
+
+
 @pytest.mark.parametrize(
     ("lines", "options", "message"),
     [
         (None, (), "one of `--num-samples` and `--requests` must be given"),
         ('{"artist": "harp"}', ("--num-samples", 2), "one of `--num-samples` and `--requests` must be given"),
         ('{"artist": "harp"}', ("--artist", "harp"), "must be given, the latter without `--artist`"),
-        ('{"artist": "harp"}\n{"singer": 1}', (), "`--requests`, line 2: "),
-        ("\n{", (), "`--requests`, line 2"),
+        ('{"artist": "harp"}\n{"singer": 1}', (), "wanted.jsonl, line 2: "),
+        ("\n{", (), "wanted.jsonl, line 2"),
+        ('{"artist": "\\ud800"}', (), "wanted.jsonl, line 1"),
+        ("\xef", (), "wanted.jsonl, line 1: no UTF-8 text"),
         ("", (), "`--requests` must have a song a line"),
         ('{"artist": "nobody"}', (), "nobody"),
         (None, ("--num-samples", 0), "`--num-samples` must be from 1"),
@@ -125,7 +136,7 @@ def test_requests_that_cannot_be_are_refused_before_the_first_song(
 ):
     paired_model.save_pretrained(tmp_path / "paired")
     if lines is not None:
-        (run.folder / "wanted.jsonl").write_text(lines)
+        (run.folder / "wanted.jsonl").write_text(lines, encoding="latin-1")
         options = (*options, "--requests", "wanted.jsonl")
     found = run("generate-many", "--model", tmp_path / "paired", "--duration", 0.1, "--output", "out", *options)
     assert found.exit_code == 2

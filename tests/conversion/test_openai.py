@@ -75,7 +75,7 @@ def test_the_folder_of_all_models_shares_what_they_share(tmp_path, tiny_publishe
         (None, {"priors": []}, "priors.*list"),
         (None, {"priors": "abc"}, "priors.*list"),
         (None, {"priors": [3, 4, 5]}, r"priors\[0\].*mapping.*int"),
-        (None, {"more": 1}, "must hold `vqvae` and `priors`"),
+        (None, {"more": 1}, "must hold `vqvae` and `priors` and nothing else"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, hyperparameters, write_openai, model, change, message):

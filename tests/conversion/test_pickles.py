@@ -124,3 +124,14 @@ def test_lists_that_hold_themselves_or_one_another_many_times_are_read_at_once(t
     for content in (circle, doubled):
         torch.save(content, tmp_path / "x.pth")
         assert len(read_pickle(tmp_path / "x.pth")) == 2
+
+
+def test_an_error_of_the_reader_that_names_no_file_gets_its_name(tmp_path, monkeypatch):
+    torch.save(torch.zeros(2), tmp_path / "x.pth")
+
+    def beyond(*args, **kwargs):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(torch, "load", beyond)
+    with pytest.raises(ValueError, match=r"x\.pth` is no checkpoint that can be read.*Invalid argument"):
+        read_pickle(tmp_path / "x.pth")

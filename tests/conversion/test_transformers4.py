@@ -102,6 +102,16 @@ def test_weights_are_found_in_every_file_that_transformers_wrote(golden_dir, tmp
             transformers4.read_tensors(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{", "[" * 100_000, '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": ["b"]}}'],
+)
+def test_an_index_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "pytorch_model.bin.index.json").write_text(content)
+    with pytest.raises(ValueError, match="pytorch_model.bin.index.json` must hold"):
+        transformers4.read_tensors(tmp_path)
+
+
 def test_half_precision_weights_stay_half(golden_dir, tmp_path):
     source = golden_dir / WHOLE[0]
     config = json.loads((source / "config.json").read_text())

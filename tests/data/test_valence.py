@@ -58,6 +58,22 @@ def test_the_map_is_marked_as_ours_and_has_every_tag_once(tmp_path):
         load_tag_map(tmp_path / "three.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("AP: [", "must be YAML"),
+        ("AP: \xe9", "must be YAML in UTF-8"),
+        ("[" * 10_000, "must be YAML"),
+        ("AP: 3\nDP: []\nAU: []\nDU: []\n", "as text, got a int under AP"),
+        ("AP: {a: b}\nDP: []\nAU: []\nDU: []\n", "as text, got a dict under AP"),
+    ],
+)
+def test_a_map_that_is_none_is_named(tmp_path, text, message):
+    (tmp_path / "tags.yaml").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=f"tags.yaml {message}|tags.yaml .*{message}"):
+        load_tag_map(tmp_path / "tags.yaml")
+
+
 def test_jamendos_layout_gives_songs_of_exactly_one_quadrant_whose_file_is_there(jamendo, tmp_path):
     songs = load_valence_songs(jamendo)
     found = [(int(song.source.stem), QUADRANTS[song.quadrant], song.group, song.split) for song in songs]

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -31,6 +33,14 @@ def test_broken_settings_are_an_error(tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"temperature": -1.0}')
     with pytest.raises(ValueError, match="temperature"):
+        FastJukeboxModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "1", '"x"', "NaN", "[" * 100_000, "9" * 5000, '{"top_k": {"a": 1}}'])
+def test_what_is_no_settings_is_an_error_that_names_the_file(tiny_model, tmp_path, content):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(ValueError, match=f"generation_config.json of `{re.escape(str(tmp_path))}`"):
         FastJukeboxModel.from_pretrained(tmp_path)
 
 

@@ -85,6 +85,20 @@ def test_a_card_that_is_not_there_or_states_no_license_is_refused(tmp_path, text
     assert text is None or (tmp_path / "README.md").read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize(("stated", "read"), [("ann/songs", "ann/songs"), ("[b/c, d]", "b/c"), ("", "audio")])
+def test_the_data_may_be_stated_as_one_name_or_a_list(tmp_path, stated, read):
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\ndatasets: {stated}\n---\n# x\n")
+    hub.update_model_card(tmp_path, metrics={"bits": 1.0})
+    (result,) = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert result.dataset_type == read
+
+
+def test_data_that_are_no_names_are_refused(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\ndatasets: 7\n---\n# x\n")
+    with pytest.raises(ValueError, match="`datasets` of the card must be a list of names, got \\[?7"):
+        hub.update_model_card(tmp_path, metrics={"bits": 1.0})
+
+
 def test_the_figures_of_a_group_are_read_from_the_card(tmp_path):
     assert hub.stated_metrics(tmp_path, ["agreement"]) == {}
     figures = {"KL, bits": {"top": 0.25, "bottom": 0.5}, "KL, bits more": 3.0, "agreement": 0.5}

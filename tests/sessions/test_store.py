@@ -48,6 +48,18 @@ def test_other_versions_are_refused(store):
             store.read_manifest()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there are no such files")
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_what_is_no_regular_file_is_not_waited_for(store, kind):
+    for path, read in (
+        (store.folder / MANIFEST, store.read_manifest),
+        (store.folder / "codes" / "take-1.safetensors", lambda: store.read_codes("take-1")),
+    ):
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+        with pytest.raises(SessionError, match=f"cannot read .*{path.name}.*no regular file"):
+            read()
+
+
 def test_a_folder_that_is_none(tmp_path):
     with pytest.raises(SessionError, match="no session"):
         Session.open(tmp_path / "nowhere")

@@ -211,6 +211,16 @@ def test_a_file_larger_than_it_can_be_is_not_read(tmp_path):
         read_file(path, 99)
 
 
+@posix
+def test_a_pipe_or_a_device_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(OSError, match="no regular file") as raised:
+            read_file(tmp_path / name, 100)
+        assert raised.value.filename == str(tmp_path / name)
+
+
 WEIGHTS = re.compile(r"model.*\.safetensors")
 
 

@@ -80,10 +80,17 @@ def test_the_file_of_a_dead_process_is_taken_over_and_that_of_another_machine_is
     soft.write_text(f"{dead} on {locks.socket.gethostname()}")
     with FolderLock(tmp_path / "lock").held():
         assert soft.read_text().startswith(str(os.getpid()))
-    for holder in (f"{dead} on another-machine", "", "damaged"):
+    for holder in (f"{dead} on another-machine", "", "damaged", "long " * 100):
         soft.write_text(holder)
         with pytest.raises(InUseError, match=r"if it has ended, delete .*lock\.soft"):
             FolderLock(tmp_path / "lock").held().__enter__()
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path, without_flock):
+    without_flock(errno.ENOSYS)
+    os.mkfifo(tmp_path / "lock.soft")
+    with pytest.raises(InUseError, match=r"unknown; if it has ended, delete .*lock\.soft"):
+        FolderLock(tmp_path / "lock").held().__enter__()
 
 
 def test_other_errors_are_told(tmp_path, without_flock):

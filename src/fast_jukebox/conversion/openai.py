@@ -108,7 +108,7 @@ def is_openai_folder(source: str | os.PathLike[str]) -> bool:
 def _checked(hyperparameters: JsonObject) -> JsonObject:
     if not isinstance(hyperparameters, Mapping) or set(hyperparameters) != {"vqvae", "priors"}:
         held = sorted(hyperparameters) if isinstance(hyperparameters, Mapping) else type(hyperparameters).__name__
-        raise ValueError(f"`hyperparameters` must hold `vqvae` and `priors`, got {held}")
+        raise ValueError(f"`hyperparameters` must hold `vqvae` and `priors` and nothing else, got {held}")
     priors = hyperparameters["priors"]
     if not isinstance(priors, Sequence) or isinstance(priors, str) or not priors:
         raise ValueError(f"`priors` of `hyperparameters` must be a list, bottom first, got {priors!r}")

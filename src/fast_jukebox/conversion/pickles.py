@@ -41,10 +41,10 @@ def read_pickle(path: str | os.PathLike[str]) -> object:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         _check_sizes(content)
         return content
-    except OSError:
-        raise
     # The bytes of a damaged file can lead the reader anywhere, so that any error may come.
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # torch names none for a damaged file
+            raise
         raise ValueError(f"`{path}` {_explained(error)}") from error
 
 
@@ -82,7 +82,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"`{path}` must hold tensors by name, got {type(content).__name__}")
     strangers = [
-        repr(name)
+        repr(name) if isinstance(name, str | int) else f"a {type(name).__name__}"
         for name, value in content.items()
         if not (isinstance(name, str) and isinstance(value, Tensor) and value.device.type == "cpu")
     ]

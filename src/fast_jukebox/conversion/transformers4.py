@@ -323,9 +323,12 @@ def _as_published(name: str, hparams: JsonObject) -> JsonObject:
 def _weight_map(index: str) -> dict[str, str]:
     try:
         with open(index, encoding="utf-8") as file:
-            return dict(json.load(file)["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
+            found = dict(json.load(file)["weight_map"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"`{index}` must hold a `weight_map`: {error!r}") from error
+    if not all(isinstance(shard, str) for shard in found.values()):
+        raise ValueError(f"the `weight_map` in `{index}` must hold file names by tensor name")
+    return found
 
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
             f"{path} has {path.stat().st_size} bytes, more than {max_bytes}: raise `max_metadata_bytes` of `SongLimits`"
         )
     rows: dict[str, dict[str, object]] = {}
-    for where, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
+    for where, row in _csv_rows(path) if path.suffix == ".csv" else json_rows(path):
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or not row["file_name"]:
             raise ValueError(f"{where}: must be an object with a `file_name`, got {str(row)[:80]!r}")
         name = row["file_name"]
@@ -66,7 +66,8 @@ def tidy_name(folder: Path, name: str) -> str:
     return Path(name).as_posix() if relative.startswith("..") else Path(relative).as_posix()
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
+def json_rows(path: Path) -> Iterator[tuple[str, object]]:
+    """What each line of a file of JSON Lines holds, after its place; a `ValueError` names a line that is wrong."""
     with path.open("rb") as file:
         for number, line in enumerate(_lines(file), 1):
             where = f"{path}, line {number}"

@@ -62,19 +62,24 @@ def load_tag_map(path: str | os.PathLike[str] | None = None) -> dict[str, int]:
         path: `{AP: [tags], DP: [...], AU: [...], DU: [...]}`; the package's own by default.
 
     Raises:
-        ValueError: other keys, or a tag that stands twice.
+        ValueError: no YAML, other keys, or a tag that stands twice.
     """
     import yaml
 
     path = Path(path or TAG_MAP)
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path} must be YAML in UTF-8: {error}") from error
     if not isinstance(found, dict) or set(found) != set(QUADRANTS):
         raise ValueError(f"{path} must have the keys {', '.join(QUADRANTS)}, got {found if not found else list(found)}")
     tags: dict[str, int] = {}
     for index, quadrant in enumerate(QUADRANTS):
-        for tag in found[quadrant] or []:
+        named = found[quadrant] or []
+        for tag in named if isinstance(named, list) else [named]:
             if not isinstance(tag, str) or tag in tags:
-                raise ValueError(f"{path} must name each tag once, as text, got {tag!r} under {quadrant}")
+                got = repr(tag) if isinstance(tag, str) else f"a {type(tag).__name__}"
+                raise ValueError(f"{path} must name each tag once, as text, got {got} under {quadrant}")
             tags[tag] = index
     return tags
 
@@ -124,7 +129,11 @@ def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | Non
     if table.stat().st_size > _MAX_TABLE_BYTES:
         raise ValueError(f"{table} must hold at most {_MAX_TABLE_BYTES} bytes")
     quadrants, root, songs = load_tag_map(tag_map), table.parent, []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines()):
+    try:
+        lines = table.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} must be UTF-8 text: {error}") from error
+    for number, line in enumerate(lines):
         columns = line.rstrip("\n").split("\t")
         if number == 0 or not line.strip():
             continue

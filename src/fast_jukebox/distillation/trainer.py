@@ -313,8 +313,8 @@ class _FreshMoments(TrainerCallback):
 
 def _read_json(text: str) -> object:
     """The value of JSON, or of a JSON file."""
-    source = text if text.lstrip().startswith(("[", "{")) else Path(text).read_text(encoding="utf-8-sig")
     try:
+        source = text if text.lstrip().startswith(("[", "{")) else Path(text).read_text(encoding="utf-8-sig")
         return json.loads(source)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"`stages` must be JSON, got {source!r}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`stages` must be JSON or the name of a file of it, got {text!r:.200}: {error}") from error

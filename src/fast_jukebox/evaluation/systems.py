@@ -18,6 +18,7 @@ from fast_jukebox.evaluation.shards import SONGS_IN_A_SHARD, each_on_a_thread, r
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
@@ -77,7 +78,7 @@ def claim_folder(folder: Path, model: FastJukeboxModel, settings: dict[str, obje
     claim = json.loads(json.dumps(claim, default=str))
     path = folder / FACTS
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path)
         unlike = [name for name in claim if there.get(name) != claim[name]]
         if unlike:
             raise ValueError(

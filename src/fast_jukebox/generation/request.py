@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -71,6 +72,21 @@ class FastJukeboxGenerationConfig(GenerationConfig):
             do_sample=True if do_sample is None else do_sample,
             **kwargs,
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name: str | os.PathLike[str], *args: object, **kwargs: object) -> Any:
+        """Load as [`~transformers.GenerationConfig.from_pretrained`] does.
+
+        Raises:
+            ValueError: the file holds no JSON of settings, or a value that is not as asked; names the folder.
+            OSError: there is none, or it holds no JSON.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name, *args, **kwargs)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"generation_config.json of `{pretrained_model_name}` holds no settings: {error}"
+            ) from error
 
     @classmethod
     def from_model_config(cls, model_config: PreTrainedConfig) -> FastJukeboxGenerationConfig:

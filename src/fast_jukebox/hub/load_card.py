@@ -34,13 +34,26 @@ def load_card(path: str | os.PathLike[str], kind: type[RepoCard] = ModelCard, *,
     try:
         _check_metadata(text)
         card = kind(text, ignore_metadata_errors=not strict)
-        card.data.to_dict()
+        str(card.data)  # what cannot be written again, as a number of too many digits, cannot be told either
     except Exception as error:  # those of the parser and of the card's class, which do not name the file
         raise ValueError(
             f"the metadata of {os.fspath(path)}, between its two lines `---`, cannot be read; mend it: "
             f"{' '.join(str(error).split()) or type(error).__name__}"
         ) from error
     return card
+
+
+def stated_names(card: RepoCard, field: str) -> list[str]:
+    """The names that a card states in a field of its metadata: none, one, or a list of them.
+
+    Raises:
+        ValueError: they are no names.
+    """
+    value = getattr(card.data, field, None)
+    names = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`{field}` of the card must be a list of names, got {value!r:.80}")
+    return names
 
 
 def _check_metadata(text: str) -> None:

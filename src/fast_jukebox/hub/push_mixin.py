@@ -21,7 +21,7 @@ from transformers import PreTrainedConfig
 
 from fast_jukebox.hub.cards import card_template, model_card, require_license
 from fast_jukebox.hub.errors import clear_hub_errors
-from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.hub.load_card import load_card, stated_names
 from fast_jukebox.hub.push import CARD, WEIGHTS, PushOptions, push_folder, push_model
 from fast_jukebox.sampling.weights import adapter_settings
 from fast_jukebox.utils.files import replacing_files
@@ -140,7 +140,7 @@ def _card_to_push(
     more = [*(getattr(model, "model_tags", None) or []), *([tags] if isinstance(tags, str) else tags or [])]
     if more:
         card = copy.deepcopy(card)
-        stated = getattr(card.data, "tags", None) or []
+        stated = stated_names(card, "tags")
         setattr(card.data, "tags", list(dict.fromkeys([*stated, *more])))  # noqa: B010  # no field of every kind of card
     return card
 

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from fast_jukebox.hub.cards import Metrics, model_card, place_picture, require_license, save_card
-from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.hub.load_card import load_card, stated_names
 
 RESULTS_FOLDER = ".eval_results"
 """Folder of a model's repository in which the Hub finds results."""
@@ -42,7 +42,7 @@ def update_model_card(
 
     Raises:
         FileNotFoundError: there is no such picture.
-        ValueError: the directory has no card, or its card states no license.
+        ValueError: the directory has no card, or its card states no license or `datasets` that are no names.
     """
     directory = Path(directory)
     license = require_license(directory)
@@ -58,7 +58,7 @@ def update_model_card(
         license=license,
         license_name=card.data.get("license_name"),
         license_link=card.data.get("license_link"),
-        datasets=card.data.get("datasets") or (),
+        datasets=stated_names(card, "datasets"),
         metrics_note=metrics_note,
         evaluated_on=evaluated_on,
     )
@@ -89,7 +89,7 @@ def stated_metrics(directory: str | os.PathLike[str], groups: Sequence[str]) -> 
     found: dict[str, dict[str, object]] = {}
     for result in results:
         for group in groups:
-            name = result.metric_name or ""
+            name = str(result.metric_name or "")
             if name == group or name.startswith(f"{group}, "):
                 found.setdefault(group, {})[name[len(group) :].removeprefix(", ")] = result.metric_value
     return found

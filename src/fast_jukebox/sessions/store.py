@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from fast_jukebox.utils.files import clear_temporary, write_file
+from fast_jukebox.utils.files import clear_temporary, read_file, write_file
 from fast_jukebox.utils.locks import FolderLock, InUseError
 
 FORMAT = "fast-jukebox-session"
@@ -216,7 +216,7 @@ def _read(path: Path, most: int, remedy: str) -> bytes | None:
             raise SessionError(
                 f"{str(path)!r} is damaged: it has {size} bytes, and what belongs there at most {most}; {remedy}"
             )
-        return path.read_bytes()
+        return read_file(path, most)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import tarfile
@@ -14,6 +13,7 @@ import torch
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.training.checkpoints import RESULTS, STATE
 from fast_jukebox.training.weights import save_weights
 
@@ -91,9 +91,7 @@ def training_facts(trained: Mapping[str, Path], batch_sizes: Mapping[str, int]) 
     for name, folder in trained.items():
         if not (folder / RESULTS).exists():
             continue
-        state, results, metrics = (
-            json.loads((folder / file).read_text(encoding="utf-8")) for file in (STATE, "train_results.json", RESULTS)
-        )
+        state, results, metrics = (read_json(folder / file) for file in (STATE, "train_results.json", RESULTS))
         facts[name] = {
             "steps": state["global_step"],
             "batch_size": batch_sizes[name],

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path, PurePosixPath
@@ -268,12 +269,20 @@ def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """The content of a file that somebody else may have made; a `ValueError` where it has more bytes than `most`."""
-    with open(path, "rb") as file:
+    """The content of a file that somebody else may have made; a `ValueError` where it has more bytes than `most`, an
+    `OSError` where it is no regular file, as a pipe, which would be waited for without end.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"{os.fspath(path)!r} has more than {most} bytes, which is more than such a file can have")
     return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _machine() -> str:

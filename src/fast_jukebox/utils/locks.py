@@ -14,7 +14,7 @@ from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 
-from fast_jukebox.utils.files import may_live
+from fast_jukebox.utils.files import may_live, read_file
 
 _logger = logging.getLogger(__name__)
 
@@ -97,12 +97,18 @@ class FolderLock:
                     file.write(_own_name())
                 return
             except FileExistsError as error:
-                holder = self.soft_path.read_bytes()[:200].decode(errors="replace")
+                holder = self._soft_holder()
                 process, _, machine = holder.partition(" on ")
                 dead = machine == socket.gethostname() and process.isdecimal() and not may_live(int(process))
                 if last or not dead:
                     raise InUseError(f"{holder}; if it has ended, delete {str(self.soft_path)!r}") from error
                 self.soft_path.unlink(missing_ok=True)
+
+    def _soft_holder(self) -> str:
+        try:
+            return read_file(self.soft_path, 200).decode(errors="replace")
+        except (OSError, ValueError):  # it went meanwhile, or is none of ours
+            return "unknown"
 
     def _release(self) -> None:
         if self._file is None:

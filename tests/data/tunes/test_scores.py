@@ -56,6 +56,9 @@ def test_a_file_gives_back_what_was_saved(notes, tmp_path_factory):
     [
         ("{", "score 1"),
         ("[]", "score 1"),
+        ("1", "score 1"),
+        ("[" * 100_000, "score 1"),
+        ('{"name": "a", "notes": [[0], [1%s], [60], [0]]}' % ("0" * 400), "score 1"),
         ('{"name": "a", "notes": [[0], [480], [200], [0]]}', "no note"),
         ('{"name": "a", "notes": [[], [], [], []]}', "1 to"),
         ('{"name": "../a", "notes": [[0], [480], [60], [0]]}', "file's name"),

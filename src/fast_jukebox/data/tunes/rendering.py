@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import soundfile
 from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import save_audio
-from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
+from fast_jukebox.data.metadata import METADATA_FILE, json_rows, metadata_lines
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, natural_order, require
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
@@ -120,12 +119,12 @@ class _Renderer:
 def _finished_rows(folder: Path, recipe: SongRecipe) -> list[JsonObject]:
     """Rows of the folder's metadata of this recipe whose file is there, and complete."""
     path = folder / METADATA_FILE
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    rows = [json.loads(line) for line in text.split("\n") if line]
     finished = []
-    for row in rows:
+    for _, row in json_rows(path) if path.exists() else ():
+        if not isinstance(row, dict) or row.get("recipe") != recipe.fingerprint():
+            continue
         file, frames = folder / row["file_name"], round(row["duration"] * recipe.sampling_rate)
-        if row.get("recipe") == recipe.fingerprint() and file.exists() and soundfile.info(str(file)).frames == frames:
+        if file.exists() and soundfile.info(str(file)).frames == frames:
             finished.append(row)
     return finished
 

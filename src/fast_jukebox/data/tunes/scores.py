@@ -24,6 +24,7 @@ DRUM_VOICE = 9
 """Voice of drums, and their MIDI channel; their pitches are instruments of the drum kit."""
 _TICKS = 480
 _MOST_SCORES, _MOST_NOTES, _MOST_BYTES = 100_000, 20_000, 256 << 20
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _INSTALL = "install them with `pip install 'fast-jukebox[songs]'` and `pip install --no-deps tinysoundfont`"
 
 
@@ -184,7 +185,7 @@ def load_scores(path: str | os.PathLike[str]) -> list[Score]:
             raise ValueError(f"more than {_MOST_BYTES} bytes or {_MOST_SCORES} scores")
         for line in lines:
             scores.append(_score(json.loads(line)))
-    except (ValueError, KeyError, TypeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (*_DAMAGED, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"`{path}`, score {len(scores) + 1}: must be a score of `save_scores`: {error}") from error
     return scores
 
