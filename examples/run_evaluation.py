@@ -294,8 +294,9 @@ def song_metrics(
             print(f"No metrics of the {name}: they are shorter than {shortest_clip(rate) / rate:.2g} s.")
             continue
         metrics |= summary_metrics(name, measured, flat[name])
-    for name in set(clips) - {"songs"}:
-        metrics[f"{name}_distance"] = pitch.profile_distance(flat[name], flat["songs"])
+    metrics |= {
+        f"{name}_distance": pitch.profile_distance(flat[name], flat["songs"]) for name in flat if name != "songs"
+    }
     metrics["songs_distance"] = pitch.distance_within(clips["songs"])
     metrics["songs_distance_same_size"] = pitch.distance_within(clips["songs"], count=len(flat["samples"]))
     return metrics

@@ -163,21 +163,25 @@ def monotone_path(attention: Tensor) -> Tensor:
     Returns:
         int64 (moments,).
     """
-    scores = np.log(attention.double().cpu().numpy() + _LITTLE)
-    moments, characters = scores.shape
+    rows = attention.cpu().numpy()
+    moments, characters = rows.shape
     if characters == 0:
         return torch.zeros(0, dtype=torch.int64)
     numbers = np.arange(characters)
     came_from = np.zeros((moments, characters), dtype=np.int32)
-    best = scores[0]
+    best = _scores(rows[0])
     for moment in range(1, moments):
         highest = np.maximum.accumulate(best)
         came_from[moment] = np.maximum.accumulate(np.where(best == highest, numbers, 0))
-        best = highest + scores[moment]
+        best = highest + _scores(rows[moment])
     path = [int(best.argmax())]
     for moment in range(moments - 1, 0, -1):
         path.append(int(came_from[moment, path[-1]]))
     return torch.tensor(path[::-1], dtype=torch.int64)
+
+
+def _scores(attention: np.ndarray) -> np.ndarray:
+    return np.log(attention.astype(np.float64) + _LITTLE)
 
 
 def _checked_place(prior: FastJukeboxPrior, layer: int | None, head: int | None) -> tuple[int, int]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_FRAMES_AT_ONCE = 1024
+
 
 def mel_spectrogram(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
     """Mel spectrogram in decibels below the loudest cell; arguments and errors are those of [`mel_power`].
@@ -64,8 +66,9 @@ def mel_frames(audio: Tensor, sampling_rate: int, n_mels: int, hop: int) -> Tens
     """
     n_fft = window_length(sampling_rate)
     window = torch.hann_window(n_fft, device=audio.device)
-    spectrum = torch.stft(audio, n_fft, hop, window=window, center=False, return_complex=True).abs().square()
-    return mel_filters(n_mels, n_fft, sampling_rate).to(audio.device) @ spectrum
+    filters = mel_filters(n_mels, n_fft, sampling_rate).to(audio.device)
+    parts = audio.unfold(0, n_fft, hop).split(_FRAMES_AT_ONCE)  # spectra are many times as large as their sound
+    return torch.cat([filters @ torch.fft.rfft(part * window).abs().square().T for part in parts], dim=1)
 
 
 def mel_filters(n_mels: int, n_fft: int, sampling_rate: int) -> Tensor:

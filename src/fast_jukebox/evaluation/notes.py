@@ -93,16 +93,16 @@ def find_notes(audio: Tensor, sampling_rate: int) -> NoteFrames:
     hop = size // 4
     frames = audio.float().unfold(0, size, hop)
     window = torch.hann_window(size, device=audio.device)
-    loudness = frames.square().mean(dim=1).sqrt()
-    sounding = (loudness >= _QUIET * loudness.max()) & (loudness > _SILENT)
     parts = []
-    for part in frames.split(_FRAMES_AT_ONCE):
+    for part in frames.split(_FRAMES_AT_ONCE):  # of which each is a copy, four times as large as its sound
         spectrum = torch.fft.rfft(part * window).abs() * (2 / window.sum())
-        parts.append(_peaks(spectrum, sampling_rate / size))
-    peaks, peak_energy, energy = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        levels = (own.square().mean(dim=1).sqrt() for own in (part, part[:, 3 * hop // 2 : 5 * hop // 2]))
+        parts.append((*_peaks(spectrum, sampling_rate / size), *levels))
+    peaks, peak_energy, energy, level, loudness = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    sounding = (level >= _QUIET * level.max()) & (level > _SILENT)
     return NoteFrames(
         strength=_assign_notes(peaks) * sounding[:, None],
-        loudness=frames[:, 3 * hop // 2 : 5 * hop // 2].square().mean(dim=1).sqrt(),
+        loudness=loudness,
         sounding=sounding,
         energy=energy,
         stable_energy=_stable(peaks, peak_energy).clamp_max(energy),

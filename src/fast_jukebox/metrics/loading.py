@@ -133,7 +133,7 @@ class SetDistance(ReferencesByKeyword):
         resamples: int = 200,
         seed: int = 0,
     ) -> Numbers:
-        if not held_against:
+        if held_against is None or len(held_against) == 0:
             raise ValueError(
                 "`references` must be paths of sound files, or one .safetensors file of embeddings, got none"
             )
