@@ -65,7 +65,7 @@ def test_numbers_are_kept_shard_by_shard(sounds, tmp_path, count):
     assert (tmp_path / "log").read_text().split() == measured
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_embeddings_are_those_of_all_songs_at_once(sounds, tmp_path, count):
     network = MusicnnEmbedding("musicnn_mtt")
     sounds = sounds[: SONGS_IN_A_SHARD + 2]

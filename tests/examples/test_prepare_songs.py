@@ -1,8 +1,6 @@
 """The script renders what its arguments ask for, and says what came of it."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
 
@@ -10,12 +8,8 @@ from fast_jukebox.data.songs import load_songs
 
 
 @pytest.fixture
-def main(repository_root, monkeypatch):
-    spec = importlib.util.spec_from_file_location("prepare_songs", repository_root / "examples" / "prepare_songs.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "prepare_songs", module)
-    spec.loader.exec_module(module)
-    return module.main
+def main(scripts):
+    return scripts["prepare_songs"].main
 
 
 def test_three_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys):

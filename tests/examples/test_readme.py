@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.data.tunes.rendering import RenderReport
 from fast_jukebox.data.tunes.scores import Score, ScoreNote
-from fast_jukebox.evaluation.controls import random_notes
-from fast_jukebox.evaluation.pitch import SCALES
 from fast_jukebox_cli.app import app
 
 RATE = 8000
@@ -46,29 +44,12 @@ def said_to_the_shell(block, folder):
     return [line.split("\0")[:-1] for line in told.read_text().splitlines()]
 
 
-def notes(folder, plan, splits, recipe, **options):
-    """In the synthesiser's place: six songs of notes in C major, two of them held out."""
-    os.makedirs(folder, exist_ok=True)
-    rows = []
-    for index in range(6):
-        song = random_notes(2.0, RATE, index, pitch_classes=SCALES["major"])
-        soundfile.write(f"{folder}/{index}.wav", song.numpy(), RATE)
-        rows.append({"file_name": f"{index}.wav", "split": "test" if index < 2 else "train"})
-    with open(f"{folder}/metadata.jsonl", "w", encoding="utf-8") as file:
-        file.write("\n".join(map(json.dumps, rows)))
-    return RenderReport()
-
-
 @pytest.fixture
-def presets(tiny_config, monkeypatch):
+def presets(audible_settings, monkeypatch):
     """The named sizes as tiny models of their depths, at a rate at which notes can be heard."""
-    settings = tiny_config.to_dict()
-    settings["vqvae_config"] |= {"strides": [4, 2, 2], "sampling_rate": RATE}
-    for level, prior in enumerate(settings["prior_configs"]):
-        prior |= {"sampling_rate": RATE, "hop_length": 16 * 2**level}
 
     def preset(cls, name):
-        own = copy.deepcopy(settings)
+        own = copy.deepcopy(audible_settings)
         for prior in own["prior_configs"]:
             prior["num_hidden_layers"] = int(name.removeprefix("fastjukebox-mini-"))
         return FastJukeboxConfig.from_dict(own)
@@ -77,7 +58,13 @@ def presets(tiny_config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_way_from_songs_to_a_student_on_the_hub(scripts, hub, presets, repository_root, tmp_path, monkeypatch):
+def test_the_way_from_songs_to_a_student_on_the_hub(
+    scripts, hub, presets, write_notes, repository_root, tmp_path, monkeypatch
+):
+    def notes(folder, plan, splits, recipe, **options):  # in the synthesiser's place
+        write_notes(folder)
+        return RenderReport()
+
     hub.users["token-of-you"] = ["you"]
     monkeypatch.setenv("HF_TOKEN", "token-of-you")
     monkeypatch.setattr(scripts["prepare_songs"], "render_songs", notes)

@@ -1,8 +1,6 @@
 """A model of random weights measured from songs to card, at toy size."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
 import soundfile
@@ -18,42 +16,21 @@ from fast_jukebox.hub import write_model_card
 RATE = 8000
 
 
-@pytest.fixture(scope="module")
-def script(request):
-    spec = importlib.util.spec_from_file_location(
-        "run_evaluation", request.config.rootpath / "examples" / "run_evaluation.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    # HfArgumentParser looks the dataclasses' module up by name.
-    sys.modules["run_evaluation"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(scripts):
+    return scripts["run_evaluation"]
 
 
 @pytest.fixture
-def model_folder(tiny_config, tmp_path):
-    """The tiny model at a rate at which notes can be heard, with hops of 16, 32 and 64."""
-    settings = tiny_config.to_dict()
-    settings["vqvae_config"] |= {"strides": [4, 2, 2], "sampling_rate": RATE}
-    for level, prior in enumerate(settings["prior_configs"]):
-        prior |= {"sampling_rate": RATE, "hop_length": 16 * 2**level}
-    FastJukeboxModel(FastJukeboxConfig.from_dict(settings)).save_pretrained(tmp_path / "model")
+def model_folder(audible_settings, tmp_path):
+    FastJukeboxModel(FastJukeboxConfig.from_dict(audible_settings)).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
 @pytest.fixture
-def notes(tmp_path):
-    """Six songs of notes in C major at the model's rate, two of them held out."""
-    folder = tmp_path / "songs"
-    folder.mkdir()
-    rows = []
-    for index in range(6):
-        name = f"{index}.wav"
-        song = random_notes(2.0, RATE, index, pitch_classes=SCALES["major"])
-        soundfile.write(folder / name, song.numpy(), RATE)
-        rows.append(json.dumps({"file_name": name, "split": "test" if index < 2 else "train"}))
-    (folder / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    return folder
+def notes(write_notes, tmp_path):
+    write_notes(tmp_path / "songs")
+    return tmp_path / "songs"
 
 
 def options(model, songs, output, *more):
