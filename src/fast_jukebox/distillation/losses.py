@@ -47,12 +47,7 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def hidden_state_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of hidden states, Eq. 4.
-
-    Args:
-        student: (N, L, W).
-        teacher: (N, L, W), of the width that the student was projected to.
-    """
+    """Mean squared difference of hidden states (N, L, W), Eq. 4, the student's projected to the teacher's width."""
     _check_shapes(student, teacher)
     return (student.float() - teacher.float()).square().mean()
 
@@ -65,8 +60,7 @@ def attention_mse(student: Tensor, teacher: Tensor, pattern: Pattern, length: in
     of [`PreviousRowPattern`], which meets nothing. It is 0 where no pair is left.
 
     Args:
-        student: weights as the pattern lays them out, (groups, H, queries, keys).
-        teacher: of the same shape.
+        student, teacher: weights as the pattern lays them out, (groups, H, queries, keys).
         pattern: of the layer.
         length: positions of the window, L, the lyrics before the codes included.
     """
@@ -84,10 +78,7 @@ def prediction_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, tem
     make it K times smaller). It is multiplied by t^2, so that its gradient keeps its size when the temperature rises;
     at 1, the paper's, that is the cross entropy itself.
 
-    Args:
-        student_logits: (N, L, K).
-        teacher_logits: (N, L, K).
-        temperature: t, above 0.
+    Logits are (N, L, K), the temperature t is above 0.
     """
     _check_shapes(student_logits, teacher_logits)
     target = torch.softmax(teacher_logits.float() / temperature, dim=-1)
@@ -104,12 +95,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def data_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy against the data's codes, in nats a code.
-
-    Args:
-        logits: (N, L, K).
-        labels: int64 (N, L); -100 is not counted.
-    """
+    """Cross entropy of logits (N, L, K) against the data's codes, int64 (N, L), in nats a code; -100 is not counted."""
     total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
     return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
 

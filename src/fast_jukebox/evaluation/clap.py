@@ -108,13 +108,10 @@ def clap_score(
 
     Args:
         clap: the model; state its name with every score.
-        sounds: files, or samples (T,) at `sampling_rate`. A song of several windows counts once,
-            with their mean cosine.
+        sounds: files, or samples (T,) at `sampling_rate` in Hz. A song of several windows counts once, with their mean.
         texts: one for each sound, or one for all.
-        sampling_rate: of samples, in Hz.
         duration: seconds from the start of each song.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap.
 
     Raises:
         ValueError: no sounds, another number of texts, an empty text, or sound that cannot be used.

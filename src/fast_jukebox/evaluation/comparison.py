@@ -56,9 +56,6 @@ def compare_sets(
     is called `frechet_distance_shrunk_...`: the two are not comparable. Tags are compared where both sets have them.
 
     Args:
-        samples: songs that are judged.
-        reference: songs that they are held against.
-        measures: which numbers.
         resamples: of the bootstrap over the samples' songs; the reference is held fixed.
         floor_draws: how often as many songs of the reference are judged against its others.
         seed: of the bootstrap and of the draws.

@@ -26,15 +26,12 @@ def random_notes(
     """Chords of notes drawn one by one from some pitch classes, between C3 and B5: by default no key at all.
 
     Args:
-        seconds: length.
-        sampling_rate: samples a second.
-        seed: of the draws.
         pitch_classes: from 0 (C) to 11 (B), which the notes are drawn from with equal chances.
         voices: notes at a time.
         note_seconds: how long each chord is held.
 
     Returns:
-        float32 (samples,) below 1, each note a sum of eight partials that fall off as one over their number.
+        float32 (samples,) below 1, see [`chord`].
     """
     generator = torch.Generator().manual_seed(seed)
     allowed = [pitch for pitch in range(48, 84) if pitch % 12 in set(pitch_classes)]
@@ -47,7 +44,10 @@ def random_notes(
 
 
 def chord(pitches: Sequence[int], samples: int, sampling_rate: int) -> Tensor:
-    """Notes of eight partials at MIDI pitches, held together: float32 (samples,) below 1, with fades of 10 ms."""
+    """Notes at MIDI pitches, held together: float32 (samples,) below 1, with fades of 10 ms.
+
+    Each is a sum of eight partials that fall off as one over their number.
+    """
     time = torch.arange(samples, dtype=torch.float64) / sampling_rate
     total = torch.zeros_like(time)
     for pitch in pitches:

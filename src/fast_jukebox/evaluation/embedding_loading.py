@@ -23,11 +23,7 @@ EMBEDDINGS = {
 
 
 def load_embedding(name: str, device: str | torch.device = "cpu") -> AudioEmbedding:
-    """The embedding of a name.
-
-    Args:
-        name: one of [`EMBEDDINGS`]; `-` is read as `_`.
-        device: where it computes.
+    """The embedding of a name of [`EMBEDDINGS`], in which `-` is read as `_`.
 
     Raises:
         ValueError: another name, or weights that do not fit.

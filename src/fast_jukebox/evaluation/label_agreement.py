@@ -19,17 +19,11 @@ _FLOOR = 1e-5
 
 
 def describe_timbre(audio: Tensor, sampling_rate: int) -> Tensor:
-    """Spectrum of a recording whatever its loudness: mean and standard deviation of 40 mel bands in decibels.
+    """Spectrum of sound (samples,) whatever its loudness, float32 (80,): mean and standard deviation of 40 mel bands in
+    decibels; zeros for silence.
 
     Each frame of 46 ms counts relative to its own mean over the bands, which are cut off 50 dB below the loudest;
     frames below [`QUIET`] do not count.
-
-    Args:
-        audio: float (samples,), mono.
-        sampling_rate: samples a second.
-
-    Returns:
-        float32 (80,); zeros for silence.
     """
     n_fft, audio = window_length(sampling_rate), audio.float()
     if len(audio) < n_fft:
@@ -44,13 +38,11 @@ def describe_timbre(audio: Tensor, sampling_rate: int) -> Tensor:
 
 
 def describe_rhythm(audio: Tensor, sampling_rate: int) -> Tensor:
-    """Spans of time between attacks: the autocorrelation of the onsets, which shows tempo and metre.
+    """Spans of time between attacks of sound (samples,), float32 (65,): the autocorrelation of the onsets, which shows
+    tempo and metre.
 
-    Arguments as for [`describe_timbre`].
-
-    Returns:
-        float32 (65,): for 64 spans from 0.09 to 1.6 s, evenly spaced in their logarithm, pairs of onsets so far apart,
-        as a fraction of all onsets; then the onsets a second.
+    For 64 spans from 0.09 to 1.6 s, evenly spaced in their logarithm, pairs of onsets so far apart, as a fraction of
+    all onsets; then the onsets a second.
     """
     onsets = find_onsets(audio, sampling_rate).cpu()
     lags = torch.logspace(math.log10(_SHORTEST_LAG), math.log10(_LONGEST_LAG), _LAGS)
@@ -146,12 +138,9 @@ def label_agreement(
     """Judge samples by what they were asked to be, with a classifier of real songs.
 
     Args:
-        train: descriptions of real songs, (songs, features), that the classifier learns from.
-        train_labels: theirs.
-        held_out: descriptions of other real songs.
-        held_out_labels: theirs.
-        samples: descriptions of samples.
-        sample_labels: what each was asked to be.
+        train, train_labels: descriptions (songs, features) of real songs that the classifier learns from.
+        held_out, held_out_labels: of other real songs.
+        samples, sample_labels: of samples, and what each was asked to be.
 
     Raises:
         ValueError: as [`LabelClassifier.fit`]; or samples were asked for what no song is.

@@ -182,13 +182,8 @@ def compare_with_teacher(
     """Score several priors against one teacher, which sees each window once.
 
     Args:
-        priors: by name; of the teacher's codes, each used in evaluation mode.
-        teacher: may itself be one of the priors.
-        windows: as for [`prior_likelihood`].
-        batch_size: windows at a time.
-
-    Returns:
-        A [`TeacherFidelity`] for each name.
+        priors: by name; of the teacher's codes. The teacher may be one of them.
+        windows, batch_size: as for [`prior_likelihood`].
 
     Raises:
         ValueError: no windows, or a prior that predicts another number of codes than the teacher.

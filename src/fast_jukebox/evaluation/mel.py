@@ -12,11 +12,7 @@ _FRAMES_AT_ONCE = 1024
 
 
 def mel_spectrogram(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
-    """Mel spectrogram in decibels below the loudest cell; arguments and errors are those of [`mel_power`].
-
-    Returns:
-        float32 (`n_mels`, frames), from -80 to 0; -80 everywhere for silence.
-    """
+    """[`mel_power`] in decibels below the loudest cell, from -80 to 0; -80 everywhere for silence."""
     power = mel_power(audio, sampling_rate, n_mels)
     return decibels(power, float(power.max()))
 
@@ -34,15 +30,10 @@ def mel(hertz: float) -> float:
 
 
 def mel_power(audio: Tensor, sampling_rate: int, n_mels: int = 96) -> Tensor:
-    """Power in mel bands, of Hann windows of about 46 ms, four to a window's length.
+    """Power float32 (n_mels, frames) in mel bands, of Hann windows of about 46 ms, four to a window's length.
 
-    Args:
-        audio: float (T,), filled up with silence to one window if shorter.
-        sampling_rate: samples a second.
-        n_mels: bands, equally wide on the mel scale (see [`mel`]), from 0 to half the sampling rate.
-
-    Returns:
-        float32 (`n_mels`, frames).
+    The bands are equally wide on the mel scale (see [`mel`]), from 0 to half the sampling rate. Sound (T,) that is
+    shorter than a window is filled up with silence.
 
     Raises:
         ValueError: audio of another shape, or not finite.

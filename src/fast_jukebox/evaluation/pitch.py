@@ -98,12 +98,9 @@ def pitch_class_seconds(notes: NoteFrames) -> Tensor:
 
 
 def best_key(profile: Tensor) -> tuple[Key, float]:
-    """The key whose pitch classes hold most of a profile, and the fraction that they hold.
+    """The key whose pitch classes hold most of a profile (12,), C first, and the fraction that they hold.
 
     Of keys with the same pitch classes, the one whose tonic triad holds more.
-
-    Args:
-        profile: (12,) non-negative, C first, of any positive sum.
 
     Raises:
         ValueError: a profile of another shape, negative, or that sums to zero.
@@ -120,18 +117,11 @@ def best_key(profile: Tensor) -> tuple[Key, float]:
 
 
 def correlated_key(profile: Tensor) -> tuple[Key, float]:
-    """The major or minor key whose profile in `KEY_PROFILES` correlates most with a profile.
+    """The major or minor key whose profile in `KEY_PROFILES` correlates most with a profile, and its correlation less
+    that of the next key: in [0, 2], 0 where two fit as well.
 
     It separates a tonic from the others of the same pitch classes, which [`best_key`] does by the tonic triad alone.
-
-    Args:
-        profile: (12,) non-negative, C first, of any positive sum.
-
-    Returns:
-        The key, and its correlation less that of the next key: in [0, 2], 0 where two fit as well.
-
-    Raises:
-        ValueError: a profile of another shape, negative, or that sums to zero.
+    Profiles are those of [`best_key`].
     """
     _check_profile(profile)
     keys = [Key(tonic, scale) for scale in KEY_PROFILES for tonic in range(12)]

@@ -1,4 +1,7 @@
-"""Metrics and embeddings of many songs, kept shard by shard, so that a stopped evaluation resumes."""
+"""Metrics and embeddings of many songs, kept shard by shard, so that a stopped evaluation resumes.
+
+Each function keeps its result in a file at `path`, and reads it from there where it is.
+"""
 
 from __future__ import annotations
 
@@ -33,28 +36,15 @@ Work: TypeAlias = Callable[[tuple[Path, Sequence[Item]]], None]
 
 
 def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers: Workers) -> list[dict[str, float]]:
-    """Numbers of each song, kept in a JSON file and read from it where it is there.
-
-    Args:
-        measure: numbers of a song by name; pickled where there are several workers.
-        sounds: the songs.
-        path: of the file.
-        workers: processes that measure.
-    """
+    """Numbers of each song by name, kept in a JSON file; `measure` is pickled where there are several workers."""
     return _kept_rows(path, sounds, partial(_measuring, measure), workers)
 
 
 def embed_in_shards(
     network: AudioEmbedding, sounds: Sequence[Sound], path: Path, duration: float, workers: Workers
 ) -> EmbeddingSet:
-    """Embeddings of songs, kept in a safetensors file and read from it where it is there.
-
-    Args:
-        network: pickled where there are several workers.
-        sounds: the songs, as [`~fast_jukebox.evaluation.embeddings.embed_songs`] takes them.
-        path: of the file.
-        duration: seconds from the start of each.
-        workers: processes that embed.
+    """[`~fast_jukebox.evaluation.embeddings.embed_songs`] of each song's first seconds, kept in a safetensors file; the
+    network is pickled where there are several workers.
     """
     if not path.is_file():
         parts = _make_parts(path, sounds, partial(_embedding, network, duration), workers)
@@ -73,14 +63,9 @@ def embed_in_shards(
 def encode_in_shards(
     load: Callable[[], FastJukeboxVQVAE], sounds: Sequence[Sound], path: Path, duration: float, workers: Workers
 ) -> list[list[Tensor]]:
-    """Codes int32 (length,) of each level of songs, kept in a safetensors file and read from it where it is there.
+    """Codes int32 (length,) of each level of each song's first seconds, kept in a safetensors file.
 
-    Args:
-        load: gives the VQ-VAE, once in each process; pickled where there are several.
-        sounds: the songs.
-        path: of the file.
-        duration: seconds from the start of each.
-        workers: processes that encode.
+    `load` gives the VQ-VAE, once in each process; it is pickled where there are several.
     """
     if not path.is_file():
         parts = _make_parts(path, sounds, partial(_encoding, load, duration), workers)
@@ -92,17 +77,9 @@ def encode_in_shards(
 def predict_in_shards(
     load: Callable[[], FastJukeboxModel], songs: Sequence[SongWindows], path: Path, batch_size: int, workers: Workers
 ) -> list[SongBits]:
-    """What priors need for the codes of songs, kept in a JSON file and read from it where it is there.
+    """Bits of priors for windows of songs, one entry a level, bottom first, kept in a JSON file.
 
-    Args:
-        load: gives the model, once in each process; pickled where there are several.
-        songs: the windows to predict, of all levels.
-        path: of the file.
-        batch_size: windows at a time.
-        workers: processes that predict.
-
-    Returns:
-        One entry a level, bottom first.
+    `load` gives the model, once in each process; it is pickled where there are several.
     """
     return bits_of_levels(_kept_rows(path, songs, partial(_predicting, load, batch_size), workers))
 

@@ -86,14 +86,7 @@ def song_bits(
 def encode_sound(
     vqvae: FastJukeboxVQVAE, sound: Sound, sampling_rate: int | None = None, duration: float | None = None
 ) -> list[Tensor]:
-    """Codes int32 (length,) of each level of a recording, bottom first, on the CPU.
-
-    Args:
-        vqvae: in evaluation mode.
-        sound: a file, or samples (T,) at `sampling_rate`.
-        sampling_rate: of samples, in Hz.
-        duration: seconds from the start.
-    """
+    """Codes int32 (length,) of each level of a recording's seconds, bottom first, on the CPU; see [`song_bits`]."""
     hop = vqvae.config.hop_lengths[-1]
     audio = read_sound(sound, vqvae.config.sampling_rate, sampling_rate, duration)
     audio = F.pad(audio, (0, -len(audio) % hop if len(audio) < hop else 0))
@@ -104,12 +97,9 @@ def encode_sound(
 def windows_of_songs(
     codes: Sequence[Sequence[Tensor]], configs: Sequence[FastJukeboxPriorConfig], max_windows: int | None
 ) -> Iterator[SongWindows]:
-    """Windows that the priors are to predict, level by level and song by song.
+    """Windows of songs' codes that the priors, bottom first, are to predict, level by level and song by song.
 
-    Args:
-        codes: of each song, as [`encode_sound`] gives them.
-        configs: of the priors, bottom first.
-        max_windows: for each prior, spread evenly over the songs; None for all, side by side.
+    There are at most `max_windows` for each prior, spread evenly over the songs; None for all, side by side.
 
     Raises:
         ValueError: every song is shorter than a prior's context.

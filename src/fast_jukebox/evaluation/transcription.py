@@ -82,16 +82,12 @@ def _sounding_time(notes: NoteFrames, start: int, end: int) -> tuple[float, floa
 
 
 def find_onsets(audio: Tensor, sampling_rate: int) -> Tensor:
-    """Times at which something begins to sound, found by the spectral flux.
+    """Times at which something in sound (samples,) begins, found by the spectral flux.
 
     The rise of each of 80 mel bands in decibels over 30 ms, averaged over the bands. An onset is a peak of it that
     exceeds its mean over 0.8 s around by 1 dB, at least 60 ms from the next, where the sound after it is above
     [`QUIET`] and not much softer than before. (Method: Dixon, "Onset detection revisited", DAFx 2006; lag as in Böck
     and Widmer, DAFx 2013.)
-
-    Args:
-        audio: float (samples,), mono.
-        sampling_rate: samples a second.
 
     Returns:
         float32 (onsets,), seconds, ascending; empty for silence.

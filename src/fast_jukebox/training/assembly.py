@@ -21,7 +21,8 @@ from fast_jukebox.training.weights import save_weights
 def starting_weights(
     sources: Sequence[Path], names: Sequence[str], config: FastJukeboxPriorConfig, folder: Path
 ) -> Path | None:
-    """The file of weights that a prior begins with, see [`~fast_jukebox.training.weights.take_weights`].
+    """The file of weights that a prior begins with, for [`~fast_jukebox.training.weights.take_weights`]; `None` where
+    no source has one that fits.
 
     Args:
         sources: folders that are asked in turn. They hold `NAME.safetensors`, or a complete model, of which the prior
@@ -29,9 +30,6 @@ def starting_weights(
         names: of files that fit, the best first.
         config: of the prior.
         folder: where the weights of a complete model's prior are written.
-
-    Returns:
-        The file, or `None` where no source has one that fits.
 
     Raises:
         ValueError: a source is no folder.
