@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
@@ -28,7 +26,7 @@ from fast_jukebox.distillation.student import initialize_student
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.curves import EarlyStopping
-from fast_jukebox.training.trainer import FastJukeboxTrainer
+from fast_jukebox.training.trainer import BeforeEachStep, FastJukeboxTrainer
 from fast_jukebox.utils.files import JsonObject
 from fast_jukebox.utils.text import markdown_table
 
@@ -106,7 +104,6 @@ class DistillationTrainer(FastJukeboxTrainer):
     card_kind = "prior"
     card_tags = ("knowledge-distillation",)
     objective: DistillationObjective
-    lr_scheduler: LambdaLR | None
 
     def __init__(
         self,
@@ -134,7 +131,7 @@ class DistillationTrainer(FastJukeboxTrainer):
         names = {"prediction", "data"}.union(*(check_weights(stage.weights) for stage in self.stages))
         self._evaluated = {name: 1.0 for name in TERMS if name in names}
         super().__init__(model=self.objective, args=args, **kwargs)
-        self.add_callback(_FreshMoments(self))
+        self.add_callback(BeforeEachStep(self._drop_moments))
 
     @property
     def student(self) -> FastJukeboxPrior:
@@ -171,13 +168,14 @@ class DistillationTrainer(FastJukeboxTrainer):
         """See [`FastJukeboxTrainer.trained_model`]: the student."""
         return self.student
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        """See [`~transformers.Trainer.create_scheduler`]: the stages' learning rates, one after the other."""
-        if self.lr_scheduler is None:
-            schedule = self.schedule or self.plan()
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: schedule.factor(step))
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
+    def learning_rate_factor(self) -> Callable[[int], float]:
+        """See [`FastJukeboxTrainer.learning_rate_factor`]: the stages' learning rates, one after the other."""
+        return (self.schedule or self.plan()).factor
+
+    def _drop_moments(self, step: int) -> None:
+        """At the start of each stage but the first: they are of another loss."""
+        if self.schedule is not None and step in self.schedule.starts[1:]:
+            self.optimizer.state.clear()
 
     def loss_of(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None
@@ -290,25 +288,6 @@ class DistillationTrainer(FastJukeboxTrainer):
             super()._load_best_model()
         else:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-class _FreshMoments(TrainerCallback):
-    """Drops the optimizer's moments at the start of each stage but the first."""
-
-    def __init__(self, trainer: DistillationTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: torch.optim.Optimizer,
-        **kwargs: object,
-    ) -> None:
-        schedule = self.trainer.schedule
-        if schedule is not None and state.global_step in schedule.starts[1:]:
-            optimizer.state.clear()
 
 
 def _read_json(text: str) -> object:

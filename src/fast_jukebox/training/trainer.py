@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 
@@ -53,14 +53,21 @@ class FastJukeboxTrainer(CardTrainer):
         self._noted: dict[str, Tensor] = {}  # (2,) of each name since the last log: sum and weight
         super().__init__(*args, callbacks=own, **kwargs)
 
+    def learning_rate_factor(self) -> Callable[[int], float] | None:
+        """The learning rate at a step as a fraction of its peak, with a time limit by the clock; `None` for one of
+        transformers' schedules.
+        """
+        clock, warmup = self.clock, int(self.args.warmup_steps)
+        return None if clock is None else lambda step: clock.rate(step, warmup)
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """See [`~transformers.Trainer.create_scheduler`]; with a time limit, its schedule in place of one by steps."""
-        clock = self.clock
-        if clock is None:
+        """See [`~transformers.Trainer.create_scheduler`]; by [`learning_rate_factor`] where there is one."""
+        factor = self.learning_rate_factor()
+        if factor is None:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
-            warmup = int(self.args.warmup_steps)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: clock.rate(step, warmup))
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
         return self.lr_scheduler
 
     def train_and_save(self) -> dict[str, float]:
@@ -325,6 +332,18 @@ class FastJukeboxTrainer(CardTrainer):
             return inputs, size
         own = min(max(state.remainder - self.accelerator.process_index * size, 0), size)
         return {name: value[: max(own, 1)] for name, value in inputs.items()}, own
+
+
+class BeforeEachStep(TrainerCallback):
+    """Calls a function with the number of steps that are done: after the evaluation and the checkpoint of the last."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.call(state.global_step)
 
 
 def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:

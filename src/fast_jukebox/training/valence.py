@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EvalPrediction
 from transformers.hf_argparser import HfArg
 from transformers.utils import ModelOutput
 
 from fast_jukebox.models.valence.classification import classification_metrics
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.checkpoints import read_state
-from fast_jukebox.training.trainer import FastJukeboxTrainer
+from fast_jukebox.training.trainer import BeforeEachStep, FastJukeboxTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ValenceTrainer(FastJukeboxTrainer):
         self._phase = 0  # 0 is Adam, k the k-th rate of SGD
         self._starts: list[int] = []  # step at which each rate of SGD begins
         if self.args.adam_fraction < 1:
-            self.add_callback(_Switches(self))
+            self.add_callback(BeforeEachStep(self.switch))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """See [`~transformers.Trainer.create_optimizer`]: the one that training begins with."""
@@ -188,19 +188,6 @@ class ValenceTrainer(FastJukeboxTrainer):
             inputs = {name: weight * value + (1 - weight) * value[order] for name, value in inputs.items()}
         outputs = model(**inputs)
         return outputs.loss, outputs
-
-
-class _Switches(TrainerCallback):
-    """Calls [`ValenceTrainer.switch`] before each step: after the evaluation and the checkpoint of the last."""
-
-    def __init__(self, trainer: ValenceTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        """Switch the optimizer where this step needs another."""
-        self.trainer.switch(state.global_step)
 
 
 def valence_metrics(prediction: EvalPrediction) -> dict[str, float]:
