@@ -101,6 +101,7 @@ class AblationArguments:
     training: str | None = HfArg(
         default=None, help="JSON file on the model's training, which the students' cards state too."
     )
+    bf16: bool = HfArg(default=False, help="Train with bfloat16 autocast, which is faster on most CPUs.")
     seed: int = HfArg(default=0, help="Of everything.")
 
 
@@ -186,6 +187,9 @@ class Ablation:
             "logging_steps": max(1, args.eval_steps // 5),
             "disable_tqdm": "true",
             "report_to": "none",
+            "bf16": str(args.bf16).lower(),
+            # Without it transformers refuses bfloat16 where there is no accelerator.
+            "use_cpu": str(args.bf16 and not torch.accelerator.is_available()).lower(),
             "seed": args.seed,
             "resume_from_checkpoint": "true",
         }

@@ -47,6 +47,22 @@ def test_two_songs_have_a_number_but_a_small_reference_no_floor():
     assert all(math.isnan(each.floor.value) for each in found.values())
 
 
+def test_a_reference_that_is_mostly_silent_has_floors_by_the_same_yardstick():
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.cat([torch.zeros(5, 3), torch.randn(5, 3, generator=generator)])
+    reference = EmbeddingSet("ears", "1", windows, torch.arange(10))
+    found = compare_sets(some_set(4), reference, measures=("kernel_distance",))["kernel_distance_ears"]
+    assert math.isfinite(found.floor.value)
+
+
+@pytest.mark.parametrize("measure", ["frechet_distance", "kernel_distance", "tag_divergence"])
+def test_sets_without_numbers_are_refused_by_name(measure):
+    broken = some_set(5)
+    (broken.tags if measure == "tag_divergence" else broken.windows)[2, 1] = float("nan")
+    with pytest.raises(ValueError, match=f"`samples` of {measure} must be finite"):
+        compare_sets(broken, some_set(9), measures=(measure,))
+
+
 def test_unlike_embeddings_and_unknown_measures_are_refused():
     with pytest.raises(ValueError, match="the embedding ears 1, got one made with ears 2"):
         compare_sets(some_set(3), some_set(3, version="2"))

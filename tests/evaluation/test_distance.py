@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from fast_jukebox.evaluation.distance import (
     Estimate,
     bootstrap,
+    bootstrap_mean,
     estimate,
     frechet_distance,
+    frechet_statistic,
     kernel_distance,
     kernel_statistic,
     median_distance,
@@ -187,12 +189,55 @@ def test_a_single_song_has_no_interval():
     assert math.isnan(found.low) and math.isnan(found.high)
 
 
+def test_two_songs_of_one_window_have_no_interval_of_what_needs_pairs_of_windows():
+    found = bootstrap(kernel_statistic(normal(2, 3, 0), normal(9, 3, 1)), range(2), centred=True)
+    assert math.isfinite(found.value)
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
+@pytest.mark.parametrize(("songs", "least"), [(4, 0.82), (8, 0.9), (30, 0.92)])
+def test_intervals_of_few_songs_hold_the_mean_nearly_as_often_as_they_say(songs, least):
+    draws = torch.rand(400, songs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    held = [found.low <= 0.5 <= found.high for found in (bootstrap_mean(row, 100, n) for n, row in enumerate(draws))]
+    assert least <= sum(held) / len(held) <= 0.98
+
+
+def test_intervals_of_a_distance_hold_what_so_many_songs_get_on_average():
+    reference = normal(60, 6, 0)
+    found = [
+        bootstrap(
+            frechet_statistic(normal(10, 6, seed, mean=0.5), reference), range(10), 60, seed, centred=True, least=0.0
+        )
+        for seed in range(1, 101)
+    ]
+    average = sum(each.value for each in found) / len(found)
+    assert sum(each.low <= average <= each.high for each in found) >= 90
+    assert all(each.low <= each.value <= each.high for each in found)
+
+
+def test_the_interval_of_what_cannot_be_negative_begins_at_zero_at_the_lowest():
+    values = torch.tensor([0.0, 0.0, 0.0, 0.3], dtype=torch.float64)
+    mean = bootstrap_mean(values)
+    assert mean.low == 0.0  # a mean is that of some of the songs, and needs no bound
+    songs = torch.tensor([-1.0, 0.2, 0.5, 0.9], dtype=torch.float64)
+
+    def squared_distance(weights):
+        return float(weights @ songs / weights.sum()) ** 2
+
+    free, bounded = (bootstrap(squared_distance, range(4), centred=True, least=least) for least in (-math.inf, 0.0))
+    assert free.low < 0 == bounded.low
+    assert bounded.high == free.high > bounded.value
+    gap = bounded.minus(bounded)
+    assert (gap.value, gap.low, gap.high) == (0, 0, 0)
+
+
 def test_a_difference_has_the_interval_of_the_differences():
-    first = estimate(3.0, torch.tensor([2.0, 3.0, 4.0], dtype=torch.float64))
-    second = estimate(1.0, torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64))
+    first = estimate(3.0, torch.linspace(2, 4, 101, dtype=torch.float64), 1000)
+    second = estimate(1.0, torch.ones(101, dtype=torch.float64), 1000)
     gap = first.minus(second)
     assert isinstance(gap, Estimate)
-    assert (gap.value, gap.low, gap.high) == pytest.approx((2.0, 1.05, 2.95))
+    assert (gap.value, gap.low, gap.high) == pytest.approx((2.0, 1.05, 2.95), abs=1e-3)
+    assert first.minus(estimate(1.0, second.resamples, 5)).low == pytest.approx(1.0, abs=3e-3)  # few songs, wide tails
 
 
 def test_the_floor_is_small_and_falls_with_the_number_of_songs():

@@ -2,11 +2,14 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from fast_jukebox.audio import save_audio
+from fast_jukebox.audio.io import audio_info
 from fast_jukebox.evaluation import side_by_side
 from fast_jukebox.evaluation.distance import Estimate
 from fast_jukebox.evaluation.embeddings import cut_windows
@@ -22,7 +25,7 @@ from fast_jukebox.evaluation.side_by_side import (
     real_songs,
 )
 from fast_jukebox.evaluation.systems import System
-from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.utils.files import temporary_path
 from fast_jukebox.utils.workers import Workers
 
@@ -33,13 +36,14 @@ class Loudness:
     """Mean, peak and brightness of windows of 0.1 s."""
 
     name, version, sampling_rate, dimensions, window_samples = "loudness", "1", RATE, 3, 800
-    calls = 0
+    calls, deaf = 0, False
 
     def __call__(self, audio):
         type(self).calls += 1
         windows = cut_windows(audio, self.window_samples)
         bright = windows.diff(dim=2).abs().mean(dim=2)
-        return torch.stack([windows.abs().mean(dim=2), windows.abs().amax(dim=2), bright], dim=2)
+        found = torch.stack([windows.abs().mean(dim=2), windows.abs().amax(dim=2), bright], dim=2)
+        return found * 0 if self.deaf else found
 
 
 class Scorer:
@@ -135,9 +139,45 @@ def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, 
             assert estimate.value == pytest.approx(other.numbers[name].value, nan_ok=True)
 
 
+def test_songs_of_unlike_rates_have_the_numbers_that_they_can_have(model_dirs, settings):
+    slow = save_audio(Path(settings.songs) / "0.wav", 0.1 * torch.randn(6000), 6000)  # too slow for the song metrics
+    judges = Judges([Loudness()])
+    songs = real_songs(settings, judges)
+    assert str(slow) in songs[0]
+    real = evaluate_systems(model_dirs[:1], settings, judges, songs, lambda line: None)[0]
+    assert real.songs == 8
+    assert real.numbers["quiet_fraction"].songs == 7
+    assert math.isfinite(real.numbers["tonal_clarity"].value)
+
+
+def test_noise_of_another_duration_is_made_anew(model_dirs, settings):
+    judges = Judges([Loudness()])
+    for model, duration in zip(model_dirs, (0.8, 0.6), strict=True):
+        own = replace(settings, duration=duration)
+        evaluate_systems([model], own, judges, real_songs(own, judges), lambda line: None)
+        assert audio_info(settings.output / f"noise-{duration:g}" / "sample-0.flac").duration == duration
+
+
+def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(model_dirs, settings):
+    judges = Judges([Loudness()])
+    songs = real_songs(settings, judges)
+    with pytest.raises(ValueError, match="must not be called 'white noise'"):
+        evaluate_systems([System(NOISE, model_dirs[0].source)], settings, judges, songs)
+    config = FastJukeboxConfig.from_pretrained(model_dirs[1].source)
+    config.prior_configs[2].n_ctx *= 256
+    config.prior_configs[2].num_rows *= 256
+    config.save_pretrained(model_dirs[1].source)
+    with pytest.raises(ValueError, match=r"`duration` must be at least .* s, the longest context of .* of student"):
+        evaluate_systems(model_dirs, settings, judges, songs)
+    judges.embeddings[0].deaf = True
+    with pytest.raises(ValueError, match="`reference` must hold windows that differ, got 64"):
+        evaluate_systems(model_dirs[:1], settings, judges, songs)
+    assert not (settings.output / "samples").exists()
+
+
 def test_bits_of_another_vqvae_are_not_compared():
     def some(value):
-        return Estimate(value, value - 1, value + 1, torch.tensor([value, value + 1]))
+        return Estimate(value, value - 1, value + 1, torch.tensor([value, value + 1]), 2)
 
     results = [
         SetResult("a", 2, {"bits_per_code_0": some(1.0), "repetition": some(1.0)}, vqvae="x"),

@@ -17,7 +17,7 @@ RATE = 8000
 
 def some(value, spread=0.1):
     deviations = torch.linspace(-spread, spread, 20, dtype=torch.float64)
-    return Estimate(value, value - spread, value + spread, value + deviations)
+    return Estimate(value, value - spread, value + spread, value + deviations, 8)
 
 
 @pytest.fixture

@@ -80,6 +80,23 @@ def test_distances_take_references_of_another_number_and_saved_ones(songs, tmp_p
         metric.compute(predictions=songs[:2])
 
 
+def test_paths_of_any_kind_are_taken_and_what_is_no_list_of_them_is_refused(songs, tmp_path):
+    metric = fast_jukebox.metrics.load("tag_divergence")
+    paths = [Path(song) for song in songs]
+    found = metric.compute(predictions=paths[:2], references=paths[2:], resamples=20)
+    assert found == pytest.approx(
+        metric.compute(predictions=songs[:2], references=songs[2:], resamples=20), nan_ok=True
+    )
+    saved = embed_songs(load_embedding("musicnn_mtt"), songs[2:]).save(tmp_path / "reference.safetensors")
+    again = metric.compute(predictions=songs[:2], references=saved, resamples=20)
+    assert again["tag_divergence_musicnn_mtt"] == pytest.approx(found["tag_divergence_musicnn_mtt"])
+    for name in METRICS:
+        with pytest.raises(ValueError, match=r"`predictions` must be a list of paths, got '.*0.wav' alone"):
+            fast_jukebox.metrics.load(name).compute(predictions=songs[0])
+    with pytest.raises(ValueError, match="`references` must be paths of sound files"):
+        metric.compute(predictions=songs[:2], references=tmp_path)
+
+
 def test_the_others_compute(songs):
     few = fast_jukebox.metrics.load("frechet_audio_distance").compute(predictions=songs[:2], references=songs[2:])
     assert few["frechet_distance_shrunk_musicnn_mtt"] > 0

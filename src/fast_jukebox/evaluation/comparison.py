@@ -14,10 +14,12 @@ from fast_jukebox.evaluation.distance import (
     Floor,
     Statistic,
     bootstrap,
+    checked_sets,
     frechet_distance,
     frechet_statistic,
     kernel_distance,
     kernel_statistic,
+    median_distance,
     real_floor,
     tag_divergence,
     tag_statistic,
@@ -61,12 +63,13 @@ def compare_sets(
         seed: of the bootstrap and of the draws.
 
     Raises:
-        ValueError: sets of two embeddings, or too few windows.
+        ValueError: sets of two embeddings, too few windows, or values that are not finite.
     """
     samples.check_same_embedding(reference)
     found = {}
     for measure in measures:
-        own, others = samples.windows.double(), reference.windows.double()
+        own, others = checked_sets(samples.windows, reference.windows, measure)
+        least = 0.0
         name = f"{measure}_{samples.embedding}"
         statistic: Statistic
         distance: Callable[[Tensor, Tensor], float]
@@ -75,16 +78,19 @@ def compare_sets(
             name = f"frechet_distance{'_shrunk' if shrinkage else ''}_{samples.embedding}"
             statistic, distance = frechet_statistic(own, others, shrinkage), partial(_frechet, shrinkage=shrinkage)
         elif measure == "kernel_distance":
-            statistic, distance = kernel_statistic(own, others), _kernel
+            bandwidth = median_distance(others)  # of the floors too, so that they have one yardstick
+            statistic, distance = kernel_statistic(own, others, bandwidth), partial(_kernel, bandwidth=bandwidth)
+            least = -math.inf  # an unbiased estimate of 0 is negative half of the time
         elif measure != "tag_divergence":
             raise ValueError(f"`measures` must be frechet_distance, kernel_distance or tag_divergence, got {measure!r}")
         elif samples.tags is not None and reference.tags is not None:
-            own, others = samples.tags.double(), reference.tags.double()
+            own, others = checked_sets(samples.tags, reference.tags, measure)
             statistic, distance = tag_statistic(own, others), tag_divergence
         else:
             continue
         floor = real_floor(distance, others, reference.songs, samples.num_songs, floor_draws, seed)
-        found[name] = Comparison(bootstrap(statistic, samples.songs, resamples, seed), floor)
+        interval = bootstrap(statistic, samples.songs, resamples, seed, centred=True, least=least)
+        found[name] = Comparison(interval, floor)
     return found
 
 
@@ -108,5 +114,7 @@ def _frechet(samples: Tensor, reference: Tensor, shrinkage: bool) -> float:
     return frechet_distance(samples, reference, shrinkage=shrinkage)
 
 
-def _kernel(samples: Tensor, reference: Tensor) -> float:
-    return kernel_distance(samples, reference) if min(len(samples), len(reference)) > 1 else math.nan
+def _kernel(samples: Tensor, reference: Tensor, bandwidth: float) -> float:
+    if min(len(samples), len(reference)) < 2:
+        return math.nan
+    return kernel_distance(samples, reference, bandwidth=bandwidth)

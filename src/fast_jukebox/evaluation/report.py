@@ -122,7 +122,7 @@ def song_table(metrics: Metrics) -> str:
             own = sets.setdefault(f"{title} ({metrics[f'{name}_songs']:g})", {})
             for key in SONG_METRICS:
                 value, low, high = (float(metrics.get(f"{name}_{key}{end}", math.nan)) for end in ("", "_low", "_high"))
-                own[key] = Estimate(value, low, high, torch.empty(0))
+                own[key] = Estimate(value, low, high, torch.empty(0), int(metrics[f"{name}_songs"]))
     return compare_songs(sets)
 
 

@@ -18,7 +18,7 @@ from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.evaluation.clap import Clap, mean_cosine
 from fast_jukebox.evaluation.comparison import Comparison, compare_sets
 from fast_jukebox.evaluation.controls import white_noise
-from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
+from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean, median_distance
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, read_sound, sound_name
 from fast_jukebox.evaluation.shards import embed_in_shards, encode_in_shards, measure_songs, predict_in_shards
 from fast_jukebox.evaluation.song_likelihood import SongBits, windows_of_songs
@@ -32,7 +32,7 @@ from fast_jukebox.evaluation.systems import (
     system_loader,
     vqvae_loader,
 )
-from fast_jukebox.models.fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import clear_temporary
 from fast_jukebox.utils.workers import Workers
@@ -175,8 +175,10 @@ def evaluate_systems(
         The real songs, each VQ-VAE's reconstructions of them, each system, and white noise.
 
     Raises:
-        ValueError: an output that holds songs that were sampled otherwise.
+        ValueError: an output that holds songs that were sampled otherwise, a system with the name of another row, or
+            songs too short for a system's priors.
     """
+    _check_systems(systems, settings)
     reference, held_out = songs
     workers = workers or Workers()
     settings.output.mkdir(parents=True, exist_ok=True)
@@ -185,6 +187,8 @@ def evaluate_systems(
     progress(f"{len(reference)} real songs to compare with, {len(held_out)} of them held out")
     songs_key = songs_digest(reference, settings.duration)
     real = measured_of(SONGS, reference, f"songs-{songs_key}")
+    for heard in real.embeddings:
+        median_distance(heard.windows)  # refuses songs that sound all alike before anything is sampled
     results, reconstructed, sets = [real.result], {}, [real]
     for system in systems:
         progress(f"{system.name}: loading {system.source}")
@@ -214,7 +218,7 @@ def evaluate_systems(
         sets.append(measured)
         del model
     noise = _noise(settings)
-    sets.append(measured_of(NOISE, noise, "noise"))
+    sets.append(measured_of(NOISE, noise, noise[0].parent.name))
     for each in sets[1:]:
         _compare(each, real, settings)
     results += [each.result for each in sets[1:]]
@@ -279,6 +283,22 @@ def songs_digest(sounds: Sequence[Sound], duration: float) -> str:
     return digest.hexdigest()[:8]
 
 
+def _check_systems(systems: Sequence[System], settings: EvaluationSettings) -> None:
+    """Refuse what would be found out only after songs are sampled."""
+    for system in systems:
+        if system.name in (SONGS, NOISE):
+            raise ValueError(f"a model must not be called {system.name!r}, as another row of the report is: NAME=MODEL")
+        config = FastJukeboxConfig.from_pretrained(system.source)
+        hop = config.vqvae_config.hop_lengths[-1]
+        samples = math.ceil(settings.duration * config.vqvae_config.sampling_rate) // hop * hop
+        longest = max(prior.n_ctx * prior.hop_length for prior in config.prior_configs)
+        if samples < longest:
+            raise ValueError(
+                f"`duration` must be at least {longest / config.vqvae_config.sampling_rate:.3g} s, the longest context "
+                f"of the priors of {system.name}, which predict the held-out songs; got {settings.duration:g}"
+            )
+
+
 @dataclass
 class _Measured:
     result: SetResult
@@ -339,7 +359,7 @@ def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
     """Mean of the finite values (n,) with its interval; NaN where there is none."""
     kept = values[values.isfinite()]
     if not len(kept):
-        return Estimate(math.nan, math.nan, math.nan, torch.empty(0, dtype=torch.float64))
+        return Estimate(math.nan, math.nan, math.nan, torch.empty(0, dtype=torch.float64), 0)
     return bootstrap_mean(kept, resamples, seed)
 
 
@@ -362,7 +382,7 @@ def _predict(
 
 
 def _noise(settings: EvaluationSettings) -> list[Path]:
-    folder = settings.output / "noise"
+    folder = settings.output / f"noise-{settings.duration:g}"
     folder.mkdir(parents=True, exist_ok=True)
     paths = sample_paths(folder, min(4, settings.num_samples))
     for seed, path in enumerate(paths):

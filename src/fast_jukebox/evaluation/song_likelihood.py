@@ -110,6 +110,13 @@ def windows_of_songs(
         {f"codes_{level}": [song[level].numpy() for song in codes] for level in range(len(configs))}
     )
     for level, config in enumerate(configs):
+        longest = max((len(song[level]) for song in codes), default=0)
+        if longest < config.n_ctx:
+            context, found = (count * config.hop_length / config.sampling_rate for count in (config.n_ctx, longest))
+            raise ValueError(
+                f"a song must last at least {context:.3g} s, the context of the prior of level {level}; the longest of "
+                f"{len(codes)} has {found:.3g} s of codes"
+            )
         windows = CodeWindows(rows, config, max_windows=max_windows)
         of_song: dict[int, list[int]] = {}
         for index in range(len(windows)):

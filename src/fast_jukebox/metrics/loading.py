@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from fast_jukebox.evaluation.comparison import compare_sets, comparison_numbers
 from fast_jukebox.evaluation.embedding_loading import load_embedding
@@ -22,6 +23,7 @@ METRICS = (
 """Names for [`load`]: the folders beside this file."""
 
 Numbers = dict[str, float]
+Paths: TypeAlias = "Sequence[str | os.PathLike[str]]"
 Module = TypeVar("Module", bound="EvaluationModule")
 
 FAST_JUKEBOX = """@article{fastjukebox2023,
@@ -98,23 +100,30 @@ class _Computes(Protocol):
     def compute(self, *, predictions: Sequence[str] | None = None, **kwargs: object) -> Numbers | None: ...
 
 
-class ReferencesByKeyword:
-    """Lets `compute` take references of another number than the predictions, which `evaluate` itself refuses."""
+class SoundFiles:
+    """Lets `compute` take paths of any kind, and references of another number, both of which `evaluate` refuses."""
 
     def compute(
         self: _Computes,
         *,
-        predictions: Sequence[str] | None = None,
-        references: Sequence[str] | str | None = None,
+        predictions: Paths | None = None,
+        references: Paths | Path | str | None = None,
         **kwargs: object,
     ) -> Numbers | None:
-        """Numbers by name; `None` on other processes than the first."""
-        return super().compute(  # type: ignore[misc, safe-super]  # of evaluate.Metric
-            predictions=predictions, held_against=references, **kwargs
-        )
+        """Numbers by name; `None` on other processes than the first.
+
+        Raises:
+            ValueError: `predictions` is one path, not a list of them.
+        """
+        if isinstance(predictions, str | os.PathLike):
+            raise ValueError(f"`predictions` must be a list of paths, got {os.fspath(predictions)!r} alone")
+        names = None if predictions is None else [os.fspath(path) for path in predictions]
+        if references is not None:
+            kwargs["held_against"] = references
+        return super().compute(predictions=names, **kwargs)  # type: ignore[misc, safe-super]  # of evaluate.Metric
 
 
-class SetDistance(ReferencesByKeyword):
+class SetDistance(SoundFiles):
     """A measure of [`~fast_jukebox.evaluation.comparison.compare_sets`] between sets of files, see [`SET_ARGUMENTS`].
 
     Attributes:
@@ -126,20 +135,21 @@ class SetDistance(ReferencesByKeyword):
     def _compute(
         self,
         predictions: Sequence[str],
-        held_against: Sequence[str] | str | None = None,
+        held_against: Paths | Path | str | None = None,
         embedding: str = "musicnn_mtt",
         duration: float | None = None,
         device: str = "cpu",
         resamples: int = 200,
         seed: int = 0,
     ) -> Numbers:
-        if held_against is None or len(held_against) == 0:
-            raise ValueError(
-                "`references` must be paths of sound files, or one .safetensors file of embeddings, got none"
-            )
+        wanted = "`references` must be paths of sound files, or one .safetensors file of embeddings"
         network = load_embedding(embedding, device)
-        if isinstance(held_against, str):
+        if isinstance(held_against, str | os.PathLike):
+            if Path(held_against).is_dir():
+                raise ValueError(f"{wanted}, got the folder {os.fspath(held_against)}")
             reference = EmbeddingSet.load(held_against)
+        elif held_against is None or len(held_against) == 0:
+            raise ValueError(f"{wanted}, got none")
         else:
             reference = embed_songs(network, held_against, duration=duration)
         samples = embed_songs(network, predictions, duration=duration)

@@ -4,7 +4,7 @@ import evaluate
 
 from fast_jukebox.evaluation.clap import Clap, clap_score
 from fast_jukebox.evaluation.comparison import estimate_numbers
-from fast_jukebox.metrics.loading import ReferencesByKeyword, described
+from fast_jukebox.metrics.loading import SoundFiles, described
 
 _DESCRIPTION = """Mean cosine of the CLAP embeddings of songs and of the texts that they were made from,
 from -1 to 1."""
@@ -38,7 +38,7 @@ Examples:
 
 
 @described(_DESCRIPTION, _CITATION, _ARGUMENTS)
-class ClapScore(ReferencesByKeyword, evaluate.Metric):
+class ClapScore(SoundFiles, evaluate.Metric):
     """The CLAP score."""
 
     def _compute(

@@ -4,7 +4,7 @@ import evaluate
 
 from fast_jukebox.evaluation.comparison import estimate_numbers
 from fast_jukebox.evaluation.valence import ValenceJudge, score_songs, valence_estimates
-from fast_jukebox.metrics.loading import FAST_JUKEBOX, described
+from fast_jukebox.metrics.loading import FAST_JUKEBOX, SoundFiles, described
 
 _DESCRIPTION = """Means over songs of the four probabilities of a classifier of emotional valence: activated or
 deactivated, pleasant or unpleasant (Table 2 of Fast Jukebox). A classifier whose configuration does not state its
@@ -29,7 +29,7 @@ Examples:
 
 
 @described(_DESCRIPTION, FAST_JUKEBOX, _ARGUMENTS)
-class EmotionalValence(evaluate.Metric):
+class EmotionalValence(SoundFiles, evaluate.Metric):
     """Emotional valence."""
 
     def _compute(
