@@ -262,7 +262,7 @@ class FastJukeboxTrainer(CardTrainer):
                 means = {name: total / weight for name, (total, weight) in zip(self._noted, sums, strict=True)}
                 self._noted = {}
             metrics = self.training_metrics(means, float(logs["loss"]))
-            logs |= {name: float(f"{value:.6g}") for name, value in metrics.items()}
+            logs |= {name: float(f"{own:.6g}") if isinstance(own, float) else own for name, own in metrics.items()}
         super().log(logs, *args, **kwargs)
 
     def metrics_of(self, inputs: dict[str, Tensor], outputs: ModelOutput) -> dict[str, Tensor]:
