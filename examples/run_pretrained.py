@@ -25,10 +25,11 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 if __name__ == "__main__":
     print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
@@ -159,38 +160,27 @@ def main(arguments: list[str] | None = None) -> Path:
         facts = json.loads((job.folder / "eval_results.json").read_text(encoding="utf-8"))
         say(began, f"{name}: {facts['eval_bits_per_code']:.4f} bits a code held out")
 
-    failures: list[BaseException] = []
     stop = Event()
-
-    def train() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        # The priors are compiled while the first songs are played.
+        trainings = pool.submit(run_side_by_side, jobs, len(jobs), finish, stop)
         try:
-            run_side_by_side(jobs, len(jobs), finish, stop)
-        except Exception as error:
-            failures.append(error)
-
-    trainings = Thread(target=train)
-    trainings.start()  # the priors are compiled while the first songs are played
-    try:
-        stop_at = begin + args.song_fraction * (end - begin)
-        encode_songs(output, scores, vqvae.to(device), priors, args, stop_at, began)
-    except BaseException as error:
-        # What is encoded can be trained on, unless there is nothing yet or it is a person who ends this.
-        if not isinstance(error, Exception) or not list((output / "codes").glob("*/train-*.parquet")):
+            stop_at = begin + args.song_fraction * (end - begin)
+            try:
+                encode_songs(output, scores, vqvae.to(device), priors, args, stop_at, began)
+            except Exception as error:  # what is encoded can be trained on, unless there is nothing yet
+                if not list((output / "codes").glob("*/train-*.parquet")):
+                    raise
+                say(began, f"encoding ended early: {type(error).__name__}: {error}")
+            failure = trainings.exception()
+        except BaseException:
             stop.set()
-            trainings.join()
             raise
-        say(began, f"encoding ended early: {type(error).__name__}: {error}")
-    try:
-        trainings.join()
-    except BaseException:
-        stop.set()
-        trainings.join()
-        raise
     write_facts(output, priors, args, device)
     pack_logs(output, weights / "run.tar.gz")
     model = assemble(output, vqvae.to("cpu"), args)
-    if failures:
-        raise failures[0]
+    if failure is not None:
+        raise failure
     say(began, f"the model is in {model}, its priors' weights in {weights}")
     if args.evaluate:
         code = subprocess.run(evaluation_command(output, args), check=False).returncode

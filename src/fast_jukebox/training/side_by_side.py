@@ -95,6 +95,7 @@ def run_side_by_side(
         ChildProcessError: jobs failed, the others are done: names them, their logs and the last line of these.
         TimeoutError: the deadline came before all were done.
     """
+    processes = max(processes, 1)
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     shared = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
 
@@ -127,7 +128,7 @@ def run_side_by_side(
             after(job)
         return None
 
-    with ThreadPoolExecutor(max(processes, 1)) as pool:
+    with ThreadPoolExecutor(processes) as pool:
         failures = [failure for failure in pool.map(run, jobs) if failure]
     if failures:
         raise ChildProcessError("; ".join(failures))
