@@ -29,7 +29,7 @@ from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.files import JsonObject, write_file
 from fast_jukebox.utils.text import markdown_table
 
 
@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> list[JsonObject]:
     rows = measure(model, args)
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "boundaries.json").write_text(json.dumps({"arguments": asdict(args), "rows": rows}, indent=2) + "\n")
-    (folder / "boundaries.md").write_text(table(rows))
+    write_file(folder / "boundaries.json", json.dumps({"arguments": asdict(args), "rows": rows}, indent=2) + "\n")
+    write_file(folder / "boundaries.md", table(rows))
     print(table(rows))
     return rows
 
