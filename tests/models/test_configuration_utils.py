@@ -243,6 +243,18 @@ def test_a_file_is_refused_as_fast(tmp_path, change):
     assert memory() - before < 2**16
 
 
+@pytest.mark.parametrize("words", [10**30, [[1]], [None], "row", {"row": 1}])
+def test_layer_types_that_are_no_words_are_named(words):
+    with pytest.raises(ValueError, match="`layer_types` must be a list of words"):
+        FastJukeboxPriorConfig(layer_types=words)
+
+
+@pytest.mark.parametrize("model_type", [[0], None, "gpt2", 3])
+def test_a_part_of_another_type_is_refused(model_type):
+    with pytest.raises(ValueError, match="`model_type` of a FastJukeboxVQVAEConfig must be 'fast_jukebox_vqvae'"):
+        FastJukeboxConfig(vqvae_config={**FastJukeboxVQVAEConfig().to_dict(), "model_type": model_type})
+
+
 def test_what_errors_quote_is_short():
     assert shown([1, 2]) == "[1, 2]"
     assert shown("\x1b[31m") == repr("\x1b[31m")

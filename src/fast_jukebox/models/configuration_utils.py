@@ -74,6 +74,17 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         for key in ("id2label", "label2id"):
             if not isinstance(getattr(self, key), dict | None):
                 raise ValueError(f"`{key}` must be a dict or None, got {shown(getattr(self, key))}")
+        for key in ("layer_types", "mtp_layer_types"):  # transformers looks at them before they are checked
+            words = getattr(self, key, kwargs.get(key))
+            if words is not None and not (
+                isinstance(words, list | tuple) and all(isinstance(word, str) for word in words)
+            ):
+                raise ValueError(f"`{key}` must be a list of words, got {shown(words)}")
+        if kwargs.get("model_type", self.model_type) != type(self).model_type:
+            raise ValueError(
+                f"`model_type` of a {type(self).__name__} must be {type(self).model_type!r}, got "
+                f"{shown(kwargs.get('model_type', self.model_type))}"
+            )
         if kwargs.get("num_labels") is not None:  # transformers makes a dict of so many names
             check_int("num_labels", kwargs["num_labels"], minimum=0, maximum=MOST_ENTRIES)
         super().__post_init__(**kwargs)
