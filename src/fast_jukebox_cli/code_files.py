@@ -22,17 +22,11 @@ _PICKLES = (".pt", ".pth", ".tar")
 
 
 def top_codes(path: Path, model: FastJukeboxModel) -> Tensor:
-    """Top codes int64 (songs, length) of a file.
+    """Top codes int64 (songs, length) of a file; a `ValueError` where there are none of the model's codebook.
 
-    Args:
-        path: sound of any kind that is read; or codes: `.safetensors` with a tensor `level_2` (or as the top level is
-            numbered), `codes`, or a single one; `.npy`; or a `.pth.tar` of published Jukebox's sampling, of which the
-            entry `zs` is read and no code is run.
-        model: whose codes they are.
-
-    Raises:
-        ValueError: there are no such codes in it, or they are of another codebook.
-        OSError: it cannot be read.
+    A file may be sound of any kind that is read; or codes: `.safetensors` with a tensor `level_2` (or as the top level
+    is numbered), `codes`, or a single one; `.npy`; or a `.pth.tar` of published Jukebox's sampling, of which the entry
+    `zs` is read and no code is run.
     """
     if path.suffix.lower() in (".safetensors", ".npy", *_PICKLES):
         return _checked(path, _of_file(path, model)[1], model.vqvae.config.codebook_size)

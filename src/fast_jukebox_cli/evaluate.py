@@ -34,9 +34,7 @@ def evaluate(
 ) -> Path:
     """Judge models and write the report; returns its path. The arguments are the command's options.
 
-    Raises:
-        ValueError: anything that cannot be, found out before the first song is sampled.
-        FileNotFoundError: `cards`, and a model is no folder with a card.
+    A `ValueError` or an `OSError` says what cannot be before the first song is sampled.
     """
     logging.disable_progress_bar()
     systems, device = named_systems(models), settings.device

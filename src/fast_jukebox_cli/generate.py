@@ -51,11 +51,8 @@ def generate(
     model: ModelSource,
     machine: Machine,
 ) -> str:
-    """Make songs and write each to its file of `outputs`, or a stream to standard output where that is `None`. `words`
-    are the songs' metadata; the other arguments are the command's options.
-
-    Returns:
-        What to print about it.
+    """Make songs and write each to its file of `outputs`, or a stream to standard output where that is `None`; returns
+    what to print about it. `words` are the songs' metadata; the other arguments are the command's options.
 
     Raises:
         ValueError: an argument that cannot be, found before the model is loaded where that is possible.

@@ -15,11 +15,7 @@ _LONGEST_LINE = 2000
 
 
 def description(name: str) -> list[RenderableType]:
-    """Description of a model, or of an adapter, without its weights, as things that rich can print.
-
-    Raises:
-        ValueError: it is no model of this package.
-    """
+    """Description of a model, or of an adapter, without its weights, as things that rich can print."""
     found = describe_adapter(name) or describe_model(name, model_config(name))
     # What strangers wrote is no markup, and steers no terminal.
     lines = [Text(printable(line, _LONGEST_LINE)) for line in found.lines]

@@ -15,20 +15,9 @@ from fast_jukebox_cli.model import check_dtype, model_config, model_name
 
 
 def merge(model: str, output: Path, adapters: Mapping[int, str], dtype: str | None = None) -> Path:
-    """Save a model or a prior with adapters merged into its weights.
+    """Save a model or a prior with adapters (folder or Hub name by level) merged into its weights; the new folder.
 
-    Args:
-        model: folder or repository of the base.
-        output: a new or empty folder.
-        adapters: folder or Hub name by level.
-        dtype: of the priors; by default the file's.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: an argument that cannot be, or an adapter that does not fit; found before anything is written.
-        OSError: the base or an adapter is not there.
+    An argument that cannot be, or an adapter that does not fit, is a `ValueError` before anything is written.
     """
     dtype = check_dtype(dtype or "auto")
     output, name = output.expanduser(), model_name(model)

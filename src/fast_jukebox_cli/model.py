@@ -35,11 +35,7 @@ def model_config(name: str) -> PreTrainedConfig:
 
 
 def model_name(model: str | None) -> str:
-    """`model`, or the folder of the model inside the package.
-
-    Raises:
-        FileNotFoundError: `model` looks like a folder that is not there, or the package holds no model.
-    """
+    """`model`, or the folder of the model inside the package; a `FileNotFoundError` for a folder that is not there."""
     if model is not None:
         looks_like_path = model.startswith((".", "~", os.sep)) or model.count("/") > 1
         folder = Path(model).expanduser()
@@ -95,9 +91,7 @@ class ModelSource:
 
     Attributes:
         name: a folder or repository; `None` for the embedded one.
-        revision: branch, tag or commit of a repository; by default the newest.
-        token: access token of the Hub; by default that of `hf auth login`.
-        dtype: of the priors, `"float32"`, `"bfloat16"` or `"float16"`; by default the file's, on a CPU float32.
+        dtype: of the priors; by default the file's, on a CPU float32.
         adapters: folder or Hub name of an adapter by level, to merge into the priors.
     """
 
@@ -113,15 +107,7 @@ def load_model(
 ) -> FastJukeboxModel:
     """A complete model with its weights, without bars, ready to sample.
 
-    Args:
-        source: which model.
-        device: where it samples.
-        offload: where levels live that do not sample: `"cpu"`, `"disk"`, or `None` for the device.
-        quiet: do not say that it is loaded.
-
-    Raises:
-        ValueError: `offload` or `dtype` is none of these; found before the model is loaded.
-        OSError: there is no such model, or it cannot be read.
+    `offload` and the dtype are checked (`ValueError`) before the model is loaded.
     """
     check_target(offload)
     dtype = check_dtype(source.dtype or ("float32" if device.type == "cpu" else "auto"))

@@ -69,11 +69,7 @@ class SongSettings(SamplingSettings):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How codes are chosen; a session's settings are the default there.
-
-    Raises:
-        ValueError: a text is no number and no list of them.
-    """
+    """How codes are chosen; a session's settings are the default there. A text is a number or a list of them."""
 
     temperature: Annotated[
         str | None,
@@ -120,11 +116,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Machine:
-    """The model that makes a song, and what it runs on.
-
-    Raises:
-        ValueError: an adapter is not as asked.
-    """
+    """The model that makes a song, and what it runs on. What is no adapter is refused (`ValueError`)."""
 
     model: Annotated[
         str | None,

@@ -21,12 +21,7 @@ _FILE_RATE = 44100
 
 
 def plot(sources: Sequence[str], output: Path, kind: str, seconds: float, seed: int, device: str) -> Path:
-    """Draw sound files and what models play; returns the picture's path. The arguments are the command's options.
-
-    Raises:
-        ValueError: a title that comes twice, or what the files and models refuse.
-        ImportError: matplotlib is not there.
-    """
+    """Draw sound files and what models play; returns the picture's path. The arguments are the command's options."""
     require_matplotlib([str(output)])
     logging.disable_progress_bar()
     titled = [_titled(source) for source in sources]

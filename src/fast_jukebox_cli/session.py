@@ -38,8 +38,7 @@ def load(
 def open_session(folder: Path, machine: Machine) -> Session:
     """A session with the model, revision and adapters that it was made with unless others are named.
 
-    Raises:
-        ValueError: the model cannot be found without `--model`, or adapters are not the session's.
+    A `ValueError` where the model cannot be found without `--model`, or adapters are not the session's.
     """
     session = Session.open(folder)
     facts = session.facts
@@ -58,12 +57,8 @@ def open_session(folder: Path, machine: Machine) -> Session:
 def run(session: Session, machine: Machine, missing: bool = False) -> list[Path]:
     """Do what is asked for, with progress bars, and write the sound; the files.
 
-    Args:
-        session: with its model.
-        missing: write the sound of other takes too, if there was no time for it before.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; its text says how to go on.
+    With `missing`, the sound of other takes is written too, if there was no time for it before. After Ctrl-C the text
+    of the `KeyboardInterrupt` says how to go on.
     """
     jobs = list(session.jobs)
     wanted = {number for job in jobs if not job.is_part for number in job.takes}
@@ -95,11 +90,7 @@ def new_session(
     """Begin a session. Nothing is sampled yet.
 
     `words` are the songs' metadata, `played_again` is a recording or a file of codes whose top codes are the songs'.
-    The other arguments are the command's options.
-
-    Raises:
-        ValueError: an argument that cannot be; before the model is loaded where that is possible.
-        OSError: a file or the model cannot be read.
+    The other arguments are the command's options, checked before the model is loaded where that is possible.
     """
     if prompt is not None and codes is not None:
         raise ValueError("`--prompt` must not be given with `--codes`, got both")

@@ -61,10 +61,7 @@ def open_studio(
 ) -> Studio:
     """Load models and make the studio that pages are laid out for.
 
-    Raises:
-        ImportError: Gradio or matplotlib is not there.
-        ValueError: a name twice, or what the models refuse.
-        OSError: there is no such model, or the folder cannot be made.
+    Gradio and matplotlib must be there (`ImportError`), and names differ (`ValueError`).
     """
     from fast_jukebox.demo import Limits, Studio, StudioModel
     from fast_jukebox.demo.app import require_gradio

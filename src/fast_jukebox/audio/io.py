@@ -55,14 +55,11 @@ def audio_info(source: object, *, source_rate: int | None = None) -> AudioInfo:
 
 
 def audio_tags(source: object) -> dict[str, str]:
-    """Texts in the tags of a file, in one printable line of up to 200 characters each.
-
-    Args:
-        source: a path, or `{"path", "bytes"}` as datasets makes it.
+    """Texts in the tags of a file, a path or `{"path", "bytes"}` as datasets makes it.
 
     Returns:
-        Text by `"title"`, `"artist"`, `"genre"` and what else libsndfile reads (ID3, Vorbis comments, INFO chunks);
-        empty where the file has none or is no sound.
+        A printable line of up to 200 characters by `"title"`, `"artist"`, `"genre"` and what else libsndfile reads
+        (ID3, Vorbis comments, INFO chunks); empty where the file has none or is no sound.
     """
     if isinstance(source, Mapping):
         source = source["path"] if source.get("bytes") is None else io.BytesIO(source["bytes"])

@@ -69,11 +69,7 @@ class OpenAICheckpoint:
         self.parts: list[Part] = [*reversed(own), vqvae_part(vqvae_config(vqvae))]
 
     def tensors(self, part: Part) -> Mapping[str, Tensor]:
-        """A part's tensors under their published names, read when asked for.
-
-        Raises:
-            OSError, ValueError: the file cannot be read, or its tensors are not what the part needs: names them.
-        """
+        """A part's tensors under their published names, read when asked for; a `ValueError` names what does not fit."""
         path = self._files[part.name]
         if part.name == self._top and self._waiting is not None:
             state, self._waiting = self._waiting, None

@@ -78,8 +78,7 @@ _LYRIC_ENCODER_NAMES = {
 def hyperparameters(config: Mapping[str, object]) -> tuple[JsonObject, list[JsonObject]]:
     """Hyperparameters under their published names: the VQ-VAE's, and the priors', bottom first.
 
-    Raises:
-        ValueError: a part is missing, or a field has a value that is not allowed: names it.
+    A `ValueError` names a part that is missing, or a field of a value that is not allowed.
     """
     if not isinstance(config, Mapping):
         raise ValueError(f"`config` must be a mapping from names to values, got {type(config).__name__}")

@@ -160,11 +160,7 @@ def load_codes(
 
 
 def require_splits(data: DatasetDict, source: str | os.PathLike[str]) -> DatasetDict:
-    """The data, checked to have songs to train on and songs held out; logs the songs and hours of each split.
-
-    Raises:
-        ValueError: there is no split `train`, or no `test`.
-    """
+    """The data, which must have the splits `train` and `test` (`ValueError`); logs their songs and hours."""
     if "train" not in data or "test" not in data:
         raise ValueError(
             f"{source} must have songs to train on and songs held out, marked as `train` and `test` or parted by a "

@@ -152,11 +152,7 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
 
 
 def report(source: str, scan: SongScan) -> None:
-    """Warn of every song that was skipped or is not read completely, one line a reason.
-
-    Raises:
-        ValueError: no song is left.
-    """
+    """Warn of every song that was skipped or is not read completely, a line a reason; a `ValueError` without any."""
     for verb, found in (("skipped", scan.skipped), ("used, though not read completely:", scan.notes)):
         names: dict[str, list[str]] = defaultdict(list)
         for name, reason in found.items():

@@ -182,8 +182,7 @@ def eval_results(metrics: Metrics, dataset_type: str, dataset_name: str, kind: s
 def require_license(source: str | os.PathLike[str] | RepoCard) -> str:
     """License that a card, or the card in a directory, states.
 
-    Raises:
-        ValueError: there is no card, it states no license, or its metadata cannot be read.
+    A `ValueError` where there is no card, it states no license, or its metadata cannot be read.
     """
     if isinstance(source, RepoCard):
         data = source.data

@@ -131,11 +131,7 @@ class FastJukeboxProcessor:
         return own, vocabulary
 
     def only(self, level: int) -> FastJukeboxProcessor:
-        """The processor of one level's prior.
-
-        Raises:
-            ValueError: there is no such level.
-        """
+        """The processor of one level's prior; a `ValueError` where there is no such level."""
         if not 0 <= level < len(self.levels):
             raise ValueError(f"`level` must be from 0 to {len(self.levels) - 1}, got {level!r}")
         return self._of([self._level(level)], self.sampling_rate)

@@ -21,12 +21,10 @@ def chorale_paths() -> list[Path]:
 
 
 def read_chorale(path: str | Path) -> Score:
-    """Read the four or five voices of a chorale, without accompanying instruments. Repeats are not expanded.
+    """The four or five voices of a chorale, without accompanying instruments. Repeats are not expanded.
 
-    Raises:
-        ImportError: where music21 is missing.
-        ScoreError: naming the file, when it cannot be read, lacks a soprano, alto, tenor or bass, or when all of them
-            pause for more than four quarter notes (an instrumental interlude).
+    A `ScoreError` names a file that cannot be read, lacks a soprano, alto, tenor or bass, or in which all of them pause
+    for more than four quarter notes (an instrumental interlude). music21 must be there (`ImportError`).
     """
     music21 = require("music21")
     converter = importlib.import_module("music21.converter")

@@ -170,12 +170,7 @@ def save_scores(path: str | os.PathLike[str], scores: Iterable[Score]) -> None:
 
 
 def load_scores(path: str | os.PathLike[str]) -> list[Score]:
-    """Scores of a file that `save_scores` wrote.
-
-    Raises:
-        ValueError: the file is not of that kind; names the line.
-        OSError: there is no such file.
-    """
+    """Scores of a file that `save_scores` wrote; a `ValueError` names what is none."""
     scores = []
     try:
         with gzip.open(path, "rb") as file:

@@ -33,11 +33,8 @@ def soundfont_license(path: Path) -> str:
 class Player:
     """A synthesiser with its soundfont loaded, which takes longer than to play a song.
 
-    Args:
-        soundfont: path of an .sf2 or .sf3 file; pretty_midi's by default.
-
     Raises:
-        ImportError: saying how to install what is missing.
+        ImportError: says how to install what is missing.
         ValueError: there is no such soundfont, or it cannot be read.
     """
 
