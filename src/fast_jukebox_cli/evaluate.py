@@ -64,8 +64,7 @@ def evaluate(
 
 def named_systems(models: Sequence[str]) -> list[System]:
     """Systems by their names; `embedded` is the model inside the package. A folder must be there."""
-    found = parse_systems(models)
-    return [System(system.name, model_name(None if system.source == "embedded" else system.source)) for system in found]
+    return [System(system.name, model_name(system.source)) for system in parse_systems(models)]
 
 
 def _words(

@@ -20,6 +20,9 @@ from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_device
 from fast_jukebox_cli.values import Waiting
 
+EMBEDDED = "embedded"
+"""Name of the model inside the package, whose folder differs from machine to machine."""
+
 
 def model_config(name: str) -> PreTrainedConfig:
     """The configuration of any model of the package; a `ValueError` for a damaged one, or of another model."""
@@ -35,8 +38,12 @@ def model_config(name: str) -> PreTrainedConfig:
 
 
 def model_name(model: str | None) -> str:
-    """`model`, or the folder of the model inside the package; a `FileNotFoundError` for a folder that is not there."""
-    if model is not None:
+    """`model`, or for `None` and `embedded` the folder of the model inside the package.
+
+    Raises:
+        FileNotFoundError: `model` looks like a folder that is not there, or the package holds no model.
+    """
+    if model not in (None, EMBEDDED):
         looks_like_path = model.startswith((".", "~", os.sep)) or model.count("/") > 1
         folder = Path(model).expanduser()
         if folder.is_file():

@@ -15,6 +15,7 @@ from fast_jukebox.evaluation.pictures import plot_levels, plot_waveforms
 from fast_jukebox.evaluation.systems import heard
 from fast_jukebox.utils.figures import require_matplotlib
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model
+from fast_jukebox_cli.values import named_sources
 
 ALL, TOP = "all levels", "top level alone"
 _FILE_RATE = 44100
@@ -24,34 +25,26 @@ def plot(sources: Sequence[str], output: Path, kind: str, seconds: float, seed: 
     """Draw sound files and what models play; returns the picture's path. The arguments are the command's options."""
     require_matplotlib([str(output)])
     logging.disable_progress_bar()
-    titled = [_titled(source) for source in sources]
-    titles = [title for title, _ in titled]
-    if len(set(titles)) < len(titles):
-        raise ValueError(f"sources must have different titles; write TITLE=SOURCE, got {', '.join(titles)}")
+    titled = named_sources(sources, "sources")
     clips: dict[str, dict[str, tuple[Tensor, int]]] = {}
-    for title, source in titled:  # files first: they fail at once
+    for title, source in titled.items():  # files first: they fail at once
         if Path(source).is_file():
             clips[title] = {ALL: (load_audio(source, _FILE_RATE, duration=seconds), _FILE_RATE)}
-    for title, source in titled:
+    for title, source in titled.items():
         if title not in clips:
-            clips[title] = _played(None if source == "embedded" else source, seconds, seed, device)
+            clips[title] = _played(source, seconds, seed, device)
     rate = max(rate for own in clips.values() for _, rate in own.values())
     placed = {
         title: {name: resample_audio(clip, own_rate, rate) for name, (clip, own_rate) in clips[title].items()}
-        for title in titles
+        for title in titled
     }
     if kind == "levels":
         return plot_levels(output, placed, rate)
     return plot_waveforms(output, {title: own[ALL] for title, own in placed.items()}, rate, seconds)
 
 
-def _titled(source: str) -> tuple[str, str]:
-    title, equals, rest = source.partition("=")
-    return (title, rest) if equals and title and rest else (Path(source).name, source)
-
-
 @torch.no_grad()
-def _played(source: str | None, seconds: float, seed: int, device: str) -> dict[str, tuple[Tensor, int]]:
+def _played(source: str, seconds: float, seed: int, device: str) -> dict[str, tuple[Tensor, int]]:
     """A song of a model: from its top level's codes alone, and from all levels."""
     model = load_model(ModelSource(source), chosen_device(device))
     song, top = heard(model, model.generate(duration=seconds, seed=seed))

@@ -17,13 +17,10 @@ from fast_jukebox.sessions.notes import Job, Take
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
 from fast_jukebox_cli.code_files import all_codes, top_codes
-from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+from fast_jukebox_cli.model import EMBEDDED, ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.options import Machine
 from fast_jukebox_cli.values import Waiting, adapters
 from fast_jukebox_cli.words import words_for
-
-_EMBEDDED = "embedded"
-"""Name in sessions of the model inside the package, whose folder differs from machine to machine."""
 
 
 def load(
@@ -48,7 +45,7 @@ def open_session(folder: Path, machine: Machine) -> Session:
         raise ValueError("`--model` must be given: the session does not know where its model was loaded from")
     else:
         own = {level: source for level, source in enumerate(facts.adapters) if source is not None}
-        session.model = load(machine, None if facts.name == _EMBEDDED else facts.name, facts.revision, own)
+        session.model = load(machine, facts.name, facts.revision, own)
     if machine.adapter:
         check_model(facts, session.model, sorted(adapters(machine.adapter)))
     return session
@@ -107,7 +104,7 @@ def new_session(
         request = replace(request, codes=all_codes(codes, model))
     if played_again is not None:
         request = replace(request, codes=[*[None] * (len(model.priors) - 1), top_codes(played_again, model)])
-    name = _EMBEDDED if machine.model is None else model_name(machine.model)
+    name = EMBEDDED if machine.model in (None, EMBEDDED) else model_name(machine.model)
     return Session.create(folder, model, request, model_name=name)
 
 

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fast_jukebox_cli import options
-from fast_jukebox_cli.values import Waiting
+from fast_jukebox_cli.values import Waiting, named_sources
 
 if TYPE_CHECKING:
     from fast_jukebox.demo import Studio
-
-_EMBEDDED = "embedded"
-"""Name of the model inside the package."""
 
 
 def demo(
@@ -66,22 +63,14 @@ def open_studio(
     from fast_jukebox.demo import Limits, Studio, StudioModel
     from fast_jukebox.demo.app import require_gradio
     from fast_jukebox.utils.figures import require_matplotlib
-    from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+    from fast_jukebox_cli.model import EMBEDDED, ModelSource, chosen_device, load_model, model_name
 
     require_gradio()
     require_matplotlib()
     where = chosen_device(device)
-    named: dict[str, str | None] = {}
-    for given in models or [_EMBEDDED]:
-        name, equals, source = given.partition("=")
-        if not (equals and name and source):
-            name, source = Path(given).expanduser().name or given, given
-        if name in named:
-            raise ValueError(f"`--model` must have different names; write NAME=MODEL, got {name!r} twice")
-        named[name] = None if source == _EMBEDDED else source
     loaded = [
         StudioModel(name, load_model(ModelSource(source, dtype=dtype), where, offload), model_name(source))
-        for name, source in named.items()
+        for name, source in named_sources(models or [EMBEDDED], "`--model`").items()
     ]
     limits = Limits()
     return Studio(loaded, folder, limits if max_duration is None else replace(limits, duration=max_duration))

@@ -52,6 +52,19 @@ def adapters(texts: Sequence[str] | None) -> dict[int, str]:
     return found
 
 
+def named_sources(texts: Sequence[str], what: str) -> dict[str, str]:
+    """`["a=runs/one", "runs/two"]` as `{"a": "runs/one", "two": "runs/two"}`; a `ValueError` for a name twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not (equals and name and source):
+            name, source = Path(text).name or text, text
+        if name in found:
+            raise ValueError(f"{what} must have different names; write NAME=SOURCE, got {name!r} twice")
+        found[name] = source
+    return found
+
+
 def existing_file(name: str, path: Path | None) -> Path | None:
     """A file that exists; a `ValueError` names the option."""
     if path is not None and not path.expanduser().is_file():

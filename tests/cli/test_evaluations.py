@@ -19,7 +19,7 @@ def test_bad_words_are_one_line_with_the_option(run):
         (["plot", "song.wav", "--output", "a.gif"], r"--output.* \.png or \.svg"),
         (["plot", "song.wav", "--kind", "pie"], "--kind"),
         (["plot", "song.wav", "--seconds", "0"], "--seconds"),
-        (["plot", "song.wav", "song.wav"], "different titles"),
+        (["plot", "song.wav", "song.wav"], "different names"),
     ):
         found = run(*arguments)
         assert found.exit_code == 2, (arguments, found.output)
