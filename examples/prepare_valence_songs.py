@@ -37,6 +37,7 @@ from fast_jukebox.data.tunes.synthesis import Player
 from fast_jukebox.models.valence import QUADRANTS
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
+from fast_jukebox.utils.files import write_file
 
 # Quarter notes a minute, and how much of a note's length sounds.
 ACTIVATED, DEACTIVATED = (140, 0.5), (58, 1.0)
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
                     rows.append({"file_name": name, "valence": quadrant, "instruments": [instrument], **facts})
                     bar.update()
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+            write_file(folder / "metadata.jsonl", text)
     return rows
 
 

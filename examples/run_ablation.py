@@ -56,7 +56,7 @@ from fast_jukebox.training.checkpoints import read_state
 from fast_jukebox.training.curves import loss_curves
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.side_by_side import TrainingJob, run_side_by_side, script_command
-from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.files import JsonObject, write_file
 
 EXAMPLES = Path(__file__).resolve().parent
 SETTINGS = "settings.json"
@@ -150,7 +150,7 @@ class Ablation:
         vqvae = FastJukeboxVQVAE.from_pretrained(self.args.model)
         require_splits(load_codes(self.args.codes, vqvae=vqvae), f"`--codes` {self.args.codes}")
         self.output.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        write_file(path, json.dumps(settings, indent=1))
 
     @property
     def teacher(self) -> str:
@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> JsonObject:
     for system in [name for name in by_name if name != ablation.teacher]:
         join(ablation, system, ablation.output / "models" / system)
     results = measure(ablation)
-    (ablation.output / "ablation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write_file(ablation.output / "ablation.json", json.dumps(results, indent=1))
     write_trainings(ablation, results)
     if args.report:
         write_ablation(args.report, results, Path(args.notes).read_text(encoding="utf-8") if args.notes else "")
@@ -310,7 +310,7 @@ def write_trainings(ablation: Ablation, results: JsonObject) -> None:
     folder.mkdir(exist_ok=True)
     for system in (name for name in ablation.systems if name.startswith("student")):
         story = json.dumps(training_story(results, system, model), indent=1)
-        (folder / f"{system}.json").write_text(story, encoding="utf-8")
+        write_file(folder / f"{system}.json", story)
 
 
 def measure(ablation: Ablation) -> JsonObject:

@@ -54,7 +54,7 @@ from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.data import CodesArguments
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.files import JsonObject, write_file
 
 RESULT = "distillation.json"
 
@@ -163,7 +163,7 @@ def distil_level(
             "windows": {"train": len(trainer.train_dataset), "test": len(trainer.eval_dataset)},
             "training": trainer.training_summary(),
         }
-        (folder / RESULT).write_text(json.dumps(result, indent=2), encoding="utf-8")
+        write_file(folder / RESULT, json.dumps(result, indent=2))
 
 
 def write_student(model_args: ModelArguments, args: DistillationArguments) -> dict[str, JsonObject]:

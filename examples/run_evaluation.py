@@ -56,7 +56,7 @@ from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.scripts import run_script
-from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.files import JsonObject, write_file
 
 PICTURE = "spectrograms.png"
 _EMBEDDED_USAGE = """\
@@ -133,8 +133,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float | str]:
     if "samples_songs" in metrics:
         shown = {f"sample {index}": sample for index, sample in enumerate(samples[:4])}
         plot_notes(output / "notes.png", shown, rate, args.duration)
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    (output / "metrics.md").write_text(report.metrics_markdown(metrics), encoding="utf-8")
+    write_file(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_file(output / "metrics.md", report.metrics_markdown(metrics))
     if args.card != "none":
         write_card(args, metrics, output / PICTURE)
     print(report.metrics_markdown(metrics))

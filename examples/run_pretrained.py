@@ -61,6 +61,7 @@ from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side, script_command
 from fast_jukebox.training.vqvae import merge_levels
 from fast_jukebox.training.weights import save_weights
+from fast_jukebox.utils.files import write_file
 
 EXAMPLES = Path(__file__).resolve().parent
 EMBEDDED = Path(str(resources.files("fast_jukebox") / "pretrained"))
@@ -210,7 +211,7 @@ def write_facts(output: Path, priors: list[str], args: RecipeArguments, device: 
     keys = {name: "prior-voices" if name == "voices" else f"prior-{LEVELS[name]}" for name in priors}
     sizes = {keys[name]: args.top_batch_size if LEVELS[name] == 2 else args.batch_size for name in priors}
     facts |= training_facts({key: output / f"prior-{name}" for name, key in keys.items()}, sizes)
-    (output / "training.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    write_file(output / "training.json", json.dumps(facts, indent=2))
 
 
 def assemble(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Path:

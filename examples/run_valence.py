@@ -42,6 +42,7 @@ from fast_jukebox.models.valence.classification import classification_metrics
 from fast_jukebox.training.arguments import name_base_model, parse_arguments
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.valence import ValenceTrainer, ValenceTrainingArguments
+from fast_jukebox.utils.files import write_file
 
 
 @dataclass
@@ -115,7 +116,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if folders:
         rows = {name: score_songs(judge, sound_files(folder)) for name, folder in folders.items()}
         report += "\n" + valence_table(trained.config, rows)
-    (output / "valence.md").write_text(report, encoding="utf-8")
+    write_file(output / "valence.md", report)
     print(report)
     return metrics
 

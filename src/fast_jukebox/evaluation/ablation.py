@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.figures import new_figure, save_figure
-from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.files import JsonObject, write_file
 from fast_jukebox.utils.text import markdown_table
 
 _COLORS = ("#444444", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#ff7f0e", "#17becf")
@@ -41,7 +41,7 @@ def write_ablation(path: str | os.PathLike[str], results: JsonObject, notes: str
     picture = path.parent / "images" / f"{path.stem}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     plot_curves(picture, results)
-    path.write_text(ablation_markdown(results, f"images/{picture.name}", notes), encoding="utf-8")
+    write_file(path, ablation_markdown(results, f"images/{picture.name}", notes))
     return path
 
 
