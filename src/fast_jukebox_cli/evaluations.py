@@ -100,6 +100,7 @@ def plot(
         ),
     ],
     output: Annotated[Path, typer.Option(help="The picture to write: .png or .svg.")] = Path("picture.png"),
+    force: options.Force = False,
     kind: Annotated[
         str,
         typer.Option(
@@ -112,7 +113,7 @@ def plot(
     device: options.Device = "auto",
 ) -> None:
     """Draw songs and what models play side by side. The last line printed is the picture's path."""
-    target = output_file("output", output, (".png", ".svg"))
+    target = output_file("output", output, (".png", ".svg"), force=force)
     if kind not in ("waveforms", "levels"):
         raise ValueError(f"`--kind` must be waveforms or levels, got {kind!r}")
     if not 0 < seconds <= 600:

@@ -24,6 +24,7 @@ from fast_jukebox.sampling.progress import ProgressBars
 from fast_jukebox.utils.files import clear_temporary
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
 from fast_jukebox_cli.options import Machine
+from fast_jukebox_cli.values import check_rate
 from fast_jukebox_cli.words import dropped_note, words_for
 
 _CONTEXT_SECONDS = 1.0
@@ -66,6 +67,8 @@ def generate(
             check_duration(name, seconds)
     loaded = load_model(model, chosen_device(machine.device), machine.offload, machine.quiet)
     rate = loaded.vqvae.config.sampling_rate
+    for path in (outputs or ())[:1]:
+        check_rate(path, rate)
     request = replace(request, metadata=words_for(loaded, words))
     if prompt is not None:
         request = _with_prompt(request, prompt, prompt_duration, extend, rate)

@@ -18,6 +18,7 @@ from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import PRESETS
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_device
+from fast_jukebox.utils.files import check_folder
 from fast_jukebox_cli.values import Waiting
 
 EMBEDDED = "embedded"
@@ -42,10 +43,12 @@ def model_name(model: str | None) -> str:
 
     Raises:
         FileNotFoundError: `model` looks like a folder that is not there, or the package holds no model.
+        PermissionError: it is a folder that may not be read.
     """
     if model not in (None, EMBEDDED):
         looks_like_path = model.startswith((".", "~", os.sep)) or model.count("/") > 1
         folder = Path(model).expanduser()
+        check_folder(folder)
         if folder.is_file():
             raise FileNotFoundError(f"{str(folder)!r} is a file; a model is a folder or a Hub repository")
         if looks_like_path and not folder.is_dir():
@@ -117,6 +120,8 @@ def load_model(
     `offload` and the dtype are checked (`ValueError`) before the model is loaded.
     """
     check_target(offload)
+    if source.revision is not None and Path(model_name(source.name)).is_dir():
+        raise ValueError(f"`revision` must go with a Hub repository, got the folder {model_name(source.name)!r}")
     dtype = check_dtype(source.dtype or ("float32" if device.type == "cpu" else "auto"))
     logging.disable_progress_bar()
     at = {name: value for name in ("revision", "token") if (value := getattr(source, name)) is not None}

@@ -33,6 +33,7 @@ Offload = Annotated[
     str | None,
     typer.Option(help="For a GPU that is too small: cpu or disk, where levels wait while another one plays."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output where it exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Artist = Annotated[str | None, typer.Option(help="An artist's name, for models that know artists.")]
 Genre = Annotated[str | None, typer.Option(help="A genre, for models that know genres.")]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fast_jukebox_cli import options
-from fast_jukebox_cli.values import Waiting, choices, existing_file, output_file, path_text
+from fast_jukebox_cli.values import Waiting, check_rate, choices, existing_file, output_file, path_text
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The session's folder.", show_default=False)]
 Take = Annotated[
@@ -193,6 +193,7 @@ def export(
     output: Annotated[
         Path, typer.Option(help="The file to write: .wav, .flac or .mp3, or .safetensors for the codes of all levels.")
     ] = Path("song.wav"),
+    force: options.Force = False,
     take: Take = None,
     level: Annotated[
         int | None, typer.Option(help="0 is full quality, higher is rougher; by default the lowest that is made.")
@@ -202,7 +203,9 @@ def export(
     machine: options.Machine,
 ) -> None:
     """Write the sound of a take to a file. Or of a part of it, or its codes."""
-    target = output_file("output", output, (".wav", ".flac", ".mp3", ".safetensors"))
+    target = output_file("output", output, (".wav", ".flac", ".mp3", ".safetensors"), force=force)
+    if target.parent.resolve() == (folder.expanduser() / "codes").resolve():
+        raise ValueError(f"`--output` must not lie among the codes of the session, got {str(target)!r}")
     with Waiting("loading torch", machine.quiet):
         from fast_jukebox.sessions.session import Session
         from fast_jukebox_cli import session as work
@@ -213,6 +216,7 @@ def export(
                 raise ValueError(f"`{name}` must go with sound, as codes are written completely, got {value!r}")
         written = Session.open(folder).export(target, take)
     else:
+        check_rate(target, Session.open(folder).facts.sampling_rate)
         session = work.open_session(folder, machine)
         with Waiting("writing the sound", machine.quiet):
             written = session.export(target, take, level, start, end)

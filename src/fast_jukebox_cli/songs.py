@@ -30,7 +30,7 @@ def generate(
             "song.wav, or song-2.wav and so on where that exists."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output where it exists.")] = False,
+    force: options.Force = False,
     num_samples: Annotated[
         int, typer.Option(help="Songs to make; the files of several are numbered.", min=1, max=10_000)
     ] = 1,

@@ -104,6 +104,16 @@ def output_file(
     return output
 
 
+def check_rate(output: Path, rate: int) -> None:
+    """Raise a `ValueError` where the format of an output lacks the model's sampling rate."""
+    from fast_jukebox.audio.io import check_output
+
+    try:
+        check_output(output, rate)
+    except ValueError as error:
+        raise ValueError(f"`--output` must be of another format, such as .wav, for this model: {error}") from error
+
+
 def song_files(
     output: Path | None, raw: bool, stream: bool, num_samples: int, force: bool, inputs: Sequence[Path | None]
 ) -> list[Path] | None:

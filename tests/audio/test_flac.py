@@ -1,4 +1,5 @@
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -63,3 +64,38 @@ def test_of_a_file_that_was_cut_off_the_whole_frames_are_read():
 def test_any_bytes_are_looked_at_without_an_error(tail, start):
     data = b"fLaC\x00\x00\x00\x22" + bytes(34) + tail
     found_samples(ByteReader(io.BytesIO(data)), min(start, len(data)), len(data))
+
+
+APE = b"APETAGEX" + struct.pack("<IIII8x", 2000, 45, 1, 0xA0000000) + bytes(1968)
+APE += b"APETAGEX" + struct.pack("<IIII8x", 2000, 45, 1, 0x80000000)
+LYRICS = b"LYRICSBEGIN" + b"IND0000200LYR05000" + b"x" * 5000
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"TAG".ljust(128, b" "),
+        APE,
+        APE + b"TAG".ljust(128, b" "),
+        LYRICS + f"{len(LYRICS):06d}".encode() + b"LYRICS200" + b"TAG".ljust(128, b" "),
+        bytes(3000),
+        np.random.default_rng(0).bytes(5000),
+    ],
+)
+def test_what_stands_behind_the_last_frame_takes_nothing_of_the_sound(behind):
+    data = flac(20_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(load_audio(data + behind, RATE), load_audio(data, RATE))
+
+
+def test_a_block_that_holds_a_stream_is_no_second_song():
+    data = flac(20_000)
+    block = b"\x02" + (4 + len(data)).to_bytes(3, "big") + b"song" + data
+    with_block = data[:INFO_LENGTH] + block + data[INFO_LENGTH:]
+    assert np.array_equal(load_audio(with_block, RATE), load_audio(data, RATE))
+
+
+def test_a_stream_without_a_frame_says_that_it_lacks_its_sound():
+    with pytest.warns(UserWarning, match=r"of 2\.5 s, 0 s can be read"):
+        assert len(load_audio(flac(20_000)[:INFO_LENGTH], RATE)) == 0

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.audio.io import audio_info, load_audio, save_audio, stream_audio
+from fast_jukebox.audio.io import audio_info, check_output, load_audio, save_audio, stream_audio
 from fast_jukebox.audio.resample import resample_audio
 
 
@@ -282,3 +282,19 @@ def test_an_open_file_stays_open(tmp_path):
         warnings.simplefilter("error")
         load_audio(file, 8000)
         assert not file.closed
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("a.mp3", 1600), ("a.mp3", 96000), ("a.ogg", 1600), ("a.ogg", 384000), ("a.flac", 700000)]
+)
+def test_a_rate_that_a_format_lacks_is_told_before_there_is_sound(tmp_path, name, rate):
+    for refuse in (lambda: check_output(name, rate), lambda: save_audio(tmp_path / name, torch.zeros(9), rate)):
+        with pytest.raises(ValueError, match=f"`sampling_rate` must .*{name[2:].upper()}.*got {rate}"):
+            refuse()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "rate"), [("a.mp3", 8000), ("a.ogg", 4000), ("a.ogg", 200000), ("a.wav", 1)])
+def test_a_rate_that_a_format_has_is_written(tmp_path, name, rate):
+    check_output(name, rate)
+    assert audio_info(save_audio(tmp_path / name, torch.zeros(3000), rate)).sampling_rate == rate

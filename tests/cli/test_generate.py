@@ -159,6 +159,7 @@ def test_a_prompt_is_never_overwritten(run, model_dir):
 
 def test_a_song_that_cannot_be_written_is_kept_and_its_seed_told(run, model_dir, monkeypatch):
     save = module.audio.save_audio
+    monkeypatch.setattr(module, "check_rate", lambda path, rate: None)
 
     def full(path, *arguments, **options):
         if path.parent == run.folder:
@@ -197,6 +198,7 @@ def test_several_songs_are_numbered(run, model_dir, tiny_model):
 def test_files_say_that_they_are_generated(run, model_dir, suffix, monkeypatch):
     # Lossy formats have rates of their own, which the tiny model has not.
     save = module.audio.save_audio
+    monkeypatch.setattr(module, "check_rate", lambda path, rate: None)
     monkeypatch.setattr(module.audio, "save_audio", lambda path, song, rate, **tags: save(path, song, 16000, **tags))
     result = run(*quick(model_dir, "--output", f"song.{suffix}"))
     assert result.exit_code == 0, result.stderr
@@ -259,3 +261,22 @@ def test_a_name_that_is_no_utf8_is_written_and_printed(run, model_dir):
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1].endswith("caf\\xe9.wav")
     assert [path.name for path in run.folder.iterdir()] == ["caf\udce9.wav"]
+
+
+@pytest.mark.parametrize("output", ["song.mp3", "song.ogg"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_format_that_lacks_the_models_rate_is_refused_before_a_note_is_made(
+    run, model_dir, monkeypatch, output, stream
+):
+    for name in ("generate", "stream"):
+        monkeypatch.setattr(FastJukeboxModel, name, lambda *args, **kwargs: pytest.fail("sampled"))
+    result = run(*quick(model_dir, "--output", output, *(["--stream"] if stream else [])))
+    assert result.exit_code == 2, result.output
+    assert "`--output`" in result.stderr
+    assert not list(run.folder.iterdir())
+
+
+def test_a_revision_must_be_of_a_repository(run, model_dir):
+    result = run(*quick(model_dir, "--revision", "v2"))
+    assert result.exit_code == 2
+    assert "`--revision` must go with a Hub repository, got the folder" in result.stderr

@@ -15,6 +15,9 @@ def test_files_and_models_are_drawn_side_by_side(run, model_dir):
         assert found.exit_code == 0, found.output
         assert found.stdout.strip().endswith(output)
     assert (run.folder / "a.png").read_bytes().startswith(b"\x89PNG")
+    found = run("plot", "a song=song.wav", "--output", "a.png", "--seconds", 0.2)
+    assert (found.exit_code, "--force overwrites it" in found.output) == (2, True)
+    assert run("plot", "a song=song.wav", "--output", "a.png", "--seconds", 0.2, "--force").exit_code == 0
     svg = (run.folder / "b.svg").read_text(encoding="utf-8")
     assert svg.count("<image") == 4  # the song, the model's two, the colour bar
 

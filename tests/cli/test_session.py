@@ -11,6 +11,7 @@ import torch
 from fast_jukebox import FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.sessions.session import Session
 from fast_jukebox.sessions.store import SessionStore
+from fast_jukebox_cli import session
 from fast_jukebox_cli.options import Machine
 from fast_jukebox_cli.session import open_session
 
@@ -319,3 +320,25 @@ def test_a_session_keeps_its_adapter_and_refuses_another(run, embedded, monkeypa
         assert result.exit_code == 0, result.output
     takes = Session.open("song").takes
     assert torch.equal(Session.open("song").codes(3)[2], Session.open("song").codes(4)[2]) and len(takes) == 4
+
+
+def test_an_export_overwrites_with_force_alone_and_never_the_codes(run, embedded):
+    run("session", "new", "song", "--duration", 1, "--draft", "--quiet")
+    (run.folder / "out.wav").write_bytes(b"older")
+    found = run("export", "song", "--output", "out.wav")
+    assert (found.exit_code, "--force overwrites it" in found.output) == (2, True)
+    assert run("export", "song", "--output", "out.wav", "--force").exit_code == 0
+    assert soundfile.info(run.folder / "out.wav").samplerate == 48
+    codes = sorted((run.folder / "song" / "codes").iterdir())
+    before = [path.read_bytes() for path in codes]
+    for path in codes:
+        found = run("export", "song", "--output", path, "--force")
+        assert (found.exit_code, "among the codes" in found.output) == (2, True)
+    assert [path.read_bytes() for path in codes] == before
+
+
+def test_an_export_of_a_rate_that_its_format_lacks_is_refused_before_a_model_is_loaded(run, embedded, monkeypatch):
+    run("session", "new", "song", "--duration", 1, "--draft", "--quiet")
+    monkeypatch.setattr(session, "open_session", lambda *args: pytest.fail("loaded"))
+    found = run("export", "song", "--output", "out.mp3")
+    assert (found.exit_code, "`--output` must be of another format" in found.output) == (2, True)

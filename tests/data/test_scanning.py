@@ -116,3 +116,21 @@ def test_a_name_that_is_no_utf8_is_told_in_text_that_can_be_printed(tmp_path, ca
         .decode()
         .endswith(r"skipped caf\udce9.wav: has a name that is no UTF-8 text, which a dataset cannot hold: rename it")
     )
+
+
+def test_a_folder_within_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    write(tmp_path / "a.wav", 2.0)
+    write(tmp_path / "more" / "b.wav", 2.0)
+    walk = os.walk
+
+    def closed(folder, onerror=None):
+        for place, folders, files in walk(folder):
+            if os.path.basename(place) != "more":
+                yield place, folders, files
+            elif onerror is not None:
+                onerror(PermissionError(13, "Permission denied", place))
+
+    monkeypatch.setattr("fast_jukebox.data.scanning.os.walk", closed)
+    scan = scan_songs(tmp_path)
+    assert [song["file_name"] for song in scan.songs] == ["a.wav"]
+    assert scan.skipped == {"more": "may not be read"}

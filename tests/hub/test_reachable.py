@@ -6,9 +6,10 @@ import pytest
 from huggingface_hub import constants, snapshot_download
 from transformers import pipeline
 
-from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxProcessor
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxProcessor
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.hub import HubError, prefer_cache, reachable
+from fast_jukebox_cli.model import model_name
 
 
 @pytest.fixture
@@ -102,3 +103,28 @@ def test_a_model_loads_from_the_cache_without_the_hub(hub, tiny_model, tmp_path,
     begun = time.monotonic()
     assert FastJukeboxModel.from_pretrained("ann/model").config.num_levels == 3
     assert time.monotonic() - begun < 25
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda name: FastJukeboxModel.from_pretrained(name),
+        lambda name: FastJukeboxPrior.from_pretrained(name, level=0),
+        lambda name: FastJukeboxConfig.from_pretrained(name),
+        lambda name: FastJukeboxProcessor.from_pretrained(name),
+        lambda name: pipeline("text-to-audio", model=name),
+        lambda name: find_dataset(name),
+        model_name,
+    ],
+)
+def test_a_folder_that_may_not_be_read_is_told(load, tmp_path, monkeypatch):
+    monkeypatch.setattr("fast_jukebox.utils.files.os.access", lambda *args: False)
+    with pytest.raises(PermissionError, match=f"may not be read by this user: '{tmp_path}'"):
+        load(str(tmp_path))
+
+
+def test_a_revision_of_a_folder_is_said_to_be_ignored(model_dir, caplog):
+    for load in (FastJukeboxModel.from_pretrained, find_dataset):
+        caplog.clear()
+        load(str(model_dir), revision="v2")
+        assert f"`revision` 'v2' is ignored: {'`' * (load is not find_dataset)}{model_dir}" in caplog.text

@@ -218,3 +218,9 @@ def test_fresh_adapters_add_nothing_and_train_alone(tiny_model):
     model = add_lora(prior, rank=2, targets=["all-linear"], use_dora=True)
     torch.testing.assert_close(model(CODES).logits, logits, atol=1e-5, rtol=1e-5)
     assert all("lora_" in name for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def test_a_file_is_no_adapter(base, tmp_path):
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(NotADirectoryError, match=r"adapter_model\.safetensors' is a file; an adapter is a folder"):
+        FastJukeboxModel.from_pretrained(base, adapters={2: tmp_path / "adapter_model.safetensors"})

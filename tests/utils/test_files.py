@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fast_jukebox.utils import files
 from fast_jukebox.utils.files import (
+    check_folder,
     clear_temporary,
     finish_replacing,
     new_folder,
@@ -338,3 +340,31 @@ def test_a_new_folder_deletes_what_the_dead_left(tmp_path, monkeypatch, dead):
     left.mkdir()
     with new_folder(tmp_path / "songs"):
         assert not left.exists()
+
+
+@posix
+def test_a_folder_that_may_not_be_read_or_entered_is_told_and_others_are_left_alone():
+    def is_told(path):
+        child = os.fork()
+        if child == 0:
+            try:
+                if os.getuid() == 0:  # who may read everything
+                    os.setuid(65534)
+                check_folder(path)
+            except PermissionError:
+                os._exit(7)
+            finally:
+                os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for name in ("closed", "open"):
+            (Path(folder) / name / "within").mkdir(parents=True)
+        (Path(folder) / "file").touch()
+        os.chmod(Path(folder) / "closed", 0)
+        try:
+            names = ("closed", "closed/within", "open", "file", "nowhere")
+            assert [name for name in names if is_told(Path(folder) / name)] == ["closed", "closed/within"]
+        finally:
+            os.chmod(Path(folder) / "closed", 0o755)

@@ -11,9 +11,10 @@ from typing import Literal, TypeAlias
 
 from fast_jukebox.audio.bytes import ByteReader
 from fast_jukebox.audio.chunks import au_layout, chunk_layout, is_au, is_chunked
-from fast_jukebox.audio.flac import INFO_LENGTH, found_samples, stated_samples, with_samples
+from fast_jukebox.audio.flac import INFO_LENGTH, found_samples, frames_begin, stated_samples, with_samples
 from fast_jukebox.audio.layout import MOST_PARTS, Layout, Part, left_bytes, missing_bytes, one_part
-from fast_jukebox.audio.mpeg import mpeg_layout, tag_end
+from fast_jukebox.audio.mpeg import mpeg_layout, tag_end, tags_begin
+from fast_jukebox.audio.ogg import ogg_layout
 
 Order: TypeAlias = Literal["little", "big"]
 
@@ -55,7 +56,7 @@ def find_layout(data: ByteReader) -> Layout:
     if head[:4] == b"fLaC":
         return _flac_layout(data, start)
     if head[:4] == b"OggS":
-        return _ogg_layout(data, start)
+        return ogg_layout(data, start)
     if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return _rf64_layout(data, start)
     if head[:4] == b"riff" and data.at(start + 24, 4) == b"wave":
@@ -102,13 +103,13 @@ def _flac_layout(data: ByteReader, start: int) -> Layout:
     frame, whatever its header states.
     """
     starts: list[int] = []
-    position = start
+    position, end = start, tags_begin(data, start)
     while position >= 0 and len(starts) < MOST_PARTS:
         starts.append(position)
         # "fLaC" and the block that every stream begins with, of 34 bytes.
-        position = data.find(b"fLaC\x00\x00\x00\x22", position + 8, data.size)
+        position = data.find(b"fLaC\x00\x00\x00\x22", frames_begin(data, position), end)
     parts, missing = [], None
-    for first, stop in zip(starts, [*starts[1:], data.size], strict=True):
+    for first, stop in zip(starts, [*starts[1:], end], strict=True):
         info = data.at(first, INFO_LENGTH)
         stated, found = stated_samples(info), found_samples(data, first, stop)
         if found is None or found == stated:
@@ -118,47 +119,6 @@ def _flac_layout(data: ByteReader, start: int) -> Layout:
         if found < stated:
             missing = f"its header states {stated} samples, and {found} are there"
     return Layout(tuple(parts), missing)
-
-
-def _ogg_layout(data: ByteReader, start: int) -> Layout:
-    """Ogg, of which several may be chained: each begins with the pages marked so (RFC 3533, 4)."""
-    starts: list[int] = []
-    limits: list[int | None] = []
-    begins_here, granule, before, missing, end = False, 0, None, None, start
-    for position, kind, page_granule, stop in _ogg_pages(data, start):
-        if kind & 2 and not begins_here:
-            if starts:
-                limits.append(before)
-            starts.append(position)
-            before = None
-        elif not kind & 2 and 0 < page_granule < 2**62:
-            before, granule = (granule if granule else None), page_granule
-        if kind & 2:
-            granule = 0
-        begins_here, end = bool(kind & 2), min(stop, data.size)
-        if stop > data.size:
-            missing = "its last page is cut off"
-    limits.append(before)
-    parts = [
-        Part((place,), exact_until=None if limit is None else max(0, limit - 8192))
-        for place, limit in zip(zip(starts, [*starts[1:], data.size], strict=True), limits, strict=True)
-    ]
-    return Layout(tuple(parts), missing, left_bytes(data.size - end, "are no Ogg pages"))
-
-
-def _ogg_pages(data: ByteReader, position: int) -> Iterator[tuple[int, int, int, int]]:
-    """(start, kind, granule position, stop) of each page."""
-    while 0 <= position < data.size:
-        head = data.at(position, 27)
-        if len(head) < 27 or head[:4] != b"OggS":
-            position = data.find(b"OggS", position, data.size)
-            if position < 0 or position + 27 > data.size:
-                return
-            continue
-        lengths = data.at(position + 27, head[26])
-        stop = position + 27 + head[26] + sum(lengths)
-        yield position, head[5], int.from_bytes(head[6:14], "little", signed=True), stop
-        position = stop
 
 
 def _long_chunks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fast_jukebox.audio.bytes import ByteReader
+from fast_jukebox.audio.layout import MOST_PARTS
 
 INFO_LENGTH = 42
 """Bytes of the marker `fLaC` and the block STREAMINFO, with which every stream begins."""
@@ -42,6 +43,17 @@ def with_samples(info: bytes, count: int) -> bytes:
     return info[:18] + (others | count).to_bytes(8, "big") + info[26:INFO_LENGTH]
 
 
+def frames_begin(data: ByteReader, start: int) -> int:
+    """Where the frames of a stream begin, behind its blocks of pictures and other things."""
+    position = start + 4
+    for _ in range(MOST_PARTS):
+        head = data.at(position, 4)
+        position += 4 + int.from_bytes(head[1:], "big")
+        if len(head) < 4 or head[0] & 0x80:
+            break
+    return position
+
+
 def found_samples(data: ByteReader, start: int, stop: int) -> int | None:
     """Samples of each channel up to the end of the last complete frame; `None` where none is found near the end."""
     info = data.at(start, INFO_LENGTH)
@@ -67,7 +79,21 @@ def _last_frame_end(tail: bytes, info: bytes) -> int | None:
                 tries += 1
                 if _crc16(tail[place : end - 2]) == int.from_bytes(tail[end - 2 : end], "big"):
                     return last
+        if end == len(tail):  # or something stands behind the frame that is stated to be the last
+            for place, last in reversed(headers):
+                if last == stated_samples(info) and _is_frame_before(tail[place:]):
+                    return last
     return None
+
+
+def _is_frame_before(tail: bytes) -> bool:
+    """True where bytes begin with a complete frame: with its checksum, the checksum of all is 0."""
+    value = 0
+    for place, byte in enumerate(tail):
+        value = (value << 8 & 0xFFFF) ^ _CRC16[value >> 8 ^ byte]
+        if value == 0 and place > 8:
+            return True
+    return False
 
 
 def _headers(tail: bytes, info: bytes) -> Iterator[tuple[int, int]]:

@@ -41,6 +41,8 @@ _SUBTYPES = {
     "OGG": ("VORBIS",),
 }
 """Encodings of each container, the default one first."""
+_VORBIS_RATES = (4000, 200_000)
+"""Lowest and highest rate of OGG Vorbis: below it libvorbis never ends, above it the process crashes."""
 _TAGS = ("title", "artist", "genre", "comment", "software", "date", "album", "copyright", "license")
 _BLOCK_VALUES = 2**18
 
@@ -181,29 +183,53 @@ def save_audio(
         OSError: when the file cannot be written.
     """
     path = Path(path)
+    container, subtype = _format_of(path, subtype)
+    unknown = set(tags or ()) - set(_TAGS)
+    if unknown:
+        raise ValueError(f"`tags` must be among {', '.join(_TAGS)}, got {', '.join(sorted(unknown))}")
+    check_rate("sampling_rate", sampling_rate)
+    samples = _checked_samples(audio, keep_range=subtype == "FLOAT")
+    write_file(path, _encoded(container, subtype, samples, sampling_rate, tags or {}))
+    return path
+
+
+def check_output(path: str | os.PathLike[str], sampling_rate: int, *, subtype: str | None = None) -> None:
+    """Raise the `ValueError` that `save_audio` would raise for a file of this name and rate; writes nothing."""
+    container, subtype = _format_of(Path(path), subtype)
+    check_rate("sampling_rate", sampling_rate)
+    _encoded(container, subtype, np.zeros(1, np.float32), sampling_rate, {})
+
+
+def _format_of(path: Path, subtype: str | None) -> tuple[str, str]:
+    """Container and encoding of a file to write."""
     container = _CONTAINERS.get(path.suffix.lower())
     if container is None:
         raise ValueError(f"`path` must end in {' or '.join(_CONTAINERS)}, got {str(path)!r}")
     subtype = subtype or _SUBTYPES[container][0]
     if subtype not in _SUBTYPES[container]:
         raise ValueError(f"`subtype` must be one of {_SUBTYPES[container]} for {container}, got {subtype!r}")
-    unknown = set(tags or ()) - set(_TAGS)
-    if unknown:
-        raise ValueError(f"`tags` must be among {', '.join(_TAGS)}, got {', '.join(sorted(unknown))}")
-    check_rate("sampling_rate", sampling_rate)
-    samples = _checked_samples(audio, keep_range=subtype == "FLOAT")
+    return container, subtype
 
+
+def _encoded(
+    container: str, subtype: str, samples: np.ndarray, sampling_rate: int, tags: Mapping[str, str]
+) -> memoryview:
+    """The bytes of a file of mono sound."""
+    lowest, highest = _VORBIS_RATES
+    if container == "OGG" and not lowest <= sampling_rate <= highest:
+        raise ValueError(f"`sampling_rate` must be from {lowest} to {highest} in OGG, got {sampling_rate}")
     encoded = io.BytesIO()
     try:
         with soundfile.SoundFile(encoded, "w", sampling_rate, 1, subtype, format=container) as file:
-            for name, text in (tags or {}).items():
+            for name, text in tags.items():
                 setattr(file, name, text)
             for start in range(0, len(samples), _BLOCK_VALUES):  # of millions at once, libsndfile's Vorbis crashes
                 file.write(samples[start : start + _BLOCK_VALUES])
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error}") from error
-    write_file(path, encoded.getbuffer())
-    return path
+        raise ValueError(
+            f"`sampling_rate` must be one that {container} has, got {sampling_rate}: {error.error_string}"
+        ) from error
+    return encoded.getbuffer()
 
 
 def _checked_samples(audio: object, keep_range: bool) -> np.ndarray:
@@ -235,6 +261,7 @@ def _mono_blocks(reader: Reader, wanted: int | None, limit: int) -> Iterator[Ten
         while wanted is None or done < wanted:
             frames = reader.read(block if wanted is None else min(block, wanted - done))
             if len(frames) == 0:
+                _tell_end(reader, done, wanted)
                 return
             done += len(frames)
             if done > limit:
@@ -245,6 +272,14 @@ def _mono_blocks(reader: Reader, wanted: int | None, limit: int) -> Iterator[Ten
             if not np.isfinite(mono).all():
                 raise ValueError(f"{reader.name} holds infinite or NaN samples")
             yield torch.from_numpy(mono)
+
+
+def _tell_end(reader: Reader, done: int, wanted: int | None) -> None:
+    """Warn of a sound that ends before the end that was found for it."""
+    rate = reader.info.sampling_rate
+    if wanted is not None and wanted - done > rate / 10:
+        message = f"{reader.name} is not read completely: of {wanted / rate:.6g} s, {done / rate:.6g} s can be read"
+        warnings.warn(message, stacklevel=2)
 
 
 def _check_seconds(name: str, value: object, limit: str) -> None:

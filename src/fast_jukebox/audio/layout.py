@@ -18,6 +18,7 @@ class Part:
         ranges: (start, stop) of its bytes in the file, in order.
         prefix: bytes to put before them.
         exact_until: up to where seeking is exact, in samples of each channel; None where it is up to the end.
+        has_gaps: some of it is lost, so that what its end states is more than can be read.
         lead: samples that must be decoded before the one that is wanted, as frames of MP3 use the bits of others.
     """
 
@@ -25,6 +26,7 @@ class Part:
     prefix: bytes = b""
     exact_until: int | None = None
     lead: int = 0
+    has_gaps: bool = False
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class FrameRun:
     Attributes:
         ranges: (start, stop) in bytes, in order; only tags and damage lie between.
         tag: (start, stop) of the frame with the tag, or None.
+        is_exact: the tag is one that decoders follow to the sample where its count is true.
     """
 
     header: FrameHeader
@@ -70,17 +71,21 @@ class FrameRun:
     frames: int = 0
     tag: tuple[int, int] | None = None
     stated: int | None = None
+    is_exact: bool = False
 
     def prefix(self) -> bytes:
         """Bytes to put before the ranges, by which a decoder knows the length."""
-        if self.header.layer != 3 or self.stated == self.frames:
+        if self.header.layer != 3 or self._is_tag_true():
             return ID3_PREFIX
         size = sum(stop - start for start, stop in self.ranges)
         return ID3_PREFIX + _length_frame(self.header, self.frames, size)
 
+    def _is_tag_true(self) -> bool:
+        return self.is_exact and self.stated == self.frames
+
     def ranges_to_decode(self) -> tuple[tuple[int, int], ...]:
         """The ranges, behind the frame with the tag where that is true, as it states the silence at both ends too."""
-        ranges = [self.tag] if self.tag is not None and self.stated == self.frames else []
+        ranges = [self.tag] if self.tag is not None and self._is_tag_true() else []
         for start, stop in self.ranges:
             _extend(ranges, start, stop)
         return tuple(ranges)
@@ -114,9 +119,11 @@ def find_frames(data: ByteReader, start: int = 0) -> list[FrameRun]:
     runs: list[FrameRun] = []
     for position, header in _frames(data, start):
         stop = position + header.length
-        stated = _stated_frames(data.at(position, min(header.length, 200)))
+        head = data.at(position, min(header.length, 200))
+        stated = _stated_frames(head)
         if stated is not None:
-            runs.append(FrameRun(header, tag=(position, stop), stated=stated or None))
+            exact = b"VBRI" not in head[4:44]  # of which decoders make another length
+            runs.append(FrameRun(header, tag=(position, stop), stated=stated or None, is_exact=exact))
             continue
         if not runs or not runs[-1].header.fits(header):
             runs.append(FrameRun(header))
@@ -176,6 +183,24 @@ def tag_end(data: ByteReader, position: int) -> int:
         end = data.find(b"LYRICS200", position, min(data.size, position + _SEARCHED))
         return position if end < 0 else end + 9
     return position
+
+
+def tags_begin(data: ByteReader, start: int) -> int:
+    """Where the ID3v1, APE and Lyrics3 tags at the end of a file begin, or its size where there are none."""
+    stop = data.size
+    while stop > start:
+        before = stop
+        if stop - start > 128 and data.at(stop - 128, 3) == b"TAG":
+            stop -= 128
+        foot = data.at(max(stop - 32, 0), 32)
+        if foot[:8] == b"APETAGEX":
+            size, flags = struct.unpack("<I4xI", foot[12:24])
+            stop -= size + (32 if flags & 0x80000000 else 0)
+        elif foot[-9:] == b"LYRICS200" and foot[-15:-9].isdigit():
+            stop -= int(foot[-15:-9]) + 15
+        if not start < stop < before:
+            return before
+    return stop
 
 
 def _frames(data: ByteReader, position: int) -> Iterator[tuple[int, FrameHeader]]:

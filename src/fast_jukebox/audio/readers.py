@@ -186,12 +186,18 @@ class FileReader(Reader):
             self._layout = layout = find_layout(data)
         except ValueError as error:
             raise ValueError(f"{self.name} {error}") from error
-        if self._open(0).format == "MP3" and not layout.quiet:
-            # libsndfile takes much for MPEG audio: only where most of the file is such frames, it is.
+        frames: Layout | None = layout
+        try:
+            if self._open(0).format == "MP3" and not layout.quiet:
+                # libsndfile takes much for MPEG audio: only where most of the file is such frames, it is.
+                frames = mpeg_layout(data, 0)
+        except ValueError:  # MPEG audio may also begin within a frame
             frames = mpeg_layout(data, 0)
             if frames is None:
-                raise ValueError(f"{self.name} is no sound that can be read, though it looks a little like MP3")
-            layout = frames
+                raise
+        if frames is None:
+            raise ValueError(f"{self.name} is no sound that can be read, though it looks a little like MP3")
+        layout = frames
         if key is not None:
             if len(_LAYOUTS) >= _MOST_LAYOUTS:
                 _LAYOUTS.clear()
@@ -214,9 +220,10 @@ class FileReader(Reader):
                     f"{self.name} changes from {first.samplerate} to {sound.samplerate} samples a second in its part "
                     f"{index + 1}, which cannot be read; {FFMPEG_HINT}"
                 )
-            if 0 <= sound.frames < _UNKNOWN_FRAMES:
+            gaps = self._layout.parts[index].has_gaps
+            if 0 <= sound.frames < _UNKNOWN_FRAMES and not gaps:
                 counts.append(sound.frames)
-            elif parts > 1:  # only reading finds out
+            elif parts > 1 or gaps:  # only reading finds out
                 counts.append(sum(iter(lambda: len(self._read(_SKIPPED_AT_ONCE)), 0)))
         known = sum(counts) if len(counts) == parts else None
         facts = first.samplerate, first.channels, known, first.format, first.subtype

@@ -22,7 +22,7 @@ from fast_jukebox.audio.io import MAX_DURATION, audio_info, load_audio, stream_a
 from fast_jukebox.data.metadata import MAX_METADATA_BYTES, METADATA_FILES, read_metadata, tidy_name
 from fast_jukebox.data.splits import split_of_folder
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
-from fast_jukebox.utils.files import JsonObject, path_within
+from fast_jukebox.utils.files import JsonObject, check_folder, path_within
 from fast_jukebox.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -104,10 +104,14 @@ def find_dataset(
 
     Raises:
         FileNotFoundError: there is no such folder, and it cannot be a name.
+        PermissionError: it is a folder that may not be read.
         HubError: there is no such data set or revision, no right to read it, no connection, or, offline, it is not
             completely in the cache.
     """
+    check_folder(source)
     if Path(source).is_dir():
+        if revision is not None:
+            logger.warning("`revision` %r is ignored: %s is a folder", revision, printable(source))
         return Path(source)
     if not isinstance(source, str) or not _REPOSITORY.fullmatch(source):
         raise FileNotFoundError(f"there is no folder {str(source)!r}")
@@ -133,7 +137,7 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
     links = (store.resolve(),) if folder.parent.name == "snapshots" and store.is_dir() else ()
     rows = list(_rows(folder, limits, fetched=bool(links)))
     columns = sorted({key for _, _, metadata in rows for key in metadata} - set(MEASURED))
-    scan = SongScan()
+    scan = SongScan(skipped={path.relative_to(folder).as_posix(): "may not be read" for path in _unreadable(folder)})
     for root, name, metadata in tqdm(rows, desc="checking songs", unit="song", disable=not progress):
         path = root / name
         try:
@@ -289,6 +293,14 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(place).relative_to(root)
         yield from ((below, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _unreadable(folder: Path) -> list[Path]:
+    """Folders below one that this user may not read."""
+    errors: list[OSError] = []
+    for _ in os.walk(folder, onerror=errors.append):
+        pass
+    return [Path(error.filename) for error in errors if isinstance(error, PermissionError)]
 
 
 def _other_files(folder: Path) -> str:

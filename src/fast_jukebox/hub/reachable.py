@@ -18,6 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id
 
 from fast_jukebox.hub.errors import HubError
+from fast_jukebox.utils.files import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,11 @@ def prefer_cache(name: object, download: Mapping[str, Any], kind: str = "model")
 
     Raises:
         HubError: the Hub cannot be reached, or must not be asked, and the cache has nothing of the repository.
+        PermissionError: it is a folder that may not be read.
     """
     options = dict(download)
+    if name is not None:
+        check_folder(str(name))
     if name is None or os.path.isdir(str(name)):
         return options
     try:

@@ -23,7 +23,7 @@ from fast_jukebox.models.configuration_utils import PathLike
 from fast_jukebox.models.loading import ADAPTER_CONFIG, Download, find_file, pin_revision
 from fast_jukebox.models.weight_files import open_weights
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.utils.files import read_file, write_file
+from fast_jukebox.utils.files import check_folder, read_file, write_file
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -368,10 +368,15 @@ def _place(source: PathLike) -> PathLike:
 
     Raises:
         FileNotFoundError: it looks like a folder that is not there.
+        NotADirectoryError: it is a file.
+        PermissionError: it may not be read.
     """
     folder = os.path.expanduser(source)
+    check_folder(folder)
     if os.path.isdir(folder):
         return folder
+    if os.path.lexists(folder) and not os.path.islink(folder):
+        raise NotADirectoryError(f"{folder!r} is a file; an adapter is a folder with {ADAPTER_WEIGHTS} in it")
     if str(source).startswith((".", "~", os.sep)):
         raise FileNotFoundError(f"there is no folder {folder!r}; an adapter is a folder or a Hub repository")
     return source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
@@ -23,6 +24,8 @@ from fast_jukebox.sampling.checks import level_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # comes with torch
+
+logger = logging.getLogger(__name__)
 
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -102,6 +105,8 @@ def pin_revision(name_or_path: PathLike, download: Mapping[str, object]) -> Down
         HubError: it cannot, and nothing of the repository is in the cache.
     """
     pinned = cast(Download, prefer_cache(name_or_path, download))
+    if pinned.get("revision") is not None and os.path.isdir(name_or_path):
+        logger.warning("`revision` %r is ignored: `%s` is a folder", pinned["revision"], name_or_path)
     revision = resolve_revision(
         name_or_path,
         pinned.get("revision"),

@@ -238,6 +238,23 @@ def sync_files(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise an error for a folder that may not be read, of which the system's questions say that it holds nothing, or
+    is not there. Any other path is left alone.
+
+    Raises:
+        PermissionError: it may not be read, or a folder above it may not be entered.
+    """
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        return
+    if is_folder and not os.access(path, os.R_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "the folder may not be read by this user", os.fspath(path))
+
+
 def cache_folder() -> Path:
     """The user's folder for what can be made again, which may not exist: in `$XDG_CACHE_HOME`, or in ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME", "")
