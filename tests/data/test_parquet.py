@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -5,6 +7,7 @@ import pytest
 
 from fast_jukebox.data import parquet
 from fast_jukebox.data.codes import load_codes
+from fast_jukebox.data.manifest import shard_rows
 from fast_jukebox.data.parquet import MAX_INFLATION, check_sound_bytes, check_values
 from fast_jukebox.data.songs import load_songs
 
@@ -54,3 +57,14 @@ def test_a_damaged_file_is_left_to_its_reader(tmp_path):
     path = tmp_path / "train-00000.parquet"
     path.write_bytes(b"PAR1")
     check_values(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such files")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train-00000.parquet")
+    (tmp_path / "songs" / "data").mkdir(parents=True)
+    os.mkfifo(tmp_path / "songs" / "data" / "train-00000-of-00001.parquet")
+    for read, folder in ((load_codes, tmp_path), (load_songs, tmp_path / "songs")):
+        with pytest.raises(ValueError, match=r"train-00000.*\.parquet must be a file, and is none"):
+            read(folder)
+    assert shard_rows(tmp_path / "train-00000.parquet") == 0

@@ -92,7 +92,7 @@ def shard_rows(shard: Path) -> int:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_metadata(shard).num_rows
+        return pyarrow.parquet.read_metadata(shard).num_rows if shard.is_file() else 0
     except (pyarrow.ArrowException, OSError):
         return 0
 

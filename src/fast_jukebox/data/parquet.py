@@ -22,6 +22,8 @@ def check_values(shard: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    if not shard.is_file():  # a pipe would be waited for without end
+        raise ValueError(f"{shard} must be a file, and is none: fetch it again, or make it again")
     try:
         found = pyarrow.parquet.read_metadata(shard)
         groups = [found.row_group(index) for index in range(found.num_row_groups)]
