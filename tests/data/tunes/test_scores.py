@@ -46,7 +46,9 @@ def test_a_missing_package_is_an_error_that_says_how_to_install_it(monkeypatch):
 @given(notes=notes)
 def test_a_file_gives_back_what_was_saved(notes, tmp_path_factory):
     path = tmp_path_factory.mktemp("scores") / "scores.jsonl.gz"
-    written = Score("a-1", "Tüne", "reel", "Book", 2, "dorian", (2, 2), tuple(in_ticks(notes)), 0.5, None, "No. 1")
+    written = Score(
+        "a-1", "Tüne\u2028\x85", "reel", "Book", 2, "dorian", (2, 2), tuple(in_ticks(notes)), 0.5, None, "No. 1"
+    )
     save_scores(path, [written, written])
     assert load_scores(path) == [written, written]
 

@@ -175,7 +175,7 @@ def load_scores(path: str | os.PathLike[str]) -> list[Score]:
     try:
         with gzip.open(path, "rb") as file:
             data = file.read(_MOST_BYTES + 1)
-        lines = data.decode("utf-8").splitlines()
+        lines = [line for line in data.decode("utf-8").split("\n") if line]  # titles may hold other ends of lines
         if len(data) > _MOST_BYTES or len(lines) > _MOST_SCORES:
             raise ValueError(f"more than {_MOST_BYTES} bytes or {_MOST_SCORES} scores")
         for line in lines:
