@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypedDict, get_type_hints
 
 import typer
 
@@ -89,7 +89,7 @@ class Sampling:
     ] = None
 
     def __post_init__(self) -> None:
-        self.settings()
+        self.settings()  # what is wrong is found before torch is loaded
 
     def settings(self) -> SamplingSettings:
         """The settings that are asked for."""
@@ -178,26 +178,23 @@ class Sharing:
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """A command in which each field of a group of options, which is a dataclass, is a parameter by itself."""
-    groups: dict[str, type[Any]] = {}
+    groups: dict[str, tuple[Callable[..., object], list[str]]] = {}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-        own = {name: parameter}
-        if is_dataclass(parameter.annotation) and isinstance(parameter.annotation, type):
-            groups[name] = parameter.annotation
-            hints = get_type_hints(parameter.annotation, include_extras=True)
+        group, own = parameter.annotation, {name: parameter}
+        if isinstance(group, type) and is_dataclass(group):
+            hints = get_type_hints(group, include_extras=True)
             own = {
                 field.name: parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
-                for field in fields(parameter.annotation)
+                for field in fields(group)
             }
+            groups[name] = group, list(own)
         parameters += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values()]
 
     @functools.wraps(command)
     def wrapped(**given: object) -> None:
-        made = {
-            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
+        made = {name: make(**{field: given.pop(field) for field in names}) for name, (make, names) in groups.items()}
         command(**given, **made)
 
-    wrapped.__dict__["__signature__"] = inspect.Signature(parameters)
+    wrapped.__dict__["__signature__"] = inspect.Signature(parameters)  # which typer reads
     return wrapped
