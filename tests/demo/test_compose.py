@@ -212,3 +212,14 @@ def test_pages_of_one_browser_share_its_songs(studio):
         assert songs_of(studio, name) == []
     (studio.browsers_folder / f"{browser}.json").write_text("[1, null, {}]")
     assert songs_of(studio, browser) == []
+
+
+def test_a_song_that_cannot_begin_leaves_nothing_and_says_why(studio, monkeypatch):
+    def broken(folder, **request):
+        folder.mkdir()
+        (folder / "half").touch()
+        raise ValueError("no room for a song")
+
+    monkeypatch.setattr(studio.models["tiny"].model, "new_session", broken)
+    (step,) = compose.draft(studio, "ann", "", "tiny", "", "", "", 1, "7", None)
+    assert "no room for a song" in step.status and not list(studio.songs_folder.iterdir())
