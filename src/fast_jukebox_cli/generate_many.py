@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fast_jukebox.data.metadata import METADATA_FILE, json_rows, metadata_lines
-from fast_jukebox.evaluation.systems import claim_folder, sample_songs
+from fast_jukebox.evaluation.systems import FACTS, claim_folder, sample_songs
 from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.processing.text import check_song
@@ -51,6 +51,10 @@ def generate_many(
     if (num_samples is None) == (requests is None) or (requests is not None and words):
         raise ValueError(
             "one of `num_samples` and `requests` must be given, the latter without `--artist` and `--genre`"
+        )
+    if output.is_dir() and any(output.iterdir()) and not (output / FACTS).is_file():
+        raise ValueError(
+            f"`output` must be a new or empty folder, or one to resume, got {str(output)!r}, which holds something else"
         )
     rows = None if requests is None else read_requests(requests)
     count = num_samples if rows is None else len(rows)

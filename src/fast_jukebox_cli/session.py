@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from fast_jukebox.audio import io as audio
 from fast_jukebox.generation.request import SongRequest
@@ -68,7 +69,7 @@ def run(session: Session, machine: Machine, missing: bool = False) -> list[Path]
             return [*sounds(session, sorted(wanted)), *[_part_sound(session, *part) for part in parts]]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted; what was made is saved, `fast-jukebox resume {session.folder}` goes on"
+            f"interrupted; what was made is saved, `fast-jukebox resume {quote(str(session.folder))}` goes on"
         ) from None
 
 

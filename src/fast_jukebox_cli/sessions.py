@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -231,7 +232,9 @@ def takes(folder: Folder) -> None:
     typer.echo(session.tree())
     waiting = sorted({number for job in session.jobs for number in job.takes})
     if waiting:
-        typer.echo(f"not finished: take {', '.join(map(str, waiting))}; `fast-jukebox resume {folder}` goes on")
+        typer.echo(
+            f"not finished: take {', '.join(map(str, waiting))}; `fast-jukebox resume {quote(str(folder))}` goes on"
+        )
 
 
 def forget(folder: Folder) -> None:

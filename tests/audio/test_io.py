@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.audio.io import audio_info, check_output, load_audio, save_audio, stream_audio
+from fast_jukebox.audio.io import audio_info, audio_tags, check_output, load_audio, save_audio, stream_audio
 from fast_jukebox.audio.resample import resample_audio
 
 
@@ -298,3 +298,18 @@ def test_a_rate_that_a_format_lacks_is_told_before_there_is_sound(tmp_path, name
 def test_a_rate_that_a_format_has_is_written(tmp_path, name, rate):
     check_output(name, rate)
     assert audio_info(save_audio(tmp_path / name, torch.zeros(3000), rate)).sampling_rate == rate
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".flac", ".wav"])
+def test_tags_of_any_text_are_written(tmp_path, suffix):
+    texts = {
+        "one": "one",
+        "a\0b": "a b",
+        "caf\udce9": "caf\\udce9",
+        "": None,
+        "two\nlines": "two lines",
+        "\u266a": "\u266a",
+    }
+    for number, (text, heard) in enumerate(texts.items()):
+        path = save_audio(tmp_path / f"{number}{suffix}", torch.zeros(16000), 16000, tags={"title": text})
+        assert audio_tags(path).get("title") == heard

@@ -190,3 +190,13 @@ def test_ray_may_stand_alone_or_with_an_address(run, songs, monkeypatch):
 def test_on_ray_a_worker_has_the_gpu_that_it_computes_on(monkeypatch, device, ray, there, gpus):
     monkeypatch.setattr("torch.cuda.is_available", lambda: there)
     assert Sharing(None, ray).chosen(device).gpus == gpus
+
+
+def test_many_songs_leave_a_folder_of_something_else_alone(run, model_dir):
+    mine = run.folder / "mine"
+    mine.mkdir()
+    (mine / "metadata.jsonl").write_text('{"file_name": "a.wav"}')
+    found = run("generate-many", "--model", model_dir, "--duration", 0.1, "--output", "mine", "--num-samples", 1)
+    assert (found.exit_code, "`--output` must be a new or empty folder" in found.output) == (2, True)
+    assert [path.name for path in mine.iterdir()] == ["metadata.jsonl"]
+    assert (mine / "metadata.jsonl").read_text() == '{"file_name": "a.wav"}'

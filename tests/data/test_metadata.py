@@ -127,3 +127,8 @@ def test_a_name_that_has_two_values_is_refused(tmp_path):
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a"}\n{"file_name": "b", "artist": "x", "artist": "y"}\n')
     with pytest.raises(ValueError, match="line 2: `artist` stands there twice"):
         read_metadata(tmp_path)
+
+
+def test_spaces_around_the_names_of_columns_are_no_part_of_them(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name, artist ,bpm\na.wav,1975,90\n")
+    assert read_metadata(tmp_path) == {"a.wav": {"file_name": "a.wav", "artist": "1975", "bpm": 90}}

@@ -9,6 +9,7 @@ from transformers import pipeline
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior, FastJukeboxProcessor
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.hub import HubError, prefer_cache, reachable
+from fast_jukebox.models.adapters import read_adapter_config
 from fast_jukebox_cli.model import model_name
 
 
@@ -128,3 +129,13 @@ def test_a_revision_of_a_folder_is_said_to_be_ignored(model_dir, caplog):
         caplog.clear()
         load(str(model_dir), revision="v2")
         assert f"`revision` 'v2' is ignored: {'`' * (load is not find_dataset)}{model_dir}" in caplog.text
+
+
+def test_an_adapter_that_is_not_there_is_told_at_once(nobody, tmp_path):
+    begun = time.monotonic()
+    with pytest.raises(HubError, match=f"`runs/lora`: there is no such folder.*{nobody} failed"):
+        read_adapter_config("runs/lora")
+    assert time.monotonic() - begun < 20
+    for name in ("a/b/c", "lora,1=x", "./lora"):
+        with pytest.raises(FileNotFoundError, match="an adapter is a folder or a Hub repository"):
+            read_adapter_config(name)

@@ -222,7 +222,10 @@ def _encoded(
     try:
         with soundfile.SoundFile(encoded, "w", sampling_rate, 1, subtype, format=container) as file:
             for name, text in tags.items():
-                setattr(file, name, text)
+                # What no tag can hold is written otherwise: an end of text, and bytes of a name that is no UTF-8.
+                text = text.replace("\0", " ").encode("utf-8", "backslashreplace").decode()
+                if text:
+                    setattr(file, name, text)
             for start in range(0, len(samples), _BLOCK_VALUES):  # of millions at once, libsndfile's Vorbis crashes
                 file.write(samples[start : start + _BLOCK_VALUES])
     except soundfile.LibsndfileError as error:

@@ -141,16 +141,21 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
 
     delimiter = _delimiter(path)
     _check_quotes(path, delimiter)
+    spaced = ("{}", " {}", "{} ", " {} ")
+    texts = {each.format(name): pyarrow.string() for name in _TEXTS for each in spaced}
     try:
         table = pyarrow.csv.read_csv(
             path,
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pyarrow.string() for name in _TEXTS}, strings_can_be_null=True, null_values=[""]
+                column_types=texts,
+                strings_can_be_null=True,
+                null_values=[""],
             ),
         )
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path} is no CSV file in UTF-8, as which it must be saved: {error}") from error
+    table = table.rename_columns([name.strip() for name in table.column_names])
     names = table.column_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

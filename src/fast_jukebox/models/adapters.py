@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from fast_jukebox.hub import prefer_cache
 from fast_jukebox.models.configuration_utils import PathLike
 from fast_jukebox.models.loading import ADAPTER_CONFIG, Download, find_file, pin_revision
 from fast_jukebox.models.weight_files import open_weights
@@ -155,7 +158,7 @@ def read_adapter_config(source: PathLike, **download: Unpack[Download]) -> dict[
         ValueError: it holds no settings of an adapter.
     """
     source = _place(source)
-    path = find_file(source, ADAPTER_CONFIG, **download)
+    path = find_file(source, ADAPTER_CONFIG, **cast(Download, prefer_cache(source, download)))
     if path is None:
         raise OSError(f"`{source}` has no {ADAPTER_CONFIG}, so it holds no adapter")
     try:
@@ -367,7 +370,7 @@ def _place(source: PathLike) -> PathLike:
     """A folder, or the name of a repository.
 
     Raises:
-        FileNotFoundError: it looks like a folder that is not there.
+        FileNotFoundError: it is no folder that is there, and can be no name.
         NotADirectoryError: it is a file.
         PermissionError: it may not be read.
     """
@@ -377,7 +380,12 @@ def _place(source: PathLike) -> PathLike:
         return folder
     if os.path.lexists(folder) and not os.path.islink(folder):
         raise NotADirectoryError(f"{folder!r} is a file; an adapter is a folder with {ADAPTER_WEIGHTS} in it")
-    if str(source).startswith((".", "~", os.sep)):
+    try:
+        validate_repo_id(str(source))
+        is_name = True
+    except HFValidationError:
+        is_name = False
+    if not is_name or str(source).startswith((".", "~", os.sep)):
         raise FileNotFoundError(f"there is no folder {folder!r}; an adapter is a folder or a Hub repository")
     return source
 
