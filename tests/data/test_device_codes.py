@@ -66,6 +66,8 @@ def test_a_batch_is_a_function_of_seed_and_number(folder, config):
     first, again = (DeviceCodeBatches(folder, config, 8, "cpu", seed=3) for _ in range(2))
     assert torch.equal(first.batch(5)["codes"], again.batch(5)["codes"])
     assert not torch.equal(first.batch(5)["codes"], first.batch(6)["codes"])
+    other = DeviceCodeBatches(folder, config, 8, "cpu", seed=4)
+    assert not torch.equal(first.batch(5)["codes"], other.batch(5)["codes"])
     again.position = 2
     assert torch.equal(next(iter(again))["codes"], first.batch(2)["codes"])
     assert again.position == 3

@@ -119,7 +119,9 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
     def batch(self, number: int) -> dict[str, Tensor]:
         """Batch `number` of the songs loaded."""
         config, ratio = self.config, self.config.upper_ratio
-        generator = torch.Generator(self.device).manual_seed((self.seed << 32) + number)
+        # Mixed into 32 bits, which are all that a CPU's generator takes of a seed.
+        mixed = np.random.SeedSequence((self.seed, number)).generate_state(1)
+        generator = torch.Generator(self.device).manual_seed(int(mixed[0]))
         draw = torch.rand(self.batch_size, dtype=torch.float64, device=self.device, generator=generator)
         window = (draw * self._total).long()
         song = torch.searchsorted(self._ends, window, right=True)
