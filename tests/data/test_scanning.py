@@ -134,3 +134,12 @@ def test_a_folder_within_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     scan = scan_songs(tmp_path)
     assert [song["file_name"] for song in scan.songs] == ["a.wav"]
     assert scan.skipped == {"more": "may not be read"}
+
+
+def test_metadata_finds_its_song_in_a_folder_as_windows_writes_it(tmp_path):
+    write(tmp_path / "album" / "a.wav", 2.0)
+    rows = [{"file_name": "album\\a.wav", "artist": "Ann"}, {"file_name": "..\\b.wav", "artist": "Bob"}]
+    (tmp_path / "metadata.jsonl").write_bytes(metadata_lines(rows))
+    scan = scan_songs(tmp_path)
+    assert [(song["file_name"], song["artist"]) for song in scan.songs] == [("album/a.wav", "Ann")]
+    assert list(scan.skipped) == ["..\\b.wav"]

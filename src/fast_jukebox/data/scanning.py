@@ -274,8 +274,9 @@ def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
     for below in sorted({below for below, name in _files(root) if name in METADATA_FILES}):
         for given, metadata in read_metadata(root / below, limits.max_metadata_bytes).items():
             name = tidy_name(root, (below / given).as_posix())
-            if name not in found:  # on the disk the name may be written otherwise (NFD)
-                name = composed.get(unicodedata.normalize("NFC", name), name)
+            if name not in found:  # on the disk the name may be written otherwise (NFD), and Windows writes folders so
+                asked = unicodedata.normalize("NFC", name)
+                name = composed.get(asked) or composed.get(asked.replace("\\", "/"), name)
             if found.get(name):
                 raise ValueError(f"{root / below}: the metadata names {name!r} twice")
             found[name] = metadata
