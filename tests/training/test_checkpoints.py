@@ -152,6 +152,20 @@ def test_a_run_that_was_killed_after_its_last_step_is_saved_and_evaluated(prior,
     assert "eval_loss" in json.loads((tmp_path / "run" / "eval_results.json").read_text())
 
 
+@pytest.mark.parametrize("name", ["all_results.json", "train_results.json", "eval_results.json", "trainer_state.json"])
+def test_half_a_file_of_metrics_does_not_stop_the_next_run(prior, tmp_path, name):
+    prior(tmp_path / "run")
+    wanted = weights(tmp_path / "run")
+    tear(tmp_path / "run" / name)
+    if name != "eval_results.json":
+        (tmp_path / "run" / "eval_results.json").unlink()
+    prior(tmp_path / "run", resume_from_checkpoint="true")
+    assert same(weights(tmp_path / "run"), wanted)
+    together = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert together["eval_loss"] == json.loads((tmp_path / "run" / "eval_results.json").read_text())["eval_loss"]
+    assert ("train_loss" in together) == (name != "all_results.json")
+
+
 def test_old_checkpoints_go_when_the_new_one_stands(prior, tmp_path):
     trainer = prior(tmp_path / "run", save_total_limit=1)
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-6"]

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, ro
 from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 
 from fast_jukebox.models.adapters import has_adapters, load_adapter_weights, save_adapter
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.training.cards import CardTrainer
 from fast_jukebox.training.checkpoints import RESULTS, STATE, checkpoint_problem, checkpoint_to_resume, read_state
 from fast_jukebox.training.clock import TrainingClock, seconds_spent
 from fast_jukebox.training.curves import EarlyStopping, evaluations_without_progress
-from fast_jukebox.utils.files import JsonObject, sync_files
+from fast_jukebox.utils.files import JsonObject, sync_files, write_file
 
 logger = logging.getLogger(__name__)
 
+_ALL_RESULTS = "all_results.json"
 _ACCELERATE_MARKS = ("_is_accelerate_prepared", "_original_forward", "forward")
 """Attributes that accelerate leaves in a model that it prepares."""
 
@@ -108,6 +110,21 @@ class FastJukeboxTrainer(CardTrainer):
         elif getattr(self.args, "hub_license", None):
             self.create_model_card()
         return metrics
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """See [`~transformers.Trainer.save_metrics`]; but a kill leaves no half of a file, nor does one that is there
+        stop the next run.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder, written = Path(self.args.output_dir or "."), {f"{split}_results.json": metrics}
+        if combined:
+            together: dict[str, float] = {}
+            with suppress(OSError, ValueError):
+                together = read_json(folder / _ALL_RESULTS)
+            written = {_ALL_RESULTS: {**together, **metrics}, **written}  # a finished run is known by the last one
+        for name, content in written.items():
+            write_file(folder / name, json.dumps(content, indent=4, sort_keys=True))
 
     def before_training(self, resumed: bool) -> None:
         """Called by [`train_and_save`] before the first step, and before a checkpoint is loaded."""
