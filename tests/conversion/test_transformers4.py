@@ -104,7 +104,15 @@ def test_weights_are_found_in_every_file_that_transformers_wrote(golden_dir, tmp
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", "{", "[" * 100_000, '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": ["b"]}}'],
+    [
+        "[]",
+        "{",
+        "[" * 100_000,
+        '{"weight_map": 3}',
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {"a": ["b"]}}',
+        '{"weight_map": {"a": "../x.bin"}}',
+    ],
 )
 def test_an_index_that_is_none_is_named(tmp_path, content):
     (tmp_path / "pytorch_model.bin.index.json").write_text(content)

@@ -148,7 +148,9 @@ def test_a_lost_shard_is_named_with_its_folder_and_what_was_in_it(tiny_model, tm
     "text",
     [
         '{"weights": {}}', "[", "[1]", "3", '{"weight_map": {"a": "b"}}', '{"metadata": 1, "weight_map": {"a": "b"}}',
-        '{"metadata": {}, "weight_map": ["a"]}', '{"metadata": {}, "weight_map": {"a": 3}}',
+        '{"metadata": {}, "weight_map": ["a"]}', '{"metadata": {}, "weight_map": {"a": "config.json"}}',
+        '{"metadata": {}, "weight_map": {"a": "/etc/x.safetensors"}}', '{"metadata": {}, "weight_map": {"a": 3}}',
+        '{"metadata": {}, "weight_map": {"a": "../x.safetensors"}}',
     ],
 )  # fmt: skip
 def test_a_broken_index_is_named(tmp_path, text):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from fast_jukebox.hub import HubError
@@ -48,3 +50,14 @@ def test_files_are_found_in_repositories(hub, words_model, tmp_path, monkeypatch
     for name, processor in (("ann/singer", own), ("ann/silent", None)):  # from the cache alone
         loaded = FastJukeboxModel.from_pretrained(name, local_files_only=True).processor
         assert loaded is None if processor is None else vars(loaded) == vars(processor)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such files")
+def test_a_file_that_has_no_end_or_is_far_too_large_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(OSError, match="no regular file"):
+        read_json(tmp_path / "a.json")
+    with (tmp_path / "b.json").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(ValueError, match="b.json.*more than 268435456 bytes"):
+        read_json(tmp_path / "b.json")

@@ -18,6 +18,7 @@ from fast_jukebox.conversion.openai_vqvae import vqvae_config
 from fast_jukebox.conversion.parts import Part, prior_part, vqvae_part
 from fast_jukebox.conversion.pickles import read_state_dict
 from fast_jukebox.conversion.published import MODELS, check_hyperparameters
+from fast_jukebox.models.loading import is_shard
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.files import JsonObject
 
@@ -325,8 +326,8 @@ def _weight_map(index: str) -> dict[str, str]:
             found = dict(json.load(file)["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"`{index}` must hold a `weight_map`: {error!r}") from error
-    if not all(isinstance(shard, str) for shard in found.values()):
-        raise ValueError(f"the `weight_map` in `{index}` must hold file names by tensor name")
+    if not all(is_shard(shard, "") for shard in found.values()):
+        raise ValueError(f"the `weight_map` in `{index}` must hold names of files beside it by tensor name")
     return found
 
 

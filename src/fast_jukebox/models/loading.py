@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers.utils.hub import resolve_revision
 
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
-from fast_jukebox.models.configuration_utils import PathLike, finish_saving, written_config
+from fast_jukebox.models.configuration_utils import PathLike, finish_saving, shown, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 from fast_jukebox.sampling.checks import level_name
 
@@ -171,9 +172,18 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
             raise OSError(
                 f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map`: {error!r}"
             ) from error
-    if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
-        raise OSError(f"the `weight_map` in `{index}` of `{name_or_path}` must hold file names by tensor name")
+    strangers = [shard for shard in weights.values() if not is_shard(shard)] if isinstance(weights, dict) else [weights]
+    if strangers:  # transformers would read pickles, and files of other folders
+        raise OSError(
+            f"the `weight_map` in `{index}` of `{name_or_path}` must hold names of `.safetensors` files beside it by "
+            f"tensor name, got {shown(strangers[0])}"
+        )
     return weights
+
+
+def is_shard(name: object, suffix: str = ".safetensors") -> bool:
+    """True for the name of a file of weights that lies beside its index."""
+    return isinstance(name, str) and name.endswith(suffix) and re.fullmatch(r"[^/\\\0]+", name) is not None
 
 
 def find_file(name_or_path: PathLike, filename: str, **download: Unpack[Download]) -> str | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from transformers.utils import cached_file
 
 from fast_jukebox.hub import clear_hub_errors
-from fast_jukebox.utils.files import JsonObject, write_file
+from fast_jukebox.utils.files import JsonObject, read_file, write_file
 
 CONFIG_NAME = "processor_config.json"
 VOCABULARY_NAME = "vocabulary.json"
+_LARGEST = 2**28
+"""Bytes of a file of JSON."""
 # Lists of artists and of genres beside published weights: in transformers 4's layout, and OpenAI's two.
 _PUBLISHED = (
     ("artists.json", "genres.json"),
@@ -44,7 +46,7 @@ def published_lists(source: str | os.PathLike[str], **download: object) -> tuple
 def read_json(path: str | os.PathLike[str]) -> JsonObject:
     """The mapping in a file of JSON; a `ValueError` where it holds none."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = json.loads(read_file(path, _LARGEST).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`{path}` is damaged, it must be JSON: {error}") from error
     if not isinstance(content, dict):
