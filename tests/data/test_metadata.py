@@ -132,3 +132,9 @@ def test_a_name_that_has_two_values_is_refused(tmp_path):
 def test_spaces_around_the_names_of_columns_are_no_part_of_them(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name, artist ,bpm\na.wav,1975,90\n")
     assert read_metadata(tmp_path) == {"a.wav": {"file_name": "a.wav", "artist": "1975", "bpm": 90}}
+
+
+def test_names_of_columns_that_are_no_utf8_are_told(tmp_path):
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,k\xcanstler\na.wav,x\n")
+    with pytest.raises(ValueError, match="metadata.csv is no CSV file in UTF-8"):
+        read_metadata(tmp_path)

@@ -224,3 +224,11 @@ def test_a_file_is_no_adapter(base, tmp_path):
     (tmp_path / "adapter_model.safetensors").touch()
     with pytest.raises(NotADirectoryError, match=r"adapter_model\.safetensors' is a file; an adapter is a folder"):
         FastJukeboxModel.from_pretrained(base, adapters={2: tmp_path / "adapter_model.safetensors"})
+
+
+def test_settings_import_no_module(base, adapter):
+    folder, _ = adapter
+    path = folder / "adapter_config.json"
+    settings = {"megatron_config": {"a": 1}, "megatron_core": "a_module_that_is_not_there"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    load_adapter(FastJukeboxPrior.from_pretrained(base, level=2), folder)

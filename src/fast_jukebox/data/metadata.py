@@ -153,9 +153,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
                 null_values=[""],
             ),
         )
-    except pyarrow.ArrowException as error:
+        table = table.rename_columns([name.strip() for name in table.column_names])
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no CSV file in UTF-8, as which it must be saved: {error}") from error
-    table = table.rename_columns([name.strip() for name in table.column_names])
     names = table.column_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

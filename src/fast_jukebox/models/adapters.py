@@ -43,6 +43,8 @@ TARGETS = ("qkv", "projection", "expand", "contract")
 """Names of the four matrices of each layer of a prior, which get adapters by default."""
 
 _ADAPTER = "default"
+_IMPORTED = ("megatron_config", "megatron_core")
+"""Settings by which peft imports a module that a file names; they are of another kind of model."""
 _SAMPLE = "base_sample"
 _LARGEST_CONFIG = 2**20
 _LARGEST_RANK = 2**14
@@ -202,6 +204,8 @@ def load_adapter(
     config = read_adapter_config(source, **download)
     weights = _read_weights(source, download)
     level = config.pop("level", None)
+    for name in _IMPORTED:
+        config.pop(name, None)
     if level is not None and level != prior.config.level:
         raise ValueError(f"the adapter `{source}` is of level {level}, and the prior of level {prior.config.level}")
     _check_ranks(config, source)
