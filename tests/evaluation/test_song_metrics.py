@@ -133,9 +133,11 @@ def test_a_summary_has_the_mean_over_songs_and_an_interval_around_it():
     assert summary["quiet_fraction"].value == pytest.approx(0.5)
     assert summary["longest_silence"].value == pytest.approx(3.5 / 4)
     assert summary["long_silence"].value == 0.25
-    # The standard error of the mean of these four is 0.177 (with n in place of n - 1).
-    assert summary["quiet_fraction"].low == pytest.approx(0.5 - 1.96 * 0.177, abs=0.08)
-    assert summary["quiet_fraction"].high == pytest.approx(0.5 + 1.96 * 0.177, abs=0.08)
+    # Four songs say no more than that the mean lies among them; of forty its standard error is 0.0566, and t is 2.02.
+    assert (summary["quiet_fraction"].low, summary["quiet_fraction"].high) == (0.0, 1.0)
+    many = summarise_songs(rows * 10)["quiet_fraction"]
+    assert many.low == pytest.approx(0.5 - 2.02 * 0.0566, abs=0.03)
+    assert many.high == pytest.approx(0.5 + 2.02 * 0.0566, abs=0.03)
     assert summarise_songs(rows)["repetition"].low == summary["repetition"].low
     assert math.isnan(summarise_songs(rows[:1])["quiet_fraction"].low)
     with pytest.raises(ValueError, match="songs"):
