@@ -41,7 +41,15 @@ from benchmarks.report import (
     reset_peak_memory,
     timed,
 )
-from benchmarks.steps import random_model, random_prior, stream_seconds, upper_codes, weight_bytes, window_seconds
+from benchmarks.steps import (
+    any_labels,
+    random_model,
+    random_prior,
+    stream_seconds,
+    upper_codes,
+    weight_bytes,
+    window_seconds,
+)
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.generation.windows import SCHEDULES, Layout, hop_of
 from fast_jukebox.pipelines import default_model_path
@@ -167,7 +175,7 @@ def step_row(prior: FastJukeboxPrior, name: str, batch: int, args: argparse.Name
 def published_seconds(prior: FastJukeboxPrior, batch: int, steps: int = 8) -> list[float]:
     """Seconds of a step of the published loop early, midway and late in a window."""
     config = prior.config
-    loop = PublishedLoop(prior, upper_codes(prior, batch, config.n_ctx), batch)
+    loop = PublishedLoop(prior, upper_codes(prior, batch, config.n_ctx), batch, any_labels(prior, batch))
     code = torch.zeros(batch, dtype=torch.int64, device=prior.device)
 
     @torch.no_grad()

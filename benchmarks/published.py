@@ -40,12 +40,19 @@ class PublishedLoop:
         prior: of row, column, previous-row or dense layers.
         upper_codes: int64 (N, L / ratio), where there is a level above.
         batch_size: songs, N.
+        metadata: int64 (N, width), where the prior has labels.
     """
 
-    def __init__(self, prior: FastJukeboxPrior, upper_codes: Tensor | None = None, batch_size: int = 1) -> None:
+    def __init__(
+        self,
+        prior: FastJukeboxPrior,
+        upper_codes: Tensor | None = None,
+        batch_size: int = 1,
+        metadata: Tensor | None = None,
+    ) -> None:
         self.prior, self.batch_size = prior, batch_size
         length = prior.config.n_ctx if upper_codes is None else upper_codes.shape[1] * prior.config.upper_ratio
-        self.conditioning = prior.condition(batch_size, length, upper_codes)
+        self.conditioning = prior.condition(batch_size, length, upper_codes, metadata)
         self.caches = [GrowingCache() for _ in prior.blocks]
 
     @torch.no_grad()

@@ -51,9 +51,19 @@ def upper_codes(prior: FastJukeboxPrior, batch: int, length: int) -> Tensor | No
     return torch.randint(size, (batch, length // prior.config.upper_ratio), device=prior.device)
 
 
+def any_labels(prior: FastJukeboxPrior, batch: int) -> Tensor | None:
+    """Labels of unknown songs, as long as the prior allows at least; `None` for a prior without labels."""
+    config = prior.config
+    if not config.metadata_length:
+        return None
+    labels = torch.zeros((batch, config.metadata_length), dtype=torch.int64, device=prior.device)
+    labels[:, 0] = int(config.min_duration * config.sampling_rate) + 1
+    return labels
+
+
 def window_inputs(prior: FastJukeboxPrior, batch: int, steps: int) -> tuple[PriorConditioning, Tensor]:
     """Conditioning and noise of windows of so many codes."""
-    conditioning = prior.condition(batch, steps, upper_codes(prior, batch, steps))
+    conditioning = prior.condition(batch, steps, upper_codes(prior, batch, steps), any_labels(prior, batch))
     return conditioning, uniform_noise(0, range(batch), prior.config.level, 0, steps, prior.device)
 
 

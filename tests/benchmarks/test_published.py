@@ -1,6 +1,7 @@
 import pytest
 import torch
 from benchmarks.published import PublishedLoop
+from benchmarks.steps import any_labels
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
 
@@ -32,6 +33,14 @@ def test_upsamplers_too():
     upper = torch.randint(0, 16, (2, 24 // prior.config.upper_ratio))
     codes = PublishedLoop(prior, upper, batch_size=2).sample(24, greedy=True)
     assert torch.equal(codes, prior.generate(upper_codes=upper, do_sample=False))
+
+
+def test_labelled_priors_too():
+    prior = tiny_prior(num_artists=3, num_genres=2, use_timing=True, min_duration=1.0)
+    labels = any_labels(prior, 2)
+    codes = PublishedLoop(prior, batch_size=2, metadata=labels).sample(24, greedy=True)
+    assert torch.equal(codes, prior.generate(batch_size=2, metadata=labels, do_sample=False))
+    assert any_labels(tiny_prior(), 2) is None
 
 
 def test_a_cache_holds_what_the_loop_would_have_left():
