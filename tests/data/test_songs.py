@@ -212,7 +212,10 @@ def test_metadata_that_is_no_text_or_of_mixed_types_is_named(folder):
     with pytest.raises(ValueError, match=r"metadata\.jsonl"):
         load_songs(folder)
     write_metadata(folder, {"file_name": "00.wav", "bpm": 80}, {"file_name": "01.flac", "bpm": "fast"})
-    with pytest.raises(ValueError, match="several types"):
+    with pytest.raises(ValueError, match="`bpm` whose values are of several types"):
+        load_songs(folder, test_fraction=0)
+    write_metadata(folder, {"file_name": "00.wav", "bpm": None}, {"file_name": "01.flac", "bpm": 10**30})
+    with pytest.raises(ValueError, match="`bpm` whose values are of several types, or too large"):
         load_songs(folder, test_fraction=0)
 
 

@@ -163,10 +163,10 @@ def _dataset(songs: list[Song]) -> Dataset:
     columns = {column: [song[column] for song in songs] for column in songs[0]}
     try:
         return Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
-    except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
+    except (TypeError, ValueError, OverflowError) as error:  # pyarrow's errors are of these types
         wrong = next((name for name, values in columns.items() if not _is_column(values)), "")
         raise ValueError(
-            f"{METADATA_FILE} has a column `{wrong}` whose values are of several types: {error}"
+            f"{METADATA_FILE} has a column `{wrong}` whose values are of several types, or too large: {error}"
         ) from error
 
 
@@ -175,7 +175,7 @@ def _is_column(values: list[object]) -> bool:
 
     try:
         Dataset.from_dict({"values": values})
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
