@@ -84,9 +84,9 @@ def branch(
         from fast_jukebox_cli import session as work
         from fast_jukebox_cli.words import song_words
 
-    told, settings = song_words(words), _changed(sampling)
+    metadata, settings = song_words(words), _changed(sampling)
     session = work.open_session(folder, machine)
-    session.branch(count, seconds, take, metadata=told, stop_level=None, **settings)
+    session.branch(count, seconds, take, metadata=metadata, stop_level=None, **settings)
     _show(folder, work.run(session, machine))
 
 
@@ -106,9 +106,9 @@ def extend(
         from fast_jukebox_cli import session as work
         from fast_jukebox_cli.words import song_words
 
-    told, settings = song_words(words), _changed(sampling)
+    metadata, settings = song_words(words), _changed(sampling)
     session = work.open_session(folder, machine)
-    session.extend(duration, take, metadata=told, stop_level=None if draft else 0, seed=seed, **settings)
+    session.extend(duration, take, metadata=metadata, stop_level=None if draft else 0, seed=seed, **settings)
     _show(folder, work.run(session, machine))
 
 
@@ -180,8 +180,10 @@ def upsample(
     if is_file:
         folder = source.with_name(f"{Path(source.name.removesuffix('.tar')).stem}-session")
         folder = folder if session is None else session
-        told = song_words(options.Words(artist, genre, unknown=unknown))
-        made = work.new_session(folder, machine, SongRequest(seed=seed, stop_level=stop_level), told, played_again=file)
+        metadata = song_words(options.Words(artist, genre, unknown=unknown))
+        made = work.new_session(
+            folder, machine, SongRequest(seed=seed, stop_level=stop_level), metadata, played_again=file
+        )
     else:
         folder, made = source, work.open_session(source, machine)
         made.request([made.take(take)], stop_level, start, end)

@@ -15,16 +15,16 @@ _LONGEST = 2**20
 """Bytes of a file of lyrics."""
 
 
-def song_words(told: Words, offset: float | None = None) -> dict[str, object] | None:
+def song_words(given: Words, offset: float | None = None) -> dict[str, object] | None:
     r"""`metadata` of `generate` from a command's options; `None` where none is given. Errors name the option."""
-    lyrics = told.lyrics
-    if lyrics is not None and told.lyrics_file is not None:
+    lyrics = given.lyrics
+    if lyrics is not None and given.lyrics_file is not None:
         raise ValueError("`--lyrics` must not be given with `--lyrics-file`, got both")
     if lyrics is not None:
         lyrics = lyrics.replace("\\n", "\n")
-    if told.lyrics_file is not None:
-        lyrics = _read(told.lyrics_file.expanduser())
-    words = {**vars(told), "lyrics": lyrics, "offset": offset, "unknown": told.unknown or None}
+    if given.lyrics_file is not None:
+        lyrics = _read(given.lyrics_file.expanduser())
+    words = {**vars(given), "lyrics": lyrics, "offset": offset, "unknown": given.unknown or None}
     del words["lyrics_file"]
     return dict(check_song(words)) or None
 

@@ -34,7 +34,7 @@ def load_card(path: str | os.PathLike[str], kind: type[RepoCard] = ModelCard, *,
     try:
         _check_metadata(text)
         card = kind(text, ignore_metadata_errors=not strict)
-        str(card.data)  # what cannot be written again, as a number of too many digits, cannot be told either
+        str(card.data)  # what cannot be written again, as a number of too many digits, cannot be shown either
     except Exception as error:  # those of the parser and of the card's class, which do not name the file
         raise ValueError(
             f"the metadata of {os.fspath(path)}, between its two lines `---`, cannot be read; mend it: "
