@@ -8,10 +8,11 @@ on the CPU, or on a rented GPU:
     python examples/run_pretrained.py --device cuda --max_minutes 8 --output_dir runs/pretrained
 
 Plays dance tunes, airs and the melodies of chorales on all cores and encodes them meanwhile; the priors are trained
-side by side against the clock as soon as the first songs are encoded: the top one on labels (genre and instrument), the
-two below it, and with `--voices_fraction` a further top prior on chorales in four voices. `--start_from FOLDER` begins
-with the weights there (`top`, `middle`, `bottom`, `voices`, each `.safetensors`), which is what `--output_dir/weights`
-holds at the end. The VQ-VAE is the embedded one, another (`--vqvae`), or trained first (`--train_vqvae`).
+side by side against the clock as soon as the first songs are encoded: the top one and the two below it on labels (genre
+and instrument), and with `--voices_fraction` a further top prior on chorales in four voices. `--start_from FOLDER`
+begins with the weights there (`top`, `middle`, `bottom`, `voices`, each `.safetensors`), which is what
+`--output_dir/weights` holds at the end. The VQ-VAE is the embedded one, another (`--vqvae`), or trained first
+(`--train_vqvae`).
 
 Run the same command again to resume: encoded songs are kept, and trainings begin at their last checkpoints.
 `--install` puts the result in place of what `pipeline("fast-jukebox")` loads. docs/train.md has more.
@@ -113,7 +114,7 @@ class RecipeArguments:
     batch_size: int = HfArg(default=2, help="Windows in a step of the others.")
     learning_rate: float = HfArg(default=1.2e-3, help="Peak of the priors' schedules.")
     warmup_steps: int = HfArg(default=100, help="Steps to the peak.")
-    label_dropout: float = HfArg(default=0.1, help="Fraction of the top prior's windows without labels.")
+    label_dropout: float = HfArg(default=0.1, help="Fraction of the labelled priors' windows without labels.")
     compile_layers: bool = HfArg(default=False, help="Compile the priors' layers; for GPUs.")
     eval_windows: int = HfArg(default=64, help="Held-out windows in an evaluation.")
     vqvae_songs: int = HfArg(default=350, help="Chorales that the VQ-VAE is trained on.")
@@ -349,6 +350,7 @@ def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) ->
             config.num_hidden_layers, config.num_attention_heads = args.top_layers, 4
         if name == "top":
             config.n_ctx = args.top_context
+        if name != "voices":
             rows = label_pairs(scores, recipes(args)["melodies"])
             vocabulary = LabelVocabulary.from_metadata(rows)
             # As long as any song may be: all lengths here fall into one bin of time, and what is learnt of a song's
@@ -392,7 +394,7 @@ def prior_jobs(
         }
         if not top and args.voices_fraction > 0:
             options["more_codes"] = output / "codes" / "voices"
-        if name == "top":
+        if name != "voices":
             options["label_dropout"] = args.label_dropout
         config = FastJukeboxPriorConfig.from_pretrained(output / "configs" / name)
         start = starting_weights(sources(args), WEIGHTS.get(name, (name,)), config, output / "start")

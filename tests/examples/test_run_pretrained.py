@@ -49,6 +49,7 @@ def test_one_command_makes_a_labelled_model_and_goes_on_where_it_was(repository_
     subprocess.run([*command, *TOY, "--start_from", "embedded"], check=True)
 
     model = FastJukeboxModel.from_pretrained(output / "model")
+    assert all(prior.config.has_labels for prior in model.priors)
     assert ("fiddle", "jig") in model.processor.pairs and ("reed organ", "air") in model.processor.pairs
     made = model.float().generate(duration=0.1, seed=0, metadata={"genre": "jig", "artist": "fiddle"})
     assert made.audio.isfinite().all()

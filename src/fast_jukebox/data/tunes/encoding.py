@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -141,7 +141,16 @@ class SongEncoder:
         begun = 0
         outcomes = self._played(jobs, stop_at)
         bar = tqdm(total=len(jobs), desc="songs to codes", unit="song", disable=not progress)
-        with bar, contextlib.closing(outcomes):
+        # One batch is encoded while the next is received from the processes that play.
+        with bar, contextlib.closing(outcomes), ThreadPoolExecutor(1) as encoding:
+            written: Future[None] | None = None
+
+            def write(split: str) -> Future[None]:
+                if written is not None:
+                    written.result()
+                songs, ready[split] = ready[split], []
+                return encoding.submit(shards.write, split, songs)
+
             for job, outcome in outcomes:
                 bar.update()
                 begun += 1
@@ -150,11 +159,12 @@ class SongEncoder:
                     continue
                 ready[job.split].append(outcome)
                 if len(ready[job.split]) >= self.batch_size:
-                    shards.write(job.split, ready[job.split])
-                    ready[job.split] = []
-        for split, songs in ready.items():
-            if songs:
-                shards.write(split, songs)
+                    written = write(job.split)
+            for split in ready:
+                if ready[split]:
+                    written = write(split)
+            if written is not None:
+                written.result()
         report.complete = begun == len(jobs)
         shards.finish()
         return report
