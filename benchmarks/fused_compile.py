@@ -36,18 +36,19 @@ CHOICES: dict[tuple[int, int], list[Tuning]] = {
     (1, 12): [
         MIDDLE,
         replace(MIDDLE, folded=True),
-        replace(MIDDLE, splits=8),
-        replace(MIDDLE, block=(16, 16, 512, 4, 4)),
-        replace(MIDDLE, block=(16, 16, 1024, 3, 8), lanes=8),
+        replace(MIDDLE, folded=True, overlap="early"),
+        replace(MIDDLE, folded=True, splits=8),
+        replace(MIDDLE, folded=True, block=(16, 16, 1024, 3, 8), lanes=8),
     ],
     (0, 46): [
         MANY,
         replace(MANY, folded=True),
-        replace(MANY, splits=4),
-        replace(MANY, block=(64, 64, 128, 3, 4), parts=4),
+        replace(MANY, folded=True, overlap="early"),
+        replace(MANY, folded=True, splits=4),
+        replace(MANY, folded=True, block=(64, 64, 128, 3, 4), parts=4),
+        replace(MANY, folded=True, block=(64, 64, 128, 3, 8), parts=4, splits=4),
     ],
-    (0, 1): [ONE, replace(ONE, splits=2), replace(ONE, splits=8, entries=8192)],  # of heads twice as wide
-    (2, 1): [ONE, replace(ONE, overlap="late")],
+    (2, 1): [ONE, replace(ONE, splits=8), replace(ONE, numbers=8192)],
 }
 """Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""
 

@@ -45,6 +45,7 @@ PARTS: dict[str, Part] = {
     "more_steps": Part(gpu_steps.more_steps, 40, "steps"),
     "first": Part(gpu_songs.first, 40, "songs"),
     "minute": Part(gpu_songs.minute, 80, "songs"),
+    "short_windows": Part(gpu_songs.short_windows, 50, "songs"),
     "stream": Part(gpu_songs.stream, 30, "songs"),
     "songs": Part(gpu_songs.songs, 60, "songs"),
     "sequential": Part(gpu_songs.sequential, 30, "songs"),

@@ -29,14 +29,26 @@ def first(bench: Bench) -> None:
 
 def minute(bench: Bench) -> None:
     """A minute of music, and once more."""
+    minutes(bench, "parallel")
+
+
+def short_windows(bench: Bench) -> None:
+    """The same with windows of the middle and the bottom level of a quarter of their contexts: a quarter of the steps
+    of four times the windows.
+    """
+    minutes(bench, "parallel, quarter windows", window_fractions=[0.25, 0.25, 1.0])
+
+
+def minutes(bench: Bench, schedule: str, **asked: object) -> None:
+    """A minute of music, and once more, in some way."""
     duration = 1.0 if bench.toy else 60.0
     model = bench.model("fastjukebox-18")
     codes: list[torch.Tensor] = []
     for what in ("first", "again"):
-        seconds, output = made(bench, model, duration=duration)
+        seconds, output = made(bench, model, duration=duration, **asked)
         bench.emit(
             model="fastjukebox-18",
-            schedule="parallel",
+            schedule=schedule,
             what=what,
             audio_s=duration,
             s=seconds,

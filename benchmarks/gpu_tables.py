@@ -44,6 +44,7 @@ TITLES = {
     "trial": 'The trial of `engine="auto"`',
     "first": "The first song of a process",
     "minute": "A minute of music",
+    "short_windows": "A minute of music in shorter windows",
     "minute_by_graph": "A minute by the recorded engine",
     "sequential": "In sequence",
     "stream": "Streaming",
