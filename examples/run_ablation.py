@@ -56,7 +56,7 @@ from fast_jukebox.training.checkpoints import read_state
 from fast_jukebox.training.curves import loss_curves
 from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.side_by_side import TrainingJob, run_side_by_side, script_command
-from fast_jukebox.utils.files import JsonObject, write_file
+from fast_jukebox.utils.files import JsonObject, claim_folder, write_file
 
 EXAMPLES = Path(__file__).resolve().parent
 SETTINGS = "settings.json"
@@ -139,18 +139,9 @@ class Ablation:
             ValueError: what is done there was trained otherwise, or the codes are of another model than `--model`.
         """
         settings = {name: value for name, value in asdict(self.args).items() if name not in _FREE}
-        path = self.output / SETTINGS
-        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
-        for name, value in settings.items():
-            if there.get(name) != value:
-                raise ValueError(
-                    f"`--{name}` must be {there.get(name)!r}, with which {self.output} was begun, got {value!r}: "
-                    "what is done there is kept; name another `--output_dir`"
-                )
         vqvae = FastJukeboxVQVAE.from_pretrained(self.args.model)
         require_splits(load_codes(self.args.codes, vqvae=vqvae), f"`--codes` {self.args.codes}")
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps(settings, indent=1))
+        claim_folder(self.output / SETTINGS, settings, "trainings made")
 
     @property
     def teacher(self) -> str:

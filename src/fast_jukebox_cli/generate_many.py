@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fast_jukebox.data.metadata import METADATA_FILE, json_rows, metadata_lines
-from fast_jukebox.evaluation.systems import FACTS, claim_folder, sample_songs
+from fast_jukebox.evaluation.systems import FACTS, claim_songs, sample_songs
 from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.processing.text import check_song
@@ -69,7 +69,7 @@ def generate_many(
     if metadata is not None:
         encode_metadata(loaded, metadata)  # says what is wrong with them, before the first song
     digest = hashlib.sha256(json.dumps(words if rows is None else rows, sort_keys=True).encode()).hexdigest()
-    claim_folder(output, loaded, {**settings, "seed": seed, "metadata": digest})
+    claim_songs(output, loaded, {**settings, "seed": seed, "metadata": digest})
     clear_temporary(output)
     paths = [output / f"song-{number:05d}.flac" for number in range(count)]
     name = model_name(model.name)

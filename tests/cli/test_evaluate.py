@@ -40,7 +40,7 @@ def test_models_are_judged_reported_and_kept(run, model_dir, songs):
     assert (run.folder / "out" / "samples" / "one" / "sample-1.flac").stat().st_mtime_ns == before
     refused = run(*arguments, "--seed", 1)
     assert refused.exit_code == 2
-    assert "sampled with another seed" in refused.output
+    assert "songs sampled with seed 0, not 1" in refused.output
 
 
 def test_a_valence_classifier_says_what_it_is_worth_below_its_table(run, model_dir, songs, tmp_path):

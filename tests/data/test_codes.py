@@ -133,14 +133,14 @@ def test_codes_of_another_vqvae_are_not_mixed(songs, vqvae, tmp_path):
     encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     with torch.no_grad():
         vqvae.levels[0].out.bias.add_(1.0)
-    with pytest.raises(ValueError, match="codes of other vqvae"):
+    with pytest.raises(ValueError, match="codes made with vqvae"):
         encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
 
 
 def test_codes_of_other_songs_are_not_mixed(songs, vqvae, tmp_path):
     encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     songs["train"] = songs["train"].select([0, 1])
-    with pytest.raises(ValueError, match="codes of other songs"):
+    with pytest.raises(ValueError, match="codes made with songs"):
         encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
 
 
@@ -151,7 +151,7 @@ def test_codes_of_songs_of_the_same_lengths_and_other_names_are_not_mixed(songs,
     for split in songs:
         names = [f"other {name}" for name in songs[split]["file_name"]]
         songs[split] = songs[split].remove_columns("file_name").add_column("file_name", names)
-    with pytest.raises(ValueError, match="codes of other names"):
+    with pytest.raises(ValueError, match="codes made with names"):
         encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
 
 

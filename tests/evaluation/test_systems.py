@@ -7,7 +7,7 @@ from fast_jukebox.audio import load_audio, save_audio
 from fast_jukebox.evaluation.systems import (
     FACTS,
     System,
-    claim_folder,
+    claim_songs,
     heard,
     parse_systems,
     reconstruct_songs,
@@ -60,14 +60,14 @@ def test_songs_and_their_top_level_are_of_one_length(tiny_model):
 
 def test_songs_sampled_otherwise_are_kept_and_refused(tiny_model, tmp_path):
     sample_system(tiny_model, tmp_path, 2, SECONDS, seed=0)
-    with pytest.raises(ValueError, match="sampled with another seed"):
+    with pytest.raises(ValueError, match="songs sampled with seed 0, not 1"):
         sample_system(tiny_model, tmp_path, 2, SECONDS, seed=1)
     with torch.no_grad():
         next(tiny_model.priors[0].parameters()).add_(1.0)
-    with pytest.raises(ValueError, match="sampled with another priors"):
+    with pytest.raises(ValueError, match="songs sampled with priors"):
         sample_system(tiny_model, tmp_path, 2, SECONDS, seed=0)
     assert json.loads((tmp_path / FACTS).read_text())["seed"] == 0
-    claim_folder(tmp_path / "new", tiny_model, {"seed": 1})
+    claim_songs(tmp_path / "new", tiny_model, {"seed": 1})
 
 
 def test_reconstructions_are_the_bottom_levels_and_are_kept(tiny_model, tmp_path):

@@ -116,7 +116,7 @@ def test_what_was_trained_otherwise_is_not_reported_as_this(scripts, options):
     line = command_line(options | {"minutes": 0})
     with pytest.raises(TimeoutError):
         module.main(line)
-    with pytest.raises(ValueError, match=r"`--steps` must be 4, with which .*ablation was begun, got 6: .* another"):
+    with pytest.raises(ValueError, match=r"ablation holds trainings made with steps 4, not 6. .* another folder"):
         module.main(command_line(options | {"minutes": 0, "steps": 6}))
     with pytest.raises(TimeoutError):  # what does not change the trainings may change
         module.main(command_line(options | {"minutes": 0, "eval_windows": 3}))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fast_jukebox.utils import files
 from fast_jukebox.utils.files import (
     check_folder,
+    claim_folder,
     clear_temporary,
     finish_replacing,
     new_folder,
@@ -368,3 +369,19 @@ def test_a_folder_that_may_not_be_read_or_entered_is_told_and_others_are_left_al
             assert [name for name in names if is_told(Path(folder) / name)] == ["closed", "closed/within"]
         finally:
             os.chmod(Path(folder) / "closed", 0o755)
+
+
+def test_a_folder_is_claimed_once_and_for_the_same_settings(tmp_path):
+    path = tmp_path / "out" / "made.json"
+    claim_folder(path, {"rate": 8000, "words": ("a", "b")}, "songs made")
+    claim_folder(path, {"rate": 8000, "words": ["a", "b"]}, "songs made")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"out holds songs made with rate 8000, not 16000\. They are kept"):
+        claim_folder(path, {"rate": 16000, "words": ["a", "b"]}, "songs made")
+    with pytest.raises(ValueError, match="with seed None, not 1"):
+        claim_folder(path, {"rate": 8000, "seed": 1}, "songs made")
+    assert path.read_bytes() == before
+    for damage in ("[]", "{", "3"):
+        path.write_text(damage)
+        with pytest.raises(ValueError, match=r"made\.json is damaged .*: name another folder"):
+            claim_folder(path, {"rate": 8000}, "songs made")

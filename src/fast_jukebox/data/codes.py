@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fast_jukebox.data.encoding import CodeShard, ShardEncoder
 from fast_jukebox.data.labels import WindowLabels
-from fast_jukebox.data.manifest import MANIFEST, claim_folder, code_shards, read_manifest, shard_rows, songs_manifest
+from fast_jukebox.data.manifest import MANIFEST, code_shards, read_manifest, shard_rows, songs_manifest
 from fast_jukebox.data.parquet import check_codes, check_values
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, describe_splits
@@ -30,7 +30,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.sessions.fingerprint import weights_digest
-from fast_jukebox.utils.files import clear_temporary, replacing
+from fast_jukebox.utils.files import claim_folder, clear_temporary, replacing
 from fast_jukebox.utils.workers import Workers, map_shards
 
 if TYPE_CHECKING:
@@ -69,12 +69,11 @@ def encode_songs(
     from tqdm.auto import tqdm
 
     folder, workers = Path(folder), workers or Workers()
-    folder.mkdir(parents=True, exist_ok=True)
     identity = {
         name: split.select_columns([column for column in ("duration", "file_name") if column in split.column_names])
         for name, split in songs.items()
     }
-    claim_folder(folder, songs_manifest(identity, vqvae))
+    claim_folder(folder / MANIFEST, songs_manifest(identity, vqvae), "codes made")
     clear_temporary(folder)
     features = _features(songs, vqvae)
     total = sum(len(split) for split in songs.values())

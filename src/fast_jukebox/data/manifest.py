@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sessions.fingerprint import weights_digest
-from fast_jukebox.utils.files import JsonObject, read_file, write_file
+from fast_jukebox.utils.files import JsonObject, read_file
 
 MANIFEST = "codes.json"
 _LARGEST = 2**24
@@ -43,22 +43,6 @@ def songs_manifest(songs: Mapping[str, Sequence[JsonObject]], vqvae: FastJukebox
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
-    """Write a manifest into a folder; a `ValueError` where another one is there, or a damaged one."""
-    path = folder / MANIFEST
-    if not path.exists():
-        write_file(path, json.dumps(manifest, indent=2))
-        return
-    there = stated_manifest(folder)
-    there.setdefault("names", manifest["names"])  # the oldest folders do not state them
-    for key, value in manifest.items():
-        if there.get(key) != value:
-            raise ValueError(
-                f"{folder} holds codes of other {key} ({there.get(key)!r}, not {value!r}): "
-                "name another folder or empty this one"
-            )
 
 
 def stated_manifest(folder: Path) -> JsonObject:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,8 @@ from fast_jukebox.evaluation.shards import SONGS_IN_A_SHARD, each_on_a_thread, r
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
-from fast_jukebox.processing.files import read_json
 from fast_jukebox.sessions.fingerprint import model_facts
-from fast_jukebox.utils.files import clear_temporary, write_file
+from fast_jukebox.utils.files import claim_folder, clear_temporary
 from fast_jukebox.utils.workers import Workers, map_shards
 
 FACTS = "system.json"
@@ -60,7 +58,7 @@ def parse_systems(words: Sequence[str]) -> list[System]:
     return systems
 
 
-def claim_folder(folder: Path, model: FastJukeboxModel, settings: dict[str, object]) -> None:
+def claim_songs(folder: Path, model: FastJukeboxModel, settings: dict[str, object]) -> None:
     """Make a folder that of one model and one way of sampling.
 
     Args:
@@ -74,20 +72,8 @@ def claim_folder(folder: Path, model: FastJukeboxModel, settings: dict[str, obje
     facts = model_facts(model, "")
     generation = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
     generation.pop("transformers_version", None)
-    claim = {**settings, "vqvae": facts.vqvae, "priors": list(facts.priors), "generation": generation}
-    claim = json.loads(json.dumps(claim, default=str))
-    path = folder / FACTS
-    if path.is_file():
-        there = read_json(path)
-        unlike = [name for name in claim if there.get(name) != claim[name]]
-        if unlike:
-            raise ValueError(
-                f"{folder} holds songs that were sampled with another {', '.join(unlike)}; they are kept: name another "
-                "folder for the output"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, json.dumps(claim, indent=1))
+    claim = {**settings, "vqvae": facts.vqvae, "priors": facts.priors, "generation": generation}
+    claim_folder(folder / FACTS, claim, "songs sampled")
 
 
 def sample_paths(folder: Path, count: int) -> list[Path]:
@@ -131,7 +117,7 @@ def sample_system(
     Raises:
         ValueError: the folder holds songs that were sampled otherwise, or workers have no source.
     """
-    claim_folder(folder, model, {"duration": duration, "seed": seed})
+    claim_songs(folder, model, {"duration": duration, "seed": seed})
     paths, workers = sample_paths(folder, count), workers or Workers()
     sample_songs(
         system_loader(model, source, workers),

@@ -38,7 +38,7 @@ from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.labelling.labellers import LABELLERS, Label, Labeller, load_labeller
 from fast_jukebox.labelling.rows import LABELS, ROW_KEYS, all_labels, known_labels, tidy_label
 from fast_jukebox.sampling.machine import single_threads
-from fast_jukebox.utils.files import JsonObject, clear_temporary, read_file, write_file
+from fast_jukebox.utils.files import JsonObject, claim_folder, clear_temporary, read_file, write_file
 from fast_jukebox.utils.text import printable
 from fast_jukebox.utils.workers import Workers, map_shards
 
@@ -174,23 +174,13 @@ def label_songs(
 
 def _claim_folder(output: Path, settings: LabelSettings, labellers: Sequence[Labeller]) -> None:
     """Make the folders, of one way to cut and measure, or find that they are."""
+    is_used = output.is_dir() and any(not each.name.startswith(".") for each in output.iterdir())
+    if is_used and not (output / SETTINGS).exists():
+        raise ValueError(f"`output` must be a new or empty folder, or one that was labelled, got {str(output)!r}")
     claim = {**asdict(settings), "labellers": [labeller.name for labeller in labellers]}
-    path = output / SETTINGS
-    if not path.exists():
-        if output.is_dir() and any(not each.name.startswith(".") for each in output.iterdir()):
-            raise ValueError(f"`output` must be a new or empty folder, or one that was labelled, got {str(output)!r}")
-        for name in (_CLIPS, _MEASURED):
-            (output / name).mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps(claim, indent=1))
-        return
-    try:
-        there = json.loads(read_file(path, _LARGEST_FILE))
-        unlike = [name for name in claim if there[name] != claim[name]]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): name another `output`") from error
-    if unlike:
-        listed = ", ".join(f"{name} {there[name]!r}, not {claim[name]!r}" for name in unlike)
-        raise ValueError(f"`output` {str(output)!r} holds clips made with {listed}: name another folder")
+    claim_folder(output / SETTINGS, claim, "clips made")
+    for name in (_CLIPS, _MEASURED):
+        (output / name).mkdir(exist_ok=True)
 
 
 def _metadata(rows: Dataset) -> Iterator[JsonObject]:

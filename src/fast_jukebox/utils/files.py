@@ -16,7 +16,7 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -32,6 +32,7 @@ _count = itertools.count()
 _READY = ".saved"
 _STALE = ".stale.json"
 _MOST_STALE = 2**20
+_LARGEST_CLAIM = 2**24
 
 _LONGEST = 150
 """Bytes of a name that a temporary one repeats; file systems take 255, and the rest needs up to 60."""
@@ -203,6 +204,34 @@ def write_file(path: str | os.PathLike[str], content: Buffer | str, mode: int | 
     with writing(path, mode) as file:
         while rest:
             rest = rest[file.write(rest) :]
+
+
+def claim_folder(path: Path, claim: Mapping[str, object], what: str) -> None:
+    """State in a file of JSON what the results in its folder are made with, or refuse a folder that holds others.
+
+    Args:
+        path: of the file; it and its folder are made where missing.
+        claim: settings by name; what JSON does not have counts by its text.
+        what: kind of the results, such as `songs sampled`, for the error.
+
+    Raises:
+        ValueError: the file states other settings, or is damaged. Everything is left as it is.
+    """
+    claim = json.loads(json.dumps(claim, default=str))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(claim, indent=1))
+        return
+    try:
+        there = json.loads(read_file(path, _LARGEST_CLAIM))
+        if not isinstance(there, dict):
+            raise ValueError("it must hold a mapping")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): name another folder than {path.parent}") from error
+    pairs = {name: (there.get(name), value) for name, value in claim.items()}
+    unlike = [f"{name} {old!s:.40}, not {new!s:.40}" for name, (old, new) in pairs.items() if old != new]
+    if unlike:
+        raise ValueError(f"{path.parent} holds {what} with {'; '.join(unlike)}. They are kept: name another folder")
 
 
 def sync_folder(folder: Path) -> None:
