@@ -35,20 +35,17 @@ ONE, MIDDLE, MANY = (fused_tuning.tuning_for(rows) for rows in (1, 12, 46))
 CHOICES: dict[tuple[int, int], list[Tuning]] = {
     (1, 12): [
         MIDDLE,
-        replace(MIDDLE, folded=True),
-        replace(MIDDLE, folded=True, overlap="early"),
-        replace(MIDDLE, folded=True, splits=8),
-        replace(MIDDLE, folded=True, block=(16, 16, 1024, 3, 8), lanes=8),
+        replace(MIDDLE, folded=True, block=(16, 16, 512, 5, 4)),
+        replace(MIDDLE, folded=True, block=(16, 16, 256, 8, 4)),
+        replace(MIDDLE, folded=True, block=(16, 16, 512, 5, 8), lanes=8),
     ],
     (0, 46): [
         MANY,
-        replace(MANY, folded=True),
-        replace(MANY, folded=True, overlap="early"),
-        replace(MANY, folded=True, splits=4),
-        replace(MANY, folded=True, block=(64, 64, 128, 3, 4), parts=4),
-        replace(MANY, folded=True, block=(64, 64, 128, 3, 8), parts=4, splits=4),
+        replace(MANY, block=(64, 32, 128, 8, 4)),
+        replace(MANY, block=(64, 16, 128, 8, 4), parts=1),
+        replace(MANY, block=(64, 16, 256, 5, 4), parts=1),
+        replace(MANY, folded=True, block=(64, 16, 128, 8, 4), parts=1),
     ],
-    (2, 1): [ONE, replace(ONE, splits=8), replace(ONE, numbers=8192)],
 }
 """Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""
 

@@ -83,16 +83,16 @@ def sequential(bench: Bench) -> None:
 
 def stream(bench: Bench) -> None:
     """Seconds to the first sound and of compute a second of audio after it, in a process that has sampled before."""
-    duration = 1.0 if bench.toy else 10.0
     model = bench.model("fastjukebox-18")
-    for what in ("first", "again"):
-        first_s, factor = stream_seconds(model, duration=duration, seed=0)
-        bench.emit(model="fastjukebox-18", what=what, first_sound_s=first_s, RTF=factor or None)
+    for what, duration, fraction in (("first", 3.0, 1.0), ("again", 3.0, 1.0), ("quarter windows", 10.0, 0.25)):
+        duration, fractions = 1.0 if bench.toy else duration, [fraction, fraction, 1.0]
+        first_s, factor = stream_seconds(model, duration=duration, seed=0, window_fractions=fractions)
+        bench.emit(model="fastjukebox-18", what=what, audio_s=duration, first_sound_s=first_s, RTF=factor or None)
 
 
 def songs(bench: Bench) -> None:
     """Sixteen songs at once against one."""
-    duration, count = (0.5, 2) if bench.toy else (5.0, 16)
+    duration, count = (0.5, 2) if bench.toy else (4.0, 16)
     model = bench.model("fastjukebox-18")
     for number in (1, count):
         seconds = [made(bench, model, duration=duration, num_samples=number)[0] for _ in range(2)]
