@@ -35,17 +35,17 @@ ONE, MIDDLE, MANY = (fused_tuning.tuning_for(rows) for rows in (1, 12, 46))
 CHOICES: dict[tuple[int, int], list[Tuning]] = {
     (1, 12): [
         MIDDLE,
-        replace(MIDDLE, folded=True, block=(16, 16, 512, 5, 4)),
-        replace(MIDDLE, folded=True, block=(16, 16, 256, 8, 4)),
-        replace(MIDDLE, folded=True, block=(16, 16, 512, 5, 8), lanes=8),
+        replace(MIDDLE, folded=True),
+        replace(MIDDLE, folded=True, block=(16, 16, 1024, 3, 4)),
+        replace(MIDDLE, folded=True, block=(16, 32, 512, 4, 4), parts=2),
     ],
     (0, 46): [
         MANY,
-        replace(MANY, block=(64, 32, 128, 8, 4)),
-        replace(MANY, block=(64, 16, 128, 8, 4), parts=1),
-        replace(MANY, block=(64, 16, 256, 5, 4), parts=1),
-        replace(MANY, folded=True, block=(64, 16, 128, 8, 4), parts=1),
+        replace(MANY, folded=True),
+        replace(MANY, block=(64, 32, 256, 4, 4)),
+        replace(MANY, block=(64, 32, 128, 6, 4), parts=3),
     ],
+    (2, 1): [ONE, replace(ONE, numbers=8192)],
 }
 """Of some levels and numbers of windows: choices that `benchmarks.gpu tune` compares, the default first."""
 

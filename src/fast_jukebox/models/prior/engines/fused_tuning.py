@@ -74,8 +74,8 @@ class Tuning:
 TUNINGS: list[tuple[int, Tuning]] = [
     (1, Tuning(kernel="few", splits=4, entries=16384, numbers=16384, overlap="early")),
     (4, Tuning(kernel="few", splits=4, entries=16384, overlap="early")),
-    (16, Tuning(block=(16, 16, 512, 3, 4), lanes=4, splits=4)),
-    (64, Tuning(block=(64, 32, 128, 4, 4), parts=2)),
+    (16, Tuning(block=(16, 16, 512, 5, 4), lanes=4, splits=4)),
+    (64, Tuning(block=(64, 32, 128, 8, 4), parts=2)),
     (128, Tuning()),
     (1 << 30, Tuning(entries=16384)),
 ]
