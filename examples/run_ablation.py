@@ -18,7 +18,7 @@ trainings' logs.
 
     fast-jukebox evaluate runs/ablation/teacher runs/ablation/models/* --songs SONGS
 
-and `training` what `run_evaluation.py --training` states on a card of how the students were made.
+and `training` what `fast-jukebox evaluate --training` states on a card of how the students were made.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def join(ablation: Ablation, system: str, folder: Path) -> None:
 
 
 def write_trainings(ablation: Ablation, results: JsonObject) -> None:
-    """Write `training/SYSTEM.json` for each student: what `run_evaluation.py --training` takes for its card."""
+    """Write `training/SYSTEM.json` for each student: what `fast-jukebox evaluate --training` takes for its card."""
     training = ablation.args.training
     model = json.loads(Path(training).read_text(encoding="utf-8")) if training else None
     folder = ablation.output / "training"

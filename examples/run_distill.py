@@ -48,7 +48,7 @@ from fast_jukebox import (
 )
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
-from fast_jukebox.evaluation.report import TEACHER_METRICS
+from fast_jukebox.evaluation.cards import TEACHER_METRICS
 from fast_jukebox.hub import push_folder, write_model_card
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.training.arguments import parse_arguments

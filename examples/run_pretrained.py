@@ -434,16 +434,20 @@ def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
         soundfont=args.soundfont, processes=args.processes,
     )  # fmt: skip
     options = {
-        "model": output / "model",
         "songs": songs,
-        "output_dir": output / "evaluation",
-        "max_windows": args.evaluation_windows,
-        "num_samples": args.evaluation_samples,
+        "codes": output / "evaluation" / "codes",
+        "output": output / "evaluation",
+        "max-songs": 1000,
+        "max-windows": args.evaluation_windows,
+        "reconstruct": 1000,
+        "num-samples": args.evaluation_samples,
         "duration": args.evaluation_duration,
+        "seed": 1000,
         **card_options(args),
         "training": output / "training.json",
     }
-    return script_command(EXAMPLES / "run_evaluation.py", options)
+    pairs = (part for name, value in options.items() for part in (f"--{name}", str(value)))
+    return [sys.executable, "-m", "fast_jukebox_cli", "evaluate", str(output / "model"), *pairs]
 
 
 def card_options(args: RecipeArguments) -> dict[str, str]:
@@ -452,7 +456,7 @@ def card_options(args: RecipeArguments) -> dict[str, str]:
     license = args.license or ("apache-2.0" if own else None)
     if license is None:
         return {"card": "none"}
-    return {"card": "embedded" if own or args.install else "model", "card_license": license}
+    return {"card": "embedded" if own or args.install else "model", "card-license": license}
 
 
 def install(model: Path) -> None:

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import importlib.util
+import json
 import math
 import os
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import soundfile
 import torch
 from torch import nn
 from typer.testing import CliRunner
@@ -112,6 +114,35 @@ def tiny_model(tiny_config):
     from fast_jukebox import FastJukeboxModel
 
     return FastJukeboxModel(tiny_config).eval()
+
+
+@pytest.fixture
+def write_notes():
+    """Writes six songs of notes in C major at 8 kHz, two of them held out."""
+
+    from fast_jukebox.evaluation.controls import random_notes
+    from fast_jukebox.evaluation.pitch import SCALES
+
+    def write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for index in range(6):
+            song = random_notes(2.0, 8000, index, pitch_classes=SCALES["major"])
+            soundfile.write(folder / f"{index}.wav", song.numpy(), 8000)
+            rows.append(json.dumps({"file_name": f"{index}.wav", "split": "test" if index < 2 else "train"}))
+        (folder / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture
+def audible_settings(tiny_config):
+    """The tiny model's configuration at 8 kHz, at which notes can be heard, with hops of 16, 32 and 64."""
+    settings = tiny_config.to_dict()
+    settings["vqvae_config"] |= {"strides": [4, 2, 2], "sampling_rate": 8000}
+    for level, prior in enumerate(settings["prior_configs"]):
+        prior |= {"sampling_rate": 8000, "hop_length": 16 * 2**level}
+    return settings
 
 
 @pytest.fixture

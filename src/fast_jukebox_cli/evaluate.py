@@ -8,10 +8,12 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from fast_jukebox.evaluation.cards import CardSettings
 from fast_jukebox.evaluation.clap import Clap
 from fast_jukebox.evaluation.embedding_loading import load_embedding
-from fast_jukebox.evaluation.side_by_side import EvaluationSettings, Judges, evaluate_systems, real_songs
-from fast_jukebox.evaluation.side_by_side_report import VALENCE, shown_command, write_report
+from fast_jukebox.evaluation.report import VALENCE, shown_command, write_report
+from fast_jukebox.evaluation.settings import EvaluationSettings, Judges, real_songs
+from fast_jukebox.evaluation.side_by_side import evaluate_systems
 from fast_jukebox.evaluation.systems import System, parse_systems
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
 from fast_jukebox.utils.figures import require_matplotlib
@@ -23,12 +25,12 @@ from fast_jukebox_cli.values import Waiting
 def evaluate(
     models: Sequence[str],
     settings: EvaluationSettings,
+    card: CardSettings,
     *,
     embeddings: Sequence[str],
     clap: str | None,
     valence: str | None,
     dataset: str | None,
-    cards: bool,
     pictures: bool,
     workers: Workers,
 ) -> Path:
@@ -42,9 +44,7 @@ def evaluate(
         raise ValueError("`--clap` and `--text` must be given together: a CLAP score is of songs and a text")
     if pictures:
         require_matplotlib()
-    for system in systems if cards else []:
-        if not (Path(system.source) / "README.md").is_file():
-            raise FileNotFoundError(f"`--cards` needs models that are folders with a card, {system.source} has none")
+    card.check(systems)
     scorer = None if valence is None else ValenceJudge.from_pretrained(valence, device)
     with Waiting("loading the judges"):
         judges = Judges(
@@ -58,8 +58,9 @@ def evaluate(
         results = evaluate_systems(systems, settings, judges, songs, waiting.say, workers)
     command = shown_command(["fast-jukebox", "evaluate", *_words(models, embeddings, clap, valence, settings)])
     notes = {} if scorer is None else {VALENCE: held_out_sentence(scorer.model.config)}
-    song = songs[0][0] if pictures else None
-    return write_report(results, settings, systems, command, notes=notes, song=song, dataset=dataset, cards=cards)
+    return write_report(
+        results, settings, systems, songs, command, notes=notes, pictures=pictures, dataset=dataset, card=card
+    )
 
 
 def named_systems(models: Sequence[str]) -> list[System]:
@@ -76,12 +77,15 @@ def _words(
 ) -> list[str]:
     """The command that makes the report again, with every option that decides a number."""
     words = [shlex.quote(model) for model in models]
-    options = {"songs": settings.songs, "num-samples": settings.num_samples, "duration": f"{settings.duration:g}"}
-    options |= {"seed": settings.seed, "max-songs": settings.max_songs, "max-windows": settings.max_windows}
-    options |= {"resamples": settings.resamples, "clap": clap, "text": settings.text, "valence": valence}
+    names = (
+        *("songs", "codes", "samples", "num_samples", "duration", "seed", "max_songs", "max_windows", "reconstruct"),
+        *("test_fraction", "resamples"),
+    )
+    options = {name.replace("_", "-"): getattr(settings, name) for name in names}
+    options |= {"clap": clap, "text": settings.text, "valence": valence}
     for name, value in options.items():
         if value is not None:
-            words += [f"--{name}", shlex.quote(str(value))]
-    for name in embeddings:
+            words += [f"--{name}", shlex.quote(f"{value:g}" if isinstance(value, float) else str(value))]
+    for name in embeddings or ["none"]:
         words += ["--embedding", shlex.quote(name)]
     return words

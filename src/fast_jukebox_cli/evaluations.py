@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fast_jukebox_cli import options
 from fast_jukebox_cli.values import Waiting, output_file
+
+CardKind = Literal["none", "model", "embedded"]
 
 
 def evaluate(
@@ -35,7 +37,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="What hears the songs for the distances, again for several: musicnn_mtt, musicnn_msd (both by "
-            "default), clap:MODEL, encodec:MODEL, dac:MODEL, mert:MODEL, vggish:FILE."
+            "default), clap:MODEL, encodec:MODEL, dac:MODEL, mert:MODEL, vggish:FILE; or none."
         ),
     ] = None,
     clap: Annotated[str | None, typer.Option(help="A CLAP model for the CLAP score; needs --text.")] = None,
@@ -43,22 +45,47 @@ def evaluate(
     valence: Annotated[
         str | None, typer.Option(help="A classifier of emotional valence, for the paper's Table 2.")
     ] = None,
+    codes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of codes of the complete songs, made where missing: the priors predict windows of complete "
+            "songs and receive their names, beside counts of the training songs' codes."
+        ),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Folder of songs that the only model has made before, in place of sampling; by name."),
+    ] = None,
     max_songs: Annotated[int, typer.Option(help="Real songs to hold the samples against.")] = 100,
     max_windows: Annotated[int, typer.Option(help="Held-out windows that each prior predicts.")] = 48,
+    reconstruct: Annotated[
+        int, typer.Option(help="Songs through each VQ-VAE's codes, the held-out ones first; 0 for none.")
+    ] = 12,
     batch_size: Annotated[int, typer.Option(help="Songs sampled at once.")] = 4,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200,
     test_fraction: options.TestFraction = 0.1,
-    dataset: Annotated[str | None, typer.Option(help="The Hub's name of the songs, for the cards' results.")] = None,
-    cards: Annotated[
-        bool, typer.Option("--cards", help="Put the results on the cards in the models' folders too.")
-    ] = False,
-    pictures: Annotated[bool, typer.Option(help="Draw waveforms and levels.")] = True,
+    dataset: Annotated[str | None, typer.Option(help="The Hub's name of the songs, for the files of results.")] = None,
+    card: Annotated[
+        CardKind,
+        typer.Option(
+            help="model updates the card in each model's folder, or writes one; embedded writes that of the model "
+            "inside the package."
+        ),
+    ] = "none",
+    card_license: Annotated[str | None, typer.Option(help="License of the weights, for a new card.")] = None,
+    card_name: Annotated[str | None, typer.Option(help="Name on a new card; by default the model's folder.")] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(help="JSON file on the training, for the card; an old card keeps what it states."),
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Draw waveforms, levels, spectrograms and notes.")] = True,
     device: options.WorkerDevice = "auto",
     sharing: options.Sharing,
 ) -> None:
     """Judge models in the same way on real songs and write one report. The last line printed is its path."""
     with Waiting("loading torch"):
-        from fast_jukebox.evaluation.side_by_side import EvaluationSettings
+        from fast_jukebox.evaluation.cards import CardSettings
+        from fast_jukebox.evaluation.settings import EvaluationSettings
         from fast_jukebox_cli.evaluate import evaluate as run
         from fast_jukebox_cli.model import chosen_device
 
@@ -70,19 +97,22 @@ def evaluate(
             num_samples=num_samples,
             duration=duration,
             seed=seed,
+            codes=codes.expanduser() if codes else None,
+            samples=samples.expanduser() if samples else None,
             text=text,
             max_songs=max_songs,
             max_windows=max_windows,
+            reconstruct=reconstruct,
             batch_size=batch_size,
             resamples=resamples,
             test_fraction=test_fraction,
             device=str(chosen_device(device)),
         ),
-        embeddings=embedding or ["musicnn_mtt", "musicnn_msd"],
+        CardSettings(card, card_license, card_name, training.expanduser() if training else None),
+        embeddings=[] if embedding == ["none"] else embedding or ["musicnn_mtt", "musicnn_msd"],
         clap=clap,
         valence=valence,
         dataset=dataset,
-        cards=cards,
         pictures=pictures,
         workers=sharing.chosen(device),
     )

@@ -2,8 +2,11 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
+from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.audio import save_audio
+from fast_jukebox.data.manifest import MANIFEST
 from fast_jukebox.evaluation.systems import System
 from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel
 from fast_jukebox_cli.evaluate import named_systems
@@ -69,10 +72,64 @@ def test_a_valence_classifier_says_what_it_is_worth_below_its_table(run, model_d
     assert "does not recognise pleasantness or activation reliably" in section
 
 
-def test_cards_are_asked_for_before_the_work(run, model_dir, songs):
-    found = run("evaluate", model_dir, "--songs", songs, "--cards")
-    assert found.exit_code == 1
-    assert "folders with a card" in found.output
+def test_a_model_is_measured_from_songs_to_card(run, audible_settings, write_notes, tmp_path):
+    model, songs = tmp_path / "model", tmp_path / "songs"
+    FastJukeboxModel(FastJukeboxConfig.from_dict(audible_settings)).save_pretrained(model)
+    write_notes(songs)
+    training = tmp_path / "training.json"
+    training.write_text(json.dumps({"text": "On chorales.", "prior-0": {"steps": 7, "batch_size": 2, "seconds": 30}}))
+    found = run(
+        *("evaluate", model, "--songs", songs, "--output", "out", "--codes", "codes", "--max-windows", 3),
+        *("--num-samples", 2, "--duration", 0.65, "--embedding", "none", "--resamples", 20, "--device", "cpu"),
+        *("--card", "embedded", "--card-license", "apache-2.0", "--training", training),
+    )
+    assert found.exit_code == 0, found.output
+    text = (run.folder / "out" / "report.json").read_text(encoding="utf-8")
+    report = json.loads(text)
+    assert str(tmp_path) not in report["command"] and "--embedding none" in report["command"]
+    assert (report["data"]["train_songs"], report["data"]["test_songs"]) == (4, 2)
+    sets = {name: {key: each["value"] for key, each in own["numbers"].items()} for name, own in report["sets"].items()}
+    for level in range(3):
+        assert sets["model"][f"bits_per_code_{level}"] == pytest.approx(4.0, abs=0.5)  # random weights, 16 codes
+        assert sets["model"][f"unigram_bits_per_code_{level}"] < 4.5
+        assert sets["songs through the codes of model"][f"spectral_convergence_{level}"] > 0
+    assert sets["held-out songs"]["in_key_fraction"] > 0.97 > sets["random notes"]["in_key_fraction"]
+    assert sets["training songs"]["in_key_fraction"] > 0.97
+    assert (sets["songs"]["quiet_fraction"], sets["songs"]["long_silence"]) == (0, 0)
+    assert sets["white noise"]["noted_fraction"] < 0.6 < 0.9 < sets["held-out songs"]["noted_fraction"]
+    assert sets["held-out songs"]["pitch_distance"] >= 0
+    for name in ("waveforms.png", "levels.png", "cards/model/spectrograms.png", "cards/model/notes.png"):
+        assert (run.folder / "out" / name).stat().st_size > 1000
+        assert f"]({name})" in (run.folder / "out" / "report.md").read_text(encoding="utf-8")
+
+    card = ModelCard.load(model / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert 'pipeline("fast-jukebox")(' in card.text
+    assert "On chorales." in card.text
+    assert "| prior, level 0 | 7 | 2 | 30 s |" in card.text
+    assert "bits per code of the prior" in card.text
+    assert "| songs | samples of the model (2) | training songs (2) | held-out songs (2) |" in card.text
+    assert (model / "spectrograms.png").is_file()
+
+
+def test_codes_of_another_model_are_refused(run, model_dir, songs):
+    arguments = ["evaluate", model_dir, "--songs", songs, "--codes", "codes", "--embedding", "none", "--num-samples", 2]
+    (run.folder / "codes").mkdir()
+    (run.folder / "codes" / MANIFEST).write_text(json.dumps({"vqvae": "another"}), encoding="utf-8")
+    refused = run(*arguments, "--duration", 1, "--test-fraction", 0.4, "--no-pictures")
+    assert refused.exit_code == 2 and "codes" in refused.output
+
+
+def test_what_a_card_needs_is_asked_for_before_the_work(run, model_dir, songs):
+    for more, words in (
+        (["--card", "model"], "--card-license"),
+        (["--card", "pie"], "--card"),
+        (["--training", "nowhere.json"], "--training"),
+        (["--samples", "nowhere"], "--samples"),
+    ):
+        found = run("evaluate", model_dir, "--songs", songs, *more)
+        assert found.exit_code == 2 and words in found.output, found.output
+    assert not (run.folder / "runs").exists()
 
 
 def test_the_embedded_model_has_a_name():

@@ -64,12 +64,9 @@ def test_the_form_of_a_name_and_its_folders_elsewhere_do_not_count():
 
 
 def test_scripts_and_the_library_hold_out_the_same_share():
-    from examples import run_distill, run_evaluation, run_prior, run_vqvae
+    from examples import run_distill, run_prior, run_vqvae
 
-    for arguments in (
-        run_distill.CodesArguments, run_prior.DataArguments, run_vqvae.DataArguments,
-        run_evaluation.EvaluationArguments,
-    ):  # fmt: skip
+    for arguments in (run_distill.CodesArguments, run_prior.DataArguments, run_vqvae.DataArguments):
         assert arguments.__dataclass_fields__["test_fraction"].default == DEFAULT_TEST_FRACTION
 
 

@@ -10,7 +10,7 @@ from fast_jukebox.evaluation.ablation import (
     training_story,
     write_ablation,
 )
-from fast_jukebox.evaluation.report import training_markdown
+from fast_jukebox.evaluation.cards import training_markdown
 
 
 def metrics(bits, kl):

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from fast_jukebox.evaluation.comparison import compare_sets
+from fast_jukebox.evaluation.comparison import compare_pitch, compare_sets
 from fast_jukebox.evaluation.distance import frechet_distance, kernel_distance, tag_divergence
 from fast_jukebox.evaluation.embeddings import EmbeddingSet
+from fast_jukebox.evaluation.pitch import ClipPitch, Key, distance_within, profile_distance
 
 
 def some_set(songs: int, shift: float = 0.0, seed: int = 0, tags: bool = True, version: str = "1") -> EmbeddingSet:
@@ -90,3 +91,21 @@ def test_musicnn_hears_more_noise_as_a_larger_distance_and_other_music_as_none()
     for column in zip(*ladder, strict=True):
         assert list(column) == sorted(column)
         assert column[3] > 5 * max(column[0], 0.01)
+
+
+def test_pitch_content_is_compared_by_the_mean_profiles_with_the_floor_of_as_many_clips():
+    def song(tonic, *pitch_classes):
+        profile = torch.zeros(12)
+        profile[list(pitch_classes)] = 1 / len(pitch_classes)
+        return [ClipPitch(Key(tonic, "major"), 1.0, profile, float(len(pitch_classes)))]
+
+    silent = [ClipPitch(Key(0, "major"), math.nan, torch.zeros(12), math.nan)]
+    reference = [song(0, 0, 4, 7), song(0, 0, 7), song(0, 0, 4)]
+    songs = [song(2, 2, 6), song(2, 2, 9), silent]  # the same as fifths and thirds of C
+    found = compare_pitch(songs, reference, resamples=50)
+    assert found["pitch_classes"].estimate.value == 2.0 and found["pitch_classes"].estimate.songs == 2
+    clips = [clip for each in songs for clip in each]
+    expected = profile_distance(clips, [clip for each in reference for clip in each])
+    assert found["pitch_distance"].estimate.value == pytest.approx(expected, abs=1e-6) and expected > 0
+    assert found["pitch_distance"].floor.value == distance_within(reference, count=3)
+    assert compare_pitch([silent], reference) == {}

@@ -50,26 +50,9 @@ def test_the_bits_are_the_mean_of_the_loss_and_do_not_depend_on_batches(upsample
     assert upsampler.training
 
 
-def test_the_standard_error_is_over_groups(top_prior):
-    items = windows_of(6)
-    each = [prior_likelihood(top_prior, [item]).bits_per_code for item in items]
-    found = prior_likelihood(top_prior, items)
-    assert found.standard_error == pytest.approx(float(torch.tensor(each).std() / math.sqrt(6)), rel=1e-3)
-    pairs = [(each[i] + each[i + 1]) / 2 for i in (0, 2, 4)]
-    grouped = prior_likelihood(top_prior, items, groups=["a", "a", "b", "b", "c", "c"])
-    assert grouped.bits_per_code == pytest.approx(found.bits_per_code)
-    assert grouped.standard_error == pytest.approx(float(torch.tensor(pairs).std() / math.sqrt(3)), rel=1e-3)
-    assert math.isnan(prior_likelihood(top_prior, items[:1]).standard_error)
-
-
 def test_no_windows_are_refused(top_prior):
     with pytest.raises(ValueError, match="windows"):
         prior_likelihood(top_prior, [])
-
-
-def test_a_group_for_each_window_is_needed(top_prior):
-    with pytest.raises(ValueError, match="groups"):
-        prior_likelihood(top_prior, windows_of(2), groups=[0])
 
 
 def test_a_unigram_model_by_hand():

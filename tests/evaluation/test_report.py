@@ -1,102 +1,106 @@
-from fast_jukebox.evaluation.report import (
-    SONG_METRICS,
-    card_metrics,
-    compare_songs,
-    level_names,
-    metrics_markdown,
-    training_markdown,
-)
-from fast_jukebox.evaluation.song_metrics import SongMetrics, summarise_songs
-from fast_jukebox.hub import model_card
+import json
 
-FIGURES = {
-    "train_songs": 370,
-    "train_hours": 4.4,
-    "test_songs": 30,
-    **{f"snr_{level}": 10.0 - level for level in range(3)},
-    **{f"bits_per_code_{level}": 3.0 + level for level in range(3)},
-    **{f"unigram_bits_per_code_{level}": 8.5 for level in range(3)},
-    "songs_songs": 30,
-    "songs_in_key_fraction": 0.951,
-    "songs_quiet_fraction": 0.0,
-    "songs_clips": 90,
-    "songs_distance": 0.001,
-    "songs_distance_same_size": 0.012,
-    "samples_songs": 24,
-    "samples_in_key_fraction": 0.9,
-    "samples_in_key_fraction_low": 0.85,
-    "samples_in_key_fraction_high": 0.94,
-    "samples_notes_per_minute": 83.4,
-    "samples_clips": 4,
-    "samples_distance": 0.02,
-    "command": "python examples/run_evaluation.py --model model",
-}
-TRAINING = {
-    "preset": "fastjukebox-mini-9",
-    "seed": 0,
-    "vqvae-0": {"steps": 1500, "batch_size": 4, "seconds": 3000},
-    "prior-2": {"steps": 3000, "batch_size": 4, "seconds": 7200},
-}
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+from fast_jukebox.audio import save_audio
+from fast_jukebox.evaluation.cards import CardSettings
+from fast_jukebox.evaluation.distance import Estimate
+from fast_jukebox.evaluation.report import report_markdown, shown_command, write_report
+from fast_jukebox.evaluation.settings import EvaluationSettings, RealSongs
+from fast_jukebox.evaluation.side_by_side import SONGS, SetResult
+from fast_jukebox.evaluation.systems import System
+from fast_jukebox.hub import write_model_card
+
+RATE = 8000
 
 
-def test_every_figure_stands_in_one_table():
-    text = metrics_markdown(FIGURES)
-    assert "| signal-to-noise ratio (dB) | 10 | 9 | 8 |" in text
-    assert "| songs | samples of the model (24) | held-out songs (30) |" in text
-    assert "| time with notes of one key | 0.90 (0.85 to 0.94) | 0.95 |" in text
-    assert "| time below -40 dBFS |  | 0.00 |" in text
-    assert "| notes a minute | 83 |  |" in text
-    assert "| songs_distance_same_size | 0.012 |" in text
-    assert "white noise" not in text
-    for line in text.splitlines():
-        if line.startswith("| "):
-            assert line.count("|") in (3, 4, 5, 10)
+def some(value, spread=0.1):
+    deviations = torch.linspace(-spread, spread, 20, dtype=torch.float64)
+    return Estimate(value, value - spread, value + spread, value + deviations, 8)
 
 
-def test_sets_of_songs_stand_side_by_side_with_their_intervals():
-    sets = {"old": summarise_songs([SongMetrics(20.0, *[value] * 8) for value in (0.25, 0.75)]), "one": {}}
-    sets["one"] = summarise_songs([SongMetrics(20.0, *[12.5] * 8)])
-    lines = compare_songs(sets).splitlines()
-    assert lines[0] == "| songs | old | one |"
-    assert lines[2] == "| time below -40 dBFS | 0.50 (0.25 to 0.75) | 12 |"
-    assert len(lines) == 2 + len(SONG_METRICS)
+@pytest.fixture
+def results():
+    return [
+        SetResult(SONGS, 30, {"repetition": some(0.4)}),
+        SetResult("held-out songs", 9, {"pitch_distance": some(0.2)}, {"pitch_distance": (0.1, float("nan"))}),
+        SetResult(
+            "teacher", 12, {"kernel_distance_ears": some(0.2), "repetition": some(0.5), "bits_per_code_0": some(3.0)},
+            {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456", parameters=7, predicted=(9,),
+        ),
+        SetResult(
+            "a|student", 12,
+            {"kernel_distance_ears": some(0.9), "repetition": some(0.55), "bits_per_code_0": some(float("nan"))},
+            {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456", parameters=7,
+            predicted=(9, 8, 9),
+        ),
+    ]  # fmt: skip
 
 
-def test_levels_are_named_by_their_number():
-    assert level_names(FIGURES) == ["bottom", "middle", "top"]
-    assert level_names({"snr_0": 1.0}) == ["only"]
-    assert level_names({f"snr_{level}": 1.0 for level in range(4)}) == ["bottom", "level 1", "level 2", "top"]
+@pytest.fixture
+def settings(tmp_path):
+    return EvaluationSettings("songs/chorales", tmp_path / "out", duration=1.0)
 
 
-def test_the_card_has_the_figures_that_there_are():
-    groups = card_metrics(FIGURES)
-    assert groups["bits per code of the prior"] == {"bottom": 3.0, "middle": 4.0, "top": 5.0}
-    assert "bits per code of a bigram model" not in groups
-    distances = groups["distance to the songs (bits)"]
-    assert distances["samples of the model"] == 0.02
-    assert distances["that of as few held-out clips, by chance"] == "0.012"
-    assert groups["bits per code of a unigram model"]["top"] == "8.5"
-    card = model_card(name="x", description="x", training="x", metrics=groups, license="apache-2.0")
-    assert "| bits per code of the prior | top | 5 |" in card.text
-    assert "| time with notes of one key | samples of the model | 0.9 |" in card.text
-    # What the model is compared with is no result of the model.
-    assert len(card.data.eval_results) == 3 + 3 + 3
+SYSTEMS = [System("teacher", "runs/teacher"), System("a|student", "runs/student")]
 
 
-def test_the_training_is_told_from_its_facts():
-    text = training_markdown(TRAINING, FIGURES)
-    assert "370 songs (4.4 hours) to train on, 30 held out" in text
-    assert "| VQ-VAE, level 0 | 1500 | 4 | 50 min |" in text
-    assert "| prior, level 2 | 3000 | 4 | 2.0 h |" in text
-    assert "preset: fastjukebox-mini-9; seed: 0." in text
+def test_every_set_has_its_row_and_the_floor_stands_beside(results, settings):
+    text = report_markdown(results, settings, SYSTEMS, "fast-jukebox evaluate x")
+    assert "```bash\nfast-jukebox evaluate x\n```" in text
+    assert "| teacher | 12 | 0.2 (0.1 to 0.3) |" in text
+    assert "| *floor for as many as teacher* |  | 0.01 ± 0.002 |" in text
+    assert "as a\\|student*" not in text  # sets of one size have one floor
+    assert "| a\\|student | 12 | 0.9 (0.8 to 1) |" in text
+    assert "fewer than 50" in text
+    bits = text.split("## Bits per code")[1].splitlines()
+    assert "| teacher | 9 | 3 (2.9 to 3.1) |" in bits
+    assert "| a\\|student | 9, 8, 9 |  |" in bits
 
 
-def test_a_text_of_ones_own_takes_the_place_of_what_is_said_of_the_songs():
-    text = training_markdown({**TRAINING, "text": "On *jigs*."}, FIGURES)
-    assert text.startswith("On *jigs*.\n\n| part |")
-    assert "370 songs" not in text
+def test_differences_are_bold_where_they_are_clear(results, settings):
+    text = report_markdown(results, settings, SYSTEMS, "x").split("## Differences")[1]
+    assert "| kernel_distance_ears | **0.7 (0.7 to 0.7)** |" in text
+    assert "Each system less teacher" in text
 
 
-def test_other_facts_are_listed_and_no_facts_are_an_empty_text():
-    assert "songs: my band" in training_markdown({"songs": "my band"}, {})
-    assert training_markdown({}, {}) == ""
+def test_a_floor_without_a_deviation_is_one_number(results, settings):
+    text = report_markdown(results, settings, SYSTEMS, "x")
+    assert "| held-out songs | 9 | 0.2 (0.1 to 0.3) |" in text
+    assert "| *floor for as many as held-out songs* |  | 0.1 |" in text
+
+
+def test_everything_is_written_and_the_cards_are_updated(results, settings, tmp_path):
+    song = save_audio(tmp_path / "song.wav", 0.1 * torch.sin(torch.arange(RATE) / 9), RATE)
+    songs = RealSongs([str(song)], [str(song)], [], {"test": {"duration": [3600.0]}})
+    models = [System("teacher", str(tmp_path / "teacher")), System("a|student", str(tmp_path / "student"))]
+    for system in models:
+        write_model_card(system.source, name=system.name, description="It.", training="Yes.", license="mit")
+    card = CardSettings("model")
+    path = write_report(results, settings, models, songs, "cmd", dataset="ann/songs", card=card)
+    assert "](waveforms.png)" not in path.read_text(encoding="utf-8")
+    found = json.loads((settings.output / "report.json").read_text(encoding="utf-8"))
+    assert found["sets"]["teacher"]["numbers"]["kernel_distance_ears"] == {
+        "value": 0.2, "low": pytest.approx(0.1), "high": pytest.approx(0.3),
+    }  # fmt: skip
+    assert found["sets"]["a|student"]["numbers"]["bits_per_code_0"]["value"] is None
+    assert found["differences"]["baseline"] == "teacher"
+    assert found["data"] == {"test_songs": 1, "test_hours": 1.0}
+    for folder in (settings.output / "cards" / "teacher", tmp_path / "teacher"):
+        entries = yaml.safe_load((folder / ".eval_results" / "fast-jukebox.yaml").read_text())
+        assert {entry["dataset"]["task_id"]: entry["value"] for entry in entries}["kernel_distance_ears"] == 0.2
+    index = yaml.safe_load((settings.output / "cards" / "teacher" / "model-index.yaml").read_text())
+    assert index["model-index"][0]["name"] == "teacher"
+    (measured,) = index["model-index"][0]["results"]
+    names = {metric["name"] for metric in measured["metrics"]}
+    assert {"bits per code of the prior, only", "kernel_distance_ears, samples of the model"} <= names
+    card = ModelCard.load(tmp_path / "teacher" / "README.md")
+    assert names == {entry.metric_name for entry in card.data.eval_results}
+    assert "Yes." in card.text and "Made by `cmd` with Python" in card.text
+
+
+def test_a_command_is_shown_without_folders_of_one_machine():
+    assert shown_command(["a", "--songs", "/b/songs", "x=/b/c", "y=d/e"]) == "a --songs songs x=c y=d/e"

@@ -15,7 +15,7 @@ from fast_jukebox.evaluation.shards import (
     measure_songs,
     predict_in_shards,
 )
-from fast_jukebox.evaluation.song_likelihood import encode_sound, song_bits, windows_of_songs
+from fast_jukebox.evaluation.song_likelihood import code_rows, encode_sound, song_bits, windows_of_songs
 from fast_jukebox.evaluation.systems import load_system, reconstruct_songs, system_loader, vqvae_loader
 from fast_jukebox.utils.workers import Workers
 
@@ -92,11 +92,13 @@ def test_codes_bits_and_reconstructions_are_those_of_the_calling_process(tiny_mo
     assert len(codes) == len(sounds)
     for own, others in zip(codes, expected, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(own, others, strict=True))
-    songs = list(windows_of_songs(codes, [prior.config for prior in model.priors], 12))
+    configs = [prior.config for prior in model.priors]
+    songs = list(windows_of_songs(code_rows(codes, configs), configs, 12))
     load_model = system_loader(model, source, workers)
     found = predict_in_shards(load_model, songs, tmp_path / "bits.json", 2, workers)
     for own, whole in zip(found, song_bits(model, sounds, duration=0.6, max_windows=12, batch_size=2), strict=True):
         torch.testing.assert_close(own.bits, whole.bits)
+        assert torch.equal(own.hits, whole.hits)
         assert torch.equal(own.codes, whole.codes) and len(own.codes) == SONGS_IN_A_SHARD + 2
     here = reconstruct_songs(lambda: model.vqvae, sounds, tmp_path / "here", 0.5)
     there = reconstruct_songs(load, sounds, tmp_path / "there", 0.5, workers)
@@ -105,7 +107,8 @@ def test_codes_bits_and_reconstructions_are_those_of_the_calling_process(tiny_mo
 
 def test_a_stopped_prediction_resumes_with_the_missing_shards(tiny_model, tmp_path):
     songs = [encode_sound(tiny_model.vqvae, torch.randn(960), 1600) for _ in range(SONGS_IN_A_SHARD)]
-    windows = list(windows_of_songs(songs, [prior.config for prior in tiny_model.priors], None))
+    configs = [prior.config for prior in tiny_model.priors]
+    windows = list(windows_of_songs(code_rows(songs, configs), configs, None))
     seen = []
 
     def stops(module, arguments):

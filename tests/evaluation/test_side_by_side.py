@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import subprocess
@@ -10,19 +11,25 @@ import torch
 
 from fast_jukebox.audio import save_audio
 from fast_jukebox.audio.io import audio_info
+from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes
+from fast_jukebox.data.songs import load_songs
 from fast_jukebox.evaluation import side_by_side
+from fast_jukebox.evaluation.controls import random_notes, white_noise
 from fast_jukebox.evaluation.distance import Estimate
-from fast_jukebox.evaluation.embeddings import cut_windows
+from fast_jukebox.evaluation.embeddings import cut_windows, read_sound
+from fast_jukebox.evaluation.likelihood import BigramModel, count_likelihood, prior_likelihood
+from fast_jukebox.evaluation.pitch import SCALES
+from fast_jukebox.evaluation.reconstruction import reconstruction_metrics
+from fast_jukebox.evaluation.report import differences
+from fast_jukebox.evaluation.settings import EvaluationSettings, Judges, real_songs
 from fast_jukebox.evaluation.side_by_side import (
+    HELD_OUT,
     NOISE,
+    NOTES,
     SONGS,
-    EvaluationSettings,
-    Judges,
+    TRAINING,
     SetResult,
-    differences,
     evaluate_systems,
-    mean_of,
-    real_songs,
 )
 from fast_jukebox.evaluation.systems import System
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
@@ -101,7 +108,7 @@ def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, 
     songs = real_songs(settings, judges)
     results = evaluate_systems(model_dirs, settings, judges, songs, told.append)
     assert [each.name for each in results] == [
-        SONGS, "songs through the codes of teacher", "teacher", "student", NOISE,
+        SONGS, HELD_OUT, TRAINING, "songs through the codes of teacher", "teacher", "student", NOTES, NOISE,
     ]  # fmt: skip
     by_name = {each.name: each for each in results}
     teacher = by_name["teacher"].numbers
@@ -111,6 +118,16 @@ def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, 
     assert teacher["valence_AP"].value == 0.5
     assert "kernel_distance_loudness" not in by_name[SONGS].numbers
     assert by_name[NOISE].numbers["kernel_distance_loudness"].value > 0
+    assert by_name[NOTES].numbers["pitch_distance"].value > 0
+    assert (by_name[HELD_OUT].songs, by_name[TRAINING].songs) == (len(songs.held_out), 3)
+    assert not {"kernel_distance_loudness", "valence_AP"} & by_name[TRAINING].numbers.keys()
+    through = by_name["songs through the codes of teacher"]
+    kept = reconstruction_metrics(
+        FastJukeboxModel.from_pretrained(model_dirs[0].source).vqvae,
+        [read_sound(sound, RATE, duration=0.8) for sound in songs.reference[:2]],
+    )
+    assert {name: through.numbers[name].value for name in kept} == pytest.approx(kept)
+    assert through.vqvae == by_name["teacher"].vqvae and 0 <= teacher["accuracy_0"].value <= 1
     assert by_name["teacher"].vqvae == by_name["student"].vqvae
     assert by_name["teacher"].predicted == (4, 4, 4) and by_name[SONGS].predicted == ()
     gaps = differences(results, "teacher", ["teacher", "student"])
@@ -132,7 +149,7 @@ def test_systems_songs_reconstructions_and_noise_stand_side_by_side(model_dirs, 
     assert not left.exists()
     judges.scorer.version, judges.scorer.value = "2", 0.75
     other = evaluate_systems(model_dirs, settings, judges, songs, told.append)
-    assert other[2].numbers["valence_AP"].value == 0.75
+    assert {each.name: each for each in other}["teacher"].numbers["valence_AP"].value == 0.75
     for one, other in zip(results, again, strict=True):
         assert one.name == other.name
         for name, estimate in one.numbers.items():
@@ -143,7 +160,7 @@ def test_songs_of_unlike_rates_have_the_numbers_that_they_can_have(model_dirs, s
     slow = save_audio(Path(settings.songs) / "0.wav", 0.1 * torch.randn(6000), 6000)  # too slow for the song metrics
     judges = Judges([Loudness()])
     songs = real_songs(settings, judges)
-    assert str(slow) in songs[0]
+    assert str(slow) in songs.reference
     real = evaluate_systems(model_dirs[:1], settings, judges, songs, lambda line: None)[0]
     assert real.songs == 8
     assert real.numbers["quiet_fraction"].songs == 7
@@ -155,7 +172,7 @@ def test_noise_of_another_duration_is_made_anew(model_dirs, settings):
     for model, duration in zip(model_dirs, (0.8, 0.6), strict=True):
         own = replace(settings, duration=duration)
         evaluate_systems([model], own, judges, real_songs(own, judges), lambda line: None)
-        assert audio_info(settings.output / f"noise-{duration:g}" / "sample-0.flac").duration == duration
+        assert audio_info(settings.output / f"white-noise-{duration:g}" / "sample-0.flac").duration == duration
 
 
 def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(model_dirs, settings):
@@ -199,16 +216,68 @@ def test_too_few_or_too_short_songs_are_refused(settings):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("num_samples", 1), ("duration", 0), ("duration", 0.3), ("resamples", 3), ("max_songs", 1)]
+    ("field", "value"),
+    [
+        *[("num_samples", 1), ("duration", 0), ("duration", 0.3), ("resamples", 3), ("max_songs", 1)],
+        *[("max_windows", 0), ("reconstruct", -1)],
+    ],
 )
 def test_settings_that_measure_nothing_are_refused(field, value, tmp_path):
     with pytest.raises(ValueError, match=f"`{field}`"):
         EvaluationSettings("songs", tmp_path, **{field: value})
 
 
-def test_a_mean_leaves_out_what_has_no_number():
-    found = mean_of(torch.tensor([1.0, float("nan"), 3.0]), 50, 0)
-    assert found.value == 2.0
-    assert found.low < 2 < found.high
-    assert math.isnan(mean_of(torch.tensor([float("nan")]), 50, 0).value)
-    assert side_by_side.mean_of(torch.tensor([2.0]), 50, 0).value == 2.0
+def test_bits_of_complete_songs_with_their_names_stand_beside_counts(paired_model, settings, tmp_path):
+    paired_model.save_pretrained(tmp_path / "model")
+    for number in range(8):
+        audio = 0.3 * torch.randn(1600 + 16 * number).clamp(-3, 3)
+        save_audio(Path(settings.songs) / f"{number}.wav", audio, 1600)
+    rows = [
+        {"file_name": f"{number}.wav", "split": "test" if number < 3 else "train", "artist": "harp", "genre": "air"}
+        for number in range(8)
+    ]
+    (Path(settings.songs) / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    system, codes = System("model", str(tmp_path / "model")), tmp_path / "codes"
+    settings = replace(settings, codes=codes, max_windows=6)
+    songs = real_songs(settings, Judges([]))
+
+    def evaluate():
+        results = evaluate_systems([system], settings, Judges([]), songs, lambda line: None)
+        return {each.name: each.numbers for each in results}["model"]
+
+    numbers = evaluate()
+    model, found = paired_model, load_codes(codes)
+    for level, prior in enumerate(model.priors):
+        windows = CodeWindows(found["test"], prior.config, max_windows=6, processor=model.processor)
+        bits = prior_likelihood(prior, [windows[index] for index in range(len(windows))]).bits_per_code
+        assert numbers[f"bits_per_code_{level}"].value == pytest.approx(bits)
+        training = [torch.tensor(song[f"codes_{level}"]) for song in found["train"]]
+        bigram = BigramModel.fit(training, prior.config.codebook_size)
+        for name, counts in (("bigram", bigram), ("unigram", bigram.unigram)):
+            bits = count_likelihood(counts, [windows[index] for index in range(len(windows))]).bits_per_code
+            assert numbers[f"{name}_bits_per_code_{level}"].value == pytest.approx(bits)
+    # Names that are corrected are taken: what is kept is of the windows that were predicted.
+    rows = [row | {"artist": "fiddle", "genre": "jig"} for row in rows]
+    (Path(settings.songs) / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    encode_songs(load_songs(settings.songs), model.vqvae, codes, progress=False)
+    other = evaluate()
+    assert other["bits_per_code_2"].value != numbers["bits_per_code_2"].value
+    assert other["bits_per_code_0"].value == numbers["bits_per_code_0"].value
+
+
+def test_songs_sampled_before_are_measured_in_the_order_of_their_numbers(model_dirs, settings, tmp_path):
+    folder = tmp_path / "sampled"
+    folder.mkdir()
+    for index, name in enumerate(("sample-2", "sample-10", "sample-0")):
+        notes = random_notes(1.0, RATE, index, pitch_classes=SCALES["major"])
+        save_audio(folder / f"{name}.wav", white_noise(1.0, RATE) if index == 1 else notes, RATE)
+    settings = replace(settings, samples=folder, num_samples=2)
+    songs = real_songs(settings, Judges([]))
+    results = evaluate_systems(model_dirs[:1], settings, Judges([]), songs, lambda line: None)
+    own = {each.name: each for each in results}["teacher"]
+    assert own.songs == 2 and own.numbers["in_key_fraction"].value > 0.97  # the noise is the third
+    assert not list((settings.output / "samples").rglob("*.flac"))
+    with pytest.raises(ValueError, match="`samples` must be of one model, got 2 models"):
+        evaluate_systems(model_dirs, settings, Judges([]), songs)
+    with pytest.raises(ValueError, match="`samples` must be a folder with at least 4 .* with 3"):
+        replace(settings, num_samples=4)

@@ -12,7 +12,6 @@ from fast_jukebox.evaluation.song_metrics import (
     METRICS,
     SongMetrics,
     measure_song,
-    measure_songs,
     quiet_segments,
     quiet_windows,
     repeated_fraction,
@@ -67,7 +66,7 @@ def test_the_controls_fail_where_they_should():
 
 def test_silence_has_the_worst_of_every_metric():
     song = measure_song(torch.zeros(10 * RATE), RATE)
-    assert song == SongMetrics(10.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    assert song == SongMetrics(10.0, 1.0, 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @settings(max_examples=8, deadline=None)
@@ -119,20 +118,13 @@ def test_what_cannot_be_measured_is_refused(audio, rate):
         measure_song(audio, rate)
 
 
-def test_songs_that_are_too_short_are_left_out():
-    assert [song.duration for song in measure_songs([torch.zeros(RATE), torch.zeros(10)], RATE)] == [1.0]
-
-
 def test_a_summary_has_the_mean_over_songs_and_an_interval_around_it():
     values = [0.0, 0.5, 1.0, 0.5]
-    rows = [SongMetrics(20.0, *([value] * len(METRICS))) for value in values]
-    rows[2] = SongMetrics(20.0, 1.0, 2.5, *([1.0] * (len(METRICS) - 2)))
+    rows = [{"quiet_fraction": value, "repetition": value} for value in values]
     summary = summarise_songs(rows)
-    assert set(summary) == {*METRICS, "long_silence"}
+    assert set(summary) == {"quiet_fraction", "repetition"}
     assert set(METRICS) == {entry.name for entry in fields(SongMetrics)} - {"duration"}
     assert summary["quiet_fraction"].value == pytest.approx(0.5)
-    assert summary["longest_silence"].value == pytest.approx(3.5 / 4)
-    assert summary["long_silence"].value == 0.25
     # Four songs say no more than that the mean lies among them; of forty its standard error is 0.0566, and t is 2.02.
     assert (summary["quiet_fraction"].low, summary["quiet_fraction"].high) == (0.0, 1.0)
     many = summarise_songs(rows * 10)["quiet_fraction"]
@@ -140,5 +132,17 @@ def test_a_summary_has_the_mean_over_songs_and_an_interval_around_it():
     assert many.high == pytest.approx(0.5 + 2.02 * 0.0566, abs=0.03)
     assert summarise_songs(rows)["repetition"].low == summary["repetition"].low
     assert math.isnan(summarise_songs(rows[:1])["quiet_fraction"].low)
-    with pytest.raises(ValueError, match="songs"):
-        summarise_songs([])
+    assert summarise_songs([]) == {}
+
+
+def test_a_song_without_a_number_does_not_count_in_its_mean():
+    summary = summarise_songs([{"a": 1.0, "b": math.nan}, {"b": math.nan}, {"a": 3.0}])
+    assert (summary["a"].value, summary["a"].songs) == (2.0, 2)
+    assert summary["a"].low < 2 < summary["a"].high
+    assert math.isnan(summary["b"].value) and summary["b"].songs == 0
+
+
+def test_a_song_with_a_hole_is_told_from_one_without():
+    tone = chord([60], 4 * RATE, RATE)
+    holes = [torch.cat([tone, torch.zeros(round(seconds * RATE)), tone]) for seconds in (1.8, 2.2)]
+    assert [measure_song(song, RATE).long_silence for song in holes] == [0.0, 1.0]

@@ -1,15 +1,11 @@
 """Scripts as modules, and songs to train on at toy size."""
 
 import importlib.util
-import json
 import sys
 
 import numpy as np
 import pytest
 import soundfile
-
-from fast_jukebox.evaluation.controls import random_notes
-from fast_jukebox.evaluation.pitch import SCALES
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +32,6 @@ def songs(tmp_path):
         tone = 0.5 * np.sin(2 * np.pi * (110 + 20 * index) * time)
         soundfile.write(folder / f"{index}.wav", tone.astype(np.float32), 1600)
     return folder
-
-
-@pytest.fixture
-def write_notes():
-    """Writes six songs of notes in C major at 8 kHz, two of them held out."""
-
-    def write(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for index in range(6):
-            song = random_notes(2.0, 8000, index, pitch_classes=SCALES["major"])
-            soundfile.write(folder / f"{index}.wav", song.numpy(), 8000)
-            rows.append(json.dumps({"file_name": f"{index}.wav", "split": "test" if index < 2 else "train"}))
-        (folder / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
-
-    return write
-
-
-@pytest.fixture
-def audible_settings(tiny_config):
-    """The tiny model's configuration at 8 kHz, at which notes can be heard, with hops of 16, 32 and 64."""
-    settings = tiny_config.to_dict()
-    settings["vqvae_config"] |= {"strides": [4, 2, 2], "sampling_rate": 8000}
-    for level, prior in enumerate(settings["prior_configs"]):
-        prior |= {"sampling_rate": 8000, "hop_length": 16 * 2**level}
-    return settings
 
 
 @pytest.fixture

@@ -24,9 +24,12 @@ MORE = {
     "run_vqvae": [*TRAINING, "--window", "640"],
     "run_prior": [*TRAINING, "--max_eval_windows", "2"],
     "run_distill": [*TRAINING, "--max_eval_windows", "2"],
-    "run_evaluation": ["--max_windows", "2", "--num_samples", "2", "--duration", "0.55", "--device", "cpu"],
+    "evaluate": [
+        *("--max-windows", "2", "--num-samples", "2", "--duration", "0.65", "--device", "cpu", "--embedding", "none"),
+        *("--resamples", "20"),
+    ],
 }
-"""What makes each script quick, beside fewer steps."""
+"""What makes each script and command quick, beside fewer steps."""
 
 
 def said_to_the_shell(block, folder):
@@ -88,13 +91,13 @@ def test_the_way_from_songs_to_a_student_on_the_hub(
             continue
         for program, *words in said_to_the_shell(code, tmp_path):
             if program == "fast-jukebox":
-                result = CliRunner().invoke(app, words)
+                result = CliRunner().invoke(app, [*words, *MORE.get(words[0], [])])
                 assert result.exit_code == 0, result.output
                 continue
             script, words = re.fullmatch(r"examples/(\w+)\.py", words[0])[1], words[1:]
             scripts[script].main([*words, *MORE.get(script, [])])
             used.append(script)
-    assert used == ["prepare_songs", "run_vqvae", *["run_prior"] * 3, "run_distill", "run_evaluation"]
+    assert used == ["prepare_songs", "run_vqvae", *["run_prior"] * 3, "run_distill"]
 
     student = FastJukeboxModel.from_pretrained("you/fastjukebox-mini-9")
     assert [prior.config.num_hidden_layers for prior in student.priors] == [9, 9, 9]
@@ -106,7 +109,7 @@ def test_the_way_from_songs_to_a_student_on_the_hub(
     assert "](spectrograms.png)" in card.text and "spectrograms.png" in hub.files("you/fastjukebox-mini-9")
     teacher = FastJukeboxModel.from_pretrained("you/fastjukebox-mini-36")
     assert [prior.config.num_hidden_layers for prior in teacher.priors] == [36, 36, 36]
-    assert json.loads((tmp_path / "runs" / "evaluation" / "metrics.json").read_text())["test_songs"] == 2
+    assert json.loads((tmp_path / "runs" / "evaluation" / "report.json").read_text())["data"]["test_songs"] == 2
     assert soundfile.info(tmp_path / "song.wav").frames == 0.2 * RATE
 
 

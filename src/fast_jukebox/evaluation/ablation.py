@@ -72,7 +72,7 @@ def training_cost(results: JsonObject, system: str, level: str) -> float:
 
 
 def training_story(results: JsonObject, system: str, model: Mapping[str, object] | None = None) -> dict[str, object]:
-    """Training of a student for its card, as [`~fast_jukebox.evaluation.report.training_markdown`] takes it.
+    """Training of a student for its card, as [`~fast_jukebox.evaluation.cards.training_markdown`] takes it.
 
     Args:
         results: what `examples/run_ablation.py` measured. Times are steps times the measured seconds of one, so that an

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from fast_jukebox.evaluation.distance import (
@@ -25,6 +26,7 @@ from fast_jukebox.evaluation.distance import (
     tag_statistic,
 )
 from fast_jukebox.evaluation.embeddings import EmbeddingSet
+from fast_jukebox.evaluation.pitch import ClipPitch, distance_within, jensen_shannon, mean_profile
 
 FEW_SONGS = 50
 """Below so many songs distances depend much on which they are: the report says so."""
@@ -92,6 +94,44 @@ def compare_sets(
         interval = bootstrap(statistic, samples.songs, resamples, seed, centred=True, least=least)
         found[name] = Comparison(interval, floor)
     return found
+
+
+def compare_pitch(
+    songs: Sequence[Sequence[ClipPitch]],
+    reference: Sequence[Sequence[ClipPitch]],
+    resamples: int = 200,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Pitch content of a set of songs: `pitch_classes`, the mean over its clips, and `pitch_distance`, the
+    Jensen-Shannon divergence in bits between its mean aligned profile and the reference's.
+
+    The floor of the distance is that of as many clips of one half of the reference from the other half.
+
+    Args:
+        songs: the clips of each song; those without a key do not count.
+        reference: of each song of the reference, which is held fixed.
+        resamples: of the bootstrap over the songs.
+        seed: of the bootstrap.
+
+    Returns:
+        Nothing where no clip of the songs has a key.
+    """
+    clips = [(number, clip) for number, song in enumerate(songs) for clip in song if clip.has_key]
+    if not clips:
+        return {}
+    numbers = [number for number, _ in clips]
+    classes = torch.tensor([clip.pitch_classes for _, clip in clips], dtype=torch.float64)
+    profiles = torch.stack([clip.aligned_profile for _, clip in clips]).double()  # (clips, 12)
+    mean = mean_profile([clip for song in reference for clip in song])
+    used = bootstrap(lambda weights: float(weights @ classes / weights.sum()), numbers, resamples, seed)
+    distance = bootstrap(
+        lambda weights: jensen_shannon(weights @ profiles, mean), numbers, resamples, seed, centred=True, least=0.0
+    )
+    floor = distance_within(reference, count=sum(map(len, songs)))
+    return {
+        "pitch_classes": Comparison(used, Floor(math.nan, math.nan, 0)),
+        "pitch_distance": Comparison(distance, Floor(floor, math.nan, len(songs))),
+    }
 
 
 def comparison_numbers(found: Mapping[str, Comparison]) -> dict[str, float]:

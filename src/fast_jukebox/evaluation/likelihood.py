@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -23,14 +23,12 @@ class CodeLikelihood:
 
     Attributes:
         bits_per_code: mean over codes of -log2 of the probability that each was given.
-        standard_error: of it, over groups of windows (songs, as a rule); NaN for fewer than two groups.
         accuracy: fraction of the codes that were the most probable one.
         codes: how many codes were predicted.
         windows: in how many windows.
     """
 
     bits_per_code: float
-    standard_error: float
     accuracy: float
     codes: int
     windows: int
@@ -112,21 +110,18 @@ class BigramModel:
         return torch.cat([first, self.probabilities.log()[codes[:, :-1]]], dim=1)
 
 
-def count_likelihood(
-    model: _CodeModel, windows: Iterable[Mapping[str, Tensor]], groups: Sequence[Hashable] | None = None
-) -> CodeLikelihood:
+def count_likelihood(model: _CodeModel, windows: Iterable[Mapping[str, Tensor]]) -> CodeLikelihood:
     """Score windows with a [`UnigramModel`] or [`BigramModel`]; arguments as for [`prior_likelihood`]."""
     rows = []
     for window in windows:
         codes = window["codes"][None].cpu()
         rows += _score(model.log_probabilities(codes), codes)
-    return _summarise(rows, groups)
+    return _summarise(rows)
 
 
 def prior_likelihood(
     prior: FastJukeboxPrior,
     windows: Iterable[Mapping[str, Tensor]],
-    groups: Sequence[Hashable] | None = None,
     batch_size: int = 4,
 ) -> CodeLikelihood:
     """Score windows with a prior, each code given those before it in its window and the level above.
@@ -135,18 +130,16 @@ def prior_likelihood(
         prior: on any device; used in evaluation mode.
         windows: `codes` int64 (L,), with `upper_codes` int64 (L / upper_ratio,) and `metadata` where the prior is
             conditioned on them; all of one length.
-        groups: of each window, such as its song; windows of one group are not independent, so the standard error is
-            taken over groups. By default every window is a group.
         batch_size: windows at a time.
 
     Raises:
-        ValueError: no windows, another number of groups, or what [`FastJukeboxPrior.forward`] refuses.
+        ValueError: no windows, or what [`FastJukeboxPrior.forward`] refuses.
     """
     rows = []
     with sampling_mode(prior):
         for batch in stacked_windows(windows, batch_size):
             rows += _score(_log_probabilities(prior, batch), batch["codes"].to(prior.device))
-    return _summarise(rows, groups)
+    return _summarise(rows)
 
 
 @dataclass(frozen=True)
@@ -242,28 +235,11 @@ def _score(log_probabilities: Tensor, codes: Tensor) -> list[tuple[float, float,
     return [(own_bits, own_hits, codes.shape[1]) for own_bits, own_hits in totals]
 
 
-def _summarise(rows: Sequence[tuple[float, float, int]], groups: Sequence[Hashable] | None) -> CodeLikelihood:
+def _summarise(rows: Sequence[tuple[float, float, int]]) -> CodeLikelihood:
     if not rows:
         raise ValueError("`windows` must hold at least one window, got none")
-    if groups is None:
-        groups = range(len(rows))
-    if len(groups) != len(rows):
-        raise ValueError(f"`groups` must have one entry for each of {len(rows)} windows, got {len(groups)}")
     bits, hits, codes = (math.fsum(column) for column in zip(*rows, strict=True))
-    mean = bits / codes
-    # Of a ratio of sums: each group's bits beyond what the mean lets expect of its codes.
-    beyond: dict[Hashable, float] = {}
-    for group, (own_bits, _, own_codes) in zip(groups, rows, strict=True):
-        beyond[group] = beyond.get(group, 0.0) + own_bits - mean * own_codes
-    count = len(beyond)
-    squares = math.fsum(value**2 for value in beyond.values())
-    return CodeLikelihood(
-        bits_per_code=mean,
-        standard_error=math.sqrt(squares * count / (count - 1)) / codes if count > 1 else math.nan,
-        accuracy=hits / codes,
-        codes=int(codes),
-        windows=len(rows),
-    )
+    return CodeLikelihood(bits / codes, hits / codes, int(codes), len(rows))
 
 
 def _checked(codes: Tensor, codebook_size: int) -> Tensor:

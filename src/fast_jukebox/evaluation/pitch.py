@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes, shortest_clip
+from fast_jukebox.utils.files import JsonObject
 
 CLIP_SECONDS = 10.0
 """Length of the clips that songs are cut into; a key is chosen for each."""
@@ -83,6 +84,15 @@ class ClipPitch:
     def aligned_profile(self) -> Tensor:
         """(12,) the profile transposed so that its key has no sharps or flats: C major, A minor."""
         return self.profile.roll(-self.key.relative_major)
+
+    def to_json(self) -> JsonObject:
+        """The fields as JSON has them, for [`ClipPitch.from_json`]."""
+        return {**asdict(self), "profile": self.profile.tolist()}
+
+    @classmethod
+    def from_json(cls, content: JsonObject) -> ClipPitch:
+        """The clip that [`ClipPitch.to_json`] gave."""
+        return cls(**{**content, "key": Key(**content["key"]), "profile": torch.tensor(content["profile"])})
 
 
 def pitch_class_seconds(notes: NoteFrames) -> Tensor:
@@ -164,11 +174,6 @@ def analyse_song(audio: Tensor, sampling_rate: int, clip_seconds: float = CLIP_S
         clips.pop()
     clips = [clip for clip in clips if len(clip) >= shortest_clip(sampling_rate)]
     return [analyse_clip(clip, sampling_rate) for clip in clips]
-
-
-def mean_pitch_classes(clips: Sequence[ClipPitch]) -> float:
-    """Mean of [`ClipPitch.pitch_classes`] over the clips that have a key; NaN where none has."""
-    return _mean([clip.pitch_classes for clip in clips if clip.has_key])
 
 
 def mean_profile(clips: Sequence[ClipPitch]) -> Tensor:

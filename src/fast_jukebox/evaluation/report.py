@@ -1,224 +1,347 @@
-"""Metrics as tables, and for model cards."""
+"""The report of an evaluation: Markdown, JSON, pictures and entries of model cards."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import quote
 
 import torch
 
+from fast_jukebox.audio.io import audio_info, load_audio
+from fast_jukebox.evaluation.cards import COUNT_METRICS, PITCH_METRICS, CardSettings, card_metrics, write_card
+from fast_jukebox.evaluation.comparison import FEW_SONGS, estimate_numbers
 from fast_jukebox.evaluation.distance import Estimate
+from fast_jukebox.evaluation.embeddings import Sound, read_sound
+from fast_jukebox.evaluation.pictures import plot_levels, plot_notes, plot_spectrograms, plot_waveforms
+from fast_jukebox.evaluation.reconstruction import complete_codes
+from fast_jukebox.evaluation.settings import EvaluationSettings, RealSongs
+from fast_jukebox.evaluation.side_by_side import LOWEST_RATE, SONGS, SetResult
+from fast_jukebox.evaluation.song_metrics import METRICS
+from fast_jukebox.evaluation.systems import System, load_vqvae, top_level_path
+from fast_jukebox.hub.cards import PICTURE, eval_results
+from fast_jukebox.hub.update_card import RESULTS_FOLDER, eval_results_file, model_index
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.training.assembly import machine_name
+from fast_jukebox.utils.files import write_file
 from fast_jukebox.utils.text import markdown_table
 
-Metrics = Mapping[str, "float | str"]
+VALENCE = "Emotional valence"
+"""Title of the table of the four probabilities."""
 
-LEVEL_METRICS = {
-    "snr": "signal-to-noise ratio (dB)",
-    "spectral_convergence": "spectral convergence",
-    "codebook_used": "fraction of the codebook used",
-    "codebook_perplexity": "perplexity of the codes",
-    "bits_per_code": "bits per code of the prior",
-    "bits_per_code_error": "standard error of that",
-    "perplexity": "perplexity of the prior",
-    "accuracy": "fraction of codes predicted exactly",
-    "bigram_bits_per_code": "bits per code of a bigram model",
-    "unigram_bits_per_code": "bits per code of a unigram model",
-}
-"""Metrics of one level: `NAME_LEVEL` is their key, 0 the bottom."""
+BITS = "Bits per code"
+"""Title of the table of how well held-out songs are predicted."""
 
-SONG_METRICS = {
-    "quiet_fraction": "time below -40 dBFS",
-    "longest_silence": "longest silence, s",
-    "long_silence": "songs silent for over 2 s",
-    "noted_fraction": "time with notes",
-    "in_key_fraction": "time with notes of one key",
-    "tonal_clarity": "tonal clarity",
-    "notes_per_minute": "notes a minute",
-    "onsets_per_minute": "attacks a minute",
-    "repetition": "passages heard before",
-}
-"""Metrics of a set of songs, means over the songs: `SET_NAME` is their key, `SET_NAME_low` and `SET_NAME_high` the ends
-of their intervals."""
+COUNTS, ACCURACY = "Bits per code of counts", "Accuracy"
+_PREDICTED = (BITS, COUNTS, ACCURACY)
 
-PITCH_METRICS = {
-    "pitch_classes": "pitch classes used",
-    "distance": "distance to the songs (bits)",
-    "clips": "clips",
-}
-"""Metrics of a set of clips: `SET_NAME` is their key."""
+PICTURES = ("waveforms.png", "levels.png")
+"""Pictures of all systems."""
 
-TEACHER_METRICS = {
-    "bits_per_code": "bits per code, student",
-    "teacher_bits_per_code": "bits per code, teacher",
-    "kl_to_teacher": "KL divergence to the teacher, bits",
-    "agreement": "top-1 agreement with the teacher",
-}
-"""Metrics of a student beside its teacher, measured at the end of its distillation, by their names on a card."""
+SYSTEM_PICTURES = (PICTURE, "notes.png")
+"""Pictures of each system: a song and what its codes keep of it, and the notes heard in its samples."""
 
-CLIP_SETS = {
-    "samples": "samples of the model",
-    "training_songs": "training songs",
-    "songs": "held-out songs",
-    "reconstructions": "the same through the bottom level's codes",
-    "chromatic": "control: notes drawn from all twelve",
-    "noise": "control: white noise",
-}
-"""Sets of songs that the metrics compare."""
-
-TEACHER_NOTE = (
-    "The first metrics, of the student beside its teacher, were measured at the end of the distillation, on held-out "
-    "windows, of which there may be another number."
-)
-
-METRICS_NOTE = (
-    "Held-out songs were in no training. Signal-to-noise ratio and spectral convergence compare a song with what its "
-    "codes of one level decode to; convergence is 0 for a perfect copy and 1 for silence. Bits per code are of a prior "
-    "that is given the codes before in the window, the level above and, with labels, the song's names; the unigram and "
-    "bigram models are counts of the training songs' codes, scored on the same windows. "
-    "Samples are the first of the seed, not selected; songs of every set are cut to their length. Silence counts "
-    "in every metric of the songs: below -40 dBFS no note is heard and nothing is clear. *Time with notes of one key*: "
-    "fraction of the complete time in which a note sounds that is among the seven pitch classes of the best key of "
-    "each 10 s. Tonal clarity is the fraction of the energy in held spectral peaks, averaged over the time. Passages "
-    "are of 2 s, heard before in the same song. In brackets: the interval that holds 95 % by a bootstrap over songs. "
-    "The distance is the Jensen-Shannon divergence between mean pitch-class profiles in a common key; that of the "
-    "held-out songs is between random halves of them."
+_DISTANCES = ("frechet_distance", "kernel_distance", "tag_divergence")
+_NOTE = (
+    "Value (interval of 95 %, by a bootstrap over songs). The floor is what as many real songs get, taken out of the "
+    "reference several times and held against its others: mean ± standard deviation. Distances that are named after "
+    "different embeddings cannot be compared, nor can those of other reports with other songs or another number of "
+    "samples. They judge windows of a few seconds, not a song's form."
 )
 
 
-def level_names(metrics: Metrics) -> list[str]:
-    """Names of the levels that the metrics are of, bottom first."""
-    count = sum(f"snr_{level}" in metrics for level in range(16))
-    return [level_name(level, count) for level in range(count)]
+def groups_of(results: Sequence[SetResult]) -> dict[str, list[str]]:
+    """Names of the numbers that some set has, by the table that they stand in."""
+    names = list(dict.fromkeys(name for result in results for name in result.numbers))
+    groups: dict[str, list[str]] = {
+        "Distance to the songs": [name for name in names if name.startswith(_DISTANCES)],
+        "Text": [name for name in names if name.startswith("clap_")],
+        "Music": [name for name in names if name in METRICS],
+        "Pitch": [name for name in names if name in PITCH_METRICS],
+        VALENCE: [name for name in names if name.startswith("valence_")],
+        BITS: [name for name in names if name.startswith("bits_per_code")],
+        COUNTS: [name for name in names if name.startswith(tuple(COUNT_METRICS))],
+        ACCURACY: [name for name in names if name.startswith("accuracy")],
+        "Reconstruction": [name for name in names if name.startswith(("snr", "spectral_convergence", "codebook"))],
+    }
+    return {group: members for group, members in groups.items() if members}
 
 
-def metrics_markdown(metrics: Metrics) -> str:
-    """Four tables: levels, songs, pitch content of clips, and all other metrics."""
-    names = level_names(metrics)
-    rows = [
-        [text, *(_cell(metrics.get(f"{key}_{level}")) for level in range(len(names)))]
-        for key, text in LEVEL_METRICS.items()
-    ]
-    tables = [markdown_table(["", *names], rows)]
-    tables.append(song_table(metrics))
-    rows = [
-        [text, *(_cell(metrics.get(f"{clips}_{key}")) for key in PITCH_METRICS)]
-        for clips, text in CLIP_SETS.items()
-        if f"{clips}_clips" in metrics
-    ]
-    tables.append(markdown_table(["clips of 10 s", *PITCH_METRICS.values()], rows))
-    shown = {f"{key}_{level}" for key in LEVEL_METRICS for level in range(len(names))}
-    shown |= {f"{clips}_{key}" for key in PITCH_METRICS for clips in CLIP_SETS}
-    shown |= {f"{clips}_{key}{end}" for key in SONG_METRICS for clips in CLIP_SETS for end in ("", "_low", "_high")}
-    tables.append(markdown_table(["", ""], [[key, _cell(value)] for key, value in metrics.items() if key not in shown]))
-    return "\n\n".join([*tables, METRICS_NOTE]) + "\n"
-
-
-def song_table(metrics: Metrics) -> str:
-    """[`compare_songs`] of the sets of songs in the metrics."""
-    sets: dict[str, dict[str, Estimate]] = {}
-    for name, title in CLIP_SETS.items():
-        if f"{name}_songs" in metrics:
-            own = sets.setdefault(f"{title} ({metrics[f'{name}_songs']:g})", {})
-            for key in SONG_METRICS:
-                value, low, high = (float(metrics.get(f"{name}_{key}{end}", math.nan)) for end in ("", "_low", "_high"))
-                own[key] = Estimate(value, low, high, torch.empty(0), int(metrics[f"{name}_songs"]))
-    return compare_songs(sets)
-
-
-def compare_songs(sets: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Markdown table of [`SONG_METRICS`], a row a metric and a column a set of songs, with intervals in brackets.
+def report_markdown(
+    results: Sequence[SetResult],
+    settings: EvaluationSettings,
+    systems: Sequence[System],
+    command: str,
+    notes: Mapping[str, str] | None = None,
+) -> str:
+    """The report: how it was made, a table a group of numbers, and differences from the first system.
 
     Args:
-        sets: by title, what [`summarise_songs`] gives for the set.
+        results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
+        settings: they were made with.
+        systems: in the order in which they were named.
+        command: that makes the report.
+        notes: what stands below the table of a group, by its title.
     """
-    rows = [[text, *(_estimate(own.get(key)) for own in sets.values())] for key, text in SONG_METRICS.items()]
-    return markdown_table(["songs", *sets], rows)
-
-
-def _estimate(found: Estimate | None) -> str:
-    """Two decimals below 10, none above, and the interval where there is one."""
-    if found is None or math.isnan(found.value):
-        return ""
-    digits = 2 if abs(found.value) < 9.995 else 0
-    value, low, high = (
-        f"{number:.{digits}f}".replace("-0.00", "0.00") for number in (found.value, found.low, found.high)
-    )
-    return value if math.isnan(found.low) or low == value == high else f"{value} ({low} to {high})"
-
-
-def card_metrics(metrics: Metrics) -> dict[str, dict[str, float | str]]:
-    """The metrics that a card states, grouped as [`fast_jukebox.hub.model_card`] takes them; missing ones left out.
-
-    Those of the model are numbers. Those that it is compared with are text, so that they stand in the card's table, but
-    not among the model's results. Metrics of the other sets of songs are in [`song_table`].
-    """
-    groups: dict[str, dict[str, float | str]] = {}
-    levels = list(enumerate(level_names(metrics)))
-    for key in ("snr", "spectral_convergence", "codebook_used"):
-        groups[f"reconstruction, {LEVEL_METRICS[key]}"] = {name: metrics.get(f"{key}_{i}", "") for i, name in levels}
-    groups[LEVEL_METRICS["bits_per_code"]] = {name: metrics.get(f"bits_per_code_{i}", "") for i, name in levels}
-    for key in ("bigram_bits_per_code", "unigram_bits_per_code"):
-        groups[LEVEL_METRICS[key]] = {name: _cell(metrics.get(f"{key}_{i}")) for i, name in levels}
-    others = {own: name for own, name in CLIP_SETS.items() if own != "samples"}
-    for key, text in SONG_METRICS.items():
-        groups[text] = {CLIP_SETS["samples"]: metrics.get(f"samples_{key}", "")}
-    for key in ("pitch_classes", "distance"):
-        groups[PITCH_METRICS[key]] = {CLIP_SETS["samples"]: metrics.get(f"samples_{key}", "")}
-        groups[PITCH_METRICS[key]] |= {name: _cell(metrics.get(f"{own}_{key}")) for own, name in others.items()}
-    few = _cell(metrics.get("songs_distance_same_size"))
-    groups[PITCH_METRICS["distance"]]["that of as few held-out clips, by chance"] = few
-    kept = {group: {name: value for name, value in values.items() if value != ""} for group, values in groups.items()}
-    return {group: values for group, values in kept.items() if values}
-
-
-def training_markdown(training: Mapping[str, object], metrics: Metrics) -> str:
-    """The training, for a card.
-
-    Args:
-        training: by part (`vqvae-0`, `prior-2`, `teacher-2`, `student-2` and so on) `steps`, `batch_size` and
-            `seconds`; further facts by name, such as `preset` and `seed`. `text` is Markdown that says what was trained
-            on.
-        metrics: may hold `train_songs`, `train_hours` and `test_songs`.
-    """
-    paragraphs = []
-    if training.get("text"):
-        paragraphs.append(str(training["text"]))
-    elif "train_songs" in metrics:
-        paragraphs.append(
-            f"{metrics['train_songs']:g} songs ({metrics.get('train_hours', 0):.3g} hours) to train on, "
-            f"{metrics.get('test_songs', 0):g} held out."
+    real = next(result for result in results if result.name == SONGS)
+    parts = [
+        "# Evaluation",
+        f"```bash\n{command}\n```",
+        f"{settings.num_samples} songs of {settings.duration:g} s a system, seed {settings.seed}, none selected, held "
+        f"against the first {settings.duration:g} s of {real.songs} real songs. {_versions()}.",
+    ]
+    if settings.num_samples < FEW_SONGS:
+        parts.append(
+            f"With {settings.num_samples} songs a system (fewer than {FEW_SONGS}) distances depend much on which they "
+            "are: read the intervals and the floor."
         )
-    parts = {name: facts for name, facts in training.items() if isinstance(facts, Mapping)}
+    for group, names in groups_of(results).items():
+        songs = _predicted if group in _PREDICTED else _measured
+        parts += [f"## {group}", _table(names, results, songs)]
+        if notes and group in notes:
+            parts.append(notes[group])
+        if group == "Distance to the songs":
+            parts.append(_NOTE)
+        if group == BITS:
+            known = ", ".join(f"{each.name}: {each.vqvae[:8]}" for each in results if each.vqvae and each.parameters)
+            parts.append(
+                "Of each level's prior on songs that are held out, 0 the bottom. Comparable only between systems of "
+                f"one VQ-VAE: {known}."
+            )
+    if len(systems) > 1:
+        parts += ["## Differences", _differences_table(results, systems)]
+    names = [*PICTURES, *(f"cards/{system.name}/{name}" for system in systems for name in SYSTEM_PICTURES)]
+    if there := [name for name in names if (settings.output / name).is_file()]:
+        parts += ["## Pictures", "\n\n".join(f"![{Path(name).stem}]({quote(name)})" for name in there)]
+    return "\n\n".join(parts) + "\n"
+
+
+def differences(results: Sequence[SetResult], baseline: str, systems: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+    """Each system's numbers less the baseline's, with intervals; bits per code only where the VQ-VAE is the same."""
+    by_name = {result.name: result for result in results}
+    base = by_name[baseline]
+    found: dict[str, dict[str, Estimate]] = {}
+    for name in systems:
+        own = by_name[name]
+        if name == baseline:
+            continue
+        found[name] = {
+            number: estimate.minus(base.numbers[number])
+            for number, estimate in own.numbers.items()
+            if number in base.numbers
+            and len(estimate.resamples) == len(base.numbers[number].resamples)
+            and (own.vqvae == base.vqvae or not number.startswith("bits_per_code"))
+        }
+    return found
+
+
+def report_json(
+    results: Sequence[SetResult], settings: EvaluationSettings, systems: Sequence[System], command: str
+) -> dict[str, object]:
+    """The report as a dictionary for `json.dumps`; NaN is None."""
+    names = [system.name for system in systems]
+    sets = {
+        result.name: {
+            "songs": result.songs,
+            "predicted": list(result.predicted),
+            "parameters": result.parameters,
+            "vqvae": result.vqvae,
+            "numbers": {name: _flat(name, estimate) for name, estimate in result.numbers.items()},
+            "floors": {name: [_finite(value) for value in floor] for name, floor in result.floors.items()},
+        }
+        for result in results
+    }
+    gaps = {
+        system: {name: _flat(name, estimate) for name, estimate in own.items()}
+        for system, own in differences(results, names[0], names).items()
+    }
+    return {
+        "command": command,
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()},
+        "systems": {system.name: system.source for system in systems},
+        "versions": _versions(),
+        "sets": sets,
+        "differences": {"baseline": names[0], **gaps},
+    }
+
+
+def write_report(
+    results: Sequence[SetResult],
+    settings: EvaluationSettings,
+    systems: Sequence[System],
+    songs: RealSongs,
+    command: str,
+    *,
+    notes: Mapping[str, str] | None = None,
+    pictures: bool = False,
+    dataset: str | None = None,
+    card: CardSettings | None = None,
+) -> Path:
+    """Write `report.md`, `report.json`, the pictures and each system's entries for its card into the output.
+
+    `cards/NAME/model-index.yaml` is the metadata of a card, `cards/NAME/.eval_results/fast-jukebox.yaml` the Hub's file
+    of results.
+
+    Args:
+        results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
+        settings: they were made with.
+        systems: in the order in which they were named.
+        songs: they were made with.
+        command: that makes the report.
+        notes: see [`report_markdown`].
+        pictures: draw them.
+        dataset: the Hub's name of the songs; by default the folder's name.
+        card: the cards to write into the folders of the models.
+
+    Returns:
+        The path of `report.md`.
+    """
+    output, card = settings.output, card or CardSettings()
+    if pictures:
+        draw_pictures(settings, systems, songs.held_out[0])
+    report = report_json(results, settings, systems, command)
+    report |= {"data": songs.counts, "machine": machine_name(torch.device(settings.device))}
+    _write(output / "report.md", report_markdown(results, settings, systems, command, notes))
+    _write(output / "report.json", json.dumps(report, indent=1) + "\n")
+    by_name = {result.name: result for result in results}
+    data = dataset or Path(settings.songs).name
+    made_by = f"Made by `{command}` with {_versions()}."
+    for system in systems:
+        numbers = {name: each.value for name, each in by_name[system.name].numbers.items() if math.isfinite(each.value)}
+        folders = [output / "cards" / system.name]
+        entries = eval_results(card_metrics(results, system.name), data, "held-out songs")
+        _write(folders[0] / "model-index.yaml", model_index(system.name, entries))
+        if card.kind != "none":
+            picture = folders[0] / PICTURE
+            write_card(system, results, card, songs.counts, made_by, picture if picture.is_file() else None)
+            folders.append(Path(system.source))
+        for folder in folders:
+            _write(folder / RESULTS_FOLDER / "fast-jukebox.yaml", eval_results_file(numbers, data, command))
+    return output / "report.md"
+
+
+def draw_pictures(settings: EvaluationSettings, systems: Sequence[System], song: Sound) -> None:
+    """Waveforms and spectra of a song and of each system's first sample, the top level alone beside it; of each system
+    the song through the codes of each level, and the notes heard in its first four samples.
+    """
+    first = {system.name: settings.sample_files(system.name)[0] for system in systems}
+    rate = audio_info(next(iter(first.values()))).sampling_rate
+    real = read_sound(song, rate, duration=settings.duration)
+    waveforms = {"a song": real} | {name: load_audio(path, rate) for name, path in first.items()}
+    plot_waveforms(settings.output / PICTURES[0], waveforms, rate)
+    levels = {"a song": {"all levels": real}}
+    for name, path in first.items():
+        top = top_level_path(path)
+        alone = {"top level alone": load_audio(top, rate)} if top.is_file() else {}
+        levels[name] = {**alone, "all levels": waveforms[name]}
+    plot_levels(settings.output / PICTURES[1], levels, rate)
+    for system in systems:
+        _draw_system(settings, system, song)
+
+
+@torch.no_grad()
+def _draw_system(settings: EvaluationSettings, system: System, song: Sound, seconds: float = 10.0) -> None:
+    vqvae = load_vqvae(system.source, settings.device)
+    rate, count = vqvae.config.sampling_rate, vqvae.config.num_levels
+    paths = [settings.output / "cards" / system.name / name for name in SYSTEM_PICTURES]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    real = read_sound(song, rate, duration=min(seconds, settings.duration))
+    real = complete_codes(real, vqvae.config.hop_lengths[-1])
+    samples = [load_audio(path, rate, duration=settings.duration) for path in settings.sample_files(system.name)[:4]]
+    clips = {"a held-out song": real}
+    for level, codes in enumerate(vqvae.encode(real[None].to(vqvae.device))):
+        title = f"the song through the codes of the {level_name(level, count)} level"
+        clips[title] = vqvae.decode([codes], level)[0].cpu()
+    clips["a sample"] = samples[0][: round(seconds * rate)]
+    plot_spectrograms(paths[0], clips, rate)
+    if rate >= LOWEST_RATE:
+        shown = {f"sample {index}": sample for index, sample in enumerate(samples)}
+        plot_notes(paths[1], shown, rate, settings.duration)
+
+
+def _versions() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("fast-jukebox", "torch", "transformers"))
+    return f"Python {platform.python_version()}, {packages}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, text)
+
+
+def _measured(result: SetResult) -> str:
+    return str(result.songs)
+
+
+def _predicted(result: SetResult) -> str:
+    """How many songs the priors predicted, of each level where that differs."""
+    return ", ".join(map(str, result.predicted if len(set(result.predicted)) > 1 else result.predicted[:1]))
+
+
+def _table(names: Sequence[str], results: Sequence[SetResult], songs: Callable[[SetResult], str]) -> str:
+    rows = []
+    for result in results:
+        if any(name in result.numbers for name in names):
+            cells = [_cell(result.numbers[name]) if name in result.numbers else "" for name in names]
+            rows.append([result.name, songs(result), *cells])
+    floors = [result for result in results if any(name in result.floors for name in names)]
+    for result in floors:
+        cells = [_floor(result.floors[name]) if name in result.floors else "" for name in names]
+        if any(cells):
+            rows.append([f"*floor for as many as {result.name}*", "", *cells])
+    unique: list[list[str]] = []
+    for row in rows:  # sets of one size have one floor
+        if not any(row[1:] == other[1:] and row[0].startswith("*") and other[0].startswith("*") for other in unique):
+            unique.append(row)
+    return markdown_table(["", "songs", *names], unique)
+
+
+def _differences_table(results: Sequence[SetResult], systems: Sequence[System]) -> str:
+    names = [system.name for system in systems]
+    gaps = differences(results, names[0], names)
+    numbers = list(dict.fromkeys(number for own in gaps.values() for number in own))
     rows = [
-        [_part_name(name), _cell(facts.get("steps")), _cell(facts.get("batch_size")), _duration(facts.get("seconds"))]
-        for name, facts in parts.items()
+        [number, *(_cell(own[number], mark=True) if number in own else "" for own in gaps.values())]
+        for number in numbers
     ]
-    if rows:
-        paragraphs.append(markdown_table(["part", "steps", "windows a step", "time"], rows))
-    others = [
-        f"{name.replace('_', ' ')}: {_cell(value)}"
-        for name, value in training.items()
-        if value is not None and name not in {*parts, "text"}
-    ]
-    return "\n\n".join([*paragraphs, *(["; ".join(others) + "."] if others else [])])
+    text = f"Each system less {names[0]}; **bold** where the interval does not hold 0.\n\n"
+    return text + markdown_table(["", *gaps], rows)
 
 
-def _part_name(name: str) -> str:
-    part, _, level = name.partition("-")
-    words = {"vqvae": "VQ-VAE", "prior": "prior", "teacher": "teacher prior", "student": "student prior"}
-    return f"{words.get(part, part)}, level {level}" if level else words.get(part, part)
-
-
-def _duration(seconds: object) -> str:
-    if not isinstance(seconds, int | float):
+def _cell(estimate: Estimate, mark: bool = False) -> str:
+    if math.isnan(estimate.value):
         return ""
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    text = f"{estimate.value:.4g}"
+    if math.isnan(estimate.low):
+        return text
+    text += f" ({estimate.low:.3g} to {estimate.high:.3g})"
+    return f"**{text}**" if mark and (estimate.low > 0 or estimate.high < 0) else text
 
 
-def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+def _floor(floor: tuple[float, float]) -> str:
+    value, deviation = floor
+    if math.isnan(value):
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if math.isnan(deviation) else f"{value:.4g} ± {deviation:.2g}"
+
+
+def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
+    value, low, high = estimate_numbers(name, estimate).values()
+    return {"value": _finite(value), "low": _finite(low), "high": _finite(high)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """A command without the folders of one machine."""
+    shown = []
+    for word in words:
+        name, equals, path = word.rpartition("=")
+        shown.append(f"{name}{equals}{Path(path).name if Path(path).is_absolute() else path}")
+    return " ".join(shown)

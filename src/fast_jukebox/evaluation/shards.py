@@ -23,20 +23,20 @@ from fast_jukebox.evaluation.song_likelihood import SongBits, SongWindows, bits_
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sampling.machine import share_out, single_threads
-from fast_jukebox.utils.files import clear_temporary, write_file
+from fast_jukebox.utils.files import JsonObject, clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
 
 SONGS_IN_A_SHARD = 8
 
-Measure: TypeAlias = Callable[[Sound], Mapping[str, float]]
+Measure: TypeAlias = Callable[[Sound], Mapping[str, object]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work: TypeAlias = Callable[[tuple[Path, Sequence[Item]]], None]
 """The work of one process: makes the file of a shard of its items."""
 
 
-def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers: Workers) -> list[dict[str, float]]:
-    """Numbers of each song by name, kept in a JSON file; `measure` is pickled where there are several workers."""
+def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers: Workers) -> list[JsonObject]:
+    """What `measure` gives for each song, kept in a JSON file; it is pickled where there are several workers."""
     return _kept_rows(path, sounds, partial(_measuring, measure), workers)
 
 
@@ -99,13 +99,13 @@ def reachable(item: object) -> Any:
 
 def _kept_rows(
     path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers
-) -> list[dict[str, float]]:
+) -> list[JsonObject]:
     if not path.is_file():
         parts = _make_parts(path, items, setup, workers)
         rows = [row for part in parts for row in json.loads(part.read_text(encoding="utf-8"))]
         write_file(path, json.dumps(rows))
         shutil.rmtree(parts[0].parent)
-    found: list[dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    found: list[JsonObject] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from fast_jukebox.audio.io import audio_info, save_audio
-from fast_jukebox.data.songs import SongLimits, load_songs
-from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
-from fast_jukebox.evaluation.clap import Clap, mean_cosine
-from fast_jukebox.evaluation.comparison import Comparison, compare_sets
-from fast_jukebox.evaluation.controls import white_noise
-from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean, median_distance
-from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, read_sound, sound_name
+from fast_jukebox.data.codes import encode_songs, load_codes, require_splits
+from fast_jukebox.data.manifest import MANIFEST
+from fast_jukebox.evaluation.clap import mean_cosine
+from fast_jukebox.evaluation.comparison import Comparison, compare_pitch, compare_sets
+from fast_jukebox.evaluation.controls import random_notes, white_noise
+from fast_jukebox.evaluation.distance import Estimate, median_distance
+from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, read_sound
+from fast_jukebox.evaluation.pitch import ClipPitch, analyse_song, distance_within
+from fast_jukebox.evaluation.reconstruction import reconstruction_metrics
+from fast_jukebox.evaluation.settings import FEW, EvaluationSettings, Judges, RealSongs, songs_digest
 from fast_jukebox.evaluation.shards import embed_in_shards, encode_in_shards, measure_songs, predict_in_shards
-from fast_jukebox.evaluation.song_likelihood import SongBits, windows_of_songs
-from fast_jukebox.evaluation.song_metrics import METRICS, measure_song
+from fast_jukebox.evaluation.song_likelihood import code_rows, predict_by_counts, windows_digest, windows_of_songs
+from fast_jukebox.evaluation.song_metrics import METRICS, measure_song, summarise_songs
 from fast_jukebox.evaluation.systems import (
     System,
+    claim_songs,
+    given_samples,
     load_system,
     reconstruct_songs,
     sample_paths,
@@ -33,68 +38,22 @@ from fast_jukebox.evaluation.systems import (
     vqvae_loader,
 )
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
+from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.sessions.fingerprint import model_facts
-from fast_jukebox.utils.files import clear_temporary
+from fast_jukebox.utils.files import JsonObject, clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 LOWEST_RATE = 8000
 """Samples a second that the song metrics need; sound of a lower rate has none."""
 
-SHORTEST_SECONDS = 0.6
-"""Length of a song that they need."""
-
-SONGS, NOISE = "songs", "white noise"
+SONGS, HELD_OUT, TRAINING, NOTES, NOISE = "songs", "held-out songs", "training songs", "random notes", "white noise"
 """Names of the rows that are no systems; the reconstructions of a system are called after it."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Settings of an evaluation, the same for all systems.
-
-    Attributes:
-        songs: folder of real songs, or the Hub's name of a dataset.
-        output: folder of everything that is made; what stands there is gone on with.
-        num_samples: songs of each system.
-        duration: seconds of each, and of each real song from its start.
-        seed: of the samples, the bootstrap and the floors.
-        max_songs: real songs that the samples are held against, at most.
-        max_windows: held-out windows that each prior predicts.
-        batch_size: songs sampled at once, windows predicted at once.
-        resamples: of the bootstrap.
-        test_fraction: fraction of the songs held out where none are marked.
-        text: what the samples should sound like, for the CLAP score.
-        reconstruct: songs through each VQ-VAE's codes, as a separate row; 0 for none.
-        device: where models and embeddings compute.
-    """
-
-    songs: str
-    output: Path
-    num_samples: int = 12
-    duration: float = 10.0
-    seed: int = 0
-    max_songs: int = 100
-    max_windows: int = 48
-    batch_size: int = 4
-    resamples: int = 200
-    test_fraction: float = DEFAULT_TEST_FRACTION
-    text: str | None = None
-    reconstruct: int = 12
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with, naming the field."""
-        for name in ("num_samples", "duration", "max_songs", "max_windows", "batch_size"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"`{name}` must be over 0, got {value}")
-        if self.duration < SHORTEST_SECONDS:
-            raise ValueError(f"`duration` must be at least {SHORTEST_SECONDS} s, got {self.duration:g}")
-        if self.resamples < 20:
-            raise ValueError(f"`resamples` must be at least 20, got {self.resamples}")
-        if self.num_samples < 2 or self.max_songs < 2:
-            raise ValueError("`num_samples` and `max_songs` must be at least 2: one song has no interval")
 
 
 @dataclass
@@ -106,7 +65,8 @@ class SetResult:
         songs: how many.
         numbers: estimates by name.
         floors: what real songs get, for those that have a floor: mean and standard deviation.
-        vqvae: fingerprint of a system's VQ-VAE: bits per code are compared where it is the same.
+        vqvae: fingerprint of the VQ-VAE of a system or of reconstructions: bits per code are compared where it is the
+            same.
         parameters: of a system's priors together.
         predicted: held-out songs that each of a system's priors predicted, bottom first.
     """
@@ -120,44 +80,15 @@ class SetResult:
     predicted: tuple[int, ...] = ()
 
 
-class SongScorer(Protocol):
-    """Anything that gives a song numbers by name, such as an emotional valence.
-
-    Attributes:
-        version: of its weights: numbers of another version are not taken for its own.
-    """
-
-    version: str
-
-    def __call__(self, sound: Sound, duration: float | None = None) -> Mapping[str, float]:
-        """Numbers of a file's first seconds; NaN for what it does not have."""
-        ...
-
-
-@dataclass
-class Judges:
-    """The networks that listen.
-
-    Attributes:
-        embeddings: for the distances.
-        clap: for the CLAP score.
-        scorer: gives further numbers of each song.
-    """
-
-    embeddings: Sequence[AudioEmbedding]
-    clap: Clap | None = None
-    scorer: SongScorer | None = None
-
-
 def evaluate_systems(
     systems: Sequence[System],
     settings: EvaluationSettings,
     judges: Judges,
-    songs: tuple[Sequence[Sound], Sequence[Sound]],
+    songs: RealSongs,
     progress: Progress = print,
     workers: Workers | None = None,
 ) -> list[SetResult]:
-    """Sample each system in the same way, and measure samples, real songs, reconstructions and noise.
+    """Sample each system in the same way, and measure samples, real songs, reconstructions and controls.
 
     Samples, embeddings and what was measured of each song are kept in `settings.output` as they are made. Called again,
     it goes on where it was.
@@ -166,133 +97,89 @@ def evaluate_systems(
         systems: the models.
         settings: how.
         judges: the networks.
-        songs: real songs and those of them that are held out, as [`real_songs`] gives them.
+        songs: as [`real_songs`] gives them.
         progress: called with one line on what is done.
-        workers: processes that reconstruct songs, sample, measure and embed, and predict the held-out songs; the
-            calling one by default.
+        workers: processes that encode and reconstruct songs, sample, measure and embed, and predict the held-out songs;
+            the calling one by default.
 
     Returns:
-        The real songs, each VQ-VAE's reconstructions of them, each system, and white noise.
+        The real songs, those held out, some to train on, each VQ-VAE's reconstructions, each system, and the controls:
+        notes drawn at random and white noise.
 
     Raises:
         ValueError: an output that holds songs that were sampled otherwise, a system with the name of another row, or
             songs too short for a system's priors.
     """
     _check_systems(systems, settings)
-    reference, held_out = songs
     workers = workers or Workers()
     settings.output.mkdir(parents=True, exist_ok=True)
     clear_temporary(settings.output)
     measured_of = partial(_measured, settings=settings, judges=judges, progress=progress, workers=workers)
-    progress(f"{len(reference)} real songs to compare with, {len(held_out)} of them held out")
-    songs_key = songs_digest(reference, settings.duration)
-    real = measured_of(SONGS, reference, f"songs-{songs_key}")
+    count = len(songs.held_out)
+    progress(f"{len(songs.reference)} real songs to compare with, {count} of them held out")
+    songs_key = songs_digest(songs.reference, settings.duration)
+    real = measured_of(SONGS, songs.reference, f"songs-{songs_key}")
     for heard in real.embeddings:
         median_distance(heard.windows)  # refuses songs that sound all alike before anything is sampled
-    results, reconstructed, sets = [real.result], {}, [real]
+    sets = [real, _Measured(_summary(HELD_OUT, real.rows[:count], settings), real.rows[:count])]
+    if songs.training:
+        key = f"training-{songs_digest(songs.training, settings.duration)}"
+        sets.append(measured_of(TRAINING, songs.training, key, judges=Judges([])))
+    reconstructed: set[str] = set()
     for system in systems:
         progress(f"{system.name}: loading {system.source}")
         model = load_system(system.source, settings.device)
         facts = model_facts(model, "")
         if settings.reconstruct and facts.vqvae not in reconstructed:
+            reconstructed.add(facts.vqvae)
+            sounds = songs.reference[: settings.reconstruct]
             folder = settings.output / f"reconstructions-{facts.vqvae[:12]}-{songs_key}"
             load = vqvae_loader(model, system.source, workers)
-            paths = reconstruct_songs(load, reference[: settings.reconstruct], folder, settings.duration, workers)
-            name = f"songs through the codes of {system.name}"
-            reconstructed[facts.vqvae] = measured_of(name, paths, folder.name)
-            sets.append(reconstructed[facts.vqvae])
+            paths = reconstruct_songs(load, sounds, folder, settings.duration, workers)
+            measured = measured_of(f"songs through the codes of {system.name}", paths, folder.name)
+            measured.result.vqvae = facts.vqvae
+            path = folder / f"reconstruction-{len(sounds)}.json"
+            measured.result.numbers |= _reconstruction(model.vqvae, sounds, path, settings.duration)
+            sets.append(measured)
         folder = settings.output / "samples" / system.name
-        done = partial(_report_sampled, progress, system.name, settings.num_samples)
-        paths = sample_system(
-            model, folder, settings.num_samples, settings.duration, settings.seed,
-            batch_size=settings.batch_size, after=done, workers=workers, source=system.source,
-        )  # fmt: skip
-        measured = measured_of(system.name, paths, f"samples/{system.name}")
+        if settings.samples is None:
+            paths = sample_system(
+                model, folder, settings.num_samples, settings.duration, settings.seed, batch_size=settings.batch_size,
+                after=partial(_report_sampled, progress, system.name, settings.num_samples), workers=workers,
+                source=system.source,
+            )  # fmt: skip
+            key = f"samples/{system.name}"
+        else:
+            paths = given_samples(settings.samples, settings.num_samples)
+            claim_songs(folder, model, {"samples": str(settings.samples)})
+            key = f"samples/{system.name}/given-{songs_digest(paths, settings.duration)}"
+        measured = measured_of(system.name, paths, key)
         measured.result.vqvae = facts.vqvae
         measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
-        bits = _predict(model, facts.vqvae, system, held_out, settings, workers)
-        measured.result.predicted = tuple(len(own.bits) for own in bits)
-        for level, own in enumerate(bits):
-            measured.result.numbers[f"bits_per_code_{level}"] = own.estimate(settings.resamples, settings.seed)
+        _predict(model, measured.result, system, songs, settings, workers)
         progress(f"{system.name}: predicted the held-out songs")
         sets.append(measured)
         del model
-    noise = _noise(settings)
-    sets.append(measured_of(NOISE, noise, noise[0].parent.name))
-    for each in sets[1:]:
-        _compare(each, real, settings)
-    results += [each.result for each in sets[1:]]
-    return results
-
-
-def differences(results: Sequence[SetResult], baseline: str, systems: Sequence[str]) -> dict[str, dict[str, Estimate]]:
-    """Each system's numbers less the baseline's, with intervals; bits per code only where the VQ-VAE is the same."""
-    by_name = {result.name: result for result in results}
-    base = by_name[baseline]
-    found: dict[str, dict[str, Estimate]] = {}
-    for name in systems:
-        own = by_name[name]
-        if name == baseline:
-            continue
-        found[name] = {
-            number: estimate.minus(base.numbers[number])
-            for number, estimate in own.numbers.items()
-            if number in base.numbers
-            and len(estimate.resamples) == len(base.numbers[number].resamples)
-            and (own.vqvae == base.vqvae or not number.startswith("bits_per_code"))
-        }
-    return found
-
-
-def real_songs(settings: EvaluationSettings, judges: Judges) -> tuple[list[Sound], list[Sound]]:
-    """Songs that samples are held against, and those of them that are held out: files of the folder.
-
-    Songs that are shorter than `settings.duration` are left out, as samples are not.
-
-    Raises:
-        ValueError: fewer than 2 such songs, none held out, or samples shorter than an embedding's window.
-    """
-    for network in [*judges.embeddings, *([judges.clap] if judges.clap else [])]:
-        if settings.duration * network.sampling_rate < network.window_samples:
-            raise ValueError(
-                f"`duration` must be at least {network.window_samples / network.sampling_rate:.3g} s, the window of "
-                f"{network.name}, got {settings.duration:g}"
-            )
-    limits = SongLimits(min_duration=settings.duration, complete=False)
-    songs = load_songs(settings.songs, settings.test_fraction, limits=limits)
-    held_out = [_source(song) for song in songs["test"]["audio"]] if "test" in songs else []
-    others = [_source(song) for song in songs["train"]["audio"]] if "train" in songs else []
-    reference = [*held_out, *others][: settings.max_songs]
-    held_out = held_out[: settings.max_songs]
-    if len(reference) < 2 or not held_out:
-        raise ValueError(
-            f"`songs` {settings.songs} must hold at least 2 songs of {settings.duration:g} s, one of them held out, "
-            f"got {len(reference)} and {len(held_out)}"
-        )
-    return reference, held_out
-
-
-def songs_digest(sounds: Sequence[Sound], duration: float) -> str:
-    """Eight hexadecimal digits that change with the files, their order or the seconds that are used."""
-    digest = hashlib.sha256(f"{duration}".encode())
-    for number, sound in enumerate(sounds):
-        info = audio_info(sound)
-        name = sound_name(sound, number)
-        size = Path(name).stat().st_size if Path(name).is_file() else info.frames
-        digest.update(f"{Path(name).name} {size} {info.frames} {info.sampling_rate}".encode())
-    return digest.hexdigest()[:8]
+    for name, make in ((NOTES, random_notes), (NOISE, white_noise)):
+        paths = _control(name, make, settings)
+        sets.append(measured_of(name, paths, paths[0].parent.name))
+    for each in sets:
+        _compare(each, real, sets[1], settings)
+    return [each.result for each in sets]
 
 
 def _check_systems(systems: Sequence[System], settings: EvaluationSettings) -> None:
     """Refuse what would be found out only after songs are sampled."""
+    if settings.samples is not None and len(systems) > 1:
+        raise ValueError(f"`samples` must be of one model, got {len(systems)} models")
     for system in systems:
-        if system.name in (SONGS, NOISE):
+        if system.name in (SONGS, HELD_OUT, TRAINING, NOTES, NOISE):
             raise ValueError(f"a model must not be called {system.name!r}, as another row of the report is: NAME=MODEL")
         config = FastJukeboxConfig.from_pretrained(system.source)
         hop = config.vqvae_config.hop_lengths[-1]
         samples = math.ceil(settings.duration * config.vqvae_config.sampling_rate) // hop * hop
         longest = max(prior.n_ctx * prior.hop_length for prior in config.prior_configs)
-        if samples < longest:
+        if settings.codes is None and samples < longest:
             raise ValueError(
                 f"`duration` must be at least {longest / config.vqvae_config.sampling_rate:.3g} s, the longest context "
                 f"of the priors of {system.name}, which predict the held-out songs; got {settings.duration:g}"
@@ -302,7 +189,13 @@ def _check_systems(systems: Sequence[System], settings: EvaluationSettings) -> N
 @dataclass
 class _Measured:
     result: SetResult
-    embeddings: list[EmbeddingSet]
+    rows: list[JsonObject]
+    embeddings: list[EmbeddingSet] = field(default_factory=list)
+
+    @property
+    def clips(self) -> list[list[ClipPitch]]:
+        """Pitch content of each song's clips."""
+        return [[ClipPitch.from_json(clip) for clip in row.get("clips", [])] for row in self.rows]
 
 
 def _measured(
@@ -318,7 +211,6 @@ def _measured(
     folder = settings.output / key
     folder.mkdir(parents=True, exist_ok=True)
     clear_temporary(folder)
-    result = SetResult(name, len(sounds))
     measure = partial(_metrics, duration=settings.duration)
     rows = measure_songs(measure, sounds, folder / f"metrics-{len(sounds)}.json", workers)
     scorer = judges.scorer
@@ -326,9 +218,7 @@ def _measured(
         path = folder / f"scores-{scorer.version}-{len(sounds)}.json"
         scores = measure_songs(partial(scorer, duration=settings.duration), sounds, path, workers)
         rows = [row | score for row, score in zip(rows, scores, strict=True)]
-    for number in dict.fromkeys(number for row in rows for number in row):  # of a low rate a song has fewer
-        values = torch.tensor([row.get(number, math.nan) for row in rows], dtype=torch.float64)
-        result.numbers[number] = mean_of(values, settings.resamples, settings.seed)
+    result = _summary(name, rows, settings)
 
     def heard_by(network: AudioEmbedding) -> EmbeddingSet:
         path = folder / f"{network.name}-{network.version}-{len(sounds)}.safetensors"
@@ -344,65 +234,112 @@ def _measured(
         texts = judges.clap.embed_texts([settings.text]).expand(len(sounds), -1)
         score = mean_cosine(found, texts, settings.resamples, settings.seed)
         result.numbers[f"{judges.clap.name}_score"] = score
-    return _Measured(result, embeddings)
+    return _Measured(result, rows, embeddings)
 
 
-def _metrics(sound: Sound, duration: float) -> dict[str, float]:
+def _metrics(sound: Sound, duration: float) -> JsonObject:
+    """Metrics of a song and the pitch content of its clips; nothing of a low rate."""
     rate = audio_info(sound).sampling_rate
     if rate < LOWEST_RATE:
         return {}
-    metrics = asdict(measure_song(read_sound(sound, rate, duration=duration), rate))
-    return {name: float(metrics[name]) for name in METRICS}
+    audio = read_sound(sound, rate, duration=duration)
+    metrics = asdict(measure_song(audio, rate))
+    clips = [clip.to_json() for clip in analyse_song(audio, rate)]
+    return {**{name: float(metrics[name]) for name in METRICS}, "clips": clips}
 
 
-def mean_of(values: torch.Tensor, resamples: int, seed: int) -> Estimate:
-    """Mean of the finite values (n,) with its interval; NaN where there is none."""
-    kept = values[values.isfinite()]
-    if not len(kept):
-        return Estimate(math.nan, math.nan, math.nan, torch.empty(0, dtype=torch.float64), 0)
-    return bootstrap_mean(kept, resamples, seed)
+def _summary(name: str, rows: Sequence[JsonObject], settings: EvaluationSettings) -> SetResult:
+    numbers = [{number: value for number, value in row.items() if number != "clips"} for row in rows]
+    return SetResult(name, len(rows), summarise_songs(numbers, settings.resamples, settings.seed))
+
+
+def _reconstruction(
+    vqvae: FastJukeboxVQVAE, sounds: Sequence[Sound], path: Path, duration: float
+) -> dict[str, Estimate]:
+    """What the codes of each level keep of songs, measured once and kept; ratios over all songs, without intervals."""
+    if not path.is_file():
+        recordings = (read_sound(sound, vqvae.config.sampling_rate, duration=duration) for sound in sounds)
+        write_file(path, json.dumps(reconstruction_metrics(vqvae, recordings)))
+    return {name: _single(value, len(sounds)) for name, value in read_json(path).items()}
+
+
+def _single(value: float, songs: int) -> Estimate:
+    return Estimate(value, math.nan, math.nan, torch.empty(0, dtype=torch.float64), songs)
 
 
 def _predict(
     model: FastJukeboxModel,
-    vqvae: str,
+    result: SetResult,
     system: System,
-    sounds: Sequence[Sound],
+    songs: RealSongs,
     settings: EvaluationSettings,
     workers: Workers,
-) -> list[SongBits]:
-    """Bits of each prior for the held-out songs; codes are kept for all systems of a VQ-VAE, and bits for each."""
-    key = songs_digest(sounds, settings.duration)
-    path = settings.output / f"codes-{vqvae[:12]}-{key}.safetensors"
-    load = vqvae_loader(model, system.source, workers)
-    codes = encode_in_shards(load, sounds, path, settings.duration, workers)
-    songs = list(windows_of_songs(codes, [prior.config for prior in model.priors], settings.max_windows))
-    path = settings.output / "samples" / system.name / f"song-bits-{key}-{settings.max_windows}.json"
-    return predict_in_shards(system_loader(model, system.source, workers), songs, path, settings.batch_size, workers)
+) -> None:
+    """Add the bits of each prior for held-out songs; codes are kept for all systems of a VQ-VAE, and bits for each."""
+    configs = [prior.config for prior in model.priors]
+    training, processor = None, None
+    if settings.codes is None:
+        key = songs_digest(songs.held_out, settings.duration)
+        path = settings.output / f"codes-{str(result.vqvae)[:12]}-{key}.safetensors"
+        load = vqvae_loader(model, system.source, workers)
+        rows = code_rows(encode_in_shards(load, songs.held_out, path, settings.duration, workers), configs)
+    else:
+        codes = _complete_codes(model, settings.codes, songs, settings, workers)
+        rows, training, processor = codes["test"], codes["train"], model.processor
+    windows = list(windows_of_songs(rows, configs, settings.max_windows, processor))
+    path = settings.output / "samples" / system.name / f"song-bits-{windows_digest(windows)}.json"
+    load_model = system_loader(model, system.source, workers)
+    found = {"": predict_in_shards(load_model, windows, path, settings.batch_size, workers)}
+    if training is not None:
+        found |= {f"{name}_": own for name, own in predict_by_counts(windows, training, configs).items()}
+    result.predicted = tuple(len(own.bits) for own in found[""])
+    for name, levels in found.items():
+        for level, own in enumerate(levels):
+            bits = own.estimate(settings.resamples, settings.seed)
+            result.numbers[f"{name}bits_per_code_{level}"] = bits
+    for level, own in enumerate(found[""]):
+        result.numbers[f"accuracy_{level}"] = own.accuracy(settings.resamples, settings.seed)
 
 
-def _noise(settings: EvaluationSettings) -> list[Path]:
-    folder = settings.output / f"noise-{settings.duration:g}"
+def _complete_codes(
+    model: FastJukeboxModel, folder: Path, songs: RealSongs, settings: EvaluationSettings, workers: Workers
+) -> DatasetDict:
+    """Codes of complete songs, at most `max_songs` of each split: read where they are, or else made."""
+    from datasets import DatasetDict
+
+    def first(data: DatasetDict) -> DatasetDict:
+        return DatasetDict({name: rows.select(range(len(rows))[: settings.max_songs]) for name, rows in data.items()})
+
+    if (folder / MANIFEST).exists():
+        return first(require_splits(load_codes(folder, vqvae=model.vqvae), f"`codes` {folder}"))
+    rows = first(require_splits(songs.rows, f"`songs` {settings.songs}"))
+    return encode_songs(rows, model.vqvae, folder, workers=workers)
+
+
+def _control(name: str, make: Callable[[float, int, int], torch.Tensor], settings: EvaluationSettings) -> list[Path]:
+    """Files of a control, as many as there are samples, but few."""
+    folder = settings.output / f"{name.replace(' ', '-')}-{settings.duration:g}"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = sample_paths(folder, min(4, settings.num_samples))
+    paths = sample_paths(folder, min(FEW, settings.num_samples))
     for seed, path in enumerate(paths):
         if not path.is_file():
-            save_audio(path, white_noise(settings.duration, 44100, seed).clamp(-1, 1), 44100)
+            save_audio(path, make(settings.duration, 44100, seed).clamp(-1, 1), 44100)
     return paths
 
 
-def _compare(each: _Measured, real: _Measured, settings: EvaluationSettings) -> None:
-    """Add the distances from the real songs."""
-    for own, reference in zip(each.embeddings, real.embeddings, strict=True):
-        found: dict[str, Comparison] = compare_sets(own, reference, resamples=settings.resamples, seed=settings.seed)
-        for name, comparison in found.items():
-            each.result.numbers[name] = comparison.estimate
-            each.result.floors[name] = (comparison.floor.value, comparison.floor.deviation)
+def _compare(each: _Measured, real: _Measured, held_out: _Measured, settings: EvaluationSettings) -> None:
+    """Add the distances from the real songs, and in pitch content from those held out."""
+    found: dict[str, Comparison] = {}
+    if each is not real:
+        found |= compare_pitch(each.clips, held_out.clips, settings.resamples, settings.seed)
+        for own, reference in zip(each.embeddings, real.embeddings, strict=False):  # those of some sets are not heard
+            found |= compare_sets(own, reference, resamples=settings.resamples, seed=settings.seed)
+    for name, comparison in found.items():
+        each.result.numbers[name] = comparison.estimate
+        each.result.floors[name] = (comparison.floor.value, comparison.floor.deviation)
+    if each is held_out and "pitch_distance" in each.result.numbers:  # of one half from the other, not from itself
+        each.result.numbers["pitch_distance"] = _single(distance_within(each.clips), each.result.songs)
 
 
 def _report_sampled(progress: Progress, name: str, count: int, done: int) -> None:
     progress(f"{name}: {done} of {count} songs sampled")
-
-
-def _source(audio: Mapping[str, object]) -> Sound:
-    return str(audio["path"]) if audio.get("bytes") is None else dict(audio)

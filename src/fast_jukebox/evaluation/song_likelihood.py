@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -13,10 +14,14 @@ from torch.nn import functional as F
 from fast_jukebox.data.codes import CodeWindows
 from fast_jukebox.evaluation.distance import Estimate, bootstrap
 from fast_jukebox.evaluation.embeddings import Sound, read_sound
-from fast_jukebox.evaluation.likelihood import prior_likelihood
+from fast_jukebox.evaluation.likelihood import BigramModel, CodeLikelihood, count_likelihood, prior_likelihood
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
+from fast_jukebox.processing import FastJukeboxProcessor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,25 @@ class SongBits:
 
     Attributes:
         bits: float64 (songs,) sum of -log2 of the probability given to each code.
+        hits: float64 (songs,) how many of the codes were the most probable one.
         codes: float64 (songs,) how many codes were predicted.
     """
 
     bits: Tensor
+    hits: Tensor
     codes: Tensor
 
     def estimate(self, resamples: int = 200, seed: int = 0) -> Estimate:
         """Bits per code of all songs, with an interval by a bootstrap over them."""
+        return self._ratio(self.bits, resamples, seed)
+
+    def accuracy(self, resamples: int = 200, seed: int = 0) -> Estimate:
+        """Fraction of the codes that were the most probable one, with an interval."""
+        return self._ratio(self.hits, resamples, seed)
+
+    def _ratio(self, sums: Tensor, resamples: int, seed: int) -> Estimate:
         return bootstrap(
-            lambda weights: float(weights @ self.bits / (weights @ self.codes)), range(len(self.bits)), resamples, seed
+            lambda weights: float(weights @ sums / (weights @ self.codes)), range(len(sums)), resamples, seed
         )
 
 
@@ -78,7 +92,8 @@ def song_bits(
         ValueError: every song is shorter than a prior's context, or a sound that cannot be used.
     """
     codes = [encode_sound(model.vqvae.eval(), sound, sampling_rate, duration) for sound in sounds]
-    songs = windows_of_songs(codes, [prior.config for prior in model.priors], max_windows)
+    configs = [prior.config for prior in model.priors]
+    songs = windows_of_songs(code_rows(codes, configs), configs, max_windows)
     return bits_of_levels([predict_song(model, song, batch_size) for song in songs])
 
 
@@ -94,21 +109,14 @@ def encode_sound(
     return [codes[0].to("cpu", torch.int32) for codes in encoded]
 
 
-def windows_of_songs(
-    codes: Sequence[Sequence[Tensor]], configs: Sequence[FastJukeboxPriorConfig], max_windows: int | None
-) -> Iterator[SongWindows]:
-    """Windows of songs' codes that the priors, bottom first, are to predict, level by level and song by song.
-
-    There are at most `max_windows` for each prior, spread evenly over the songs; None for all, side by side.
+def code_rows(codes: Sequence[Sequence[Tensor]], configs: Sequence[FastJukeboxPriorConfig]) -> Dataset:
+    """Codes of each level of each song, bottom first, as a dataset of songs without metadata.
 
     Raises:
-        ValueError: every song is shorter than a prior's context.
+        ValueError: every song is shorter than the context of a prior of these configurations.
     """
     from datasets import Dataset
 
-    rows = Dataset.from_dict(
-        {f"codes_{level}": [song[level].numpy() for song in codes] for level in range(len(configs))}
-    )
     for level, config in enumerate(configs):
         longest = max((len(song[level]) for song in codes), default=0)
         if longest < config.n_ctx:
@@ -117,7 +125,30 @@ def windows_of_songs(
                 f"a song must last at least {context:.3g} s, the context of the prior of level {level}; the longest of "
                 f"{len(codes)} has {found:.3g} s of codes"
             )
-        windows = CodeWindows(rows, config, max_windows=max_windows)
+    return Dataset.from_dict(
+        {f"codes_{level}": [song[level].numpy() for song in codes] for level in range(len(configs))}
+    )
+
+
+def windows_of_songs(
+    rows: Dataset,
+    configs: Sequence[FastJukeboxPriorConfig],
+    max_windows: int | None,
+    processor: FastJukeboxProcessor | None = None,
+) -> Iterator[SongWindows]:
+    """Windows of songs' codes that the priors, bottom first, are to predict, level by level and song by song.
+
+    Args:
+        rows: a song each, see [`~fast_jukebox.data.codes.encode_songs`] and [`code_rows`].
+        configs: of the priors.
+        max_windows: windows for each prior, spread evenly over the songs; None for all, side by side.
+        processor: knows the songs' names, which the priors receive; None for no names.
+
+    Raises:
+        ValueError: what [`~fast_jukebox.data.codes.CodeWindows`] refuses.
+    """
+    for level, config in enumerate(configs):
+        windows = CodeWindows(rows, config, max_windows=max_windows, processor=processor)
         of_song: dict[int, list[int]] = {}
         for index in range(len(windows)):
             of_song.setdefault(windows.sampler[windows.window_number(index)][0], []).append(index)
@@ -125,11 +156,46 @@ def windows_of_songs(
             yield SongWindows(level, [windows[index] for index in own])
 
 
+def windows_digest(songs: Iterable[SongWindows]) -> str:
+    """Eight hexadecimal digits that change with the windows: their codes, and the names that the priors receive."""
+    digest = hashlib.sha256()
+    for song in songs:
+        digest.update(f"{song.level} {len(song.windows)}".encode())
+        for window in song.windows:
+            for name, values in sorted(window.items()):
+                digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
 def predict_song(model: FastJukeboxModel, song: SongWindows, batch_size: int = 4) -> dict[str, float]:
-    """What the prior of a level needs for the windows of a song: `level`, `bits` and `codes`."""
+    """What the prior of a level needs for the windows of a song: `level`, `bits`, `hits` and `codes`."""
     prior = cast("FastJukeboxPrior", model.priors[song.level])
-    score = prior_likelihood(prior, song.windows, batch_size=batch_size)
-    return {"level": song.level, "bits": score.bits_per_code * score.codes, "codes": float(score.codes)}
+    return _sums(song.level, prior_likelihood(prior, song.windows, batch_size))
+
+
+def predict_by_counts(
+    songs: Sequence[SongWindows], training: Dataset, configs: Sequence[FastJukeboxPriorConfig]
+) -> dict[str, list[SongBits]]:
+    """Bits for windows of songs by counts of the training songs' codes, one entry a level, bottom first.
+
+    Returns:
+        Of the `unigram` and the `bigram` model.
+    """
+    rows: dict[str, list[dict[str, float]]] = {"unigram": [], "bigram": []}
+    for level, config in enumerate(configs):
+        column = f"codes_{level}"
+        codes = (song[column] for song in training.select_columns([column]).with_format("numpy"))
+        bigram = BigramModel.fit((torch.from_numpy(own.astype("int64")) for own in codes), config.codebook_size)
+        for song in songs:
+            if song.level == level:
+                rows["unigram"].append(_sums(level, count_likelihood(bigram.unigram, song.windows)))
+                rows["bigram"].append(_sums(level, count_likelihood(bigram, song.windows)))
+    return {name: bits_of_levels(own) for name, own in rows.items()}
+
+
+def _sums(level: int, found: CodeLikelihood) -> dict[str, float]:
+    codes = float(found.codes)
+    return {"level": level, "bits": found.bits_per_code * codes, "hits": found.accuracy * codes, "codes": codes}
 
 
 def bits_of_levels(rows: Sequence[Mapping[str, float]]) -> list[SongBits]:
@@ -137,6 +203,6 @@ def bits_of_levels(rows: Sequence[Mapping[str, float]]) -> list[SongBits]:
     levels = sorted({int(row["level"]) for row in rows})
     columns = [
         [torch.tensor([row[name] for row in rows if row["level"] == level], dtype=torch.float64) for level in levels]
-        for name in ("bits", "codes")
+        for name in ("bits", "hits", "codes")
     ]
     return [SongBits(*own) for own in zip(*columns, strict=True)]

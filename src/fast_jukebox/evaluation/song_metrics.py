@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
-from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes, shortest_clip
+from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes
 from fast_jukebox.evaluation.pitch import CLIP_SECONDS, best_key
 from fast_jukebox.evaluation.transcription import QUIET, find_onsets, note_events
 
@@ -21,7 +21,6 @@ LONG_SILENCE_SECONDS = 2.0
 _LEVEL_SECONDS = 0.05
 _PASSAGE_SECONDS = 2.0
 _SAME = 0.9
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class SongMetrics:
         duration: seconds.
         quiet_fraction: fraction of the time below -40 dBFS (root mean square of 50 ms, full scale 1.0).
         longest_silence: seconds of the longest segment of that.
+        long_silence: 1 where that is over 2 s, else 0.
         notes_per_minute: notes heard, see [`note_events`].
         onsets_per_minute: attacks heard, see [`find_onsets`].
         noted_fraction: fraction of the time in which a note sounds.
@@ -44,6 +44,7 @@ class SongMetrics:
     duration: float
     quiet_fraction: float
     longest_silence: float
+    long_silence: float
     notes_per_minute: float
     onsets_per_minute: float
     noted_fraction: float
@@ -79,6 +80,7 @@ def measure_song(audio: Tensor, sampling_rate: int) -> SongMetrics:
         duration=duration,
         quiet_fraction=math.fsum(segments) / duration,
         longest_silence=max(segments, default=0.0),
+        long_silence=float(max(segments, default=0.0) > LONG_SILENCE_SECONDS),
         notes_per_minute=60 * len(note_events(notes)) / duration,
         onsets_per_minute=60 * len(find_onsets(audio, sampling_rate)) / duration,
         noted_fraction=float((strength > 0).any(dim=1).float().mean()),
@@ -86,12 +88,6 @@ def measure_song(audio: Tensor, sampling_rate: int) -> SongMetrics:
         tonal_clarity=float(clarity.mean()),
         repetition=repeated_fraction(melody(notes), round(_PASSAGE_SECONDS / notes.hop_seconds)),
     )
-
-
-def measure_songs(songs: Sequence[Tensor], sampling_rate: int) -> list[SongMetrics]:
-    """Metrics of each song that is long enough to have any."""
-    shortest = shortest_clip(sampling_rate)
-    return [measure_song(song, sampling_rate) for song in songs if len(song) >= shortest]
 
 
 def quiet_windows(audio: Tensor, sampling_rate: int) -> Tensor:
@@ -152,19 +148,22 @@ def repeated_fraction(symbols: Tensor, passage: int, same: float = _SAME) -> flo
     return float(repeated[passage:].float().mean())
 
 
-def summarise_songs(songs: Sequence[SongMetrics]) -> dict[str, Estimate]:
-    """Mean and interval of each of [`METRICS`] over songs, and of `long_silence`, the fraction of songs with a silence
-    over 2 s. Each song counts the same; the interval is a bootstrap over songs, see [`bootstrap_mean`].
+def summarise_songs(songs: Sequence[Mapping[str, float]], resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
+    """Mean and interval of each number over songs. Each song that has the number counts the same, see
+    [`bootstrap_mean`].
 
-    Raises:
-        ValueError: no songs.
+    Args:
+        songs: numbers by name of each song, such as `asdict(measure_song(...))`; those that are NaN or infinite do not
+            count.
+        resamples, seed: of the bootstrap.
     """
-    if not songs:
-        raise ValueError("`songs` must hold at least one song, got none")
-    rows = [asdict(song) for song in songs]
-    values = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in METRICS}
-    values["long_silence"] = (values["longest_silence"] > LONG_SILENCE_SECONDS).double()
-    return {name: bootstrap_mean(numbers, _RESAMPLES) for name, numbers in values.items()}
+    found = {}
+    for name in dict.fromkeys(name for song in songs for name in song):  # of a low rate a song has fewer
+        values = torch.tensor([song.get(name, math.nan) for song in songs], dtype=torch.float64)
+        values = values[values.isfinite()]
+        nothing = Estimate(math.nan, math.nan, math.nan, values, 0)
+        found[name] = bootstrap_mean(values, resamples, seed) if len(values) else nothing
+    return found
 
 
 def _in_key_fraction(strength: Tensor, clip_frames: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,6 +82,23 @@ def sample_paths(folder: Path, count: int) -> list[Path]:
     return [folder / f"sample-{index}.flac" for index in range(count)]
 
 
+def given_samples(folder: Path, count: int) -> list[Path]:
+    """The first FLAC and WAV files of a folder, `sample-2` before `sample-10`.
+
+    Raises:
+        ValueError: it holds fewer than `count`.
+    """
+    files = [path for path in folder.glob("*") if path.suffix.lower() in (".flac", ".wav")]
+    files = [path for path in files if not path.stem.endswith("-top")]
+    files = sorted(files, key=lambda path: [(len(part), part) for part in re.split(r"(\d+)", path.stem)])
+    if len(files) < count:
+        raise ValueError(
+            f"`samples` must be a folder with at least {count} FLAC or WAV files (`num_samples`), got {str(folder)!r} "
+            f"with {len(files)}"
+        )
+    return files[:count]
+
+
 def top_level_path(sample: Path) -> Path:
     """The file of a song decoded from its top level's codes alone."""
     return sample.with_name(f"{sample.stem}-top.flac")
@@ -146,7 +164,7 @@ def vqvae_loader(model: FastJukeboxModel, source: str | None, workers: Workers) 
     """The same of its VQ-VAE, which is loaded alone."""
     if workers.in_process:
         return lambda: model.vqvae
-    return partial(_load_vqvae, _model_source(source), str(model.device))
+    return partial(load_vqvae, _model_source(source), str(model.device))
 
 
 def _model_source(source: str | None) -> str:
@@ -155,7 +173,8 @@ def _model_source(source: str | None) -> str:
     return os.path.abspath(source) if Path(source).is_dir() else source
 
 
-def _load_vqvae(source: str, device: str) -> FastJukeboxVQVAE:
+def load_vqvae(source: str, device: str) -> FastJukeboxVQVAE:
+    """The VQ-VAE of a complete model, or one that stands alone, in evaluation mode."""
     vqvae: FastJukeboxVQVAE = FastJukeboxVQVAE.from_pretrained(source).eval().to(device)
     return vqvae
 

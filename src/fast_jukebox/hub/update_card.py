@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
@@ -80,13 +79,13 @@ def update_model_card(
     return save_card(card, path)
 
 
-def stated_metrics(directory: str | os.PathLike[str], groups: Sequence[str]) -> dict[str, dict[str, object]]:
+def stated_metrics(directory: str | os.PathLike[str], groups: Sequence[str]) -> dict[str, dict[str, float | str]]:
     """The metrics of some groups in the `model-index` of a directory's card, if it has one, by group and name."""
     path = Path(directory) / "README.md"
     if not path.is_file():
         return {}
     results = getattr(load_card(path).data, "eval_results", None) or []
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, float | str]] = {}
     for result in results:
         for group in groups:
             name = str(result.metric_name or "")
@@ -126,28 +125,6 @@ def _with_picture(text: str, name: str, line: str) -> str:
     if old.search(text):
         return old.sub(lambda _: line, text, count=1)
     return text.replace(f"## {_METRICS}\n", f"{line}\n\n## {_METRICS}\n", 1)
-
-
-def merge_eval_results(directory: str | os.PathLike[str], entries: Sequence[EvalResult]) -> Path:
-    """Put results into the `model-index` of a model's card, in place of those of the same metric and data set.
-
-    Args:
-        entries: as [`~fast_jukebox.hub.cards.eval_results`] makes them.
-
-    Raises:
-        FileNotFoundError: the directory has no card.
-        ValueError: the card's metadata cannot be read.
-    """
-    path = Path(directory) / "README.md"
-    if not path.is_file():
-        raise FileNotFoundError(f"results are put on a card, but {directory} has no README.md")
-    card = load_card(path)
-    data = cast(ModelCardData, card.data)
-    new = {(entry.metric_type, entry.dataset_name) for entry in entries}
-    kept = [entry for entry in data.eval_results or [] if (entry.metric_type, entry.dataset_name) not in new]
-    data.eval_results = [*kept, *entries]
-    data.model_name = data.model_name or Path(directory).absolute().name
-    return save_card(card, path)
 
 
 def model_index(name: str, entries: Sequence[EvalResult]) -> str:
