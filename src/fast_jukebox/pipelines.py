@@ -25,7 +25,7 @@ from fast_jukebox.generation.windows import check_duration
 from fast_jukebox.models.adapters import load_adapters
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.loading import default_model_path
-from fast_jukebox.processing.prompts import text_song
+from fast_jukebox.processing.processor import text_song
 from fast_jukebox.sampling.checks import check_count, check_device, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars, ProgressCallback
 

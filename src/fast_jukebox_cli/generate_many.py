@@ -15,7 +15,7 @@ from fast_jukebox.data.metadata import METADATA_FILE, json_rows, metadata_lines
 from fast_jukebox.evaluation.systems import FACTS, claim_songs, sample_songs
 from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongRequest
-from fast_jukebox.processing.text import check_song
+from fast_jukebox.processing.vocabulary import check_song
 from fast_jukebox.utils.files import clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name

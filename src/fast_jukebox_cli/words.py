@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fast_jukebox.processing.text import check_song
+from fast_jukebox.processing.vocabulary import check_song
 from fast_jukebox_cli.options import Words
 
 if TYPE_CHECKING:

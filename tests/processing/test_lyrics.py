@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.processing.text import join_texts, window_lyrics
+from fast_jukebox.processing.vocabulary import join_texts, window_lyrics
 
 
 def expected(text, count, total, offset, length):

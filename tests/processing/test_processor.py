@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor
 from fast_jukebox.processing import LabelVocabulary, LevelLabels
-from fast_jukebox.processing.text import FIELDS
+from fast_jukebox.processing.vocabulary import FIELDS
 
 SONG = {"artist": "Ann Lee", "genre": "Classic Pop", "lyrics": "Lo, là", "total_duration": 10, "offset": 2.5}
 

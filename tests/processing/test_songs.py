@@ -1,6 +1,6 @@
 import pytest
 
-from fast_jukebox.processing.text import FIELDS, check_song
+from fast_jukebox.processing.vocabulary import FIELDS, check_song
 
 
 def test_what_is_written_of_a_song():

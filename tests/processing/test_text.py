@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.processing import text as module
-from fast_jukebox.processing.text import LYRIC_CHARACTERS, clean_lyrics, lower_name, plain_name, transliterate
+from fast_jukebox.processing import vocabulary as module
+from fast_jukebox.processing.vocabulary import LYRIC_CHARACTERS, clean_lyrics, lower_name, plain_name, transliterate
 
 
 def test_the_examples_in_docstrings_are_true():

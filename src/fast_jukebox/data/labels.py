@@ -13,8 +13,7 @@ from torch import Tensor
 
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary, LevelLabels
-from fast_jukebox.processing.text import join_texts, window_lyrics
-from fast_jukebox.processing.vocabulary import UNKNOWN, column_of, names_in
+from fast_jukebox.processing.vocabulary import UNKNOWN, column_of, join_texts, names_in, window_lyrics
 
 if TYPE_CHECKING:
     from datasets import Dataset

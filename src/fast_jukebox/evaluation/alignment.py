@@ -18,7 +18,7 @@ from torch import Tensor
 from fast_jukebox.models.prior.features_prior import window_starts
 from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.processing.text import window_lyrics
+from fast_jukebox.processing.vocabulary import window_lyrics
 from fast_jukebox.utils.files import write_file
 from fast_jukebox.utils.text import markdown_table
 

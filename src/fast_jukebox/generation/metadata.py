@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fast_jukebox.generation.windows import Layout, Window
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.processing.text import MAX_TOTAL_DURATION, window_lyrics
+from fast_jukebox.processing.vocabulary import MAX_TOTAL_DURATION, window_lyrics
 from fast_jukebox.sampling.checks import check_metadata, level_name
 from fast_jukebox.sampling.machine import device_of
 

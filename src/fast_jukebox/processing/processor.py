@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,16 +20,61 @@ from fast_jukebox.processing.files import (
     read_json,
     write_json,
 )
-from fast_jukebox.processing.levels import FastJukeboxLabels, LevelLabels, check_fit
 from fast_jukebox.processing.published import ModelConfig, Paths, PriorConfig, characters_of, fitting_names, read_lists
-from fast_jukebox.processing.text import LYRIC_CHARACTERS, SongWords, check_song, join_texts
-from fast_jukebox.processing.vocabulary import LabelVocabulary, Rows
+from fast_jukebox.processing.vocabulary import (
+    LYRIC_CHARACTERS,
+    LabelVocabulary,
+    Rows,
+    SongWords,
+    check_song,
+    join_texts,
+)
+from fast_jukebox.sampling.checks import check_count
 
 logger = logging.getLogger(__name__)
 
 _Level = tuple[LabelVocabulary, int, int]
 """Vocabulary, genre slots and characters of lyrics."""
+_MOST = 1_000_000  # of anything that a level has
 _DOWNLOAD = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
+
+
+@dataclass(frozen=True)
+class LevelLabels:
+    """Conditioning of a level's prior: a vocabulary's number, genre slots, and characters of lyrics in a window.
+
+    Raises:
+        ValueError: a number is none, too small, or larger than any prior's.
+    """
+
+    vocabulary: int = 0
+    max_genres: int = 1
+    lyric_length: int = 0
+
+    def __post_init__(self) -> None:
+        for name, fewest in (("vocabulary", 0), ("max_genres", 1), ("lyric_length", 0)):
+            check_count(name, getattr(self, name), fewest, _MOST)
+
+    @property
+    def label_length(self) -> int:
+        """Columns of a label vector before the lyrics."""
+        return 4 + self.max_genres
+
+
+@dataclass(frozen=True)
+class FastJukeboxLabels:
+    """Labels of songs from [`FastJukeboxProcessor`].
+
+    Args:
+        metadata: for each level, bottom first, int64 (N, 4 + genre slots + characters of the longest lyrics): total
+            length (0 where none was given), offset and 0 in audio samples, artist, genres (-1 in empty slots), and for
+            priors with lyrics the characters of the complete song, -1 after those of shorter ones; `None` for priors
+            without labels. `generate` takes the list, and of the lyrics what each window needs.
+        dropped: of each song, the characters of its lyrics that no vocabulary of its priors spells.
+    """
+
+    metadata: list[Tensor | None]
+    dropped: list[str] = field(default_factory=list)
 
 
 class FastJukeboxProcessor:
@@ -56,9 +102,8 @@ class FastJukeboxProcessor:
     def __init__(
         self, vocabularies: Sequence[LabelVocabulary], levels: Sequence[LevelLabels | None], sampling_rate: int = 44100
     ) -> None:
-        self.vocabularies, self.levels, self.sampling_rate = list(vocabularies), list(levels), sampling_rate
-        if not isinstance(sampling_rate, int) or isinstance(sampling_rate, bool) or sampling_rate < 1:
-            raise ValueError(f"`sampling_rate` must be an integer of at least 1, got {sampling_rate!r}")
+        self.vocabularies, self.levels = list(vocabularies), list(levels)
+        self.sampling_rate = check_count("sampling_rate", sampling_rate)
         for own in self.levels:
             if own is not None and own.vocabulary >= len(self.vocabularies):
                 raise ValueError(
@@ -354,3 +399,55 @@ def _vocabulary(
     if characters is None:
         characters = characters_of(config) if config.lyric_length else LYRIC_CHARACTERS[80]
     return LabelVocabulary(artists, genres, config.max_genres > 1, characters)
+
+
+def check_fit(own: LevelLabels, vocabulary: LabelVocabulary, config: PriorConfig) -> None:
+    """Raise a `ValueError` unless labels fit a prior; names the field of its configuration."""
+    needs = [("num_artists", vocabulary.num_artists, False), ("num_genres", vocabulary.num_genres, False)]
+    needs += [("max_genres", own.max_genres, True), ("lyric_length", own.lyric_length, True)]
+    if own.lyric_length:
+        needs.append(("lyric_vocab_size", len(vocabulary.characters) + 1, True))
+    for name, needed, exact in needs:
+        there = getattr(config, name)
+        if there < needed or (exact and there != needed):
+            raise ValueError(
+                f"`{name}` of the prior of level {config.level} must be {needed if exact else f'at least {needed}'} "
+                f"for this vocabulary, got {there}"
+            )
+
+
+def text_song(processor: FastJukeboxProcessor | None, text: str) -> SongWords:
+    """Metadata of a text: a genre, an artist, `GENRE by ARTIST`, or for models with lyrics anything else as
+    the words that are sung.
+
+    Raises:
+        ValueError: the model takes no words, or not these.
+    """
+    if not text.strip():
+        return {}
+    labelled = [level for level in reversed(processor.levels) if level is not None] if processor is not None else []
+    if processor is None or not labelled:
+        raise ValueError(f"the model takes no words, got {text!r:.80}: call it without")
+    vocabulary = processor.vocabularies[labelled[0].vocabulary]
+    genre, by, artist = text.partition(" by ")
+    readings: list[SongWords] = [{"genre": text.strip()}, {"artist": text.strip()}]
+    if by:
+        readings.append({"genre": genre.strip(), "artist": artist.strip()})
+    for song in readings:
+        try:
+            vocabulary.genre_ids(song.get("genre")), vocabulary.artist_id(song.get("artist"))
+        except ValueError:
+            continue
+        return song
+    if any(level.lyric_length for level in labelled):
+        return {"lyrics": text}
+    raise ValueError(
+        f"a text must be a genre, an artist or `GENRE by ARTIST` of those that the model knows, got {text!r:.80}: "
+        f"{_some(vocabulary.genres)} by {_some(vocabulary.artists)}"
+    )
+
+
+def _some(names: Mapping[str, int]) -> str:
+    """Known names, the first ten of many."""
+    known = [name for name in names if names[name]]
+    return ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
-from fast_jukebox.processing.text import LYRIC_CHARACTERS
-from fast_jukebox.processing.vocabulary import check_names
+from fast_jukebox.processing.vocabulary import LYRIC_CHARACTERS, check_names
 
 Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 _OLDER = ".v2"
