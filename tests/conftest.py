@@ -357,20 +357,19 @@ class StubVQVAE(nn.Module):
     def __init__(self, codebook_size=11, hop_lengths=(2, 4, 8), sampling_rate=100):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(
-            codebook_size=codebook_size, hop_lengths=list(hop_lengths), sampling_rate=sampling_rate
-        )
+        self.config = SimpleNamespace(codebook_size=codebook_size, sampling_rate=sampling_rate)
+        self.hop_lengths = list(hop_lengths)
         self.levels = [SimpleNamespace(decoder_reach=self.REACH) for _ in hop_lengths]
 
     def encode(self, audio):
-        assert audio.shape[1] % self.config.hop_lengths[-1] == 0
-        return [(audio[:, ::hop] * 100).round().long().clamp(0, 10) for hop in self.config.hop_lengths]
+        assert audio.shape[1] % self.hop_lengths[-1] == 0
+        return [(audio[:, ::hop] * 100).round().long().clamp(0, 10) for hop in self.hop_lengths]
 
     def decode(self, codes, start_level=0, chunk_samples=None):
-        assert len(codes) <= len(self.config.hop_lengths) - start_level
+        assert len(codes) <= len(self.hop_lengths) - start_level
         own = codes[0] * 1000
         own = own + nn.functional.pad(codes[0], (self.REACH, self.REACH)).unfold(1, 2 * self.REACH + 1, 1).sum(dim=2)
-        return (own.float() / 100000).repeat_interleave(self.config.hop_lengths[start_level], dim=1)
+        return (own.float() / 100000).repeat_interleave(self.hop_lengths[start_level], dim=1)
 
 
 class StubModel(FastJukeboxGenerationMixin, nn.Module):

@@ -87,7 +87,7 @@ def decode_chunk(vqvae: PreTrainedModel, codes: Tensor, level: int, first: int, 
     in any batch and on any number of threads.
 
     Args:
-        vqvae: has `config.hop_lengths` and `decode`.
+        vqvae: has `hop_lengths` and `decode`.
         codes: int64 (N, L), the chunk with all codes around it that reach into it.
         level: their level.
         first: the song's position of the first of `codes`.
@@ -97,7 +97,7 @@ def decode_chunk(vqvae: PreTrainedModel, codes: Tensor, level: int, first: int, 
     Returns:
         float32 (N, samples).
     """
-    hop = vqvae.config.hop_lengths[level]
+    hop = vqvae.hop_lengths[level]
     codes = codes.to(device_of(vqvae))
     whole = codes.shape[1] * hop
     with _threads_of(codes.device):
@@ -108,7 +108,7 @@ def decode_chunk(vqvae: PreTrainedModel, codes: Tensor, level: int, first: int, 
 def decode_song(vqvae: PreTrainedModel, codes: Tensor, level: int) -> Tensor:
     """Audio float32 (N, L * hop length) of the codes (N, L) of a level, chunk by chunk; a CPU's threads share them."""
     length, reach = codes.shape[1], decoder_reach(vqvae, level)
-    spans = list(chunk_spans(vqvae.config.hop_lengths[level], length))
+    spans = list(chunk_spans(vqvae.hop_lengths[level], length))
 
     def chunk(index: int) -> Tensor:
         start, stop = spans[index]

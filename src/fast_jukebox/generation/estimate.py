@@ -175,7 +175,7 @@ def estimate_generation(
     config = resolve_generation_config(model, request)
     duration = config.duration if request.duration is None else request.duration
     num_samples, stop_level, max_batch_size = request.num_samples, request.stop_level, request.max_batch_size
-    hops, rate = model.vqvae.config.hop_lengths, model.vqvae.config.sampling_rate
+    hops, rate = model.vqvae.hop_lengths, model.vqvae.config.sampling_rate
     check_levels(None, stop_level, len(hops))
     where = _device(device, model)
     loaded = weight_bytes(model) if device_of(model).type == "cpu" else 0
@@ -358,11 +358,10 @@ def _time_stack(
                 noise,
                 engine,
             )
-            sampling.sample(known + 1)  # or a few more, where codes come in rows
-            first, done = _now(device), sampling.known
+            sampling.sample(known + 1)
+            first = _now(device)
             sampling.sample()
-            left = known + new - done
-            times.append((first - started, (_now(device) - first) / left if left else (first - started) / new))
+            times.append((first - started, (_now(device) - first) / (new - 1) if new > 1 else first - started))
         # The first time, when things are built, does not count where there is another.
         begun, step = zip(*(times[1:] or times), strict=True)
         return min(begun), min(step)
@@ -388,7 +387,7 @@ def measure_decoding(vqvae: PreTrainedModel, level: int, samples: int, device: t
         device: where to time.
     """
     real = _any_weights(type(vqvae), copy.deepcopy(vqvae.config), device, vqvae.dtype)
-    hop = vqvae.config.hop_lengths[level]
+    hop = vqvae.hop_lengths[level]
     count = max(min(samples, 2 * LAST_SAMPLES) // hop, 1)
     codes = torch.zeros((1, count), dtype=torch.int64, device=device)
     with sampling_mode(real):

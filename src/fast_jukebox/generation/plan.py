@@ -108,7 +108,7 @@ def encode_prompt(vqvae: PreTrainedModel, prompt: object, prompt_duration: float
         ValueError: the recording is no audio, or shorter than one code of the top level, or than `prompt_duration`.
     """
     audio = check_prompt_audio(prompt)
-    rate, hops = vqvae.config.sampling_rate, vqvae.config.hop_lengths
+    rate, hops = vqvae.config.sampling_rate, vqvae.hop_lengths
     available = audio.shape[1]
     wanted = available
     if prompt_duration is not None:
@@ -146,7 +146,7 @@ def plan_song(model: SongModel, request: SongRequest, *, endless: bool = False) 
     """
     vqvae, priors = model.vqvae, model.priors
     check_adapters(priors)
-    hops, rate, num_levels = vqvae.config.hop_lengths, vqvae.config.sampling_rate, len(priors)
+    hops, rate, num_levels = vqvae.hop_lengths, vqvae.config.sampling_rate, len(priors)
     start_level, stop_level = check_levels(request.start_level, request.stop_level, num_levels)
     config = resolve_generation_config(model, request)
     chosen = {name: getattr(config, name) for name in SETTINGS}

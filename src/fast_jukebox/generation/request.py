@@ -116,7 +116,6 @@ class SoundConfig(Protocol):
     """Configuration of a VQ-VAE, as far as generation reads it."""
 
     sampling_rate: int
-    hop_lengths: Sequence[int]
     codebook_size: int
 
 
@@ -130,6 +129,9 @@ class SoundLevel(Protocol):
 
 class VQVAE(HasParameters, Protocol):
     """What encodes audio to codes and decodes codes to audio."""
+
+    hop_lengths: Sequence[int]
+    """Audio samples that a code of each level stands for, bottom first."""
 
     @property
     def config(self) -> SoundConfig:

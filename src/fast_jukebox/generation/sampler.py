@@ -58,7 +58,7 @@ class SongSampler:
     ) -> None:
         self.plan, self.engine = plan, engine
         self.priors: Sequence[Any] = model.priors
-        self.hop_lengths: Sequence[int] = model.vqvae.config.hop_lengths
+        self.hop_lengths: Sequence[int] = model.vqvae.hop_lengths
         self._code_seconds = self.hop_lengths[plan.stop_level] / model.vqvae.config.sampling_rate
         priors = self.priors
         self.levels: list[LevelCodes | None] = [

@@ -144,7 +144,7 @@ class SongStream:
     def __init__(self, sampler: StreamSampler, vqvae: PreTrainedModel, round_seconds: float) -> None:
         self.sampler, self.vqvae, self.plan = sampler, vqvae, sampler.plan
         self.level = self.plan.stop_level
-        self.hop = vqvae.config.hop_lengths[self.level]
+        self.hop = vqvae.hop_lengths[self.level]
         self.reach = decoder_reach(vqvae, self.level)
         self.length = self.plan.lengths[self.level]
         self._most = max(round(round_seconds * vqvae.config.sampling_rate), decoding.FIRST_SAMPLES)

@@ -77,6 +77,8 @@ class FastJukeboxLabels:
     dropped: list[str] = field(default_factory=list)
 
 
+# Not a ProcessorMixin, which joins tokenizers and feature extractors: of its methods only the push would serve, and it
+# imports torchaudio and asks the Hub for four more files.
 class FastJukeboxProcessor:
     """Artists, genres and lyrics of songs to the label vectors of each level's prior.
 

@@ -273,11 +273,11 @@ class WindowRun:
         self._last = prompt.new_empty(0)
 
     def resume(self, count: int, after_code: Callable[[int], None] | None = None) -> None:
-        """Sample until so many codes are done, or a few more where they come in rows; at most all of them.
+        """Sample until so many codes are done, from 0 to M.
 
         Args:
-            count: from 0 to M.
-            after_code: called after each code or row of codes with how many are done, for progress; what it raises ends
+            count: how many.
+            after_code: called after each call of the decoder with how many are done, for progress; what it raises ends
                 the sampling.
         """
         while self.done < count:
@@ -285,7 +285,7 @@ class WindowRun:
             if done == 0:
                 drawn = self.decoder.prefill(self.prompt, self.noise[:, 0]).unsqueeze(1)
             else:
-                rest = min(self.decoder.steps_per_call, self.new - done)
+                rest = min(self.decoder.steps_per_call, count - done)
                 drawn = self.decoder.decode(self._last, position, self.noise[:, done : done + rest])  # (N, rest)
             self.codes[:, position : position + drawn.shape[1]] = drawn
             self._last = drawn[:, -1]
@@ -305,7 +305,7 @@ def sample_window(
 
 
 class WindowSampling(Generic[Conditioning, Cache]):
-    """The sampling of windows of one shape, N of them at once, which may pause after any code or row of codes.
+    """The sampling of windows of one shape, N of them at once, which may pause after any code.
 
     How often it pauses changes no code. While it is paused, it holds its caches.
 
@@ -368,7 +368,7 @@ class WindowSampling(Generic[Conditioning, Cache]):
         return codes.masked_fill(codes >= self.prior.config.codebook_size, 0)
 
     def sample(self, known: int | None = None) -> Tensor:
-        """Resume until so many codes of each window are there, or a few more; by default to the end. Returns `codes`.
+        """Resume until so many codes of each window are there; by default to the end. Returns `codes`.
 
         Raises:
             FloatingPointError: the prior's logits are NaN, so the codes mean nothing.

@@ -41,7 +41,7 @@ def take_sound(
     count = len(take.layouts)
     for own in range(count) if level is None else [level]:
         check_count("level", own, 0, count - 1)
-        hop, reach = vqvae.config.hop_lengths[own], decoder_reach(vqvae, own)
+        hop, reach = vqvae.hop_lengths[own], decoder_reach(vqvae, own)
         begin, end = first // hop, -(-last // hop)
         low, high = max(begin - reach, 0), min(end + reach, take.length(own))
         found = codes.span(take, own, low, high)
@@ -67,7 +67,7 @@ def _chunks(
     last: int,
 ) -> Iterator[Tensor]:
     """Samples from `first` to `last`, of the codes (1, L) from `low` on, in chunks of codes."""
-    hop, reach = vqvae.config.hop_lengths[level], decoder_reach(vqvae, level)
+    hop, reach = vqvae.hop_lengths[level], decoder_reach(vqvae, level)
     for start, stop in spans:
         left, right = max(start - reach, low), min(stop + reach, low + codes.shape[1])
         with sampling_mode(vqvae):  # not while the caller has the turn

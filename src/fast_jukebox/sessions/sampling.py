@@ -252,7 +252,7 @@ def sample_takes(
 
 def _wanted(model: SongModel, plan: SongPlan, take: Take, job: Job) -> list[Layout | None]:
     """The windows that a job needs: of a part, with the codes around it that its sound depends on."""
-    hop, length = model.vqvae.config.hop_lengths[job.stop_level], take.length(job.stop_level)
+    hop, length = model.vqvae.hop_lengths[job.stop_level], take.length(job.stop_level)
     start, end = job.start // hop, length if job.end is None else min(-(-job.end // hop), length)
     if start == 0 and end == length:
         return list(plan.layouts)

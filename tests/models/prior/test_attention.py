@@ -102,7 +102,7 @@ def test_factored_patterns_make_no_square_matrix(word):
 def test_steps_equal_whole(word, dtype):
     pattern = PATTERNS[word](N_CTX, BLOCK_CTX)
     query, key, value = (x.to(dtype) for x in random_qkv(N_CTX))
-    cache = LayerCache.empty(pattern, 2, HEADS, HEAD_DIM, dtype, torch.device("cpu"))
+    cache = LayerCache(pattern, 2, HEADS, HEAD_DIM, dtype, torch.device("cpu"))
     whole = pattern.whole(query, key, value).output
     tolerance = 1e-6 if dtype == torch.float32 else 2e-2
     for position in range(N_CTX):

@@ -14,7 +14,7 @@ WORDS = ["dense", "row", "column", "previous_row"]
 
 def new_cache(word, songs=2):
     pattern = PATTERNS[word](N_CTX, BLOCK_CTX)
-    return LayerCache.empty(pattern, songs, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+    return LayerCache(pattern, songs, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
 
 
 @pytest.fixture(params=WORDS)

@@ -75,7 +75,7 @@ def test_steps_after_the_whole_read_what_it_left():
     prefix = LyricPrefixPattern(N_CTX, BLOCK_CTX, KEYS)
     for start in range(1, N_CTX):
         query, key, value = random_qkv(N_CTX)
-        cache = LayerCache.empty(prefix, 2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+        cache = LayerCache(prefix, 2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
         cache.fill(key[:, :start], value[:, :start])
         whole = prefix.whole(query, key, value).output
         for position in range(start, N_CTX):
@@ -88,7 +88,7 @@ def test_steps_after_the_whole_read_what_it_left():
 def test_cross_steps_see_the_lyrics_and_nothing_of_the_window():
     cross = LyricCrossPattern(N_CTX, BLOCK_CTX, KEYS)
     query, key, value = random_qkv(N_CTX, KEYS)
-    cache = LayerCache.empty(cross, 2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+    cache = LayerCache(cross, 2, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
     cache.fill(key, value)
     whole = cross.whole(query, key, value).output
     for position in range(N_CTX):

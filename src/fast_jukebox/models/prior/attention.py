@@ -378,23 +378,23 @@ class LayerCache:
 
     Args:
         pattern: of the layer.
-        storage: (N, 2, H, `pattern.capacity`, D).
+        batch_size: songs, N.
+        heads: H.
+        head_dim: D.
+        dtype, device: of keys and values.
+
+    Attributes:
+        storage: (N, 2, H, `pattern.capacity`, D), zeros at first.
     """
 
-    def __init__(self, pattern: Pattern, storage: Tensor) -> None:
+    def __init__(
+        self, pattern: Pattern, batch_size: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.pattern = pattern
-        self.storage = storage
-        self.order = torch.arange(pattern.max_visible, device=storage.device)
+        self.storage = zeros((batch_size, 2, heads, pattern.capacity, head_dim), dtype, device)
+        self.order = torch.arange(pattern.max_visible, device=device)
         # 1 / sqrt(D): steps multiply by a tensor, which is cheaper than by a number.
-        self.scale = torch.tensor(storage.shape[-1] ** -0.5, device="cpu")
-
-    @classmethod
-    def empty(
-        cls, pattern: Pattern, batch_size: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
-    ) -> LayerCache:
-        """An empty cache for `batch_size` songs."""
-        shape = (batch_size, 2, heads, pattern.capacity, head_dim)
-        return cls(pattern, zeros(shape, dtype, device))
+        self.scale = torch.tensor(head_dim**-0.5, device="cpu")
 
     def fill(self, key: Tensor, value: Tensor) -> None:
         """Keep what is needed of a prompt's keys and values.

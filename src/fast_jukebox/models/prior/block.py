@@ -313,6 +313,15 @@ class BlockList(nn.ModuleList):
         return cast("Iterator[PriorBlock]", super().__iter__())
 
 
+def block_weights(block: PriorBlock) -> list[Tensor]:
+    """Weight and bias of each layer of a block, in their order; merged copies of layers with adapters."""
+    attention, mlp = block.attention, block.mlp
+    weights: list[Tensor | None] = []
+    for layer in (block.attention_norm, attention.qkv, attention.projection, block.mlp_norm, mlp.expand, mlp.contract):
+        weights += effective_weights(layer) if hasattr(layer, "base_layer") else (layer.weight, layer.bias)
+    return cast("list[Tensor]", weights)
+
+
 class BlockStep:
     """A block made ready to run one position at a time: its weights gathered, its cache, a buffer.
 
@@ -326,19 +335,10 @@ class BlockStep:
     """
 
     def __init__(self, block: PriorBlock, cache: LayerCache) -> None:
-        attention, mlp = block.attention, block.mlp
         self.cache = cache
         self.residual_scale = block.residual_scale
-        modules = (
-            block.attention_norm,
-            attention.qkv,
-            attention.projection,
-            block.mlp_norm,
-            mlp.expand,
-            mlp.contract,
-        )
-        self.weights = tuple([cast(Tensor, tensor) for module in modules for tensor in effective_weights(module)])
-        heads, head_dim = attention.num_heads, attention.head_dim
+        self.weights = block_weights(block)
+        heads, head_dim = block.attention.num_heads, block.attention.head_dim
         self.songs = cache.storage.shape[0]
         self.rows = rows_for(self.songs, cache.storage.device)
         self.width = self.weights[0].shape

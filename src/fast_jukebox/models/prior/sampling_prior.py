@@ -63,7 +63,7 @@ class PriorSamplingMixin:
         for block in self.blocks:
             attention = block.attention
             heads, head_dim, device = attention.num_heads, attention.head_dim, attention.qkv.weight.device
-            layers.append(LayerCache.empty(attention.pattern, batch_size, heads, head_dim, dtype, device))
+            layers.append(LayerCache(attention.pattern, batch_size, heads, head_dim, dtype, device))
         return PriorCache(layers, batch_size)
 
     def block_steps(self, cache: PriorCache) -> list[BlockStep]:

@@ -146,6 +146,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         config.validate()  # its fields may have changed since it was made
         super().__init__(config)
         self.levels = nn.ModuleList(VQVAELevel(config, level) for level in range(config.num_levels))
+        self.hop_lengths = config.hop_lengths
         self.post_init()
 
     @torch.no_grad()
@@ -169,7 +170,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         self._check_audio(audio)
         _check_finite(audio)
         audio = audio.to(self.dtype)
-        largest_hop = self.config.hop_lengths[-1]
+        largest_hop = self.hop_lengths[-1]
         codes = []
         for level in chosen:
             module: VQVAELevel = self.levels[level]  # type: ignore[assignment]
@@ -259,7 +260,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         return loss
 
     def _chosen_levels(self, levels: Sequence[int] | None) -> list[int]:
-        known = range(self.config.num_levels)
+        known = range(len(self.hop_lengths))
         chosen = list(known) if levels is None else sorted(levels)
         for level in chosen:
             if level not in known:
@@ -267,7 +268,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         return chosen
 
     def _check_audio(self, audio: Tensor) -> None:
-        hop = self.config.hop_lengths[-1]
+        hop = self.hop_lengths[-1]
         if not isinstance(audio, Tensor) or audio.dim() != 2 or not audio.is_floating_point():
             raise ValueError(f"`audio` must be a floating-point tensor of shape (batch, samples), got {kind_of(audio)}")
         if audio.shape[0] == 0:
@@ -278,14 +279,14 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
             )
 
     def _check_levels_of_codes(self, codes: Sequence[Tensor], level: int) -> None:
-        known = self.config.num_levels - level
+        hops = self.hop_lengths
+        known = len(hops) - level
         if not 1 <= len(codes) <= known:
             raise ValueError(
                 f"`codes` must list the codes of the levels from `start_level` {level} up, 1 to {known} entries; got "
                 f"{len(codes)}"
             )
         self._check_codes(codes[0])
-        hops = self.config.hop_lengths
         for above, entry in enumerate(codes[1:], start=level + 1):
             wanted = codes[0].shape[1] * hops[level] / hops[above]
             if isinstance(entry, Tensor) and entry.dim() == 2 and entry.shape[1] != wanted:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.attention import Pattern, SlotTables
-from fast_jukebox.models.prior.block import PriorBlock, PriorCache
+from fast_jukebox.models.prior.block import PriorBlock, PriorCache, block_weights
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.models.prior.engines.native_library import Layer, Prior, library
@@ -28,8 +27,10 @@ from fast_jukebox.sampling.weights import adapter_state, effective_weights, kept
 # Outputs of a weight lie side by side in panels of so many; as in the source.
 LANES = 16
 
-# Songs that one call takes through a row of steps: what they work with stays in the nearest caches.
+# Songs that one call takes through its steps at once: what they work with stays in the nearest caches.
 CHUNK = 24
+
+_PRODUCTS = 2**30  # that a core does in some 30 ms
 
 
 def unsupported(prior: EnginePrior) -> str | None:
@@ -65,7 +66,9 @@ class NativeDecoder(EngineDecoder[PriorConditioning, PriorCache]):
         self.level = config.level
         self.batch_size = batch_size
         self.settings = settings
-        self.steps_per_call = config.row_length
+        # A row, or more while a call takes some 30 ms: progress and interruptions wait for it.
+        products = 4 * config.num_hidden_layers * config.hidden_size**2  # of a step, about
+        self.steps_per_call = max(config.row_length, _PRODUCTS // (products * batch_size))
         self.cache = prior.new_cache(batch_size)
         self.logits = torch.zeros(batch_size, config.vocab_size)
         self.prefix = config.lyric_prefix_length
@@ -180,22 +183,12 @@ class NativeWeights:
         self.layers = (Layer * len(prior.blocks))(*(self._layer(block) for block in prior.blocks))
 
     def _layer(self, block: PriorBlock) -> Layer:
-        attention, mlp = block.attention, block.mlp
         fields: dict[str, int] = {}
-        for name, norm in (("norm_1", block.attention_norm), ("norm_2", block.mlp_norm)):
-            for field, tensor in zip((name, f"{name}_bias"), effective_weights(norm), strict=True):
-                fields[field] = self._keep(cast(Tensor, tensor))
-        linears = (
-            ("qkv", attention.qkv),
-            ("out", attention.projection),
-            ("expand", mlp.expand),
-            ("contract", mlp.contract),
-        )
-        for name, linear in linears:
-            weight, bias = effective_weights(linear)
-            fields[name] = self._keep(packed(weight))
-            fields[f"{name}_bias"] = self._keep(F.pad(cast(Tensor, bias).detach(), (0, -len(weight) % LANES)))
-        pattern = attention.pattern
+        for name, tensor in zip(Layer.WEIGHTS, block_weights(block), strict=True):
+            if not name.startswith("norm"):
+                tensor = packed(tensor) if tensor.dim() == 2 else F.pad(tensor.detach(), (0, -len(tensor) % LANES))
+            fields[name] = self._keep(tensor)
+        pattern = block.attention.pattern
         if pattern not in self._tables:
             tables = checked_tables(pattern, self._positions)
             self._tables[pattern] = {name: self._keep(table) for name, table in tables._asdict().items()}
