@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fast_jukebox.evaluation.label_agreement import (
-    LabelClassifier,
     describe_rhythm,
     describe_timbre,
     label_agreement,
@@ -57,21 +56,6 @@ def test_rhythm_shows_the_spans_between_onsets():
     assert describe_rhythm(torch.zeros(RATE), RATE).abs().max() == 0
 
 
-def test_a_classifier_learns_what_labels_are_like():
-    generator = torch.Generator().manual_seed(0)
-    means = {"a": torch.tensor([0.0, 0, 0]), "b": torch.tensor([3.0, 0, 0]), "c": torch.tensor([0.0, 3, 100])}
-    labels = [name for name in means for _ in range(50)]
-    data = torch.stack(
-        [means[name] + torch.randn(3, generator=generator) * torch.tensor([1, 1, 50]) for name in labels]
-    )
-    classifier = LabelClassifier.fit(data, labels)
-    assert classifier.labels == ("a", "b", "c")
-    hits = sum(own == label for own, label in zip(classifier.predict(data), labels, strict=True))
-    assert hits > 0.85 * len(labels)
-    scaled = LabelClassifier.fit(data * torch.tensor([1000.0, 1, 0.001]), labels)
-    assert scaled.predict(data * torch.tensor([1000.0, 1, 0.001])) == classifier.predict(data)
-
-
 def test_agreement_tells_a_model_that_listens_from_one_that_does_not():
     generator = torch.Generator().manual_seed(1)
 
@@ -95,11 +79,5 @@ def test_agreement_tells_a_model_that_listens_from_one_that_does_not():
 
 def test_what_cannot_be_judged_is_refused():
     data = torch.randn(4, 2)
-    with pytest.raises(ValueError, match="`labels` must be one for each"):
-        LabelClassifier.fit(data, ["a"])
-    with pytest.raises(ValueError, match=r"`labels` must be two or more.*'b'"):
-        LabelClassifier.fit(data, ["a", "a", "a", "b"])
-    with pytest.raises(ValueError, match="`shrinkage`"):
-        LabelClassifier.fit(data, ["a", "a", "b", "b"], shrinkage=0.0)
     with pytest.raises(ValueError, match=r"`sample_labels`.*'c'"):
         label_agreement(data, ["a", "a", "b", "b"], data[:1], ["a"], data[:1], ["c"])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast_jukebox.evaluation.probing import PENALTIES, Probe, probe
+from fast_jukebox.evaluation.probing import PENALTIES, LinearClassifier, probe
 
 
 def naive_ridge(data, targets, penalty):
@@ -22,7 +22,7 @@ def test_it_is_ridge_with_the_penalty_that_leave_one_out_likes_best(songs, width
     torch.manual_seed(seed)
     features = torch.randn(songs, width) * 3 + 1
     labels = [f"kind {index % kinds}" for index in range(songs)]
-    fitted = Probe.fit(features, labels)
+    fitted = LinearClassifier.fit_ridge(features, labels)
     data = (features.double() - features.double().mean(dim=0)) / features.double().std(dim=0)
     targets = torch.stack([torch.tensor([label == name for label in labels]) for name in fitted.labels], 1).double()
     errors, right = {}, {}
@@ -37,10 +37,46 @@ def test_it_is_ridge_with_the_penalty_that_leave_one_out_likes_best(songs, width
     assert errors[fitted.penalty] == pytest.approx(min(errors.values()), rel=1e-6)
     assert fitted.left_out_accuracy == pytest.approx(right[fitted.penalty])
     coefficients, intercepts = naive_ridge(data, targets, fitted.penalty)
-    torch.testing.assert_close(fitted.coefficients, coefficients, atol=1e-6, rtol=1e-5)
+    mean, scale = features.double().mean(dim=0), features.double().std(dim=0)
+    torch.testing.assert_close(fitted.coefficients * scale[:, None], coefficients, atol=1e-6, rtol=1e-5)
     new = torch.randn(5, width)
-    scores = (new.double() - fitted.mean) / fitted.scale @ coefficients + intercepts
+    scores = (new.double() - mean) / scale @ coefficients + intercepts
     assert fitted.predict(new) == [fitted.labels[index] for index in scores.argmax(dim=1).tolist()]
+
+
+def test_a_discriminant_learns_what_labels_are_like():
+    generator = torch.Generator().manual_seed(0)
+    means = {"a": torch.tensor([0.0, 0, 0]), "b": torch.tensor([3.0, 0, 0]), "c": torch.tensor([0.0, 3, 100])}
+    labels = [name for name in means for _ in range(50)]
+    data = torch.stack(
+        [means[name] + torch.randn(3, generator=generator) * torch.tensor([1, 1, 50]) for name in labels]
+    )
+    classifier = LinearClassifier.fit_discriminant(data, labels)
+    assert classifier.labels == ("a", "b", "c")
+    hits = sum(own == label for own, label in zip(classifier.predict(data), labels, strict=True))
+    assert hits > 0.85 * len(labels)
+    scaled = LinearClassifier.fit_discriminant(data * torch.tensor([1000.0, 1, 0.001]), labels)
+    assert scaled.predict(data * torch.tensor([1000.0, 1, 0.001])) == classifier.predict(data)
+    # The nearest mean by the shrunk covariance, written out.
+    wanted = torch.tensor(["abc".index(label) for label in labels])
+    centres = torch.stack([data[wanted == number].double().mean(dim=0) for number in range(3)])
+    rest = data.double() - centres[wanted]
+    covariance = rest.T @ rest / (len(data) - 3)
+    precision = torch.linalg.inv(0.7 * covariance + 0.3 * torch.diag(covariance.diagonal()) + 1e-8 * torch.eye(3))
+    new = torch.randn(40, 3, generator=generator) * torch.tensor([2, 2, 100]) + 1
+    apart = new.double()[:, None] - centres
+    nearest = torch.einsum("slf,fg,slg->sl", apart, precision, apart).argmin(dim=1)
+    assert classifier.predict(new) == ["abc"[number] for number in nearest.tolist()]
+
+
+def test_a_discriminant_needs_two_songs_of_each_label():
+    data = torch.randn(4, 2)
+    with pytest.raises(ValueError, match=r"`labels` must each have two songs or more, got one of b"):
+        LinearClassifier.fit_discriminant(data, ["a", "a", "a", "b"])
+    with pytest.raises(ValueError, match="`labels` must be one for each"):
+        LinearClassifier.fit_discriminant(data, ["a"])
+    with pytest.raises(ValueError, match="`shrinkage`"):
+        LinearClassifier.fit_discriminant(data, ["a", "a", "b", "b"], shrinkage=0.0)
 
 
 def songs_of(count, signal, seed):
@@ -81,7 +117,7 @@ def test_kinds_that_were_never_heard_are_wrong_and_constant_features_harmless():
 )
 def test_songs_that_do_not_fit(features, labels, match):
     with pytest.raises(ValueError, match=match):
-        Probe.fit(features, labels)
+        LinearClassifier.fit_ridge(features, labels)
 
 
 def test_there_must_be_held_out_songs():

@@ -1,4 +1,4 @@
-"""Agreement of songs with their labels: statistics of timbre and rhythm, and a classifier of real songs."""
+"""Agreement of songs with their labels: statistics of timbre and rhythm, judged by a classifier of real songs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.evaluation.mel import mel_frames, window_length
+from fast_jukebox.evaluation.probing import LinearClassifier
 from fast_jukebox.evaluation.transcription import QUIET, find_onsets
 
 _BANDS = 40
@@ -58,56 +59,6 @@ def describe_rhythm(audio: Tensor, sampling_rate: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LabelClassifier:
-    """Linear discriminant analysis of descriptions: a mean a label and one covariance, shrunk towards its diagonal.
-
-    Attributes:
-        labels: in the order of the means.
-        means: float64 (labels, features).
-        precision: float64 (features, features), inverse of the covariance.
-    """
-
-    labels: tuple[str, ...]
-    means: Tensor
-    precision: Tensor
-
-    @classmethod
-    def fit(cls, descriptions: Tensor, labels: Sequence[str], shrinkage: float = 0.3) -> LabelClassifier:
-        """Learn what songs of each label are like.
-
-        Args:
-            descriptions: (songs, features).
-            labels: of the songs, two kinds or more, each with two songs or more.
-            shrinkage: weight in (0, 1] of the diagonal.
-
-        Raises:
-            ValueError: the numbers do not match, or a label has too few songs.
-        """
-        if len(labels) != len(descriptions):
-            raise ValueError(f"`labels` must be one for each of {len(descriptions)} songs, got {len(labels)}")
-        if not 0 < shrinkage <= 1:
-            raise ValueError(f"`shrinkage` must be in (0, 1], got {shrinkage!r}")
-        names = tuple(sorted(set(labels)))
-        few = [name for name in names if list(labels).count(name) < 2]
-        if len(names) < 2 or few:
-            raise ValueError(f"`labels` must be two or more, each of two songs or more, got {few or list(names)}")
-        data = descriptions.double()
-        index = torch.tensor([names.index(label) for label in labels])
-        means = torch.stack([data[index == number].mean(dim=0) for number in range(len(names))])
-        rest = data - means[index]
-        covariance = rest.T @ rest / max(len(data) - len(names), 1)
-        diagonal = covariance.diagonal().clamp_min(1e-8)
-        shrunk = (1 - shrinkage) * covariance + shrinkage * torch.diag(diagonal) + 1e-8 * torch.eye(len(diagonal))
-        return cls(names, means, torch.linalg.inv(shrunk))
-
-    def predict(self, descriptions: Tensor) -> list[str]:
-        """The label whose songs each description is most like."""
-        distance = descriptions.double()[:, None] - self.means  # (songs, labels, features)
-        nearest = torch.einsum("slf,fg,slg->sl", distance, self.precision, distance).argmin(dim=1)
-        return [self.labels[number] for number in nearest.tolist()]
-
-
-@dataclass(frozen=True)
 class LabelAgreement:
     """Fractions of songs and samples in which a classifier of real songs finds the label.
 
@@ -143,9 +94,9 @@ def label_agreement(
         samples, sample_labels: of samples, and what each was asked to be.
 
     Raises:
-        ValueError: as [`LabelClassifier.fit`]; or samples were asked for what no song is.
+        ValueError: as [`LinearClassifier.fit_discriminant`]; or samples were asked for what no song is.
     """
-    classifier = LabelClassifier.fit(train, train_labels)
+    classifier = LinearClassifier.fit_discriminant(train, train_labels)
     if strangers := sorted(set(sample_labels) - set(classifier.labels)):
         raise ValueError(f"`sample_labels` must be labels of songs, got {strangers}")
     heard = classifier.predict(samples)

@@ -1,7 +1,8 @@
-"""Probes: how well a linear classifier reads a label, such as key or genre, from features of songs."""
+"""Linear classifiers, and probes: how well one reads a label, such as key or genre, from features of songs."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,29 +19,28 @@ _SHUFFLES = 20
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A ridge classifier of standardised features (one against the rest), fitted in closed form.
+class LinearClassifier:
+    """A classifier by the largest of one linear score a class, fitted in closed form.
 
     Attributes:
         labels: names of the classes.
-        mean, scale: float64 (D,) of the features that it was fitted on.
         coefficients: float64 (D, labels).
         intercepts: float64 (labels,).
-        penalty: of [`PENALTIES`].
-        left_out_accuracy: fraction of the songs that it was fitted on whose label is right when they are left out.
+        penalty: of [`PENALTIES`]; NaN where there is none.
+        left_out_accuracy: fraction of the songs that it was fitted on whose label is right when they are left out; NaN
+            where that was not tried.
     """
 
     labels: tuple[str, ...]
-    mean: Tensor
-    scale: Tensor
     coefficients: Tensor
     intercepts: Tensor
-    penalty: float
-    left_out_accuracy: float
+    penalty: float = math.nan
+    left_out_accuracy: float = math.nan
 
     @classmethod
-    def fit(cls, features: Tensor, labels: Sequence[str]) -> Probe:
-        """Fit with the penalty whose predictions of songs that are left out have the least squared error.
+    def fit_ridge(cls, features: Tensor, labels: Sequence[str]) -> LinearClassifier:
+        """Ridge regression of standardised features, one class against the rest, with the penalty whose predictions of
+        songs that are left out have the least squared error.
 
         Args:
             features: (songs, D).
@@ -49,15 +49,9 @@ class Probe:
         Raises:
             ValueError: the numbers of songs differ, or there are fewer than two kinds.
         """
-        names = tuple(sorted(set(labels)))
-        if features.dim() != 2 or len(labels) != len(features) or len(names) < 2:
-            raise ValueError(
-                f"`labels` must be one for each of the songs and of two kinds at least, got {len(labels)} of "
-                f"{len(names)} kinds for features {tuple(features.shape)}"
-            )
+        names, wanted = _classes(features, labels)
         data = features.double()
         mean, scale = data.mean(dim=0), data.std(dim=0).clamp_min(1e-8)
-        wanted = torch.tensor([names.index(label) for label in labels])
         targets = torch.nn.functional.one_hot(wanted, len(names)).double()
         intercepts = targets.mean(dim=0)
         left, values, right = torch.linalg.svd((data - mean) / scale, full_matrices=False)
@@ -75,13 +69,50 @@ class Probe:
                 best = error, penalty, float(right_ones)
         assert best is not None
         _, penalty, left_out = best
-        coefficients = right.T @ ((values / (values.square() + penalty))[:, None] * projected)
-        return cls(names, mean, scale, coefficients, intercepts, penalty, left_out)
+        coefficients = right.T @ ((values / (values.square() + penalty))[:, None] * projected) / scale[:, None]
+        return cls(names, coefficients, intercepts - mean @ coefficients, penalty, left_out)
+
+    @classmethod
+    def fit_discriminant(cls, features: Tensor, labels: Sequence[str], shrinkage: float = 0.3) -> LinearClassifier:
+        """Linear discriminant analysis: a mean a class and one covariance, shrunk towards its diagonal.
+
+        Args:
+            features: (songs, D).
+            labels: of the songs, two kinds or more, each with two songs or more.
+            shrinkage: weight in (0, 1] of the diagonal.
+
+        Raises:
+            ValueError: the numbers of songs differ, or a label has too few songs.
+        """
+        if not 0 < shrinkage <= 1:
+            raise ValueError(f"`shrinkage` must be in (0, 1], got {shrinkage!r}")
+        names, wanted = _classes(features, labels)
+        if few := [name for name in names if list(labels).count(name) < 2]:
+            raise ValueError(f"`labels` must each have two songs or more, got one of {', '.join(few)}")
+        data = features.double()
+        means = torch.stack([data[wanted == number].mean(dim=0) for number in range(len(names))])
+        rest = data - means[wanted]
+        covariance = rest.T @ rest / max(len(data) - len(names), 1)
+        diagonal = covariance.diagonal().clamp_min(1e-8)
+        shrunk = (1 - shrinkage) * covariance + shrinkage * torch.diag(diagonal) + 1e-8 * torch.eye(len(diagonal))
+        coefficients = torch.linalg.solve(shrunk, means.T)  # (D, labels)
+        return cls(names, coefficients, -0.5 * (means.T * coefficients).sum(dim=0))
 
     def predict(self, features: Tensor) -> list[str]:
         """The most probable label of each song, from (songs, D)."""
-        scores = ((features.double() - self.mean) / self.scale) @ self.coefficients + self.intercepts
+        scores = features.double() @ self.coefficients + self.intercepts
         return [self.labels[number] for number in scores.argmax(dim=1).tolist()]
+
+
+def _classes(features: Tensor, labels: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+    """Names of the labels, sorted, and the number int64 (songs,) of each song's."""
+    names = tuple(sorted(set(labels)))
+    if features.dim() != 2 or len(labels) != len(features) or len(names) < 2:
+        raise ValueError(
+            f"`labels` must be one for each of the songs and of two kinds at least, got {len(labels)} of "
+            f"{len(names)} kinds for features {tuple(features.shape)}"
+        )
+    return names, torch.tensor([names.index(label) for label in labels])
 
 
 @dataclass(frozen=True)
@@ -124,7 +155,7 @@ def probe(
         seed: of the shuffled labels and the interval's resamples.
 
     Raises:
-        ValueError: there are no others, or as in [`Probe.fit`].
+        ValueError: there are no others, or as in [`LinearClassifier.fit_ridge`].
     """
     if not len(held_out) or len(held_out) != len(held_out_labels):
         raise ValueError(
@@ -136,13 +167,14 @@ def probe(
         pairs = zip(predicted, held_out_labels, strict=True)
         return torch.tensor([one == other for one, other in pairs], dtype=torch.float64)
 
-    fitted = Probe.fit(features, labels)
+    fitted = LinearClassifier.fit_ridge(features, labels)
     right = right_of(fitted.predict(held_out))
     found = bootstrap_mean(right, resamples=1000, seed=seed)
     generator, shuffled = torch.Generator().manual_seed(seed), []
     for _ in range(_SHUFFLES):
         order = torch.randperm(len(labels), generator=generator).tolist()
-        shuffled.append(float(right_of(Probe.fit(features, [labels[i] for i in order]).predict(held_out)).mean()))
+        mixed = LinearClassifier.fit_ridge(features, [labels[index] for index in order])
+        shuffled.append(float(right_of(mixed.predict(held_out)).mean()))
     (frequent, _), *_ = Counter(sorted(labels)).most_common(1)
     return ProbeScore(
         accuracy=float(right.mean()),
