@@ -58,18 +58,16 @@ def test_codes_are_those_of_the_whole_song(songs, vqvae, tmp_path):
         assert "audio" not in row
 
 
-def test_songs_are_read_ahead_for_a_gpu_in_their_order_and_not_all_at_once(songs, vqvae, monkeypatch):
-    read = encoding.load_audio
+def test_songs_are_read_ahead_for_a_gpu_in_their_order_and_not_all_at_once(songs, vqvae):
     begun = []
 
-    def noting(sound, rate):
+    def noting(sound):
         begun.append(sound)
-        return read(sound, rate)
+        return encoding.load_audio(sound, vqvae.config.sampling_rate)
 
-    monkeypatch.setattr(encoding, "load_audio", noting)
     rows = [0, 1, 2, 0, 1, 2, 0]
     got = []
-    for song, audio in encoding._read_ahead(songs["train"].select(rows), vqvae.config.sampling_rate):
+    for song, audio in encoding._read_ahead(songs["train"].select(rows), noting):
         got.append(song["title"])
         assert len(begun) <= len(got) + encoding._SONGS_AHEAD
         assert len(audio) == round(song["duration"] * 1600 * vqvae.config.sampling_rate / 1600)
@@ -284,3 +282,13 @@ def test_a_missing_level_is_named(songs, vqvae, tiny_config, tmp_path):
     codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)["train"].remove_columns("codes_2")
     with pytest.raises(ValueError, match="no column `codes_2`"):
         CodeWindows(codes, tiny_config.prior_configs[1])
+
+
+def test_the_first_seconds_alone_can_be_encoded(songs, vqvae, tmp_path):
+    codes = encode_songs(songs, vqvae, tmp_path / "codes", duration=0.1, progress=False)
+    for row, song in zip(codes["train"], songs["train"], strict=True):
+        audio = torch.from_numpy(soundfile.read(song["audio"]["path"], dtype="float32")[0][:160])
+        expected = vqvae.encode(audio[None, : len(audio) // 16 * 16])
+        assert row["codes_2"] == expected[2][0].tolist() and len(row["codes_2"]) <= 10
+    with pytest.raises(ValueError, match="codes made with songs"):
+        encode_songs(songs, vqvae, tmp_path / "codes", duration=0.05, progress=False)

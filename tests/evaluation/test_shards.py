@@ -4,18 +4,19 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 
 from fast_jukebox.audio import save_audio
-from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs
+from fast_jukebox.data.encoding import encode_song
+from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs, read_sound
 from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
 from fast_jukebox.evaluation.shards import (
     SONGS_IN_A_SHARD,
     embed_in_shards,
-    encode_in_shards,
     measure_songs,
     predict_in_shards,
 )
-from fast_jukebox.evaluation.song_likelihood import code_rows, encode_sound, song_bits, windows_of_songs
+from fast_jukebox.evaluation.song_likelihood import song_bits, windows_of_songs
 from fast_jukebox.evaluation.systems import load_system, reconstruct_songs, system_loader, vqvae_loader
 from fast_jukebox.utils.workers import Workers
 
@@ -78,7 +79,7 @@ def test_embeddings_are_those_of_all_songs_at_once(sounds, tmp_path, count):
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_codes_bits_and_reconstructions_are_those_of_the_calling_process(tiny_model, tmp_path, count):
+def test_bits_and_reconstructions_are_those_of_the_calling_process(tiny_model, tmp_path, count):
     tiny_model.save_pretrained(tmp_path / "model")
     model = load_system(str(tmp_path / "model"), "cpu")
     sounds = [
@@ -87,13 +88,8 @@ def test_codes_bits_and_reconstructions_are_those_of_the_calling_process(tiny_mo
     ]
     workers, source = Workers(count), str(tmp_path / "model")
     load = vqvae_loader(model, source, workers)
-    codes = encode_in_shards(load, sounds, tmp_path / "codes.safetensors", 0.6, workers)
-    expected = [encode_sound(model.vqvae, sound, duration=0.6) for sound in sounds]
-    assert len(codes) == len(sounds)
-    for own, others in zip(codes, expected, strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(own, others, strict=True))
-    configs = [prior.config for prior in model.priors]
-    songs = list(windows_of_songs(code_rows(codes, configs), configs, 12))
+    rows = Dataset.from_list([encode_song({}, read_sound(sound, 1600, duration=0.6), model.vqvae) for sound in sounds])
+    songs = list(windows_of_songs(rows, [prior.config for prior in model.priors], 12))
     load_model = system_loader(model, source, workers)
     found = predict_in_shards(load_model, songs, tmp_path / "bits.json", 2, workers)
     for own, whole in zip(found, song_bits(model, sounds, duration=0.6, max_windows=12, batch_size=2), strict=True):
@@ -106,9 +102,8 @@ def test_codes_bits_and_reconstructions_are_those_of_the_calling_process(tiny_mo
 
 
 def test_a_stopped_prediction_resumes_with_the_missing_shards(tiny_model, tmp_path):
-    songs = [encode_sound(tiny_model.vqvae, torch.randn(960), 1600) for _ in range(SONGS_IN_A_SHARD)]
-    configs = [prior.config for prior in tiny_model.priors]
-    windows = list(windows_of_songs(code_rows(songs, configs), configs, None))
+    rows = Dataset.from_list([encode_song({}, torch.randn(960), tiny_model.vqvae) for _ in range(SONGS_IN_A_SHARD)])
+    windows = list(windows_of_songs(rows, [prior.config for prior in tiny_model.priors], None))
     seen = []
 
     def stops(module, arguments):

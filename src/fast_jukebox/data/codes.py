@@ -48,6 +48,7 @@ def encode_songs(
     vqvae: FastJukeboxVQVAE,
     folder: str | os.PathLike[str],
     *,
+    duration: float | None = None,
     workers: Workers | None = None,
     progress: bool = True,
 ) -> DatasetDict:
@@ -61,6 +62,7 @@ def encode_songs(
         songs: splits of rows as [`~fast_jukebox.data.songs.load_songs`] makes them.
         vqvae: on any device, which is that of the workers too; used in evaluation mode. On a GPU the next songs are
             read while one is encoded.
+        duration: seconds from the start of each song; all of it by default.
         workers: processes that encode, a shard of 16 songs at a time; the calling one by default.
 
     Raises:
@@ -73,7 +75,7 @@ def encode_songs(
         name: split.select_columns([column for column in ("duration", "file_name") if column in split.column_names])
         for name, split in songs.items()
     }
-    claim_folder(folder / MANIFEST, songs_manifest(identity, vqvae), "codes made")
+    claim_folder(folder / MANIFEST, songs_manifest(identity, vqvae, duration), "codes made")
     clear_temporary(folder)
     features = _features(songs, vqvae)
     total = sum(len(split) for split in songs.values())
@@ -92,7 +94,7 @@ def encode_songs(
 
         after = bar.update if workers.in_process else None
         elsewhere = vqvae if workers.in_process else copy.deepcopy(vqvae).cpu()
-        setup = partial(ShardEncoder, elsewhere, str(vqvae.device), features, after)
+        setup = partial(ShardEncoder, elsewhere, str(vqvae.device), features, after, duration)
         for shard, _ in map_shards(setup, missing(), workers):
             if after is None:
                 bar.update(len(shard.songs))

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,16 @@ class ShardEncoder:
     """Encodes the songs of a shard and writes the file, complete or not at all; calls `after` with 1 for each song."""
 
     def __init__(
-        self, vqvae: FastJukeboxVQVAE, device: str, features: Features, after: Callable[[int], object] | None = None
+        self,
+        vqvae: FastJukeboxVQVAE,
+        device: str,
+        features: Features,
+        after: Callable[[int], object] | None = None,
+        duration: float | None = None,
     ) -> None:
         self.vqvae = vqvae if str(vqvae.device) == device else vqvae.to(device)
         self.features = features
+        self._read = partial(load_audio, sampling_rate=vqvae.config.sampling_rate, duration=duration)
         self.after = after or (lambda count: None)
 
     def __call__(self, shard: CodeShard) -> None:
@@ -55,30 +62,31 @@ class ShardEncoder:
 
     def _encode(self, songs: Dataset | list[JsonObject]) -> list[dict[str, object]]:
         """Rows with codes. On a CPU each thread takes a song, so that codes do not depend on how many there are."""
-        rate = self.vqvae.config.sampling_rate
         if self.vqvae.device.type == "cpu":
             with single_threads():
                 return share_out(lambda row: self._read_and_encode(songs[row]), len(songs), self._count_one)
         encoded: list[dict[str, object]] = []
-        for song, audio in _read_ahead(songs, rate):
+        for song, audio in _read_ahead(songs, self._read):
             encoded.append(encode_song(song, audio, self.vqvae))
             self.after(1)
         return encoded
 
     def _read_and_encode(self, song: JsonObject) -> dict[str, object]:
-        return encode_song(song, load_audio(song["audio"], self.vqvae.config.sampling_rate), self.vqvae)
+        return encode_song(song, self._read(song["audio"]), self.vqvae)
 
     def _count_one(self, _: int) -> None:
         self.after(1)
 
 
-def _read_ahead(songs: Dataset | list[JsonObject], sampling_rate: int) -> Iterator[tuple[JsonObject, Tensor]]:
+def _read_ahead(
+    songs: Dataset | list[JsonObject], read: Callable[[object], Tensor]
+) -> Iterator[tuple[JsonObject, Tensor]]:
     """Songs with their audio (samples,); two more are read while one is used."""
     with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
         coming: deque[tuple[JsonObject, Future[Tensor]]] = deque()
         for row in range(len(songs)):
             song = songs[row]
-            coming.append((song, pool.submit(load_audio, song["audio"], sampling_rate)))
+            coming.append((song, pool.submit(read, song["audio"])))
             if len(coming) > _SONGS_AHEAD:
                 song, audio = coming.popleft()
                 yield song, audio.result()
@@ -86,7 +94,7 @@ def _read_ahead(songs: Dataset | list[JsonObject], sampling_rate: int) -> Iterat
             yield song, audio.result()
 
 
-def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> dict[str, object]:
+def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> JsonObject:
     """A song's metadata and codes, `codes_0`, `codes_1`, ... (length,), uint16 or int32, of its sound (samples,)."""
     config = vqvae.config
     hop = config.hop_lengths[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,9 +25,14 @@ _TYPES: dict[str, type] = {
 }
 
 
-def songs_manifest(songs: Mapping[str, Sequence[JsonObject]], vqvae: FastJukeboxVQVAE) -> dict[str, object]:
-    """Fingerprints of a VQ-VAE and of songs by split, rows with `duration` and, where it is known, `file_name`."""
-    durations = {name: [round(row["duration"], 3) for row in split] for name, split in songs.items()}
+def songs_manifest(
+    songs: Mapping[str, Sequence[JsonObject]], vqvae: FastJukeboxVQVAE, duration: float | None = None
+) -> dict[str, object]:
+    """Fingerprints of a VQ-VAE and of the first `duration` seconds of songs by split, rows with `duration` and, where
+    it is known, `file_name`.
+    """
+    longest = math.inf if duration is None else duration
+    durations = {name: [round(min(row["duration"], longest), 3) for row in split] for name, split in songs.items()}
     names = {
         name: [row["file_name"] for row in split] for name, split in songs.items() if split and "file_name" in split[0]
     }

@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, embed_songs
-from fast_jukebox.evaluation.song_likelihood import SongBits, SongWindows, bits_of_levels, encode_sound, predict_song
+from fast_jukebox.evaluation.song_likelihood import SongBits, SongWindows, bits_of_levels, predict_song
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
-from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sampling.machine import share_out, single_threads
 from fast_jukebox.utils.files import JsonObject, clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
@@ -58,20 +55,6 @@ def embed_in_shards(
         joined.save(path)
         shutil.rmtree(parts[0].parent)
     return EmbeddingSet.load(path)
-
-
-def encode_in_shards(
-    load: Callable[[], FastJukeboxVQVAE], sounds: Sequence[Sound], path: Path, duration: float, workers: Workers
-) -> list[list[Tensor]]:
-    """Codes int32 (length,) of each level of each song's first seconds, kept in a safetensors file.
-
-    `load` gives the VQ-VAE, once in each process; it is pickled where there are several.
-    """
-    if not path.is_file():
-        parts = _make_parts(path, sounds, partial(_encoding, load, duration), workers)
-        _save_codes([song for part in parts for song in _load_codes(part)], path)
-        shutil.rmtree(parts[0].parent)
-    return _load_codes(path)
 
 
 def predict_in_shards(
@@ -146,16 +129,6 @@ def _embedding(network: AudioEmbedding, duration: float) -> Work[Sound]:
     return work
 
 
-def _encoding(load: Callable[[], FastJukeboxVQVAE], duration: float) -> Work[Sound]:
-    vqvae = load()
-
-    def work(shard: tuple[Path, Sequence[Sound]]) -> None:
-        encode = partial(encode_sound, vqvae, duration=duration)
-        _save_codes(each_on_a_thread(encode, shard[1], vqvae.device), shard[0])
-
-    return work
-
-
 def _predicting(load: Callable[[], FastJukeboxModel], batch_size: int) -> Work[SongWindows]:
     model = load()
 
@@ -164,15 +137,3 @@ def _predicting(load: Callable[[], FastJukeboxModel], batch_size: int) -> Work[S
         write_file(shard[0], json.dumps(each_on_a_thread(predict, shard[1], model.device)))
 
     return work
-
-
-def _save_codes(songs: Sequence[Sequence[Tensor]], path: Path) -> None:
-    write_file(
-        path, save({f"{number}.{level}": own for number, song in enumerate(songs) for level, own in enumerate(song)})
-    )
-
-
-def _load_codes(path: Path) -> list[list[Tensor]]:
-    tensors = load_file(path)
-    songs = 1 + max(int(name.partition(".")[0]) for name in tensors)
-    return [[tensors[f"{number}.{level}"] for level in range(len(tensors) // songs)] for number in range(songs)]

@@ -23,8 +23,8 @@ from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sou
 from fast_jukebox.evaluation.pitch import ClipPitch, analyse_song, distance_within
 from fast_jukebox.evaluation.reconstruction import reconstruction_metrics
 from fast_jukebox.evaluation.settings import FEW, EvaluationSettings, Judges, RealSongs, songs_digest
-from fast_jukebox.evaluation.shards import embed_in_shards, encode_in_shards, measure_songs, predict_in_shards
-from fast_jukebox.evaluation.song_likelihood import code_rows, predict_by_counts, windows_digest, windows_of_songs
+from fast_jukebox.evaluation.shards import embed_in_shards, measure_songs, predict_in_shards
+from fast_jukebox.evaluation.song_likelihood import predict_by_counts, windows_digest, windows_of_songs
 from fast_jukebox.evaluation.song_metrics import METRICS, measure_song, summarise_songs
 from fast_jukebox.evaluation.systems import (
     System,
@@ -277,21 +277,15 @@ def _predict(
 ) -> None:
     """Add the bits of each prior for held-out songs; codes are kept for all systems of a VQ-VAE, and bits for each."""
     configs = [prior.config for prior in model.priors]
-    training, processor = None, None
-    if settings.codes is None:
-        key = songs_digest(songs.held_out, settings.duration)
-        path = settings.output / f"codes-{str(result.vqvae)[:12]}-{key}.safetensors"
-        load = vqvae_loader(model, system.source, workers)
-        rows = code_rows(encode_in_shards(load, songs.held_out, path, settings.duration, workers), configs)
-    else:
-        codes = _complete_codes(model, settings.codes, songs, settings, workers)
-        rows, training, processor = codes["test"], codes["train"], model.processor
-    windows = list(windows_of_songs(rows, configs, settings.max_windows, processor))
+    codes = _codes(model, str(result.vqvae), songs, settings, workers)
+    processor = None if settings.codes is None else model.processor
+    windows = list(windows_of_songs(codes["test"], configs, settings.max_windows, processor))
     path = settings.output / "samples" / system.name / f"song-bits-{windows_digest(windows)}.json"
     load_model = system_loader(model, system.source, workers)
     found = {"": predict_in_shards(load_model, windows, path, settings.batch_size, workers)}
-    if training is not None:
-        found |= {f"{name}_": own for name, own in predict_by_counts(windows, training, configs).items()}
+    if settings.codes is not None:
+        counts = predict_by_counts(windows, codes["train"], configs)
+        found |= {f"{name}_": own for name, own in counts.items()}
     result.predicted = tuple(len(own.bits) for own in found[""])
     for name, levels in found.items():
         for level, own in enumerate(levels):
@@ -301,15 +295,22 @@ def _predict(
         result.numbers[f"accuracy_{level}"] = own.accuracy(settings.resamples, settings.seed)
 
 
-def _complete_codes(
-    model: FastJukeboxModel, folder: Path, songs: RealSongs, settings: EvaluationSettings, workers: Workers
+def _codes(
+    model: FastJukeboxModel, vqvae: str, songs: RealSongs, settings: EvaluationSettings, workers: Workers
 ) -> DatasetDict:
-    """Codes of complete songs, at most `max_songs` of each split: read where they are, or else made."""
+    """Codes of at most `max_songs` of each split, of complete songs read where they are, or else made; without a folder
+    of them those of the first seconds of the held-out songs.
+    """
     from datasets import DatasetDict
 
     def first(data: DatasetDict) -> DatasetDict:
         return DatasetDict({name: rows.select(range(len(rows))[: settings.max_songs]) for name, rows in data.items()})
 
+    folder = settings.codes
+    if folder is None:
+        held_out = first(DatasetDict(test=songs.rows["test"]))
+        folder = settings.output / f"codes-{vqvae[:12]}-{songs_digest(songs.held_out, settings.duration)}"
+        return encode_songs(held_out, model.vqvae, folder, duration=settings.duration, workers=workers)
     if (folder / MANIFEST).exists():
         return first(require_splits(load_codes(folder, vqvae=model.vqvae), f"`codes` {folder}"))
     rows = first(require_splits(songs.rows, f"`songs` {settings.songs}"))

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fast_jukebox.data.codes import CodeWindows
+from fast_jukebox.data.encoding import encode_song
 from fast_jukebox.evaluation.distance import Estimate, bootstrap
 from fast_jukebox.evaluation.embeddings import Sound, read_sound
 from fast_jukebox.evaluation.likelihood import BigramModel, CodeLikelihood, count_likelihood, prior_likelihood
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
-from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 
 if TYPE_CHECKING:
@@ -91,43 +90,21 @@ def song_bits(
     Raises:
         ValueError: every song is shorter than a prior's context, or a sound that cannot be used.
     """
-    codes = [encode_sound(model.vqvae.eval(), sound, sampling_rate, duration) for sound in sounds]
-    configs = [prior.config for prior in model.priors]
-    songs = windows_of_songs(code_rows(codes, configs), configs, max_windows)
-    return bits_of_levels([predict_song(model, song, batch_size) for song in songs])
-
-
-@torch.no_grad()
-def encode_sound(
-    vqvae: FastJukeboxVQVAE, sound: Sound, sampling_rate: int | None = None, duration: float | None = None
-) -> list[Tensor]:
-    """Codes int32 (length,) of each level of a recording's seconds, bottom first, on the CPU; see [`song_bits`]."""
-    hop = vqvae.config.hop_lengths[-1]
-    audio = read_sound(sound, vqvae.config.sampling_rate, sampling_rate, duration)
-    audio = F.pad(audio, (0, -len(audio) % hop if len(audio) < hop else 0))
-    encoded = vqvae.encode(audio[None, : len(audio) // hop * hop].to(vqvae.device))
-    return [codes[0].to("cpu", torch.int32) for codes in encoded]
-
-
-def code_rows(codes: Sequence[Sequence[Tensor]], configs: Sequence[FastJukeboxPriorConfig]) -> Dataset:
-    """Codes of each level of each song, bottom first, as a dataset of songs without metadata.
-
-    Raises:
-        ValueError: every song is shorter than the context of a prior of these configurations.
-    """
     from datasets import Dataset
 
+    vqvae, configs = model.vqvae.eval(), [prior.config for prior in model.priors]
+    rate = vqvae.config.sampling_rate
+    codes = [encode_song({}, read_sound(sound, rate, sampling_rate, duration), vqvae) for sound in sounds]
     for level, config in enumerate(configs):
-        longest = max((len(song[level]) for song in codes), default=0)
+        longest = max((len(song[f"codes_{level}"]) for song in codes), default=0)
         if longest < config.n_ctx:
-            context, found = (count * config.hop_length / config.sampling_rate for count in (config.n_ctx, longest))
+            context, found = (count * config.hop_length / rate for count in (config.n_ctx, longest))
             raise ValueError(
                 f"a song must last at least {context:.3g} s, the context of the prior of level {level}; the longest of "
                 f"{len(codes)} has {found:.3g} s of codes"
             )
-    return Dataset.from_dict(
-        {f"codes_{level}": [song[level].numpy() for song in codes] for level in range(len(configs))}
-    )
+    songs = windows_of_songs(Dataset.from_list(codes), configs, max_windows)
+    return bits_of_levels([predict_song(model, song, batch_size) for song in songs])
 
 
 def windows_of_songs(
@@ -139,7 +116,7 @@ def windows_of_songs(
     """Windows of songs' codes that the priors, bottom first, are to predict, level by level and song by song.
 
     Args:
-        rows: a song each, see [`~fast_jukebox.data.codes.encode_songs`] and [`code_rows`].
+        rows: a song each, see [`~fast_jukebox.data.codes.encode_songs`].
         configs: of the priors.
         max_windows: windows for each prior, spread evenly over the songs; None for all, side by side.
         processor: knows the songs' names, which the priors receive; None for no names.
