@@ -14,12 +14,12 @@ from fast_jukebox.evaluation.embedding_loading import load_embedding
 from fast_jukebox.evaluation.report import VALENCE, shown_command, write_report
 from fast_jukebox.evaluation.settings import EvaluationSettings, Judges, real_songs
 from fast_jukebox.evaluation.side_by_side import evaluate_systems
-from fast_jukebox.evaluation.systems import System, parse_systems
+from fast_jukebox.evaluation.systems import System
 from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
 from fast_jukebox.utils.figures import require_matplotlib
 from fast_jukebox.utils.workers import Workers
 from fast_jukebox_cli.model import model_name
-from fast_jukebox_cli.values import Waiting
+from fast_jukebox_cli.values import Waiting, named_sources
 
 
 def evaluate(
@@ -65,7 +65,7 @@ def evaluate(
 
 def named_systems(models: Sequence[str]) -> list[System]:
     """Systems by their names; `embedded` is the model inside the package. A folder must be there."""
-    return [System(system.name, model_name(system.source)) for system in parse_systems(models)]
+    return [System(name, model_name(source)) for name, source in named_sources(models, "models").items()]
 
 
 def _words(

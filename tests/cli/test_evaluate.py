@@ -136,4 +136,7 @@ def test_the_embedded_model_has_a_name():
     (system,) = named_systems(["embedded"])
     assert system.name == "embedded"
     assert system.source.endswith("pretrained")
-    assert named_systems(["small=ann/model"]) == [System("small", "ann/model")]
+    assert named_systems(["small=ann/model", "ann/other"]) == [
+        System("small", "ann/model"),
+        System("other", "ann/other"),
+    ]

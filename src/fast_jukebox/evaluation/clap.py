@@ -19,9 +19,9 @@ from fast_jukebox.evaluation.embeddings import (
     in_batches,
     load_complete,
     model_slug,
-    weights_digest,
 )
 from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.sessions.fingerprint import weights_digest
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ class Clap:
         self.name, self.device = name, torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.feature_extractor, self.tokenizer = feature_extractor, tokenizer
-        self.version = weights_digest(model)
+        self.version = weights_digest(model)[:12]
         self.sampling_rate = int(feature_extractor.sampling_rate)
         self.dimensions = int(model.config.projection_dim)
         self.longest_samples = int(feature_extractor.nb_max_samples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import load_audio
@@ -187,15 +186,6 @@ def read_sound(
     if is_array and sampling_rate is None:
         raise ValueError("`sampling_rate` must be given with samples, got None")
     return load_audio(sound, target_rate, duration=duration, source_rate=sampling_rate if is_array else None)
-
-
-def weights_digest(module: nn.Module) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of a network's tensors: the version of weights that have none."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def model_slug(kind: str, source: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fast_jukebox.evaluation.embeddings import cut_windows, in_batches, load_complete, model_slug, weights_digest
+from fast_jukebox.evaluation.embeddings import cut_windows, in_batches, load_complete, model_slug
 from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.sessions.fingerprint import weights_digest
 
 WINDOW_SECONDS = {"encodec": 1.0, "dac": 1.0, "mert": 5.0}
 """Length of a window by the kind of encoder; frames within it are averaged."""
@@ -41,7 +42,7 @@ class EncoderEmbedding:
         self.kind, self.name, self.sampling_rate, self.normalize = kind, name, sampling_rate, normalize
         self.device = torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
-        self.version = weights_digest(model)
+        self.version = weights_digest(model)[:12]
         self.window_samples = round(WINDOW_SECONDS[kind] * sampling_rate)
         self.dimensions = self._frames(torch.zeros(1, self.window_samples, device=self.device)).shape[1]
 

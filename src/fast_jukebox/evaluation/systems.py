@@ -38,25 +38,10 @@ class System:
     name: str
     source: str
 
-
-def parse_systems(words: Sequence[str]) -> list[System]:
-    """Systems of words such as `runs/model` or `student 24=runs/student`; a bare one is called after its last part.
-
-    Raises:
-        ValueError: no words, or a name that is empty, comes twice, or cannot be a folder's.
-    """
-    systems = []
-    for word in words:
-        name, equals, source = word.partition("=")
-        if not equals:
-            name, source = Path(word).name, word
-        if not name.strip() or not source or name.startswith(".") or set(name) & set('/\\:*?"<>|'):
-            raise ValueError(f"a model must be a folder or Hub name, or NAME=it with a name for files, got {word!r}")
-        systems.append(System(name.strip(), source))
-    names = [system.name for system in systems]
-    if not systems or len(set(names)) < len(names):
-        raise ValueError(f"models must have different names, at least one; write NAME=MODEL, got {', '.join(names)}")
-    return systems
+    def __post_init__(self) -> None:
+        """Refuse a name that no folder can have."""
+        if not self.name.strip() or self.name.startswith(".") or set(self.name) & set('/\\:*?"<>|'):
+            raise ValueError(f"a model must have a name for files, as in NAME=MODEL, got {self.name!r}")
 
 
 def claim_songs(folder: Path, model: FastJukeboxModel, settings: dict[str, object]) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
-from fast_jukebox.evaluation.embeddings import Sound, read_sound, weights_digest
+from fast_jukebox.evaluation.embeddings import Sound, load_complete, read_sound
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.models.valence import QUADRANTS, ValenceConfig, ValenceFeatureExtractor, ValenceModel
 from fast_jukebox.models.valence.classification import confusion
+from fast_jukebox.sessions.fingerprint import weights_digest
 from fast_jukebox.utils.text import markdown_table
 
 SILENCE = 1e-4
@@ -28,7 +29,7 @@ class ValenceJudge:
         self, model: ValenceModel, extractor: ValenceFeatureExtractor, device: str | torch.device = "cpu"
     ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
-        self.extractor, self.version = extractor, weights_digest(model)
+        self.extractor, self.version = extractor, weights_digest(model)[:12]
         if extractor.num_frames % model.config.slice_frames:
             raise ValueError(
                 f"`num_frames` of the extractor must be a multiple of the model's `slice_frames` "
@@ -54,9 +55,7 @@ class ValenceJudge:
             config = ValenceConfig.from_pretrained(source)
             if require_held_out:
                 config.require_held_out()
-            model, report = ValenceModel.from_pretrained(source, output_loading_info=True)
-            if report["missing_keys"]:
-                raise ValueError(f"{source} must be a classifier of emotional valence: weights are missing")
+            model = load_complete(ValenceModel, source, "a classifier of emotional valence")
             return cls(model, ValenceFeatureExtractor.from_pretrained(source), device)
 
     @torch.no_grad()

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fast_jukebox.evaluation.embeddings import check_audio, in_batches, weights_digest
+from fast_jukebox.evaluation.embeddings import check_audio, in_batches
+from fast_jukebox.sessions.fingerprint import weights_digest
 
 SAMPLING_RATE = 16000
 _FRAMES = 96
@@ -72,7 +73,7 @@ class VGGishEmbedding:
             raise ValueError(f"{path} must hold VGGish's weights: {error}") from error
         self.device = torch.device(device)
         self.network.eval().requires_grad_(False).float().to(self.device)
-        self.version = weights_digest(self.network)
+        self.version = weights_digest(self.network)[:12]
         self._filters = mel_matrix().to(self.device)
         self._window = torch.hann_window(_WINDOW, device=self.device)
 
