@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import tarfile
@@ -16,6 +17,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing.files import read_json
 from fast_jukebox.training.checkpoints import RESULTS, STATE
 from fast_jukebox.training.weights import save_weights
+from fast_jukebox.utils.files import write_file
 
 
 def starting_weights(
@@ -60,7 +62,7 @@ def assemble_model(
 ) -> bool:
     """Save a complete model, its priors in float16, in files of at most 15 MB; `False` where one is not finished yet.
 
-    The VQ-VAE is saved as it is: codes that were encoded with it remain its own.
+    It is loaded in float32, unless another dtype is asked for: a CPU computes slowly in 16 bits. The VQ-VAE is saved as it is: codes that were encoded with it remain its own.
 
     Args:
         folder: of the model.
@@ -78,8 +80,9 @@ def assemble_model(
         model.generation_config.temperature = list(temperatures)
     for prior in model.priors:
         prior.half()
-    model.config.dtype = torch.float16
     model.save_pretrained(folder, max_shard_size="15MB")
+    config = read_json(folder / "config.json")
+    write_file(folder / "config.json", json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
     return True
 
 
