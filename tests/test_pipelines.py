@@ -300,13 +300,13 @@ class TestEmbeddedDefault:
         card = ModelCard.load(folder / "README.md")
         assert card.data.license == "apache-2.0"
         measured = {result.metric_name: result.metric_value for result in card.data.eval_results}
-        for level in ("bottom", "middle", "top"):
-            assert measured[f"bits per code of the prior, {level}"] < 4
+        for level, bits in (("bottom", 3), ("middle", 2), ("top", 1.5)):
+            assert measured[f"bits per code of the prior, {level}"] < bits
             assert measured[f"reconstruction, signal-to-noise ratio (dB), {level}"] > 2
         assert measured["time below -40 dBFS, samples of the model"] < 0.1
         assert measured["songs silent for over 2 s, samples of the model"] < 0.1
-        assert measured["time with notes of one key, samples of the model"] > 0.93
-        assert measured["tonal clarity, samples of the model"] > 0.8
+        assert measured["time with notes of one key, samples of the model"] > 0.95
+        assert measured["tonal clarity, samples of the model"] > 0.75
 
     def test_it_says_which_pair_it_drew(self, jukebox):
         drawn = [jukebox(duration=0.1, seed=seed)["metadata"] for seed in range(6)]

@@ -62,7 +62,8 @@ def assemble_model(
 ) -> bool:
     """Save a complete model, its priors in float16, in files of at most 15 MB; `False` where one is not finished yet.
 
-    It is loaded in float32, unless another dtype is asked for: a CPU computes slowly in 16 bits. The VQ-VAE is saved as it is: codes that were encoded with it remain its own.
+    It is loaded in float32, unless another dtype is asked for: a CPU computes slowly in 16 bits. The VQ-VAE is saved as
+    it is: codes that were encoded with it remain its own.
 
     Args:
         folder: of the model.
