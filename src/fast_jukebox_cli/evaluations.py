@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +12,38 @@ from fast_jukebox_cli import options
 from fast_jukebox_cli.values import Waiting, output_file
 
 CardKind = Literal["none", "model", "embedded"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The settings of an evaluation that have an option of their name."""
+
+    output: Annotated[
+        Path, typer.Option(help="Folder of the report and of everything made for it; goes on where it was.")
+    ] = Path("runs/evaluation")
+    num_samples: Annotated[int, typer.Option(help="Songs of each model.")] = 12
+    duration: Annotated[float, typer.Option(help="Seconds of each, and of each real song.")] = 10.0
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0
+    text: Annotated[str | None, typer.Option(help="What the samples should sound like; needs --clap.")] = None
+    codes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of codes of the complete songs, made where missing: the priors predict windows of complete "
+            "songs and receive their names, beside counts of the training songs' codes."
+        ),
+    ] = None
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Folder of songs that the only model has made before, in place of sampling; by name."),
+    ] = None
+    max_songs: Annotated[int, typer.Option(help="Real songs to hold the samples against.")] = 100
+    max_windows: Annotated[int, typer.Option(help="Held-out windows that each prior predicts.")] = 48
+    reconstruct: Annotated[
+        int, typer.Option(help="Songs through each VQ-VAE's codes, the held-out ones first; 0 for none.")
+    ] = 12
+    batch_size: Annotated[int, typer.Option(help="Songs sampled at once.")] = 4
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200
+    test_fraction: options.TestFraction = 0.1
 
 
 def evaluate(
@@ -27,12 +60,7 @@ def evaluate(
     songs: Annotated[
         str, typer.Option(help="A folder or Hub dataset of real songs, some of them held out.", show_default=False)
     ],
-    output: Annotated[
-        Path, typer.Option(help="Folder of the report and of everything made for it; goes on where it was.")
-    ] = Path("runs/evaluation"),
-    num_samples: Annotated[int, typer.Option(help="Songs of each model.")] = 12,
-    duration: Annotated[float, typer.Option(help="Seconds of each, and of each real song.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    measurement: Measurement,
     embedding: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,29 +69,9 @@ def evaluate(
         ),
     ] = None,
     clap: Annotated[str | None, typer.Option(help="A CLAP model for the CLAP score; needs --text.")] = None,
-    text: Annotated[str | None, typer.Option(help="What the samples should sound like.")] = None,
     valence: Annotated[
         str | None, typer.Option(help="A classifier of emotional valence, for the paper's Table 2.")
     ] = None,
-    codes: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of codes of the complete songs, made where missing: the priors predict windows of complete "
-            "songs and receive their names, beside counts of the training songs' codes."
-        ),
-    ] = None,
-    samples: Annotated[
-        Path | None,
-        typer.Option(help="Folder of songs that the only model has made before, in place of sampling; by name."),
-    ] = None,
-    max_songs: Annotated[int, typer.Option(help="Real songs to hold the samples against.")] = 100,
-    max_windows: Annotated[int, typer.Option(help="Held-out windows that each prior predicts.")] = 48,
-    reconstruct: Annotated[
-        int, typer.Option(help="Songs through each VQ-VAE's codes, the held-out ones first; 0 for none.")
-    ] = 12,
-    batch_size: Annotated[int, typer.Option(help="Songs sampled at once.")] = 4,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200,
-    test_fraction: options.TestFraction = 0.1,
     dataset: Annotated[str | None, typer.Option(help="The Hub's name of the songs, for the files of results.")] = None,
     card: Annotated[
         CardKind,
@@ -89,25 +97,12 @@ def evaluate(
         from fast_jukebox_cli.evaluate import evaluate as run
         from fast_jukebox_cli.model import chosen_device
 
+    given: dict[str, Any] = {
+        name: value.expanduser() if isinstance(value, Path) else value for name, value in vars(measurement).items()
+    }
     path = run(
         models,
-        EvaluationSettings(
-            songs=songs,
-            output=output.expanduser(),
-            num_samples=num_samples,
-            duration=duration,
-            seed=seed,
-            codes=codes.expanduser() if codes else None,
-            samples=samples.expanduser() if samples else None,
-            text=text,
-            max_songs=max_songs,
-            max_windows=max_windows,
-            reconstruct=reconstruct,
-            batch_size=batch_size,
-            resamples=resamples,
-            test_fraction=test_fraction,
-            device=str(chosen_device(device)),
-        ),
+        EvaluationSettings(songs, device=str(chosen_device(device)), **given),
         CardSettings(card, card_license, card_name, training.expanduser() if training else None),
         embeddings=[] if embedding == ["none"] else embedding or ["musicnn_mtt", "musicnn_msd"],
         clap=clap,

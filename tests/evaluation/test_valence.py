@@ -41,6 +41,7 @@ def test_long_sound_is_the_mean_of_its_clips(judge):
 def test_short_sound_is_repeated_and_silence_is_refused(judge):
     found = judge.score(0.1 * torch.randn(8000), sampling_rate=16000)
     assert found.shape == (4,)
+    assert judge.score(torch.zeros(8000), sampling_rate=16000).isnan().all()
     with pytest.raises(ValueError, match="silent"):
         judge.probabilities(torch.zeros(RATE))
     with pytest.raises(ValueError, match="finite"):

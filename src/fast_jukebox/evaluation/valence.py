@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -83,14 +83,16 @@ class ValenceJudge:
         return torch.cat(found).mean(dim=0)
 
     def score(self, sound: Sound, sampling_rate: int | None = None, duration: float | None = None) -> Tensor:
-        """[`ValenceJudge.probabilities`] of a file or of samples (T,) at `sampling_rate`."""
-        return self.probabilities(read_sound(sound, self.extractor.sampling_rate, sampling_rate, duration))
+        """[`ValenceJudge.probabilities`] of a file's first seconds or of samples (T,) at `sampling_rate`; NaN for
+        silence.
+        """
+        audio = read_sound(sound, self.extractor.sampling_rate, sampling_rate, duration)
+        is_silent = not float(audio.abs().max()) >= SILENCE
+        return torch.full((len(QUADRANTS),), math.nan) if is_silent else self.probabilities(audio)
 
     def __call__(self, sound: Sound, duration: float | None = None) -> dict[str, float]:
-        """`valence_AP` and so on of a file's first seconds; NaN for silence."""
-        audio = read_sound(sound, self.extractor.sampling_rate, duration=duration)
-        is_silent = not float(audio.abs().max()) >= SILENCE
-        values = [math.nan] * len(QUADRANTS) if is_silent else self.probabilities(audio).tolist()
+        """`valence_AP` and so on of [`ValenceJudge.score`]."""
+        values = self.score(sound, duration=duration).tolist()
         return {f"valence_{name}": value for name, value in zip(QUADRANTS, values, strict=True)}
 
 
@@ -177,14 +179,11 @@ def score_songs(judge: ValenceJudge, sounds: Iterable[Sound], sampling_rate: int
     Raises:
         ValueError: all are silent, or a sound that cannot be used.
     """
-    found: list[Sequence[float]] = []
-    for sound in sounds:
-        audio = read_sound(sound, judge.extractor.sampling_rate, sampling_rate)
-        if float(audio.abs().max()) >= SILENCE:
-            found.append(judge.probabilities(audio).tolist())
-    if not found:
+    found = [judge.score(sound, sampling_rate) for sound in sounds]
+    heard = [probabilities for probabilities in found if bool(probabilities.isfinite().all())]
+    if not heard:
         raise ValueError("`sounds` must hold a song that is not silent, got none")
-    return torch.tensor(found)
+    return torch.stack(heard)
 
 
 def _cell(value: float) -> str:

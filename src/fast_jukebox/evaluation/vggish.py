@@ -7,6 +7,7 @@ import os
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
 
 from fast_jukebox.evaluation.embeddings import check_audio, in_batches
 from fast_jukebox.sessions.fingerprint import weights_digest
@@ -93,15 +94,8 @@ class VGGishEmbedding:
 
 def mel_matrix() -> Tensor:
     """Weights (257, 64): triangles from 125 to 7500 Hz, straight on the mel scale, 1127 ln(1 + f / 700), not in Hz."""
-
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127 * torch.log1p(hertz / 700)
-
-    bins = mel(torch.linspace(0, SAMPLING_RATE / 2, _FFT // 2 + 1, dtype=torch.float64))[:, None]
-    ends = mel(torch.tensor([125.0, 7500.0], dtype=torch.float64))
-    edges = torch.linspace(float(ends[0]), float(ends[1]), 66, dtype=torch.float64)
-    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    weights = torch.minimum(rise, fall).clamp_min(0)
+    weights = mel_filter_bank(
+        _FFT // 2 + 1, 64, 125.0, 7500.0, SAMPLING_RATE, mel_scale="kaldi", triangularize_in_mel_space=True
+    )
     weights[0] = 0  # the constant part counts for no band
-    return weights.float()
+    return torch.from_numpy(weights).float()
