@@ -16,13 +16,10 @@ from fast_jukebox.evaluation.distance import (
     Statistic,
     bootstrap,
     checked_sets,
-    frechet_distance,
     frechet_statistic,
-    kernel_distance,
     kernel_statistic,
     median_distance,
     real_floor,
-    tag_divergence,
     tag_statistic,
 )
 from fast_jukebox.evaluation.embeddings import EmbeddingSet
@@ -70,28 +67,26 @@ def compare_sets(
     samples.check_same_embedding(reference)
     found = {}
     for measure in measures:
-        own, others = checked_sets(samples.windows, reference.windows, measure)
-        least = 0.0
-        name = f"{measure}_{samples.embedding}"
-        statistic: Statistic
-        distance: Callable[[Tensor, Tensor], float]
+        if measure not in ("frechet_distance", "kernel_distance", "tag_divergence"):
+            raise ValueError(f"`measures` must be frechet_distance, kernel_distance or tag_divergence, got {measure!r}")
+        values = samples.windows, reference.windows
+        if measure == "tag_divergence":
+            if samples.tags is None or reference.tags is None:
+                continue
+            values = samples.tags, reference.tags
+        own, others = checked_sets(*values, measure)
+        name, least = f"{measure}_{samples.embedding}", 0.0
+        make: Callable[[Tensor, Tensor], Statistic] = tag_statistic
         if measure == "frechet_distance":
             shrinkage = min(len(own), len(others)) <= own.shape[1]
             name = f"frechet_distance{'_shrunk' if shrinkage else ''}_{samples.embedding}"
-            statistic, distance = frechet_statistic(own, others, shrinkage), partial(_frechet, shrinkage=shrinkage)
+            make = partial(frechet_statistic, shrinkage=shrinkage)
         elif measure == "kernel_distance":
-            bandwidth = median_distance(others)  # of the floors too, so that they have one yardstick
-            statistic, distance = kernel_statistic(own, others, bandwidth), partial(_kernel, bandwidth=bandwidth)
             least = -math.inf  # an unbiased estimate of 0 is negative half of the time
-        elif measure != "tag_divergence":
-            raise ValueError(f"`measures` must be frechet_distance, kernel_distance or tag_divergence, got {measure!r}")
-        elif samples.tags is not None and reference.tags is not None:
-            own, others = checked_sets(samples.tags, reference.tags, measure)
-            statistic, distance = tag_statistic(own, others), tag_divergence
-        else:
-            continue
-        floor = real_floor(distance, others, reference.songs, samples.num_songs, floor_draws, seed)
-        interval = bootstrap(statistic, samples.songs, resamples, seed, centred=True, least=least)
+            # Of the floors too, so that they have one yardstick.
+            make = partial(kernel_statistic, bandwidth=median_distance(others))
+        interval = bootstrap(make(own, others), samples.songs, resamples, seed, centred=True, least=least)
+        floor = real_floor(partial(_number, make), others, reference.songs, samples.num_songs, floor_draws, seed)
         found[name] = Comparison(interval, floor)
     return found
 
@@ -148,13 +143,9 @@ def estimate_numbers(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _frechet(samples: Tensor, reference: Tensor, shrinkage: bool) -> float:
-    if not shrinkage and min(len(samples), len(reference)) <= samples.shape[1]:
-        return math.nan  # the reference is large enough, but not its two parts
-    return frechet_distance(samples, reference, shrinkage=shrinkage)
-
-
-def _kernel(samples: Tensor, reference: Tensor, bandwidth: float) -> float:
-    if min(len(samples), len(reference)) < 2:
+def _number(make: Callable[[Tensor, Tensor], Statistic], samples: Tensor, reference: Tensor) -> float:
+    """A statistic of all windows; NaN where the reference is large enough for it, but not its two parts."""
+    try:
+        return make(samples, reference)(torch.ones(len(samples), dtype=torch.float64))
+    except ValueError:
         return math.nan
-    return kernel_distance(samples, reference, bandwidth=bandwidth)
