@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +9,7 @@ import torch
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel, FastJukeboxPriorConfig
 from fast_jukebox.generation import estimate
 from fast_jukebox.generation.estimate import (
+    LATER,
     Pace,
     estimate_generation,
     measure_decoding,
@@ -14,6 +18,8 @@ from fast_jukebox.generation.estimate import (
 )
 from fast_jukebox.generation.levels import ROWS_AT_ONCE
 from fast_jukebox.generation.request import FastJukeboxGenerationConfig, SongRequest
+from fast_jukebox.models.prior.engines.native import weights_of
+from fast_jukebox.models.prior.sampling_prior import choose_engine
 from fast_jukebox.sampling import machine as batching
 from fast_jukebox.sampling.checks import SamplingSettings
 
@@ -53,10 +59,58 @@ def test_memory_is_that_of_real_tensors(tiny_model, dtype):
             assert level.rows == 2
         assert level.memory == noise + codes + conditioning + max(conditioning, cache + logits)
     assert 10e6 < made.libraries < 20e9
-    held = sum(names) + made.vqvae_weights + max(each.memory for each in made.levels)
-    assert made.ram == made.libraries + held + 2 * 4 * 800
+    for level, prior in zip(made.levels, real.priors, strict=True):
+        kept = weights_of(prior)._kept if choose_engine(prior) == "native" else []
+        own = {weight.data_ptr() for weight in prior.parameters()}
+        packed = [each for each in kept if each.dim() == 3 and each.data_ptr() not in own]
+        assert level.copies == sum(each.nbytes for each in packed)
+    held = sum(names) + made.vqvae_weights + sum(each.copies for each in made.levels)
+    work = max(max(made.threads, 1) * max(each.memory for each in made.levels), made.decode_memory + 2 * 4 * 800)
+    assert made.ram == made.libraries + LATER + held + work + 2 * 4 * 800
     assert made.disk == 2 * (44 + 2 * 800)
     assert made.device_memory == 0
+
+
+SONG = """
+import sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from fast_jukebox import FastJukeboxModel
+from fast_jukebox.models.loading import default_model_path
+model = FastJukeboxModel.from_pretrained(default_model_path())
+told = model.estimate(duration=float(sys.argv[2]), calibrate=False)
+model.generate(duration=float(sys.argv[2]), seed=1)
+used = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(told.ram, 1024 * int(used.split()[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells what a process has used at most")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_told_is_what_a_process_uses(threads):
+    """Of a song of the embedded model: all of it is told, and at most an eighth more."""
+    command = [sys.executable, "-c", SONG, str(threads), "5"]
+    told, used = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert 0.98 * used < told < 1.125 * used
+
+
+@pytest.mark.parametrize("songs", [1, 2])
+def test_sequential_levels_take_as_long_as_the_slowest_that_waits_for_itself(tiny_model, monkeypatch, songs):
+    """By a clock that ticks once for a row of each window, and a thousand times at the bottom."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(
+        estimate,
+        "measure_pace",
+        lambda prior, rows, *_: Pace(rows * (1000.0 if prior.config.level == 0 else 1.0), 0, 0),
+    )
+    monkeypatch.setattr(estimate, "measure_decoding", lambda *given: 0.0)
+    torch.set_num_threads(2)
+    try:
+        made = tiny_model.estimate(duration=0.5, engine="native", schedule="sequential", num_samples=songs)
+    finally:
+        torch.set_num_threads(before)
+    assert made.threads == 2
+    assert made.seconds == made.levels[0].seconds == made.levels[0].chain_seconds
 
 
 def test_parts_may_be_of_different_dtypes(tiny_model):

@@ -19,6 +19,9 @@ FIRST_SAMPLES = 8192
 """Audio samples of the first chunk, 0.2 s at 44.1 kHz, so that it is heard soon; each chunk is twice as long as the one
 before, up to `LAST_SAMPLES`."""
 LAST_SAMPLES = 131072
+CHUNK_COPIES = 7.5
+"""Tensors as large as a chunk's widest one that decoding takes the memory of on a CPU, with what the C library keeps of
+freed ones, as measured with the embedded model."""
 FADE_SECONDS = 0.03
 """How long a recording's own samples fade into the model's."""
 
@@ -117,6 +120,22 @@ def decode_song(vqvae: PreTrainedModel, codes: Tensor, level: int) -> Tensor:
 
     with _threads_of(device_of(vqvae)):
         return torch.cat(share_out(chunk, len(spans)), dim=1)
+
+
+def decoding_bytes(vqvae: PreTrainedModel, level: int, length: int, threads: int = 1) -> int:
+    """Bytes that `decode_song` holds at most beside the weights and its result.
+
+    Args:
+        vqvae: may be on the meta device.
+        level: that is decoded.
+        length: codes of the song at this level.
+        threads: that decode chunks at the same time.
+    """
+    config = vqvae.config
+    spans = sorted(stop - start for start, stop in chunk_spans(config.hop_lengths[level], length))
+    samples = sum(spans[-max(threads, 1) :]) * config.hop_lengths[level]
+    channels = max(config.embed_dim, config.width * config.multipliers[level])
+    return int(CHUNK_COPIES * samples * channels * 4)
 
 
 def _threads_of(device: torch.device) -> AbstractContextManager[None]:

@@ -9,12 +9,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from tqdm import tqdm
 
-from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song
+from fast_jukebox.generation.decoding import LAST_SAMPLES, decode_song, decoding_bytes
 from fast_jukebox.generation.levels import Batch, level_batches
 from fast_jukebox.generation.plan import resolve_generation_config, song_lengths
 from fast_jukebox.generation.request import SongRequest
@@ -47,6 +48,10 @@ _PATIENCE = 1.0
 _CPU_ROWS = 64
 """Rows that are timed on a CPU at most; there more of them cost as much each."""
 
+LATER = 90_000_000
+"""Bytes of main memory that the first song brings: parts of the libraries that are loaded when they are used, and what
+the C library keeps of freed tensors. As measured with the embedded model; nothing else here tells them."""
+
 _Model = TypeVar("_Model", bound="PreTrainedModel")
 
 
@@ -61,7 +66,9 @@ class LevelEstimate:
         rows: windows, of all songs together, that are sampled at once.
         seconds: time to sample them; where levels are sampled at the same time, of one thread.
         last_seconds: of them, the time of the last batch.
+        chain_seconds: of them, the time of batches that wait for one another, which threads cannot share out.
         weights: bytes of the prior.
+        copies: bytes of the copy of the weights that the engine reads; 0 where it reads the weights themselves.
         memory: bytes that sampling needs beside the weights: caches, conditioning, noise and logits of a batch.
     """
 
@@ -71,7 +78,9 @@ class LevelEstimate:
     rows: int
     seconds: float
     last_seconds: float
+    chain_seconds: float
     weights: int
+    copies: int
     memory: int
 
 
@@ -89,7 +98,8 @@ class GenerationEstimate:
         decode_seconds: time to decode the codes.
         device_memory: bytes on a GPU at most at once; 0 on a CPU.
         ram: bytes of main memory that the process holds at most at once, the libraries included.
-        libraries: bytes of them that Python, torch and the other libraries take.
+        decode_memory: bytes that decoding needs beside the weights and the sound.
+        libraries: bytes of them that Python, torch and the other libraries take, and what else the process holds.
         disk: bytes of the songs as 16-bit WAV files.
         weights_on_disk: bytes of the model's files.
     """
@@ -103,6 +113,7 @@ class GenerationEstimate:
     decode_seconds: float
     device_memory: int
     ram: int
+    decode_memory: int
     libraries: int
     disk: int
     weights_on_disk: int
@@ -111,13 +122,14 @@ class GenerationEstimate:
     def seconds(self) -> float:
         """Time for everything but loading the model.
 
-        Levels at the same time take what the threads share out, or what the top level takes and then the last batch of
-        each level below.
+        Levels at the same time take what the threads share out, or what cannot be shared: the batches of a level that
+        wait for one another, and then the last one of each level below.
         """
         work = sum(level.seconds for level in self.levels)
         if self.threads:
-            *below, top = self.levels
-            work = max(work / self.threads, top.seconds + sum(level.last_seconds for level in below))
+            last = accumulate([level.last_seconds for level in self.levels], initial=0.0)
+            alone = [level.chain_seconds + below for level, below in zip(self.levels, last, strict=False)]
+            work = max(work / self.threads, *alone)
         return self.decode_seconds + work
 
     def __str__(self) -> str:
@@ -130,11 +142,12 @@ class GenerationEstimate:
                 str(each.rows),
                 tqdm.format_interval(each.seconds),
                 _bytes(each.weights),
-                _bytes(each.memory),
+                _bytes(each.copies + each.memory),
             )
             for each in reversed(self.levels)
         ]
-        rows.append(("decoding", "", "", "", tqdm.format_interval(self.decode_seconds), _bytes(self.vqvae_weights), ""))
+        decoding = (_bytes(self.vqvae_weights), _bytes(self.decode_memory))
+        rows.append(("decoding", "", "", "", tqdm.format_interval(self.decode_seconds), *decoding))
         table = [head, *rows]
         widths = [max(len(row[column]) for row in table) for column in range(len(head))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
@@ -205,24 +218,30 @@ def estimate_generation(
             for part in batch.parts(most)
         ]
         rows = max(batch.rows for batch in batches)
-        seconds, last = 0.0, 0.0
+        times = [0.0] * len(batches)
         if calibrate:
-            seconds, last = _level_seconds(prior, batches, settings[level], where, request.engine, threads)
+            times = _batch_seconds(prior, batches, settings[level], where, request.engine, threads)
         levels.append(
             LevelEstimate(
                 name=level_name(level, len(hops)),
                 codes=sum(batch.rows * batch.steps for batch in batches),
                 steps=sum(batch.steps for batch in batches),
                 rows=rows,
-                seconds=seconds,
-                last_seconds=last,
+                seconds=sum(times),
+                last_seconds=times[-1],
+                chain_seconds=max(times) if layout.parallel else _longest_songs(batches, times),
                 weights=weights[level],
+                copies=prior.packed_nbytes(request.engine, where),
                 memory=rows * row_bytes(prior, max(batch.length for batch in batches)),
             )
         )
-    held = sum(weights) + vqvae_weights + max(threads, 1) * max(level.memory for level in levels)
-    sound = 4 * samples * num_samples
     on_cpu = where.type == "cpu"
+    sound = 4 * samples * num_samples
+    at_once = torch.get_num_threads() if on_cpu else 1
+    decoding = decoding_bytes(shadow.vqvae, stop_level, -(-samples // hops[stop_level]), at_once)
+    sampling = max(threads, 1) * max(level.memory for level in levels)
+    held = sum(weights) + vqvae_weights + sum(level.copies for level in levels)
+    held += max(sampling, decoding + sound)  # the sound once more, as its chunks are joined
     return GenerationEstimate(
         duration=duration,
         num_samples=num_samples,
@@ -232,7 +251,8 @@ def estimate_generation(
         vqvae_weights=vqvae_weights,
         decode_seconds=num_samples * measure_decoding(shadow.vqvae, stop_level, samples, where) if calibrate else 0.0,
         device_memory=0 if on_cpu else held,
-        ram=libraries + sound + (held if on_cpu else sum(weights) + vqvae_weights),
+        decode_memory=decoding,
+        ram=libraries + LATER + sound + (held if on_cpu else sum(weights) + vqvae_weights),
         libraries=libraries,
         disk=num_samples * (44 + 2 * samples),
         weights_on_disk=weight_bytes(model),
@@ -251,28 +271,33 @@ def _most_rows(prior: SizedPrior, layout: Layout, free: int | None, max_batch_si
     return max(1, min(most, int(MEMORY_SHARE * free) // row_bytes(prior, layout.size)))
 
 
-def _level_seconds(
+def _longest_songs(batches: Sequence[Batch], times: Sequence[float]) -> float:
+    """Seconds of the songs of a sequential level that take longest, window after window."""
+    longest: dict[int, float] = {}
+    for batch, seconds in zip(batches, times, strict=True):
+        longest[batch.number] = max(seconds, longest.get(batch.number, 0.0))
+    return sum(longest.values())
+
+
+def _batch_seconds(
     prior: PreTrainedModel,
     batches: Sequence[Batch],
     settings: SamplingSettings,
     device: torch.device,
     engine: str,
     threads: int,
-) -> tuple[float, float]:
-    """Seconds of all batches and of the last one, from the pace of the widest kind; others cost in proportion to their
-    rows on a CPU.
-    """
+) -> list[float]:
+    """Seconds of each batch, from the pace of the widest kind; others cost in proportion to their rows on a CPU."""
     rows = max(batch.rows for batch in batches)
     longest, prompted = max(batch.length for batch in batches), any(batch.length > batch.steps for batch in batches)
     with Workers[int, Pace](1 if threads else 0) as workers:  # as each of several threads does it, or with all of them
         workers.start(0, lambda: measure_pace(prior, rows, longest, settings, device, engine, prompted))
         pace = workers.next()[1]()
-    seconds = [
+    return [
         (pace.window + (batch.length - batch.steps) * pace.prompt_code + batch.steps * pace.step)
         * (batch.rows / rows if device.type == "cpu" else 1.0)
         for batch in batches
     ]
-    return sum(seconds), seconds[-1]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ another order, and takes many times longer where other programs keep a core busy
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import mmap
 import os
@@ -90,7 +91,12 @@ def available_ram() -> int | None:
 
 
 def process_memory() -> int:
-    """Bytes of main memory that this process holds, libraries included; 0 where the system does not say."""
+    """Bytes of main memory that this process holds, libraries included; 0 where the system does not say.
+
+    What is freed and kept for later goes back to the system first, where the C library is one that can.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:  # not Linux

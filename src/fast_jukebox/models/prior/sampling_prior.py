@@ -25,7 +25,7 @@ from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.fused import FusedDecoder
 from fast_jukebox.models.prior.engines.fused_trial import trusted_decoder
 from fast_jukebox.models.prior.engines.interface import EnginePrior
-from fast_jukebox.models.prior.engines.native import NativeDecoder, unsupported
+from fast_jukebox.models.prior.engines.native import NativeDecoder, packed_nbytes, unsupported
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EngineDecoder
@@ -74,6 +74,14 @@ class PriorSamplingMixin:
         """Bytes of the cache that `new_cache` makes for so many windows."""
         slots = sum([block.attention.pattern.capacity for block in self.blocks])
         return batch_size * slots * 2 * self.config.attention_size * self.position_embedding.element_size()
+
+    def packed_nbytes(self, engine: str, device: torch.device | None = None) -> int:
+        """Bytes of the copies of the weights that the steps of an engine, one of
+        [`~fast_jukebox.sampling.engine.ENGINES`], read on a device, by default the prior's own; 0 where they read the
+        weights themselves.
+        """
+        chosen = choose_engine(cast(EnginePrior, self), device) if engine == "auto" else engine
+        return packed_nbytes(cast(EnginePrior, self)) if chosen == "native" else 0
 
     def new_decoder(
         self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
@@ -273,17 +281,17 @@ product among the threads.
 _warned: set[str] = set()
 
 
-def choose_engine(prior: EnginePrior) -> str:
-    """The engine that `"auto"` means for a prior.
+def choose_engine(prior: EnginePrior, device: torch.device | None = None) -> str:
+    """The engine that `"auto"` means for a prior on a device, by default its own.
 
     `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if a trial has shown it right and no slower; `"native"` on
     a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else `"eager"`. On a CPU the choice does not
     depend on the batch, so that the codes do not either.
     """
-    device = prior.position_embedding.device.type
-    if device == "cuda":
+    kind = (device or prior.position_embedding.device).type
+    if kind == "cuda":
         return "graph"
-    if device != "cpu" or prior.config.hidden_size > NATIVE_WIDEST or unsupported(prior) is not None:
+    if kind != "cpu" or prior.config.hidden_size > NATIVE_WIDEST or unsupported(prior, device) is not None:
         return "eager"
     return "native" if _has_library() else "eager"
 

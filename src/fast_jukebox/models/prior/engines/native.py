@@ -33,11 +33,12 @@ CHUNK = 24
 _PRODUCTS = 2**30  # that a core does in some 30 ms
 
 
-def unsupported(prior: EnginePrior) -> str | None:
-    """Why a prior cannot be stepped by the compiled source, or None if it can."""
+def unsupported(prior: EnginePrior, device: torch.device | None = None) -> str | None:
+    """Why a prior cannot be stepped by the compiled source on a device, by default its own, or None if it can."""
     weight = prior.position_embedding
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return f"it computes in float32 on a CPU, and the prior is in {weight.dtype} on {weight.device}"
+    where = device or weight.device
+    if where.type != "cpu" or weight.dtype != torch.float32:
+        return f"it computes in float32 on a CPU, and the prior is in {weight.dtype} on {where}"
     return None
 
 
@@ -209,6 +210,14 @@ def weights_of(prior: EnginePrior) -> NativeWeights:
     bits = torch.stack([torch.hash_tensor(weight.detach()) for weight in weights]).view(torch.int64)
     state = (weight_state(weights), adapter_state(prior), *bits.tolist())
     return kept_for_prior(prior, "native weights", state, lambda: NativeWeights(prior))
+
+
+def packed_nbytes(prior: EnginePrior) -> int:
+    """Bytes of the packed copies of a prior's weights in its [`NativeWeights`]; the prior may be on the meta device."""
+    output = prior.code_embedding if prior.output is None else prior.output
+    weights = [weight for block in prior.blocks for weight in block_weights(block) if weight.dim() == 2]
+    shapes = [weight.shape for weight in (*effective_weights(output)[:1], *weights)]
+    return sum(4 * inputs * -(-outputs // LANES) * LANES for outputs, inputs in shapes)
 
 
 def checked_tables(pattern: Pattern, length: int) -> SlotTables:
