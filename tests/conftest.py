@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +69,24 @@ def golden_dir() -> Path:
         where = "$FAST_JUKEBOX_GOLDEN" if named else "../shared/golden and $FAST_JUKEBOX_GOLDEN is not set"
         pytest.skip(f"no golden cases: there is no folder at {where}")
     return folder
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A pipe that nobody writes into. A reader that waits for it gets a `TimeoutError`."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("needs POSIX")
+
+    def stop(*_):
+        raise TimeoutError("the pipe was waited for")
+
+    path = tmp_path / "pipe.json"
+    os.mkfifo(path)
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    yield path
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, get_type_hints
 
 import typer
 
+from fast_jukebox.utils.workers import MOST_WORKERS
 from fast_jukebox_cli.values import adapters, numbers
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class Sharing:
             help="Processes that share the work. Without --ray 1 by default; with it one for each CPU, or GPU, of the "
             "cluster.",
             min=1,
+            max=MOST_WORKERS,
         ),
     ] = None
     ray: Annotated[

@@ -313,3 +313,8 @@ def test_tags_of_any_text_are_written(tmp_path, suffix):
     for number, (text, heard) in enumerate(texts.items()):
         path = save_audio(tmp_path / f"{number}{suffix}", torch.zeros(16000), 16000, tags={"title": text})
         assert audio_tags(path).get("title") == heard
+
+
+def test_a_pipe_is_not_waited_for(pipe):
+    with pytest.raises(OSError, match="no regular file"):
+        load_audio(pipe)

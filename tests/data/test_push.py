@@ -6,6 +6,7 @@ import logging
 import shutil
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 import torch
@@ -371,6 +372,33 @@ def test_codes_that_are_damaged_are_named_and_made_again(songs, vqvae, codes):
         for read in (load_codes, lambda folder: encode_songs(songs, vqvae, folder, progress=False)):
             with pytest.raises(ValueError, match=r"codes\.json is damaged .*: (fetch the codes again|name another)"):
                 read(codes)
+
+
+def damage_body(shard, column):
+    """Damage the content of a column's first pages; the file's end, which states its rows, stays sound."""
+    chunks = pyarrow.parquet.read_metadata(shard).row_group(0)
+    chunk = next(each for each in map(chunks.column, range(chunks.num_columns)) if column in each.path_in_schema)
+    content = bytearray(shard.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("column", ["codes_0", "title"])
+def test_codes_whose_body_is_damaged_are_named_and_made_again(songs, vqvae, codes, column):
+    wanted = {split: rows.to_list() for split, rows in load_codes(codes).items()}
+    damage_body(codes / "train-00001.parquet", column)
+    with pytest.raises(ValueError, match=r"train-00001\.parquet holds codes that cannot be read"):
+        load_codes(codes)
+    encode_songs(songs, vqvae, codes, progress=False)
+    assert {split: rows.to_list() for split, rows in load_codes(codes).items()} == wanted
+
+
+def test_songs_whose_body_is_damaged_are_named(songs, tmp_path):
+    _, second, *_ = save_songs(songs, tmp_path / "saved", shard_bytes=3000)
+    damage_body(second, "title")
+    with pytest.raises(ValueError, match=f"{second.name} is damaged .*: fetch it again"):
+        load_songs(tmp_path / "saved")
 
 
 def test_codes_of_another_type_are_refused(tmp_path):

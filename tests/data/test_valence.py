@@ -228,3 +228,8 @@ def test_crops_are_of_training_alone(folder):
         clip(3, 1.5)
     with pytest.raises(ValueError, match="`slice_frames` must be at least 1, got 0"):
         ValenceClips(songs, extractor, slice_frames=0)
+
+
+def test_a_map_of_tags_is_no_pipe(pipe):
+    with pytest.raises(OSError, match="no regular file"):
+        load_tag_map(pipe)

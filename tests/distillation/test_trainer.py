@@ -14,7 +14,7 @@ from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation.losses import kl_divergence
 from fast_jukebox.distillation.student import initialize_student
-from fast_jukebox.distillation.trainer import PROJECTION, DistillationArguments, DistillationTrainer
+from fast_jukebox.distillation.trainer import PROJECTION, DistillationArguments, DistillationTrainer, _read_json
 
 STAGES = [
     {"loss": "intermediate", "steps": 4, "schedule": "linear"},
@@ -452,3 +452,8 @@ def test_a_run_may_stop_early_but_only_in_its_last_stage(distil):
     evaluations = [entry["eval_bits_per_code"] for entry in run.state.log_history if "eval_loss" in entry]
     assert 8 <= run.state.global_step < 36  # nothing gets better in the first stage, which is trained to its end
     assert figures["eval_bits_per_code"] == pytest.approx(min(evaluations), abs=1e-5)
+
+
+def test_a_file_of_stages_is_no_pipe(pipe):
+    with pytest.raises(OSError, match="no regular file"):
+        _read_json(str(pipe))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fast_jukebox.processing import published
 from fast_jukebox.processing import vocabulary as module
 from fast_jukebox.processing.published import NameList, fitting_names, read_names
 from fast_jukebox.processing.vocabulary import LabelVocabulary, names_in
@@ -183,3 +184,14 @@ def test_lists_of_another_form_are_found_in():
 def test_a_list_with_a_byte_order_mark_is_read(tmp_path, name, text):
     (tmp_path / name).write_bytes(text.encode("utf-8-sig"))
     assert read_names(tmp_path / name)[0].ids["ann lee"] == 0
+
+
+def test_a_list_of_names_is_a_file_of_some_size_with_any_line_ends(tmp_path, pipe, monkeypatch):
+    with pytest.raises(OSError, match="no regular file"):
+        read_names(pipe)
+    path = tmp_path / "artists.txt"
+    path.write_bytes(b"\xef\xbb\xbfann;1\rbob;2\r\ncy;3\n")
+    assert read_names(path)[0].ids == {"unknown": 0, "ann": 1, "bob": 2, "cy": 3}
+    monkeypatch.setattr(published, "_LARGEST", 10)
+    with pytest.raises(ValueError, match=f"{path.name}.* more than 10 bytes"):
+        read_names(path)

@@ -121,6 +121,15 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("into", [new_folder, replacing_files])
+def test_a_full_disk_names_the_folder_that_was_asked_for(tmp_path, into):
+    """Whether the error names no file, as of writing one that is open, or a temporary one."""
+    for name in (None, "a.parquet"):
+        with pytest.raises(OSError, match="No space left on device") as caught, into(tmp_path / "data") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", *([] if name is None else [str(temporary / name)]))
+        assert caught.value.filename == str(tmp_path / "data" / (name or ""))
+
+
 def test_an_error_names_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(OSError, match=r"nowhere.a\.wav'") as caught:
         write_file(tmp_path / "nowhere" / "a.wav", b"sound")

@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import numpy as np
@@ -24,6 +23,7 @@ from fast_jukebox.audio.layout import Layout
 from fast_jukebox.audio.mpeg import mpeg_layout
 from fast_jukebox.audio.quiet import quiet_decoder
 from fast_jukebox.audio.resample import MAX_RATE, check_rate
+from fast_jukebox.utils.files import open_regular
 from fast_jukebox.utils.text import printable
 
 # libsndfile says this where a stream does not state its length.
@@ -300,7 +300,7 @@ def open_reader(source: object, source_rate: int | None) -> Reader:
     if isinstance(source, bytes | bytearray | memoryview):
         return _bytes_reader(source, "the given bytes")
     if isinstance(source, str | os.PathLike):
-        file = Path(source).open("rb")  # noqa: SIM115 (closed by the reader)
+        file = open_regular(source)
         found = os.fstat(file.fileno())
         key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         return FileReader(file, printable(source), key)

@@ -18,9 +18,9 @@ from fast_jukebox.conversion.openai_vqvae import vqvae_config
 from fast_jukebox.conversion.parts import Part, prior_part, vqvae_part
 from fast_jukebox.conversion.pickles import read_state_dict
 from fast_jukebox.conversion.published import MODELS, check_hyperparameters
-from fast_jukebox.models.loading import is_shard
+from fast_jukebox.models.loading import LARGEST_INDEX, is_shard
 from fast_jukebox.sampling.checks import level_name
-from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.files import JsonObject, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -322,8 +322,7 @@ def _as_published(name: str, hparams: JsonObject) -> JsonObject:
 
 def _weight_map(index: str) -> dict[str, str]:
     try:
-        with open(index, encoding="utf-8") as file:
-            found = dict(json.load(file)["weight_map"])
+        found = dict(json.loads(read_file(index, LARGEST_INDEX))["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"`{index}` must hold a `weight_map`: {error!r}") from error
     if not all(is_shard(shard, "") for shard in found.values()):

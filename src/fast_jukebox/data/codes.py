@@ -21,7 +21,7 @@ from torch import Tensor
 from fast_jukebox.data.encoding import CodeShard, ShardEncoder
 from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.manifest import MANIFEST, code_shards, read_manifest, shard_rows, songs_manifest
-from fast_jukebox.data.parquet import check_codes, check_values
+from fast_jukebox.data.parquet import check_codes, check_values, is_readable
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, describe_splits
 from fast_jukebox.data.windows import SongWindows, WindowSampler, time_cut
@@ -31,6 +31,7 @@ from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.sessions.fingerprint import weights_digest
 from fast_jukebox.utils.files import claim_folder, clear_temporary, replacing
+from fast_jukebox.utils.text import printable
 from fast_jukebox.utils.workers import Workers, map_shards
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def encode_songs(
                 for first in range(0, len(split), _SONGS_IN_A_SHARD):
                     rows = split.select(range(first, min(first + _SONGS_IN_A_SHARD, len(split))))
                     shard = folder.absolute() / f"{name}-{first // _SONGS_IN_A_SHARD:05d}.parquet"
-                    if shard_rows(shard) != len(rows):  # not made yet, or damaged
+                    if shard_rows(shard) != len(rows) or not is_readable(shard):  # not made yet, or damaged
                         yield CodeShard(shard, rows if workers.in_process else list(rows))
                     else:
                         _refresh_metadata(shard, rows, features)
@@ -149,9 +150,10 @@ def load_codes(
         reason = error.__cause__ or error
         if isinstance(reason, OSError) and reason.errno is not None:  # of the disk, as one that is full
             raise reason from error
+        damaged = next((shard for shard in shards if not is_readable(shard)), folder)
         raise ValueError(
-            f"{folder} holds codes that cannot be read: let `encode_songs` make them again, or fetch them again "
-            f"({reason})"
+            f"{damaged} holds codes that cannot be read: let `encode_songs` make them again, or fetch them again "
+            f"({printable(' '.join(str(reason).split()))})"
         ) from error
     for split in data.values():
         for name, feature in split.features.items():

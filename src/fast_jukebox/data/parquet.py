@@ -37,6 +37,20 @@ def check_values(shard: Path) -> None:
         )
 
 
+def is_readable(shard: Path) -> bool:
+    """Whether all of a file can be read; the end of a damaged one, which states its rows, may be sound."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(shard) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    except (pyarrow.ArrowException, OSError):
+        return False
+    return True
+
+
 def check_codes(codes: np.ndarray, codebook_size: int, where: str) -> None:
     """Raise a `ValueError` for codes (length,) that are not in a codebook; `where` says whose they are."""
     for code in (codes.min(), codes.max()) if len(codes) else ():

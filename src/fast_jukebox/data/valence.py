@@ -20,13 +20,14 @@ from fast_jukebox.data.scanning import SongLimits
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.models.valence import QUADRANTS, ValenceFeatureExtractor
 from fast_jukebox.models.valence.feature_extraction_valence import fit_frames
-from fast_jukebox.utils.files import path_within
+from fast_jukebox.utils.files import path_within, read_text
 
 TAG_MAP = Path(__file__).parent / "valence_tags.yaml"
 """The package's map from tags to quadrants; its head states its quality."""
 
 SPLITS = ("train", "validation", "test")
 _MAX_TABLE_BYTES = 2**28
+_MAX_TAG_MAP_BYTES = 2**20
 _MAX_SECONDS = 600.0
 _CROP_SCALE = (0.8, 1.0)
 _CROP_RATIO = (1.7, 2.3)
@@ -68,7 +69,7 @@ def load_tag_map(path: str | os.PathLike[str] | None = None) -> dict[str, int]:
 
     path = Path(path or TAG_MAP)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        found = yaml.safe_load(read_text(path, _MAX_TAG_MAP_BYTES))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"{path} must be YAML in UTF-8: {error}") from error
     if not isinstance(found, dict) or set(found) != set(QUADRANTS):
@@ -126,11 +127,9 @@ def shared_groups(songs: Sequence[ValenceSong]) -> set[str]:
 def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | None) -> list[ValenceSong]:
     if not table.is_file():
         raise ValueError(f"{table} is missing: MTG-Jamendo's three splits belong together")
-    if table.stat().st_size > _MAX_TABLE_BYTES:
-        raise ValueError(f"{table} must hold at most {_MAX_TABLE_BYTES} bytes")
     quadrants, root, songs = load_tag_map(tag_map), table.parent, []
     try:
-        lines = table.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(table, _MAX_TABLE_BYTES).split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{table} must be UTF-8 text: {error}") from error
     for number, line in enumerate(lines):

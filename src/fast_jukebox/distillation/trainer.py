@@ -27,11 +27,13 @@ from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.curves import EarlyStopping
 from fast_jukebox.training.trainer import BeforeEachStep, FastJukeboxTrainer
-from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.files import JsonObject, read_text
 from fast_jukebox.utils.text import markdown_table
 
 PROJECTION = "projection.safetensors"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LARGEST_STAGES = 2**20
+"""Bytes of a file of stages at most."""
 
 
 @dataclass(repr=False)  # a new one would show the token
@@ -293,7 +295,8 @@ class DistillationTrainer(FastJukeboxTrainer):
 def _read_json(text: str) -> object:
     """The value of JSON, or of a JSON file."""
     try:
-        source = text if text.lstrip().startswith(("[", "{")) else Path(text).read_text(encoding="utf-8-sig")
+        given = text.lstrip().startswith(("[", "{"))
+        source = text if given else read_text(text, _LARGEST_STAGES)
         return json.loads(source)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`stages` must be JSON or the name of a file of it, got {text!r:.200}: {error}") from error

@@ -22,6 +22,7 @@ from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.configuration_utils import PathLike, finish_saving, shown, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.files import read_file
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # comes with torch
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 COMPOSITE_MODEL_TYPE = "fast_jukebox"
 ADAPTER_CONFIG = "adapter_config.json"
+LARGEST_INDEX = 2**26
+"""Bytes of an index of shards at most."""
 
 
 class Download(TypedDict, total=False):
@@ -164,14 +167,11 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
     path = find_file(name_or_path, index, **download)
     if path is None:
         return {}
-    with open(path, encoding="utf-8") as file:
-        try:
-            content = json.load(file)
-            weights, _ = content["weight_map"], content["metadata"].items()
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise OSError(
-                f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map`: {error!r}"
-            ) from error
+    try:
+        content = json.loads(read_file(path, LARGEST_INDEX))
+        weights, _ = content["weight_map"], content["metadata"].items()
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise OSError(f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map`: {error!r}") from error
     strangers = [shard for shard in weights.values() if not is_shard(shard)] if isinstance(weights, dict) else [weights]
     if strangers:  # transformers would read pickles, and files of other folders
         raise OSError(

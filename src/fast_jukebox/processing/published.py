@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
 from fast_jukebox.processing.vocabulary import LYRIC_CHARACTERS, check_names
+from fast_jukebox.utils.files import read_text
 
 Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 _OLDER = ".v2"
+_LARGEST = 2**24
+"""Bytes of a list at most; the published ones have up to 200,000."""
 
 
 class PriorConfig(Protocol):
@@ -50,23 +53,23 @@ def read_names(path: str | os.PathLike[str]) -> list[NameList]:
     of both kinds of vocabularies and marks the names of one with `.v2`.
 
     Raises:
-        ValueError: it is neither; names the line.
-        OSError: there is no such file.
+        ValueError: it is neither; names the line. Or it is longer than such a list can be.
+        OSError: there is no such file, or it is no regular one.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, _LARGEST)
         if path.suffix.lower() != ".json":
             return [NameList(_lines(path, text), None)]
-        content = json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ValueError) and str(error).startswith("`"):
             raise
         raise ValueError(f"`{path}` must be UTF-8 text, and JSON where its name says so: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"`{path}` must hold names with their ids, got {type(content).__name__}")
-    older = {name.removesuffix(_OLDER): number for name, number in content.items() if name.endswith(_OLDER)}
-    newer = {name: number for name, number in content.items() if not name.endswith(_OLDER)}
+    if not isinstance(found, dict):
+        raise ValueError(f"`{path}` must hold names with their ids, got {type(found).__name__}")
+    older = {name.removesuffix(_OLDER): number for name, number in found.items() if name.endswith(_OLDER)}
+    newer = {name: number for name, number in found.items() if not name.endswith(_OLDER)}
     lists = [(older, True), (newer, False if older else None)]
     return [NameList(check_names(str(path), ids), words) for ids, words in lists if ids]
 

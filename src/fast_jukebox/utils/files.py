@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -88,8 +88,7 @@ def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename in (None, os.fspath(temporary), temporary):
-            error.filename = os.fspath(path)  # the name that the caller knows; a full disk states none
+        _name_target(error, temporary, path)
         raise
 
 
@@ -128,8 +127,9 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         except OSError:
             os.replace(path, temporary)
             raise
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_target(error, temporary, path)
         raise
 
 
@@ -166,8 +166,9 @@ def replacing_files(folder: str | os.PathLike[str], kept: re.Pattern[str] | None
                 os.chmod(temporary / name, mode)
         sync_files(temporary)
         os.replace(temporary, folder / _READY)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_target(error, temporary, folder)
         raise
     finish_replacing(folder)
 
@@ -248,6 +249,19 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _name_target(error: BaseException, temporary: Path, path: Path) -> None:
+    """Let an error of the disk name the path that the caller knows in place of a temporary one, or of none, as a full
+    disk states it.
+    """
+    if not isinstance(error, OSError) or not error.errno:
+        return
+    named = error.filename
+    if named is None:
+        error.filename = os.fspath(path)
+    elif isinstance(named, str | os.PathLike) and Path(named).is_relative_to(temporary):
+        error.filename = os.fspath(path / Path(named).relative_to(temporary))
+
+
 def _sync(handle: int, path: Path) -> None:
     try:
         os.fsync(handle)
@@ -318,13 +332,28 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a file that somebody else may have made; a `ValueError` where it has more bytes than `most`, an
     `OSError` where it is no regular file, as a pipe, which would be waited for without end.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"{os.fspath(path)!r} has more than {most} bytes, which is more than such a file can have")
     return content
+
+
+def read_text(path: str | os.PathLike[str], most: int) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, every line end as that of POSIX; errors as
+    [`read_file`], and a `UnicodeDecodeError`.
+    """
+    text = read_file(path, most).decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file opened to be read; an `OSError` where it is no regular one, as a pipe, which would be waited for."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the caller's to close)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return file
 
 
 def _without_waiting(path: str, flags: int) -> int:

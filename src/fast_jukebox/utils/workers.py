@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 _WAVE_SHARDS = 64
 _WAVE_BYTES = 2**28
 
+MOST_WORKERS = 10_000
+"""Processes that may share the work."""
+
 
 class WorkerLostError(RuntimeError):
     """A worker ended without an answer: it was killed, ran out of memory, or its machine is gone."""
@@ -61,8 +64,8 @@ class Workers:
         """Refuse numbers that cannot be, naming the field."""
         for name in ("count", "attempts"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and 1 <= value <= 10_000):
-                raise ValueError(f"`{name}` must be from 1 to 10000, got {value!r}")
+            if value is not None and not (isinstance(value, int) and 1 <= value <= MOST_WORKERS):
+                raise ValueError(f"`{name}` must be from 1 to {MOST_WORKERS}, got {value!r}")
 
     @property
     def in_process(self) -> bool:
