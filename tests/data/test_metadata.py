@@ -112,15 +112,29 @@ def test_tables_as_programs_of_many_countries_write_them(tmp_path, delimiter, en
     assert {name: row["title"] for name, row in read_metadata(tmp_path).items()} == dict(rows[1:])
 
 
-def test_a_table_in_utf16_is_named(tmp_path):
-    (tmp_path / "metadata.csv").write_bytes("file_name\na.wav\n".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"metadata\.csv is UTF-16 text: save it as UTF-8"):
+@pytest.mark.parametrize("form", ["", "-le", "-be"])
+@pytest.mark.parametrize("kind", ["utf-16", "utf-32"])
+@pytest.mark.parametrize(("name", "text"), [("csv", "file_name\na.wav\n"), ("jsonl", '{"file_name": "a.wav"}')])
+def test_text_that_is_no_utf8_is_named_with_and_without_a_mark(tmp_path, name, text, kind, form):
+    (tmp_path / f"metadata.{name}").write_bytes(text.encode(kind + form))
+    with pytest.raises(ValueError, match=rf"metadata\.{name} is {kind.upper()} text: save it as UTF-8"):
         read_metadata(tmp_path)
 
 
 def test_lines_may_end_as_those_of_old_computers(tmp_path):
     (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "a"}\r{"file_name": "b"}\r\r{"file_name": "c"}')
     assert list(read_metadata(tmp_path)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+def test_line_ends_of_every_kind_part_a_file_of_many_blocks(tmp_path, end):
+    """Of more bytes than a line may have, and with line ends at the edges of blocks."""
+    rows = [json.dumps({"file_name": str(number), "lyrics": "x" * (2**16 + number)}).encode() for number in range(300)]
+    (tmp_path / "metadata.jsonl").write_bytes(end.join(rows))
+    assert list(read_metadata(tmp_path)) == [str(number) for number in range(300)]
+    (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "a"}' + end + b'"' + b"x" * 2**24)
+    with pytest.raises(ValueError, match="line 2: has more than"):
+        read_metadata(tmp_path)
 
 
 def test_a_name_that_has_two_values_is_refused(tmp_path):

@@ -1,7 +1,9 @@
 """A folder of songs becomes a dataset; whatever cannot be used is named, and nothing outside the folder is read."""
 
+import errno
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -55,6 +57,20 @@ def test_a_folder_at_any_depth_becomes_two_splits_with_undecoded_sound(folder):
     assert row["duration"] == pytest.approx(1.5)
     assert row["sampling_rate"] == RATE
     assert len(load_audio(row["audio"], RATE)) == 12000
+
+
+def test_songs_that_a_disk_has_no_room_for_leave_nothing_and_name_the_folder(folder, tmp_path):
+    resource = pytest.importorskip("resource")
+    songs = load_songs(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
+            save_songs(songs, tmp_path / "saved")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(tmp_path / "saved" / "data") in str(caught.value)
+    assert list((tmp_path / "saved").iterdir()) == []
 
 
 def test_the_split_depends_on_the_names_alone(folder, tmp_path):
@@ -300,3 +316,11 @@ def test_a_dataset_without_sound_is_refused():
     nothing = Dataset.from_dict({"audio": [{"path": None, "bytes": b"x"}]}).cast_column("audio", Audio(decode=False))
     with pytest.raises(ValueError, match="source"):
         load_songs(nothing)
+
+
+@pytest.mark.parametrize("name", ["https://example.com/a//b.wav", "file:///a.wav", "data:audio/wav;base64,UklG"])
+def test_an_address_in_the_metadata_is_no_file(folder, name):
+    write_metadata(folder, {"file_name": name}, {"file_name": "00.wav"})
+    assert scan_songs(folder).skipped == {
+        name: "is an address in the metadata, where the name of a file must stand: download it"
+    }

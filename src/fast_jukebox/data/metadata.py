@@ -15,6 +15,8 @@ METADATA_FILES = (METADATA_FILE, "metadata.csv")
 MAX_METADATA_BYTES = 2**30
 """Size of such a file at most by default."""
 
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+://|data:")
+"""How a name begins that is no file's but an address."""
 SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
 _LONGEST_LINE = 2**24
 # Characters at which other readers than those of JSON Lines end a line.
@@ -34,8 +36,9 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
         raise ValueError(f"{folder} holds {' and '.join(METADATA_FILES)}: keep the one that is right")
     path = paths[0]
     with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError(f"{path} is UTF-16 text: save it as UTF-8")
+        encoding = json.detect_encoding(file.read(4))  # both formats begin with characters of ASCII
+    if not encoding.startswith("utf-8"):
+        raise ValueError(f"{path} is {encoding.upper()[:6]} text: save it as UTF-8")
     if path.stat().st_size > max_bytes:
         raise ValueError(
             f"{path} has {path.stat().st_size} bytes, more than {max_bytes}: raise `max_metadata_bytes` of `SongLimits`"
@@ -93,9 +96,17 @@ def json_rows(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines, whichever of CR, LF and both ends them, up to a byte longer than a line can be."""
-    while line := file.readline(_LONGEST_LINE + 1):
-        yield from line.rstrip(b"\r\n").split(b"\r")
+    """Lines, whichever of CR, LF and both ends them; one that is longer than a line can be is the last, and cut."""
+    rest = b""
+    while block := file.read(2**20):
+        if block.endswith(b"\r"):
+            block += file.read(1)  # LF, where both end the line
+        *lines, rest = (rest + block).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        yield from lines
+        if len(rest) > _LONGEST_LINE:
+            break
+    if rest:
+        yield rest
 
 
 class _StandsTwice(ValueError):

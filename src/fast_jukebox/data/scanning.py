@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import MAX_DURATION, audio_info, load_audio, stream_audio
-from fast_jukebox.data.metadata import MAX_METADATA_BYTES, METADATA_FILES, read_metadata, tidy_name
+from fast_jukebox.data.metadata import ADDRESS, MAX_METADATA_BYTES, METADATA_FILES, read_metadata, tidy_name
 from fast_jukebox.data.splits import split_of_folder
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.utils.files import JsonObject, check_folder, path_within
@@ -143,10 +143,13 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
         try:
             path = path_within(root, name, links)
             if not path.is_file():
+                if ADDRESS.match(name):
+                    raise ValueError("is an address in the metadata, where the name of a file must stand: download it")
                 raise ValueError("is named in the metadata but is not there")
             seconds, rate, note = check_song(path, limits)
         except (ValueError, OSError) as error:
-            scan.skipped[(root.relative_to(folder) / name).as_posix()] = str(error).removeprefix(f"{printable(path)} ")
+            shown = name if ADDRESS.match(name) else (root.relative_to(folder) / name).as_posix()
+            scan.skipped[shown] = str(error).removeprefix(f"{printable(path)} ")
             continue
         if note:
             scan.notes[name] = note
@@ -277,6 +280,8 @@ def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
             if name not in found:  # on the disk the name may be written otherwise (NFD), and Windows writes folders so
                 asked = unicodedata.normalize("NFC", name)
                 name = composed.get(asked) or composed.get(asked.replace("\\", "/"), name)
+            if name not in found and ADDRESS.match(given):
+                name = given  # whose slashes are not those of folders
             if found.get(name):
                 raise ValueError(f"{root / below}: the metadata names {name!r} twice")
             found[name] = metadata
