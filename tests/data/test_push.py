@@ -369,9 +369,10 @@ def test_codes_that_are_damaged_are_named_and_made_again(songs, vqvae, codes):
     encode_songs(songs, vqvae, codes, progress=False)
     for content in ("", "[]", '{"vqvae": 5}', '{"splits": {"train": "x"}}', "[" * 9999):
         (codes / "codes.json").write_text(content)
-        for read in (load_codes, lambda folder: encode_songs(songs, vqvae, folder, progress=False)):
-            with pytest.raises(ValueError, match=r"codes\.json is damaged .*: (fetch the codes again|name another)"):
-                read(codes)
+        with pytest.raises(ValueError, match=r"codes\.json is damaged .*: fetch the codes again"):
+            load_codes(codes)
+        with pytest.raises(ValueError, match=r"codes\.json is damaged .*: name another|codes made with vqvae"):
+            encode_songs(songs, vqvae, codes, progress=False)
 
 
 def damage_body(shard, column):
