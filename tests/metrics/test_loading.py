@@ -145,3 +145,15 @@ def test_emotional_valence_needs_a_classifier_that_states_what_it_is_worth(songs
     found = metric.compute(predictions=songs, model=str(tmp_path / "valence"))
     assert {"AP", "DP_low", "AU_high", "DU"} <= set(found)
     assert 0 < found["AP"] < 1
+
+
+def test_what_a_metric_does_not_take_is_named():
+    for name in METRICS:
+        metric = fast_jukebox.metrics.load(name)
+        with pytest.raises(TypeError, match=f"`modle` is no argument of {name}, which takes predictions, .*resamples"):
+            metric.compute(predictions=["a.wav"], modle="m")
+        with pytest.raises(ValueError, match="`predictions` must be a list of paths, got 3 among them"):
+            metric.compute(predictions=["a.wav", 3])
+        if name in ("bits_per_code", "emotional_valence"):
+            with pytest.raises(ValueError, match=f"`references` must not be given: {name} judges"):
+                metric.compute(predictions=["a.wav"], references=["b.wav"], model="m")

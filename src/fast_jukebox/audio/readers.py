@@ -29,6 +29,7 @@ from fast_jukebox.utils.text import printable
 # libsndfile says this where a stream does not state its length.
 _UNKNOWN_FRAMES = 2**63 - 1
 _SKIPPED_AT_ONCE = 2**16
+_REPAIR_HINT = "fetch it again, or save what is left of it, for example with `ffmpeg -i FILE FIXED.flac`"
 _LAYOUTS: dict[Hashable, Layout] = {}
 _MOST_LAYOUTS = 4096
 _T = TypeVar("_T")
@@ -272,7 +273,8 @@ class FileReader(Reader):
         except (soundfile.SoundFileError, RuntimeError) as error:
             if self._bytes.error is not None:
                 raise self._bytes.error from error
-            raise ValueError(f"{self.name} is broken: {getattr(error, 'error_string', error)}") from error
+            reason = str(getattr(error, "error_string", error)).rstrip(".")
+            raise ValueError(f"{self.name} is broken: {reason}; {_REPAIR_HINT}") from error
         if self._bytes.error is not None:
             raise self._bytes.error
         return result

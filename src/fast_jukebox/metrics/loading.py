@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
@@ -22,6 +23,8 @@ METRICS = (
 )
 """Names for [`load`]: the folders beside this file."""
 
+_REFERENCES = "held_against"
+"""The argument that metrics which take `references` receive them as, since `evaluate` would want as many as songs."""
 Numbers = dict[str, float]
 Paths: TypeAlias = "Sequence[str | os.PathLike[str]]"
 Module = TypeVar("Module", bound="EvaluationModule")
@@ -97,6 +100,9 @@ def described(description: str, citation: str, arguments: str) -> Callable[[type
 
 
 class _Computes(Protocol):
+    name: str
+    _compute: Callable[..., Numbers]
+
     def compute(self, *, predictions: Sequence[str] | None = None, **kwargs: object) -> Numbers | None: ...
 
 
@@ -113,13 +119,24 @@ class SoundFiles:
         """Numbers by name; `None` on other processes than the first.
 
         Raises:
-            ValueError: `predictions` is one path, not a list of them.
+            ValueError: `predictions` is no list of paths, or the metric takes no `references`.
+            TypeError: the metric has no such argument.
         """
         if isinstance(predictions, str | os.PathLike):
             raise ValueError(f"`predictions` must be a list of paths, got {os.fspath(predictions)!r} alone")
-        names = None if predictions is None else [os.fspath(path) for path in predictions]
+        paths = None if predictions is None else list(predictions)
+        wrong = [path for path in paths or () if not isinstance(path, str | os.PathLike)]
+        if wrong:
+            raise ValueError(f"`predictions` must be a list of paths, got {wrong[0]!r} among them")
+        taken = signature(self._compute).parameters
+        for name in kwargs.keys() - taken.keys():
+            known = ", ".join(taken).replace(_REFERENCES, "references")
+            raise TypeError(f"`{name}` is no argument of {self.name}, which takes {known}")
         if references is not None:
-            kwargs["held_against"] = references
+            if _REFERENCES not in taken:
+                raise ValueError(f"`references` must not be given: {self.name} judges the predictions alone")
+            kwargs[_REFERENCES] = references
+        names = None if paths is None else [os.fspath(path) for path in paths]
         return super().compute(predictions=names, **kwargs)  # type: ignore[misc, safe-super]  # of evaluate.Metric
 
 
