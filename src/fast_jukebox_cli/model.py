@@ -18,7 +18,7 @@ from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import PRESETS
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sampling.checks import check_device
-from fast_jukebox.utils.files import check_folder
+from fast_jukebox.utils.files import check_folder, clear_json_errors
 from fast_jukebox_cli.values import Waiting
 
 EMBEDDED = "embedded"
@@ -28,7 +28,7 @@ EMBEDDED = "embedded"
 def model_config(name: str) -> PreTrainedConfig:
     """The configuration of any model of the package; a `ValueError` for a damaged one, or of another model."""
     try:
-        with clear_hub_errors(name):
+        with clear_hub_errors(name), clear_json_errors("config.json", name):
             return AutoConfig.from_pretrained(name, **prefer_cache(name, {}))
     except (RecursionError, AttributeError, TypeError) as error:  # transformers expects names with their values
         raise ValueError(f"`config.json` of `{name}` must hold names with their values: {error}") from error

@@ -99,3 +99,11 @@ def test_a_block_that_holds_a_stream_is_no_second_song():
 def test_a_stream_without_a_frame_says_that_it_lacks_its_sound():
     with pytest.warns(UserWarning, match=r"of 2\.5 s, 0 s can be read"):
         assert len(load_audio(flac(20_000)[:INFO_LENGTH], RATE)) == 0
+
+
+def test_a_file_that_is_damaged_in_the_middle_is_refused_with_a_remedy(tmp_path):
+    data = flac(40_000)
+    half = len(data) // 2
+    (tmp_path / "song.flac").write_bytes(data[:half] + bytes(500) + data[half + 500 :])
+    with pytest.raises(ValueError, match=r"song\.flac is broken: .*; fetch it again, or save what is left .*ffmpeg"):
+        load_audio(tmp_path / "song.flac", RATE)

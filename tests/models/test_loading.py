@@ -14,6 +14,7 @@ from transformers.utils import cached_file
 
 from fast_jukebox import (
     FastJukeboxConfig,
+    FastJukeboxGenerationConfig,
     FastJukeboxModel,
     FastJukeboxPrior,
     FastJukeboxVQVAE,
@@ -378,3 +379,16 @@ def test_what_is_no_model_of_ours_is_refused(hub):
         for load in (FastJukeboxModel.from_pretrained, FastJukeboxConfig.from_pretrained):
             with pytest.raises(HubError, match=f"Cannot load the model `{name}`: there is no such folder here"):
                 load(name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("content", [b"", b'{"a": ', '{"a": 1}'.encode("utf-16")])
+def test_a_file_that_is_no_json_is_named_with_a_remedy(tiny_model, tmp_path, name, content):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    kind = FastJukeboxGenerationConfig if name.startswith("gen") else FastJukeboxConfig
+    for read in (FastJukeboxModel.from_pretrained, kind.from_pretrained):
+        with pytest.raises(
+            OSError, match=rf"`{name}` of `{tmp_path}` is damaged, .*: save it again, or fetch it again"
+        ):
+            read(tmp_path)

@@ -18,6 +18,7 @@ from fast_jukebox.sampling.checks import MOST_SONGS, check_count, check_seed
 from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.progress import ProgressCallback
 from fast_jukebox.sampling.protocols import HasParameters
+from fast_jukebox.utils.files import clear_json_errors
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel
@@ -82,7 +83,8 @@ class FastJukeboxGenerationConfig(GenerationConfig):
             OSError: there is none, or it holds no JSON.
         """
         try:
-            return super().from_pretrained(pretrained_model_name, *args, **kwargs)
+            with clear_json_errors("generation_config.json", pretrained_model_name):
+                return super().from_pretrained(pretrained_model_name, *args, **kwargs)
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(
                 f"generation_config.json of `{pretrained_model_name}` holds no settings: {error}"

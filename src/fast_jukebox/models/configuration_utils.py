@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
-from fast_jukebox.utils.files import finish_replacing
+from fast_jukebox.utils.files import clear_json_errors, finish_replacing
 
 # Keys that transformers itself writes to or passes through a configuration without declaring a field for them.
 _TRANSFORMERS_KEYS = frozenset(
@@ -186,10 +186,12 @@ def written_config(
     Raises:
         ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over, or numbers
             that cannot be read.
+        OSError: it is no JSON.
     """
     finish_saving(source)
     try:
-        config, unused = read(source, **kwargs)
+        with clear_json_errors("config.json", source):
+            config, unused = read(source, **kwargs)
     except (AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"`config.json` of `{source}` must hold names with their values: {error}") from error
     except ValueError as error:

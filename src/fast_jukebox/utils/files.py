@@ -339,6 +339,24 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     return content
 
 
+@contextlib.contextmanager
+def clear_json_errors(name: str, source: object) -> Iterator[None]:
+    """Say what to do where transformers finds that a file of a model is no JSON; other errors pass as they are.
+
+    Raises:
+        OSError: in place of such an error.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.__cause__ or error.__context__
+        if not isinstance(reason, json.JSONDecodeError | UnicodeDecodeError):
+            raise
+        raise OSError(
+            f"`{name}` of `{source}` is damaged, it must be JSON ({reason}): save it again, or fetch it again"
+        ) from error
+
+
 def read_text(path: str | os.PathLike[str], most: int) -> str:
     """The text of a file in UTF-8, with or without a byte order mark, every line end as that of POSIX; errors as
     [`read_file`], and a `UnicodeDecodeError`.
