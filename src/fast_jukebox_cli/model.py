@@ -88,7 +88,7 @@ def chosen_device(device: str) -> torch.device:
     """The device of a name, which must be there; `"auto"` is the first accelerator, or else the CPU."""
     found = check_device(device)
     if found is not None:
-        return torch.device(found)
+        return found
     for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
         if there:
             return torch.device(kind)

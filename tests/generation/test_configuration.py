@@ -55,6 +55,7 @@ def test_a_plain_generation_config_gives_what_it_sets():
         ("hop_fractions", 0.0),
         ("hop_fractions", [0.5, 0.5, 1.5]),
         ("temperature", 0.0),
+        pytest.param("temperature", 10**400, id="beyond floats"),
         ("temperature", [1.0, -1.0]),
         ("top_k", -2),
         ("top_p", [0.5, 0.0]),

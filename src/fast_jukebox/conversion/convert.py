@@ -14,9 +14,9 @@ from fast_jukebox.conversion import transformers4
 from fast_jukebox.conversion.openai import OpenAICheckpoint, is_openai_folder
 from fast_jukebox.conversion.parts import Part
 from fast_jukebox.conversion.shards import parse_size, size_in, write_shards
-from fast_jukebox.hub import prefer_cache, write_model_card
+from fast_jukebox.hub import download_arguments, prefer_cache, write_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.models.loading import download_arguments, read_config
+from fast_jukebox.models.loading import read_config
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.files import read_json
 from fast_jukebox.sampling.checks import level_name

@@ -7,7 +7,7 @@ import os
 from transformers import GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
-_DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
+from fast_jukebox.hub import download_arguments
 
 
 class GenerationConfigLoading:
@@ -27,13 +27,12 @@ class GenerationConfigLoading:
         if generation_config is not None:
             self.generation_config = self.generation_config_class.from_dict(generation_config.to_dict())
         elif pretrained_model_name_or_path is not None:
-            download = {key: kwargs[key] for key in _DOWNLOAD_ARGUMENTS if kwargs.get(key) is not None}
             found = cached_file(
                 pretrained_model_name_or_path,
                 GENERATION_CONFIG_NAME,
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,
-                **download,
+                **download_arguments(kwargs),
             )
             if found is not None:
                 folder, name = os.path.split(found)

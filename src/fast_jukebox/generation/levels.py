@@ -91,7 +91,7 @@ class LevelCodes:
             first = max(window.seam_end - window.seam_length, window.start)
             before = self.read(first, window.seam_end)[songs]
             after = codes[:, first - window.start : window.seam_end - window.start]
-            seams = [first + seam for seam in seam_positions(before, after, 0, before.shape[1])]
+            seams = [first + seam for seam in seam_positions(before, after)]
         for index, (song, seam) in enumerate(zip(rows, seams, strict=True)):
             self.codes[song, seam - self.offset : window.end - self.offset] = codes[index, seam - window.start :]
             if self.done[song]:
@@ -128,7 +128,7 @@ class LevelCodes:
             self.codes = torch.cat([self.codes, self.codes.new_zeros((len(self.done), missing))], dim=1)
 
 
-def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list[int]:
+def seam_positions(before: Tensor, after: Tensor) -> list[int]:
     """Where to change from the codes of one window to those of the next: in the middle of the longest segment of codes
     on which both agree, so that to either side of the seam stands what both would have said.
 
@@ -137,15 +137,12 @@ def seam_positions(before: Tensor, after: Tensor, first: int, last: int) -> list
     Args:
         before: int64 (N, M), what the earlier window has for the span that both have sampled.
         after: int64 (N, M), what the later one has.
-        first: the earliest seam allowed, from 0.
-        last: the latest, from `first` to M. Agreement counts from `first` to `last` only.
 
     Returns:
-        For each song the seam s: codes before s are of the earlier window, the others of the later one. Of segments of
-        the same length the first is taken; the middle of the allowed span where no code agrees.
+        For each song the seam s, from 0 to M: codes before s are of the earlier window, the others of the later one. Of
+        segments of the same length the first is taken; the middle of the span where no code agrees.
     """
-    agreed = (before[:, first:last] == after[:, first:last]).to("cpu", torch.int64).tolist()
-    return [first + seam_in(row) for row in agreed]
+    return [seam_in(row) for row in (before == after).tolist()]
 
 
 @dataclass(eq=False)

@@ -75,8 +75,7 @@ def draw_metadata(
         return None
     drawn: list[dict[str, Any]] = []
     for seed, song in zip(seeds, songs, strict=True):
-        digest = hashlib.sha256(f"labels/{seed}/{song}".encode()).digest()
-        artist, genre = pairs[int.from_bytes(digest[:8], "big") % len(pairs)]
+        artist, genre = _drawn(pairs, seed, song)
         drawn.append({"artist": artist, "genre": genre})
         if endless and any(config.use_timing for config in configs):
             longest = min(config.max_duration for config in configs)
@@ -126,9 +125,14 @@ def complete_metadata(
             names = [stated["genre" if place else "artist"]]
             names = [normalise(name) for name in (names[0] if isinstance(names[0], list | tuple) else names)]
             fitting = [pair for pair in pairs if pair[place] in names] or pairs
-            digest = hashlib.sha256(f"labels/{seed}/{song}".encode()).digest()
-            completed[-1][missing[0]] = fitting[int.from_bytes(digest[:8], "big") % len(fitting)][not place]
+            completed[-1][missing[0]] = _drawn(fitting, seed, song)[not place]
     return completed if completed != [dict(stated) for stated in written] else None
+
+
+def _drawn(pairs: Sequence[tuple[str, str]], seed: int, song: int) -> tuple[str, str]:
+    """The pair that a song of a seed gets."""
+    digest = hashlib.sha256(f"labels/{seed}/{song}".encode()).digest()
+    return pairs[int.from_bytes(digest[:8], "big") % len(pairs)]
 
 
 def _check_no_names(song: Any) -> None:
@@ -186,10 +190,10 @@ def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
         ValueError: no metadata for a prior that needs it, metadata where none is taken, or of another type, width or
             number of levels.
     """
-    entries = metadata if isinstance(metadata, list | tuple) else [metadata] * len(priors)
+    shared = not isinstance(metadata, list | tuple)
+    entries = [metadata] * len(priors) if shared else metadata
     if len(entries) != len(priors):
         raise ValueError(f"`metadata` must have one entry for each of {len(priors)} levels, got {len(entries)}")
-    shared = not isinstance(metadata, list | tuple)
     widths = [prior.config.metadata_length for prior in priors]
     fewest = [width - lyric_length_of(prior.config) for prior, width in zip(priors, widths, strict=True)]
     labels: list[Tensor | None] = []
@@ -206,8 +210,7 @@ def level_metadata(metadata: Any, priors: Sequence[Any]) -> list[Tensor | None]:
                 f"`{name}` must be given: the {level_name(level, len(priors))} prior is conditioned on artist, genre "
                 "or timing, which `{}` does not give; got None"
             )
-        taken = None if not width or entry is None else entry if own < width else entry[:, :width]
-        labels.append(taken)
+        labels.append(None if not width or entry is None else entry if own < width else entry[:, :width])
     return labels
 
 
@@ -235,11 +238,7 @@ def check_labels(
                 f"{level_name(level, len(priors))} prior is conditioned on time; got 0"
             )
         device, ratio = device_of(prior), prior.config.upper_ratio
-        upper = (
-            torch.zeros((own.shape[0], 1), dtype=torch.int64, device=device)
-            if prior.config.upsampling_strides
-            else None
-        )
+        upper = own.new_zeros((own.shape[0], 1)).to(device) if prior.config.upsampling_strides else None
         windows = list(islice(layout.windows(), 1 if samples is None else None))
         if prior.config.use_timing and samples is not None and windows:
             _check_end(own, windows[-1].start * hop, samples, prior.config)

@@ -96,7 +96,7 @@ class Offload:
         for prior in self._priors:
             del prior.condition, prior.sampling_device
             own = self._stored[id(prior)]
-            _put(prior, {name: _copied(tensor, self.device) for name, tensor in own.items()})
+            _put(prior, {name: tensor.to(self.device, copy=True) for name, tensor in own.items()})  # no part of a file
         self._stored = {}
         self._files = [path for path in self._files if not _unlinked(path)]
 
@@ -157,10 +157,9 @@ def set_offload(
 
 
 def _device_for(model: Any, device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        found = check_device(device)
-        if found is not None:
-            return torch.device(found)
+    found = check_device(device)
+    if found is not None:
+        return found
     here = next(model.vqvae.parameters()).device
     return torch.device("cuda") if here.type == "cpu" and torch.cuda.is_available() else here
 
@@ -173,7 +172,7 @@ def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
 def _put(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Let a module have other tensors, also where it has one under two names."""
     shared: dict[int, Any] = {}
-    old: dict[str, Any] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    old = _tensors_of(module)
     for name, tensor in tensors.items():
         trained = isinstance(old[name], nn.Parameter)
         shared[id(old[name])] = nn.Parameter(tensor, requires_grad=False) if trained else tensor
@@ -202,8 +201,3 @@ def _unlinked(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _copied(tensor: Tensor, device: torch.device) -> Tensor:
-    """On a device, and no part of a mapped file."""
-    return tensor.to(device, copy=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TypeVar
 
-from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.checks import SamplingSettings, is_number
 
 _Value = TypeVar("_Value")
 
@@ -209,8 +208,7 @@ def size_of(window_fraction: float, n_ctx: int, upper_ratio: int = 1) -> int:
 
 
 def _share(name: str, fraction: float, whole: int, upper_ratio: int) -> int:
-    if not (math.isfinite(fraction) and 0.0 < fraction <= 1.0):
-        raise ValueError(f"`{name}` must be in (0, 1], got {fraction!r}")
+    check_fraction(name, fraction)
     if whole % upper_ratio:
         raise ValueError(f"`n_ctx` must be a multiple of {upper_ratio} codes, one code of the level above; got {whole}")
     return min(max(round(fraction * whole / upper_ratio), 1) * upper_ratio, whole)
@@ -337,10 +335,9 @@ def song_layouts(
         top = level == count - 1
         ratio = 1 if top else hop_lengths[level + 1] // hop_lengths[level]
         parallel = not top and schedule != "sequential"
-        share = check_fraction("window_fractions", window_fraction) if parallel and window_fraction is not None else 1.0
-        default = default_hop_fraction(parallel, top, share)
+        share = window_fraction if parallel and window_fraction is not None else 1.0
         size = size_of(share, n_ctx[level], ratio)
-        hop = hop_of(default if hop_fraction is None else check_fraction("hop_fractions", hop_fraction), size, ratio)
+        hop = hop_of(default_hop_fraction(parallel, top, share) if hop_fraction is None else hop_fraction, size, ratio)
         layouts.append(Layout(level, lengths[level], size, hop, given[level], parallel, segment=hop if top else None))
     return layouts
 
@@ -358,12 +355,7 @@ def check_duration(name: str, value: object) -> float:
     Raises:
         ValueError: it is no number of seconds above 0 and at most [`MAX_DURATION_SECONDS`].
     """
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or not 0 < value <= MAX_DURATION_SECONDS
-    ):
+    if not is_number(value) or not 0 < value <= MAX_DURATION_SECONDS:
         raise ValueError(
             f"`{name}` must be a number of seconds above 0 and at most {MAX_DURATION_SECONDS:.0f}, got {value!r}"
         )
@@ -376,7 +368,7 @@ def check_fraction(name: str, value: object) -> float:
     Raises:
         ValueError: it is no number in (0, 1].
     """
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise ValueError(f"`{name}` must be in (0, 1], got {value!r}")
     return value
 

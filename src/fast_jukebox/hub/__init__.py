@@ -10,16 +10,18 @@ from fast_jukebox.hub.cards import (
 )
 from fast_jukebox.hub.errors import HubError, clear_hub_errors
 from fast_jukebox.hub.push import push_files, push_folder, push_model
-from fast_jukebox.hub.reachable import prefer_cache
+from fast_jukebox.hub.reachable import Download, download_arguments, prefer_cache
 from fast_jukebox.hub.update_card import stated_metrics, update_model_card
 
 __all__ = [
     "LIBRARY_NAME",
     "PIPELINE_TAG",
     "TAGS",
+    "Download",
     "HubError",
     "clear_hub_errors",
     "dataset_card",
+    "download_arguments",
     "eval_results",
     "model_card",
     "prefer_cache",

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,6 +27,24 @@ _TIMEOUT = 3.0
 _VALID_SECONDS = 20.0
 """Time in which an answer is reused, so that the parts of one load ask once."""
 _known: dict[str, tuple[float, str | None]] = {}
+
+
+class Download(TypedDict, total=False):
+    """Arguments of `from_pretrained` that say where files are, not what is made of them."""
+
+    cache_dir: str | os.PathLike[str]
+    force_download: bool
+    proxies: dict[str, str]
+    token: str | bool
+    revision: str
+    local_files_only: bool
+    subfolder: str
+
+
+def download_arguments(arguments: Mapping[str, object]) -> Download:
+    """Those of `from_pretrained`'s arguments that say where files are."""
+    given = {key: arguments[key] for key in Download.__annotations__ if arguments.get(key) is not None}
+    return cast(Download, given)
 
 
 def why_unreachable() -> str | None:

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from fast_jukebox.hub import prefer_cache
+from fast_jukebox.hub import Download, prefer_cache
 from fast_jukebox.models.configuration_utils import PathLike
-from fast_jukebox.models.loading import ADAPTER_CONFIG, Download, find_file, pin_revision
+from fast_jukebox.models.loading import ADAPTER_CONFIG, find_file, pin_revision
 from fast_jukebox.models.weight_files import open_weights
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.utils.files import check_folder, read_file, write_file

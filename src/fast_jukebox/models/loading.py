@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from huggingface_hub import is_offline_mode
 from torch import Tensor
@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import resolve_revision
 
-from fast_jukebox.hub import clear_hub_errors, prefer_cache
+from fast_jukebox.hub import Download, clear_hub_errors, download_arguments, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.configuration_utils import PathLike, finish_saving, shown, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
@@ -33,18 +33,6 @@ COMPOSITE_MODEL_TYPE = "fast_jukebox"
 ADAPTER_CONFIG = "adapter_config.json"
 LARGEST_INDEX = 2**26
 """Bytes of an index of shards at most."""
-
-
-class Download(TypedDict, total=False):
-    """Arguments of `from_pretrained` that say where files are, not what is made of them."""
-
-    cache_dir: PathLike
-    force_download: bool
-    proxies: dict[str, str]
-    token: str | bool
-    revision: str
-    local_files_only: bool
-    subfolder: str
 
 
 Layout = Callable[..., tuple[dict[str, object], dict[str, Tensor]]]
@@ -93,12 +81,6 @@ def load_foreign(
     model = result[0] if isinstance(result, tuple) else result
     model.name_or_path = model.config.name_or_path = str(source)
     return result
-
-
-def download_arguments(arguments: Mapping[str, object]) -> Download:
-    """Those of `from_pretrained`'s arguments that say where files are."""
-    given = {key: arguments[key] for key in Download.__annotations__ if arguments.get(key) is not None}
-    return cast(Download, given)
 
 
 def pin_revision(name_or_path: PathLike, download: Mapping[str, object]) -> Download:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fast_jukebox.hub import prefer_cache
+from fast_jukebox.hub import download_arguments, prefer_cache
 from fast_jukebox.processing.files import (
     CONFIG_NAME,
     VOCABULARY_NAME,
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 _Level = tuple[LabelVocabulary, int, int]
 """Vocabulary, genre slots and characters of lyrics."""
 _MOST = 1_000_000  # of anything that a level has
-_DOWNLOAD = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
 
 @dataclass(frozen=True)
@@ -288,8 +287,7 @@ class FastJukeboxProcessor:
             ValueError: they are damaged.
             HubError: the repository cannot be read.
         """
-        download = {key: value for key, value in download.items() if key in _DOWNLOAD and value is not None}
-        download = prefer_cache(source, download)
+        download = prefer_cache(source, download_arguments(download))
         paths = {name: find_file(source, name, **download) for name in (CONFIG_NAME, VOCABULARY_NAME)}
         missing = [name for name, path in paths.items() if path is None]
         if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import string
 import unicodedata
@@ -19,6 +18,7 @@ from anyascii import anyascii
 from torch import Tensor
 from torch.nn import functional as F
 
+from fast_jukebox.sampling.checks import is_number
 from fast_jukebox.utils.files import JsonObject
 
 if TYPE_CHECKING:
@@ -200,10 +200,8 @@ def _wanted(name: str, value: object) -> str | None:
         return None if all(isinstance(text, str) for text in texts) else "a text or a list of texts"
     if name == "unknown":
         return None if isinstance(value, bool) else "True or False"
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if number and 0 <= cast(float, value) <= MAX_TOTAL_DURATION:
-        return None
-    return f"seconds from 0 to {MAX_TOTAL_DURATION}"
+    known = is_number(value) and 0 <= value <= MAX_TOTAL_DURATION
+    return None if known else f"seconds from 0 to {MAX_TOTAL_DURATION}"
 
 
 Rows: TypeAlias = "Dataset | Iterable[Mapping[str, object]]"

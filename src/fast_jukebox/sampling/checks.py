@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     import torch
@@ -139,19 +139,20 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.do_sample, bool):
             raise ValueError(f"`do_sample` must be True or False, got {self.do_sample!r}")
-        if not _is_number(self.temperature) or not self.temperature >= MIN_TEMPERATURE:
+        if not is_number(self.temperature) or not self.temperature >= MIN_TEMPERATURE:
             raise ValueError(
                 f"`temperature` must be a finite number of at least {MIN_TEMPERATURE:g} (do_sample=False takes the "
                 f"most probable code), got {self.temperature!r}"
             )
         if not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 0:
             raise ValueError(f"`top_k` must be an integer of at least 0 (0 keeps every code), got {self.top_k!r}")
-        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
+        if not is_number(self.top_p) or not 0 < self.top_p <= 1:
             raise ValueError(f"`top_p` must be in (0, 1] (1 keeps every code), got {self.top_p!r}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: object) -> TypeGuard[float]:
+    """True for a finite number, as a float too."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e308 <= value <= 1e308  # no NaN either
 
 
 @contextmanager

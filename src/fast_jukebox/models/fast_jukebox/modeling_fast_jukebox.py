@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub import Download, clear_hub_errors, download_arguments
 from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.models.adapters import check_adapter_levels, load_adapters
 from fast_jukebox.models.configuration_utils import PathLike, finish_saving
@@ -22,9 +22,7 @@ from fast_jukebox.models.fast_jukebox.features_fast_jukebox import FastJukeboxFe
 from fast_jukebox.models.fast_jukebox.generation_fast_jukebox import FastJukeboxGenerationMixin
 from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
-    Download,
     check_weights,
-    download_arguments,
     load_foreign,
     parts_of,
     pin_revision,

@@ -86,8 +86,28 @@ class PriorSamplingMixin:
     def new_decoder(
         self, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
     ) -> EngineDecoder[PriorConditioning, PriorCache] | None:
-        """See [`~fast_jukebox.models.prior.sampling_prior.new_decoder`]."""
-        return new_decoder(cast(EnginePrior, self), batch_size, settings, engine, threads)
+        """A decoder that samples windows; None for the eager one.
+
+        Args:
+            batch_size: songs.
+            settings: how a code is drawn.
+            engine: one of [`~fast_jukebox.sampling.engine.ENGINES`].
+            threads: that `"native"` may use.
+
+        Raises:
+            NativeUnavailable: `"native"` was asked for and could not be built.
+            ValueError: `"native"` was asked for and does not know the prior.
+        """
+        prior = cast(EnginePrior, self)
+        if engine == "auto":
+            engine = choose_engine(prior)
+            if engine == "graph" and (decoder := trusted_decoder(prior, batch_size, settings)) is not None:
+                return decoder
+        if engine == "native":
+            return NativeDecoder(prior, batch_size, settings, threads)
+        if engine in ("graph", "compiled"):
+            return GraphDecoder(prior, batch_size, settings, compiled=engine == "compiled")
+        return FusedDecoder(prior, batch_size, settings) if engine == "fused" else None
 
     def overlaps(self, engine: str, device: torch.device | None = None) -> bool:
         """Whether its windows are sampled while those of other levels are, each by a thread of its own: where steps
@@ -284,8 +304,8 @@ _warned: set[str] = set()
 def choose_engine(prior: EnginePrior, device: torch.device | None = None) -> str:
     """The engine that `"auto"` means for a prior on a device, by default its own.
 
-    `"graph"` on a GPU, where [`new_decoder`] takes `"fused"` if a trial has shown it right and no slower; `"native"` on
-    a CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else `"eager"`. On a CPU the choice does not
+    `"graph"` on a GPU, where `new_decoder` takes `"fused"` if a trial has shown it right and no slower; `"native"` on a
+    CPU with a C compiler for priors in float32 up to `NATIVE_WIDEST`; else `"eager"`. On a CPU the choice does not
     depend on the batch, so that the codes do not either.
     """
     kind = (device or prior.position_embedding.device).type
@@ -306,34 +326,3 @@ def _has_library() -> bool:
             logger.warning("sampling falls back to the slower `engine='eager'`: %s", error)
         return False
     return True
-
-
-def new_decoder(
-    prior: EnginePrior, batch_size: int, settings: SamplingSettings, engine: str = "auto", threads: int = 1
-) -> EngineDecoder[PriorConditioning, PriorCache] | None:
-    """A decoder that samples windows of the prior; None for the eager one.
-
-    Args:
-        prior: the prior.
-        batch_size: songs.
-        settings: how a code is drawn.
-        engine: one of [`~fast_jukebox.sampling.engine.ENGINES`].
-        threads: that `"native"` may use.
-
-    Raises:
-        NativeUnavailable: `"native"` was asked for and could not be built.
-        ValueError: `"native"` was asked for and does not know the prior.
-    """
-    if engine == "auto":
-        engine = choose_engine(prior)
-        if engine == "graph":
-            decoder = trusted_decoder(prior, batch_size, settings)
-            if decoder is not None:
-                return decoder
-    if engine == "native":
-        return NativeDecoder(prior, batch_size, settings, threads)
-    if engine in ("graph", "compiled"):
-        return GraphDecoder(prior, batch_size, settings, compiled=engine == "compiled")
-    if engine == "fused":
-        return FusedDecoder(prior, batch_size, settings)
-    return None

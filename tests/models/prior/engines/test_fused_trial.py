@@ -203,9 +203,9 @@ def test_auto_takes_what_the_trial_says(make_prior, monkeypatch):
     monkeypatch.setattr(sampling_prior, "choose_engine", lambda prior: "graph")
     for trusted in (decoder, None):
         monkeypatch.setattr(sampling_prior, "trusted_decoder", lambda *arguments, trusted=trusted: trusted)
-        made = sampling_prior.new_decoder(prior, 1, PLAIN)
+        made = prior.new_decoder(1, PLAIN)
         assert made is decoder if trusted is decoder else isinstance(made, GraphDecoder)
-    assert isinstance(sampling_prior.new_decoder(prior, 1, PLAIN, "graph"), GraphDecoder)
+    assert isinstance(prior.new_decoder(1, PLAIN, "graph"), GraphDecoder)
 
 
 def test_a_prior_that_the_kernels_cannot_step_is_not_tried(make_prior, trials):

@@ -12,7 +12,7 @@ from fast_jukebox.models.prior.block import PATTERNS
 from fast_jukebox.models.prior.engines.cuda_graph import GraphDecoder
 from fast_jukebox.models.prior.engines.native import NativeDecoder, weights_of
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
-from fast_jukebox.models.prior.sampling_prior import NATIVE_WIDEST, choose_engine, new_decoder
+from fast_jukebox.models.prior.sampling_prior import NATIVE_WIDEST, choose_engine
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.engine import EagerDecoder, open_decoder, sample_window
 from fast_jukebox.sampling.weights import release_decoders
@@ -94,7 +94,7 @@ def test_every_engine_steps_one_by_one_too(make_prior, engine):
 
 def test_every_engine_can_be_used_for_one_window_after_another(make_prior, engine):
     prior = make_prior(upsampling_strides=[2, 2])
-    decoder = new_decoder(prior, 2, PLAIN, engine)
+    decoder = prior.new_decoder(2, PLAIN, engine)
     for seed in range(2):
         torch.manual_seed(seed)
         told, prompt, uniform = torch.randint(0, 13, (2, 6)), torch.randint(0, 13, (2, 9 * seed)), torch.rand(2, 15)
@@ -136,11 +136,11 @@ def test_the_weights_are_followed(make_prior, engine):
 def test_auto_goes_by_the_prior_and_the_machine(make_prior):
     narrow, wide = make_prior(), make_prior(hidden_size=NATIVE_WIDEST + 8, num_hidden_layers=1)
     assert choose_engine(wide) == choose_engine(make_prior().to(torch.bfloat16)) == "eager"
-    assert new_decoder(wide, 1, PLAIN) is None
+    assert wide.new_decoder(1, PLAIN) is None
     assert choose_engine(narrow) in ("native", "eager")
     for engine, kind in (("native", NativeDecoder), ("graph", GraphDecoder)):
         if engine == "graph" or choose_engine(narrow) == "native":
-            assert isinstance(new_decoder(narrow, 2, PLAIN, engine), kind)
+            assert isinstance(narrow.new_decoder(2, PLAIN, engine), kind)
 
 
 def test_without_a_compiler_auto_says_so_once_and_goes_on(make_prior, monkeypatch, caplog):
@@ -153,7 +153,7 @@ def test_without_a_compiler_auto_says_so_once_and_goes_on(make_prior, monkeypatc
         assert len(caplog.records) == 1
         assert "no-such-compiler" in caplog.text
         with pytest.raises(NativeUnavailable, match="no-such-compiler"):
-            new_decoder(make_prior(), 1, PLAIN, "native")
+            make_prior().new_decoder(1, PLAIN, "native")
     finally:
         library.cache_clear()
 
