@@ -118,6 +118,7 @@ def test_codes_of_another_model_are_refused(run, model_dir, songs):
     (run.folder / "codes" / MANIFEST).write_text(json.dumps({"vqvae": "another"}), encoding="utf-8")
     refused = run(*arguments, "--duration", 1, "--test-fraction", 0.4, "--no-pictures")
     assert refused.exit_code == 2 and "codes" in refused.output
+    assert not (run.folder / "runs" / "evaluation" / "samples").exists()
 
 
 def test_what_a_card_needs_is_asked_for_before_the_work(run, model_dir, songs):

@@ -106,3 +106,12 @@ def read_manifest(folder: Path) -> JsonObject:
                 f"{count}: let `encode_songs` finish it, or fetch it again"
             )
     return manifest
+
+
+def is_complete(folder: Path) -> bool:
+    """All codes that the folder's manifest states are there."""
+    try:
+        read_manifest(folder)
+    except ValueError:
+        return False
+    return True

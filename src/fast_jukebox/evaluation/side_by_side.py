@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 
 from fast_jukebox.audio.io import audio_info, save_audio
 from fast_jukebox.data.codes import encode_songs, load_codes, require_splits
-from fast_jukebox.data.manifest import MANIFEST
+from fast_jukebox.data.manifest import is_complete
 from fast_jukebox.evaluation.clap import mean_cosine
 from fast_jukebox.evaluation.comparison import Comparison, compare_pitch, compare_sets
 from fast_jukebox.evaluation.controls import random_notes, white_noise
@@ -24,7 +24,7 @@ from fast_jukebox.evaluation.pitch import ClipPitch, analyse_song, distance_with
 from fast_jukebox.evaluation.reconstruction import reconstruction_metrics
 from fast_jukebox.evaluation.settings import FEW, EvaluationSettings, Judges, RealSongs, songs_digest
 from fast_jukebox.evaluation.shards import embed_in_shards, measure_songs, predict_in_shards
-from fast_jukebox.evaluation.song_likelihood import predict_by_counts, windows_digest, windows_of_songs
+from fast_jukebox.evaluation.song_likelihood import SongBits, predict_by_counts, windows_digest, windows_of_songs
 from fast_jukebox.evaluation.song_metrics import METRICS, measure_song, summarise_songs
 from fast_jukebox.evaluation.systems import (
     System,
@@ -141,6 +141,11 @@ def evaluate_systems(
             path = folder / f"reconstruction-{len(sounds)}.json"
             measured.result.numbers |= _reconstruction(model.vqvae, sounds, path, settings.duration)
             sets.append(measured)
+        # What is wrong with the codes is found before songs are sampled.
+        codes = _codes(model, facts.vqvae, songs, settings, workers)
+        processor = None if settings.codes is None else model.processor
+        configs = [prior.config for prior in model.priors]
+        windows = list(windows_of_songs(codes["test"], configs, settings.max_windows, processor))
         folder = settings.output / "samples" / system.name
         if settings.samples is None:
             paths = sample_system(
@@ -156,7 +161,12 @@ def evaluate_systems(
         measured = measured_of(system.name, paths, key)
         measured.result.vqvae = facts.vqvae
         measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
-        _predict(model, measured.result, system, songs, settings, workers)
+        path = folder / f"song-bits-{windows_digest(windows)}.json"
+        load_model = system_loader(model, system.source, workers)
+        found = {"": predict_in_shards(load_model, windows, path, settings.batch_size, workers)}
+        if settings.codes is not None:
+            found |= predict_by_counts(windows, codes["train"], configs)
+        _add_bits(measured.result, found, settings)
         progress(f"{system.name}: predicted the held-out songs")
         sets.append(measured)
         del model
@@ -267,30 +277,13 @@ def _single(value: float, songs: int) -> Estimate:
     return Estimate(value, math.nan, math.nan, torch.empty(0, dtype=torch.float64), songs)
 
 
-def _predict(
-    model: FastJukeboxModel,
-    result: SetResult,
-    system: System,
-    songs: RealSongs,
-    settings: EvaluationSettings,
-    workers: Workers,
-) -> None:
-    """Add the bits of each prior for held-out songs; codes are kept for all systems of a VQ-VAE, and bits for each."""
-    configs = [prior.config for prior in model.priors]
-    codes = _codes(model, str(result.vqvae), songs, settings, workers)
-    processor = None if settings.codes is None else model.processor
-    windows = list(windows_of_songs(codes["test"], configs, settings.max_windows, processor))
-    path = settings.output / "samples" / system.name / f"song-bits-{windows_digest(windows)}.json"
-    load_model = system_loader(model, system.source, workers)
-    found = {"": predict_in_shards(load_model, windows, path, settings.batch_size, workers)}
-    if settings.codes is not None:
-        counts = predict_by_counts(windows, codes["train"], configs)
-        found |= {f"{name}_": own for name, own in counts.items()}
-    result.predicted = tuple(len(own.bits) for own in found[""])
+def _add_bits(result: SetResult, found: Mapping[str, Sequence[SongBits]], settings: EvaluationSettings) -> None:
+    """Add the bits that the priors (named by the empty text) and other models need for the held-out songs, by level."""
     for name, levels in found.items():
         for level, own in enumerate(levels):
-            bits = own.estimate(settings.resamples, settings.seed)
-            result.numbers[f"{name}bits_per_code_{level}"] = bits
+            key = "_".join([*([name] if name else []), "bits_per_code", str(level)])
+            result.numbers[key] = own.estimate(settings.resamples, settings.seed)
+    result.predicted = tuple(len(own.bits) for own in found[""])
     for level, own in enumerate(found[""]):
         result.numbers[f"accuracy_{level}"] = own.accuracy(settings.resamples, settings.seed)
 
@@ -298,8 +291,8 @@ def _predict(
 def _codes(
     model: FastJukeboxModel, vqvae: str, songs: RealSongs, settings: EvaluationSettings, workers: Workers
 ) -> DatasetDict:
-    """Codes of at most `max_songs` of each split, of complete songs read where they are, or else made; without a folder
-    of them those of the first seconds of the held-out songs.
+    """Codes of at most `max_songs` of each split, of complete songs read where they are, or else made or finished;
+    without a folder of them those of the first seconds of the held-out songs.
     """
     from datasets import DatasetDict
 
@@ -311,7 +304,7 @@ def _codes(
         held_out = first(DatasetDict(test=songs.rows["test"]))
         folder = settings.output / f"codes-{vqvae[:12]}-{songs_digest(songs.held_out, settings.duration)}"
         return encode_songs(held_out, model.vqvae, folder, duration=settings.duration, workers=workers)
-    if (folder / MANIFEST).exists():
+    if is_complete(folder):
         return first(require_splits(load_codes(folder, vqvae=model.vqvae), f"`codes` {folder}"))
     rows = first(require_splits(songs.rows, f"`songs` {settings.songs}"))
     return encode_songs(rows, model.vqvae, folder, workers=workers)
