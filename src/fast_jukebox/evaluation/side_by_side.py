@@ -117,8 +117,7 @@ def evaluate_systems(
     measured_of = partial(_measured, settings=settings, judges=judges, progress=progress, workers=workers)
     count = len(songs.held_out)
     progress(f"{len(songs.reference)} real songs to compare with, {count} of them held out")
-    songs_key = songs_digest(songs.reference, settings.duration)
-    real = measured_of(SONGS, songs.reference, f"songs-{songs_key}")
+    real = measured_of(SONGS, songs.reference, f"songs-{songs_digest(songs.reference, settings.duration)}")
     for heard in real.embeddings:
         median_distance(heard.windows)  # refuses songs that sound all alike before anything is sampled
     sets = [real, _Measured(_summary(HELD_OUT, real.rows[:count], settings), real.rows[:count])]
@@ -129,46 +128,11 @@ def evaluate_systems(
     for system in systems:
         progress(f"{system.name}: loading {system.source}")
         model = load_system(system.source, settings.device)
-        facts = model_facts(model, "")
-        if settings.reconstruct and facts.vqvae not in reconstructed:
-            reconstructed.add(facts.vqvae)
-            sounds = songs.reference[: settings.reconstruct]
-            folder = settings.output / f"reconstructions-{facts.vqvae[:12]}-{songs_key}"
-            load = vqvae_loader(model, system.source, workers)
-            paths = reconstruct_songs(load, sounds, folder, settings.duration, workers)
-            measured = measured_of(f"songs through the codes of {system.name}", paths, folder.name)
-            measured.result.vqvae = facts.vqvae
-            path = folder / f"reconstruction-{len(sounds)}.json"
-            measured.result.numbers |= _reconstruction(model.vqvae, sounds, path, settings.duration)
-            sets.append(measured)
-        # What is wrong with the codes is found before songs are sampled.
-        codes = _codes(model, facts.vqvae, songs, settings, workers)
-        processor = None if settings.codes is None else model.processor
-        configs = [prior.config for prior in model.priors]
-        windows = list(windows_of_songs(codes["test"], configs, settings.max_windows, processor))
-        folder = settings.output / "samples" / system.name
-        if settings.samples is None:
-            paths = sample_system(
-                model, folder, settings.num_samples, settings.duration, settings.seed, batch_size=settings.batch_size,
-                after=partial(_report_sampled, progress, system.name, settings.num_samples), workers=workers,
-                source=system.source,
-            )  # fmt: skip
-            key = f"samples/{system.name}"
-        else:
-            paths = given_samples(settings.samples, settings.num_samples)
-            claim_songs(folder, model, {"samples": str(settings.samples)})
-            key = f"samples/{system.name}/given-{songs_digest(paths, settings.duration)}"
-        measured = measured_of(system.name, paths, key)
-        measured.result.vqvae = facts.vqvae
-        measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
-        path = folder / f"song-bits-{windows_digest(windows)}.json"
-        load_model = system_loader(model, system.source, workers)
-        found = {"": predict_in_shards(load_model, windows, path, settings.batch_size, workers)}
-        if settings.codes is not None:
-            found |= predict_by_counts(windows, codes["train"], configs)
-        _add_bits(measured.result, found, settings)
-        progress(f"{system.name}: predicted the held-out songs")
-        sets.append(measured)
+        vqvae = model_facts(model, "").vqvae
+        if settings.reconstruct and vqvae not in reconstructed:
+            reconstructed.add(vqvae)
+            sets.append(_judge_reconstructions(model, system, vqvae, songs, settings, measured_of, workers))
+        sets.append(_judge_system(model, system, vqvae, songs, settings, measured_of, progress, workers))
         del model
     for name, make in ((NOTES, random_notes), (NOISE, white_noise)):
         paths = _control(name, make, settings)
@@ -176,6 +140,68 @@ def evaluate_systems(
     for each in sets:
         _compare(each, real, sets[1], settings)
     return [each.result for each in sets]
+
+
+def _judge_reconstructions(
+    model: FastJukeboxModel,
+    system: System,
+    vqvae: str,
+    songs: RealSongs,
+    settings: EvaluationSettings,
+    measured_of: Callable[[str, Sequence[Sound], str], _Measured],
+    workers: Workers,
+) -> _Measured:
+    """The real songs through the codes of a VQ-VAE of a fingerprint, which is a system's."""
+    sounds = songs.reference[: settings.reconstruct]
+    key = f"reconstructions-{vqvae[:12]}-{songs_digest(songs.reference, settings.duration)}"
+    load, folder = vqvae_loader(model, system.source, workers), settings.output / key
+    paths = reconstruct_songs(load, sounds, folder, settings.duration, workers)
+    measured = measured_of(f"songs through the codes of {system.name}", paths, key)
+    measured.result.vqvae = vqvae
+    path = folder / f"reconstruction-{len(sounds)}.json"
+    measured.result.numbers |= _reconstruction(model.vqvae, sounds, path, settings.duration)
+    return measured
+
+
+def _judge_system(
+    model: FastJukeboxModel,
+    system: System,
+    vqvae: str,
+    songs: RealSongs,
+    settings: EvaluationSettings,
+    measured_of: Callable[[str, Sequence[Sound], str], _Measured],
+    progress: Progress,
+    workers: Workers,
+) -> _Measured:
+    """A system's samples, and its priors' bits for the held-out songs. What is wrong with their codes is found before
+    songs are sampled.
+    """
+    codes = _codes(model, vqvae, songs, settings, workers)
+    processor = None if settings.codes is None else model.processor
+    configs = [prior.config for prior in model.priors]
+    windows = list(windows_of_songs(codes["test"], configs, settings.max_windows, processor))
+    folder, key = settings.output / "samples" / system.name, f"samples/{system.name}"
+    if settings.samples is None:
+        paths = sample_system(
+            model, folder, settings.num_samples, settings.duration, settings.seed, batch_size=settings.batch_size,
+            after=partial(_report_sampled, progress, system.name, settings.num_samples), workers=workers,
+            source=system.source,
+        )  # fmt: skip
+    else:
+        paths = given_samples(settings.samples, settings.num_samples)
+        claim_songs(folder, model, {"samples": str(settings.samples)})
+        key = f"{key}/given-{songs_digest(paths, settings.duration)}"
+    measured = measured_of(system.name, paths, key)
+    measured.result.vqvae = vqvae
+    measured.result.parameters = sum(value.numel() for value in model.priors.parameters())
+    path = folder / f"song-bits-{windows_digest(windows)}.json"
+    load = system_loader(model, system.source, workers)
+    found = {"": predict_in_shards(load, windows, path, settings.batch_size, workers)}
+    if settings.codes is not None:
+        found |= predict_by_counts(windows, codes["train"], configs)
+    _add_bits(measured.result, found, settings)
+    progress(f"{system.name}: predicted the held-out songs")
+    return measured
 
 
 def _check_systems(systems: Sequence[System], settings: EvaluationSettings) -> None:
