@@ -20,6 +20,7 @@ from fast_jukebox.models.prior.attention import (
 )
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.prior.lyric_attention import LyricCrossPattern, LyricPrefixPattern
+from fast_jukebox.sampling.machine import NARROW
 from fast_jukebox.sampling.weights import effective_weights
 
 PATTERNS: dict[str, type[Pattern]] = {
@@ -188,9 +189,11 @@ LAYER_NORM_EPS = 1e-5
 _GATE = 1.702
 _GATE_TENSOR = torch.tensor(_GATE, device="cpu")
 
-# On a CPU, matrix products of 1 to 3 rows, and the last rows of other odd numbers, go through kernels that add up in
-# another order. With a multiple of 4 rows a song's logits are the same bit for bit in any batch.
+# On a CPU, matrix products of a few rows (up to 3 on some, up to 15 on others), and the last rows of other odd numbers,
+# go through kernels that add up in another order. With a multiple of 4 rows, and no fewer than 16, a song's logits are
+# the same bit for bit in any batch. Of wide priors, whose products threads share, spare rows would cost much.
 _CPU_ROWS = 4
+_FEWEST_CPU_ROWS = 16
 
 # Elementwise kernels on a CPU take full vectors of a contiguous run of numbers, 32 at once with AVX-512 and 16 with
 # AVX2, and the last few one by one, with another exponential. Rows with a gap between them are separate runs, so that
@@ -201,9 +204,12 @@ _CPU_RUN = 32
 _CPU_SHARED = 32768
 
 
-def rows_for(songs: int, device: torch.device) -> int:
-    """Rows that a step computes with for a number of songs; the last ones may be spare."""
-    return -(-songs // _CPU_ROWS) * _CPU_ROWS if device.type == "cpu" else songs
+def rows_for(songs: int, device: torch.device, width: int) -> int:
+    """Rows that a step of a prior of a width computes with for a number of songs; the last ones may be spare."""
+    if device.type != "cpu":
+        return songs
+    rows = -(-songs // _CPU_ROWS) * _CPU_ROWS
+    return max(rows, _FEWEST_CPU_ROWS) if width < NARROW else rows
 
 
 class BlockOutput(NamedTuple):
@@ -340,7 +346,7 @@ class BlockStep:
         self.weights = block_weights(block)
         heads, head_dim = block.attention.num_heads, block.attention.head_dim
         self.songs = cache.storage.shape[0]
-        self.rows = rows_for(self.songs, cache.storage.device)
+        self.rows = rows_for(self.songs, cache.storage.device, len(self.weights[0]))
         self.width = self.weights[0].shape
         self.qkv_shape = (self.rows, 3, heads, head_dim)
         # What was attended to; the spare rows stay zero.

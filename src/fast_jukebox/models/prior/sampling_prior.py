@@ -278,7 +278,7 @@ class PriorSamplingMixin:
     def _step(self, hidden: Tensor, position: int, conditioning: PriorConditioning, cache: PriorCache) -> Tensor:
         """Blocks and head for one position: (N, W) -> (N, K)."""
         songs = hidden.shape[0]
-        spare = rows_for(songs, hidden.device) - songs
+        spare = rows_for(songs, hidden.device, self.config.hidden_size) - songs
         if spare:
             hidden = F.pad(hidden, (0, 0, 0, spare))
         if not cache.steps:

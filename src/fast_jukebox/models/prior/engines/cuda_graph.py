@@ -198,7 +198,7 @@ class GraphDecoder(DeviceDecoder):
         return super().costly or self._step is not GraphDecoder.step
 
     def _rows(self, device: torch.device) -> int:
-        return rows_for(self.batch_size, device)
+        return rows_for(self.batch_size, device, self.positions.shape[1])
 
     def _setup(self, prior: EnginePrior) -> None:
         self.cache.steps = list(prior.block_steps(self.cache))
