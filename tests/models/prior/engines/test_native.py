@@ -87,6 +87,27 @@ def test_the_largest_and_smallest_noise_stay_in_the_codebook(built, make_prior):
     assert codes.max() < 13
 
 
+def test_codes_of_the_smallest_probabilities_are_drawn_as_the_plain_draw_does(built, make_prior):
+    prior = make_prior(tie_word_embeddings=False)
+    conditioning, none, code = prior.condition(1, 24), torch.zeros(1, 0, dtype=torch.int64), torch.tensor([1])
+
+    def drawn(settings):
+        decoder = NativeDecoder(prior, 1, settings)
+        prior.prefill(none, conditioning, decoder.cache)
+        decoder.load(conditioning)
+        return decoder.decode(code, 1, torch.zeros(1, 1)).item(), decoder.logits
+
+    logits = drawn(SETTINGS)[1][0]
+    with torch.no_grad():  # the first code becomes the least likely, without a change to what stands before it
+        prior.output.weight[0] = -3.0 * prior.output.weight[logits.argmax()]
+    logits = drawn(SETTINGS)[1][0]
+    for below in (80.0, 87.2, 95.0, 101.0, 110.0):  # exp(-87.2) is near the smallest normal number, exp(-110) is zero
+        settings = SamplingSettings(temperature=(logits.max() - logits[0]).item() / below)
+        got, logits_now = drawn(settings)
+        assert got == draw_codes(logits_now, torch.zeros(1), settings).item()
+        assert (got == 0) == (below < 104.0)
+
+
 @pytest.mark.parametrize(
     ("code", "uniform", "message"),
     [

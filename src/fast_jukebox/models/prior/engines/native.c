@@ -273,7 +273,10 @@ static void softmax(const float *logits, int64_t codes, float *result) {
     vec sum = splat(0.0f);
     for (int64_t k = 0; k < whole; k += UNIT) {
         unit *at = (unit *)(result + k);
-        *at = exp_of(*at - largest);
+        const unit x = *at - largest;
+        /* Denormal numbers are kept, exp(x) = exp(x + 64 log 2) / 2^64: noise of 0 draws the first code above zero. */
+        const iunit tiny = x < -87.0f;
+        *at = exp_of(choose(tiny, x + 44.3614196f, x)) * choose(tiny, fill(0x1p-64f), fill(1.0f));
     }
     for (int64_t k = 0; k < whole; k += WIDE) sum += *(const vec *)(result + k);
     const float norm = total(sum);
