@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from fast_jukebox.models.prior.engines.native import weights_of
 from fast_jukebox.models.prior.sampling_prior import choose_engine
 from fast_jukebox.sampling import machine as batching
 from fast_jukebox.sampling.checks import SamplingSettings
+from fast_jukebox.sampling.machine import Workers
 
 
 def parts(model):
@@ -318,3 +320,14 @@ def test_a_context_of_a_million_codes_is_estimated_soon(tiny_model):
     started = time.process_time()
     assert measure_pace(prior, 1, 10**6, SamplingSettings(), CPU).step > 0
     assert time.process_time() - started < 15
+
+
+def test_the_pace_of_one_thread_is_its_own_time_whatever_else_runs(monkeypatch):
+    """A wall clock on which hours pass between two looks, as on a machine that is given to others."""
+    clock = itertools.count(step=3600.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    with Workers(1) as workers:
+        workers.start(0, lambda: estimate._now(CPU) - estimate._now(CPU))
+        assert abs(workers.next()[1]()) < 60
+    monkeypatch.setattr(estimate, "granted_threads", lambda: 2)
+    assert estimate._now(CPU) - estimate._now(CPU) == -3600
