@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,3 +325,21 @@ def test_an_address_in_the_metadata_is_no_file(folder, name):
     assert scan_songs(folder).skipped == {
         name: "is an address in the metadata, where the name of a file must stand: download it"
     }
+
+
+def test_a_name_in_other_letters_is_the_same_song_where_the_disk_takes_it_for_one(folder, monkeypatch):
+    """As on the disks of Windows and macOS."""
+    write_metadata(
+        folder, {"file_name": "DEEPER/Still/06.WAV", "title": "Six"}, {"file_name": "00.wav", "title": "Zero"}
+    )
+    assert "DEEPER/Still/06.WAV" in scan_songs(folder).skipped
+    is_file = Path.is_file
+
+    def as_listed(path):
+        return next((each for each in folder.rglob("*") if str(each).casefold() == str(path).casefold()), path)
+
+    monkeypatch.setattr(Path, "is_file", lambda path: is_file(as_listed(path)))
+    monkeypatch.setattr(Path, "samefile", lambda path, other: as_listed(path) == as_listed(other))
+    found = scan_songs(folder)
+    assert not found.skipped and len(found.songs) == 12
+    assert {song["file_name"]: song["title"] for song in found.songs}["deeper/still/06.wav"] == "Six"

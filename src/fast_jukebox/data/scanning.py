@@ -280,6 +280,9 @@ def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
             if name not in found:  # on the disk the name may be written otherwise (NFD), and Windows writes folders so
                 asked = unicodedata.normalize("NFC", name)
                 name = composed.get(asked) or composed.get(asked.replace("\\", "/"), name)
+            if name not in found and (root / name).is_file():  # where capital letters and small ones are the same
+                alike = [other for other in found if other.casefold() == name.casefold()]
+                name = next((other for other in alike if (root / other).samefile(root / name)), name)
             if name not in found and ADDRESS.match(given):
                 name = given  # whose slashes are not those of folders
             if found.get(name):
