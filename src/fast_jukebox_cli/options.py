@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, get_type_hints
 
 import typer
 
-from fast_jukebox.utils.workers import MOST_WORKERS
 from fast_jukebox_cli.values import adapters, numbers
 
 if TYPE_CHECKING:
     from fast_jukebox.utils.workers import Workers
+
+_MOST_WORKERS = 10_000  # that of fast_jukebox.utils.workers, which the help is not to wait for
 
 Songs = Annotated[str, typer.Argument(help="A folder of songs, or the Hub's name of a dataset.")]
 Model = Annotated[str | None, typer.Option(help="A folder or Hub repository; by default the model inside the package.")]
@@ -153,7 +154,7 @@ class Sharing:
             help="Processes that share the work. Without --ray 1 by default; with it one for each CPU, or GPU, of the "
             "cluster.",
             min=1,
-            max=MOST_WORKERS,
+            max=_MOST_WORKERS,
         ),
     ] = None
     ray: Annotated[

@@ -9,8 +9,9 @@ from fast_jukebox import FastJukeboxVQVAE
 from fast_jukebox.audio import load_audio
 from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.utils.workers import MOST_WORKERS
 from fast_jukebox_cli.generate_many import read_requests
-from fast_jukebox_cli.options import Sharing
+from fast_jukebox_cli.options import _MOST_WORKERS, Sharing
 
 
 @pytest.fixture
@@ -200,3 +201,7 @@ def test_many_songs_leave_a_folder_of_something_else_alone(run, model_dir):
     assert (found.exit_code, "`--output` must be a new or empty folder" in found.output) == (2, True)
     assert [path.name for path in mine.iterdir()] == ["metadata.jsonl"]
     assert (mine / "metadata.jsonl").read_text() == '{"file_name": "a.wav"}'
+
+
+def test_the_options_allow_as_many_workers_as_there_may_be():
+    assert _MOST_WORKERS == MOST_WORKERS

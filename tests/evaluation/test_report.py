@@ -32,7 +32,7 @@ def results():
             {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456", parameters=7, predicted=(9,),
         ),
         SetResult(
-            "a|student", 12,
+            "a student", 12,
             {"kernel_distance_ears": some(0.9), "repetition": some(0.55), "bits_per_code_0": some(float("nan"))},
             {"kernel_distance_ears": (0.01, 0.002)}, vqvae="abcdef123456", parameters=7,
             predicted=(9, 8, 9),
@@ -45,7 +45,7 @@ def settings(tmp_path):
     return EvaluationSettings("songs/chorales", tmp_path / "out", duration=1.0)
 
 
-SYSTEMS = [System("teacher", "runs/teacher"), System("a|student", "runs/student")]
+SYSTEMS = [System("teacher", "runs/teacher"), System("a student", "runs/student")]
 
 
 def test_every_set_has_its_row_and_the_floor_stands_beside(results, settings):
@@ -76,7 +76,7 @@ def test_a_floor_without_a_deviation_is_one_number(results, settings):
 def test_everything_is_written_and_the_cards_are_updated(results, settings, tmp_path):
     song = save_audio(tmp_path / "song.wav", 0.1 * torch.sin(torch.arange(RATE) / 9), RATE)
     songs = RealSongs([str(song)], [str(song)], [], {"test": {"duration": [3600.0]}})
-    models = [System("teacher", str(tmp_path / "teacher")), System("a|student", str(tmp_path / "student"))]
+    models = [System("teacher", str(tmp_path / "teacher")), System("a student", str(tmp_path / "student"))]
     for system in models:
         write_model_card(system.source, name=system.name, description="It.", training="Yes.", license="mit")
     card = CardSettings("model")
@@ -86,7 +86,7 @@ def test_everything_is_written_and_the_cards_are_updated(results, settings, tmp_
     assert found["sets"]["teacher"]["numbers"]["kernel_distance_ears"] == {
         "value": 0.2, "low": pytest.approx(0.1), "high": pytest.approx(0.3),
     }  # fmt: skip
-    assert found["sets"]["a|student"]["numbers"]["bits_per_code_0"]["value"] is None
+    assert found["sets"]["a student"]["numbers"]["bits_per_code_0"]["value"] is None
     assert found["differences"]["baseline"] == "teacher"
     assert found["data"] == {"test_songs": 1, "test_hours": 1.0}
     for folder in (settings.output / "cards" / "teacher", tmp_path / "teacher"):

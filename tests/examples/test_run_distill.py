@@ -34,7 +34,7 @@ def test_a_teacher_becomes_a_student_that_sounds(scripts, options, tiny_model, t
     assert list(figures) == ["top level (2)", "middle level (1)", "bottom level (0)"]
     for level in figures.values():
         assert 0 < level["teacher_bits_per_code"] < 10 and 0 <= level["agreement"] <= 1
-        assert 0 <= level["kl_to_teacher"] < level["bits_per_code"]
+        assert -1e-6 < level["kl_to_teacher"] < level["bits_per_code"]  # of equal distributions 0 up to rounding
 
     student = FastJukeboxModel.from_pretrained(tmp_path / "student").eval()
     assert [prior.config.num_hidden_layers for prior in student.priors] == [2, 2, 2]
