@@ -53,12 +53,12 @@ def test_every_set_has_its_row_and_the_floor_stands_beside(results, settings):
     assert "```bash\nfast-jukebox evaluate x\n```" in text
     assert "| teacher | 12 | 0.2 (0.1 to 0.3) |" in text
     assert "| *floor for as many as teacher* |  | 0.01 ± 0.002 |" in text
-    assert "as a\\|student*" not in text  # sets of one size have one floor
-    assert "| a\\|student | 12 | 0.9 (0.8 to 1) |" in text
+    assert "as a student*" not in text  # sets of one size have one floor
+    assert "| a student | 12 | 0.9 (0.8 to 1) |" in text
     assert "fewer than 50" in text
     bits = text.split("## Bits per code")[1].splitlines()
     assert "| teacher | 9 | 3 (2.9 to 3.1) |" in bits
-    assert "| a\\|student | 9, 8, 9 |  |" in bits
+    assert "| a student | 9, 8, 9 |  |" in bits
 
 
 def test_differences_are_bold_where_they_are_clear(results, settings):
