@@ -189,11 +189,11 @@ LAYER_NORM_EPS = 1e-5
 _GATE = 1.702
 _GATE_TENSOR = torch.tensor(_GATE, device="cpu")
 
-# On a CPU, matrix products of a few rows (up to 3 on some, up to 15 on others), and the last rows of other odd numbers,
-# go through kernels that add up in another order. With a multiple of 4 rows, and no fewer than 16, a song's logits are
-# the same bit for bit in any batch. Of wide priors, whose products threads share, spare rows would cost much.
-_CPU_ROWS = 4
-_FEWEST_CPU_ROWS = 16
+# On a CPU, matrix products of other numbers of rows may go through kernels that add up in another order. So those of a
+# narrow prior's step are of so many rows each, the last ones spare, and a song's logits are the same bit for bit in any
+# batch. Wide priors, whose products threads share, only avoid the kernels for 1 to 3 rows and for odd last ones.
+_NARROW_ROWS = 16
+_WIDE_ROWS = 4
 
 # Elementwise kernels on a CPU take full vectors of a contiguous run of numbers, 32 at once with AVX-512 and 16 with
 # AVX2, and the last few one by one, with another exponential. Rows with a gap between them are separate runs, so that
@@ -208,8 +208,15 @@ def rows_for(songs: int, device: torch.device, width: int) -> int:
     """Rows that a step of a prior of a width computes with for a number of songs; the last ones may be spare."""
     if device.type != "cpu":
         return songs
-    rows = -(-songs // _CPU_ROWS) * _CPU_ROWS
-    return max(rows, _FEWEST_CPU_ROWS) if width < NARROW else rows
+    rows = _NARROW_ROWS if width < NARROW else _WIDE_ROWS
+    return -(-songs // rows) * rows
+
+
+def linear_of_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, width: int) -> Tensor:
+    """A linear layer of a step of a prior of a width: (rows, in) -> (rows, out), as many rows as [`rows_for`] says."""
+    if len(rows) <= _NARROW_ROWS or rows.device.type != "cpu" or width >= NARROW:
+        return F.linear(rows, weight, bias)
+    return torch.cat([F.linear(part, weight, bias) for part in rows.split(_NARROW_ROWS)])
 
 
 class BlockOutput(NamedTuple):
@@ -357,19 +364,20 @@ class BlockStep:
     def __call__(self, hidden: Tensor, position: int | DeviceSlots) -> Tensor:
         """(rows, W), of which the first rows are songs -> (rows, W); a position as [`attend_step`] takes it."""
         norm_1, norm_1_bias, qkv, qkv_bias, out, out_bias, norm_2, norm_2_bias, *mlp = self.weights
+        (width,) = self.width
         normed = torch.layer_norm(hidden, self.width, norm_1, norm_1_bias, LAYER_NORM_EPS)
-        projected = F.linear(normed, qkv, qkv_bias).view(self.qkv_shape)
+        projected = linear_of_rows(normed, qkv, qkv_bias, width).view(self.qkv_shape)
         if self.rows != self.songs:
             projected = projected.narrow(0, 0, self.songs)
         query, key_value = projected.select(1, 0), projected.narrow(1, 1, 2)
         attend_step(query, key_value, self.cache, position, self.attended_of_songs)
-        attended = F.linear(self.attended, out, out_bias)
+        attended = linear_of_rows(self.attended, out, out_bias, width)
         residual = hidden + attended
 
         expand, expand_bias, contract, contract_bias = mlp
         normed = torch.layer_norm(residual, self.width, norm_2, norm_2_bias, LAYER_NORM_EPS)
-        inner = F.linear(normed, expand, expand_bias)
-        branch = F.linear(gate(inner, self.gated), contract, contract_bias)
+        inner = linear_of_rows(normed, expand, expand_bias, width)
+        branch = linear_of_rows(gate(inner, self.gated), contract, contract_bias, width)
         if self.residual_scale == 1.0:
             return residual.add_(branch)
         return attended.add_(branch).mul_(self.residual_scale).add_(hidden)

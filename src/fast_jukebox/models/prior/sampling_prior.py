@@ -287,7 +287,10 @@ class PriorSamplingMixin:
             hidden = block_step(hidden, position)
         if conditioning.positions is not None and self.config.add_conditioning_after:
             hidden.narrow(0, 0, songs).add_(conditioning.positions.select(1, position))
-        logits = self._next_logits(hidden)
+        if hidden.device.type == "cpu" and self.config.hidden_size < NARROW:
+            logits = torch.cat([self._next_logits(part) for part in hidden.split(rows_for(1, hidden.device, 1))])
+        else:
+            logits = self._next_logits(hidden)
         return logits.narrow(0, 0, songs) if spare else logits
 
 

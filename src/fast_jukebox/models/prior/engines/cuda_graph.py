@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.attention import DeviceSlots
-from fast_jukebox.models.prior.block import PriorCache, rows_for
+from fast_jukebox.models.prior.block import PriorCache, linear_of_rows, rows_for
 from fast_jukebox.models.prior.conditioning import PriorConditioning
 from fast_jukebox.models.prior.engines.interface import EnginePrior
 from fast_jukebox.sampling.checks import SamplingSettings
@@ -224,7 +224,7 @@ class GraphDecoder(DeviceDecoder):
             hidden = block_step(hidden, slots[layer])
         if added is not None and self.add_after:
             hidden = hidden + added
-        logits = F.linear(hidden, self.output)[:songs]
+        logits = linear_of_rows(hidden, self.output, None, hidden.shape[1])[:songs]
         uniform = self.uniform.index_select(0, self.cursor).squeeze(0)
         code = draw_codes(logits, uniform, self.settings)
         self.logits.copy_(logits)
