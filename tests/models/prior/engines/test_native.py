@@ -1,9 +1,21 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.models.prior.engines.native import CHUNK, LANES, NativeDecoder, chunks, packed, unsupported
+from fast_jukebox.models.prior.engines import native
+from fast_jukebox.models.prior.engines.native import (
+    CHUNK,
+    LANES,
+    NativeDecoder,
+    NativeWeights,
+    chunks,
+    packed,
+    unsupported,
+    weights_of,
+)
 from fast_jukebox.models.prior.engines.native_library import NativeUnavailable, library
 from fast_jukebox.sampling.checks import SamplingSettings
 from fast_jukebox.sampling.drawing import draw_codes, uniform_noise
@@ -40,6 +52,33 @@ def test_a_song_is_the_same_in_any_batch_and_on_any_threads(built, make_prior, f
             assert torch.equal(some, codes[:fewer])
             assert torch.equal(some_logits, logits[:fewer])
     assert torch.equal(sampled(prior, upper, uniform, threads=2)[1], logits)
+
+
+@pytest.mark.parametrize("songs", [1, 2, 3, 5, 8, 30])
+@pytest.mark.parametrize("fields", [{"hidden_size": 180, "num_attention_heads": 1}, {"hidden_size": 40}])
+def test_weights_that_float16_holds_are_read_in_it_and_nothing_changes(built, make_prior, monkeypatch, songs, fields):
+    prior = make_prior(num_hidden_layers=4, **fields)
+    with torch.no_grad():
+        for weight in prior.parameters():
+            weight.copy_(weight.half())
+        prior.blocks[0].attention.qkv.weight[0, :3] = torch.tensor([2.0**-24, -(2.0**-20), -0.0])  # denormal ones
+    uniform = torch.rand(songs, 24)
+    assert weights_of(prior).half == bool(built.reads_half())
+    codes, logits = sampled(prior, None, uniform)
+    monkeypatch.setattr(native, "weights_of", lambda prior: NativeWeights(prior, False))
+    wanted, wanted_logits = sampled(prior, None, uniform)
+    assert torch.equal(codes, wanted)
+    assert torch.equal(logits, wanted_logits)
+
+
+@pytest.mark.parametrize("weight", [1.0 + 2.0**-12, 65536.0, math.nan])
+def test_one_weight_that_float16_does_not_hold_keeps_all_in_float32(built, make_prior, weight):
+    prior = make_prior()
+    with torch.no_grad():
+        for each in prior.parameters():
+            each.copy_(each.half())
+        prior.blocks[-1].mlp.contract.weight[-1, -1] = weight
+    assert not weights_of(prior).half
 
 
 def test_a_window_cut_into_calls_of_any_length_is_the_same(built, make_prior):
@@ -153,10 +192,11 @@ def test_chunks_cover_all_songs_once_and_evenly(songs, threads):
         assert len(made) % threads == 0
 
 
-@given(st.integers(1, 70), st.integers(1, 20))
-def test_packing_puts_outputs_side_by_side(outputs, inputs):
-    weight = torch.randn(outputs, inputs)
-    panels = packed(weight)
+@given(st.integers(1, 70), st.integers(1, 20), st.booleans())
+def test_packing_puts_outputs_side_by_side(outputs, inputs, half):
+    weight = torch.randn(outputs, inputs).half().float()
+    panels = packed(weight, half)
+    assert panels.dtype == (torch.float16 if half else torch.float32)
     assert panels.shape == (-(-outputs // LANES), inputs, LANES)
     assert torch.equal(panels.transpose(1, 2).flatten(0, 1)[:outputs], weight)
     assert not panels.transpose(1, 2).flatten(0, 1)[outputs:].any()

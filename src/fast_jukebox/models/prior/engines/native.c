@@ -4,13 +4,17 @@
  * a lane, and a song at a time everywhere else. So a song's codes are the same bit for bit in any batch, on any number
  * of threads (each of which takes some of the songs) and however many steps one call makes.
  *
- * Weights come packed: (panels of LANES outputs, inputs, LANES), zeros where outputs end. Vectors are GCC's and clang's
- * own, so that one source serves every instruction set.
+ * Weights come packed: (panels of LANES outputs, inputs, LANES), zeros where outputs end; in float16 where that holds
+ * every one of them, as reading them is what a step of few songs waits for. Vectors are GCC's and clang's own, so that
+ * one source serves every instruction set.
  */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 #define WIDE 8
 #define LANES 16
@@ -29,27 +33,53 @@
 #define PANELS 1
 #endif
 
+#define ALWAYS static inline __attribute__((always_inline))
+
 typedef float unit __attribute__((vector_size(4 * UNIT), aligned(4), may_alias));
 typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 typedef int32_t iunit __attribute__((vector_size(4 * UNIT), aligned(4), may_alias));
+
+#if defined(__AVX512F__)
+#define WIDENED(x) ((unit)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(x))))
+#elif defined(__F16C__)
+#define WIDENED(x) ((unit)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(x))))
+#elif defined(__aarch64__)
+typedef __fp16 hunit __attribute__((vector_size(2 * UNIT), aligned(2), may_alias));
+#define WIDENED(x) __builtin_convertvector(*(const hunit *)(x), unit)
+#endif
+
+/* UNIT weights from the one numbered `at`, of float16 where `half` is true. */
+ALWAYS unit read(const int half, const void *weight, int64_t at) {
+#ifdef WIDENED
+    if (half) return WIDENED((const uint16_t *)weight + at);
+#endif
+    return *(const unit *)((const float *)weight + at);
+}
 
 typedef struct {
     int64_t visible, capacity; /* slots that a position reads at most, and slots of the layer's cache */
     /* By position: the slot that it is kept in, the first slot that it reads, and how many from there on. */
     const int64_t *slot, *first, *count;
-    const float *norm_1, *norm_1_bias, *qkv, *qkv_bias, *out, *out_bias;
-    const float *norm_2, *norm_2_bias, *expand, *expand_bias, *contract, *contract_bias;
+    const float *norm_1, *norm_1_bias;
+    const void *qkv; /* this one, out, expand, contract and the head are packed */
+    const float *qkv_bias;
+    const void *out;
+    const float *out_bias, *norm_2, *norm_2_bias;
+    const void *expand;
+    const float *expand_bias;
+    const void *contract;
+    const float *contract_bias;
     float *cache; /* (songs, 2, heads, capacity, head_dim) */
 } layer_t;
 
 typedef struct {
     int64_t songs, layers, width, heads, head_dim, inner, codes, length;
-    int64_t add_after, do_sample, top_k;
+    int64_t add_after, do_sample, top_k, half; /* half: packed weights are float16, of a machine that can read it */
     double residual_scale, temperature, top_p;
     const float *embedding;    /* (codes, width) */
     const float *positions;    /* (positions, width); they and length count what stands before the codes too */
     const float *conditioning; /* (songs, length, width) or null */
-    const float *head;         /* packed */
+    const void *head;
     const layer_t *layer;
     float *logits; /* (songs, codes), those of the last step */
 } prior_t;
@@ -87,12 +117,11 @@ static inline unit exp_of(unit x) {
 
 /* ---- products ---- */
 
-#define ALWAYS static inline __attribute__((always_inline))
 #define UNITS (LANES / UNIT) /* of a panel */
 
-/* `rows` songs by `panels` panels of outputs; constants at every call, so that the sums stay in registers. */
-ALWAYS void tile(const int rows, const int panels, const float *x, int64_t ldx, int64_t depth, const float *weight,
-                 const float *bias, float *y, int64_t ldy) {
+/* `rows` songs by `panels` panels of outputs; with `half` constants at every call, so that the sums stay in registers. */
+ALWAYS void tile(const int half, const int rows, const int panels, const float *x, int64_t ldx, int64_t depth,
+                 const void *weight, const float *bias, float *y, int64_t ldy) {
     unit sum[ROWS][UNITS * 4];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
@@ -102,7 +131,7 @@ ALWAYS void tile(const int rows, const int panels, const float *x, int64_t ldx, 
         unit w[UNITS * 4];
 #pragma GCC unroll 8
         for (int v = 0; v < UNITS * panels; v++)
-            w[v] = *(const unit *)(weight + (v / UNITS * depth + k) * LANES + v % UNITS * UNIT);
+            w[v] = read(half, weight, (v / UNITS * depth + k) * LANES + v % UNITS * UNIT);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const float a = x[r * ldx + k];
@@ -120,13 +149,13 @@ ALWAYS void tile(const int rows, const int panels, const float *x, int64_t ldx, 
 }
 
 /* All songs, in blocks as even as can be, by `panels` panels of outputs. */
-ALWAYS void strip(const int panels, const float *x, int64_t ldx, int64_t songs, int64_t depth, const float *weight,
-                  const float *bias, float *y, int64_t ldy) {
+ALWAYS void strip(const int half, const int panels, const float *x, int64_t ldx, int64_t songs, int64_t depth,
+                  const void *weight, const float *bias, float *y, int64_t ldy) {
     const int64_t blocks = (songs + ROWS - 1) / ROWS;
     for (int64_t block = 0, r = 0, stop; block < blocks; block++, r = stop) {
         stop = songs * (block + 1) / blocks;
 #define ROW_TILE(rows) \
-    case rows: tile(rows, panels, x + r * ldx, ldx, depth, weight, bias, y + r * ldy, ldy); break
+    case rows: tile(half, rows, panels, x + r * ldx, ldx, depth, weight, bias, y + r * ldy, ldy); break
         switch (stop - r) {
             ROW_TILE(1);
             ROW_TILE(2);
@@ -143,20 +172,28 @@ ALWAYS void strip(const int panels, const float *x, int64_t ldx, int64_t songs, 
     }
 }
 
-/* y = x weight + bias: (songs, depth) -> (songs, outputs), both with rows padded to whole panels. */
-static void product(const float *x, int64_t ldx, int64_t songs, int64_t depth, const float *weight, const float *bias,
-                    float *y, int64_t outputs) {
-    const int64_t ldy = padded(outputs), panels = ldy / LANES;
+ALWAYS void strips(const int half, const float *x, int64_t ldx, int64_t songs, int64_t depth, const char *weight,
+                   const float *bias, float *y, int64_t outputs) {
+    const int64_t ldy = padded(outputs), panels = ldy / LANES, panel = depth * LANES * (half ? 2 : 4);
     int64_t done = 0;
-#define AT(p) weight + (p) * depth * LANES, bias ? bias + (p) * LANES : 0, y + (p) * LANES, ldy
+#define AT(p) weight + (p) * panel, bias ? bias + (p) * LANES : 0, y + (p) * LANES, ldy
     if (songs == 1)
-        for (; done + 4 <= panels; done += 4) tile(1, 4, x, ldx, depth, AT(done));
+        for (; done + 4 <= panels; done += 4) tile(half, 1, 4, x, ldx, depth, AT(done));
     else if (UNITS == 2 && songs <= 3)
-        for (; done + 2 <= panels; done += 2) strip(2, x, ldx, songs, depth, AT(done));
+        for (; done + 2 <= panels; done += 2) strip(half, 2, x, ldx, songs, depth, AT(done));
     else
-        for (; done + PANELS <= panels; done += PANELS) strip(PANELS, x, ldx, songs, depth, AT(done));
-    for (; done < panels; done++) strip(1, x, ldx, songs, depth, AT(done));
+        for (; done + PANELS <= panels; done += PANELS) strip(half, PANELS, x, ldx, songs, depth, AT(done));
+    for (; done < panels; done++) strip(half, 1, x, ldx, songs, depth, AT(done));
 #undef AT
+}
+
+/* y = x weight + bias: (songs, depth) -> (songs, outputs), both with rows padded to whole panels. */
+static void product(int64_t half, const float *x, int64_t ldx, int64_t songs, int64_t depth, const void *weight,
+                    const float *bias, float *y, int64_t outputs) {
+    if (half)
+        strips(1, x, ldx, songs, depth, weight, bias, y, outputs);
+    else
+        strips(0, x, ldx, songs, depth, weight, bias, y, outputs);
 }
 
 static void layer_norm(const float *x, int64_t width, const float *weight, const float *bias, float *y) {
@@ -381,20 +418,29 @@ static void block(const prior_t *prior, const layer_t *layer, int64_t first, int
     const float scale = (float)prior->residual_scale;
     for (int64_t s = 0; s < songs; s++)
         layer_norm(hidden + s * ld, width, layer->norm_1, layer->norm_1_bias, normed + s * ld);
-    product(normed, ld, songs, width, layer->qkv, layer->qkv_bias, room->qkv, 3 * size);
+    product(prior->half, normed, ld, songs, width, layer->qkv, layer->qkv_bias, room->qkv, 3 * size);
     for (int64_t s = 0; s < songs; s++)
         attention(prior, layer, first + s, position, room->qkv + s * ld_qkv, room->weights,
                   room->attended + s * ld_attended);
-    product(room->attended, ld_attended, songs, size, layer->out, layer->out_bias, branch, width);
+    product(prior->half, room->attended, ld_attended, songs, size, layer->out, layer->out_bias, branch, width);
     for (int64_t k = 0; k < all; k++) residual[k] = hidden[k] + branch[k];
     for (int64_t s = 0; s < songs; s++)
         layer_norm(residual + s * ld, width, layer->norm_2, layer->norm_2_bias, normed + s * ld);
     if (scale != 1.0f) /* hidden + scale (attended + branch), else residual + branch */
         for (int64_t k = 0; k < all; k++) residual[k] = hidden[k] + scale * branch[k];
-    product(normed, ld, songs, width, layer->expand, layer->expand_bias, room->inner, prior->inner);
+    product(prior->half, normed, ld, songs, width, layer->expand, layer->expand_bias, room->inner, prior->inner);
     gate(room->inner, songs * ld_inner);
-    product(room->inner, ld_inner, songs, prior->inner, layer->contract, layer->contract_bias, branch, width);
+    product(prior->half, room->inner, ld_inner, songs, prior->inner, layer->contract, layer->contract_bias, branch, width);
     for (int64_t k = 0; k < all; k++) hidden[k] = residual[k] + scale * branch[k];
+}
+
+/* Whether packed weights may be float16: whether the machine has an instruction that widens it. */
+int64_t reads_half(void) {
+#ifdef WIDENED
+    return 1;
+#else
+    return 0;
+#endif
 }
 
 /* Floats that `run` needs for some songs. */
@@ -420,7 +466,7 @@ void run(const prior_t *prior, int64_t first, int64_t songs, int64_t position, i
         for (int64_t l = 0; l < prior->layers; l++) block(prior, prior->layer + l, first, songs, position, &room);
         if (prior->conditioning && prior->add_after)
             for (int64_t s = 0; s < songs; s++) add_conditioning(prior, first + s, position, room.hidden + s * ld);
-        product(room.hidden, ld, songs, prior->width, prior->head, 0, room.logits, prior->codes);
+        product(prior->half, room.hidden, ld, songs, prior->width, prior->head, 0, room.logits, prior->codes);
         for (int64_t s = 0; s < songs; s++) {
             const int64_t at = (first + s) * stride + step;
             out[at] = draw(prior, room.logits + s * ld_logits, uniform[at], room.drawing);

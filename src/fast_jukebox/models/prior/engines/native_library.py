@@ -59,7 +59,7 @@ class Prior(ctypes.Structure):
 
     INTEGERS = (
         *("songs", "layers", "width", "heads", "head_dim", "inner", "codes", "length"),
-        *("add_after", "do_sample", "top_k"),
+        *("add_after", "do_sample", "top_k", "half"),
     )
     _fields_ = (
         *((name, ctypes.c_int64) for name in INTEGERS),
@@ -179,7 +179,7 @@ def load(path: Path) -> ctypes.CDLL:
     """
     try:
         loaded = ctypes.CDLL(str(path))
-        run, scratch_floats = loaded.run, loaded.scratch_floats
+        run, scratch_floats, reads_half = loaded.run, loaded.scratch_floats, loaded.reads_half
     except (OSError, AttributeError) as error:
         raise NativeUnavailable(f"{path} could not be loaded: {error}") from error
     pointer, number = ctypes.c_void_p, ctypes.c_int64
@@ -191,6 +191,7 @@ def load(path: Path) -> ctypes.CDLL:
     run.restype = None
     scratch_floats.argtypes = (ctypes.POINTER(Prior), number)
     scratch_floats.restype = number
+    reads_half.argtypes, reads_half.restype = (), number
     return loaded
 
 
