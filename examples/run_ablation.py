@@ -33,7 +33,9 @@ from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
-    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+    from fast_jukebox.training.scripts import loading
+
+    loading(resume="")
 
 import torch
 import transformers

@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
-    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+    from fast_jukebox.training.scripts import loading
+
+    loading(resume=None)
 
 import torch
 from datasets import Dataset

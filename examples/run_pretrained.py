@@ -33,7 +33,9 @@ from pathlib import Path
 from threading import Event
 
 if __name__ == "__main__":
-    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+    from fast_jukebox.training.scripts import loading
+
+    loading(resume="")
 
 import torch
 from transformers.hf_argparser import HfArg

@@ -28,7 +28,9 @@ import sys
 from dataclasses import dataclass
 
 if __name__ == "__main__":
-    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+    from fast_jukebox.training.scripts import loading
+
+    loading()
 
 import torch
 from datasets import DatasetDict

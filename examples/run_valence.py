@@ -28,7 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
-    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+    from fast_jukebox.training.scripts import loading
+
+    loading()
 
 import torch
 from transformers import set_seed

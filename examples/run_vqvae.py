@@ -18,7 +18,9 @@ import sys
 from dataclasses import dataclass
 
 if __name__ == "__main__":
-    print("loading torch", file=sys.stderr, flush=True)  # which takes seconds
+    from fast_jukebox.training.scripts import loading
+
+    loading()
 
 from transformers import set_seed
 from transformers.hf_argparser import HfArg

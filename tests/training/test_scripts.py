@@ -1,9 +1,13 @@
 """What scripts say when something is wrong or they are stopped."""
 
+import os
 import re
+import signal
+import subprocess
 import sys
 from argparse import ArgumentParser
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +111,61 @@ def test_after_ctrl_c_it_says_how_to_go_on(monkeypatch, capsys, arguments, resum
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     assert run_script(stopped, resume) == 130
     assert wanted in capsys.readouterr().err
+
+
+SCRIPT = """
+import sys, time
+from fast_jukebox.training.scripts import loading, run_script
+loading()
+if sys.argv[1] == "loading":
+    try:
+        time.sleep(60)
+    except BaseException:
+        print("an exception was seen", file=sys.stderr)
+class Bar:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):  # as those of tqdm, which a trainer holds
+        print("the bar", file=sys.stderr)
+def main():
+    print("training", file=sys.stderr, flush=True)
+    bar = Bar()
+    time.sleep(60)
+sys.exit(run_script(main))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are others there")
+@pytest.mark.parametrize("when", ["loading", "training"])
+def test_ctrl_c_ends_a_script_whatever_it_does(tmp_path, when):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    with subprocess.Popen(
+        [sys.executable, str(script), when],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            assert any(line.startswith(when) for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert said.split("\n")[:-4] == ([] if when == "loading" else ["the bar"])
+    assert said.split("\n")[-4:] == [
+        "",
+        "Stopped. To go on from the last checkpoint, or from the start where there is none yet:",
+        f"  {Path(sys.executable).name} {script} {when} --resume_from_checkpoint true",
+        "",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are others there")
+def test_a_script_in_the_background_is_left_alone_by_ctrl_c(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.replace("time.sleep(60)", "os.kill(os.getpid(), 2)").replace("sys, time", "os, sys"))
+    ignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    done = subprocess.run([sys.executable, str(script), "loading"], capture_output=True, text=True, **ignored)
+    assert (done.returncode, done.stderr) == (0, "loading torch\ntraining\nthe bar\n")

@@ -1,6 +1,7 @@
 """Work in shards: the same results from any number of workers, and a lost worker costs its shard alone."""
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -105,6 +106,20 @@ def test_what_the_work_raises_reaches_the_caller_and_ends_the_others(tmp_path, c
     with pytest.raises(ValueError, match="`shard` must be at least 0, got -3"):
         list(map_shards(partial(Squares, tmp_path), [1, 2, -3, 4, 5, 6, 7, 8], Workers(count)))
     assert not list(tmp_path.glob("begun-8-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are others there")
+def test_ctrl_c_while_a_worker_starts_is_not_for_it(tmp_path):
+    worker = workers._Process(pickle.dumps(partial(Squares, tmp_path)))
+    try:
+        for _ in range(3):
+            os.kill(worker._process.pid, signal.SIGINT)  # as a terminal sends it to every process
+        assert worker.call(3) == 9
+        os.kill(worker._process.pid, signal.SIGINT)
+        assert worker.call(4) == 16
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        worker.stop()
 
 
 def test_an_error_that_cannot_travel_keeps_its_text():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import shlex
+import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
@@ -14,6 +17,22 @@ from typing import NoReturn
 RESUME = "--resume_from_checkpoint"
 TRACEBACK = "FAST_JUKEBOX_TRACEBACK"
 """Variable of the environment with which mistakes show where they were found."""
+
+
+def loading(resume: str | None = RESUME) -> None:
+    """Say that torch is loaded next, which takes seconds, and let Ctrl-C meanwhile end as in [`run_script`].
+
+    Args:
+        resume: as there.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        print(f"\n{_how_to_go_on(sys.argv, resume)}", file=sys.stderr, flush=True)
+        os._exit(130)  # an exception could be taken for a package that is not there
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background
+        signal.signal(signal.SIGINT, stop)
+    print("loading torch", file=sys.stderr, flush=True)
 
 
 def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
@@ -31,11 +50,13 @@ def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
         The exit status: 0, 1 after a mistake, 130 after Ctrl-C. A wrong option exits with 2.
     """
     try:
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # no longer that of `loading`
         with _short_usage():
             main()
+            return 0
     except KeyboardInterrupt:
-        print(f"\n{_how_to_go_on(sys.argv, resume)}", file=sys.stderr, flush=True)
-        return 130
+        pass
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -45,7 +66,11 @@ def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
             text = f"{text} ({TRACEBACK}=1 shows where)"
         print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
         return 1
-    return 0
+    finally:  # when the work has ended, so does the process, and soon
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    gc.collect()  # with the trainer go its bars, which are drawn once more
+    print(f"\n{_how_to_go_on(sys.argv, resume)}", file=sys.stderr, flush=True)
+    return 130
 
 
 @contextmanager

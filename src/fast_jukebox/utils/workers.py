@@ -6,6 +6,7 @@ shards whose file is missing: so the work resumes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -180,7 +181,8 @@ class _Process:
         context = get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, setup), daemon=True)
-        self._process.start()
+        with _interrupts_held():  # until it knows that Ctrl-C is not for it; it inherits this
+            self._process.start()
         other.close()  # so that the pipe ends with the process
 
     def call(self, shard: object) -> Any:
@@ -197,9 +199,24 @@ class _Process:
         self._process.kill()
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep this thread and the processes that it starts from being interrupted, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(pipe: Connection, setup: bytes) -> None:
     """Answer shards with results until the calling process closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the caller decides
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     os.environ["OMP_NUM_THREADS"] = "1"
     served = _Served(setup)
     while True:
