@@ -14,6 +14,7 @@ from transformers.utils import logging
 from fast_jukebox.generation.offload import check_target, set_offload
 from fast_jukebox.generation.request import FastJukeboxGenerationConfig
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
+from fast_jukebox.models.configuration_utils import clear_config_errors
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.models.fast_jukebox.configuration_fast_jukebox import PRESETS
 from fast_jukebox.models.loading import default_model_path
@@ -28,14 +29,10 @@ EMBEDDED = "embedded"
 def model_config(name: str) -> PreTrainedConfig:
     """The configuration of any model of the package; a `ValueError` for a damaged one, or of another model."""
     try:
-        with clear_hub_errors(name), clear_json_errors("config.json", name):
+        with clear_hub_errors(name), clear_json_errors("config.json", name), clear_config_errors(name):
             return AutoConfig.from_pretrained(name, **prefer_cache(name, {}))
     except (RecursionError, AttributeError, TypeError) as error:  # transformers expects names with their values
         raise ValueError(f"`config.json` of `{name}` must hold names with their values: {error}") from error
-    except ValueError as error:
-        if name in str(error):
-            raise
-        raise ValueError(f"`config.json` of `{name}` cannot be used, fetch or save it again: {error}") from error
 
 
 def model_name(model: str | None) -> str:

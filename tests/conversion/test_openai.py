@@ -85,6 +85,38 @@ def test_bad_arguments_are_named(tmp_path, hyperparameters, write_openai, model,
         OpenAICheckpoint(tmp_path, model, given)
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vqvae", {"width": 0}, "`vqvae` of `hyperparameters` .* `width` must be an integer"),
+        ("priors", {"cond_width": None}, r"`cond_width` of `priors\[1\]` must be a whole number"),
+        ("priors", {"blocks": 7}, r"`priors\[1\]` of `hyperparameters` .* multiple of `num_rows` \(7\)"),
+    ],
+)
+def test_hyperparameters_of_no_model_are_named_with_their_part(
+    tmp_path, hyperparameters, write_openai, part, change, message
+):
+    write_openai(tmp_path, hyperparameters)
+    (hyperparameters["priors"][1] if part == "priors" else hyperparameters[part]).update(change)
+    with pytest.raises(ValueError, match=message):
+        OpenAICheckpoint(tmp_path, hyperparameters=hyperparameters)
+
+
+def test_tensors_that_contradict_one_another_are_named_with_their_file(tmp_path, hyperparameters, write_openai):
+    write_openai(tmp_path, hyperparameters)
+    path = tmp_path / "prior_level_0.pth.tar"
+    content = torch.load(path, weights_only=True)
+    embedding = content["model"]["module.prior.x_emb.weight"]
+    for name, message in (
+        ("prior.x_emb.weight", "holds `prior.x_emb.weight` twice.*; fetch it again"),
+        ("module.prior.x_out.weight", "`prior.x_out.weight` that is not `prior.x_emb.weight`.*fetch the file again"),
+    ):
+        torch.save({"model": {**content["model"], name: embedding + 1}}, path)
+        checkpoint = OpenAICheckpoint(tmp_path, hyperparameters=hyperparameters)
+        with pytest.raises(ValueError, match=rf"prior_level_0\.pth\.tar`: .*{message}"):
+            checkpoint.tensors(checkpoint.parts[2])
+
+
 def test_a_level_in_the_wrong_place_is_named(tmp_path, hyperparameters, write_openai):
     write_openai(tmp_path, hyperparameters)
     hyperparameters["priors"][1]["level"] = 2

@@ -95,3 +95,10 @@ def test_default_hop_fractions():
 def test_durations_out_of_range(value):
     with pytest.raises(ValueError, match="seconds"):
         check_duration("seconds", value)
+
+
+@pytest.mark.parametrize("written", ["[]", '{"duration": -3}', '{"top_k": "x"}'])
+def test_a_file_of_other_settings_is_named_with_what_to_do(tmp_path, written):
+    (tmp_path / "generation_config.json").write_text(written)
+    with pytest.raises(ValueError, match=r"`generation_config\.json` of `.*` must .*correct it, or fetch or save"):
+        FastJukeboxGenerationConfig.from_pretrained(tmp_path)

@@ -130,8 +130,17 @@ def test_what_transformers_passes_is_let_through(tmp_path):
 
 def test_changes_are_checked_while_loading(tmp_path):
     Config().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="`width` must be an integer"):
+    with pytest.raises(ValueError, match="^`width` must be an integer"):
         Config.from_pretrained(tmp_path, width=0)
+
+
+def test_a_value_that_cannot_be_is_named_with_its_file_and_prior(tmp_path, tiny_config):
+    written = tiny_config.to_dict()
+    written["prior_configs"][1]["num_rows"] = 7
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    message = r"`config\.json` of `.*` cannot be used, .*: `prior_configs\[1\]`: `n_ctx` must be a multiple"
+    with pytest.raises(ValueError, match=message):
+        FastJukeboxConfig.from_pretrained(tmp_path)
 
 
 def test_another_configuration_is_refused_and_a_part_of_a_whole_one_found(tmp_path, tiny_config):

@@ -392,3 +392,14 @@ def test_a_file_that_is_no_json_is_named_with_a_remedy(tiny_model, tmp_path, nam
             OSError, match=rf"`{name}` of `{tmp_path}` is damaged, .*: save it again, or fetch it again"
         ):
             read(tmp_path)
+
+
+def test_a_value_that_cannot_be_is_named_with_its_file_also_for_a_part(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="^`n_ctx` must be a multiple of `num_rows`"):
+        FastJukeboxPrior.from_pretrained(tmp_path, level=1, num_rows=7)
+    written = json.loads((tmp_path / "config.json").read_text())
+    written["prior_configs"][1]["num_rows"] = 7
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=r"`config\.json` of `.*` cannot be used, .*: `n_ctx` must be a multiple"):
+        FastJukeboxPrior.from_pretrained(tmp_path, level=1)

@@ -15,7 +15,7 @@ def test_json_comes_back(tmp_path):
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100000])
 def test_damage_is_told(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.json"):
+    with pytest.raises(ValueError, match=r"a\.json` .*save it again, or fetch it again"):
         read_json(str(tmp_path / "a.json"))
 
 

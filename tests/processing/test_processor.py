@@ -199,11 +199,17 @@ def test_other_misfits(processor, words_config, tiny_config, words_files):
 
 
 @pytest.mark.parametrize("name", ["processor_config.json", "vocabulary.json"])
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"levels": [{"voice": 1}], "vocabularies": [{"a": 1}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "{}", "[]", '{"levels": [{"voice": 1}], "vocabularies": [{"a": 1}]}'),
+        '{"levels": [{"max_genres": 0}], "vocabularies": [{"artists": 3}]}',
+    ],
+)
 def test_damaged_files_are_told(processor, tmp_path, name, content):
     processor.save_pretrained(tmp_path)
     (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=r"damaged|must hold"):
+    with pytest.raises(ValueError, match=rf"{name}.*(damaged|must hold).*save .* again, or fetch"):
         FastJukeboxProcessor.from_pretrained(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(OSError, match=f"no {name}"):

@@ -5,8 +5,9 @@ The weights' licence is non-commercial; what is converted from them keeps it.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -61,12 +62,16 @@ class OpenAICheckpoint:
             vqvae, priors = dict(hyperparameters["vqvae"]), [dict(prior) for prior in hyperparameters["priors"]]
         else:
             if model is None:
-                self._waiting = strip_prefix(read_state_dict(self._files[self._top]))
+                self._waiting = _read(self._files[self._top])
                 model = detect_model(self._waiting)
             vqvae, priors = published_model(model)
         self.model = model
-        own = [prior_part(prior_config({"level": level, **prior}, vqvae)) for level, prior in enumerate(priors)]
-        self.parts: list[Part] = [*reversed(own), vqvae_part(vqvae_config(vqvae))]
+        with _naming("vqvae"):
+            codebooks = vqvae_part(vqvae_config(vqvae))
+        self.parts: list[Part] = [codebooks]
+        for level, prior in enumerate(priors):
+            with _naming(f"priors[{level}]"):
+                self.parts.insert(0, prior_part(prior_config({"level": level, **prior}, vqvae)))
 
     def tensors(self, part: Part) -> Mapping[str, Tensor]:
         """A part's tensors under their published names, read when asked for; a `ValueError` names what does not fit."""
@@ -74,16 +79,34 @@ class OpenAICheckpoint:
         if part.name == self._top and self._waiting is not None:
             state, self._waiting = self._waiting, None
         else:
-            state = strip_prefix(read_state_dict(path))
-        tensors = state if part.name == "vqvae" else prior_tensors(state, part.config)
+            state = _read(path)
         try:
-            part.check(tensors, str(path))
+            tensors = state if part.name == "vqvae" else prior_tensors(state, part.config)
+            part.check(tensors, "state_dict")
         except ValueError as error:
-            read_as = "the hyperparameters given"
+            read_as = "the hyperparameters given; correct them, or fetch the file again"
             if self.model is not None:
                 read_as = f"the published model {self.model!r}; name another, or give the hyperparameters of your own"
-            raise ValueError(f"{error} (read as {read_as})") from None
+            raise ValueError(f"`{path}`: {error} (read as {read_as})") from None
         return tensors
+
+
+@contextlib.contextmanager
+def _naming(part: str) -> Iterator[None]:
+    """While a part is made of its hyperparameters, whose errors name ours."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"`{part}` of `hyperparameters` must describe a model that there can be: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under their published names; a `ValueError` names the file."""
+    content = read_state_dict(path)
+    try:
+        return strip_prefix(content)
+    except ValueError as error:
+        raise ValueError(f"`{path}`: {error}; fetch it again, or save it without these") from error
 
 
 def detect_model(top: Mapping[str, Tensor]) -> str:

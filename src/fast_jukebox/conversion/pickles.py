@@ -17,6 +17,7 @@ from torch import Tensor
 _STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     (OrderedDict, "jukebox.hparams.Hyperparams")
 ]
+_REMEDY = "fetch it again, or save its tensors alone"
 
 
 def read_pickle(path: str | os.PathLike[str]) -> object:
@@ -80,23 +81,25 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"`{path}` must hold tensors by name, got {type(content).__name__}")
+        raise ValueError(f"`{path}` must hold tensors by name, got {type(content).__name__}: {_REMEDY}")
     strangers = [
         repr(name) if isinstance(name, str | int) else f"a {type(name).__name__}"
         for name, value in content.items()
         if not (isinstance(name, str) and isinstance(value, Tensor) and value.device.type == "cpu")
     ]
     if strangers:
-        raise ValueError(f"`{path}` must hold tensors by name, but {', '.join(strangers[:8])} is none")
+        raise ValueError(f"`{path}` must hold tensors by name, but {', '.join(strangers[:8])} is none: {_REMEDY}")
     return dict(content)
 
 
 def _explained(error: Exception) -> str:
     found = re.search(r"GLOBAL (\S+)", str(error))
     if found:
-        return f"holds a Python object, {found[1]}; only weights are read, and no code is run"
+        kept = "only weights are read, and no code is run"
+        return f"holds a Python object, {found[1]}; {kept}: {_REMEDY}"
     # What torch says first is how to read it all the same, code included.
     reason = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
     first = reason[1] if reason else next(iter(str(error).splitlines()), "")
     first = "" if first.startswith("Weights only load failed") else f": {first}"
-    return f"is no checkpoint that can be read; it may be damaged or cut short ({type(error).__name__}{first})"
+    kind = type(error).__name__
+    return f"is no checkpoint that can be read; it may be damaged or cut short ({kind}{first}): fetch it again"

@@ -87,7 +87,8 @@ class FastJukeboxGenerationConfig(GenerationConfig):
                 return super().from_pretrained(pretrained_model_name, *args, **kwargs)
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(
-                f"generation_config.json of `{pretrained_model_name}` holds no settings: {error}"
+                f"`generation_config.json` of `{pretrained_model_name}` must hold settings of `generate`, correct it, "
+                f"or fetch or save it again: {error}"
             ) from error
 
     @classmethod

@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -107,7 +107,10 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
             OSError: there is no `config.json`.
         """
         revision = kwargs.get("revision")
-        with clear_hub_errors(pretrained_model_name_or_path, revision if isinstance(revision, str) else None):
+        with (
+            clear_hub_errors(pretrained_model_name_or_path, revision if isinstance(revision, str) else None),
+            clear_config_errors(pretrained_model_name_or_path, kwargs),
+        ):
             return super().from_pretrained(
                 pretrained_model_name_or_path, **prefer_cache(pretrained_model_name_or_path, kwargs)
             )
@@ -169,6 +172,27 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         """
         self.validate()
         return super().save_pretrained(save_directory, *args[1:], push_to_hub=any(args[:1]) or push_to_hub, **kwargs)
+
+
+@contextlib.contextmanager
+def clear_config_errors(source: object, arguments: Iterable[str] = ()) -> Iterator[None]:
+    """While a configuration is made of the `config.json` of a folder or repository, whose errors name a field alone.
+
+    Args:
+        source: the folder or repository.
+        arguments: names of those of the call, some of which may be fields in place of the file's.
+
+    Raises:
+        ValueError: names the file too, unless the field is an argument.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if str(source) in str(error) or any(f"`{name}`" in str(error) for name in arguments):
+            raise
+        raise ValueError(
+            f"`config.json` of `{source}` cannot be used, correct it, or fetch or save it again: {error}"
+        ) from error
 
 
 def finish_saving(source: object) -> None:

@@ -19,7 +19,7 @@ from transformers.utils.hub import resolve_revision
 
 from fast_jukebox.hub import Download, clear_hub_errors, download_arguments, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
-from fast_jukebox.models.configuration_utils import PathLike, finish_saving, shown, written_config
+from fast_jukebox.models.configuration_utils import PathLike, clear_config_errors, finish_saving, shown, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.files import read_file
@@ -321,7 +321,8 @@ class SubmodelLoadingMixin(HubPushMixin):
         own_config, prefix = _part_of_config(config, cls.composite_part, level, source)
         weights = read_weights(source, prefix, variant, **download)
         kwargs = {key: value for key, value in kwargs.items() if key not in (*Download.__annotations__, "variant")}
-        own_config, kwargs = cls.config_class.from_dict(own_config, return_unused_kwargs=True, **kwargs)
+        with clear_config_errors(source, kwargs):
+            own_config, kwargs = cls.config_class.from_dict(own_config, return_unused_kwargs=True, **kwargs)
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         with clear_shape_errors(source, lambda: make(own_config), lambda: shapes, prefix):
             result = load(None, *model_args, config=own_config, state_dict=weights, **kwargs)

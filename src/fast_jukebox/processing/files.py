@@ -48,9 +48,10 @@ def read_json(path: str | os.PathLike[str]) -> JsonObject:
     try:
         content = json.loads(read_file(path, _LARGEST).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"`{path}` is damaged, it must be JSON: {error}") from error
+        raise ValueError(f"`{path}` is damaged, it must be JSON ({error}): save it again, or fetch it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"`{path}` must hold a mapping, got {type(content).__name__}")
+        found = type(content).__name__
+        raise ValueError(f"`{path}` must hold names with their values, got {found}: save it again, or fetch it again")
     return content
 
 

@@ -297,8 +297,12 @@ class FastJukeboxProcessor:
             vocabularies = [LabelVocabulary(**own) for own in written["vocabularies"]]
             levels = [None if own is None else LevelLabels(**own) for own in config["levels"]]
             return cls(vocabularies, levels, config["sampling_rate"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the processor's files in `{source}` are damaged: {error!r}") from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"they lack {error}" if isinstance(error, KeyError) else error
+            raise ValueError(
+                f"the processor's files in `{source}`, {CONFIG_NAME} and {VOCABULARY_NAME}, are damaged ({reason}): "
+                "save the processor again, or fetch them again"
+            ) from error
 
     @classmethod
     def find(

@@ -194,7 +194,10 @@ def _as_prior_config(index: int, prior: PreTrainedModel) -> FastJukeboxPriorConf
     if isinstance(prior, FastJukeboxPriorConfig):
         return prior
     if isinstance(prior, dict):
-        return FastJukeboxPriorConfig(**_without(prior, ("model_type",)))
+        try:
+            return FastJukeboxPriorConfig(**_without(prior, ("model_type",)))
+        except ValueError as error:
+            raise ValueError(f"`prior_configs[{index}]`: {error}") from error
     raise ValueError(
         f"`prior_configs[{index}]` must be a FastJukeboxPriorConfig or a dict of its fields, got {type(prior).__name__}"
     )
