@@ -19,6 +19,7 @@ from fast_jukebox.sampling.engine import sampling_mode
 from fast_jukebox.sessions.fingerprint import weights_digest
 
 _PICKLES = (".pt", ".pth", ".tar")
+_REMEDY = "bring it back from a copy or write it again"
 
 
 def top_codes(path: Path, model: FastJukeboxModel) -> Tensor:
@@ -91,7 +92,7 @@ def _from_safetensors(path: Path, top: int, codebook: str) -> tuple[list[Tensor 
                 lower = []
             return [file.get_tensor(name) if name in names else None for name in lower], file.get_tensor(wanted[0])
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+        raise ValueError(f"{str(path)!r} is damaged, {_REMEDY}: {error}") from error
 
 
 def _facts(path: Path, header: dict[str, str]) -> dict[str, object]:
@@ -99,7 +100,7 @@ def _facts(path: Path, header: dict[str, str]) -> dict[str, object]:
     try:
         facts = json.loads(header.get("facts", "{}"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+        raise ValueError(f"{str(path)!r} is damaged, {_REMEDY}: {error}") from error
     return facts if isinstance(facts, dict) else {}
 
 
@@ -108,7 +109,7 @@ def _from_numpy(path: Path) -> Tensor:
         # Mapped, so that a header that states more than the file holds is refused and not believed.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python
-        raise ValueError(f"{str(path)!r} is damaged, or holds no plain array: {error}") from error
+        raise ValueError(f"{str(path)!r} is damaged, or holds no plain array, {_REMEDY}: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
         raise ValueError(f"{str(path)!r} must hold whole numbers, got {getattr(found, 'dtype', type(found).__name__)}")
     return torch.from_numpy(found.astype(np.int64))

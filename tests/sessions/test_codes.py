@@ -126,7 +126,7 @@ def test_codes_of_another_sessions_take_are_refused(session, tmp_path, stub_mode
         name = f"codes/take-0001-level-{level}.safetensors"
         own = (session.folder / name).read_bytes()
         (session.folder / name).write_bytes((other.folder / name).read_bytes())
-        with pytest.raises(SessionError, match=f"take-0001-level-{level}.*does not belong to take 1"):
+        with pytest.raises(SessionError, match=f"take-0001-level-{level}.*does not belong to take 1.*; delete it"):
             session.codes()
         (session.folder / name).write_bytes(own)
     session.codes()
@@ -136,7 +136,7 @@ def test_a_past_of_another_shape_is_refused(session):
     take = session.cut(1.0)
     tensors, facts = session._store.read_codes(take.given)
     session._store.write_codes(take.given, {name: own.reshape(-1, 1) for name, own in tensors.items()}, facts)
-    with pytest.raises(SessionError, match="does not belong to take 2"):
+    with pytest.raises(SessionError, match="given-.*does not belong to take 2.*; .*bring it back"):
         session.codes(2)
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_safetensors
 from fast_jukebox.generation.windows import Layout, Window, sampled_codes, seam_in
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.sessions.notes import ModelFacts, Take
-from fast_jukebox.sessions.store import Arrays, SessionError, SessionStore, codes_dtype, write_complete
+from fast_jukebox.sessions.store import Arrays, SessionError, SessionStore, codes_dtype, remedy_for, write_complete
 from fast_jukebox.utils.files import clear_temporary
 
 WindowCodes = dict[int, np.ndarray]
@@ -149,7 +149,7 @@ class TakeCodes:
         arrays, _ = self._read(take.recording, take.recorded, f"the recording of take {take.number}")
         samples = arrays.get("samples")
         if samples is None or samples.dtype != np.float32 or samples.shape != (take.recorded,):
-            raise _another(take.recording, take)
+            raise self._another(take.recording, take)
         return samples
 
     def given(self, take: Take) -> list[np.ndarray | None]:
@@ -159,13 +159,14 @@ class TakeCodes:
         arrays, facts = self._read(take.given, sum(take.known), f"what take {take.number} begins with")
         given = [arrays.get(f"level_{level}") if count else None for level, count in enumerate(take.known)]
         if [(0,) if own is None else own.shape for own in given] != [(count,) for count in take.known]:
-            raise _another(take.given, take)
+            raise self._another(take.given, take)
         return [None if own is None else self._checked(own, facts, take.given) for own in given]
 
     def _read(self, name: str, most: int, what: str) -> tuple[Arrays, dict[str, object]]:
         found = self.store.read_codes(name, most)
         if found is None:
-            raise SessionError(f"the session has lost {what}, the file {name!r}")
+            path = str(self.store.codes_path(name))
+            raise SessionError(f"the session has lost {what}, {path!r}: bring it back from a copy")
         return found
 
     def window_codes(self, take: Take, level: int) -> WindowCodes:
@@ -184,9 +185,9 @@ class TakeCodes:
             right = right and (layout.parallel or ends == list(lengths)[: len(ends)])
             right = right and facts == {**facts, **self._record(take, level)}
         except (KeyError, TypeError) as error:
-            raise _another(name, take) from error
+            raise self._another(name, take) from error
         if not right:
-            raise _another(name, take)
+            raise self._another(name, take)
         codes = self._checked(codes, facts, name)
         return dict(zip(ends, np.split(codes, np.cumsum(counts)[:-1]), strict=True)) if ends else {}
 
@@ -262,18 +263,21 @@ class TakeCodes:
         return codes.astype(codes_dtype(self.facts.codebook_size))
 
     def _checked(self, codes: np.ndarray, facts: dict[str, object], name: str) -> np.ndarray:
+        path = str(self.store.codes_path(name))
         if facts.get("vqvae") != self.facts.vqvae:
-            raise SessionError(f"the codes in {name!r} are of another model's codebook than the session's")
+            raise SessionError(
+                f"{path!r} holds codes of another model's codebook than the session's; {remedy_for(name)}"
+            )
         if codes.size and not 0 <= codes.min() <= codes.max() < self.facts.codebook_size:
             raise SessionError(
-                f"the codes in {name!r} must be from 0 to {self.facts.codebook_size - 1}, got {codes.min()} to "
-                f"{codes.max()}"
+                f"{path!r} must hold codes from 0 to {self.facts.codebook_size - 1}, got {codes.min()} to "
+                f"{codes.max()}; {remedy_for(name)}"
             )
         return codes.astype(np.int64)
 
-
-def _another(name: str, take: Take) -> SessionError:
-    return SessionError(f"the file {name!r} does not belong to take {take.number} of this session")
+    def _another(self, name: str, take: Take) -> SessionError:
+        path = str(self.store.codes_path(name))
+        return SessionError(f"{path!r} does not belong to take {take.number} of this session; {remedy_for(name)}")
 
 
 def _name(take: Take, level: int) -> str:

@@ -25,7 +25,7 @@ from fast_jukebox.sessions.notes import (
     metadata_record,
     updated_metadata,
 )
-from fast_jukebox.sessions.store import SessionError, SessionStore
+from fast_jukebox.sessions.store import RESCUE, SessionError, SessionStore
 from fast_jukebox.sessions.tree import tree_lines
 
 if TYPE_CHECKING:
@@ -413,7 +413,9 @@ class Session:
         try:
             self._notes = SessionNotes.from_record(self._store.read_manifest())
         except ValueError as error:
-            raise SessionError(f"the manifest of {str(self.folder)!r} is not as it was written: {error}") from error
+            raise SessionError(
+                f"the manifest of {str(self.folder)!r} is not as it was written: {error}; {RESCUE}"
+            ) from error
 
     def _write(self, notes: SessionNotes) -> None:
         self._store.write_manifest(notes.record())

@@ -36,7 +36,8 @@ _HEADER_BYTES = 2**16
 """The largest header of such a file."""
 _MANIFEST_BYTES = 2**28
 
-_RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes again"
+RESCUE = "the codes beside it stand, and `fast-jukebox upsample` plays a file of top codes again"
+"""What to do where a manifest is damaged."""
 
 Arrays = dict[str, np.ndarray]
 """Codes by name."""
@@ -123,22 +124,23 @@ class SessionStore:
     def read_manifest(self) -> dict[str, object]:
         """The manifest, whose checksum and version are right."""
         path = self.folder / MANIFEST
-        content = _read(path, _MANIFEST_BYTES, _RESCUE)
+        content = _read(path, _MANIFEST_BYTES, RESCUE)
         if content is None:
             raise SessionError(f"there is no session in {str(self.folder)!r}: it has no {MANIFEST}")
         try:
             written = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise SessionError(f"{str(path)!r} is damaged: it is no JSON; {_RESCUE}") from error
+            raise SessionError(f"{str(path)!r} is damaged: it is no JSON; {RESCUE}") from error
         if not isinstance(written, dict) or written.get("format") != FORMAT:
-            raise SessionError(f"{str(path)!r} is damaged, or no session of this package; {_RESCUE}")
+            raise SessionError(f"{str(path)!r} is damaged, or no session of this package; {RESCUE}")
         if written.get("version") != VERSION:
             raise SessionError(
-                f"{str(path)!r} is of version {written.get('version')!r}; this package reads version {VERSION}"
+                f"{str(path)!r} is of version {written.get('version')!r}; this package reads version {VERSION}; "
+                f"{RESCUE}"
             )
         checksum = written.pop("checksum", None)
         if checksum != _checksum(written):
-            raise SessionError(f"{str(path)!r} is damaged: its checksum is not that of what it says; {_RESCUE}")
+            raise SessionError(f"{str(path)!r} is damaged: its checksum is not that of what it says; {RESCUE}")
         return written
 
     def write_manifest(self, body: Mapping[str, object]) -> None:
@@ -158,7 +160,7 @@ class SessionStore:
         arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         text = json.dumps(dict(facts), sort_keys=True)
         metadata = {"format": FORMAT, "version": str(VERSION), "facts": text, "digest": _digest(arrays, text)}
-        self._write(self._codes_path(name), save_safetensors(arrays, metadata))
+        self._write(self.codes_path(name), save_safetensors(arrays, metadata))
 
     def read_codes(self, name: str, most: int = MOST_NUMBERS) -> tuple[Arrays, dict[str, object]] | None:
         """A file of codes, or of a recording: its arrays and facts; `None` where there is none.
@@ -167,24 +169,21 @@ class SessionStore:
             name: without suffix.
             most: how many numbers it can hold; a larger file is refused before it is read.
         """
-        if name.startswith("take-"):
-            remedy = "delete it and resume, and the same codes are sampled again"
-        else:
-            remedy = "takes begin with what it held, so bring it back from a copy"
-        path = self._codes_path(name)
-        content = _read(path, 8 * most + _HEADER_BYTES, remedy)
+        path = self.codes_path(name)
+        content = _read(path, 8 * most + _HEADER_BYTES, remedy_for(name))
         if content is None:
             return None
         try:
             return _parse(content, "f" if name.startswith("recording-") else "i")
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-            raise SessionError(f"{str(path)!r} is damaged; {remedy}") from error
+            raise SessionError(f"{str(path)!r} is damaged; {remedy_for(name)}") from error
 
     def has_codes(self, name: str) -> bool:
         """True where there is a file of codes of that name."""
-        return self._codes_path(name).is_file()
+        return self.codes_path(name).is_file()
 
-    def _codes_path(self, name: str) -> Path:
+    def codes_path(self, name: str) -> Path:
+        """The file of codes of that name, which may not exist."""
         return self.folder / _CODES / f"{name}.safetensors"
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -201,6 +200,13 @@ class SessionStore:
                 f"{str(folder)!r} must be a folder of the session's own, got a link to {os.readlink(folder)!r}: "
                 "put the folder itself in its place"
             )
+
+
+def remedy_for(name: str) -> str:
+    """What to do where a file of codes is damaged, or another one's."""
+    if name.startswith("take-"):
+        return "delete it and resume, and the same codes are sampled again"
+    return "takes begin with what it held, so bring it back from a copy"
 
 
 def write_complete(path: Path, content: bytes) -> None:
