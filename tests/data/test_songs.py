@@ -210,7 +210,7 @@ def test_an_error_where_no_song_is_left(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "line 2: no JSON"),
+        ("{", "line 2: must be one object of JSON, correct it"),
         ("[1]", "line 2.*file_name"),
         ('{"title": "x"}', "line 2.*file_name"),
         ('{"file_name": "00.wav"}', "twice"),
@@ -229,7 +229,7 @@ def test_metadata_that_is_no_text_or_of_mixed_types_is_named(folder):
     with pytest.raises(ValueError, match=r"metadata\.jsonl"):
         load_songs(folder)
     write_metadata(folder, {"file_name": "00.wav", "bpm": 80}, {"file_name": "01.flac", "bpm": "fast"})
-    with pytest.raises(ValueError, match="`bpm` whose values are of several types"):
+    with pytest.raises(ValueError, match=r"metadata of .* `bpm` whose values are of several types.*; write it as one"):
         load_songs(folder, test_fraction=0)
     write_metadata(folder, {"file_name": "00.wav", "bpm": None}, {"file_name": "01.flac", "bpm": 10**30})
     with pytest.raises(ValueError, match="`bpm` whose values are of several types, or too large"):

@@ -49,7 +49,7 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
             raise ValueError(f"{where}: must be an object with a `file_name`, got {str(row)[:80]!r}")
         name = row["file_name"]
         if name in rows:
-            raise ValueError(f"{where}: `file_name` {name!r} stands there twice")
+            raise ValueError(f"{where}: `file_name` {name!r} stands there twice, keep the one that is right")
         split = row.get("split")
         if split is not None and not (isinstance(split, str) and SPLIT_NAME.fullmatch(split)):
             raise ValueError(f"{where}: `split` must be a word such as 'train', got {split!r}")
@@ -75,7 +75,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, object]]:
         for number, line in enumerate(_lines(file), 1):
             where = f"{path}, line {number}"
             if len(line) > _LONGEST_LINE:
-                raise ValueError(f"{where}: has more than {_LONGEST_LINE} bytes")
+                raise ValueError(f"{where}: has more than {_LONGEST_LINE} bytes, make it shorter")
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -87,11 +87,13 @@ def json_rows(path: Path) -> Iterator[tuple[str, object]]:
                 if "\\ud" in text.lower():
                     json.dumps(row, ensure_ascii=False).encode()
             except UnicodeEncodeError as error:
-                raise ValueError(f"{where}: holds half of a pair of surrogates, which is no character") from error
+                raise ValueError(
+                    f"{where}: holds half of a pair of surrogates, which is no character: leave it out"
+                ) from error
             except _StandsTwice as error:
-                raise ValueError(f"{where}: `{error}` stands there twice") from error
+                raise ValueError(f"{where}: `{error}` stands there twice, keep the one that is right") from error
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: no JSON: {error}") from error
+                raise ValueError(f"{where}: must be one object of JSON, correct it: {error}") from error
             yield where, row
 
 
@@ -143,7 +145,7 @@ def _check_quotes(path: Path, delimiter: str) -> None:
                 pass
         except csv.Error as error:
             if "end of data" in str(error):
-                raise ValueError(f"{path} has a quotation mark that is not closed") from error
+                raise ValueError(f"{path} has a quotation mark that is not closed, close it or leave it out") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:

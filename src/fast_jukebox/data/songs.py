@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from fast_jukebox.data.metadata import METADATA_FILE
 from fast_jukebox.data.parquet import check_sound_bytes, check_values, is_readable
 from fast_jukebox.data.scanning import (
     MEASURED,
@@ -83,7 +82,7 @@ def load_songs(
         if not shards:
             scan = scan_songs(folder, limits=limits, progress=progress)
             report(str(source), scan)
-            return _by_split(str(source), _dataset(scan.songs), test_fraction)
+            return _by_split(str(source), _dataset(str(source), scan.songs), test_fraction)
         source, own = _load_parquet(shards), False
     if isinstance(source, Dataset):
         source = DatasetDict({"": source})
@@ -157,7 +156,7 @@ def _by_split(source: str, rows: Dataset, test_fraction: float) -> DatasetDict:
     return DatasetDict({split: rows.select(indices) for split, indices in parts.items()})
 
 
-def _dataset(songs: list[Song]) -> Dataset:
+def _dataset(source: str, songs: list[Song]) -> Dataset:
     """The songs of a folder as one, so that a column has one type in every split, also where all of one lack it."""
     from datasets import Audio, Dataset
 
@@ -167,7 +166,8 @@ def _dataset(songs: list[Song]) -> Dataset:
     except (TypeError, ValueError, OverflowError) as error:  # pyarrow's errors are of these types
         wrong = next((name for name, values in columns.items() if not _is_column(values)), "")
         raise ValueError(
-            f"{METADATA_FILE} has a column `{wrong}` whose values are of several types, or too large: {error}"
+            f"the metadata of {source} has a column `{wrong}` whose values are of several types, or too large; write "
+            f"it as one type in every row: {error}"
         ) from error
 
 

@@ -65,9 +65,11 @@ def read_names(path: str | os.PathLike[str]) -> list[NameList]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, ValueError) and str(error).startswith("`"):
             raise
-        raise ValueError(f"`{path}` must be UTF-8 text, and JSON where its name says so: {error}") from error
+        raise ValueError(
+            f"`{path}` must be UTF-8 text, and JSON where its name says so; save it so, or fetch it again: {error}"
+        ) from error
     if not isinstance(found, dict):
-        raise ValueError(f"`{path}` must hold names with their ids, got {type(found).__name__}")
+        raise ValueError(f"`{path}` must hold names with their ids, got {type(found).__name__}; fetch it again")
     older = {name.removesuffix(_OLDER): number for name, number in found.items() if name.endswith(_OLDER)}
     newer = {name: number for name, number in found.items() if not name.endswith(_OLDER)}
     lists = [(older, True), (newer, False if older else None)]
