@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def _words(
     settings: EvaluationSettings,
 ) -> list[str]:
     """The command that makes the report again, with every option that decides a number."""
-    words = [shlex.quote(model) for model in models]
+    words = list(models)
     names = (
         *("songs", "codes", "samples", "num_samples", "duration", "seed", "max_songs", "max_windows", "reconstruct"),
         *("test_fraction", "resamples"),
@@ -85,7 +84,7 @@ def _words(
     options |= {"clap": clap, "text": settings.text, "valence": valence}
     for name, value in options.items():
         if value is not None:
-            words += [f"--{name}", shlex.quote(f"{value:g}" if isinstance(value, float) else str(value))]
+            words += [f"--{name}", str(value).removesuffix(".0") if isinstance(value, float) else str(value)]
     for name in embeddings or ["none"]:
-        words += ["--embedding", shlex.quote(name)]
+        words += ["--embedding", name]
     return words

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from fast_jukebox.audio import save_audio
 from fast_jukebox.evaluation.cards import CardSettings
 from fast_jukebox.evaluation.distance import Estimate
-from fast_jukebox.evaluation.report import report_markdown, shown_command, write_report
+from fast_jukebox.evaluation.report import report_json, report_markdown, shown_command, write_report
 from fast_jukebox.evaluation.settings import EvaluationSettings, RealSongs
 from fast_jukebox.evaluation.side_by_side import SONGS, SetResult
 from fast_jukebox.evaluation.systems import System
@@ -104,3 +104,18 @@ def test_everything_is_written_and_the_cards_are_updated(results, settings, tmp_
 
 def test_a_command_is_shown_without_folders_of_one_machine():
     assert shown_command(["a", "--songs", "/b/songs", "x=/b/c", "y=d/e"]) == "a --songs songs x=c y=d/e"
+    assert shown_command(["/b/my songs", "my x=/b/run=3/c", "vggish:/b/c.pt"]) == "'my songs' 'my x=c' vggish:c.pt"
+
+
+def test_differences_of_a_system_of_any_name_stand_in_the_report(results, settings):
+    results[3].name = "baseline"
+    systems = [SYSTEMS[0], System("baseline", "runs/student")]
+    found = report_json(results, settings, systems, "cmd")["differences"]
+    assert found["baseline"] == "teacher"
+    assert found["systems"]["baseline"]["repetition"]["value"] == pytest.approx(0.05)
+
+
+def test_numbers_of_a_scorer_of_ones_own_have_a_table(results, settings):
+    results[2].numbers["loudness"] = some(0.7)
+    text = report_markdown(results, settings, SYSTEMS, "x").split("## Others")[1]
+    assert "| teacher | 12 | 0.7 (0.6 to 0.8) |" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +39,8 @@ BITS = "Bits per code"
 
 COUNTS, ACCURACY = "Bits per code of counts", "Accuracy"
 _PREDICTED = (BITS, COUNTS, ACCURACY)
+_OF_CODES = ("bits_per_code", *COUNT_METRICS, "accuracy")
+"""Beginnings of the names of numbers of codes, which are compared where the VQ-VAE is the same."""
 
 PICTURES = ("waveforms.png", "levels.png")
 """Pictures of all systems."""
@@ -68,6 +71,8 @@ def groups_of(results: Sequence[SetResult]) -> dict[str, list[str]]:
         ACCURACY: [name for name in names if name.startswith("accuracy")],
         "Reconstruction": [name for name in names if name.startswith(("snr", "spectral_convergence", "codebook"))],
     }
+    grouped = {name for members in groups.values() for name in members}
+    groups["Others"] = [name for name in names if name not in grouped]  # of a scorer of the caller's own
     return {group: members for group, members in groups.items() if members}
 
 
@@ -121,7 +126,7 @@ def report_markdown(
 
 
 def differences(results: Sequence[SetResult], baseline: str, systems: Sequence[str]) -> dict[str, dict[str, Estimate]]:
-    """Each system's numbers less the baseline's, with intervals; bits per code only where the VQ-VAE is the same."""
+    """Each system's numbers less the baseline's, with intervals; those of codes only where the VQ-VAE is the same."""
     by_name = {result.name: result for result in results}
     base = by_name[baseline]
     found: dict[str, dict[str, Estimate]] = {}
@@ -134,7 +139,7 @@ def differences(results: Sequence[SetResult], baseline: str, systems: Sequence[s
             for number, estimate in own.numbers.items()
             if number in base.numbers
             and len(estimate.resamples) == len(base.numbers[number].resamples)
-            and (own.vqvae == base.vqvae or not number.startswith("bits_per_code"))
+            and (own.vqvae == base.vqvae or not number.startswith(_OF_CODES))
         }
     return found
 
@@ -165,7 +170,7 @@ def report_json(
         "systems": {system.name: system.source for system in systems},
         "versions": _versions(),
         "sets": sets,
-        "differences": {"baseline": names[0], **gaps},
+        "differences": {"baseline": names[0], "systems": gaps},
     }
 
 
@@ -339,9 +344,15 @@ def _finite(value: float) -> float | None:
 
 
 def shown_command(words: Sequence[str]) -> str:
-    """A command without the folders of one machine."""
-    shown = []
-    for word in words:
-        name, equals, path = word.rpartition("=")
-        shown.append(f"{name}{equals}{Path(path).name if Path(path).is_absolute() else path}")
-    return " ".join(shown)
+    """A command, quoted for a shell, without the folders of one machine: of an absolute path, which may stand behind
+    `NAME=` or `KIND:`, the last name alone.
+    """
+    return shlex.join(map(_without_folder, words))
+
+
+def _without_folder(word: str) -> str:
+    for mark in ("=", ":"):
+        head, found, path = ("", "", word) if Path(word).is_absolute() else word.partition(mark)
+        if Path(path).is_absolute():
+            return f"{head}{found}{Path(path).name}"
+    return word
