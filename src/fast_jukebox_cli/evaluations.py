@@ -91,6 +91,8 @@ def evaluate(
     sharing: options.Sharing,
 ) -> None:
     """Judge models in the same way on real songs and write one report. The last line printed is its path."""
+    if embedding and "none" in embedding and embedding != ["none"]:
+        raise ValueError(f"`--embedding none` must stand alone, got it with {', '.join(embedding)}")
     with Waiting("loading torch"):
         from fast_jukebox.evaluation.cards import CardSettings
         from fast_jukebox.evaluation.settings import EvaluationSettings

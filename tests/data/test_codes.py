@@ -45,6 +45,13 @@ def vqvae(tiny_config):
     return vqvae.eval()
 
 
+def test_a_folder_of_something_else_gets_no_codes(songs, vqvae, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="must be kept in a new or empty folder, .* which holds 'test0.wav'"):
+        encode_songs(songs, vqvae, tmp_path, progress=False)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_codes_are_those_of_the_whole_song(songs, vqvae, tmp_path):
     codes = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     assert set(codes) == {"train", "test"}

@@ -153,6 +153,9 @@ def test_what_a_card_lacks_is_asked_for_before_the_work(tmp_path):
         CardSettings("embedded").check([System("a", str(tmp_path))])
     with pytest.raises(ValueError, match="`training` must be a JSON file, got 'nowhere.json'"):
         CardSettings(training=Path("nowhere.json")).check([])
+    (tmp_path / "damaged.json").write_text("{")
+    with pytest.raises(ValueError, match=r"damaged.json` is damaged, it must be JSON"):
+        CardSettings(training=tmp_path / "damaged.json").check([])
     CardSettings().check([System("a", "ann/model")])
 
 

@@ -66,6 +66,16 @@ def test_numbers_are_kept_shard_by_shard(sounds, tmp_path, count):
     assert (tmp_path / "log").read_text().split() == measured
 
 
+@pytest.mark.parametrize("content", [b"", b"[{", b"{}", b"[1, 2]", b"[]", b"\xff\xfe"])
+def test_a_damaged_file_of_numbers_is_named(sounds, tmp_path, content):
+    path = tmp_path / "out.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"out\.json is damaged \(.*\): delete it, and the same command"):
+        measure_songs(NameLength(tmp_path), sounds[:2], path, Workers())
+    path.unlink()
+    assert len(measure_songs(NameLength(tmp_path), sounds[:2], path, Workers())) == 2
+
+
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_embeddings_are_those_of_all_songs_at_once(sounds, tmp_path, count):
     network = MusicnnEmbedding("musicnn_mtt")

@@ -179,6 +179,9 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(model_dirs,
     songs = real_songs(settings, judges)
     with pytest.raises(ValueError, match="must not be called 'white noise'"):
         evaluate_systems([System(NOISE, model_dirs[0].source)], settings, judges, songs)
+    through = System("songs through the codes of teacher", model_dirs[1].source)
+    with pytest.raises(ValueError, match="must not be called 'songs through the codes of teacher'"):
+        evaluate_systems([model_dirs[0], through], settings, judges, songs)
     config = FastJukeboxConfig.from_pretrained(model_dirs[1].source)
     config.prior_configs[2].n_ctx *= 256
     config.prior_configs[2].num_rows *= 256
@@ -191,17 +194,20 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(model_dirs,
     assert not (settings.output / "samples").exists()
 
 
-def test_bits_of_another_vqvae_are_not_compared():
+def test_what_is_predicted_of_codes_of_another_vqvae_is_not_compared():
     def some(value):
         return Estimate(value, value - 1, value + 1, torch.tensor([value, value + 1]), 2)
 
+    of_codes = ("bits_per_code_0", "bigram_bits_per_code_0", "unigram_bits_per_code_0", "accuracy_0")
     results = [
-        SetResult("a", 2, {"bits_per_code_0": some(1.0), "repetition": some(1.0)}, vqvae="x"),
-        SetResult("b", 2, {"bits_per_code_0": some(2.0), "repetition": some(3.0)}, vqvae="y"),
+        SetResult(name, 2, {key: some(value) for key in of_codes} | {"repetition": some(2 * value - 1)}, vqvae=name)
+        for name, value in (("a", 1.0), ("b", 2.0))
     ]
     gaps = differences(results, "a", ["a", "b"])
     assert set(gaps["b"]) == {"repetition"}
     assert gaps["b"]["repetition"].value == 2.0
+    results[1].vqvae = "a"
+    assert set(differences(results, "a", ["a", "b"])["b"]) == {"repetition", *of_codes}
 
 
 def test_too_few_or_too_short_songs_are_refused(settings):
@@ -218,12 +224,22 @@ def test_too_few_or_too_short_songs_are_refused(settings):
     ("field", "value"),
     [
         *[("num_samples", 1), ("duration", 0), ("duration", 0.3), ("resamples", 3), ("max_songs", 1)],
-        *[("max_windows", 0), ("reconstruct", -1)],
+        *[("max_windows", 0), ("reconstruct", -1), ("seed", -1), ("seed", 2**63), ("duration", 1e9)],
     ],
 )
 def test_settings_that_measure_nothing_are_refused(field, value, tmp_path):
     with pytest.raises(ValueError, match=f"`{field}`"):
         EvaluationSettings("songs", tmp_path, **{field: value})
+
+
+def test_files_and_folders_of_something_else_are_not_written_into(settings, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="`output` must be a folder, got the file"):
+        replace(settings, output=tmp_path / "file")
+    with pytest.raises(ValueError, match="codes must be kept in a folder, got the file"):
+        replace(settings, codes=tmp_path / "file")
+    with pytest.raises(ValueError, match="codes must be kept in a new or empty folder, .* which holds '0.wav'"):
+        replace(settings, codes=Path(settings.songs))
 
 
 def test_bits_of_complete_songs_with_their_names_stand_beside_counts(paired_model, settings, tmp_path):
@@ -265,18 +281,22 @@ def test_bits_of_complete_songs_with_their_names_stand_beside_counts(paired_mode
     assert other["bits_per_code_0"].value == numbers["bits_per_code_0"].value
 
 
-def test_songs_sampled_before_are_measured_in_the_order_of_their_numbers(model_dirs, settings, tmp_path):
+def test_songs_sampled_before_are_measured_in_the_order_of_their_numbers(model_dirs, settings, tmp_path, monkeypatch):
     folder = tmp_path / "sampled"
     folder.mkdir()
     for index, name in enumerate(("sample-2", "sample-10", "sample-0")):
         notes = random_notes(1.0, RATE, index, pitch_classes=SCALES["major"])
         save_audio(folder / f"{name}.wav", white_noise(1.0, RATE) if index == 1 else notes, RATE)
+    temporary_path(folder / "sample-1.flac").write_bytes(b"fLaC")  # of a program that was killed
     settings = replace(settings, samples=folder, num_samples=2)
     songs = real_songs(settings, Judges([]))
     results = evaluate_systems(model_dirs[:1], settings, Judges([]), songs, lambda line: None)
     own = {each.name: each for each in results}["teacher"]
     assert own.songs == 2 and own.numbers["in_key_fraction"].value > 0.97  # the noise is the third
     assert not list((settings.output / "samples").rglob("*.flac"))
+    monkeypatch.chdir(tmp_path)
+    again = evaluate_systems(model_dirs[:1], replace(settings, samples=Path("sampled")), Judges([]), songs)
+    assert {each.name: each for each in again}["teacher"].songs == 2
     with pytest.raises(ValueError, match="`samples` must be of one model, got 2 models"):
         evaluate_systems(model_dirs, settings, Judges([]), songs)
     with pytest.raises(ValueError, match="`samples` must be a folder with at least 4 .* with 3"):

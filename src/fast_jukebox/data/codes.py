@@ -20,7 +20,14 @@ from torch import Tensor
 
 from fast_jukebox.data.encoding import CodeShard, ShardEncoder
 from fast_jukebox.data.labels import WindowLabels
-from fast_jukebox.data.manifest import MANIFEST, code_shards, read_manifest, shard_rows, songs_manifest
+from fast_jukebox.data.manifest import (
+    MANIFEST,
+    check_codes_folder,
+    code_shards,
+    read_manifest,
+    shard_rows,
+    songs_manifest,
+)
 from fast_jukebox.data.parquet import check_codes, check_values, is_readable
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, describe_splits
@@ -30,7 +37,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.sessions.fingerprint import weights_digest
-from fast_jukebox.utils.files import check_apart, claim_folder, clear_temporary, replacing
+from fast_jukebox.utils.files import claim_folder, clear_temporary, replacing
 from fast_jukebox.utils.text import printable
 from fast_jukebox.utils.workers import Workers, map_shards
 
@@ -67,13 +74,12 @@ def encode_songs(
         workers: processes that encode, a shard of 16 songs at a time; the calling one by default.
 
     Raises:
-        ValueError: if the folder holds codes of another VQ-VAE or of other songs, or two splits differ by capital
-            letters alone.
+        ValueError: if the folder holds codes of another VQ-VAE or of other songs, or something else than codes.
     """
     from tqdm.auto import tqdm
 
-    check_apart(songs, "splits of `songs`")
     folder, workers = Path(folder), workers or Workers()
+    check_codes_folder(folder)
     identity = {
         name: split.select_columns([column for column in ("duration", "file_name") if column in split.column_names])
         for name, split in songs.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sessions.fingerprint import weights_digest
 from fast_jukebox.utils.files import JsonObject, read_file
+from fast_jukebox.utils.text import printable
 
 MANIFEST = "codes.json"
 _LARGEST = 2**24
@@ -74,6 +75,20 @@ def stated_manifest(folder: Path) -> JsonObject:
 def code_shards(folder: Path) -> list[Path]:
     """The shards of a folder of codes by name, without temporary files."""
     return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+
+
+def check_codes_folder(folder: Path) -> None:
+    """Raise a `ValueError` for what codes are not to be written into: a file, or a folder of something else."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"codes must be kept in a folder, got the file {str(folder)!r}")
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return
+    others = sorted(path.name for path in folder.iterdir() if path.name[0] != "." and not _SHARD.fullmatch(path.name))
+    if others:
+        raise ValueError(
+            f"codes must be kept in a new or empty folder, or one of codes, got {str(folder)!r}, which holds "
+            f"{printable(others[0])!r}"
+        )
 
 
 def shard_rows(shard: Path) -> int:

@@ -117,10 +117,12 @@ class CardSettings:
         """Refuse what would fail after a long time.
 
         Raises:
-            ValueError: naming the option.
+            ValueError: naming the option, or the file.
         """
         if self.training and not self.training.is_file():
             raise ValueError(f"`training` must be a JSON file, got {str(self.training)!r}")
+        if self.training:
+            read_json(self.training)
         for system in systems if self.kind != "none" else []:
             folder = Path(system.source)
             if not folder.is_dir():

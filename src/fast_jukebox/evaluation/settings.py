@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fast_jukebox.audio.io import audio_info
+from fast_jukebox.data.manifest import check_codes_folder
 from fast_jukebox.data.songs import SongLimits, load_songs
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.evaluation.clap import Clap
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, Sound, sound_name
 from fast_jukebox.evaluation.systems import given_samples, sample_paths
+from fast_jukebox.sampling.checks import check_seed
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -72,14 +74,20 @@ class EvaluationSettings:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"`{name}` must be over 0, got {value}")
-        if self.duration < SHORTEST_SECONDS:
-            raise ValueError(f"`duration` must be at least {SHORTEST_SECONDS} s, got {self.duration:g}")
+        longest = SongLimits().max_duration
+        if not SHORTEST_SECONDS <= self.duration <= longest:
+            raise ValueError(f"`duration` must be from {SHORTEST_SECONDS} to {longest:g} s, got {self.duration:g}")
         if self.resamples < 20:
             raise ValueError(f"`resamples` must be at least 20, got {self.resamples}")
         if self.reconstruct < 0:
             raise ValueError(f"`reconstruct` must be at least 0, got {self.reconstruct}")
         if self.num_samples < 2 or self.max_songs < 2:
             raise ValueError("`num_samples` and `max_songs` must be at least 2: one song has no interval")
+        check_seed(self.seed)
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f"`output` must be a folder, got the file {str(self.output)!r}")
+        if self.codes is not None:
+            check_codes_folder(self.codes)
         if self.samples is not None:
             given_samples(self.samples, self.num_samples)
 

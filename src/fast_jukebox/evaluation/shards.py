@@ -20,10 +20,11 @@ from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sou
 from fast_jukebox.evaluation.song_likelihood import SongBits, SongWindows, bits_of_levels, predict_song
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sampling.machine import share_out, single_threads
-from fast_jukebox.utils.files import JsonObject, clear_temporary, write_file
+from fast_jukebox.utils.files import JsonObject, clear_temporary, read_file, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
 
 SONGS_IN_A_SHARD = 8
+_LARGEST = 2**30
 
 Measure: TypeAlias = Callable[[Sound], Mapping[str, object]]
 Item = TypeVar("Item")
@@ -85,11 +86,23 @@ def _kept_rows(
 ) -> list[JsonObject]:
     if not path.is_file():
         parts = _make_parts(path, items, setup, workers)
-        rows = [row for part in parts for row in json.loads(part.read_text(encoding="utf-8"))]
+        rows = [row for part in parts for row in _read_rows(part)]
         write_file(path, json.dumps(rows))
         shutil.rmtree(parts[0].parent)
-    found: list[JsonObject] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return _read_rows(path, len(items))
+
+
+def _read_rows(path: Path, count: int | None = None) -> list[JsonObject]:
+    """The rows of a kept file, which must be `count`; a `ValueError` for one that is damaged."""
+    try:
+        rows = json.loads(read_file(path, _LARGEST))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("it must hold a list of mappings")
+        if count not in (None, len(rows)):
+            raise ValueError(f"it must hold {count} of them, got {len(rows)}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and the same command makes it again") from error
+    return rows
 
 
 def _make_parts(path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers) -> list[Path]:

@@ -142,6 +142,11 @@ def evaluate_systems(
     return [each.result for each in sets]
 
 
+def _through(system: System) -> str:
+    """The name of the row of the songs through a system's codes."""
+    return f"songs through the codes of {system.name}"
+
+
 def _judge_reconstructions(
     model: FastJukeboxModel,
     system: System,
@@ -156,7 +161,7 @@ def _judge_reconstructions(
     key = f"reconstructions-{vqvae[:12]}-{songs_digest(songs.reference, settings.duration)}"
     load, folder = vqvae_loader(model, system.source, workers), settings.output / key
     paths = reconstruct_songs(load, sounds, folder, settings.duration, workers)
-    measured = measured_of(f"songs through the codes of {system.name}", paths, key)
+    measured = measured_of(_through(system), paths, key)
     measured.result.vqvae = vqvae
     path = folder / f"reconstruction-{len(sounds)}.json"
     measured.result.numbers |= _reconstruction(model.vqvae, sounds, path, settings.duration)
@@ -189,7 +194,7 @@ def _judge_system(
         )  # fmt: skip
     else:
         paths = given_samples(settings.samples, settings.num_samples)
-        claim_songs(folder, model, {"samples": str(settings.samples)})
+        claim_songs(folder, model, {"samples": str(settings.samples.resolve())})
         key = f"{key}/given-{songs_digest(paths, settings.duration)}"
     measured = measured_of(system.name, paths, key)
     measured.result.vqvae = vqvae
@@ -208,8 +213,9 @@ def _check_systems(systems: Sequence[System], settings: EvaluationSettings) -> N
     """Refuse what would be found out only after songs are sampled."""
     if settings.samples is not None and len(systems) > 1:
         raise ValueError(f"`samples` must be of one model, got {len(systems)} models")
+    others = {SONGS, HELD_OUT, TRAINING, NOTES, NOISE, *(_through(system) for system in systems)}
     for system in systems:
-        if system.name in (SONGS, HELD_OUT, TRAINING, NOTES, NOISE):
+        if system.name in others:
             raise ValueError(f"a model must not be called {system.name!r}, as another row of the report is: NAME=MODEL")
         config = FastJukeboxConfig.from_pretrained(system.source)
         hop = config.vqvae_config.hop_lengths[-1]

@@ -68,13 +68,13 @@ def sample_paths(folder: Path, count: int) -> list[Path]:
 
 
 def given_samples(folder: Path, count: int) -> list[Path]:
-    """The first FLAC and WAV files of a folder, `sample-2` before `sample-10`.
+    """The first FLAC and WAV files of a folder, `sample-2` before `sample-10`, hidden ones left out.
 
     Raises:
         ValueError: it holds fewer than `count`.
     """
     files = [path for path in folder.glob("*") if path.suffix.lower() in (".flac", ".wav")]
-    files = [path for path in files if not path.stem.endswith("-top")]
+    files = [path for path in files if not path.stem.endswith("-top") and not path.name.startswith(".")]
     files = sorted(files, key=lambda path: [(len(part), part) for part in re.split(r"(\d+)", path.stem)])
     if len(files) < count:
         raise ValueError(
