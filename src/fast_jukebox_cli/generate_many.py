@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from fast_jukebox.data.metadata import METADATA_FILE, json_rows, metadata_lines
 from fast_jukebox.evaluation.systems import FACTS, claim_songs, sample_songs
-from fast_jukebox.generation.metadata import draw_metadata, encode_metadata
+from fast_jukebox.generation.metadata import complete_metadata, draw_metadata, encode_metadata
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.processing.vocabulary import check_song
 from fast_jukebox.utils.files import clear_temporary, write_file
@@ -64,8 +64,13 @@ def generate_many(
     where = chosen_device(device)
     loaded = load_model(model, where if workers.in_process else torch.device("cpu"))
     metadata = words_for(loaded, words) if rows is None else rows
-    if metadata is None:
-        metadata = draw_metadata(loaded, [seed] * count, range(count))
+    seeds, songs = [seed] * count, range(count)
+    drawn = (
+        draw_metadata(loaded, seeds, songs)
+        if metadata is None
+        else complete_metadata(loaded, metadata, seeds, songs)  # of the songs of their numbers, as they are sampled
+    )
+    metadata = drawn or metadata
     if metadata is not None:
         encode_metadata(loaded, metadata)  # says what is wrong with them, before the first song
     digest = hashlib.sha256(json.dumps(words if rows is None else rows, sort_keys=True).encode()).hexdigest()

@@ -171,6 +171,17 @@ def test_what_is_told_whole_or_as_unknown_is_left_alone(paired_model):
     assert made.dropped_lyrics == ["", ""]
 
 
+@pytest.mark.parametrize("told", [{"artist": 5}, {"genre": ["jig", None]}, [{"genre": "jig"}, {"artist": ["fiddle"]}]])
+def test_names_that_are_no_texts_are_refused_before_others_are_drawn(paired_model, told):
+    with pytest.raises(ValueError, match="`(artist|genre)` must be a text"):
+        paired_model.generate(duration=0.1, seed=7, metadata=told, stop_level=2)
+
+
+def test_a_text_alone_is_no_metadata(paired_model):
+    with pytest.raises(ValueError, match=r"`metadata` must be a dictionary .* such as \{'genre': 'jig'\}.* got a text"):
+        paired_model.generate(duration=0.1, metadata="jig")
+
+
 def test_a_seed_that_nobody_gave_makes_the_reported_song_again(paired_model):
     made = paired_model.generate(duration=0.1, metadata={"artist": "fiddle"}, stop_level=2)
     again = paired_model.generate(duration=0.1, metadata={"artist": "fiddle"}, seed=made.seed, stop_level=2)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fast_jukebox.generation.windows import Layout, Window
 from fast_jukebox.processing import FastJukeboxProcessor
-from fast_jukebox.processing.vocabulary import MAX_TOTAL_DURATION, window_lyrics
+from fast_jukebox.processing.vocabulary import MAX_TOTAL_DURATION, check_song, window_lyrics
 from fast_jukebox.sampling.checks import check_metadata, level_name
 from fast_jukebox.sampling.machine import device_of
 
@@ -33,6 +33,11 @@ def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any
         ValueError: the model has no labels, or there are names that it has no vocabularies for, or what the processor
             refuses.
     """
+    if isinstance(metadata, str):
+        raise ValueError(
+            f"`metadata` must be a dictionary for each song, such as {{'genre': {metadata!r:.80}}}, or label vectors, "
+            "got a text"
+        )
     several = isinstance(metadata, list | tuple) and any(isinstance(song, Mapping) for song in metadata)
     if not isinstance(metadata, Mapping) and not several:
         return metadata, None
@@ -102,6 +107,9 @@ def complete_metadata(
 
     Returns:
         A dictionary a song; `None` where nothing is to be drawn.
+
+    Raises:
+        ValueError: what is written is not as asked; see [`~fast_jukebox.processing.vocabulary.check_song`].
     """
     processor = getattr(model, "processor", None)
     pairs = getattr(processor, "pairs", ())
@@ -113,8 +121,9 @@ def complete_metadata(
         or not all(isinstance(song, Mapping) for song in written)
     ):
         return None
+    written = [check_song(song) for song in written]
     if len(written) == 1:
-        written = list(written) * len(seeds)
+        written = written * len(seeds)
     normalise = processor.vocabularies[-1].normalise
     completed: list[dict[str, object]] = []
     for stated, seed, song in zip(written, seeds, songs, strict=True):
@@ -122,11 +131,11 @@ def complete_metadata(
         completed.append(dict(stated))
         if len(missing) == 1 and not stated.get("unknown"):
             place = missing[0] == "artist"  # of the name that is given in a pair
-            names = [stated["genre" if place else "artist"]]
-            names = [normalise(name) for name in (names[0] if isinstance(names[0], list | tuple) else names)]
+            given = stated["genre"] if place else stated["artist"]
+            names = [normalise(name) for name in ([given] if isinstance(given, str) else given)]
             fitting = [pair for pair in pairs if pair[place] in names] or pairs
             completed[-1][missing[0]] = _drawn(fitting, seed, song)[not place]
-    return completed if completed != [dict(stated) for stated in written] else None
+    return completed if completed != written else None
 
 
 def _drawn(pairs: Sequence[tuple[str, str]], seed: int, song: int) -> tuple[str, str]:
