@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 if __name__ == "__main__":
     from fast_jukebox.training.scripts import loading
@@ -51,7 +52,12 @@ from fast_jukebox.data.tunes.encoding import SongEncoder
 from fast_jukebox.data.tunes.recipe import SongRecipe, label_pairs, plan_with_held_out, read_scores
 from fast_jukebox.data.tunes.rendering import render_songs
 from fast_jukebox.data.tunes.scores import Score, choose_splits, load_scores, save_scores
+from fast_jukebox.evaluation.settings import EvaluationSettings
+from fast_jukebox.generation.request import FastJukeboxGenerationConfig
+from fast_jukebox.generation.windows import per_level
+from fast_jukebox.hub.push import WEIGHTS as MODEL_WEIGHTS
 from fast_jukebox.processing import LabelVocabulary
+from fast_jukebox.sampling.checks import check_count
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.assembly import (
     assemble_model,
@@ -64,7 +70,8 @@ from fast_jukebox.training.scripts import run_script
 from fast_jukebox.training.side_by_side import TrainingJob, finish_times, run_side_by_side, script_command
 from fast_jukebox.training.vqvae import merge_levels
 from fast_jukebox.training.weights import save_weights
-from fast_jukebox.utils.files import write_file
+from fast_jukebox.utils.figures import require_matplotlib
+from fast_jukebox.utils.files import replacing_files, write_file
 
 EXAMPLES = Path(__file__).resolve().parent
 EMBEDDED = Path(str(resources.files("fast_jukebox") / "pretrained"))
@@ -139,7 +146,7 @@ def main(arguments: list[str] | None = None) -> Path:
     """Run every stage that is not done; returns the folder of the finished model."""
     (args,) = parse_arguments((RecipeArguments,), arguments)
     began = time.time()
-    check_lengths(args)
+    check_arguments(args)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     if args.evaluate and card_options(args)["card"] == "none":
@@ -195,8 +202,13 @@ def main(arguments: list[str] | None = None) -> Path:
     return model
 
 
-def check_lengths(args: RecipeArguments) -> None:
-    """Raise a `ValueError` where no song can be as long as a window of the top prior."""
+def check_arguments(args: RecipeArguments) -> None:
+    """Raise an error for what would be found out only after songs are played or priors trained.
+
+    Raises:
+        ValueError: an option that cannot be, or no song can be as long as a window of the top prior; names it.
+        ImportError: the evaluation lacks matplotlib.
+    """
     config = FastJukeboxConfig.preset(args.preset).prior_configs[-1]
     window = args.top_context * config.hop_length / config.sampling_rate
     if args.longest < window:
@@ -204,6 +216,22 @@ def check_lengths(args: RecipeArguments) -> None:
             f"`--longest` must be at least {math.ceil(10 * window) / 10:g} seconds, a window of `--top_context` "
             f"{args.top_context} codes, got {args.longest:g}"
         )
+    if 60 * args.max_minutes <= args.reserve_seconds:
+        raise ValueError(
+            f"`--max_minutes` must be more than the {args.reserve_seconds:g} seconds of `--reserve_seconds`, got "
+            f"{args.max_minutes:g} minutes"
+        )
+    whole = any((source / "config.json").exists() for source in sources(args))
+    for name in ("top", "middle", "bottom"):
+        if getattr(args, f"{name}_fraction") <= 0 and (name == "top" or not whole):
+            hint = "" if name == "top" else ", or `--start_from` name a complete model,"
+            raise ValueError(f"`--{name}_fraction` must be above 0{hint} for there to be a {name} prior")
+    for name in ("top_batch_size", "batch_size", "eval_windows"):
+        check_count(name, getattr(args, name))
+    FastJukeboxGenerationConfig(temperature=per_level("temperatures", args.temperatures, 3))
+    if args.evaluate:
+        require_matplotlib()
+        EvaluationSettings("held-out", Path(args.output_dir), **evaluation_options(args))
 
 
 def write_facts(output: Path, priors: list[str], args: RecipeArguments, device: torch.device) -> None:
@@ -440,16 +468,23 @@ def evaluation_command(output: Path, args: RecipeArguments) -> list[str]:
         "codes": output / "evaluation" / "codes",
         "output": output / "evaluation",
         "max-songs": 1000,
-        "max-windows": args.evaluation_windows,
         "reconstruct": 1000,
-        "num-samples": args.evaluation_samples,
-        "duration": args.evaluation_duration,
         "seed": 1000,
+        **{name.replace("_", "-"): value for name, value in evaluation_options(args).items()},
         **card_options(args),
         "training": output / "training.json",
     }
     pairs = (part for name, value in options.items() for part in (f"--{name}", str(value)))
     return [sys.executable, "-m", "fast_jukebox_cli", "evaluate", str(output / "model"), *pairs]
+
+
+def evaluation_options(args: RecipeArguments) -> dict[str, Any]:
+    """Those settings of the evaluation that the caller chooses."""
+    return {
+        "max_windows": args.evaluation_windows,
+        "num_samples": args.evaluation_samples,
+        "duration": args.evaluation_duration,
+    }
 
 
 def card_options(args: RecipeArguments) -> dict[str, str]:
@@ -463,12 +498,10 @@ def card_options(args: RecipeArguments) -> dict[str, str]:
 
 def install(model: Path) -> None:
     """Make `model` what `pipeline("fast-jukebox")` loads."""
-    EMBEDDED.mkdir(exist_ok=True)
-    for file in EMBEDDED.glob("*.safetensors*"):
-        file.unlink()
-    for file in model.iterdir():
-        if file.suffix in {".json", ".safetensors", ".md", ".png"}:
-            shutil.copy2(file, EMBEDDED / file.name)
+    with replacing_files(EMBEDDED, MODEL_WEIGHTS) as folder:
+        for file in model.iterdir():
+            if file.suffix in {".json", ".safetensors", ".md", ".png"}:
+                shutil.copy2(file, folder)
 
 
 if __name__ == "__main__":

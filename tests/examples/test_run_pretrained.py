@@ -41,6 +41,45 @@ def test_songs_that_are_no_window_long_are_refused_before_any_is_played(scripts,
     assert not (tmp_path / "run" / "codes").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--temperatures", "0.9", "0.8"], "`temperatures` must be one value or a list of 3"),
+        (["--temperatures", "0.9", "0.8", "0"], "`temperature` must be .*, got 0"),
+        (["--top_batch_size", "0"], "`top_batch_size` must be an integer of at least 1, got 0"),
+        (["--max_minutes", "0.5"], "`--max_minutes` must be more than the 30 seconds"),
+        (["--top_fraction", "0", "--start_from", "embedded"], "`--top_fraction` must be above 0"),
+        (["--middle_fraction", "0"], "`--middle_fraction` must be above 0, or `--start_from`"),
+        (["--evaluation_samples", "1"], "`num_samples` .* must be at least 2"),
+    ],
+)
+def test_what_would_be_found_out_after_the_training_is_refused_before(scripts, scores, tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        scripts["run_pretrained"].main(["--output_dir", str(tmp_path / "run"), "--scores", str(scores), *options])
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_installation_that_ends_early_leaves_the_model_before_it(scripts, tmp_path, monkeypatch):
+    script = scripts["run_pretrained"]
+    model, embedded = tmp_path / "model", tmp_path / "embedded"
+    for folder, text, shards in ((model, "new", 2), (embedded, "old", 3)):
+        folder.mkdir()
+        (folder / "config.json").write_text(text)
+        for shard in range(1, shards + 1):
+            (folder / f"model-{shard:05d}-of-{shards:05d}.safetensors").write_text(text)
+    monkeypatch.setattr(script, "EMBEDDED", embedded)
+    before = {path: path.read_text() for path in embedded.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(script.shutil, "copy2", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            script.install(model)
+    assert {path: path.read_text() for path in embedded.iterdir()} == before
+    script.install(model)
+    assert {path.name: path.read_text() for path in embedded.iterdir()} == {
+        path.name: "new" for path in model.iterdir()
+    }
+
+
 @pytest.mark.slow
 def test_one_command_makes_a_labelled_model_and_goes_on_where_it_was(repository_root, scores, tmp_path):
     output = tmp_path / "run"
