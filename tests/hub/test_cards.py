@@ -5,6 +5,7 @@ import torch
 from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 
 from fast_jukebox import hub
+from fast_jukebox.hub.push import check_metadata
 
 ARGUMENTS = {
     "name": "someone/chorales",
@@ -179,7 +180,7 @@ def test_the_templates_are_cards_that_want_a_license(depth, repository_root, cli
     from fast_jukebox import FastJukeboxConfig
 
     card = ModelCard.load(repository_root / "model_cards" / f"fastjukebox-{depth}.md", ignore_metadata_errors=False)
-    card.validate()
+    check_metadata(card)
     data = card.data
     assert (data.library_name, data.pipeline_tag, data.base_model) == ("fast-jukebox", "text-to-audio", PRESETS[depth])
     assert set(hub.TAGS) <= set(data.tags) and data.eval_results is None

@@ -18,7 +18,9 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     RepoCard,
+    constants,
 )
+from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from fast_jukebox.hub.cards import LIBRARY_NAME, require_license
 from fast_jukebox.hub.errors import clear_hub_errors
@@ -104,6 +106,21 @@ def push_model(
         return push_folder(directory, repo_id, **options)
 
 
+def check_metadata(card: RepoCard, kind: str = "model") -> None:
+    """Let the Hub check the metadata of a card; a `ValueError` states what it says is wrong.
+
+    `RepoCard.validate` of huggingface_hub up to 2.0 asks huggingface.co, also where $HF_ENDPOINT names another Hub.
+    """
+    response = get_session().post(
+        f"{constants.ENDPOINT}/api/validate-yaml",
+        json={"repoType": kind, "content": str(card)},
+        headers={"Accept": "text/plain"},
+    )
+    if response.status_code == 400:
+        raise ValueError(response.text)
+    hf_raise_for_status(response)
+
+
 def push_files(
     files: Mapping[str, str | os.PathLike[str] | bytes],
     repo_id: str,
@@ -140,7 +157,7 @@ def push_files(
     require_license(card)
     with clear_hub_errors(repo_id, revision, verb="push", kind=kind):
         try:
-            card.validate()  # by the Hub, before there is a repository
+            check_metadata(card, kind)  # before there is a repository
         except ValueError as error:
             raise ValueError(f"the metadata of the card ({CARD}) is refused by the Hub, which says: {error}") from error
         api = HfApi(token=token, library_name=LIBRARY_NAME)
