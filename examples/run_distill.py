@@ -141,7 +141,8 @@ def distil_level(
     folder = level_folder(args.output_dir, level)
     if (folder / RESULT).is_file() and str(args.resume_from_checkpoint).lower() == "true":
         return
-    (folder / RESULT).unlink(missing_ok=True)  # of an earlier run, which this one replaces
+    if args.should_save:
+        (folder / RESULT).unlink(missing_ok=True)  # of an earlier run, which this one replaces
     args = copy.copy(args)
     args.output_dir, args.push_to_hub = str(folder), False
     set_seed(args.seed)

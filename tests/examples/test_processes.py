@@ -1,5 +1,6 @@
 """What docs/distil.md starts is several processes, and they train what one trains on the windows of all of them."""
 
+import json
 import os
 import re
 import shlex
@@ -39,6 +40,9 @@ def train(request, songs, tiny_config, tmp_path):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
+        processes = 1 if launcher == [sys.executable] else 2
+        assert ("on cpu:0, 2 processes." in done.stderr) == (processes == 2)
+        assert f"in batches of {processes * batch_size}, 3 steps" in done.stderr
         adapter = output / "adapter_model.safetensors"
         return load_file(adapter) if adapter.exists() else FastJukeboxPrior.from_pretrained(output).state_dict()
 
@@ -80,3 +84,38 @@ def test_two_processes_train_the_adapters_that_one_does(train):
         assert two.keys() == one.keys()
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_distil_what_one_does(request, songs, tiny_model, tmp_path):
+    vqvae = tiny_model.vqvae
+    vqvae.encode = lambda audio: [torch.randint(16, (1, audio.shape[1] // hop)) for hop in (4, 8, 16)]
+    encode_songs(load_songs(songs, test_fraction=0.3), vqvae, tmp_path / "codes", progress=False)
+    tiny_model.save_pretrained(tmp_path / "teacher")
+    stages = [{"loss": "intermediate", "steps": 2}, {"loss": "prediction", "steps": 1}]
+
+    def distil(launcher, batch_size):
+        output = tmp_path / f"out-{batch_size}"
+        options = {
+            "teacher": str(tmp_path / "teacher"), "student_layers": 2, "codes": str(tmp_path / "codes"),
+            "output_dir": str(output), "stages": stages, "learning_rate": 0.01, "lr_scheduler_type": "constant",
+            "per_device_train_batch_size": batch_size, "use_cpu": True, "disable_tqdm": True, "report_to": "none",
+            "hub_license": "mit",
+        }  # fmt: skip
+        (tmp_path / "options.json").write_text(json.dumps(options))
+        script = request.config.rootpath / "examples" / "run_distill.py"
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
+        command = [*launcher, str(script), str(tmp_path / "options.json")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        files = {str(path.relative_to(output)) for path in output.rglob("*") if "rng_state" not in path.name}
+        return load_file(output / "model.safetensors"), files
+
+    one, files = distil([sys.executable], 4)
+    two, same = distil([str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc_per_node", "2"], 2)
+    assert files == same and "README.md" in files
+    given = load_file(tmp_path / "teacher" / "model.safetensors")
+    changed = [name for name in one if one[name].shape == given[name].shape and not torch.equal(one[name], given[name])]
+    assert len(changed) > 20
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)

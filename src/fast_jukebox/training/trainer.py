@@ -139,13 +139,14 @@ class FastJukeboxTrainer(CardTrainer):
         trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         frozen = "" if trained == count else f", {trained:,} of them trained"
         steps = self.planned_steps()
+        where = f"{args.device}" if args.world_size == 1 else f"{args.device}, {args.world_size} processes"
         if self.clock is not None:
             length = f"{args.max_minutes:g} minutes" if args.max_minutes else "a time limit"
         else:
             length = "an unknown number of steps" if steps is None else f"{steps} steps"
         windows = f"{len(self.train_dataset)} windows an epoch" if hasattr(self.train_dataset, "__len__") else "windows"
         return (
-            f"{self.describe()} {count:,} parameters{frozen}, on {args.device}. {windows} in batches "
+            f"{self.describe()} {count:,} parameters{frozen}, on {where}. {windows} in batches "
             f"of {self.windows_per_step()}, {length}. Result in {args.output_dir}."
         )
 
