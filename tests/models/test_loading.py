@@ -156,7 +156,7 @@ def test_a_lost_shard_is_named_with_its_folder_and_what_was_in_it(tiny_model, tm
 )  # fmt: skip
 def test_a_broken_index_is_named(tmp_path, text):
     (tmp_path / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(OSError, match=r"`weight_map`.*model.safetensors.index.json|index.json` of .* a `weight_map`"):
+    with pytest.raises(OSError, match=r"(?=.*index\.json` of )(?=.*`weight_map`).*: save it again, or fetch"):
         find_weights(tmp_path)
 
 

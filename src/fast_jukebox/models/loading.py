@@ -33,6 +33,7 @@ COMPOSITE_MODEL_TYPE = "fast_jukebox"
 ADAPTER_CONFIG = "adapter_config.json"
 LARGEST_INDEX = 2**26
 """Bytes of an index of shards at most."""
+_REMEDY = "save it again, or fetch it again"
 
 
 Layout = Callable[..., tuple[dict[str, object], dict[str, Tensor]]]
@@ -153,12 +154,14 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
         content = json.loads(read_file(path, LARGEST_INDEX))
         weights, _ = content["weight_map"], content["metadata"].items()
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise OSError(f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map`: {error!r}") from error
+        raise OSError(
+            f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map` ({error!r}): {_REMEDY}"
+        ) from error
     strangers = [shard for shard in weights.values() if not is_shard(shard)] if isinstance(weights, dict) else [weights]
     if strangers:  # transformers would read pickles, and files of other folders
         raise OSError(
             f"the `weight_map` in `{index}` of `{name_or_path}` must hold names of `.safetensors` files beside it by "
-            f"tensor name, got {shown(strangers[0])}"
+            f"tensor name, got {shown(strangers[0])}: {_REMEDY}"
         )
     return weights
 
@@ -222,7 +225,7 @@ def read_weights(
     if not wanted:
         raise ValueError(
             f"`{name_or_path}` holds no weights of `{prefix.rstrip('.')}`; it holds "
-            f"{', '.join(f'`{part}`' for part in parts_of(weights)) or 'no safetensors weights'}"
+            f"{', '.join(f'`{part}`' for part in parts_of(weights)) or 'no safetensors weights'}: {_REMEDY}"
         )
     tensors = {}
     for name in sorted(set(wanted.values())):
@@ -241,7 +244,7 @@ def _fetch_shard(
             parts = ", ".join(f"`{part}`" for part in parts_of(key for key, file in weights.items() if file == name))
             raise OSError(
                 f"`{name_or_path}` lacks {name}, in which its {_with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)} says "
-                f"that weights of {parts} are: save or fetch it again"
+                f"that weights of {parts} are: {_REMEDY}"
             )
     return path
 

@@ -287,5 +287,5 @@ def _check_levels(source: PathLike, found: Sequence[str], num_levels: int) -> No
     if missing:
         raise ValueError(
             f"`{source}` lacks the weights of {' and '.join(f'{names[part]} (`{part}`)' for part in missing)}; "
-            f"it holds those of {', '.join(f'`{part}`' for part in found)}"
+            f"it holds those of {', '.join(f'`{part}`' for part in found)}: save it again, or fetch it again"
         )
