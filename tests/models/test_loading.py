@@ -160,6 +160,13 @@ def test_a_broken_index_is_named(tmp_path, text):
         find_weights(tmp_path)
 
 
+def test_an_index_that_is_no_text_is_named_without_its_content(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_bytes(b"\xff" + b"a" * 100_000)
+    with pytest.raises(OSError, match=r"index\.json` of .* must hold") as caught:
+        find_weights(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("size", ["8KB", "1GB"])
 def test_a_file_of_weights_that_was_cut_short_is_named(tiny_model, tmp_path, size):
     tiny_model.save_pretrained(tmp_path, max_shard_size=size)

@@ -324,9 +324,13 @@ def _weight_map(index: str) -> dict[str, str]:
     try:
         found = dict(json.loads(read_file(index, LARGEST_INDEX))["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"`{index}` must hold a `weight_map`: {error!r}") from error
+        raise ValueError(
+            f"`{index}` must hold a `weight_map` ({type(error).__name__}: {error}): fetch it again"
+        ) from error
     if not all(is_shard(shard, "") for shard in found.values()):
-        raise ValueError(f"the `weight_map` in `{index}` must hold names of files beside it by tensor name")
+        raise ValueError(
+            f"the `weight_map` in `{index}` must hold names of files beside it by tensor name: fetch it again"
+        )
     return found
 
 
@@ -335,4 +339,4 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except SafetensorError as error:
-        raise ValueError(f"`{path}` is damaged or cut short: {error}") from error
+        raise ValueError(f"`{path}` is damaged or cut short ({error}): fetch it again") from error

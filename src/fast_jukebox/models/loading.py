@@ -154,8 +154,9 @@ def find_weights(name_or_path: PathLike, variant: str | None = None, **download:
         content = json.loads(read_file(path, LARGEST_INDEX))
         weights, _ = content["weight_map"], content["metadata"].items()
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
         raise OSError(
-            f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map` ({error!r}): {_REMEDY}"
+            f"`{index}` of `{name_or_path}` must hold `metadata` and a `weight_map` ({reason}): {_REMEDY}"
         ) from error
     strangers = [shard for shard in weights.values() if not is_shard(shard)] if isinstance(weights, dict) else [weights]
     if strangers:  # transformers would read pickles, and files of other folders
