@@ -124,7 +124,7 @@ def _from_published(path: Path) -> tuple[list[Tensor | None], Tensor]:
         or not isinstance(levels[-1], Tensor)
         or not levels[-1].numel()
     ):
-        raise ValueError(f"{str(path)!r} must hold `zs`, a list of codes of each level")
+        raise ValueError(f"{str(path)!r} must hold `zs`, a list of codes of each level: {_REMEDY}")
     return [own if isinstance(own, Tensor) and own.numel() else None for own in levels[:-1]], levels[-1]
 
 
@@ -136,7 +136,9 @@ def _checked(path: Path, codes: Tensor, codebook_size: int) -> Tensor:
     if codes.dim() != 2 or codes.numel() == 0:
         raise ValueError(f"{str(path)!r} must hold codes (length) or (songs, length), got {tuple(codes.shape)}")
     if int(codes.min()) < 0 or int(codes.max()) >= codebook_size:
+        found = f"{int(codes.min())} to {int(codes.max())}"
         raise ValueError(
-            f"{str(path)!r} must hold codes from 0 to {codebook_size - 1}, got {int(codes.min())} to {int(codes.max())}"
+            f"{str(path)!r} must hold codes from 0 to {codebook_size - 1}, got {found}: name the model that they are "
+            f"of, or {_REMEDY}"
         )
     return codes

@@ -365,7 +365,7 @@ def test_mp3_within_wav_is_exact_at_any_offset():
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "is empty"),
+        (b"", "is empty: fetch it again"),
         (b"\n<!DOCTYPE html><html>not found</html>" * 20, "is a web page, not sound: download"),
         (b"<html><body>login</body></html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n", "Git LFS.*`git lfs pull`"),

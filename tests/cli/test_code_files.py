@@ -57,7 +57,7 @@ def test_codes_of_all_levels(tiny_model, tmp_path):
     # What is lost of the lower levels is in nobody's way where they are played again.
     torch.save({"zs": [CODES + 100, None, CODES]}, tmp_path / "lost.pth.tar")
     assert torch.equal(top_codes(tmp_path / "lost.pth.tar", tiny_model), CODES)
-    with pytest.raises(ValueError, match="from 0 to 15"):
+    with pytest.raises(ValueError, match="from 0 to 15.*: name the model that they are of, or bring"):
         all_codes(tmp_path / "lost.pth.tar", tiny_model)
     with pytest.raises(ValueError, match="level 1"):
         top_codes(session.folder / "codes" / "take-0001-level-1.safetensors", tiny_model)

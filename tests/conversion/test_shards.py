@@ -57,10 +57,14 @@ def test_several_shards_have_an_index(tmp_path):
 @pytest.mark.parametrize(
     ("tensor", "dtype", "message"),
     [
-        (torch.tensor([1.0, float("nan")]), torch.float32, "`t` holds numbers that are not finite"),
+        (torch.tensor([1.0, float("nan")]), torch.float32, "`t` holds numbers that are not finite: fetch"),
         (torch.tensor([2.0, float("nan"), 1.0]).half(), torch.float16, "`t` holds numbers that are not finite"),
         (torch.tensor([2.0, -float("inf"), 1.0]), torch.bfloat16, "`t` holds numbers that are not finite"),
-        (torch.tensor([1e6]), torch.float16, "`t` holds numbers that are beyond the range of torch.float16"),
+        (
+            torch.tensor([1e6]),
+            torch.float16,
+            "`t` holds numbers .* beyond the range of torch.float16: name another `dtype`",
+        ),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(tmp_path, tensor, dtype, message):

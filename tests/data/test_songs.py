@@ -161,7 +161,7 @@ def test_what_cannot_be_used_is_named_with_its_reason_and_skipped(folder, caplog
         "silent.flac": "silent",
         "short.flac": "min_duration",
         "long.flac": "max_duration",
-        "nan.wav": "infinite or NaN",
+        "nan.wav": "infinite or NaN samples: export it again",
         "cut.flac": "cut off|broken",
         "gone.wav": "not there",
     }

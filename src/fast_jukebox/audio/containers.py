@@ -89,7 +89,7 @@ def _refuse_others(data: ByteReader) -> None:
     """Raise a `ValueError` for what often stands where a file of sound should."""
     head = data.at(0, 512)
     if not head:
-        raise ValueError("is empty")
+        raise ValueError("is empty: fetch it again, or leave it out")
     if head.lstrip()[:9].lower() in (b"<!doctype", b"<html lan") or head.lstrip()[:6].lower() == b"<html>":
         raise ValueError("is a web page, not sound: download the file again")
     if head[:23] == b"version https://git-lfs":

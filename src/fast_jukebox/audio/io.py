@@ -273,7 +273,7 @@ def _mono_blocks(reader: Reader, wanted: int | None, limit: int) -> Iterator[Ten
                 )
             mono = frames.mean(axis=1, dtype=np.float32)
             if not np.isfinite(mono).all():
-                raise ValueError(f"{reader.name} holds infinite or NaN samples")
+                raise ValueError(f"{reader.name} holds infinite or NaN samples: export it again")
             yield torch.from_numpy(mono)
 
 

@@ -197,7 +197,9 @@ class FileReader(Reader):
             if frames is None:
                 raise
         if frames is None:
-            raise ValueError(f"{self.name} is no sound that can be read, though it looks a little like MP3")
+            raise ValueError(
+                f"{self.name} is no sound that can be read, though it looks a little like MP3; {_REPAIR_HINT}"
+            )
         layout = frames
         if key is not None:
             if len(_LAYOUTS) >= _MOST_LAYOUTS:
@@ -214,7 +216,8 @@ class FileReader(Reader):
             sound = self._open(index)
             if not 1 <= sound.samplerate <= MAX_RATE:
                 raise ValueError(
-                    f"{self.name} has {sound.samplerate} samples a second; from 1 to {MAX_RATE} can be read"
+                    f"{self.name} has {sound.samplerate} samples a second; from 1 to {MAX_RATE} can be read; "
+                    f"{FFMPEG_HINT}"
                 )
             if sound.samplerate != first.samplerate:
                 raise ValueError(
@@ -246,7 +249,7 @@ class FileReader(Reader):
             if source.error is not None:
                 raise source.error from error
             reason = getattr(error, "error_string", None) or str(error)
-            raise ValueError(f"{self.name} is no sound that can be read: {reason}") from error
+            raise ValueError(f"{self.name} is no sound that can be read: {reason}; {_REPAIR_HINT}") from error
         self._part, self._position = index, 0
         return self._sound
 

@@ -91,8 +91,9 @@ def _ready(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return tensor
     ready = tensor.to(dtype).contiguous()
     if not _is_finite(ready):
-        what = f"beyond the range of {dtype}" if _is_finite(tensor) else "not finite"
-        raise ValueError(f"`{name}` holds numbers that are {what}")
+        if _is_finite(tensor):
+            raise ValueError(f"`{name}` holds numbers that are beyond the range of {dtype}: name another `dtype`")
+        raise ValueError(f"`{name}` holds numbers that are not finite: fetch the file that it comes from again")
     # Own memory, for safetensors writes no tensor that is a part of another's.
     return ready if ready.data_ptr() != tensor.data_ptr() else ready.clone()
 
