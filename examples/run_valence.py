@@ -83,7 +83,11 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     name_base_model(args, model_args.model_name_or_path)
     folders = table_folders(data_args.table)
     songs = load_valence_songs(
-        data_args.songs, tag_map=data_args.tag_map, group_by=data_args.group_by, test_groups=data_args.test_groups
+        data_args.songs,
+        tag_map=data_args.tag_map,
+        group_by=data_args.group_by,
+        test_groups=data_args.test_groups,
+        progress=True,
     )
     model = make_model(model_args)
     model.config.labels_from = data_args.labels_from or model.config.labels_from

@@ -27,7 +27,7 @@ def sound(path, seconds=1.2, rate=8000):
 
 def row(number, artist, *tags):
     marked = "\t".join(f"mood/theme---{tag}" for tag in tags)
-    return f"track_{number:07}\tartist_{artist:06}\talbum_1\t{number:02}/{number}.wav\t100.0\t{marked}\n"
+    return f"track_{number:07}\tartist_{artist:06}\talbum_1\t{number:02}/{number}.wav\t1.2\t{marked}\n"
 
 
 @pytest.fixture
@@ -90,6 +90,25 @@ def test_jamendos_layout_gives_songs_of_exactly_one_quadrant_whose_file_is_there
     assert [song.quadrant for song in load_valence_songs(jamendo, tag_map=own)] == [0, 0, 1, 2]
 
 
+def test_songs_whose_file_is_not_what_the_table_states_are_named_and_left_out(jamendo, caplog):
+    sound(jamendo / "06" / "6.wav", seconds=3)
+    (jamendo / "08" / "8.wav").write_bytes((jamendo / "08" / "8.wav").read_bytes()[:9000])
+    save_audio(jamendo / "02" / "2.wav", torch.zeros(9600), 8000)
+    sound(jamendo / "07" / "7.wav")
+    (jamendo / "05" / "5.wav").unlink()
+    songs = load_valence_songs(jamendo)
+    assert [(song.source.name, song.split) for song in songs] == [("1.wav", "train"), ("7.wav", "test")]
+    said = [line.split(": ", 1)[1] for line in caplog.messages]
+    assert "skipped 06/6.wav: lasts 3 s, where autotagging_moodtheme-test.tsv states 1.2 s: fetch it again" in said
+    assert "skipped 05/5.wav: is named in autotagging_moodtheme-validation.tsv but is not there" in said
+    assert any(line.startswith("skipped 08/8.wav: is cut off") for line in said)
+    assert any(line.startswith("skipped 02/2.wav: is silent") for line in said)
+    assert len(said) == 4
+    (jamendo / "07" / "7.wav").unlink()
+    with pytest.raises(ValueError, match="must hold songs with a valence to train on and to hold out"):
+        load_valence_songs(jamendo)
+
+
 def test_paths_that_lead_out_of_the_folder_and_broken_rows_are_refused(jamendo):
     table = jamendo / "autotagging_moodtheme-train.tsv"
     table.write_text(HEAD + "t\ta\tb\t../../etc/passwd\t1\tmood/theme---happy\n")
@@ -97,6 +116,9 @@ def test_paths_that_lead_out_of_the_folder_and_broken_rows_are_refused(jamendo):
         load_valence_songs(jamendo)
     table.write_text(HEAD + "t\ta\n")
     with pytest.raises(ValueError, match="line 2: must have at least 6 columns, got 2"):
+        load_valence_songs(jamendo)
+    table.write_text(HEAD + "t\ta\tb\t01/1.wav\t3:20\tmood/theme---happy\n")
+    with pytest.raises(ValueError, match="line 2: the fifth column must be seconds, got '3:20'"):
         load_valence_songs(jamendo)
     (jamendo / "autotagging_moodtheme-test.tsv").unlink()
     table.write_text(HEAD)

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import load_audio
-from fast_jukebox.data.scanning import SongLimits
+from fast_jukebox.data.scanning import SongLimits, SongScan, check_song, report
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.models.valence import QUADRANTS, ValenceFeatureExtractor
 from fast_jukebox.models.valence.feature_extraction_valence import fit_frames
 from fast_jukebox.utils.files import path_within, read_text
+from fast_jukebox.utils.text import printable
 
 TAG_MAP = Path(__file__).parent / "valence_tags.yaml"
 """The package's map from tags to quadrants; its head states its quality."""
@@ -29,6 +31,9 @@ SPLITS = ("train", "validation", "test")
 _MAX_TABLE_BYTES = 2**28
 _MAX_TAG_MAP_BYTES = 2**20
 _MAX_SECONDS = 600.0
+_LIMITS = SongLimits(complete=False)
+_OTHER_LENGTH = (1.0, 0.02)
+"""Seconds, and fraction of the length that a table states, by which a file's may differ: encoders add silence."""
 _CROP_SCALE = (0.8, 1.0)
 _CROP_RATIO = (1.7, 2.3)
 _CROP_TRIES = 10
@@ -91,12 +96,14 @@ def load_valence_songs(
     tag_map: str | os.PathLike[str] | None = None,
     group_by: str = "artist",
     test_groups: Sequence[str] = (),
+    progress: bool = False,
 ) -> list[ValenceSong]:
     """Songs of a folder with their quadrants.
 
     In MTG-Jamendo's layout there are `autotagging_moodtheme-train.tsv`, `-validation.tsv` and `-test.tsv` and the files
-    that they name (`.low.mp3` is tried too); songs whose file is missing are left out. Otherwise `metadata.jsonl` has a
-    column `valence` of AP, DP, AU or DU and the column `group_by`, and the songs of some groups are held out.
+    that they name (`.low.mp3` is tried too). Otherwise `metadata.jsonl` has a column `valence` of AP, DP, AU or DU and
+    the column `group_by`, and the songs of some groups are held out. Songs with a label whose file is missing, cannot
+    be used, or has another length than MTG-Jamendo's table states are left out, and a warning names them.
 
     Args:
         group_by: column of metadata.jsonl by which splits are disjoint, such as `artist` or `instruments`.
@@ -109,9 +116,10 @@ def load_valence_songs(
     root = Path(folder)
     tables = {split: root / f"autotagging_moodtheme-{split}.tsv" for split in SPLITS}
     if tables["train"].is_file():
-        songs = [song for split, table in tables.items() for song in _read_jamendo(table, split, tag_map)]
+        listed = [song for split, table in tables.items() for song in _read_jamendo(table, split, tag_map)]
+        songs = _usable(root, listed, progress)
     else:
-        songs = _read_metadata_songs(root, group_by, test_groups)
+        songs = _read_metadata_songs(root, group_by, test_groups, progress)
     counts = Counter(song.split for song in songs)
     if not all(counts[split] for split in ("train", "test")):
         raise ValueError(f"{folder} must hold songs with a valence to train on and to hold out, got {dict(counts)}")
@@ -124,7 +132,17 @@ def shared_groups(songs: Sequence[ValenceSong]) -> set[str]:
     return held_out & {song.group for song in songs if song.split != "test"}
 
 
-def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | None) -> list[ValenceSong]:
+@dataclass(frozen=True)
+class _Listed:
+    """A song of a table of MTG-Jamendo with the file and the seconds that are stated."""
+
+    song: ValenceSong
+    file_name: str
+    seconds: float
+    table: str
+
+
+def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | None) -> list[_Listed]:
     if not table.is_file():
         raise ValueError(f"{table} is missing: MTG-Jamendo's three splits belong together")
     quadrants, root, songs = load_tag_map(tag_map), table.parent, []
@@ -136,8 +154,9 @@ def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | Non
         columns = line.rstrip("\n").split("\t")
         if number == 0 or not line.strip():
             continue
+        where = f"{table}, line {number + 1}"
         if len(columns) < 6:
-            raise ValueError(f"{table}, line {number + 1}: must have at least 6 columns, got {len(columns)}")
+            raise ValueError(f"{where}: must have at least 6 columns, got {len(columns)}")
         tags = {tag.partition("---")[2] for tag in columns[5:]}
         found = {quadrants[tag] for tag in tags if tag in quadrants}
         if len(found) != 1:
@@ -145,17 +164,41 @@ def _read_jamendo(table: Path, split: str, tag_map: str | os.PathLike[str] | Non
         try:
             path = path_within(root, columns[3])
         except ValueError as error:
-            raise ValueError(f"{table}, line {number + 1}: {columns[3]!r} {error}") from error
+            raise ValueError(f"{where}: {columns[3]!r} {error}") from error
+        try:
+            seconds = float(columns[4])
+        except ValueError as error:
+            raise ValueError(f"{where}: the fifth column must be seconds, got {columns[4]!r}") from error
         files = [path, path.with_suffix(".low.mp3")]
-        there = next((file for file in files if file.is_file()), None)
-        if there is not None:
-            songs.append(ValenceSong(there, found.pop(), columns[1], split))
+        there = next((file for file in files if file.is_file()), path)
+        songs.append(_Listed(ValenceSong(there, found.pop(), columns[1], split), columns[3], seconds, table.name))
     return songs
 
 
-def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str]) -> list[ValenceSong]:
+def _usable(root: Path, listed: Sequence[_Listed], progress: bool) -> list[ValenceSong]:
+    """The songs whose file is what its table states; a warning names the others."""
+    songs, scan = [], SongScan()
+    for row in tqdm(listed, desc="checking songs", unit="song", disable=not progress):
+        path = Path(str(row.song.source))
+        try:
+            if not path.is_file():
+                raise ValueError(f"is named in {row.table} but is not there")
+            seconds, _, _ = check_song(path, _LIMITS)
+            if abs(seconds - row.seconds) > max(_OTHER_LENGTH[0], _OTHER_LENGTH[1] * row.seconds):
+                raise ValueError(f"lasts {seconds:.4g} s, where {row.table} states {row.seconds:.4g} s: fetch it again")
+        except (ValueError, OSError) as error:
+            scan.skipped[row.file_name] = str(error).removeprefix(f"{printable(path)} ")
+            continue
+        songs.append(row.song)
+        scan.songs.append({"file_name": row.file_name})
+    if listed:
+        report(str(root), scan)
+    return songs
+
+
+def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str], progress: bool) -> list[ValenceSong]:
     songs: list[tuple[str, ValenceSong]] = []
-    for split in load_songs(root, limits=SongLimits(complete=False)).values():
+    for split in load_songs(root, limits=_LIMITS, progress=progress).values():
         for column in ("valence", group_by):
             if column not in split.column_names:
                 raise ValueError(f"metadata.jsonl of {root} must have the column `{column}`, got {split.column_names}")
