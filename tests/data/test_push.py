@@ -286,11 +286,31 @@ def test_songs_without_proper_names_get_some(hub):
     ]
     assert names == ["00000.wav", "00001.wav", "00002.wav", "no suffix.wav", "00004.wav", "good/a.wav"]
     with pytest.raises(
-        ValueError, match="`songs` must have a `file_name` for each song of train, got 'good/a.wav' twice"
+        ValueError, match="`songs` of train must have names that differ, got 'good/a.wav' twice: rename one"
     ):
         push_songs(
             DatasetDict(train=Dataset.from_list([rows[-1]] * 2)), "ann/songs", license="mit", layout="audiofolder"
         )
+
+
+def test_songs_and_splits_that_are_one_on_other_disks_are_not_written(hub, songs, codes, vqvae, tmp_path):
+    """Where capital letters and small ones are the same, as on those of Windows and macOS."""
+    rows = [{"audio": {"bytes": sound(0), "path": None}, "file_name": name, "duration": 1.0} for name in ("A.wav", "a")]
+    twins = DatasetDict(train=Dataset.from_list(rows))
+    with pytest.raises(ValueError, match=r"`songs` of train must have names that differ, got 'a\.wav' beside 'A\.wav'"):
+        push_songs(twins, "ann/songs", license="mit", layout="audiofolder")
+    assert not hub.repositories
+    splits = DatasetDict(test=songs["test"], Test=songs["train"])
+    before = {path.name for path in codes.iterdir()}
+    for write in (
+        lambda: push_songs(splits, "ann/songs", license="mit", layout="audiofolder"),
+        lambda: save_songs(splits, tmp_path / "saved"),
+        lambda: encode_songs(splits, vqvae, codes, progress=False),
+    ):
+        with pytest.raises(ValueError, match="splits of `songs` must have names that differ, got 'Test' beside 'test'"):
+            write()
+    assert not hub.repositories and not (tmp_path / "saved").exists()
+    assert {path.name for path in codes.iterdir()} == before
 
 
 @pytest.mark.parametrize("layout", ["audiofolder", "parquet"])

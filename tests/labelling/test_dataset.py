@@ -118,6 +118,15 @@ def test_clips_are_the_song_and_are_read_as_songs(label, songs, tmp_path):
     assert np.allclose(load_audio(row["audio"], RATE), whole[4 * RATE :], atol=2e-4)
 
 
+def test_splits_that_are_one_file_on_other_disks_are_refused(label, songs, tmp_path):
+    rows = [("loud one.flac", "train"), ("quiet.wav", "Train"), ("halves.flac", "test")]
+    lines = [json.dumps({"file_name": name, "split": split}) for name, split in rows]
+    (songs / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ValueError, match="splits of `source` must have names that differ, got 'Train' beside 'train'"):
+        label()
+    assert not list((tmp_path / "out").glob("*rain.jsonl"))
+
+
 def test_workers_make_the_same_files(label, tmp_path):
     label("one")
     label("two", workers=Workers(2))

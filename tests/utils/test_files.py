@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fast_jukebox.utils import files
 from fast_jukebox.utils.files import (
+    check_apart,
     check_folder,
     claim_folder,
     clear_temporary,
@@ -394,3 +395,21 @@ def test_a_folder_is_claimed_once_and_for_the_same_settings(tmp_path):
         path.write_text(damage)
         with pytest.raises(ValueError, match=r"made\.json is damaged .*: name another folder"):
             claim_folder(path, {"rate": 8000}, "songs made")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["A.wav", "b.wav", "a.wav"], "got 'a.wav' beside 'A.wav', which is the same file on the disks of Windows"),
+        (["d/STRASSE.wav", "d/stra\u00dfe.wav"], "beside 'd/STRASSE.wav'"),
+        (["\u00e9.wav", "E\u0301.wav"], "beside '\u00e9.wav'"),
+        (["a.wav", "a.wav"], "got 'a.wav' twice"),
+        (["a.wav", "b.wav", "\u00e9.wav", "e.wav", "d/a.wav"], None),
+    ],
+)
+def test_names_that_some_disks_take_for_one_are_refused(names, said):
+    if said is None:
+        check_apart(names, "songs")
+        return
+    with pytest.raises(ValueError, match=f"songs must have names that differ, .*{re.escape(said)}"):
+        check_apart(names, "songs")

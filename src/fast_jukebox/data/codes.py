@@ -37,7 +37,7 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.sessions.fingerprint import weights_digest
-from fast_jukebox.utils.files import claim_folder, clear_temporary, replacing
+from fast_jukebox.utils.files import check_apart, claim_folder, clear_temporary, replacing
 from fast_jukebox.utils.text import printable
 from fast_jukebox.utils.workers import Workers, map_shards
 
@@ -74,10 +74,12 @@ def encode_songs(
         workers: processes that encode, a shard of 16 songs at a time; the calling one by default.
 
     Raises:
-        ValueError: if the folder holds codes of another VQ-VAE or of other songs, or something else than codes.
+        ValueError: if the folder holds codes of another VQ-VAE or of other songs, or something else than codes, or two
+            splits differ by capital letters alone.
     """
     from tqdm.auto import tqdm
 
+    check_apart(songs, "splits of `songs`")
     folder, workers = Path(folder), workers or Workers()
     check_codes_folder(folder)
     identity = {

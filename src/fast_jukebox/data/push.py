@@ -20,6 +20,7 @@ from fast_jukebox.data.scanning import AUDIO_SUFFIXES
 from fast_jukebox.data.songs import load_songs, save_songs
 from fast_jukebox.hub import dataset_card, push_files
 from fast_jukebox.hub.push import PushOptions
+from fast_jukebox.utils.files import check_apart
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -140,19 +141,17 @@ def push_codes(
 
 def _audio_folder(songs: DatasetDict) -> Iterator[tuple[str, Path | bytes]]:
     """Files by name: the songs, and a `metadata.jsonl` a split whose rows have their names and metadata."""
+    check_apart(songs, "splits of `songs`")
     for split, rows in songs.items():
         lines: list[dict[str, object]] = []
-        taken = set()
         for index, row in enumerate(rows):
             sound = row["audio"]
             data: Path | bytes = Path(sound["path"]) if sound.get("bytes") is None else sound["bytes"]
             name = _plain_name(row.get("file_name"), index, data)
-            if name in taken:
-                raise ValueError(f"`songs` must have a `file_name` for each song of {split}, got {name!r} twice")
-            taken.add(name)
             metadata = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
             lines.append({"file_name": name, **metadata})
             yield f"{split}/{name}", data
+        check_apart((str(line["file_name"]) for line in lines), f"`songs` of {split}")
         yield f"{split}/{METADATA_FILE}", metadata_lines(lines)
 
 

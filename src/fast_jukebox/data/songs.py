@@ -28,7 +28,7 @@ from fast_jukebox.data.scanning import (
 )
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, assign_splits, check_fraction, held_out_twice, split_order
 from fast_jukebox.processing.vocabulary import column_of
-from fast_jukebox.utils.files import new_folder
+from fast_jukebox.utils.files import check_apart, new_folder
 from fast_jukebox.utils.text import printable
 
 if TYPE_CHECKING:
@@ -109,10 +109,11 @@ def save_songs(songs: DatasetDict, folder: str | os.PathLike[str], *, shard_byte
         folder: made where it is missing; its folder `data` must not exist yet, or be empty.
 
     Raises:
-        ValueError: `data` holds files already.
+        ValueError: `data` holds files already, or two splits differ by capital letters alone.
     """
     import pyarrow.parquet
 
+    check_apart(songs, "splits of `songs`")
     data = Path(folder) / "data"
     if data.is_dir() and any(data.iterdir()):
         raise ValueError(f"`folder` holds songs already: {data}; name another one or delete them")

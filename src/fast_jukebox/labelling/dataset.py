@@ -38,7 +38,7 @@ from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.labelling.labellers import LABELLERS, Label, Labeller, load_labeller
 from fast_jukebox.labelling.rows import LABELS, ROW_KEYS, all_labels, known_labels, tidy_label
 from fast_jukebox.sampling.machine import single_threads
-from fast_jukebox.utils.files import JsonObject, claim_folder, clear_temporary, read_file, write_file
+from fast_jukebox.utils.files import JsonObject, check_apart, claim_folder, clear_temporary, read_file, write_file
 from fast_jukebox.utils.text import printable
 from fast_jukebox.utils.workers import Workers, map_shards
 
@@ -157,6 +157,7 @@ def label_songs(
         raise ValueError(f"`output` must lie outside the songs' folder, or its clips were songs, got {str(output)!r}")
     _claim_folder(output, settings, labellers)
     songs = load_songs(source, test_fraction, limits=limits, progress=progress)
+    check_apart(songs, "splits of `source`")
     cut = [
         _cut(split, row, song, settings) for split, rows in songs.items() for row, song in enumerate(_metadata(rows))
     ]

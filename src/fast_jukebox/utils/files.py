@@ -16,7 +16,8 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias
@@ -304,6 +305,27 @@ def cache_folder() -> Path:
     if not os.path.isabs(root):  # as the XDG Base Directory Specification asks
         root = os.path.expanduser("~/.cache")
     return Path(root) / "fast_jukebox"
+
+
+def check_apart(names: Iterable[str], what: str) -> None:
+    """Refuse names of files of which two are the same, or are on the disks of Windows and macOS, where capital letters
+    and small ones are one, and so are a letter with its accent and the two apart.
+
+    Args:
+        names: of the files that are to be written.
+        what: they are, such as `songs`, for the error.
+
+    Raises:
+        ValueError: names both.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if key in known:
+            alike = f"beside {known[key]!r}, which is the same file on the disks of Windows and macOS"
+            beside = "twice" if known[key] == name else alike
+            raise ValueError(f"{what} must have names that differ, got {name!r} {beside}: rename one")
+        known[key] = name
 
 
 def path_within(folder: Path, name: str, also: tuple[Path, ...] = ()) -> Path:

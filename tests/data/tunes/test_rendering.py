@@ -54,6 +54,12 @@ def test_finished_songs_are_kept_and_lost_ones_made_again(render):
     assert {path.name: path.read_bytes() for path in render.folder.iterdir()} == before
 
 
+def test_scores_that_are_one_file_on_other_disks_are_refused(score, tmp_path):
+    plan = [(score("tune-1"), 0), (score("Tune-1"), 0)]
+    with pytest.raises(ValueError, match="scores of `plan` must have names that differ, got 'tune-1' beside 'Tune-1'"):
+        render_songs(tmp_path / "songs", plan, {"tune-1": "train", "Tune-1": "train"}, RECIPE, progress=False)
+
+
 def test_another_recipe_makes_them_again(render):
     render()
     report = render(SongRecipe(seed=5, instruments=("harp",), sampling_rate=22050, longest=4.0))

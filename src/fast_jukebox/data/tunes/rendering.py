@@ -16,7 +16,7 @@ from fast_jukebox.data.metadata import METADATA_FILE, json_rows, metadata_lines
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, natural_order, require
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
-from fast_jukebox.utils.files import JsonObject, write_file
+from fast_jukebox.utils.files import JsonObject, check_apart, write_file
 from fast_jukebox.utils.workers import Workers, map_shards
 
 _SONGS_BETWEEN_SAVES = 50
@@ -58,11 +58,12 @@ def render_songs(
 
     Raises:
         ImportError: saying how to install what is missing.
-        ValueError: there is no such soundfont.
+        ValueError: there is no such soundfont, or two scores' names differ by capital letters alone.
         OSError: the files cannot be written.
     """
     soundfont = soundfont_path(soundfont)  # missing packages and files are named here, not in each process
     require("tinysoundfont")
+    check_apart(sorted({score.name for score, _ in plan}), "scores of `plan`")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = {row["file_name"]: row for row in _finished_rows(folder, recipe)}
