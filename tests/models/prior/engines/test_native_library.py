@@ -1,10 +1,13 @@
 import contextlib
 import hashlib
+import json
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -211,9 +214,68 @@ def test_a_cache_folder_that_is_not_absolute_is_ignored(cache, tmp_path, monkeyp
     assert list((tmp_path / "home" / ".cache" / "fast_jukebox").glob("*.so"))
 
 
-def test_a_folder_that_cannot_be_written_to_is_gone_without(cache, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_made_is_gone_without(cache, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert library().run is not None
+    assert [str(tmp_path / "file") in line for line in caplog.messages] == [True]
+
+
+@posix
+@pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("mode", [0o755, 0o700, None])
+def test_in_the_cache_of_another_user_it_is_built_for_one_process(cache, other_library, mode):
+    """As where $XDG_CACHE_HOME or $HOME is the administrator's: one line, and nothing of the folder is loaded."""
+    content, loaded = other_library
+    library()
+    path = kept(cache)
+    path.unlink()
+    path.write_bytes(content)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    with tempfile.TemporaryDirectory() as place:  # others may not enter those of pytest
+        os.chmod(place, 0o755)
+        folder = Path(place) / "cache" / "fast_jukebox"
+        folder.parent.mkdir(mode=0o755)
+        if mode is not None:
+            shutil.copytree(cache, folder)
+            for made in folder.iterdir():
+                made.chmod(0o755)
+            folder.chmod(mode)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            said = "nothing"
+            with contextlib.suppress(BaseException):
+                os.setgid(65534)
+                os.setuid(65534)
+                os.environ["XDG_CACHE_HOME"] = str(folder.parent)
+                lines: list[str] = []
+                native_library.logger.warning = lambda text, *words: lines.append(text % words)
+                made = built_again()
+                inside = Path(made._name).is_relative_to(folder.parent)
+                said = json.dumps([made.run is not None, inside, lines])
+            os.write(writing, said.encode())
+            os._exit(0)
+        os.close(writing)
+        os.waitpid(child, 0)
+        with open(reading) as pipe:
+            runs, inside, lines = json.load(pipe)
+        assert runs and not inside and not loaded.exists()
+        (line,) = lines
+        assert "built for this process alone, at every start" in line and str(folder) in line
+
+
+@posix
+def test_nothing_is_built_where_others_can_put_temporary_files(cache, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "open"))
+    with pytest.raises(NativeUnavailable, match="among the temporary files: others can write into .*open"):
+        library()
+    assert not list((tmp_path / "open").iterdir())
+    (tmp_path / "open").chmod(0o1777)
     assert library().run is not None
 
 

@@ -103,9 +103,16 @@ def library() -> ctypes.CDLL:
 
 @contextlib.contextmanager
 def _build_folder(place: Path | None) -> Iterator[Path]:
-    """A folder of the user's alone, deleted at the end: in the cache, or without one among the temporary files."""
+    """A folder of the user's alone, deleted at the end: in the cache, or without one among the temporary files.
+
+    Raises:
+        NativeUnavailable: others could put files among the temporary ones.
+    """
     if place is None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            reason = unsafe(Path(temporary).resolve())
+            if reason is not None:
+                raise NativeUnavailable(f"it cannot be compiled among the temporary files: {reason}")
             yield Path(temporary)
         return
     clear_temporary(place)
@@ -197,13 +204,17 @@ def _cache_folder() -> Path | None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         reason = unsafe(folder.resolve())
+        if reason is None and not os.access(folder, os.W_OK | os.X_OK):
+            reason = f"this user may not write into {str(folder)!r}"
     except OSError as error:
-        logger.info("the compiled engine is built for this process alone: %s", error)
-        return None
-    if reason is not None:
-        logger.warning("the compiled engine is built for this process alone, at every start: %s", reason)
-        return None
-    return folder.resolve() if os.access(folder, os.W_OK) else None
+        reason = str(error)
+    if reason is None:
+        return folder.resolve()
+    logger.warning(
+        "the compiled engine is built for this process alone, at every start: %s. $XDG_CACHE_HOME names another folder",
+        reason,
+    )
+    return None
 
 
 def unsafe(folder: Path) -> str | None:
@@ -225,7 +236,7 @@ def unsafe(folder: Path) -> str | None:
             return f"{str(place)!r} belongs to another user"
         shared = found.st_mode & (stat.S_IWOTH if _is_own_group(found.st_gid) else stat.S_IWOTH | stat.S_IWGRP)
         if shared and (place == folder or not found.st_mode & stat.S_ISVTX):
-            return f"others can write into {str(place)!r}; chmod go-w makes it the user's own"
+            return f"others can write into {str(place)!r}, which chmod go-w ends"
         if place == home:
             break
     return None
