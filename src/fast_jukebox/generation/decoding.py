@@ -19,9 +19,10 @@ FIRST_SAMPLES = 8192
 """Audio samples of the first chunk, 0.2 s at 44.1 kHz, so that it is heard soon; each chunk is twice as long as the one
 before, up to `LAST_SAMPLES`."""
 LAST_SAMPLES = 131072
-CHUNK_COPIES = 7.5
-"""Tensors as large as a chunk's widest one that decoding takes the memory of on a CPU, with what the C library keeps of
-freed ones, as measured with the embedded model."""
+STACK_COPIES, OUTPUT_COPIES, MORE_CHUNKS = 18.0, 4.3, 0.6
+"""Memory that decoding a chunk takes on a CPU, in tensors as large as those of its last residual stack and of that
+stack's output, with the copies of the convolutions and what the C library keeps of freed ones; and how much of this
+each further chunk takes that is decoded at the same time. As measured with the published and the embedded VQ-VAE."""
 FADE_SECONDS = 0.03
 """How long a recording's own samples fade into the model's."""
 
@@ -114,16 +115,20 @@ def decode_song(vqvae: PreTrainedModel, codes: Tensor, level: int) -> Tensor:
     spans = list(chunk_spans(vqvae.hop_lengths[level], length))
 
     def chunk(index: int) -> Tensor:
-        start, stop = spans[index]
-        first, last = max(start - reach, 0), min(stop + reach, length)
-        return decode_chunk(vqvae, codes[:, first:last], level, first, start, stop)
+        first, last = _with_reach(*spans[index], reach, length)
+        return decode_chunk(vqvae, codes[:, first:last], level, first, *spans[index])
 
     with _threads_of(device_of(vqvae)):
         return torch.cat(share_out(chunk, len(spans)), dim=1)
 
 
+def _with_reach(start: int, stop: int, reach: int, length: int) -> tuple[int, int]:
+    """First and last code, exclusive, of a chunk with all that reaches into it."""
+    return max(start - reach, 0), min(stop + reach, length)
+
+
 def decoding_bytes(vqvae: PreTrainedModel, level: int, length: int, threads: int = 1) -> int:
-    """Bytes that `decode_song` holds at most beside the weights and its result.
+    """Bytes that `decode_song` takes at most on a CPU beside the weights and its result; on a GPU it takes less.
 
     Args:
         vqvae: may be on the meta device.
@@ -131,11 +136,12 @@ def decoding_bytes(vqvae: PreTrainedModel, level: int, length: int, threads: int
         length: codes of the song at this level.
         threads: that decode chunks at the same time.
     """
-    config = vqvae.config
-    spans = sorted(stop - start for start, stop in chunk_spans(config.hop_lengths[level], length))
-    samples = sum(spans[-max(threads, 1) :]) * config.hop_lengths[level]
-    channels = max(config.embed_dim, config.width * config.multipliers[level])
-    return int(CHUNK_COPIES * samples * channels * 4)
+    config, reach, hop = vqvae.config, decoder_reach(vqvae, level), vqvae.hop_lengths[level]
+    spans = (_with_reach(start, stop, reach, length) for start, stop in chunk_spans(hop, length))
+    largest, *others = sorted(((last - first) * hop for first, last in spans), reverse=True)[: max(threads, 1)]
+    samples = largest + MORE_CHUNKS * sum(others)
+    stack, output = config.width * config.multipliers[level] / config.strides[0], config.embed_dim  # floats a sample
+    return int(4 * samples * (STACK_COPIES * stack + OUTPUT_COPIES * output))
 
 
 def _threads_of(device: torch.device) -> AbstractContextManager[None]:
