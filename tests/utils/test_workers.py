@@ -3,6 +3,8 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -99,6 +101,24 @@ def test_a_shard_that_loses_every_worker_is_an_error(tmp_path):
     with pytest.raises(WorkerLostError, match="2 workers were lost with the same shard"):
         list(map_shards(partial(Squares, tmp_path), [0], Workers(2, attempts=2)))
     thread.join()
+
+
+SCRIPT = """
+import math
+from fast_jukebox.utils.workers import Workers, map_shards
+
+def setup():
+    return math.sqrt
+
+list(map_shards(setup, [1, 4], Workers(2, attempts=1)))
+"""
+
+
+def test_a_script_whose_workers_would_begin_it_again_is_told_what_to_do(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "under `if __name__ == '__main__':`?" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -160,7 +160,8 @@ class Pool(Generic[Shard, Result]):
             self._idle.put(worker)
             return result
         raise WorkerLostError(
-            f"{self._attempts} workers were lost with the same shard ({lost}): is the memory enough for so many?"
+            f"{self._attempts} workers were lost with the same shard ({lost}): is the memory enough for so many, and "
+            "does the script that asks for them begin its work under `if __name__ == '__main__':`?"
         )
 
     def _free_worker(self) -> _Process:
