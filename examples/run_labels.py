@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ if __name__ == "__main__":
     loading(resume=None)
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArg
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:
     if model.processor is None:
         raise ValueError(f"`--model` must be a model with labels whose processor knows their names, got {source}")
     rate = model.config.vqvae_config.sampling_rate
-    songs = require_splits(load_songs(args.songs), f"`--songs` {args.songs}")
+    songs = labelled_songs(require_splits(load_songs(args.songs), f"`--songs` {args.songs}"), args)
     pairs = known_pairs(model.processor, songs["train"])
     if not pairs:
         raise ValueError(f"`--songs` {args.songs} must have an artist and a genre that {source} knows")
@@ -95,6 +96,22 @@ def main(arguments: list[str] | None = None) -> dict[str, LabelAgreement]:
     write_file(output / "labels.md", table(found))
     print(table(found))
     return found
+
+
+def labelled_songs(songs: DatasetDict, args: LabelArguments) -> DatasetDict:
+    """The songs that have an artist and a genre; a `ValueError` where a classifier cannot learn from them."""
+    if lacking := [kind for kind in KINDS if kind not in songs["train"].column_names]:
+        raise ValueError(f"`--songs` {args.songs} must have a column {' and '.join(lacking)} in their metadata")
+    labelled = songs.filter(lambda *labels: all(labels), input_columns=list(KINDS))
+    for kind in KINDS:
+        counts = Counter(labelled["train"][kind])
+        few = sorted(label for label, count in counts.items() if count < 2)
+        if few or len(counts) < 2 or not len(labelled["test"]):
+            raise ValueError(
+                f"`--songs` {args.songs} must have two songs or more to learn from of each {kind}, of two or more, and "
+                f"some held out; got {len(labelled['test'])} held out, and one song of {', '.join(few) or 'none'}"
+            )
+    return labelled
 
 
 def known_pairs(processor: FastJukeboxProcessor, songs: Dataset) -> list[tuple[str, str]]:

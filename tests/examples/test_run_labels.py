@@ -44,6 +44,24 @@ def test_every_label_is_asked_for_and_judged(scripts, paired_model, labelled_son
     assert len(list((tmp_path / "out").glob("*.flac"))) == 3
 
 
+def test_songs_without_a_label_are_left_out_and_single_ones_refused_before_any_is_heard(
+    scripts, paired_model, labelled_songs, tmp_path, monkeypatch
+):
+    script, listed = scripts["run_labels"], labelled_songs / "metadata.jsonl"
+    paired_model.save_pretrained(tmp_path / "model")
+    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    rows[9].pop("artist"), rows[10].pop("genre")
+    listed.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    arguments = ["--model", str(tmp_path / "model"), "--songs", str(labelled_songs), "--songs_per_label", "1"]
+    arguments += ["--duration", "0.5", "--output_dir", str(tmp_path / "out"), "--device", "cpu", "--stop_level", "2"]
+    assert set(script.main(arguments)["artist"].by_label) == {"fiddle", "harp"}
+    rows[11] |= {"artist": "oboe"}
+    listed.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    monkeypatch.delattr(script, "describe_songs")
+    with pytest.raises(ValueError, match="must have two songs or more to learn from of each artist, .* song of oboe"):
+        script.main(arguments)
+
+
 @pytest.mark.parametrize("stop_level", [0, 2])
 def test_songs_are_heard_through_the_codes_of_the_samples_level(scripts, tiny_model, labelled_songs, stop_level):
     script = scripts["run_labels"]
