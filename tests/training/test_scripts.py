@@ -113,6 +113,16 @@ def test_after_ctrl_c_it_says_how_to_go_on(monkeypatch, capsys, arguments, resum
     assert wanted in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_says_how_to_go_on(monkeypatch, capsys, rank):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--a", "1"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    assert run_script(stopped) == 130
+    said = "Stopped. To go on from the last checkpoint, launch the same again with --resume_from_checkpoint true."
+    assert capsys.readouterr().err == ("" if rank else f"\n{said}\n")
+
+
 SCRIPT = """
 import sys, time
 from fast_jukebox.training.scripts import loading, run_script
@@ -128,8 +138,8 @@ class Bar:
     def __del__(self):  # as those of tqdm, which a trainer holds
         print("the bar", file=sys.stderr)
 def main():
-    print("training", file=sys.stderr, flush=True)
     bar = Bar()
+    print("training", file=sys.stderr, flush=True)
     time.sleep(60)
 sys.exit(run_script(main))
 """

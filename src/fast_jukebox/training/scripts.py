@@ -27,12 +27,12 @@ def loading(resume: str | None = RESUME) -> None:
     """
 
     def stop(number: int, frame: object) -> None:
-        print(f"\n{_how_to_go_on(sys.argv, resume)}", file=sys.stderr, flush=True)
+        _say(f"\n{_how_to_go_on(sys.argv, resume)}")
         os._exit(130)  # an exception could be taken for a package that is not there
 
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background
         signal.signal(signal.SIGINT, stop)
-    print("loading torch", file=sys.stderr, flush=True)
+    _say("loading torch")
 
 
 def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
@@ -69,7 +69,7 @@ def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
     finally:  # when the work has ended, so does the process, and soon
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     gc.collect()  # with the trainer go its bars, which are drawn once more
-    print(f"\n{_how_to_go_on(sys.argv, resume)}", file=sys.stderr, flush=True)
+    _say(f"\n{_how_to_go_on(sys.argv, resume)}")
     return 130
 
 
@@ -87,6 +87,12 @@ def _short_usage() -> Iterator[None]:
         ArgumentParser.error = usual  # type: ignore[method-assign, assignment]
 
 
+def _say(text: str) -> None:
+    """Print on standard error, by the first of several processes that a launcher started."""
+    if not int(os.environ.get("RANK", "0")):
+        print(text, file=sys.stderr, flush=True)
+
+
 def _how_to_go_on(command: list[str], resume: str | None) -> str:
     program = Path(sys.executable).name if command[0].endswith(".py") else ""
     words = [*([program] if program else []), *command]
@@ -97,6 +103,8 @@ def _how_to_go_on(command: list[str], resume: str | None) -> str:
     if len(command) == 2 and command[1].endswith((".json", ".yaml", ".yml")):
         file = f"put `{resume.removeprefix('--')}: true` into {command[1]}, and run the same command"
         return f"Stopped. To go on, {file}:\n  {shlex.join(words)}"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # whose launcher does not say how it was called
+        return f"Stopped. To go on from the last checkpoint, launch the same again with {resume} true."
     kept: list[str] = []
     for index, word in enumerate(words):
         value_of = index > 0 and words[index - 1] == resume and not word.startswith("--")
