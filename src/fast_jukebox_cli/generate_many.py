@@ -60,6 +60,11 @@ def generate_many(
     count = num_samples if rows is None else len(rows)
     if count is None or not 1 <= count <= _MOST_SONGS:
         raise ValueError(f"`num_samples` must be from 1 to {_MOST_SONGS}, got {count}")
+    if (output / song_name(count)).exists():
+        raise ValueError(
+            f"`num_samples` must be at least the number of songs that {str(output)!r} holds, which have a line each in "
+            f"its {METADATA_FILE}, got {count}"
+        )
     request = SongRequest(**settings, seed=seed)
     where = chosen_device(device)
     loaded = load_model(model, where if workers.in_process else torch.device("cpu"))
@@ -76,7 +81,7 @@ def generate_many(
     digest = hashlib.sha256(json.dumps(words if rows is None else rows, sort_keys=True).encode()).hexdigest()
     claim_songs(output, loaded, {**settings, "seed": seed, "metadata": digest})
     clear_temporary(output)
-    paths = [output / f"song-{number:05d}.flac" for number in range(count)]
+    paths = [output / song_name(number) for number in range(count)]
     name = model_name(model.name)
     elsewhere = replace(model, name=str(Path(name).absolute()) if Path(name).is_dir() else name)
     load = (lambda: loaded) if workers.in_process else partial(load_model, elsewhere, where)
@@ -98,6 +103,11 @@ def generate_many(
     )
     write_file(output / METADATA_FILE, metadata_lines(lines))
     return count
+
+
+def song_name(number: int) -> str:
+    """The file of a song."""
+    return f"song-{number:05d}.flac"
 
 
 def read_requests(path: Path) -> list[dict[str, object]]:

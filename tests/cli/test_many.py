@@ -88,6 +88,9 @@ def test_many_songs_are_made_the_same_by_any_workers_and_after_any_stop(run, mod
     assert torch.equal(
         load_audio(run.folder / "alone.flac", 1600), load_audio(run.folder / "two/song-00000.flac", 1600)
     )
+    fewer = run(*shared, "one", "--num-samples", 4)
+    assert fewer.exit_code == 2 and "`--num-samples` must be at least the number of songs" in fewer.output
+    assert len((run.folder / "one" / "metadata.jsonl").read_text().splitlines()) == 5
     refused = run(*shared, "one", "--num-samples", 5, "--temperature", 0.5)
     assert refused.exit_code == 2 and "songs sampled with temperature" in refused.output
 

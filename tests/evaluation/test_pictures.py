@@ -35,6 +35,10 @@ def test_an_envelope_holds_every_extreme(length, columns, seed):
     assert (low <= high).all()
 
 
+def test_a_title_may_hold_what_is_a_formula_elsewhere(tmp_path):
+    assert plot_waveforms(tmp_path / "wave.png", {"$^$": torch.randn(100)}, RATE).stat().st_size > 1000
+
+
 def test_a_single_peak_is_seen_where_it_is(tmp_path):
     audio = torch.zeros(5 * RATE)
     audio[2 * RATE] = 0.01

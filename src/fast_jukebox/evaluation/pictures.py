@@ -196,7 +196,7 @@ def _rows(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _label(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_title(title, fontsize=9, loc="left", parse_math=False)  # a name may hold dollar signs
     axes.tick_params(labelsize=7)
 
 
