@@ -15,7 +15,7 @@ from fast_jukebox.evaluation.pictures import plot_levels, plot_waveforms
 from fast_jukebox.evaluation.systems import heard
 from fast_jukebox.utils.figures import require_matplotlib
 from fast_jukebox_cli.model import ModelSource, chosen_device, load_model
-from fast_jukebox_cli.values import named_sources
+from fast_jukebox_cli.values import SUFFIXES, named_sources
 
 ALL, TOP = "all levels", "top level alone"
 _FILE_RATE = 44100
@@ -28,8 +28,11 @@ def plot(sources: Sequence[str], output: Path, kind: str, seconds: float, seed: 
     titled = named_sources(sources, "sources")
     clips: dict[str, dict[str, tuple[Tensor, int]]] = {}
     for title, source in titled.items():  # files first: they fail at once
-        if Path(source).is_file():
-            clips[title] = {ALL: (load_audio(source, _FILE_RATE, duration=seconds), _FILE_RATE)}
+        path = Path(source).expanduser()
+        if path.is_file():
+            clips[title] = {ALL: (load_audio(path, _FILE_RATE, duration=seconds), _FILE_RATE)}
+        elif path.suffix.lower() in SUFFIXES and not path.is_dir():
+            raise FileNotFoundError(f"there is no file {source!r}")
     for title, source in titled.items():
         if title not in clips:
             clips[title] = _played(source, seconds, seed, device)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", int, float)
 
-_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+"""Of the files of sound that are written."""
 _OTHER_NAMES = {"path": "output", "num_samples": "songs", "target": "offload"}
 """Options that are called otherwise where the work is done."""
 
@@ -131,7 +132,7 @@ def song_files(
     if stream and num_samples != 1:
         raise ValueError(f"`--stream` writes one song, got `--num-samples {num_samples}`")
     path = free_path(Path("song.wav"), num_samples) if output is None else output
-    suffixes = _SUFFIXES[:3] if stream else _SUFFIXES
+    suffixes = SUFFIXES[:3] if stream else SUFFIXES
     others = ", or be -" + (" (with `--stream`)" if stream else "")
     return [output_file("output", each, suffixes, others, force, inputs) for each in numbered(path, num_samples)]
 

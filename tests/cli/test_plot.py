@@ -35,3 +35,5 @@ def test_a_model_that_is_not_there_is_said(run):
     found = run("plot", "./nowhere")
     assert found.exit_code == 1
     assert "nowhere" in found.output
+    found = run("plot", "a=nowhere.wav")
+    assert (found.exit_code, "there is no file 'nowhere.wav'" in found.output) == (1, True)
