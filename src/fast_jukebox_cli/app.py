@@ -5,7 +5,9 @@ Whatever is slow to import is imported by the command that needs it, so that `--
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, cast
@@ -145,4 +147,8 @@ app.add_typer(_sessions, name="session")
 
 def main() -> None:
     """Run the command line."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no terminal, or closed
+        if not os.get_terminal_size(sys.stderr.fileno()).columns:  # it does not say its size: tqdm would draw nothing
+            os.environ.setdefault("TQDM_NCOLS", "80")
+            os.environ.setdefault("TQDM_NROWS", "24")
     app()

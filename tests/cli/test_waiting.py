@@ -73,6 +73,24 @@ def test_a_song_made_into_a_pipe_is_seen_to_go_on(run, model_dir, log_lines, mon
     assert run(*command, "--output", "b.wav", "--quiet").stderr == "5 seconds, seed 1\n"
 
 
+def test_a_terminal_that_does_not_say_how_wide_it_is_sees_the_time_too():
+    child, terminal = pty.fork()  # of no width, as of some containers
+    if child == 0:
+        code = "import time, fast_jukebox_cli.app as app, fast_jukebox_cli.values as values\n"
+        code += "def wait():\n  with values.Waiting('thinking'):\n    time.sleep(1.7)\n"
+        os.environ.pop("TQDM_NCOLS", None)
+        os.execv(sys.executable, [sys.executable, "-c", f"{code}app.app = wait\napp.main()"])
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:
+            break
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert b"thinking, 00:00" in shown
+
+
 @pytest.mark.slow
 def test_a_song_is_never_made_in_silence(tmp_path):
     """On a terminal something moves at least every other second; four times that is allowed where machines are busy."""
