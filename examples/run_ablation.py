@@ -49,9 +49,8 @@ from fast_jukebox import (
     FastJukeboxVQVAE,
 )
 from fast_jukebox.data.codes import CodeWindows, load_codes, require_splits
-from fast_jukebox.evaluation.ablation import training_story, write_ablation
+from fast_jukebox.evaluation.ablation import sampling_seconds, training_seconds, training_story, write_ablation
 from fast_jukebox.evaluation.likelihood import compare_with_teacher
-from fast_jukebox.evaluation.speed import sampling_seconds, training_seconds
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.assembly import machine_name
 from fast_jukebox.training.checkpoints import read_state

@@ -33,7 +33,7 @@ from fast_jukebox import FastJukeboxModel, FastJukeboxProcessor, FastJukeboxVQVA
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.evaluation.label_agreement import LabelAgreement, describe_rhythm, describe_timbre, label_agreement
+from fast_jukebox.evaluation.probing import LabelAgreement, describe_rhythm, describe_timbre, label_agreement
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.processing import LabelVocabulary
 from fast_jukebox.sampling.progress import ProgressBars

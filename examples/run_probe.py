@@ -35,8 +35,7 @@ from fast_jukebox import FastJukeboxModel, FastJukeboxPrior
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
-from fast_jukebox.evaluation.label_agreement import describe_rhythm, describe_timbre
-from fast_jukebox.evaluation.probing import ProbeScore, probe
+from fast_jukebox.evaluation.probing import ProbeScore, describe_rhythm, describe_timbre, probe
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sessions.fingerprint import fingerprint
 from fast_jukebox.training.arguments import parse_arguments

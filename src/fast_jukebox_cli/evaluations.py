@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fast_jukebox_cli import options
-from fast_jukebox_cli.values import Waiting, output_file
+from fast_jukebox_cli.values import Waiting, named_sources, output_file
 
 CardKind = Literal["none", "model", "embedded"]
 
@@ -93,26 +93,58 @@ def evaluate(
     """Judge models in the same way on real songs and write one report. The last line printed is its path."""
     if embedding and "none" in embedding and embedding != ["none"]:
         raise ValueError(f"`--embedding none` must stand alone, got it with {', '.join(embedding)}")
+    if (clap is None) != (measurement.text is None):
+        raise ValueError("`--clap` and `--text` must be given together: a CLAP score is of songs and a text")
     with Waiting("loading torch"):
-        from fast_jukebox.evaluation.cards import CardSettings
-        from fast_jukebox.evaluation.settings import EvaluationSettings
-        from fast_jukebox_cli.evaluate import evaluate as run
-        from fast_jukebox_cli.model import chosen_device
+        from transformers.utils import logging
 
+        from fast_jukebox.evaluation.cards import CardSettings
+        from fast_jukebox.evaluation.clap import Clap
+        from fast_jukebox.evaluation.encoders import load_embedding
+        from fast_jukebox.evaluation.report import VALENCE, shown_command, write_report
+        from fast_jukebox.evaluation.settings import EvaluationSettings, Judges, real_songs
+        from fast_jukebox.evaluation.side_by_side import evaluate_systems
+        from fast_jukebox.evaluation.systems import System
+        from fast_jukebox.evaluation.valence import ValenceJudge, held_out_sentence
+        from fast_jukebox.utils.figures import require_matplotlib
+        from fast_jukebox_cli.model import chosen_device, model_name
+
+    logging.disable_progress_bar()
+    systems = [System(name, model_name(source)) for name, source in named_sources(models, "models").items()]
     given: dict[str, Any] = {
         name: value.expanduser() if isinstance(value, Path) else value for name, value in vars(measurement).items()
     }
-    path = run(
-        models,
-        EvaluationSettings(songs, device=str(chosen_device(device)), **given),
-        CardSettings(card, card_license, card_name, training.expanduser() if training else None),
-        embeddings=[] if embedding == ["none"] else embedding or ["musicnn_mtt", "musicnn_msd"],
-        clap=clap,
-        valence=valence,
-        dataset=dataset,
-        pictures=pictures,
-        workers=sharing.chosen(device),
-    )
+    where = str(chosen_device(device))
+    settings = EvaluationSettings(songs, device=where, **given)
+    cards = CardSettings(card, card_license, card_name, training.expanduser() if training else None)
+    embeddings = [] if embedding == ["none"] else embedding or ["musicnn_mtt", "musicnn_msd"]
+    if pictures:
+        require_matplotlib()
+    cards.check(systems)
+    scorer = None if valence is None else ValenceJudge.from_pretrained(valence, where)
+    with Waiting("loading the judges"):
+        judges = Judges(
+            [load_embedding(name, where) for name in embeddings],
+            None if clap is None else Clap.from_pretrained(clap, where),
+            scorer,
+        )
+    with Waiting("reading the songs"):
+        real = real_songs(settings, judges)
+    with Waiting("judging") as waiting:
+        results = evaluate_systems(systems, settings, judges, real, waiting.say, sharing.chosen(device))
+    # The command that makes the report again, with every option that decides a number.
+    words = ["fast-jukebox", "evaluate", *models]
+    for name, value in {"songs": songs, **given, "clap": clap, "valence": valence}.items():
+        if value is not None and name not in ("output", "batch_size"):
+            text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    for name in embeddings or ["none"]:
+        words += ["--embedding", name]
+    notes = {} if scorer is None else {VALENCE: held_out_sentence(scorer.model.config)}
+    path = write_report(
+        results, settings, systems, real, shown_command(words), notes=notes, pictures=pictures, dataset=dataset,
+        card=cards,
+    )  # fmt: skip
     typer.echo(str(path))
 
 

@@ -31,10 +31,6 @@ _CONTEXT_SECONDS = 1.0
 """Seconds of a prompt that are read beyond the kept ones, for the context of the last codes."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while a stream was written; its text says what stands in the file."""
-
-
 class GenerationFailed(RuntimeError):
     """A song could not be sampled or written; its text names the seed that makes it again."""
 
@@ -57,7 +53,7 @@ def generate(
 
     Raises:
         ValueError: an argument that cannot be, found before the model is loaded where that is possible.
-        Interrupted: Ctrl-C while streaming; what was made so far stands in the file.
+        KeyboardInterrupt: Ctrl-C while streaming; its text says how much stands in the file.
         GenerationFailed: sampling or writing failed; names the seed, and where a song is kept that was made.
     """
     seed = request.seed if isinstance(request.seed, int) else fresh_seed()
@@ -161,7 +157,7 @@ def _stream(loaded: FastJukeboxModel, output: Path | None, kind: str, request: S
             for chunk in chunks:
                 writer.write(chunk.cpu()[0])
         except KeyboardInterrupt:
-            raise Interrupted(
+            raise KeyboardInterrupt(
                 f"interrupted; {writer.samples / rate:g} seconds were written, seed {request.seed}"
             ) from None
         except BrokenPipeError:

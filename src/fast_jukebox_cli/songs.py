@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +13,9 @@ import typer
 
 from fast_jukebox_cli import options
 from fast_jukebox_cli.values import Waiting, adapters, choices, existing_file, numbers, path_text, printable, song_files
+
+_MOST_SONGS = 10**6
+_SONG_FILE = "song-{:05d}.flac"
 
 
 def generate(
@@ -134,27 +141,78 @@ def generate_many(
     quiet: options.Quiet = False,
 ) -> None:
     """Make many songs with their metadata, a folder as training reads it. The last line printed is its path."""
-    listed = existing_file("requests", requests)
+    given = existing_file("requests", requests)
+    if not 1 <= batch_size <= 4096:
+        raise ValueError(f"`batch_size` must be from 1 to 4096, got {batch_size}")
+    if (num_samples is None) == (given is None) or (given is not None and (artist or genre)):
+        raise ValueError(
+            "one of `num_samples` and `requests` must be given, the latter without `--artist` and `--genre`"
+        )
 
     with Waiting("loading torch", quiet):
-        from fast_jukebox_cli.generate_many import generate_many as run
-        from fast_jukebox_cli.model import ModelSource
-        from fast_jukebox_cli.words import song_words
+        import torch
+        from tqdm.auto import tqdm
 
-    folder = output.expanduser()
-    count = run(
-        folder,
-        num_samples=num_samples,
-        requests=listed,
-        words=song_words(options.Words(artist, genre)),
-        settings={"duration": duration, **sampling.settings()},
-        seed=seed,
-        batch_size=batch_size,
-        model=ModelSource(model, dtype=dtype),
-        device=device,
-        workers=sharing.chosen(device),
-        quiet=quiet,
+        from fast_jukebox.data.metadata import METADATA_FILE, metadata_lines
+        from fast_jukebox.evaluation.systems import FACTS, claim_songs, sample_songs
+        from fast_jukebox.generation.metadata import complete_metadata, draw_metadata, encode_metadata
+        from fast_jukebox.generation.request import SongRequest
+        from fast_jukebox.utils.files import clear_temporary, write_file
+        from fast_jukebox_cli.model import ModelSource, chosen_device, load_model, model_name
+        from fast_jukebox_cli.words import read_requests, song_words, words_for
+
+    folder, workers = output.expanduser(), sharing.chosen(device)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():
+        raise ValueError(
+            f"`output` must be a new or empty folder, or one to resume, got {str(folder)!r}, which holds something else"
+        )
+    words = song_words(options.Words(artist, genre))
+    rows = None if given is None else read_requests(given)
+    count = num_samples if rows is None else len(rows)
+    if count is None or not 1 <= count <= _MOST_SONGS:
+        raise ValueError(f"`num_samples` must be from 1 to {_MOST_SONGS}, got {count}")
+    if (folder / _SONG_FILE.format(count)).exists():
+        raise ValueError(
+            f"`num_samples` must be at least the number of songs that {str(folder)!r} holds, which have a line each in "
+            f"its {METADATA_FILE}, got {count}"
+        )
+    settings: options.SongSettings = {"duration": duration, **sampling.settings()}
+    request = SongRequest(**settings, seed=seed)
+    source, where = ModelSource(model, dtype=dtype), chosen_device(device)
+    loaded = load_model(source, where if workers.in_process else torch.device("cpu"))
+    metadata = words_for(loaded, words) if rows is None else rows
+    seeds, numbered = [seed] * count, range(count)
+    drawn = (
+        draw_metadata(loaded, seeds, numbered)
+        if metadata is None
+        else complete_metadata(loaded, metadata, seeds, numbered)  # of the songs of their numbers, as they are sampled
     )
+    metadata = drawn or metadata
+    if metadata is not None:
+        encode_metadata(loaded, metadata)  # says what is wrong with them, before the first song
+    digest = sha256(json.dumps(words if rows is None else rows, sort_keys=True).encode()).hexdigest()
+    claim_songs(folder, loaded, {**settings, "seed": seed, "metadata": digest})
+    clear_temporary(folder)
+    paths = [folder / _SONG_FILE.format(number) for number in range(count)]
+    name = model_name(model)
+    elsewhere = replace(source, name=str(Path(name).absolute()) if Path(name).is_dir() else name)
+    with tqdm(total=count, desc="sampling", unit="song", disable=quiet) as bar:
+        sample_songs(
+            (lambda: loaded) if workers.in_process else partial(load_model, elsewhere, where),
+            paths,
+            replace(request, metadata=metadata),
+            batch_size=batch_size,
+            after=lambda done: bar.update(done - bar.n),
+            workers=workers,
+        )
+        bar.update(count - bar.n)
+    each = metadata if isinstance(metadata, list) else [metadata or {}] * count
+    kept = ("artist", "genre", "lyrics")
+    lines = (
+        {"file_name": path.name, "song": number, "seed": seed, **{name: own.get(name) for name in kept}}
+        for number, (path, own) in enumerate(zip(paths, each, strict=True))
+    )
+    write_file(folder / METADATA_FILE, metadata_lines(lines))
     typer.echo(f"{count} songs, seed {seed}", err=True)
     typer.echo(path_text(folder))
 

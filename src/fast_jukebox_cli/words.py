@@ -1,10 +1,11 @@
-"""Metadata of a song in words, from a command's options."""
+"""Metadata of songs in words, from a command's options or a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fast_jukebox.data.metadata import json_rows
 from fast_jukebox.processing.vocabulary import check_song
 from fast_jukebox_cli.options import Words
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _LONGEST = 2**20
 """Bytes of a file of lyrics."""
+_LARGEST_TABLE = 2**28
+"""Bytes of a file of requests."""
 
 
 def song_words(given: Words, offset: float | None = None) -> dict[str, object] | None:
@@ -40,6 +43,23 @@ def dropped_note(dropped: str) -> str:
     """A note on characters of lyrics that a model cannot spell; there is at least one."""
     were = "1 character of the lyrics was" if len(dropped) == 1 else f"{len(dropped)} characters of the lyrics were"
     return f"{were} dropped: {''.join(dict.fromkeys(dropped))}"
+
+
+def read_requests(path: Path) -> list[dict[str, object]]:
+    """Metadata of songs, of a JSON Lines file; a `ValueError` names a line that is wrong."""
+    if path.stat().st_size > _LARGEST_TABLE:
+        raise ValueError(
+            f"`--requests` must have at most {_LARGEST_TABLE} bytes, got {path.stat().st_size} in {str(path)!r}"
+        )
+    rows = []
+    for where, row in json_rows(path):
+        try:
+            rows.append(dict(check_song(row)))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    if not rows:
+        raise ValueError(f"`--requests` must have a song a line, got nothing in {str(path)!r}")
+    return rows
 
 
 def _read(path: Path) -> str:

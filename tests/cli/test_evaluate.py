@@ -7,9 +7,9 @@ from huggingface_hub import ModelCard
 from fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.audio import save_audio
 from fast_jukebox.data.manifest import MANIFEST
+from fast_jukebox.evaluation.cards import CardSettings
 from fast_jukebox.evaluation.systems import System
 from fast_jukebox.models.valence import ValenceConfig, ValenceFeatureExtractor, ValenceModel
-from fast_jukebox_cli.evaluate import named_systems
 
 
 @pytest.fixture
@@ -133,11 +133,19 @@ def test_what_a_card_needs_is_asked_for_before_the_work(run, model_dir, songs):
     assert not (run.folder / "runs").exists()
 
 
-def test_the_embedded_model_has_a_name():
-    (system,) = named_systems(["embedded"])
-    assert system.name == "embedded"
-    assert system.source.endswith("pretrained")
-    assert named_systems(["small=ann/model", "ann/other"]) == [
-        System("small", "ann/model"),
-        System("other", "ann/other"),
-    ]
+def test_models_have_the_names_given_or_those_of_their_folders(run, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    asked = []
+
+    def check(card, systems):
+        asked.extend(systems)
+        raise Stopped
+
+    monkeypatch.setattr(CardSettings, "check", check)
+    found = run("evaluate", "embedded", "small=ann/model", "ann/other", "--songs", "x", "--no-pictures")
+    assert isinstance(found.exception, Stopped)
+    assert [system.name for system in asked] == ["embedded", "small", "other"]
+    assert asked[0].source.endswith("pretrained")
+    assert asked[1:] == [System("small", "ann/model"), System("other", "ann/other")]

@@ -10,8 +10,8 @@ from fast_jukebox.audio import load_audio
 from fast_jukebox.data.codes import load_codes
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.utils.workers import MOST_WORKERS
-from fast_jukebox_cli.generate_many import read_requests
 from fast_jukebox_cli.options import _MOST_WORKERS, Sharing
+from fast_jukebox_cli.words import read_requests
 
 
 @pytest.fixture
@@ -161,11 +161,11 @@ def test_ctrl_c_says_that_the_command_resumes(run, command, monkeypatch):
     work = {
         "label": "fast_jukebox.labelling.dataset.label_songs",
         "encode": "fast_jukebox.data.songs.load_songs",
-        "generate_many": "fast_jukebox_cli.generate_many.generate_many",
-        "evaluate": "fast_jukebox_cli.evaluate.evaluate",
+        "generate_many": "fast_jukebox_cli.words.song_words",
+        "evaluate": "fast_jukebox.evaluation.settings.EvaluationSettings",
     }
     monkeypatch.setattr(work[command], interrupted)
-    songs = () if command == "generate_many" else ("songs",)
+    songs = ("--num-samples", 1) if command == "generate_many" else ("songs",)
     found = run(command.replace("_", "-"), *songs, "--output", "out", *(("--songs", "x") * (command == "evaluate")))
     assert found.exit_code == 130
     assert found.stderr == "fast-jukebox: interrupted; the same command resumes\n"

@@ -21,9 +21,14 @@ HPARAMS = {
 }
 
 
+BANDWIDTH = {"l1": "l1", "l2": "l2", "spectral": "spec"}
+
+
 def convert_vqvae(state, hparams, bandwidth=None):
     """The VQ-VAE of published tensors in memory."""
-    part = vqvae_part(vqvae_config(hparams, bandwidth))
+    config = vqvae_config(hparams)
+    config.update({f"bandwidth_{own}": (bandwidth or {}).get(theirs, 1.0) for own, theirs in BANDWIDTH.items()})
+    part = vqvae_part(config)
     tensors = strip_prefix(state)
     part.check(tensors, "state_dict")
     vqvae = FastJukeboxVQVAE(part.config)

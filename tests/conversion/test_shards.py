@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fast_jukebox.conversion.shards import parse_size, plan_shards, size_in, write_shards
+from fast_jukebox.conversion.convert import parse_size, plan_shards, size_in, write_shards
 
 
 @pytest.mark.parametrize(("size", "wanted"), [("1GB", 10**9), ("2 MiB", 2**21), ("1.5kb", 1500), (7, 7)])

@@ -7,7 +7,6 @@ import torch
 
 from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxProcessor, FastJukeboxVQVAE
 from fast_jukebox.data import codes as codes_module
-from fast_jukebox.data import encoding
 from fast_jukebox.data.codes import CodeWindows, encode_songs, load_codes, require_splits
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.sessions.fingerprint import weights_digest
@@ -70,13 +69,13 @@ def test_songs_are_read_ahead_for_a_gpu_in_their_order_and_not_all_at_once(songs
 
     def noting(sound):
         begun.append(sound)
-        return encoding.load_audio(sound, vqvae.config.sampling_rate)
+        return codes_module.load_audio(sound, vqvae.config.sampling_rate)
 
     rows = [0, 1, 2, 0, 1, 2, 0]
     got = []
-    for song, audio in encoding._read_ahead(songs["train"].select(rows), noting):
+    for song, audio in codes_module._read_ahead(songs["train"].select(rows), noting):
         got.append(song["title"])
-        assert len(begun) <= len(got) + encoding._SONGS_AHEAD
+        assert len(begun) <= len(got) + codes_module._SONGS_AHEAD
         assert len(audio) == round(song["duration"] * 1600 * vqvae.config.sampling_rate / 1600)
     assert got == [f"train {row}" for row in rows]
 
@@ -93,7 +92,7 @@ def test_a_fact_that_some_songs_lack_is_kept(songs, vqvae, tmp_path, monkeypatch
 
 def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, monkeypatch):
     monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
-    encode, calls = encoding.encode_song, []
+    encode, calls = codes_module.encode_song, []
 
     def counted(song, audio, model):
         calls.append(song["title"])
@@ -101,12 +100,12 @@ def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, mo
             raise KeyboardInterrupt
         return encode(song, audio, model)
 
-    monkeypatch.setattr(encoding, "encode_song", counted)
+    monkeypatch.setattr(codes_module, "encode_song", counted)
     with pytest.raises(KeyboardInterrupt):
         encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     resumed = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     assert calls == ["train 0", "train 1", "train 2", "train 2", "test 0"]
-    monkeypatch.setattr(encoding, "encode_song", encode)
+    monkeypatch.setattr(codes_module, "encode_song", encode)
     whole = encode_songs(songs, vqvae, tmp_path / "whole", progress=False)
     assert resumed["train"].to_list() == whole["train"].to_list()
     assert not list((tmp_path / "codes").glob("*.partial"))
@@ -122,12 +121,14 @@ def test_two_workers_make_the_same_files(songs, vqvae, tmp_path, monkeypatch):
 
 
 def test_each_song_is_encoded_by_one_thread_however_many_there_are(songs, vqvae, monkeypatch):
-    encode, seen = encoding.encode_song, []
-    monkeypatch.setattr(encoding, "encode_song", lambda *song: (seen.append(torch.get_num_threads()), encode(*song))[1])
+    encode, seen = codes_module.encode_song, []
+    monkeypatch.setattr(
+        codes_module, "encode_song", lambda *song: (seen.append(torch.get_num_threads()), encode(*song))[1]
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = encoding.ShardEncoder(vqvae, "cpu", {})._encode(songs["train"])
+        found = codes_module.ShardEncoder(vqvae, "cpu", {})._encode(songs["train"])
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -233,7 +234,7 @@ def test_facts_that_were_added_are_taken_over(songs, vqvae, tmp_path, monkeypatc
     first = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     for split in songs:
         songs[split] = songs[split].add_column("lyrics", [None, "la la", None][: len(songs[split])])
-    monkeypatch.setattr(encoding, "encode_song", None)  # nothing is encoded again
+    monkeypatch.setattr(codes_module, "encode_song", None)  # nothing is encoded again
     second = encode_songs(songs, vqvae, tmp_path / "codes", progress=False)
     assert second["train"]["lyrics"][:] == [None, "la la", None] and second["test"]["lyrics"][:] == [None]
     for split in first:

@@ -409,7 +409,7 @@ def damage_body(shard, column):
 def test_codes_whose_body_is_damaged_are_named_and_made_again(songs, vqvae, codes, column):
     wanted = {split: rows.to_list() for split, rows in load_codes(codes).items()}
     damage_body(codes / "train-00001.parquet", column)
-    with pytest.raises(ValueError, match=r"train-00001\.parquet holds codes that cannot be read"):
+    with pytest.raises(ValueError, match=r"train-00001\.parquet is damaged"):
         load_codes(codes)
     encode_songs(songs, vqvae, codes, progress=False)
     assert {split: rows.to_list() for split, rows in load_codes(codes).items()} == wanted

@@ -5,7 +5,7 @@ import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
 
 from fast_jukebox.evaluation.clap import Clap, clap_score
-from fast_jukebox.evaluation.embedding_loading import load_embedding
+from fast_jukebox.evaluation.encoders import load_embedding
 
 RATE = 8000
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fast_jukebox.evaluation.embedding_loading import EMBEDDINGS, load_embedding
+from fast_jukebox.evaluation.encoders import EMBEDDINGS, load_embedding
 
 
 def test_embeddings_are_found_by_name():

@@ -12,8 +12,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from fast_jukebox.evaluation.embedding_loading import load_embedding
-from fast_jukebox.evaluation.encoders import EncoderEmbedding
+from fast_jukebox.evaluation.encoders import EncoderEmbedding, load_embedding
 
 RATE = 8000
 

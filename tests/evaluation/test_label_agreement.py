@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fast_jukebox.evaluation.label_agreement import (
+from fast_jukebox.evaluation.probing import (
     describe_rhythm,
     describe_timbre,
     label_agreement,

@@ -56,7 +56,7 @@ def test_no_windows_are_refused(top_prior):
 
 
 def test_a_unigram_model_by_hand():
-    model = UnigramModel.fit([torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0])], codebook_size=4)
+    model = BigramModel.fit([torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0])], codebook_size=4).unigram
     assert model.probabilities.tolist() == pytest.approx([0.6, 0.2, 0.1, 0.1])
     found = count_likelihood(model, [{"codes": torch.tensor([0, 1, 3])}])
     assert found.bits_per_code == pytest.approx(-(math.log2(0.6) + math.log2(0.2) + math.log2(0.1)) / 3)
@@ -70,7 +70,7 @@ def test_a_unigram_of_even_counts_needs_all_bits():
 
 def test_codes_outside_the_codebook_are_refused():
     with pytest.raises(ValueError, match="songs"):
-        UnigramModel.fit([torch.tensor([0, 4])], codebook_size=4)
+        BigramModel.fit([torch.tensor([0, 4])], codebook_size=4)
 
 
 def test_a_bigram_model_learns_what_follows_what():

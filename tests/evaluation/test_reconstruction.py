@@ -26,14 +26,6 @@ def test_the_figures_are_those_of_the_models_own_reconstruction(vqvae):
     assert found == pytest.approx(report.metrics(), rel=1e-3, abs=1e-4)
 
 
-def test_one_level_alone_gives_that_levels_figures(vqvae):
-    recordings = [0.3 * torch.randn(3200)]
-    every = reconstruction_metrics(vqvae, recordings)
-    assert reconstruction_metrics(vqvae, recordings, levels=[1]) == {
-        key: value for key, value in every.items() if key.endswith("_1")
-    }
-
-
 def test_long_recordings_are_compared_chunk_by_chunk(vqvae, monkeypatch):
     recordings = [0.3 * torch.randn(16000)]
     whole = reconstruction_metrics(vqvae, recordings)

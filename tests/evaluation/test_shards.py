@@ -7,8 +7,9 @@ import torch
 from datasets import Dataset
 
 from fast_jukebox.audio import save_audio
-from fast_jukebox.data.encoding import encode_song
+from fast_jukebox.data.codes import encode_song
 from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs, read_sound
+from fast_jukebox.evaluation.likelihood import song_bits, windows_of_songs
 from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
 from fast_jukebox.evaluation.shards import (
     SONGS_IN_A_SHARD,
@@ -16,8 +17,7 @@ from fast_jukebox.evaluation.shards import (
     measure_songs,
     predict_in_shards,
 )
-from fast_jukebox.evaluation.song_likelihood import song_bits, windows_of_songs
-from fast_jukebox.evaluation.systems import load_system, reconstruct_songs, system_loader, vqvae_loader
+from fast_jukebox.evaluation.systems import load_system, load_vqvae, loader_of, reconstruct_songs
 from fast_jukebox.utils.workers import Workers
 
 
@@ -97,10 +97,10 @@ def test_bits_and_reconstructions_are_those_of_the_calling_process(tiny_model, t
         for number in range(SONGS_IN_A_SHARD + 2)
     ]
     workers, source = Workers(count), str(tmp_path / "model")
-    load = vqvae_loader(model, source, workers)
+    load = loader_of(model.vqvae, load_vqvae, source, workers)
     rows = Dataset.from_list([encode_song({}, read_sound(sound, 1600, duration=0.6), model.vqvae) for sound in sounds])
     songs = list(windows_of_songs(rows, [prior.config for prior in model.priors], 12))
-    load_model = system_loader(model, source, workers)
+    load_model = loader_of(model, load_system, source, workers)
     found = predict_in_shards(load_model, songs, tmp_path / "bits.json", 2, workers)
     for own, whole in zip(found, song_bits(model, sounds, duration=0.6, max_windows=12, batch_size=2), strict=True):
         torch.testing.assert_close(own.bits, whole.bits)

@@ -97,7 +97,7 @@ def test_a_song_of_a_low_rate_does_not_count_in_what_it_lacks(settings, rates):
     paths = [settings.output.parent / f"{number}.wav" for number in range(2)]
     for path, rate in zip(paths, rates, strict=True):
         save_audio(path, 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(rate) / rate), rate)
-    found = side_by_side._measured("songs", paths, "songs", settings, Judges([]), print, Workers())
+    found = side_by_side._Evaluation(settings, Judges([]), None, print, Workers()).measure("songs", paths, "songs")
     assert found.result.numbers["noted_fraction"].value > 0.9 and found.result.songs == 2
 
 

@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from fast_jukebox.evaluation.likelihood import prior_likelihood
-from fast_jukebox.evaluation.song_likelihood import song_bits
+from fast_jukebox.evaluation.likelihood import prior_likelihood, song_bits
 
 RATE = 1600
 

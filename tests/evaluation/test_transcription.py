@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast_jukebox.evaluation.controls import chord, white_noise
-from fast_jukebox.evaluation.transcription import find_onsets, transcribe
+from fast_jukebox.evaluation.notes import find_onsets, transcribe
 
 RATE = 24000
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fast_jukebox.evaluation.embedding_loading import load_embedding
-from fast_jukebox.evaluation.vggish import VGGish, VGGishEmbedding, mel_matrix
+from fast_jukebox.evaluation.encoders import VGGish, VGGishEmbedding, load_embedding, mel_matrix
 
 RATE = 16000
 

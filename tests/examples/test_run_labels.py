@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from fast_jukebox.evaluation.label_agreement import describe_rhythm, describe_timbre
+from fast_jukebox.evaluation.probing import describe_rhythm, describe_timbre
 
 
 @pytest.fixture

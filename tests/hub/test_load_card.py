@@ -3,8 +3,7 @@ from huggingface_hub import DatasetCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.hub.cards import require_license
-from fast_jukebox.hub.load_card import MAX_CARD_BYTES, MAX_METADATA_CHARACTERS, load_card
+from fast_jukebox.hub.cards import MAX_CARD_BYTES, MAX_METADATA_CHARACTERS, load_card, require_license
 
 CARD = "---\nlicense: mit\nmodel-index:\n- name: x\n  results: []\n---\n\n# x\n\nA model.\n"
 BOMB = "a0: &a0 [x, x, x]\n" + "".join(

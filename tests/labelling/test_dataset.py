@@ -11,8 +11,7 @@ import soundfile
 from fast_jukebox.audio.io import audio_tags, load_audio
 from fast_jukebox.data.songs import load_songs, save_songs
 from fast_jukebox.labelling import label_songs
-from fast_jukebox.labelling.dataset import LabelSettings
-from fast_jukebox.labelling.rows import ROW_KEYS
+from fast_jukebox.labelling.dataset import ROW_KEYS, LabelSettings
 from fast_jukebox.utils.workers import Workers
 
 RATE = 8000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.labelling.rows import LABELS, ROW_KEYS, all_labels, describe, known_labels, tidy_label
+from fast_jukebox.labelling.dataset import LABELS, ROW_KEYS, all_labels, describe, known_labels, tidy_label
 from fast_jukebox.utils.text import printable
 
 ANYTHING = st.recursive(

@@ -9,8 +9,8 @@ import torch
 
 import fast_jukebox.metrics
 from fast_jukebox.audio.io import save_audio
-from fast_jukebox.evaluation.embedding_loading import load_embedding
 from fast_jukebox.evaluation.embeddings import embed_songs
+from fast_jukebox.evaluation.encoders import load_embedding
 from fast_jukebox.metrics.loading import FOLDER, METRICS
 
 SEPARATE = """

@@ -36,7 +36,6 @@ class OpenAICheckpoint:
             ...]}`, bottom first.
 
     Attributes:
-        name: what messages call it.
         parts: the VQ-VAE and the priors, the top prior first.
 
     Raises:

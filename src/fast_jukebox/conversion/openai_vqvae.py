@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fast_jukebox.conversion.published import Hyperparameters
 from fast_jukebox.conversion.state_dict import Source
 from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.utils.files import JsonObject
 
 
-def vqvae_config(hparams: JsonObject, bandwidth: Mapping[str, float] | None = None) -> FastJukeboxVQVAEConfig:
+def vqvae_config(hparams: JsonObject) -> FastJukeboxVQVAEConfig:
     """Our configuration for hyperparameters under their published names.
 
     Args:
         hparams: needs `downs_t`, `strides_t`, `emb_width`, `l_bins`, `width`, `depth`; the rest have the published
             defaults.
-        bandwidth: the data set's statistics `l1`, `l2` and `spec`; 1 where not given.
 
     Raises:
         ValueError: a hyperparameter is missing.
     """
     hparams = Hyperparameters("hparams", hparams)
     levels = len(hparams["downs_t"])
-    bandwidth = bandwidth or {}
     return FastJukeboxVQVAEConfig(
         sampling_rate=hparams.get("sr", 44100),
         downs=list(hparams["downs_t"]),
@@ -47,9 +43,6 @@ def vqvae_config(hparams: JsonObject, bandwidth: Mapping[str, float] | None = No
         multispectral_n_fft=list(hparams.get("multispec_loss_n_fft", (2048, 1024, 512))),
         multispectral_hop_length=list(hparams.get("multispec_loss_hop_length", (240, 120, 50))),
         multispectral_win_length=list(hparams.get("multispec_loss_window_size", (1200, 600, 240))),
-        bandwidth_l1=bandwidth.get("l1", 1.0),
-        bandwidth_l2=bandwidth.get("l2", 1.0),
-        bandwidth_spectral=bandwidth.get("spec", 1.0),
     )
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from fast_jukebox.conversion import openai_prior, openai_vqvae
-from fast_jukebox.conversion.state_dict import Shape, Source, check_key_map, check_tensors, taken
+from fast_jukebox.conversion.state_dict import Shape, Source, check_tensors, taken
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE, FastJukeboxVQVAEConfig
 
@@ -76,7 +76,6 @@ def _part(
     constants: Mapping[str, Tensor],
     rename: Rename,
 ) -> Part:
-    check_key_map(model, key_map)
     renamed: dict[str, Source] = {
         ours: rename(theirs) if isinstance(theirs, str) else tuple((rename(each), rows) for each, rows in theirs)
         for ours, theirs in key_map.items()

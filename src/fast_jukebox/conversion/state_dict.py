@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _WRAPPER_PREFIX = "module."
 
@@ -74,19 +74,6 @@ def taken(source: Mapping[str, Tensor], theirs: Source, transposed: bool) -> Ten
     """One of our tensors out of a checkpoint: a view where it is one of theirs, a new tensor where it is several."""
     parts = [source[name].t() if transposed else source[name] for name, _ in _parts(theirs)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def check_key_map(model: nn.Module, key_map: Mapping[str, Source]) -> None:
-    """Raise a `ValueError` unless a key map fills every parameter of a model, and nothing else."""
-    known = set(model.state_dict())
-    problems = [
-        _listing("not in the model", [ours for ours in key_map if ours not in known]),
-        _listing(
-            "of the model without a source", [ours for ours, _ in model.named_parameters() if ours not in key_map]
-        ),
-    ]
-    if any(problems):
-        raise ValueError("`key_map` does not fit: " + "; ".join(problem for problem in problems if problem))
 
 
 def _parts(theirs: Source) -> tuple[tuple[str, int], ...]:

@@ -7,9 +7,9 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import cached_file
 
@@ -96,16 +96,12 @@ def hyperparameters(config: Mapping[str, object]) -> tuple[JsonObject, list[Json
     return vqvae, priors
 
 
-def _name_in_model(index: int, name: str) -> str:
-    return f"priors.{index}.{prior_name(name)}"
-
-
 def parts_of(config: Mapping[str, object]) -> tuple[Part, list[Part]]:
     """The VQ-VAE and the priors, bottom first, of a complete model's `config.json`; errors as [`hyperparameters`]."""
     vqvae, priors = hyperparameters(config)
     top = len(priors) - 1
     return vqvae_part(vqvae_config(vqvae), lambda name: f"vqvae.{vqvae_name(name)}"), [
-        prior_part(prior_config(prior, vqvae), partial(_name_in_model, top - level))
+        prior_part(prior_config(prior, vqvae), lambda name, index=top - level: f"priors.{index}.{prior_name(name)}")  # type: ignore[misc]  # of a default value
         for level, prior in enumerate(priors)
     ]
 
@@ -336,7 +332,6 @@ def _weight_map(index: str) -> dict[str, str]:
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"`{path}` is damaged or cut short ({error}): fetch it again") from error

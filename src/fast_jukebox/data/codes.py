@@ -9,7 +9,10 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast_jukebox.data.encoding import CodeShard, ShardEncoder
+from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.labels import WindowLabels
 from fast_jukebox.data.manifest import (
     MANIFEST,
@@ -28,7 +31,7 @@ from fast_jukebox.data.manifest import (
     shard_rows,
     songs_manifest,
 )
-from fast_jukebox.data.parquet import check_codes, check_values, is_readable
+from fast_jukebox.data.parquet import check_codes, check_values, is_readable, load_shards
 from fast_jukebox.data.scanning import find_dataset
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, describe_splits
 from fast_jukebox.data.windows import SongWindows, WindowSampler, time_cut
@@ -36,14 +39,102 @@ from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.vocabulary import column_of
+from fast_jukebox.sampling.machine import share_out, single_threads
 from fast_jukebox.sessions.fingerprint import weights_digest
-from fast_jukebox.utils.files import check_apart, claim_folder, clear_temporary, replacing
-from fast_jukebox.utils.text import printable
+from fast_jukebox.utils.files import JsonObject, check_apart, claim_folder, clear_temporary, replacing
 from fast_jukebox.utils.workers import Workers, map_shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict, Features
+
+
+_SONGS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class CodeShard:
+    """A file of codes to be made."""
+
+    path: Path
+    songs: Dataset | list[JsonObject]
+
+
+class ShardEncoder:
+    """Encodes the songs of a shard and writes the file, complete or not at all; calls `after` with 1 for each song."""
+
+    def __init__(
+        self,
+        vqvae: FastJukeboxVQVAE,
+        device: str,
+        features: Features,
+        after: Callable[[int], object] | None = None,
+        duration: float | None = None,
+    ) -> None:
+        self.vqvae = vqvae if str(vqvae.device) == device else vqvae.to(device)
+        self.features = features
+        self._read = partial(load_audio, sampling_rate=vqvae.config.sampling_rate, duration=duration)
+        self.after = after or (lambda count: None)
+
+    def __call__(self, shard: CodeShard) -> None:
+        from datasets import Dataset
+
+        was_training = self.vqvae.training
+        self.vqvae.eval()
+        encoded = self._encode(shard.songs)
+        self.vqvae.train(was_training)
+        columns = {column: [song.get(column) for song in encoded] for column in self.features}
+        with replacing(shard.path) as temporary:
+            Dataset.from_dict(columns, features=self.features).to_parquet(str(temporary))
+
+    def _encode(self, songs: Dataset | list[JsonObject]) -> list[dict[str, object]]:
+        """Rows with codes. On a CPU each thread takes a song, so that codes do not depend on how many there are."""
+        if self.vqvae.device.type == "cpu":
+
+            def encode(row: int) -> JsonObject:
+                song = songs[row]
+                return encode_song(song, self._read(song["audio"]), self.vqvae)
+
+            def count_one(_: int) -> None:
+                self.after(1)
+
+            with single_threads():
+                return share_out(encode, len(songs), count_one)
+        encoded: list[dict[str, object]] = []
+        for song, audio in _read_ahead(songs, self._read):
+            encoded.append(encode_song(song, audio, self.vqvae))
+            self.after(1)
+        return encoded
+
+
+def _read_ahead(
+    songs: Dataset | list[JsonObject], read: Callable[[object], Tensor]
+) -> Iterator[tuple[JsonObject, Tensor]]:
+    """Songs with their audio (samples,); two more are read while one is used."""
+    with ThreadPoolExecutor(_SONGS_AHEAD) as pool:
+        coming: deque[tuple[JsonObject, Future[Tensor]]] = deque()
+        for row in range(len(songs)):
+            song = songs[row]
+            coming.append((song, pool.submit(read, song["audio"])))
+            if len(coming) > _SONGS_AHEAD:
+                song, audio = coming.popleft()
+                yield song, audio.result()
+        for song, audio in coming:
+            yield song, audio.result()
+
+
+def encode_song(song: JsonObject, audio: Tensor, vqvae: FastJukeboxVQVAE) -> JsonObject:
+    """A song's metadata and codes, `codes_0`, `codes_1`, ... (length,), uint16 or int32, of its sound (samples,)."""
+    config = vqvae.config
+    hop = config.hop_lengths[-1]
+    # The rest at the song's end that does not fill a code of the top level, less than 3 ms, is left out.
+    audio = audio[: max(audio.shape[0] // hop, 1) * hop]
+    audio = torch.nn.functional.pad(audio, (0, -audio.shape[0] % hop))
+    codes = vqvae.encode(audio[None].to(vqvae.device))
+    narrow = np.uint16 if config.codebook_size <= 2**16 else np.int32
+    metadata = {key: value for key, value in song.items() if key != "audio"}
+    return metadata | {f"codes_{level}": entry[0].cpu().numpy().astype(narrow) for level, entry in enumerate(codes)}
+
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +223,6 @@ def load_codes(
         FileNotFoundError: there is no such folder.
         HubError: the data set cannot be read from the Hub.
     """
-    import pyarrow
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
     path = find_dataset(folder, revision=revision, token=token, local_files_only=local_files_only)
     shards = code_shards(path)
     if not shards:
@@ -154,17 +241,7 @@ def load_codes(
         raise ValueError(f"{folder} holds no {MANIFEST}, which says whose codes these are")
     # The cache lies in the folder, so that the folder alone is to be moved or deleted.
     cache = str(path / ".cache") if path == Path(folder) and os.access(path, os.W_OK) else None
-    try:
-        data = load_dataset("parquet", data_files=files, cache_dir=cache)
-    except (DatasetGenerationError, pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
-        reason = error.__cause__ or error
-        if isinstance(reason, OSError) and reason.errno is not None:  # of the disk, as one that is full
-            raise reason from error
-        damaged = next((shard for shard in shards if not is_readable(shard)), folder)
-        raise ValueError(
-            f"{damaged} holds codes that cannot be read: let `encode_songs` make them again, or fetch them again "
-            f"({printable(' '.join(str(reason).split()))})"
-        ) from error
+    data = load_shards(files, cache)
     for split in data.values():
         for name, feature in split.features.items():
             if name.startswith("codes_") and getattr(getattr(feature, "feature", None), "dtype", "") not in _DTYPES:

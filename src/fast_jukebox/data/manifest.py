@@ -52,8 +52,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def stated_manifest(folder: Path) -> JsonObject:
-    """The manifest of a folder of codes; a `ValueError` where there is none or it is damaged."""
+def _stated(folder: Path) -> JsonObject:
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(f"{folder} holds no {MANIFEST}, which `encode_songs` writes beside the codes")
@@ -104,7 +103,7 @@ def shard_rows(shard: Path) -> int:
 
 def read_manifest(folder: Path) -> JsonObject:
     """The manifest of a folder of codes; a `ValueError` where there is none, or songs that it states are missing."""
-    manifest = stated_manifest(folder)
+    manifest = _stated(folder)
     for split, count in manifest["splits"].items():
         shards = sorted(folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].parquet"))
         rows = {shard: shard_rows(shard) for shard in shards}

@@ -7,8 +7,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv")
@@ -71,15 +71,17 @@ def tidy_name(folder: Path, name: str) -> str:
 
 def json_rows(path: Path) -> Iterator[tuple[str, object]]:
     """What each line of a file of JSON Lines holds, after its place; a `ValueError` names a line that is wrong."""
-    with path.open("rb") as file:
-        for number, line in enumerate(_lines(file), 1):
+    # Of bytes that are no UTF-8 halves of surrogates are made, so that their line is known.
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        for number, text in enumerate(iter(partial(file.readline, _LONGEST_LINE + 1), ""), 1):
             where = f"{path}, line {number}"
-            if len(line) > _LONGEST_LINE:
-                raise ValueError(f"{where}: has more than {_LONGEST_LINE} bytes, make it shorter")
+            if len(text) > _LONGEST_LINE:
+                raise ValueError(f"{where}: has more than {_LONGEST_LINE} characters, make it shorter")
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text.encode("utf-8", "surrogateescape").decode()
             except UnicodeDecodeError as error:
                 raise ValueError(f"{where}: no UTF-8 text ({error}): save {path.name} as UTF-8") from error
+            text = text.removeprefix("\ufeff") if number == 1 else text
             if not text.strip():
                 continue
             try:
@@ -95,20 +97,6 @@ def json_rows(path: Path) -> Iterator[tuple[str, object]]:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{where}: must be one object of JSON, correct it: {error}") from error
             yield where, row
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines, whichever of CR, LF and both ends them; one that is longer than a line can be is the last, and cut."""
-    rest = b""
-    while block := file.read(2**20):
-        if block.endswith(b"\r"):
-            block += file.read(1)  # LF, where both end the line
-        *lines, rest = (rest + block).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        yield from lines
-        if len(rest) > _LONGEST_LINE:
-            break
-    if rest:
-        yield rest
 
 
 class _StandsTwice(ValueError):

@@ -1,10 +1,17 @@
-"""Bounds on Parquet files from elsewhere, whose content may be any times larger than the file."""
+"""Parquet files from elsewhere, within bounds: their content may be any times larger than the file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from fast_jukebox.utils.text import printable
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 MAX_ROWS = 2**20
 """Songs in one file."""
@@ -49,6 +56,25 @@ def is_readable(shard: Path) -> bool:
     except (pyarrow.ArrowException, OSError):
         return False
     return True
+
+
+def load_shards(files: Mapping[str, Sequence[str]], cache_dir: str | None = None) -> DatasetDict:
+    """The splits that some files hold; a `ValueError` names one that cannot be read."""
+    import pyarrow
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        return load_dataset("parquet", data_files=files, cache_dir=cache_dir)
+    except (DatasetGenerationError, pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        reason = error.__cause__ or error
+        if isinstance(reason, OSError) and reason.errno is not None:  # of the disk, as one that is full
+            raise reason from error
+        shards = [Path(shard) for split in files.values() for shard in split]
+        damaged = next((shard for shard in shards if not is_readable(shard)), shards[0].parent)
+        raise ValueError(
+            f"{damaged} is damaged ({printable(' '.join(str(reason).split()))}): fetch it again, or make it again"
+        ) from error
 
 
 def check_codes(codes: np.ndarray, codebook_size: int, where: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from fast_jukebox.data.parquet import check_sound_bytes, check_values, is_readable
+from fast_jukebox.data.parquet import check_sound_bytes, check_values, load_shards
 from fast_jukebox.data.scanning import (
     MEASURED,
     Song,
@@ -206,8 +206,6 @@ def _load_parquet(shards: list[Path]) -> DatasetDict:
     """Songs of Parquet files; a `ValueError` names one that is missing or damaged."""
     import pyarrow
     import pyarrow.parquet
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
 
     files: dict[str, list[str]] = {}
     numbers: dict[tuple[str, int], set[int]] = {}
@@ -233,16 +231,7 @@ def _load_parquet(shards: list[Path]) -> DatasetDict:
         raise ValueError(
             f"{shards[0].parent} holds files of two counts, such as -of-00002 and -of-00003: delete the old"
         )
-    try:
-        return load_dataset("parquet", data_files=files)
-    except DatasetGenerationError as error:
-        reason = error.__cause__ or error
-        if isinstance(reason, OSError) and reason.errno is not None:  # of the disk, as one that is full
-            raise reason from error
-        damaged = next((shard for shard in shards if not is_readable(shard)), shards[0].parent)
-        raise ValueError(
-            f"{damaged} is damaged ({printable(' '.join(str(reason).split()))}): fetch it again, or make it again"
-        ) from error
+    return load_shards(files)
 
 
 def _checked_dataset(split: str, rows: Dataset, limits: SongLimits, own: bool, progress: bool) -> Dataset:

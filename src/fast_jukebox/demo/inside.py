@@ -20,7 +20,7 @@ from fast_jukebox.demo.studio import Shown, Studio, reporting, status_only
 from fast_jukebox.evaluation.alignment import AlignedText, LyricsAlignment, lyrics_alignment
 from fast_jukebox.evaluation.pictures import plot_alignment
 from fast_jukebox.generation.estimate import GenerationEstimate
-from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.hub.cards import load_card
 from fast_jukebox.models.description import card_path, describe_model
 from fast_jukebox.sampling.progress import ProgressCallback
 

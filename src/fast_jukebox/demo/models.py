@@ -18,7 +18,6 @@ class StudioModel:
     """A model under the name that the pages show.
 
     Attributes:
-        name: shown.
         model: ready to sample.
         source: folder or repository that it came from.
     """

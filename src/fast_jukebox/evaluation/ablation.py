@@ -1,11 +1,23 @@
-"""The ablation's report: tables in the order of Fast Jukebox's Table 1, and the curves as a picture."""
+"""The ablation: seconds of a training step and of a sampled code of priors that differ in depth, and the report with
+tables in the order of Fast Jukebox's Table 1 and the curves as a picture.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from fast_jukebox.data.codes import CodeWindows
+from fast_jukebox.data.windows import stack_items
+from fast_jukebox.distillation.losses import LOSSES
+from fast_jukebox.distillation.objective import DistillationObjective
+from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.figures import new_figure, save_figure
 from fast_jukebox.utils.files import JsonObject, write_file
@@ -33,7 +45,6 @@ def write_ablation(path: str | os.PathLike[str], results: JsonObject, notes: str
     """Write the report and, beside it in `images`, its curves; returns the path.
 
     Args:
-        path: of the Markdown file.
         results: what `examples/run_ablation.py` leaves in `ablation.json`.
         notes: Markdown in the author's own words, put below the verdict.
     """
@@ -77,7 +88,6 @@ def training_story(results: JsonObject, system: str, model: Mapping[str, object]
     Args:
         results: what `examples/run_ablation.py` measured. Times are steps times the measured seconds of one, so that an
             interruption does not count.
-        system: a student.
         model: what is known of the training of the model that VQ-VAE and sizes are of.
     """
     settings, teacher = results["settings"], next(iter(results["systems"]))
@@ -241,3 +251,66 @@ def _cost(results: JsonObject) -> str:
         f"teacher's forward pass. Batches of {', '.join(map(str, batches))} windows, bottom to top. The column "
         f"*training* above is these times the steps.\n\n{table}"
     )
+
+
+STAGE_WEIGHTS = {"plain": LOSSES["data"], "intermediate": LOSSES["intermediate"], "prediction": LOSSES["prediction"]}
+
+
+def training_seconds(
+    by_depth: dict[int, FastJukeboxPrior], teacher: FastJukeboxPrior, windows: CodeWindows, batch_size: int
+) -> dict[str, dict[str, float]]:
+    """Seconds of a training step of each depth: `plain`, and for students `intermediate` and `prediction`."""
+    batch = stack_items([windows[index % len(windows)] for index in range(batch_size)])
+    batch = {name: value.to(teacher.device) for name, value in batch.items()}
+    seconds: dict[str, dict[str, float]] = {}
+    for depth in by_depth:
+        config = type(teacher.config).from_dict(teacher.config.to_dict() | {"num_hidden_layers": depth})
+        prior = FastJukeboxPrior(config).to(teacher.device).train()
+        objective = DistillationObjective(prior, teacher)
+        optimizer = torch.optim.AdamW(prior.parameters(), lr=0.0)
+        stages = ["plain"] if depth == teacher.config.num_hidden_layers else list(STAGE_WEIGHTS)
+        steps = {stage: partial(_train_step, objective, optimizer, batch, STAGE_WEIGHTS[stage]) for stage in stages}
+        seconds[str(depth)] = {stage: fastest(step, 3) for stage, step in steps.items()}
+    return seconds
+
+
+def _train_step(
+    objective: DistillationObjective,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+) -> None:
+    objective(**batch, weights=weights).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def sampling_seconds(by_depth: dict[int, FastJukeboxPrior], codes: int, seed: int) -> dict[str, float]:
+    """Seconds a code of each depth for one song, taken in turns."""
+    best = dict.fromkeys(map(str, by_depth), float("inf"))
+    for _ in range(3):
+        for depth, prior in by_depth.items():
+            ratio = prior.config.upper_ratio
+            length = min(codes, prior.config.n_ctx) // ratio * ratio
+            upper = torch.zeros((1, length // ratio), dtype=torch.int64) if prior.config.has_upper_level else None
+            labels = None
+            if prior.config.has_labels:  # a song of one window, of the unknown artist and genre
+                window = prior.config.n_ctx * prior.config.hop_length
+                labels = torch.zeros((1, prior.config.metadata_length), dtype=torch.int64)
+                labels[0, 0] = labels[0, 2] = window
+            sample = partial(prior.generate, length=length, upper_codes=upper, metadata=labels, seed=seed)
+            seconds = fastest(sample, 1)
+            best[str(depth)] = min(best[str(depth)], seconds / length)
+    return best
+
+
+def fastest(work: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of some runs after one that is not counted."""
+    seconds = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds[1:])

@@ -6,7 +6,8 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +26,8 @@ from fast_jukebox.utils.text import markdown_table
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-UNITS = ("character", "word", "line")
+UNITS = {"character": "(?s:.)", "word": r"\S+", "line": r"[^\n]+"}
+"""Units of lyrics, with the regular expression of each."""
 _SHOWN = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 _LITTLE = 1e-6
 """Attention below which one character is as unlikely as another."""
@@ -74,7 +76,7 @@ class LyricsAlignment:
             raise ValueError(f"`unit` must be one of {', '.join(UNITS)}, got {unit!r}")
         peaks = self.attention.amax(dim=0).tolist() if self.text else []
         rows = []
-        for first, last in _units(self.text, unit):
+        for first, last in (found.span() for found in re.finditer(UNITS[unit], self.text)):
             sung = [index for index in range(first, last) if not math.isnan(self.starts[index])]
             start, end = (self.starts[sung[0]], self.ends[sung[-1]]) if sung else (math.nan, math.nan)
             rows.append(AlignedText(self.text[first:last], start, end, max(peaks[first:last])))
@@ -256,21 +258,6 @@ def _times(path: Tensor, characters: int, moment: float, duration: float) -> tup
     if reached >= 0:
         ends[reached] = duration
     return starts, [math.nan if math.isnan(start) else end for start, end in zip(starts, ends, strict=True)]
-
-
-def _units(text: str, unit: str) -> Iterator[tuple[int, int]]:
-    """First character, and the one after the last, of each unit of a text."""
-    if unit == "character":
-        yield from ((index, index + 1) for index in range(len(text)))
-        return
-    first = None
-    for index, character in enumerate([*text, "\n"]):
-        parts = character == "\n" or (unit == "word" and character.isspace())
-        if not parts and first is None:
-            first = index
-        if parts and first is not None:
-            yield first, index
-            first = None
 
 
 def _number(value: float) -> str:

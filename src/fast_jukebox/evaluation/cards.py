@@ -11,8 +11,7 @@ from typing import Literal
 from fast_jukebox.evaluation.distance import Estimate
 from fast_jukebox.evaluation.side_by_side import HELD_OUT, NOISE, NOTES, TRAINING, SetResult
 from fast_jukebox.evaluation.systems import System
-from fast_jukebox.hub.cards import Metrics, require_license, write_model_card
-from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.hub.cards import Metrics, load_card, require_license, write_model_card
 from fast_jukebox.hub.push_mixin import describe_config
 from fast_jukebox.hub.update_card import stated_metrics, update_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
@@ -99,7 +98,6 @@ class CardSettings:
     Attributes:
         kind: `"none"`; `"model"` updates the card that is there, or writes one; `"embedded"` writes that of the model
             inside the package.
-        license: of the weights, for a new card.
         name: of the model on a new card; by default the folder's.
         training: JSON file on the training, see [`training_markdown`]; without it an old card keeps what it states.
     """
@@ -153,12 +151,8 @@ def write_card(
     """Write or update `README.md` and the picture in a model's folder; returns the card's path.
 
     Args:
-        system: the model, in a folder.
         results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
-        card: that [`CardSettings.check`] has let pass.
-        counts: of the songs, see [`training_markdown`].
         made_by: a sentence on the command and its versions.
-        picture: mel spectrograms.
     """
     folder = Path(system.source)
     story = read_json(card.training) if card.training else {}

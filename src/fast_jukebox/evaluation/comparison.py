@@ -31,12 +31,7 @@ FEW_SONGS = 50
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number of a set of songs.
-
-    Attributes:
-        estimate: the number and its interval.
-        floor: the number that as many real songs get.
-    """
+    """One number of a set of songs."""
 
     estimate: Estimate
     floor: Floor
@@ -48,7 +43,6 @@ def compare_sets(
     *,
     measures: tuple[str, ...] = ("frechet_distance", "kernel_distance", "tag_divergence"),
     resamples: int = 200,
-    floor_draws: int = 10,
     seed: int = 0,
 ) -> dict[str, Comparison]:
     """Distances of a set of songs from a reference, named after the embedding: `kernel_distance_musicnn_mtt`.
@@ -58,8 +52,6 @@ def compare_sets(
 
     Args:
         resamples: of the bootstrap over the samples' songs; the reference is held fixed.
-        floor_draws: how often as many songs of the reference are judged against its others.
-        seed: of the bootstrap and of the draws.
 
     Raises:
         ValueError: sets of two embeddings, too few windows, or values that are not finite.
@@ -86,7 +78,7 @@ def compare_sets(
             # Of the floors too, so that they have one yardstick.
             make = partial(kernel_statistic, bandwidth=median_distance(others))
         interval = bootstrap(make(own, others), samples.songs, resamples, seed, centred=True, least=least)
-        floor = real_floor(partial(_number, make), others, reference.songs, samples.num_songs, floor_draws, seed)
+        floor = real_floor(partial(_number, make), others, reference.songs, samples.num_songs, seed=seed)
         found[name] = Comparison(interval, floor)
     return found
 
@@ -105,8 +97,6 @@ def compare_pitch(
     Args:
         songs: the clips of each song; those without a key do not count.
         reference: of each song of the reference, which is held fixed.
-        resamples: of the bootstrap over the songs.
-        seed: of the bootstrap.
 
     Returns:
         Nothing where no clip of the songs has a key.

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_CHORD_SECONDS = 0.7
+
 
 def white_noise(seconds: float, sampling_rate: int, seed: int = 0) -> Tensor:
     """Gaussian noise of a root mean square of 0.1, float32 (samples,)."""
@@ -21,21 +23,18 @@ def random_notes(
     *,
     pitch_classes: Sequence[int] = range(12),
     voices: int = 4,
-    note_seconds: float = 0.7,
 ) -> Tensor:
     """Chords of notes drawn one by one from some pitch classes, between C3 and B5: by default no key at all.
 
     Args:
         pitch_classes: from 0 (C) to 11 (B), which the notes are drawn from with equal chances.
-        voices: notes at a time.
-        note_seconds: how long each chord is held.
 
     Returns:
         float32 (samples,) below 1, see [`chord`].
     """
     generator = torch.Generator().manual_seed(seed)
     allowed = [pitch for pitch in range(48, 84) if pitch % 12 in set(pitch_classes)]
-    length, size = round(seconds * sampling_rate), round(note_seconds * sampling_rate)
+    length, size = round(seconds * sampling_rate), round(_CHORD_SECONDS * sampling_rate)
     chords = []
     for _ in range(-(-length // size)):
         chosen = torch.randint(len(allowed), (voices,), generator=generator).tolist()

@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fast_jukebox.audio.io import load_audio
 from fast_jukebox.utils.files import write_file
@@ -68,8 +67,6 @@ class EmbeddingSet:
     """Embeddings of a set of songs, window by window.
 
     Attributes:
-        embedding: name of the embedding.
-        version: of its weights.
         windows: float32 (n, D).
         songs: int64 (n,) number of the song that each window is of.
         tags: float32 (n, K) probabilities of the embedding's tags; None where it has none.
@@ -126,16 +123,13 @@ def embed_songs(
     *,
     sampling_rate: int | None = None,
     duration: float | None = None,
-    progress: bool = False,
 ) -> EmbeddingSet:
     """Embed songs one after the other; memory holds one song at a time.
 
     Args:
-        embedding: the network.
         sounds: files, or samples (T,) at `sampling_rate`; resampled and mixed to mono as the embedding asks.
         sampling_rate: of samples, in Hz; files know their own.
         duration: seconds from the start of each song; all of it by default.
-        progress: show a bar.
 
     Raises:
         ValueError: no sounds, one that is shorter than a window, not finite or no sound at all; its name is said.
@@ -144,7 +138,7 @@ def embed_songs(
     sounds = list(sounds)
     if not sounds:
         raise ValueError("`sounds` must hold at least one song, got none")
-    for number, sound in enumerate(tqdm(sounds, desc=embedding.name, unit="song", disable=not progress)):
+    for number, sound in enumerate(sounds):
         audio = read_sound(sound, embedding.sampling_rate, sampling_rate, duration)
         if len(audio) < embedding.window_samples:
             shortest, seconds = (count / embedding.sampling_rate for count in (embedding.window_samples, len(audio)))

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from fast_jukebox.evaluation.mel import decibels, mel, mel_power, mel_spectrogram
+from fast_jukebox.evaluation.notes import transcribe
 from fast_jukebox.evaluation.song_metrics import quiet_segments
-from fast_jukebox.evaluation.transcription import transcribe
 from fast_jukebox.utils.figures import new_figure, picture_path, save_figure
 
 if TYPE_CHECKING:
@@ -74,11 +74,9 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
     All panels have one colour scale: decibels below the loudest cell of them all, so that loudness can be compared.
 
     Args:
-        path: of the picture.
         systems: by name, sound (T,) by column, such as `{"teacher": {"top level alone": a, "upsampled": b}}`. A cell
             that a system lacks stays empty, and a system's only sound has no other title than its name. Columns are in
             the order of the system that has most of them.
-        sampling_rate: in Hz.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

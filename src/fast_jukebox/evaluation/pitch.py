@@ -53,6 +53,7 @@ KEY_PROFILES = {
 """Frequency of each pitch class in a key, from the tonic up (Albrecht and Shanahan, Music Perception 31, 2013)."""
 
 _FEWEST_NOTED = 0.1
+_HALVINGS = 200
 
 KEYS = tuple(Key(tonic, scale) for scale in SCALES for tonic in range(12))
 
@@ -101,10 +102,14 @@ def pitch_class_seconds(notes: NoteFrames) -> Tensor:
     Every moment in which a note sounds counts the same, and is shared among the notes by their strength. The sum is the
     time in which a note sounds.
     """
-    strength = notes.strength / notes.strength.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    return pitch_class_frames(notes.strength) * notes.hop_seconds
+
+
+def pitch_class_frames(strength: Tensor) -> Tensor:
+    """The same of the strength (frames, pitches) of notes, in frames."""
+    shares = strength / strength.sum(dim=1, keepdim=True).clamp_min(1e-12)
     classes = (torch.arange(strength.shape[1], device=strength.device) + LOWEST_PITCH) % 12
-    seconds = strength.new_zeros(12).index_add_(0, classes, strength.sum(dim=0))
-    return seconds * notes.hop_seconds
+    return strength.new_zeros(12).index_add_(0, classes, shares.sum(dim=0))
 
 
 def best_key(profile: Tensor) -> tuple[Key, float]:
@@ -158,7 +163,7 @@ def analyse_clip(audio: Tensor, sampling_rate: int) -> ClipPitch:
         key=key,
         in_key_fraction=fraction if notes.noted_fraction >= _FEWEST_NOTED else math.nan,
         profile=seconds / total if total > 0 else seconds,
-        pitch_classes=_perplexity(seconds / total) if total > 0 else math.nan,
+        pitch_classes=float(torch.special.entr(seconds.double() / total).sum().exp()) if total > 0 else math.nan,
     )
 
 
@@ -197,42 +202,28 @@ def profile_distance(first: Sequence[ClipPitch], second: Sequence[ClipPitch]) ->
     return jensen_shannon(mean_profile(first), mean_profile(second))
 
 
-def distance_within(
-    songs: Sequence[Sequence[ClipPitch]], count: int | None = None, draws: int = 200, seed: int = 0
-) -> float:
+def distance_within(songs: Sequence[Sequence[ClipPitch]], count: int | None = None) -> float:
     """[`profile_distance`] of music that differs by chance alone: the floor to compare with.
 
-    The songs are halved at random; the distance is that between the halves' clips, or between `count` clips of the one
-    half and all of the other.
+    The songs are halved at random, 200 times; the distance is the mean of those between the halves' clips, or between
+    `count` clips of the one half and all of the other.
 
     Args:
-        songs: the clips of each song.
         count: clips of the smaller set, as many as the set has that is compared; None for all of its half.
-        draws: halvings that are averaged.
-        seed: of the halvings.
 
     Returns:
         Bits; NaN for fewer than two songs.
     """
     if len(songs) < 2:
         return math.nan
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     distances = []
-    for _ in range(draws):
+    for _ in range(_HALVINGS):
         order = torch.randperm(len(songs), generator=generator).tolist()
         middle = len(songs) // 2
         first, second = ([clip for song in half for clip in songs[song]] for half in (order[:middle], order[middle:]))
         if count is not None:
             first = [first[index] for index in torch.randperm(len(first), generator=generator)[:count].tolist()]
         distances.append(profile_distance(first, second))
-    return _mean([distance for distance in distances if not math.isnan(distance)])
-
-
-def _perplexity(profile: Tensor) -> float:
-    fractions = [fraction for fraction in profile.double().tolist() if fraction > 0]
-    return math.exp(-math.fsum(fraction * math.log(fraction) for fraction in fractions))
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean; NaN of nothing."""
-    return math.fsum(values) / len(values) if values else math.nan
+    found = [distance for distance in distances if not math.isnan(distance)]
+    return math.fsum(found) / len(found) if found else math.nan

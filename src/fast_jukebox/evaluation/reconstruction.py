@@ -13,9 +13,7 @@ from fast_jukebox.sampling.engine import sampling_mode
 _CHUNK_SAMPLES = 2**20
 
 
-def reconstruction_metrics(
-    vqvae: FastJukeboxVQVAE, recordings: Iterable[Tensor], levels: Iterable[int] | None = None
-) -> dict[str, float]:
+def reconstruction_metrics(vqvae: FastJukeboxVQVAE, recordings: Iterable[Tensor]) -> dict[str, float]:
     """Encode and decode recordings at each level, and compare with them.
 
     Ratios are of sums over all recordings. Memory grows with the longest recording only.
@@ -24,7 +22,6 @@ def reconstruction_metrics(
         vqvae: on any device; used in evaluation mode.
         recordings: float (T,) at the VQ-VAE's sampling rate. What does not fill a code of the top level at the end is
             left out, and recordings shorter than that are.
-        levels: which levels, all where None.
 
     Returns:
         For each level l: `snr_l` (signal-to-noise ratio in dB), `spectral_convergence_l` (norm of the error of the
@@ -32,11 +29,11 @@ def reconstruction_metrics(
         the codes that occur) and `codebook_perplexity_l` (of the codes' distribution, at most K).
 
     Raises:
-        ValueError: a level that does not exist, or no recording as long as a code of the top level.
+        ValueError: no recording as long as a code of the top level.
     """
     config = vqvae.config
-    chosen = list(range(config.num_levels)) if levels is None else sorted(levels)
-    report = ReconstructionReport(chosen, config.codebook_size, vqvae.device)
+    levels = list(range(config.num_levels))
+    report = ReconstructionReport(levels, config.codebook_size, vqvae.device)
     found = False
     with sampling_mode(vqvae):
         for recording in recordings:
@@ -45,8 +42,8 @@ def reconstruction_metrics(
                 continue
             found = True
             batch = audio[None].to(vqvae.device, vqvae.dtype)
-            codes = vqvae.encode(batch, chosen)
-            reconstructions = [vqvae.decode([own], level) for level, own in zip(chosen, codes, strict=True)]
+            codes = vqvae.encode(batch)
+            reconstructions = [vqvae.decode([own], level) for level, own in zip(levels, codes, strict=True)]
             _add(report, batch.float(), [output.float() for output in reconstructions], codes)
     if not found:
         raise ValueError(f"`recordings` must hold one of at least {config.hop_lengths[-1]} samples, got none")

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +15,7 @@ import torch
 
 from fast_jukebox.audio.io import audio_info, load_audio
 from fast_jukebox.evaluation.cards import COUNT_METRICS, PITCH_METRICS, CardSettings, card_metrics, write_card
-from fast_jukebox.evaluation.comparison import FEW_SONGS, estimate_numbers
+from fast_jukebox.evaluation.comparison import FEW_SONGS
 from fast_jukebox.evaluation.distance import Estimate
 from fast_jukebox.evaluation.embeddings import Sound, read_sound
 from fast_jukebox.evaluation.pictures import plot_levels, plot_notes, plot_spectrograms, plot_waveforms
@@ -87,9 +87,6 @@ def report_markdown(
 
     Args:
         results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
-        settings: they were made with.
-        systems: in the order in which they were named.
-        command: that makes the report.
         notes: what stands below the table of a group, by its title.
     """
     real = next(result for result in results if result.name == SONGS)
@@ -105,8 +102,7 @@ def report_markdown(
             "are: read the intervals and the floor."
         )
     for group, names in groups_of(results).items():
-        songs = _predicted if group in _PREDICTED else _measured
-        parts += [f"## {group}", _table(names, results, songs)]
+        parts += [f"## {group}", _table(names, results, predicted=group in _PREDICTED)]
         if notes and group in notes:
             parts.append(notes[group])
         if group == "Distance to the songs":
@@ -155,13 +151,13 @@ def report_json(
             "predicted": list(result.predicted),
             "parameters": result.parameters,
             "vqvae": result.vqvae,
-            "numbers": {name: _flat(name, estimate) for name, estimate in result.numbers.items()},
+            "numbers": {name: _flat(estimate) for name, estimate in result.numbers.items()},
             "floors": {name: [_finite(value) for value in floor] for name, floor in result.floors.items()},
         }
         for result in results
     }
     gaps = {
-        system: {name: _flat(name, estimate) for name, estimate in own.items()}
+        system: {name: _flat(estimate) for name, estimate in own.items()}
         for system, own in differences(results, names[0], names).items()
     }
     return {
@@ -193,12 +189,6 @@ def write_report(
 
     Args:
         results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
-        settings: they were made with.
-        systems: in the order in which they were named.
-        songs: they were made with.
-        command: that makes the report.
-        notes: see [`report_markdown`].
-        pictures: draw them.
         dataset: the Hub's name of the songs; by default the folder's name.
         card: the cards to write into the folders of the models.
 
@@ -278,47 +268,36 @@ def _write(path: Path, text: str) -> None:
     write_file(path, text)
 
 
-def _measured(result: SetResult) -> str:
-    return str(result.songs)
-
-
-def _predicted(result: SetResult) -> str:
-    """How many songs the priors predicted, of each level where that differs."""
-    return ", ".join(map(str, result.predicted if len(set(result.predicted)) > 1 else result.predicted[:1]))
-
-
-def _table(names: Sequence[str], results: Sequence[SetResult], songs: Callable[[SetResult], str]) -> str:
+def _table(names: Sequence[str], results: Sequence[SetResult], predicted: bool) -> str:
+    """A row a set that has some of the numbers, with the number of its songs, or of those that its priors predicted, of
+    each level where that differs; then the floors.
+    """
     rows = []
     for result in results:
         if any(name in result.numbers for name in names):
-            cells = [_cell(result.numbers[name]) if name in result.numbers else "" for name in names]
-            rows.append([result.name, songs(result), *cells])
-    floors = [result for result in results if any(name in result.floors for name in names)]
-    for result in floors:
-        cells = [_floor(result.floors[name]) if name in result.floors else "" for name in names]
-        if any(cells):
-            rows.append([f"*floor for as many as {result.name}*", "", *cells])
-    unique: list[list[str]] = []
-    for row in rows:  # sets of one size have one floor
-        if not any(row[1:] == other[1:] and row[0].startswith("*") and other[0].startswith("*") for other in unique):
-            unique.append(row)
-    return markdown_table(["", "songs", *names], unique)
+            songs = result.predicted if predicted else (result.songs,)
+            counts = ", ".join(map(str, songs if len(set(songs)) > 1 else songs[:1]))
+            rows.append([result.name, counts, *(_cell(result.numbers.get(name)) for name in names)])
+    floors: dict[tuple[str, ...], str] = {}
+    for result in results:
+        cells = tuple(_floor(result.floors.get(name, (math.nan, math.nan))) for name in names)
+        if any(cells):  # sets of one size have one floor
+            floors.setdefault(cells, f"*floor for as many as {result.name}*")
+    rows += [[title, "", *cells] for cells, title in floors.items()]
+    return markdown_table(["", "songs", *names], rows)
 
 
 def _differences_table(results: Sequence[SetResult], systems: Sequence[System]) -> str:
     names = [system.name for system in systems]
     gaps = differences(results, names[0], names)
     numbers = list(dict.fromkeys(number for own in gaps.values() for number in own))
-    rows = [
-        [number, *(_cell(own[number], mark=True) if number in own else "" for own in gaps.values())]
-        for number in numbers
-    ]
+    rows = [[number, *(_cell(own.get(number), mark=True) for own in gaps.values())] for number in numbers]
     text = f"Each system less {names[0]}; **bold** where the interval does not hold 0.\n\n"
     return text + markdown_table(["", *gaps], rows)
 
 
-def _cell(estimate: Estimate, mark: bool = False) -> str:
-    if math.isnan(estimate.value):
+def _cell(estimate: Estimate | None, mark: bool = False) -> str:
+    if estimate is None or math.isnan(estimate.value):
         return ""
     text = f"{estimate.value:.4g}"
     if math.isnan(estimate.low):
@@ -334,9 +313,8 @@ def _floor(floor: tuple[float, float]) -> str:
     return f"{value:.4g}" if math.isnan(deviation) else f"{value:.4g} ± {deviation:.2g}"
 
 
-def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
-    value, low, high = estimate_numbers(name, estimate).values()
-    return {"value": _finite(value), "low": _finite(low), "high": _finite(high)}
+def _flat(estimate: Estimate) -> dict[str, float | None]:
+    return {name: _finite(getattr(estimate, name)) for name in ("value", "low", "high")}
 
 
 def _finite(value: float) -> float | None:

@@ -35,7 +35,6 @@ class EvaluationSettings:
     Attributes:
         songs: folder of real songs, or the Hub's name of a dataset.
         output: folder of everything that is made; what stands there is gone on with.
-        num_samples: songs of each system.
         duration: seconds of each, and of each real song from its start.
         seed: of the samples, the bootstrap and the floors.
         codes: folder of codes of the complete songs, made where missing. The priors then predict windows of complete
@@ -45,11 +44,9 @@ class EvaluationSettings:
         max_songs: real songs that the samples are held against, at most; also of each part of `codes`.
         max_windows: held-out windows that each prior predicts.
         batch_size: songs sampled at once, windows predicted at once.
-        resamples: of the bootstrap.
         test_fraction: fraction of the songs held out where none are marked.
         text: what the samples should sound like, for the CLAP score.
         reconstruct: songs through each VQ-VAE's codes, the held-out ones first; 0 for none.
-        device: where models and embeddings compute.
     """
 
     songs: str
@@ -133,7 +130,6 @@ class RealSongs:
 
     Attributes:
         reference: at most `max_songs`, the held-out ones first.
-        held_out: those of them that are held out.
         training: a few of those to train on.
         rows: all songs of both splits, see [`~fast_jukebox.data.songs.load_songs`].
     """
@@ -168,7 +164,11 @@ def real_songs(settings: EvaluationSettings, judges: Judges) -> RealSongs:
     limits = SongLimits(min_duration=settings.duration, complete=False)
     songs = load_songs(settings.songs, settings.test_fraction, limits=limits)
     held_out, others = (
-        [_source(song) for song in songs[split]["audio"]] if split in songs else [] for split in ("test", "train")
+        [
+            str(audio["path"]) if audio.get("bytes") is None else dict(audio)
+            for audio in (songs[split]["audio"] if split in songs else [])
+        ]
+        for split in ("test", "train")
     )
     reference = [*held_out, *others][: settings.max_songs]
     held_out = held_out[: settings.max_songs]
@@ -189,7 +189,3 @@ def songs_digest(sounds: Sequence[Sound], duration: float) -> str:
         size = Path(name).stat().st_size if Path(name).is_file() else info.frames
         digest.update(f"{Path(name).name} {size} {info.frames} {info.sampling_rate}".encode())
     return digest.hexdigest()[:8]
-
-
-def _source(audio: Mapping[str, object]) -> Sound:
-    return str(audio["path"]) if audio.get("bytes") is None else dict(audio)

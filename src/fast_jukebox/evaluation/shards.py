@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, embed_songs
-from fast_jukebox.evaluation.song_likelihood import SongBits, SongWindows, bits_of_levels, predict_song
+from fast_jukebox.evaluation.likelihood import SongBits, SongWindows, bits_of_levels, predict_song
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sampling.machine import share_out, single_threads
 from fast_jukebox.utils.files import JsonObject, clear_temporary, read_file, write_file

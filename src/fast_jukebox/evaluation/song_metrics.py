@@ -8,12 +8,10 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fast_jukebox.evaluation.distance import Estimate, bootstrap_mean
-from fast_jukebox.evaluation.notes import LOWEST_PITCH, NoteFrames, find_notes
-from fast_jukebox.evaluation.pitch import CLIP_SECONDS, best_key
-from fast_jukebox.evaluation.transcription import QUIET, find_onsets, note_events
+from fast_jukebox.evaluation.notes import LOWEST_PITCH, QUIET, NoteFrames, find_notes, find_onsets, note_events, runs
+from fast_jukebox.evaluation.pitch import CLIP_SECONDS, best_key, pitch_class_frames
 
 LONG_SILENCE_SECONDS = 2.0
 """A song with a longer silence is counted as one with a hole."""
@@ -28,7 +26,6 @@ class SongMetrics:
     """Metrics of one song. Each is over the complete song, so that silence lowers or raises it and is never left out.
 
     Attributes:
-        duration: seconds.
         quiet_fraction: fraction of the time below -40 dBFS (root mean square of 50 ms, full scale 1.0).
         longest_silence: seconds of the longest segment of that.
         long_silence: 1 where that is over 2 s, else 0.
@@ -105,12 +102,10 @@ def quiet_windows(audio: Tensor, sampling_rate: int) -> Tensor:
 
 def quiet_segments(audio: Tensor, sampling_rate: int) -> list[tuple[float, float]]:
     """Start and end in seconds of each segment of [`quiet_windows`]."""
-    edges = F.pad(quiet_windows(audio, sampling_rate).to(torch.int8), (1, 1)).diff()
     size = round(_LEVEL_SECONDS * sampling_rate)
-    ends = [(edges == sign).nonzero()[:, 0].tolist() for sign in (1, -1)]
     return [
         (start * size / sampling_rate, min(end * size, len(audio)) / sampling_rate)
-        for start, end in zip(*ends, strict=True)
+        for start, end in runs(quiet_windows(audio, sampling_rate))
     ]
 
 
@@ -155,25 +150,16 @@ def summarise_songs(songs: Sequence[Mapping[str, float]], resamples: int = 1000,
     Args:
         songs: numbers by name of each song, such as `asdict(measure_song(...))`; those that are NaN or infinite do not
             count.
-        resamples, seed: of the bootstrap.
     """
     found = {}
     for name in dict.fromkeys(name for song in songs for name in song):  # of a low rate a song has fewer
         values = torch.tensor([song.get(name, math.nan) for song in songs], dtype=torch.float64)
-        values = values[values.isfinite()]
-        nothing = Estimate(math.nan, math.nan, math.nan, values, 0)
-        found[name] = bootstrap_mean(values, resamples, seed) if len(values) else nothing
+        found[name] = bootstrap_mean(values[values.isfinite()], resamples, seed)
     return found
 
 
 def _in_key_fraction(strength: Tensor, clip_frames: int) -> float:
     """Fraction of the frames of (frames, pitches) in which a note of the clip's key sounds, shared by strength."""
-    total = strength.sum(dim=1, keepdim=True)
-    fractions = strength / total.clamp_min(1e-12)  # (frames, pitches), 0 in silence
-    classes = (torch.arange(strength.shape[1], device=strength.device) + LOWEST_PITCH) % 12
-    within = 0.0
-    for clip in fractions.split(clip_frames):
-        profile = clip.new_zeros(12).index_add_(0, classes, clip.sum(dim=0)).cpu()
-        if float(profile.sum()) > 0:
-            within += best_key(profile)[1] * float(profile.sum())
-    return within / len(strength)
+    profiles = [pitch_class_frames(clip).cpu() for clip in strength.split(clip_frames)]
+    sounding = [(profile, float(profile.sum())) for profile in profiles]
+    return sum(best_key(profile)[1] * frames for profile, frames in sounding if frames > 0) / len(strength)

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from fast_jukebox.audio.io import load_audio, save_audio
 from fast_jukebox.evaluation.embeddings import Sound
+from fast_jukebox.evaluation.reconstruction import complete_codes
 from fast_jukebox.evaluation.shards import SONGS_IN_A_SHARD, each_on_a_thread, reachable
 from fast_jukebox.generation.request import SongRequest
 from fast_jukebox.models.fast_jukebox import FastJukeboxGenerationOutput, FastJukeboxModel
@@ -21,6 +24,8 @@ from fast_jukebox.models.vqvae import FastJukeboxVQVAE
 from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import claim_folder, clear_temporary
 from fast_jukebox.utils.workers import Workers, map_shards
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 FACTS = "system.json"
 """File in a system's folder that says what its songs were sampled with."""
@@ -31,7 +36,6 @@ class System:
     """A model that is judged.
 
     Attributes:
-        name: in tables and file names.
         source: folder or Hub name of a complete model.
     """
 
@@ -46,11 +50,6 @@ class System:
 
 def claim_songs(folder: Path, model: FastJukeboxModel, settings: dict[str, object]) -> None:
     """Make a folder that of one model and one way of sampling.
-
-    Args:
-        folder: made where missing.
-        model: whose songs it holds.
-        settings: of their sampling.
 
     Raises:
         ValueError: the folder holds songs that were sampled otherwise; they are kept.
@@ -104,11 +103,6 @@ def sample_system(
     """Sample songs 0 to `count` - 1 of a seed into FLAC files; those that exist are kept.
 
     Args:
-        model: a complete model in evaluation mode.
-        folder: of the songs; made where missing.
-        count: how many songs.
-        duration: seconds of each.
-        seed: of all of them.
         batch_size: songs sampled at once; what is lost by an interruption at most.
         after: called with the number of songs that are done, after each batch.
         workers: processes that sample; the calling one by default.
@@ -123,7 +117,7 @@ def sample_system(
     claim_songs(folder, model, {"duration": duration, "seed": seed})
     paths, workers = sample_paths(folder, count), workers or Workers()
     sample_songs(
-        system_loader(model, source, workers),
+        loader_of(model, load_system, source, workers),
         paths,
         SongRequest(duration=duration, seed=seed),
         batch_size=batch_size,
@@ -134,28 +128,19 @@ def sample_system(
     return paths
 
 
-def system_loader(model: FastJukeboxModel, source: str | None, workers: Workers) -> Callable[[], FastJukeboxModel]:
-    """A function that gives workers a model, pickled where they are other processes, which load it by its name.
+def loader_of(
+    own: Model, load: Callable[[str, str], Model], source: str | None, workers: Workers
+) -> Callable[[], Model]:
+    """A function that gives workers a model, pickled where they are other processes, which `load` it by its name.
 
     Raises:
         ValueError: workers beside the calling process have no source.
     """
     if workers.in_process:
-        return lambda: model
-    return partial(load_system, _model_source(source), str(model.device))
-
-
-def vqvae_loader(model: FastJukeboxModel, source: str | None, workers: Workers) -> Callable[[], FastJukeboxVQVAE]:
-    """The same of its VQ-VAE, which is loaded alone."""
-    if workers.in_process:
-        return lambda: model.vqvae
-    return partial(load_vqvae, _model_source(source), str(model.device))
-
-
-def _model_source(source: str | None) -> str:
+        return lambda: own
     if source is None:
         raise ValueError("`source` must be given with several workers, got None")
-    return os.path.abspath(source) if Path(source).is_dir() else source
+    return partial(load, os.path.abspath(source) if Path(source).is_dir() else source, str(own.device))
 
 
 def load_vqvae(source: str, device: str) -> FastJukeboxVQVAE:
@@ -190,7 +175,6 @@ def sample_songs(
         load: gives the model, once in each process; pickled where there are several.
         paths: FLAC files; the number of each decides its song.
         request: of all songs; a list as `metadata` has an entry for each song.
-        batch_size: songs sampled at once.
         top_level: write beside each song the one decoded from its top level's codes alone.
         after: called with the number of songs that are done, after each batch.
         workers: processes that sample; the calling one by default.
@@ -198,7 +182,7 @@ def sample_songs(
     asked = [[path, top_level_path(path)] if top_level else [path] for path in paths]
     missing = [number for number, files in enumerate(asked) if not all(file.is_file() for file in files)]
     batches = [tuple(missing[first : first + batch_size]) for first in range(0, len(missing), batch_size)]
-    setup = partial(_SongSampler, load, [path.absolute() for path in paths], request, top_level)
+    setup = partial(_sampling, load, [path.absolute() for path in paths], request, top_level)
     done = len(paths) - len(missing)
     for batch, _ in map_shards(setup, batches, workers or Workers()):
         done += len(batch)
@@ -206,26 +190,26 @@ def sample_songs(
             after(done)
 
 
-class _SongSampler:
+def _sampling(
+    load: Callable[[], FastJukeboxModel], paths: Sequence[Path], request: SongRequest, top_level: bool
+) -> Callable[[tuple[int, ...]], None]:
     """The work of one process: samples songs of some numbers into their files."""
-
-    def __init__(
-        self, load: Callable[[], FastJukeboxModel], paths: list[Path], request: SongRequest, top_level: bool
-    ) -> None:
-        self.model, self.paths, self.request, self.top_level = load(), paths, request, top_level
+    model = load()
+    rate = model.vqvae.config.sampling_rate
 
     @torch.no_grad()
-    def __call__(self, numbers: tuple[int, ...]) -> None:
-        request, rate = self.request, self.model.vqvae.config.sampling_rate
+    def work(numbers: tuple[int, ...]) -> None:
+        own = replace(request, num_samples=len(numbers), song_ids=list(numbers))
         if isinstance(request.metadata, list):
-            request = replace(request, metadata=[request.metadata[number] for number in numbers])
-        request = replace(request, num_samples=len(numbers), song_ids=list(numbers))
-        made = self.model.generate(**request.arguments())
-        songs, alone = heard(self.model, made) if self.top_level else (made.audio.float().cpu(), None)  # type: ignore[union-attr]  # asked for
+            own = replace(own, metadata=[request.metadata[number] for number in numbers])
+        made = model.generate(**own.arguments())
+        songs, alone = heard(model, made) if top_level else (made.audio.float().cpu(), None)  # type: ignore[union-attr]  # asked for
         for index, number in enumerate(numbers):
             if alone is not None:
-                save_audio(top_level_path(self.paths[number]), alone[index].clamp(-1, 1), rate)
-            save_audio(self.paths[number], songs[index].clamp(-1, 1), rate)
+                save_audio(top_level_path(paths[number]), alone[index].clamp(-1, 1), rate)
+            save_audio(paths[number], songs[index].clamp(-1, 1), rate)
+
+    return work
 
 
 @torch.no_grad()
@@ -252,8 +236,6 @@ def reconstruct_songs(
 
     Args:
         load: gives the VQ-VAE, once in each process; pickled where there are several.
-        sounds: files.
-        folder: made where missing.
         duration: seconds from the start of each.
         workers: processes that reconstruct; the calling one by default.
 
@@ -265,24 +247,22 @@ def reconstruct_songs(
     paths = [folder.absolute() / f"song-{number}.flac" for number in range(len(sounds))]
     missing = [(path, reachable(sound)) for path, sound in zip(paths, sounds, strict=True) if not path.is_file()]
     shards = [missing[first : first + SONGS_IN_A_SHARD] for first in range(0, len(missing), SONGS_IN_A_SHARD)]
-    for _ in map_shards(partial(_Reconstructing, load, duration), shards, workers or Workers()):
+    for _ in map_shards(partial(_reconstructing, load, duration), shards, workers or Workers()):
         pass
     return paths
 
 
-class _Reconstructing:
+def _reconstructing(
+    load: Callable[[], FastJukeboxVQVAE], duration: float
+) -> Callable[[Sequence[tuple[Path, Sound]]], object]:
     """The work of one process: songs through the bottom level's codes, into their files."""
-
-    def __init__(self, load: Callable[[], FastJukeboxVQVAE], duration: float) -> None:
-        self.vqvae, self.duration = load(), duration
-
-    def __call__(self, shard: Sequence[tuple[Path, Sound]]) -> None:
-        each_on_a_thread(self._reconstruct, shard, self.vqvae.device)
+    vqvae = load()
+    rate, hop = vqvae.config.sampling_rate, vqvae.config.hop_lengths[-1]
 
     @torch.no_grad()
-    def _reconstruct(self, pair: tuple[Path, Sound]) -> None:
-        rate, hop = self.vqvae.config.sampling_rate, self.vqvae.config.hop_lengths[-1]
-        audio: Tensor = load_audio(pair[1], rate, duration=self.duration)
-        audio = audio[: len(audio) // hop * hop]
-        codes = self.vqvae.encode(audio[None].to(self.vqvae.device), levels=[0])
-        save_audio(pair[0], self.vqvae.decode(codes)[0].float().cpu().clamp(-1, 1), rate)
+    def reconstruct(pair: tuple[Path, Sound]) -> None:
+        audio = complete_codes(load_audio(pair[1], rate, duration=duration), hop)
+        codes = vqvae.encode(audio[None].to(vqvae.device), levels=[0])
+        save_audio(pair[0], vqvae.decode(codes)[0].float().cpu().clamp(-1, 1), rate)
+
+    return lambda shard: each_on_a_thread(reconstruct, shard, vqvae.device)

@@ -44,7 +44,6 @@ class ValenceJudge:
 
         Args:
             source: as `save_pretrained` of model and extractor wrote it.
-            device: where it computes.
             require_held_out: refuse a classifier whose configuration does not state its metrics on held-out songs.
 
         Raises:
@@ -107,14 +106,12 @@ def valence_estimates(probabilities: Tensor, resamples: int = 200, seed: int = 0
     return {name: bootstrap_mean(probabilities[:, column], resamples, seed) for column, name in enumerate(QUADRANTS)}
 
 
-def valence_table(config: ValenceConfig, systems: Mapping[str, Tensor], resamples: int = 200, seed: int = 0) -> str:
+def valence_table(config: ValenceConfig, systems: Mapping[str, Tensor]) -> str:
     """The paper's Table 2 as Markdown: means of the four probabilities by system, with intervals of 95 % over songs.
 
     Args:
         config: the classifier's; its metrics on held-out songs stand below the table.
         systems: probabilities (n, 4) by name.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: the configuration does not state metrics on held-out songs.
@@ -124,7 +121,7 @@ def valence_table(config: ValenceConfig, systems: Mapping[str, Tensor], resample
     for name, probabilities in systems.items():
         cells = [
             f"{found.value:.4f}" + ("" if math.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})")
-            for found in valence_estimates(probabilities, resamples, seed).values()
+            for found in valence_estimates(probabilities).values()
         ]
         rows.append([name, str(len(probabilities)), *cells])
     return f"{markdown_table(['samples', 'songs', *QUADRANTS], rows)}\n\n{held_out_sentence(config)}"
@@ -155,7 +152,6 @@ def held_out_markdown(metrics: Mapping[str, float], probabilities: Tensor, label
     Args:
         metrics: of [`~fast_jukebox.models.valence.classification.classification_metrics`].
         probabilities: (n, 4) of the held-out songs.
-        labels: (n, 4) theirs.
     """
     rows = []
     for index, name in enumerate(QUADRANTS):
@@ -173,13 +169,13 @@ def held_out_markdown(metrics: Mapping[str, float], probabilities: Tensor, label
     return f"{classes}\n\n{axes}\n\n{matrix}\n"
 
 
-def score_songs(judge: ValenceJudge, sounds: Iterable[Sound], sampling_rate: int | None = None) -> Tensor:
+def score_songs(judge: ValenceJudge, sounds: Iterable[Sound]) -> Tensor:
     """Probabilities (n, 4) of songs, the silent ones left out.
 
     Raises:
         ValueError: all are silent, or a sound that cannot be used.
     """
-    found = [judge.score(sound, sampling_rate) for sound in sounds]
+    found = [judge.score(sound) for sound in sounds]
     heard = [probabilities for probabilities in found if bool(probabilities.isfinite().all())]
     if not heard:
         raise ValueError("`sounds` must hold a song that is not silent, got none")

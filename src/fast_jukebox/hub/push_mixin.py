@@ -19,9 +19,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 
-from fast_jukebox.hub.cards import card_template, model_card, require_license
+from fast_jukebox.hub.cards import card_template, load_card, model_card, require_license, stated_names
 from fast_jukebox.hub.errors import clear_hub_errors
-from fast_jukebox.hub.load_card import load_card, stated_names
 from fast_jukebox.hub.push import CARD, WEIGHTS, PushOptions, push_folder, push_model
 from fast_jukebox.sampling.weights import adapter_settings
 from fast_jukebox.utils.files import replacing_files
@@ -60,7 +59,6 @@ class HubPushMixin:
             license: of the weights, by the Hub's identifier, for a short card. With neither, the card that the
                 repository has is kept, if it states a licence.
             max_shard_size: of a file of weights, such as `"1GB"`, which is the default of complete models.
-            tags: to add to the card's.
             options: `commit_message`, `private`, `token` and others, see [`~fast_jukebox.hub.push.PushOptions`].
 
         Returns:

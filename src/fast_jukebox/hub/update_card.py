@@ -10,8 +10,15 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from fast_jukebox.hub.cards import Metrics, model_card, place_picture, require_license, save_card
-from fast_jukebox.hub.load_card import load_card, stated_names
+from fast_jukebox.hub.cards import (
+    Metrics,
+    load_card,
+    model_card,
+    place_picture,
+    require_license,
+    save_card,
+    stated_names,
+)
 
 RESULTS_FOLDER = ".eval_results"
 """Folder of a model's repository in which the Hub finds results."""
@@ -25,7 +32,6 @@ def update_model_card(
     *,
     metrics: Metrics,
     metrics_note: str = "",
-    evaluated_on: str = "held-out songs",
     picture: str | os.PathLike[str] | None = None,
     picture_caption: str = "mel spectrogram",
     training: str | None = None,
@@ -59,7 +65,6 @@ def update_model_card(
         license_link=card.data.get("license_link"),
         datasets=stated_names(card, "datasets"),
         metrics_note=metrics_note,
-        evaluated_on=evaluated_on,
     )
     _, new = _sections(made.text)
     if _METRICS not in sections:

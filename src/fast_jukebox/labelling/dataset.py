@@ -1,4 +1,5 @@
 """A folder of songs to a labelled dataset of clips, in rows that audiocraft reads and a folder that `load_songs` reads.
+Known labels of a song come first, then the measured ones of a clip.
 
 | in the folder | content |
 |---|---|
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -23,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from anyascii import anyascii
 from torch import Tensor
@@ -36,7 +38,6 @@ from fast_jukebox.data.scanning import SongLimits
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.labelling.labellers import LABELLERS, Label, Labeller, load_labeller
-from fast_jukebox.labelling.rows import LABELS, ROW_KEYS, all_labels, known_labels, tidy_label
 from fast_jukebox.sampling.machine import single_threads
 from fast_jukebox.utils.files import JsonObject, check_apart, claim_folder, clear_temporary, read_file, write_file
 from fast_jukebox.utils.text import printable
@@ -45,10 +46,99 @@ from fast_jukebox.utils.workers import Workers, map_shards
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+
+LABELS = ("key", "artist", "description", "bpm", "genre", "title", "instrument", "moods")
+"""Labels of a clip, each of which may be null."""
+
+ROW_KEYS = (
+    *("key", "artist", "sample_rate", "file_extension", "description", "duration", "bpm", "genre", "title"),
+    *("instrument", "moods", "path"),
+)
+"""Keys of a row of `train.jsonl`: those of audiocraft's music rows."""
+
+METADATA, FILE_TAGS, COMPOSED = "metadata", "file tags", "composed of the other labels"
+
+_LONGEST = 200
+_MOST_MOODS = 16
+
+
+def tidy_label(name: str, value: object) -> Label | None:
+    """A label as rows have it, or `None` where the value cannot be one.
+
+    Args:
+        value: anything. Text becomes one printable line of at most 200 characters; lists become text with commas, but
+            for moods, of which text becomes a list.
+    """
+    if name == "bpm":
+        try:
+            number = float(cast(float, value))
+        except (TypeError, ValueError):
+            return None
+        return number if math.isfinite(number) and 0 < number <= 1000 and not isinstance(value, bool) else None
+    given = value if isinstance(value, list | tuple) else [value]
+    texts = [printable(str(word), _LONGEST) for word in given[:_MOST_MOODS] if isinstance(word, str | int | float)]
+    words = [word for word in (" ".join(text.split()) for text in texts) if word]
+    if not words:
+        return None
+    return words if name == "moods" else ", ".join(words)[:_LONGEST]
+
+
+def known_labels(row: Mapping[str, object], tags: Mapping[str, str]) -> dict[str, tuple[Label, str]]:
+    """Labels of a song with their source: the metadata beside it, else the file's own tags.
+
+    Args:
+        row: of [`~fast_jukebox.data.songs.load_songs`]; a `mode` such as "minor" goes with the `key`.
+    """
+    found: dict[str, tuple[Label, str]] = {}
+    for source, values in (
+        (FILE_TAGS, {name: tags.get(name) for name in ("artist", "title", "genre")}),
+        (METADATA, row),
+    ):
+        for name in LABELS:
+            label = tidy_label(name, values.get(name))
+            if label is not None:
+                found[name] = (label, source)
+    key, mode = found.get("key"), row.get("mode")
+    if key is not None and mode in ("major", "minor") and " " not in str(key[0]):
+        found["key"] = (f"{key[0]} {mode}", METADATA)
+    return found
+
+
+def all_labels(
+    known: Mapping[str, tuple[Label, str]], measured: Mapping[str, tuple[Label, str]]
+) -> tuple[dict[str, Label | None], dict[str, str | None]]:
+    """Labels of a clip by name, and the source of each; both `None` where nothing is known."""
+    both = {**measured, **known}
+    labels: dict[str, Label | None] = {name: both[name][0] if name in both else None for name in LABELS}
+    sources = {name: both[name][1] if name in both else None for name in LABELS}
+    if labels["description"] is None and (text := describe(labels)):
+        labels["description"], sources["description"] = text, COMPOSED
+    return labels, sources
+
+
+def describe(labels: Mapping[str, Label | None]) -> str:
+    """A description of a clip by its labels; empty where they state nothing of the sound.
+
+    >>> describe({"genre": "folk", "instrument": "flute, harp", "moods": ["happy"], "key": "D major", "bpm": 96.0})
+    'happy folk music with flute, harp, in D major, at 96 beats a minute'
+    """
+    moods, genre, bpm = labels.get("moods"), labels.get("genre"), labels.get("bpm")
+    kind = [" and ".join(moods) if isinstance(moods, list) else "", str(genre or ""), "music"]
+    parts = [" ".join(word for word in kind if word)]
+    if labels.get("instrument"):
+        parts[0] += f" with {labels['instrument']}"
+    if labels.get("key"):
+        parts.append(f"in {labels['key']}")
+    if isinstance(bpm, float):
+        parts.append(f"at {bpm:g} beats a minute")
+    return ", ".join(parts) if parts != ["music"] else ""
+
+
 logger = logging.getLogger(__name__)
 
 SETTINGS = "labels.json"
 _CLIPS, _MEASURED, _UNUSED = "clips", "measured", ".unused"
+_CLIP_FILE = "{:03d}.flac"
 _CLIPS_IN_A_SHARD = 16
 _LARGEST_FILE = 2**22
 _LONGEST_STEM = 40
@@ -227,15 +317,11 @@ def _measured(output: Path, shard: _Shard) -> list[JsonObject] | None:
     try:
         clips = json.loads(read_file(output / _MEASURED / shard.file, _LARGEST_FILE))
         names = [f"{shard.song.folder}/{clip['file']}" for clip in clips]
-        known = {_clip_file(number) for number in shard.numbers}
+        known = {_CLIP_FILE.format(number) for number in shard.numbers}
         there = all(clip["file"] in known and isinstance(clip["labels"], dict) for clip in clips)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return clips if there and all((output / _CLIPS / name).is_file() for name in names) else None
-
-
-def _clip_file(number: int) -> str:
-    return f"{number:03d}.flac"
 
 
 class _ClipLabeller:
@@ -256,9 +342,9 @@ class _ClipLabeller:
                 audio = load_audio(shard.sound, rate, offset=start, duration=seconds).clamp(-1, 1)
                 if not len(audio) or float(audio.abs().max()) < self.settings.silence:
                     continue
-                save_audio(folder / _clip_file(number), audio, rate)
+                save_audio(folder / _CLIP_FILE.format(number), audio, rate)
                 clips.append({
-                    "file": _clip_file(number), "start": start, "duration": len(audio) / rate,
+                    "file": _CLIP_FILE.format(number), "start": start, "duration": len(audio) / rate,
                     "labels": self._labels(audio),
                 })  # fmt: skip
         write_file(self.output / _MEASURED / shard.file, json.dumps(clips))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from fast_jukebox.evaluation.comparison import compare_sets, comparison_numbers
-from fast_jukebox.evaluation.embedding_loading import load_embedding
 from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs
+from fast_jukebox.evaluation.encoders import load_embedding
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -41,7 +41,7 @@ Args:
     predictions: paths of sound files that are judged.
     references: paths of sound files that they are held against, of any number; or the path of a file that
         `fast_jukebox.evaluation.embeddings.EmbeddingSet.save` wrote.
-    embedding: `musicnn_mtt` by default; see `fast_jukebox.evaluation.embedding_loading.EMBEDDINGS`.
+    embedding: `musicnn_mtt` by default; see `fast_jukebox.evaluation.encoders.EMBEDDINGS`.
     duration: seconds from the start of each file; all of it by default.
     device: where the embedding computes.
     resamples, seed: of the bootstrap over the predictions.
@@ -141,11 +141,7 @@ class SoundFiles:
 
 
 class SetDistance(SoundFiles):
-    """A measure of [`~fast_jukebox.evaluation.comparison.compare_sets`] between sets of files, see [`SET_ARGUMENTS`].
-
-    Attributes:
-        measure: its name there.
-    """
+    """A measure of [`~fast_jukebox.evaluation.comparison.compare_sets`] of two sets of files, see [`SET_ARGUMENTS`]."""
 
     measure: str
 

@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from fast_jukebox.hub.load_card import load_card
+from fast_jukebox.hub.cards import load_card
 from fast_jukebox.models.adapters import read_adapter_config
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
 from fast_jukebox.models.loading import ADAPTER_CONFIG, find_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import ExportableState
 
 from fast_jukebox.utils.files import JsonObject
@@ -69,17 +69,13 @@ class TrainingClock(TrainerCallback, ExportableState):
         self.fraction()
         return {"args": {"max_minutes": self.max_minutes, "stop_at": self.stop_at}, "attributes": {"spent": self.spent}}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
         """Start the clock, from what a resumed checkpoint had spent."""
         self.spent = seconds_spent(vars(state)) if state.global_step else 0.0
         self._before, self._began = self.spent, time.time()
         self._done = int(self.fraction() * (self.evaluations + 1))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> TrainerControl:
+    def on_step_end(self, args: object, state: object, control: TrainerControl, **kwargs: object) -> TrainerControl:
         """Stop and save at the end, evaluate and save where another fraction is done."""
         fraction = self.fraction()
         if fraction >= 1:

@@ -63,16 +63,12 @@ class LossCurves(TrainerCallback):
         self.warned = False
         self.before: tuple[int, float] | None = None  # the step before the first one, and the held-out bits there
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> TrainerControl:
+    def on_step_end(self, args: object, state: object, control: TrainerControl, **kwargs: object) -> TrainerControl:
         """Log where it is evaluated."""
         control.should_log = control.should_log or control.should_evaluate
         return control
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_evaluate(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
         """Warn of overfitting."""
         if self.warned or not state.is_world_process_zero:
             return

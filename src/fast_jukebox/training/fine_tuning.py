@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import safe_open
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.processing.files import find_file, read_json, write_json
@@ -39,10 +39,6 @@ class Run:
     """One training of a model further.
 
     Args:
-        songs: that were trained on.
-        hours: of these songs.
-        learning_rate: the peak.
-        schedule: of the learning rate.
         steps: of this run alone.
         minutes: of this run alone.
         before: bits per code before the first step, by name of the songs they were measured on.
@@ -65,8 +61,6 @@ class FineTuning(TrainerCallback):
     Args:
         folder: of the run that begins.
         source: folder or Hub name of the model that is trained further; its runs come first.
-        songs: that are trained on.
-        args: of the training.
         first_step: that the run begins with, where it goes on from the checkpoint of another.
 
     Raises:
@@ -104,20 +98,16 @@ class FineTuning(TrainerCallback):
             self.run.before = measure()
         self._write()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, args: object, state: object, control: object, **kwargs: object) -> None:
         """Start the clock."""
         self._began = time.monotonic()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+    def on_save(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
         """Note steps and minutes so far."""
         self._count(state)
         self._write()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_train_end(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
         """Note steps and minutes."""
         self._count(state)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.utils import ModelOutput
 
 from fast_jukebox.data.device_codes import DeviceCodeBatches
@@ -35,7 +35,6 @@ class PriorTrainer(FastJukeboxTrainer):
     trained on and of the held-out ones, in characters and, with matplotlib, into `curves.png`.
 
     Args:
-        args, kwargs: of the base class.
         fine_tuning: of a model that is trained further: its bits before and after are measured, kept and stated.
         old_dataset: with `fine_tuning`: held-out windows of the songs that the model was made from.
     """
@@ -176,8 +175,6 @@ class _BatchNumber(TrainerCallback):
     def __init__(self, data: DeviceCodeBatches) -> None:
         self.data = data
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: object) -> None:
         """Set the number of the next batch."""
         self.data.position = state.global_step * args.gradient_accumulation_steps

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 
@@ -267,7 +267,6 @@ class FastJukeboxTrainer(CardTrainer):
 
         Args:
             means: of what was given to [`note`] since the last log.
-            loss: that is logged.
         """
         return means
 
@@ -358,9 +357,7 @@ class BeforeEachStep(TrainerCallback):
     def __init__(self, call: Callable[[int], None]) -> None:
         self.call = call
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_step_begin(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
         self.call(state.global_step)
 
 

@@ -26,7 +26,6 @@ def save_weights(source: str | os.PathLike[str], path: str | os.PathLike[str], l
 
     Args:
         source: folder or Hub name of the prior, or of a complete model, of which it is that of `level`.
-        path: of the file.
     """
     prior = FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32)
     tensors = {name: tensor.half().contiguous() for name, tensor in prior.state_dict().items()}
@@ -56,7 +55,6 @@ def copy_weights(prior: FastJukeboxPrior, found: Mapping[str, Tensor]) -> list[s
 
     Args:
         prior: is changed.
-        found: tensors by name.
 
     Returns:
         Names of the prior's tensors that are not among them, sorted.
@@ -114,13 +112,9 @@ def deepen(prior: FastJukeboxPrior, num_hidden_layers: int) -> FastJukeboxPrior:
         re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{places[int(found[1])]}", name): tensor
         for name, tensor in prior.state_dict().items()
     }
-    missing, unexpected = deep.load_state_dict(weights, strict=False)
-    kept = set(places.values())
-    strangers = [name for name in missing if not name.startswith("blocks.") or int(name.split(".")[1]) in kept]
-    if strangers or unexpected:
-        raise RuntimeError(f"weights that have no place in the deeper prior: {strangers + unexpected}")
+    deep.load_state_dict(weights, strict=False)
     for layer, block in enumerate(deep.blocks):
-        if layer not in kept:
+        if layer not in places.values():
             for end in (block.attention.projection, block.mlp.contract):
                 end.weight.zero_()
                 end.bias.zero_()

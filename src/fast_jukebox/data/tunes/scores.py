@@ -48,7 +48,6 @@ class Score:
 
     Attributes:
         name: unique, fit for a file name, such as `bwv66.6` or `oneill-0701`.
-        genre: one of `GENRES`.
         collection: the book that it is from.
         tonic: pitch class of the key, 0 is C.
         mode: of the key, such as `major`.
@@ -79,11 +78,6 @@ class Score:
         lowest = min(note.pitch for note in self.notes)
         notes = [(note.onset, note.duration, note.pitch - lowest) for note in self.notes]
         return hashlib.sha256(repr(sorted(notes)).encode()).hexdigest()[:16]
-
-    def melody_key(self) -> str:
-        """The first 20 steps of the highest voice in semitones, which settings of one tune have in common."""
-        pitches = [note.pitch for note in self.notes if note.voice == 0][:21]
-        return ",".join(str(after - before) for before, after in pairwise(pitches))
 
 
 def require(module: str) -> ModuleType:
@@ -146,7 +140,9 @@ def choose_splits(scores: Iterable[Score], test_fraction: float = 0.08) -> dict[
 
 
 def _tune_keys(score: Score) -> list[str]:
-    keys = ["melody " + score.melody_key()]
+    """What settings of one tune have in common: the first 20 steps of the highest voice in semitones, and the title."""
+    pitches = [note.pitch for note in score.notes if note.voice == 0][:21]
+    keys = ["melody " + ",".join(str(after - before) for before, after in pairwise(pitches))]
     title = re.sub(r"\W+|\b(?:the|a|an|reel|jig|hornpipe|strathspey|march|air)\b", " ", score.title.lower())
     title = " ".join(sorted(title.split()))
     return [*keys, "title " + title] if len(title) > 3 and score.genre != "chorale" else keys

@@ -5,7 +5,7 @@ import torch
 
 from fast_jukebox import FastJukeboxModel
 from fast_jukebox.evaluation.comparison import estimate_numbers
-from fast_jukebox.evaluation.song_likelihood import song_bits
+from fast_jukebox.evaluation.likelihood import song_bits
 from fast_jukebox.metrics.loading import FAST_JUKEBOX, SoundFiles, described
 
 _DESCRIPTION = """Mean of -log2 of the probability that each prior of a model gives to the codes of recordings."""
