@@ -231,6 +231,17 @@ def test_a_truncated_file_gives_what_is_there_or_is_named(tmp_path, stereo):
             assert len(audio) <= len(stereo) + 2400
 
 
+@pytest.mark.parametrize("length", [15, 57, 130])
+def test_an_mp3_that_ends_before_its_first_sound_is_not_called_missing(tmp_path, stereo, length):
+    path = tmp_path / "cut.mp3"
+    soundfile.write(path, stereo, 8000)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(
+        ValueError, match=r"cut\.mp3 is no sound that can be read: it ends before the first sound; fetch"
+    ):
+        load_audio(path)
+
+
 def test_samples_that_are_no_numbers_are_named(tmp_path):
     path = tmp_path / "nan.wav"
     soundfile.write(path, np.array([0.0, np.nan, 0.5]), 8000, subtype="FLOAT")

@@ -248,7 +248,9 @@ class FileReader(Reader):
         except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
             if source.error is not None:
                 raise source.error from error
-            reason = getattr(error, "error_string", None) or str(error)
+            reason = (getattr(error, "error_string", None) or str(error)).rstrip(".")
+            if reason.startswith("File does not exist"):  # libsndfile's words for MPEG audio without a whole frame
+                reason = "it ends before the first sound"
             raise ValueError(f"{self.name} is no sound that can be read: {reason}; {_REPAIR_HINT}") from error
         self._part, self._position = index, 0
         return self._sound
