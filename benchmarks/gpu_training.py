@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.gpu_bench import BOTTOM, TOP, Bench, attempt
 from benchmarks.report import clock, peak_memory, reset_peak_memory
+from benchmarks.training import checkpoint_layers
 from fast_jukebox.training.compilation import compile_blocks, random_batch
 
 
@@ -41,7 +42,7 @@ def training_row(bench: Bench, name: str, level: int, batch: int, checkpointing:
     prior = bench.prior(bench.config(name, level), torch.float32).train()
     config = prior.config
     if checkpointing:
-        prior.gradient_checkpointing_enable()
+        checkpoint_layers(prior)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-4, fused=bench.device == "cuda")
     inputs = random_batch(prior, batch)
     begin = time.perf_counter()

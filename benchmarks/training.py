@@ -61,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     return rows
 
 
+def checkpoint_layers(prior: FastJukeboxPrior) -> None:
+    """Compute activations again in the backward pass; transformers before 5.23 knows the older name alone."""
+    enable = getattr(prior, "activation_checkpointing_enable", None) or prior.gradient_checkpointing_enable
+    enable()
+
+
 class Work:
     """One kind of step of one model."""
 
@@ -72,7 +78,7 @@ class Work:
         self.optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-6)
         self.device, self.bf16 = torch.device(args.device), args.bf16
         if args.checkpointing:
-            prior.activation_checkpointing_enable()
+            checkpoint_layers(prior)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Of one forward pass."""
