@@ -109,7 +109,9 @@ def _from_numpy(path: Path) -> Tensor:
         # Mapped, so that a header that states more than the file holds is refused and not believed.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python
-        raise ValueError(f"{str(path)!r} is damaged, or holds no plain array, {_REMEDY}: {error}") from error
+        # What numpy says of objects is how to read them all the same, code included.
+        reason = "only numbers are read, and no code is run" if "pickle" in str(error) else error
+        raise ValueError(f"{str(path)!r} is damaged, or holds no plain array, {_REMEDY}: {reason}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
         raise ValueError(f"{str(path)!r} must hold whole numbers, got {getattr(found, 'dtype', type(found).__name__)}")
     return torch.from_numpy(found.astype(np.int64))

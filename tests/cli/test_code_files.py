@@ -78,9 +78,11 @@ def test_what_holds_no_codes_is_refused(tiny_model, tmp_path):
     header = (tmp_path / "whole.npy").read_bytes()
     (tmp_path / "whole.npy").unlink()
     (tmp_path / "k.npy").write_bytes(header.replace(b"}", b"(", 1))
+    (tmp_path / "l.npy").write_bytes(b"nothing")
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(ValueError, match=path.name.split(".")[0]):
+        with pytest.raises(ValueError, match=path.name.split(".")[0]) as caught:
             top_codes(path, tiny_model)
+        assert "allow_pickle" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         top_codes(tmp_path / "nowhere.npy", tiny_model)
 
