@@ -260,7 +260,7 @@ def begun(visitor, percent):
 def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, served):
     server = served()
     visitor = visit(address=server.address)
-    compose(visitor, "Interrupted", 30)
+    compose(visitor, "Interrupted", 20)
     begun(visitor, 3)
     server.kill()
     server = served()
@@ -272,7 +272,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, 
     visitor.page.get_by_role("button", name="Go on", exact=True).click()
     begun(visitor, 10)
     visitor.wait("#compose-status", "Done.")
-    visitor.wait("#compose-tree", "beginning · 30.0 s · draft")
+    visitor.wait("#compose-tree", "beginning · 20.0 s · draft")
 
 
 def test_two_settings_are_heard_side_by_side_and_blind(visit):
