@@ -36,6 +36,7 @@ class OpenAICheckpoint:
             ...]}`, bottom first.
 
     Attributes:
+        name: what messages call it.
         parts: the VQ-VAE and the priors, the top prior first.
 
     Raises:

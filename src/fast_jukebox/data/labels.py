@@ -59,6 +59,7 @@ class WindowLabels:
         """The label vector int64 (metadata_length,) of a window.
 
         Args:
+            length: codes of the complete song.
             window, epoch: numbers on which, with the seed, the dropout depends.
         """
         config = self.config

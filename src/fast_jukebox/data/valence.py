@@ -45,7 +45,9 @@ class ValenceSong:
 
     Attributes:
         source: a file, or `{"path", "bytes"}`.
+        quadrant: index into `QUADRANTS`.
         group: an artist, instruments, or another property by which splits are disjoint.
+        split: one of `SPLITS`.
     """
 
     source: object
@@ -316,6 +318,7 @@ def crop_slices(clip: Tensor, slice_frames: int, probability: float, generator: 
     to the slice, bilinearly. Where ten draws do not fit, it is the largest in the middle whose ratio is allowed.
 
     Args:
+        clip: (bands, frames).
         probability: of each slice to be cropped; at 0 nothing is drawn and the clip is returned.
 
     Returns:

@@ -76,6 +76,7 @@ def launch(
     """Serve a studio until Ctrl-C.
 
     Args:
+        studio: to serve.
         host: address to listen on; `"0.0.0.0"` for all of this machine.
         port: by default the first free one from 7860.
         share: let Gradio's relay make it reachable for everybody who knows the address.

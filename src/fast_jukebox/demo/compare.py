@@ -78,6 +78,7 @@ class CompareView:
     Attributes:
         status: progress, or what went wrong.
         result: songs side by side, the current pair of a test, or the outcome of a test.
+        key: of the test.
         asking: the pair waits for an answer.
     """
 

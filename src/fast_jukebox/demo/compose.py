@@ -34,7 +34,9 @@ class Step:
 
     Attributes:
         status: progress, or what went wrong; `None` where it stays.
+        key: of the song that is open.
         selected: number of the chosen take; 0 where no song is open.
+        redraw: show the song again.
         working: something of it is being made.
     """
 

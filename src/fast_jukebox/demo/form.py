@@ -54,7 +54,10 @@ class LabelFields:
     """Genre, artist and lyrics of the chosen model, shown where it knows them.
 
     Args:
+        studio: whose models.
+        model: the field that chooses one.
         unchanged: nothing asked for means what was there before, as where a song is continued.
+        with_lyrics: show lyrics too.
     """
 
     def __init__(self, studio: Studio, model: gr.Dropdown, unchanged: bool = False, with_lyrics: bool = True) -> None:

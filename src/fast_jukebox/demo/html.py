@@ -68,6 +68,7 @@ def player(sound: Sound, label: str, part: tuple[float, float] | None = None, wo
     """The browser's own audio player.
 
     Args:
+        sound: to play.
         label: for screen readers.
         part: from where to where, in seconds; by default all of it.
         words: id of the element whose words light up as they are sung.
@@ -106,6 +107,7 @@ def waveform(sound: Sound, marks: Mapping[str, float] | None = None, pick: str =
     """The waveform as a picture that takes the colour of the text.
 
     Args:
+        sound: whose.
         marks: seconds at which a line stands, by what it is called.
         pick: what a click on it picks, for the page's script; nothing by default.
     """

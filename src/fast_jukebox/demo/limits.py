@@ -14,13 +14,17 @@ class Limits:
     """Bounds of the studio; all are checked on the server, whatever the browser sends.
 
     Attributes:
+        duration: seconds of a song.
         recording: seconds of a recording that are read.
+        upload_bytes: of an uploaded file.
         variants: songs or branches made at once.
         waiting: works that wait or run at once, of all visitors; the next one is refused.
         takes: versions that one song may have.
+        songs: songs kept in the studio's folder.
         sounds: sound files kept; the oldest go first and are made again when asked for.
         sound_bytes: of all of them, and of all uploads.
         lyrics: characters of lyrics.
+        trials: pairs of a listening test.
     """
 
     duration: float = 120.0

@@ -25,6 +25,7 @@ class Trial:
     """One pair: the songs of both systems for one seed, heard as A, B and X.
 
     Attributes:
+        seed: of both songs.
         first: number of the system that is heard as A, 0 or 1; the other one is B.
         x: which of them X is, `"A"` or `"B"`.
         sounds: names of the sounds of A, B and X.
@@ -55,6 +56,7 @@ class Tally:
     """A listener's answers, summed up.
 
     Attributes:
+        answered: pairs.
         right: pairs in which X was recognised.
         p_value: chance of as many right answers or more by guessing (binomial test, one-sided); 1 where none is
             answered.
@@ -76,7 +78,9 @@ class ListeningTest:
 
     Attributes:
         key: its name, which opens it.
+        systems: what the two are, in words.
         created: seconds since 1970.
+        trials: the pairs.
     """
 
     key: str

@@ -18,6 +18,7 @@ class StudioModel:
     """A model under the name that the pages show.
 
     Attributes:
+        name: shown.
         model: ready to sample.
         source: folder or repository that it came from.
     """

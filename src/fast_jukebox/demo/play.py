@@ -30,6 +30,7 @@ class PlayView:
     Attributes:
         live: the player of what is being made.
         status: progress, or what went wrong.
+        result: the song when it is done.
     """
 
     live: str | None = None
@@ -42,6 +43,7 @@ class Song:
     """A song to make.
 
     Attributes:
+        model: what makes it.
         request: `generate`'s arguments, the seed and the labels included.
         dropped: characters of the lyrics that the model cannot spell.
     """
@@ -86,7 +88,10 @@ def song(
     """A song to make, from what a page sends; what cannot be is a `ValueError` before anything is sampled.
 
     Args:
+        studio: whose bounds hold.
+        model: name of it.
         genre, artist, lyrics: names and text, or nothing.
+        duration: seconds.
         seed: a number, or nothing for a random one.
         temperature: of the top level; nothing for the model's own.
         arguments: further fields of a [`SongRequest`].

@@ -29,6 +29,8 @@ class SongRecord:
 
     Attributes:
         key: its name, which opens it: whoever knows it may change the song.
+        title: of the song.
+        model: name of the model that makes it.
         created: seconds since 1970.
         parts: of each take by its number, spans in seconds that were upsampled alone.
         sounds: names of the studio's sounds, by what they are of: see [`sound_name`].

@@ -49,8 +49,10 @@ class Sound:
     """A sound file.
 
     Attributes:
+        token: its name.
         title: of the files that are downloaded: letters, digits and `-`.
         rate: samples a second.
+        samples: how many.
         low: smallest sample of each of the parts of a waveform.
         high: largest sample of each.
         tags: of the files, see [`save_audio`].

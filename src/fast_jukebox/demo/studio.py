@@ -39,6 +39,7 @@ class Studio:
 
     Attributes:
         queue: of all works on the models.
+        sounds: that pages play.
         recordings: names of the sounds of uploads, by path and rate.
         notes_lock: held while notes of a browser are read and changed.
 

@@ -77,6 +77,8 @@ class LayerMap:
         """The map from the attention pattern of each layer of both.
 
         Args:
+            teacher: pattern of each of its layers.
+            student: pattern of each of its layers.
             alignment_layer: a teacher layer that one of two or more student layers of its pattern is to learn from: it
                 takes the place of the one whose run it is in, or of the last but one, as the last still meets the last.
 

@@ -61,6 +61,7 @@ def attention_mse(student: Tensor, teacher: Tensor, pattern: Pattern, length: in
 
     Args:
         student, teacher: weights as the pattern lays them out, (groups, H, queries, keys).
+        pattern: of the layer.
         length: positions of the window, L, the lyrics before the codes included.
     """
     _check_shapes(student, teacher)

@@ -57,6 +57,7 @@ class DistillationObjective(nn.Module):
     The teacher is no submodule: it is not in the state dict, not among the parameters, and not moved by `to`.
 
     Args:
+        student: what is trained.
         teacher: put into evaluation mode and frozen.
         layer_map: [`~fast_jukebox.distillation.student.check_student`]'s by default.
 
@@ -127,6 +128,7 @@ class DistillationObjective(nn.Module):
             metadata: label vectors, with lyrics where the models receive them, or None.
             labels: int64 (N, L) of the `data` term, `codes` by default; -100 is not counted there.
             weights: of the terms by name; 0 for those left out.
+            temperature: of the `prediction` term.
             num_items_in_batch: labels of all batches whose gradients are added up; the loss is then this batch's
                 part of their mean.
 

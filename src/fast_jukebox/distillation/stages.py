@@ -87,6 +87,7 @@ class StageSchedule:
     """Stages laid out over the steps of a training.
 
     Args:
+        stages: one after the other.
         steps_per_epoch: optimizer steps in a pass over the data, None where it has no length.
         learning_rate: of stages without one, above 0.
         schedule: of stages without one, one of `SCHEDULES`.

@@ -140,6 +140,7 @@ def initialize_student(
 
     Args:
         student: of the teacher's widths; keeps its own dtype and device.
+        teacher: where the weights are copied from.
         layer_map: [`check_student`]'s by default.
 
     Returns:

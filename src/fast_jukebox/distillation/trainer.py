@@ -93,9 +93,11 @@ class DistillationTrainer(FastJukeboxTrainer):
     probable) and each term.
 
     Args:
+        model: the student.
         teacher: is taken over: put into evaluation mode, frozen, moved to the device and cast to `teacher_dtype`.
         args: `DistillationArguments()` by default; not changed.
         layer_map: by default the one of [`LayerMap.from_configs`].
+        kwargs: of [`~transformers.Trainer`].
 
     Raises:
         ValueError: student and teacher do not fit, or the map is of other models; shows both.

@@ -45,6 +45,7 @@ def write_ablation(path: str | os.PathLike[str], results: JsonObject, notes: str
     """Write the report and, beside it in `images`, its curves; returns the path.
 
     Args:
+        path: of the Markdown file.
         results: what `examples/run_ablation.py` leaves in `ablation.json`.
         notes: Markdown in the author's own words, put below the verdict.
     """
@@ -88,6 +89,7 @@ def training_story(results: JsonObject, system: str, model: Mapping[str, object]
     Args:
         results: what `examples/run_ablation.py` measured. Times are steps times the measured seconds of one, so that an
             interruption does not count.
+        system: a student.
         model: what is known of the training of the model that VQ-VAE and sizes are of.
     """
     settings, teacher = results["settings"], next(iter(results["systems"]))

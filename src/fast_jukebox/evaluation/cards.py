@@ -98,6 +98,7 @@ class CardSettings:
     Attributes:
         kind: `"none"`; `"model"` updates the card that is there, or writes one; `"embedded"` writes that of the model
             inside the package.
+        license: of the weights, for a new card.
         name: of the model on a new card; by default the folder's.
         training: JSON file on the training, see [`training_markdown`]; without it an old card keeps what it states.
     """
@@ -151,8 +152,12 @@ def write_card(
     """Write or update `README.md` and the picture in a model's folder; returns the card's path.
 
     Args:
+        system: the model, in a folder.
         results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
+        card: that [`CardSettings.check`] has let pass.
+        counts: of the songs, see [`training_markdown`].
         made_by: a sentence on the command and its versions.
+        picture: mel spectrograms.
     """
     folder = Path(system.source)
     story = read_json(card.training) if card.training else {}

@@ -111,6 +111,7 @@ def clap_score(
         sounds: files, or samples (T,) at `sampling_rate` in Hz. A song of several windows counts once, with their mean.
         texts: one for each sound, or one for all.
         duration: seconds from the start of each song.
+        resamples, seed: of the bootstrap.
 
     Raises:
         ValueError: no sounds, another number of texts, an empty text, or sound that cannot be used.

@@ -52,6 +52,7 @@ def compare_sets(
 
     Args:
         resamples: of the bootstrap over the samples' songs; the reference is held fixed.
+        seed: of the bootstrap and of the draws.
 
     Raises:
         ValueError: sets of two embeddings, too few windows, or values that are not finite.
@@ -97,6 +98,8 @@ def compare_pitch(
     Args:
         songs: the clips of each song; those without a key do not count.
         reference: of each song of the reference, which is held fixed.
+        resamples: of the bootstrap over the songs.
+        seed: of the bootstrap.
 
     Returns:
         Nothing where no clip of the songs has a key.

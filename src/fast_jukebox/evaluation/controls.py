@@ -28,6 +28,7 @@ def random_notes(
 
     Args:
         pitch_classes: from 0 (C) to 11 (B), which the notes are drawn from with equal chances.
+        voices: notes at a time.
 
     Returns:
         float32 (samples,) below 1, see [`chord`].

@@ -168,9 +168,11 @@ class Estimate:
     """A number with its interval.
 
     Attributes:
+        value: of the complete set.
         low: lower end of the interval; NaN where there is none.
         high: upper end.
         resamples: (R,) the number of each resample of the songs, for differences of two estimates.
+        songs: how many songs were resampled.
     """
 
     value: float
@@ -195,7 +197,9 @@ def estimate(value: float, resamples: Tensor, songs: int, least: float = -math.i
     (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", expanded percentile interval).
 
     Args:
+        value: of the complete set.
         resamples: (R,) of as many resamples; NaN where one has no number.
+        songs: that were resampled.
         least: the least that the quantity can be, at which the interval ends.
 
     Returns:
@@ -224,6 +228,7 @@ def bootstrap(
         statistic: of one weight for each window.
         songs: (n,) which song each window is of.
         resamples: how often the songs are drawn with replacement.
+        seed: of the draws.
         centred: move the resamples so that their mean is the value. For distances: a resample has fewer different
             songs than the set, which alone makes a distance larger, and must not move the interval.
         least: the least that the quantity can be, at which the interval ends.
@@ -258,6 +263,8 @@ class Floor:
 
     Attributes:
         value: mean over the draws; NaN where there are fewer than 4 songs to draw from.
+        deviation: standard deviation over the draws.
+        songs: how many songs were judged in each draw.
     """
 
     value: float
@@ -280,6 +287,8 @@ def real_floor(
         reference: (m, D) windows.
         songs: (m,) which song each window is of.
         count: songs that a draw judges, at most half of the reference's.
+        draws: how many.
+        seed: of the draws.
     """
     songs = torch.as_tensor(songs, dtype=torch.int64)
     names = songs.unique()

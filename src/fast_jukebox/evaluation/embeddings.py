@@ -67,6 +67,8 @@ class EmbeddingSet:
     """Embeddings of a set of songs, window by window.
 
     Attributes:
+        embedding: name of the embedding.
+        version: of its weights.
         windows: float32 (n, D).
         songs: int64 (n,) number of the song that each window is of.
         tags: float32 (n, K) probabilities of the embedding's tags; None where it has none.

@@ -47,6 +47,7 @@ class EncoderEmbedding:
         name: of the numbers made with it.
         sampling_rate: that it hears, in Hz.
         normalize: bring each window to mean 0 and variance 1 first.
+        device: where it computes.
     """
 
     def __init__(

@@ -36,6 +36,8 @@ class CodeLikelihood:
     Attributes:
         bits_per_code: mean over codes of -log2 of the probability that each was given.
         accuracy: fraction of the codes that were the most probable one.
+        codes: how many codes were predicted.
+        windows: in how many windows.
     """
 
     bits_per_code: float
@@ -73,6 +75,7 @@ class BigramModel:
 
     Args:
         counts: how often code b followed code a, (K, K), a first.
+        unigram: fitted on the same codes.
     """
 
     def __init__(self, counts: Tensor, unigram: UnigramModel) -> None:
@@ -127,6 +130,7 @@ def prior_likelihood(
         prior: on any device; used in evaluation mode.
         windows: `codes` int64 (L,), with `upper_codes` int64 (L / upper_ratio,) and `metadata` where the prior is
             conditioned on them; all of one length.
+        batch_size: windows at a time.
 
     Raises:
         ValueError: no windows, or what [`FastJukeboxPrior.forward`] refuses.
@@ -147,6 +151,7 @@ class TeacherFidelity:
         kl_to_teacher: mean KL divergence of the prior's distribution from the teacher's, in bits a code.
         agreement: fraction of positions where prior and teacher find the same code the most probable.
         accuracy: fraction of the codes that the prior found the most probable.
+        codes: how many codes were predicted.
     """
 
     bits_per_code: float

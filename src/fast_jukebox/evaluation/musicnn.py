@@ -95,6 +95,7 @@ class MusicnnEmbedding:
 
     Args:
         name: `"musicnn_mtt"` or `"musicnn_msd"`.
+        device: where it computes.
         weights: a file of weights as `fast_jukebox.conversion.musicnn` makes it, in place of the package's.
 
     Raises:

@@ -45,6 +45,8 @@ class NoteFrames:
         sounding: bool (frames,), `True` for frames at most 40 dB below the loudest and above -60 dB of full scale.
         energy: (frames,) spectral energy.
         stable_energy: (frames,) the part of it in spectral peaks that the frame before or after has as well.
+        hop_seconds: time from frame to frame.
+        window_seconds: length of a frame.
     """
 
     strength: Tensor

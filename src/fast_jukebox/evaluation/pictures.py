@@ -74,9 +74,11 @@ def plot_levels(path: str | os.PathLike[str], systems: Mapping[str, Clips], samp
     All panels have one colour scale: decibels below the loudest cell of them all, so that loudness can be compared.
 
     Args:
+        path: of the picture.
         systems: by name, sound (T,) by column, such as `{"teacher": {"top level alone": a, "upsampled": b}}`. A cell
             that a system lacks stays empty, and a system's only sound has no other title than its name. Columns are in
             the order of the system that has most of them.
+        sampling_rate: in Hz.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

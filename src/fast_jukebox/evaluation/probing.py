@@ -128,6 +128,9 @@ class ProbeScore:
             the best of many on the held-out songs is better than it is.
         most_frequent: what the most frequent label of the songs that it was fitted on gives.
         shuffled: mean of probes that were fitted to shuffled labels.
+        penalty: of the probe.
+        labels: kinds.
+        songs: held out.
     """
 
     accuracy: float
@@ -148,6 +151,7 @@ def probe(
 
     Args:
         features: (songs, D), such as `model.features(audio, pool="mean")[layer]`.
+        labels: of the songs.
         held_out: (others, D).
         held_out_labels: of the others; labels that the songs lack count as wrong.
         seed: of the shuffled labels and the interval's resamples.

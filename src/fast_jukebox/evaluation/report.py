@@ -87,6 +87,9 @@ def report_markdown(
 
     Args:
         results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
+        settings: they were made with.
+        systems: in the order in which they were named.
+        command: that makes the report.
         notes: what stands below the table of a group, by its title.
     """
     real = next(result for result in results if result.name == SONGS)
@@ -189,6 +192,12 @@ def write_report(
 
     Args:
         results: as [`~fast_jukebox.evaluation.side_by_side.evaluate_systems`] gives them.
+        settings: they were made with.
+        systems: in the order in which they were named.
+        songs: they were made with.
+        command: that makes the report.
+        notes: see [`report_markdown`].
+        pictures: draw them.
         dataset: the Hub's name of the songs; by default the folder's name.
         card: the cards to write into the folders of the models.
 

@@ -35,6 +35,7 @@ class EvaluationSettings:
     Attributes:
         songs: folder of real songs, or the Hub's name of a dataset.
         output: folder of everything that is made; what stands there is gone on with.
+        num_samples: songs of each system.
         duration: seconds of each, and of each real song from its start.
         seed: of the samples, the bootstrap and the floors.
         codes: folder of codes of the complete songs, made where missing. The priors then predict windows of complete
@@ -44,9 +45,11 @@ class EvaluationSettings:
         max_songs: real songs that the samples are held against, at most; also of each part of `codes`.
         max_windows: held-out windows that each prior predicts.
         batch_size: songs sampled at once, windows predicted at once.
+        resamples: of the bootstrap.
         test_fraction: fraction of the songs held out where none are marked.
         text: what the samples should sound like, for the CLAP score.
         reconstruct: songs through each VQ-VAE's codes, the held-out ones first; 0 for none.
+        device: where models and embeddings compute.
     """
 
     songs: str
@@ -130,6 +133,7 @@ class RealSongs:
 
     Attributes:
         reference: at most `max_songs`, the held-out ones first.
+        held_out: those of them that are held out.
         training: a few of those to train on.
         rows: all songs of both splits, see [`~fast_jukebox.data.songs.load_songs`].
     """

@@ -60,6 +60,9 @@ class SetResult:
     """Metrics of one set of songs.
 
     Attributes:
+        name: of the system, or of what else it is.
+        songs: how many.
+        numbers: estimates by name.
         floors: what real songs get, for those that have a floor: mean and standard deviation.
         vqvae: fingerprint of the VQ-VAE of a system or of reconstructions: bits per code are compared where it is the
             same.
@@ -90,6 +93,10 @@ def evaluate_systems(
     it goes on where it was.
 
     Args:
+        systems: the models.
+        settings: how.
+        judges: the networks.
+        songs: as [`real_songs`] gives them.
         progress: called with one line on what is done.
         workers: processes that encode and reconstruct songs, sample, measure and embed, and predict the held-out songs;
             the calling one by default.

@@ -26,6 +26,7 @@ class SongMetrics:
     """Metrics of one song. Each is over the complete song, so that silence lowers or raises it and is never left out.
 
     Attributes:
+        duration: seconds.
         quiet_fraction: fraction of the time below -40 dBFS (root mean square of 50 ms, full scale 1.0).
         longest_silence: seconds of the longest segment of that.
         long_silence: 1 where that is over 2 s, else 0.

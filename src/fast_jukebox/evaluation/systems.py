@@ -36,6 +36,7 @@ class System:
     """A model that is judged.
 
     Attributes:
+        name: in tables and file names.
         source: folder or Hub name of a complete model.
     """
 
@@ -50,6 +51,11 @@ class System:
 
 def claim_songs(folder: Path, model: FastJukeboxModel, settings: dict[str, object]) -> None:
     """Make a folder that of one model and one way of sampling.
+
+    Args:
+        folder: made where missing.
+        model: whose songs it holds.
+        settings: of their sampling.
 
     Raises:
         ValueError: the folder holds songs that were sampled otherwise; they are kept.
@@ -103,6 +109,11 @@ def sample_system(
     """Sample songs 0 to `count` - 1 of a seed into FLAC files; those that exist are kept.
 
     Args:
+        model: a complete model in evaluation mode.
+        folder: of the songs; made where missing.
+        count: how many songs.
+        duration: seconds of each.
+        seed: of all of them.
         batch_size: songs sampled at once; what is lost by an interruption at most.
         after: called with the number of songs that are done, after each batch.
         workers: processes that sample; the calling one by default.
@@ -175,6 +186,7 @@ def sample_songs(
         load: gives the model, once in each process; pickled where there are several.
         paths: FLAC files; the number of each decides its song.
         request: of all songs; a list as `metadata` has an entry for each song.
+        batch_size: songs sampled at once.
         top_level: write beside each song the one decoded from its top level's codes alone.
         after: called with the number of songs that are done, after each batch.
         workers: processes that sample; the calling one by default.
@@ -236,6 +248,8 @@ def reconstruct_songs(
 
     Args:
         load: gives the VQ-VAE, once in each process; pickled where there are several.
+        sounds: files.
+        folder: made where missing.
         duration: seconds from the start of each.
         workers: processes that reconstruct; the calling one by default.
 

@@ -44,6 +44,7 @@ class ValenceJudge:
 
         Args:
             source: as `save_pretrained` of model and extractor wrote it.
+            device: where it computes.
             require_held_out: refuse a classifier whose configuration does not state its metrics on held-out songs.
 
         Raises:
@@ -152,6 +153,7 @@ def held_out_markdown(metrics: Mapping[str, float], probabilities: Tensor, label
     Args:
         metrics: of [`~fast_jukebox.models.valence.classification.classification_metrics`].
         probabilities: (n, 4) of the held-out songs.
+        labels: (n, 4) theirs.
     """
     rows = []
     for index, name in enumerate(QUADRANTS):

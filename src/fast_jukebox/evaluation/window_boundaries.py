@@ -19,6 +19,7 @@ class BoundaryMetrics:
     """Metrics of the boundaries between windows.
 
     Attributes:
+        boundaries: how many were measured.
         jump_ratio: mean of the largest step from a sample to the next near a boundary, over its mean elsewhere. 1 where
             boundaries are like the rest; so of the flux.
         jump_rank: mean fraction of the rest of the song in which that step is smaller than at a boundary; 0.5 where

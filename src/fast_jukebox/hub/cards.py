@@ -145,8 +145,10 @@ def model_card(
         license_name, license_link: of a license that is `"other"`.
         license_text: the terms of weights and outputs; a sentence by default.
         limits: what it cannot do; that of the kind by default.
+        metrics_note: how the metrics were measured.
         evaluated_on: name of the data that the metrics were measured on.
         picture, picture_caption: file name, beside the card, and what it shows.
+        tags: in addition to the package's.
         usage: Python that calls the model, in place of the example of `kind`.
 
     Raises:
@@ -277,6 +279,7 @@ def dataset_card(
         name: of the data set, as `load_songs` and `load_codes` take it; the card's title.
         license, license_name, license_link: of the data, see [`model_card`].
         splits: patterns of each split's files.
+        usage: Python that loads it.
 
     Raises:
         ValueError: no license, or an `"other"` one without name or link.

@@ -41,9 +41,11 @@ class PushOptions(TypedDict, total=False):
     """Options of every push.
 
     Attributes:
+        private: make a new repository private.
         token: of the Hub; the one logged in with by default.
         revision: branch to push to, made from the default branch where it does not exist.
         commit_message: of the commit; says what is uploaded by default.
+        commit_description: of the commit.
         create_pr: propose the commit as a pull request instead.
     """
 
@@ -137,6 +139,7 @@ def push_files(
     Args:
         files: paths or contents by name in the repository; one is the card, `README.md`.
         repo_id: `"organisation/name"`; made where it does not exist.
+        kind: `"model"` or `"dataset"`.
         replaces: the repository's files of such names that are not among `files` are deleted.
 
     Returns:

@@ -59,6 +59,7 @@ class HubPushMixin:
             license: of the weights, by the Hub's identifier, for a short card. With neither, the card that the
                 repository has is kept, if it states a licence.
             max_shard_size: of a file of weights, such as `"1GB"`, which is the default of complete models.
+            tags: to add to the card's.
             options: `commit_message`, `private`, `token` and others, see [`~fast_jukebox.hub.push.PushOptions`].
 
         Returns:

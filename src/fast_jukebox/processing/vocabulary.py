@@ -316,6 +316,7 @@ class LabelVocabulary:
         on them draws them.
 
         Args:
+            rows: see [`from_metadata`].
             num_artists, num_genres: ids in use at least, such as a prior's, which may have more than there are names.
         """
         rows = rows if hasattr(rows, "column_names") else list(rows)

@@ -73,7 +73,9 @@ def read_span(
     """Codes int64 (last - first,) of a level of a take, or `None` where not all are made.
 
     Args:
+        layout: of the level.
         given: int64 (known,) codes that the take begins with, or `None`.
+        sampled: of the level.
         first: the song's position of the first code.
         last: the one after the last.
     """
@@ -111,6 +113,10 @@ class TakeCodes:
     content, so that siblings share one. A file `take-*-level-*` holds what was sampled of one level: of a sequential
     level all codes so far, so that the file of a top level alone gives the song, of a parallel one the codes of each
     window. Methods raise a `SessionError` where a file is lost, damaged or of another take, or cannot be written.
+
+    Args:
+        store: the session's folder.
+        facts: of the session's model.
     """
 
     def __init__(self, store: SessionStore, facts: ModelFacts) -> None:

@@ -26,6 +26,8 @@ def take_sound(
 
     Args:
         vqvae: has `config`, `decode` and `levels`.
+        codes: of the takes of the session.
+        take: which one.
         level: that is decoded; by default the lowest that is made there.
         first: the first sample.
         last: the one after the last.

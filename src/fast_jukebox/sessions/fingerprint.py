@@ -56,6 +56,7 @@ def check_model(facts: ModelFacts, model: SongModel, levels: Sequence[int]) -> N
     """Refuse a model that would sample other codes than the one of these facts.
 
     Args:
+        facts: of the session's model.
         model: VQ-VAE and priors.
         levels: those whose priors are asked for codes.
 

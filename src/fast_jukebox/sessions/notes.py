@@ -106,6 +106,7 @@ class Segment:
 
     Attributes:
         start: position in codes of the top level from which on it holds.
+        metadata: see [`MetadataRecord`].
     """
 
     start: int
@@ -126,6 +127,7 @@ class Take:
         origin: one of [`ORIGINS`].
         kept: how many top codes it begins with that are its parent's, a recording's or were given.
         samples: audio samples of the song, T.
+        seed: of its noise.
         song: which song of its seed it is.
         settings: those of [`~fast_jukebox.generation.windows.SETTINGS`].
         segments: metadata of the song's parts; ordered, the first from 0.
@@ -218,6 +220,7 @@ class Job:
     """Levels of takes that were asked for and may not be made yet.
 
     Attributes:
+        takes: their numbers.
         stop_level: the lowest level to make.
         start: the first audio sample wanted; 0 for the beginning.
         end: the one after the last, or `None` for the end.
@@ -240,6 +243,7 @@ class SessionNotes:
 
     Attributes:
         facts: of the model that the session was made with.
+        takes: all takes, by number.
         jobs: what was asked for and is not done.
         seed: from which those of branches are derived.
         kept: number of the take that is kept, or `None`.
@@ -337,6 +341,7 @@ def metadata_record(metadata: object, song: int) -> MetadataRecord:
     Args:
         metadata: that of `generate`: `None`, label vectors int64 (N or 1, width), a list of them, one a level, words
             (a dictionary), or a list of dictionaries, one a song.
+        song: which row.
 
     Raises:
         ValueError: it is something else.

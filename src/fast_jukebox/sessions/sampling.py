@@ -44,6 +44,9 @@ class SessionSampler(SongSampler):
 
     Args:
         model: has `priors`, one a level, bottom first, and `vqvae`.
+        plan: what to sample.
+        engine: see [`open_decoder`].
+        progress: see [`ProgressCallback`].
         known: what is done, of each level.
         segments: label vectors of all levels, and the top code from which on they hold; the first from 0.
         save: see [`Save`]; what it raises ends the sampling.

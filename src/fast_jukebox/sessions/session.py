@@ -63,6 +63,7 @@ class Session:
     written: what was saved stands.
 
     Args:
+        store: the session's folder.
         model: to sample and decode with, or `None`.
     """
 
@@ -84,6 +85,7 @@ class Session:
 
         Args:
             folder: a new or empty folder.
+            model: a complete model.
             request: the songs to make, by default one from nothing, down to its `stop_level` at the first `run`.
                 `start_level` and the fields of `COMPUTING` must have their defaults, as `run` takes them.
             model_name: folder or repository to find the model by; by default where it was loaded from.
@@ -112,6 +114,7 @@ class Session:
         """An existing session.
 
         Args:
+            folder: of the session.
             model: the one that the session was made with; not needed where nothing is sampled or decoded.
 
         Raises:
@@ -171,7 +174,9 @@ class Session:
         same call on the same session gives the same candidates; a second call gives others.
 
         Args:
+            count: how many.
             seconds: to add, rounded to codes of the top level.
+            take: which one to continue.
             metadata: of the new seconds, of one song, as in `generate`; by default the take's.
             stop_level: the lowest level to make at the next `run`; by default the top alone, a draft.
             settings: of sampling that differ from the take's, such as `temperature`.
@@ -218,6 +223,7 @@ class Session:
 
         Args:
             seconds: to keep, rounded to codes of the top level.
+            take: which one.
         """
         codes = self.facts.top_codes("seconds", seconds)
         with self._changing() as notes:
@@ -243,6 +249,7 @@ class Session:
         """Make the lower levels of a take, or of a part of it, with the codes that the complete take has there.
 
         Args:
+            take: which one.
             stop_level: the lowest level to make.
             start: seconds; by default the beginning, from which levels with the sequential schedule are always made.
             end: seconds; by default the end.
@@ -281,7 +288,9 @@ class Session:
         """Make what was asked for and is not done, and save after every batch of windows.
 
         Args:
+            model: the session's.
             progress: as in `generate`, for what is left.
+            engine: as in `generate`.
             max_batch_size: as in `generate`; at most so many windows are lost when the process is killed.
 
         Raises:
@@ -335,9 +344,11 @@ class Session:
         """Sound float32 (T,) of a take or of a part of it.
 
         Args:
+            take: which one.
             level: which level to decode; by default the lowest that is made there.
             start: seconds; by default the beginning.
             end: seconds; by default the end.
+            model: the session's.
         """
         import torch
 

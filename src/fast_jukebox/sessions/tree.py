@@ -15,6 +15,7 @@ def tree_lines(
     """The tree of takes as text, a take a line.
 
     Args:
+        takes: all of them.
         kept: number of the one that is kept, or `None`.
         fractions: how much of each level of each take is made, in [0, 1], bottom first.
         rate: audio samples a second.

@@ -30,6 +30,7 @@ def starting_weights(
         sources: folders that are asked in turn. They hold `NAME.safetensors`, or a complete model, of which the prior
             of the same level is taken if it has the width and the depth of `config`.
         names: of files that fit, the best first.
+        config: of the prior.
         folder: where the weights of a complete model's prior are written.
 
     Raises:
@@ -65,6 +66,7 @@ def assemble_model(
     it is: codes that were encoded with it remain its own.
 
     Args:
+        folder: of the model.
         vqvae: in float32.
         trained: the folder of each level's training, bottom first; the top one must be finished.
         complete: the model whose priors stand in for those that are not; `None` asks for all of them.

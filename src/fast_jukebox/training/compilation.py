@@ -35,6 +35,7 @@ def compile_blocks(prior: FastJukeboxPrior, batch_size: int, dtype: torch.dtype 
 
     Args:
         prior: on its device, in training mode.
+        batch_size: windows in a step.
         dtype: of autocast; `None` for none.
 
     Returns:

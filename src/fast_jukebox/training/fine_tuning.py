@@ -39,6 +39,10 @@ class Run:
     """One training of a model further.
 
     Args:
+        songs: that were trained on.
+        hours: of these songs.
+        learning_rate: the peak.
+        schedule: of the learning rate.
         steps: of this run alone.
         minutes: of this run alone.
         before: bits per code before the first step, by name of the songs they were measured on.
@@ -61,6 +65,8 @@ class FineTuning(TrainerCallback):
     Args:
         folder: of the run that begins.
         source: folder or Hub name of the model that is trained further; its runs come first.
+        songs: that are trained on.
+        args: of the training.
         first_step: that the run begins with, where it goes on from the checkpoint of another.
 
     Raises:

@@ -35,6 +35,7 @@ class PriorTrainer(FastJukeboxTrainer):
     trained on and of the held-out ones, in characters and, with matplotlib, into `curves.png`.
 
     Args:
+        args, kwargs: of the base class.
         fine_tuning: of a model that is trained further: its bits before and after are measured, kept and stated.
         old_dataset: with `fine_tuning`: held-out windows of the songs that the model was made from.
     """

@@ -42,6 +42,7 @@ def run_script(main: Callable[[], object], resume: str | None = RESUME) -> int:
     traceback, and Ctrl-C in the command that goes on.
 
     Args:
+        main: the script's work.
         resume: the option that lets the same command go on when it is true; empty where it goes on without; None where
             it begins again.
 

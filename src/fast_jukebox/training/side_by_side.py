@@ -48,6 +48,7 @@ class TrainingJob:
 
     Attributes:
         folder: of its output; one with `eval_results.json` is done.
+        command: the program and its arguments.
         fallback: arguments added where it fails, for a second try.
         environment: variables beside those of this process.
         log: by default beside the folder, with the suffix `.log`.

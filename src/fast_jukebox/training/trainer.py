@@ -267,6 +267,7 @@ class FastJukeboxTrainer(CardTrainer):
 
         Args:
             means: of what was given to [`note`] since the last log.
+            loss: that is logged.
         """
         return means
 

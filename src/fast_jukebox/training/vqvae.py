@@ -83,6 +83,7 @@ def measure_bandwidth(windows: SoundWindows, config: FastJukeboxVQVAEConfig, cou
 
     Args:
         windows: sound of the training split.
+        config: holds the spectral resolutions.
         count: windows to look at, spread over the dataset.
 
     Returns:

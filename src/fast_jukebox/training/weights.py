@@ -26,6 +26,7 @@ def save_weights(source: str | os.PathLike[str], path: str | os.PathLike[str], l
 
     Args:
         source: folder or Hub name of the prior, or of a complete model, of which it is that of `level`.
+        path: of the file.
     """
     prior = FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32)
     tensors = {name: tensor.half().contiguous() for name, tensor in prior.state_dict().items()}
@@ -55,6 +56,7 @@ def copy_weights(prior: FastJukeboxPrior, found: Mapping[str, Tensor]) -> list[s
 
     Args:
         prior: is changed.
+        found: tensors by name.
 
     Returns:
         Names of the prior's tensors that are not among them, sorted.

@@ -65,8 +65,11 @@ class Performance:
     """Parameters of a performance.
 
     Attributes:
+        instrument: a name in `INSTRUMENTS`.
+        transposition: semitones up.
         tempo: beats a minute; see `beat_quarters`.
         human: 0 plays exactly as written and all notes equally loud, 1 as unevenly as a person.
+        seed: of the unevenness.
         loudness_step: MIDI velocities are multiples of it.
     """
 

@@ -52,6 +52,7 @@ class SongRecipe:
             level, a repeated note has nearly the same codes.
         loudness_step: MIDI velocities are multiples of it.
         gain_step: decibels of which each song's gain is a multiple.
+        sampling_rate: samples a second.
         peak_decibels: the loudest sample of each song at most, relative to full scale.
         tail: seconds that the last note rings on; it fades to zero over their second half.
         longest: seconds after which a song is cut off.
@@ -163,6 +164,7 @@ def plan_performances(
 
     Args:
         scores: to choose from; each is played as often as every other of its kind, give or take one.
+        count: performances.
         balance: a kind of n scores gets performances in proportion to n to the power `1 - balance`: 0 plays each score
             equally often, 1 each kind.
 

@@ -54,6 +54,7 @@ def render_songs(
     Args:
         plan: scores with the number of their performance, as of `plan_performances`.
         splits: `"train"` or `"test"` by the scores' names.
+        processes: number of them; by default one a core.
 
     Raises:
         ImportError: saying how to install what is missing.

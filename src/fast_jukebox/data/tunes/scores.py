@@ -48,6 +48,7 @@ class Score:
 
     Attributes:
         name: unique, fit for a file name, such as `bwv66.6` or `oneill-0701`.
+        genre: one of `GENRES`.
         collection: the book that it is from.
         tonic: pitch class of the key, 0 is C.
         mode: of the key, such as `major`.
