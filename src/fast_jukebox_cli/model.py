@@ -32,7 +32,9 @@ def model_config(name: str) -> PreTrainedConfig:
         with clear_hub_errors(name), clear_json_errors("config.json", name), clear_config_errors(name):
             return AutoConfig.from_pretrained(name, **prefer_cache(name, {}))
     except (RecursionError, AttributeError, TypeError) as error:  # transformers expects names with their values
-        raise ValueError(f"`config.json` of `{name}` must hold names with their values: {error}") from error
+        raise ValueError(
+            f"`config.json` of `{name}` must hold names with their values, fetch or save it again: {error}"
+        ) from error
 
 
 def model_name(model: str | None) -> str:

@@ -208,8 +208,8 @@ def written_config(
     """The configuration that a class's `get_config_dict`, given as `read`, finds in a folder or repository.
 
     Raises:
-        ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over, or numbers
-            that cannot be read.
+        ValueError: its `config.json` holds something else than a mapping, which transformers stumbles over, or nothing,
+            or numbers that cannot be read.
         OSError: it is no JSON.
     """
     finish_saving(source)
@@ -217,14 +217,20 @@ def written_config(
         with clear_json_errors("config.json", source):
             config, unused = read(source, **kwargs)
     except (AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"`config.json` of `{source}` must hold names with their values: {error}") from error
+        raise ValueError(f"{_no_names(source)}: {error}") from error
     except ValueError as error:
         if str(source) in str(error):
             raise
         raise ValueError(f"`config.json` of `{source}` is damaged, fetch or save it again: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"`config.json` of `{source}` must hold names with their values, got {type(config).__name__}")
+        raise ValueError(f"{_no_names(source)}: got {type(config).__name__}")
+    if not config and isinstance(source, str | os.PathLike) and os.path.isfile(os.path.join(source, "config.json")):
+        raise ValueError(f"{_no_names(source)}: it is empty")
     return config, unused
+
+
+def _no_names(source: object) -> str:
+    return f"`config.json` of `{source}` must hold names with their values, fetch or save it again"
 
 
 def _is_part_of_class(cls: type[PreTrainedConfig], key: str) -> bool:
