@@ -40,7 +40,7 @@ def test_broken_settings_are_an_error(tiny_model, tmp_path):
 def test_what_is_no_settings_is_an_error_that_names_the_file(tiny_model, tmp_path, content):
     tiny_model.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text(content)
-    with pytest.raises(ValueError, match=f"generation_config.json of `{re.escape(str(tmp_path))}`"):
+    with pytest.raises(ValueError, match=f"`generation_config.json` of `{re.escape(str(tmp_path))}`"):
         FastJukeboxModel.from_pretrained(tmp_path)
 
 
