@@ -114,6 +114,29 @@ list(map_shards(setup, [1, 4], Workers(2, attempts=1)))
 """
 
 
+DRAWING = """
+from fast_jukebox.utils.workers import Workers, map_shards
+
+def work(shard):
+    from tqdm.auto import tqdm
+
+    return sum(tqdm(range(shard), disable=False))
+
+def setup():
+    return work
+
+if __name__ == "__main__":
+    print(len(list(map_shards(setup, [1, 2, 3], Workers(2)))))
+"""
+
+
+def test_nothing_is_said_of_workers_that_drew_bars(tmp_path):
+    (tmp_path / "script.py").write_text(DRAWING)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "3\n")
+    assert "it/s" in done.stderr and "leaked" not in done.stderr
+
+
 def test_a_script_whose_workers_would_begin_it_again_is_told_what_to_do(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120)

@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -219,6 +220,9 @@ def _serve(pipe: Connection, setup: bytes) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     os.environ["OMP_NUM_THREADS"] = "1"
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # the usual one is of the system's, of which a killed process leaves a warning
     served = _Served(setup)
     while True:
         try:
