@@ -224,6 +224,11 @@ def test_a_bad_line_of_metadata_is_named(folder, line, reason):
         load_songs(folder)
 
 
+def test_a_name_that_no_file_can_have_is_skipped(folder):
+    write_metadata(folder, {"file_name": "00.wav"}, {"file_name": "a" * 300})
+    assert scan_songs(folder).skipped["a" * 300] == "is named in the metadata but is not there"
+
+
 def test_metadata_that_is_no_text_or_of_mixed_types_is_named(folder):
     (folder / "metadata.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"metadata\.jsonl"):

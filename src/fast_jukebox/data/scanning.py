@@ -142,7 +142,7 @@ def scan_songs(folder: str | os.PathLike[str], *, limits: SongLimits | None = No
         path = root / name
         try:
             path = path_within(root, name, links)
-            if not path.is_file():
+            if not _is_file(path):
                 if ADDRESS.match(name):
                     raise ValueError("is an address in the metadata, where the name of a file must stand: download it")
                 raise ValueError("is named in the metadata but is not there")
@@ -266,6 +266,14 @@ def _rows(folder: Path, limits: SongLimits, fetched: bool) -> Iterator[tuple[Pat
         yield folder, name, ({"split": its_split} if its_split else {}) | found[name]
 
 
+def _is_file(path: Path) -> bool:
+    """False too where the name is too long for a file."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _has_metadata(folder: Path) -> bool:
     return any((folder / name).is_file() for name in METADATA_FILES)
 
@@ -280,7 +288,7 @@ def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
             if name not in found:  # on the disk the name may be written otherwise (NFD), and Windows writes folders so
                 asked = unicodedata.normalize("NFC", name)
                 name = composed.get(asked) or composed.get(asked.replace("\\", "/"), name)
-            if name not in found and (root / name).is_file():  # where capital letters and small ones are the same
+            if name not in found and _is_file(root / name):  # where capital letters and small ones are the same
                 alike = [other for other in found if other.casefold() == name.casefold()]
                 name = next((other for other in alike if (root / other).samefile(root / name)), name)
             if name not in found and ADDRESS.match(given):
