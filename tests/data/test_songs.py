@@ -229,6 +229,17 @@ def test_a_name_that_no_file_can_have_is_skipped(folder):
     assert scan_songs(folder).skipped["a" * 300] == "is named in the metadata but is not there"
 
 
+def test_a_file_that_may_not_be_looked_at_is_not_called_missing(folder, monkeypatch):
+    def refuse(path, is_file=Path.is_file):
+        if path.name == "00.wav":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    write_metadata(folder, {"file_name": "00.wav"})
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert "Permission denied" in scan_songs(folder).skipped["00.wav"]
+
+
 def test_metadata_that_is_no_text_or_of_mixed_types_is_named(folder):
     (folder / "metadata.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"metadata\.jsonl"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -270,7 +271,9 @@ def _is_file(path: Path) -> bool:
     """False too where the name is too long for a file."""
     try:
         return path.is_file()
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
         return False
 
 
