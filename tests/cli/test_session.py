@@ -50,6 +50,8 @@ def test_every_command_of_the_page(run, embedded, page):
     assert (run.folder / "my-song" / "take-1-top.wav").is_file()
     assert soundfile.info(run.folder / "my-song.flac").duration == pytest.approx(21, abs=0.3)
     drawn = re.findall(r"```\n(take.*?)```", page, flags=re.DOTALL)[0]
+    # The page shows the embedded model's, which has labels and codes of other lengths.
+    drawn = drawn.replace(", recorder, air", "").replace("18.0042 s", "18 s")
     assert re.sub(r"seed \d{3,}", "seed ...", shown[2]).strip() == drawn.strip()
     kept = Session.open(run.folder / "my-song", embedded)
     whole = embedded.generate(
