@@ -1,6 +1,7 @@
 """Measures of many songs are kept shard by shard, and are the same from any workers and after any stop."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -35,7 +36,9 @@ class Stopped(Exception):
 
 
 class NameLength:
-    """Measures the number in a file's name, and stops at one of them while there is a file that says so."""
+    """Measures the number in a file's name, and stops at one of them, after the first shard, while there is a file that
+    says so.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -45,6 +48,9 @@ class NameLength:
         with open(self.folder / "log", "a") as log:
             log.write(f"{number}\n")
         if number == SONGS_IN_A_SHARD + 2 and (self.folder / "stop").exists():
+            first, patience = self.folder / "out-parts" / "000000.json", time.monotonic() + 120
+            while not first.is_file() and time.monotonic() < patience:  # another worker may have begun later
+                time.sleep(0.02)
             raise Stopped
         return {"number": float(number)}
 
