@@ -112,16 +112,22 @@ def test_another_library_with_its_digest_is_built_again(cache, tmp_path):
     assert built_again().run is not None
 
 
-@posix
-@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
-def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(cache, other_library, caplog, mode, monkeypatch):
-    content, loaded = other_library
-    monkeypatch.setattr(native_library, "_is_own_group", lambda group: False)
+def planted(cache, content):
+    """Another library in the place of the one that is kept, with its digest; returns where."""
     library()
     path = kept(cache)
     path.unlink()
     path.write_bytes(content)
     path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    return path
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(cache, other_library, caplog, mode, monkeypatch):
+    content, loaded = other_library
+    monkeypatch.setattr(native_library, "_is_own_group", lambda group: False)
+    path = planted(cache, content)
     path.chmod(0o755)
     cache.chmod(mode)
     with caplog.at_level(logging.WARNING):
@@ -136,11 +142,7 @@ def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(cache, other_l
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
 def test_a_file_that_others_can_write_is_not_loaded(cache, other_library, mode):
     content, loaded = other_library
-    library()
-    path = kept(cache)
-    path.unlink()
-    path.write_bytes(content)
-    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    path = planted(cache, content)
     path.chmod(mode)
     built_again()
     assert not loaded.exists()
@@ -151,11 +153,7 @@ def test_a_file_that_others_can_write_is_not_loaded(cache, other_library, mode):
 @pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="only root can give files away")
 def test_a_file_or_folder_of_another_user_is_not_used(cache, other_library):
     content, loaded = other_library
-    library()
-    path = kept(cache)
-    path.unlink()
-    path.write_bytes(content)
-    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    path = planted(cache, content)
     path.chmod(0o700)
     os.chown(path, 65534, 65534)
     built_again()
@@ -227,11 +225,7 @@ def test_a_folder_that_cannot_be_made_is_gone_without(cache, tmp_path, monkeypat
 def test_in_the_cache_of_another_user_it_is_built_for_one_process(cache, other_library, mode):
     """As where $XDG_CACHE_HOME or $HOME is the administrator's: one line, and nothing of the folder is loaded."""
     content, loaded = other_library
-    library()
-    path = kept(cache)
-    path.unlink()
-    path.write_bytes(content)
-    path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
+    planted(cache, content)
     with tempfile.TemporaryDirectory() as place:  # others may not enter those of pytest
         os.chmod(place, 0o755)
         folder = Path(place) / "cache" / "fast_jukebox"
