@@ -163,12 +163,21 @@ def test_what_is_named_alone_is_completed_from_the_known_pairs(paired_model, tol
 
 
 def test_what_is_told_whole_or_as_unknown_is_left_alone(paired_model):
-    for told in ({"artist": "fiddle", "genre": "jig"}, {}, {"artist": "fiddle", "unknown": True}):
+    for told in ({"artist": "fiddle", "genre": "jig"}, {"unknown": True}, {"artist": "fiddle", "unknown": True}):
         assert paired_model.generate(duration=0.1, seed=7, metadata=told, stop_level=2).metadata is None
     both = [{"artist": "harp"}, {"artist": "fiddle", "genre": "reel"}]
     made = paired_model.generate(duration=0.1, seed=7, metadata=both, stop_level=2)
     assert made.metadata == [{"artist": "harp", "genre": "air"}, both[1]]
     assert made.dropped_lyrics == ["", ""]
+
+
+@pytest.mark.parametrize("told", [{}, {"total_duration": 30}, {"artist": "", "genre": []}, [{}, {"offset": 1}]])
+def test_a_song_that_names_neither_is_drawn_both(paired_model, told):
+    made = paired_model.generate(duration=0.1, seed=7, num_samples=2, metadata=told, stop_level=2)
+    drawn = draw_metadata(paired_model, [7, 7], [0, 1])
+    assert [{kind: song[kind] for kind in ("artist", "genre")} for song in made.metadata] == drawn
+    again = paired_model.generate(duration=0.1, seed=7, metadata=made.metadata, stop_level=2)
+    assert again.metadata is None and torch.equal(again.codes[2], made.codes[2])
 
 
 @pytest.mark.parametrize("told", [{"artist": 5}, {"genre": ["jig", None]}, [{"genre": "jig"}, {"artist": ["fiddle"]}]])

@@ -16,6 +16,9 @@ from fast_jukebox.processing.vocabulary import MAX_TOTAL_DURATION, check_song, w
 from fast_jukebox.sampling.checks import check_metadata, level_name
 from fast_jukebox.sampling.machine import device_of
 
+_KINDS = ("artist", "genre")
+"""The names of a song, in the order of the pairs that are known."""
+
 
 def encode_metadata(model: Any, metadata: Any, quiet: bool = False) -> tuple[Any, list[str] | None]:
     """Label vectors of what is written of one song or of several; label vectors are left as they are.
@@ -80,8 +83,7 @@ def draw_metadata(
         return None
     drawn: list[dict[str, Any]] = []
     for seed, song in zip(seeds, songs, strict=True):
-        artist, genre = _drawn(pairs, seed, song)
-        drawn.append({"artist": artist, "genre": genre})
+        drawn.append(dict(zip(_KINDS, _drawn(pairs, seed, song), strict=True)))
         if endless and any(config.use_timing for config in configs):
             longest = min(config.max_duration for config in configs)
             context = max(config.n_ctx * config.hop_length / config.sampling_rate for config in configs)
@@ -93,11 +95,12 @@ def draw_metadata(
 def complete_metadata(
     model: Any, metadata: Any, seeds: Sequence[int], songs: Sequence[int]
 ) -> list[dict[str, Any]] | None:
-    """What is written of songs, with the other one drawn where only an artist or only a genre is named.
+    """What is written of songs, with the artist and the genre drawn where neither is named, and the other one where
+    only an artist or only a genre is.
 
-    The other one is of a pair that the model's songs had together, or where it knows none with that name, of any pair;
-    a function of the song's seed and its number, as in [`draw_metadata`]. A song that takes names as `unknown` ones is
-    left as it is.
+    Both are those of [`draw_metadata`]. The other one is of a pair that the model's songs had together, or where it
+    knows none with that name, of any pair; a function of the song's seed and its number too. A song that takes names as
+    `unknown` ones is left as it is.
 
     Args:
         model: its `processor` knows the pairs.
@@ -127,14 +130,13 @@ def complete_metadata(
     normalise = processor.vocabularies[-1].normalise
     completed: list[dict[str, object]] = []
     for stated, seed, song in zip(written, seeds, songs, strict=True):
-        missing = [kind for kind in ("artist", "genre") if not stated.get(kind)]
-        completed.append(dict(stated))
-        if len(missing) == 1 and not stated.get("unknown"):
-            place = missing[0] == "artist"  # of the name that is given in a pair
-            given = stated["genre"] if place else stated["artist"]
-            names = [normalise(name) for name in ([given] if isinstance(given, str) else given)]
-            fitting = [pair for pair in pairs if pair[place] in names] or pairs
-            completed[-1][missing[0]] = _drawn(fitting, seed, song)[not place]
+        fitting = pairs
+        for place, kind in enumerate(_KINDS):
+            if given := stated.get(kind):
+                names = [normalise(name) for name in ([given] if isinstance(given, str) else given)]
+                fitting = [pair for pair in pairs if pair[place] in names] or pairs
+        named = {} if stated.get("unknown") else dict(zip(_KINDS, _drawn(fitting, seed, song), strict=True))
+        completed.append({**stated, **{kind: name for kind, name in named.items() if not stated.get(kind)}})
     return completed if completed != written else None
 
 
@@ -147,7 +149,7 @@ def _drawn(pairs: Sequence[tuple[str, str]], seed: int, song: int) -> tuple[str,
 def _check_no_names(song: Any) -> None:
     """Raise a `ValueError` where a song has names, and does not take them as unknown ones."""
     given = {} if not isinstance(song, Mapping) or song.get("unknown") else song
-    names = [str(given[kind]) for kind in ("artist", "genre") if given.get(kind)]
+    names = [str(given[kind]) for kind in _KINDS if given.get(kind)]
     if names:
         raise ValueError(
             "`metadata` must name no artist and no genre where the model has no vocabularies of them: give it some "

@@ -59,8 +59,8 @@ class SongPlan:
         songs: which song of its seed each one is.
         dropped_lyrics: of each song whose metadata is in words, the characters of its lyrics that the vocabulary cannot
             spell; `None` where the metadata is not in words.
-        drawn: the metadata in words that each song got where the request has none, or names only an artist or only a
-            genre, see `draw_metadata` and `complete_metadata`; else `None`.
+        drawn: the metadata in words that each song got where the request lacks an artist or a genre, see
+            `draw_metadata` and `complete_metadata`; else `None`.
         recording: the samples of a recording with which the songs begin; `None` where they do not.
     """
 

@@ -194,8 +194,9 @@ class SongRequest:
             or a list of N such, for a model with a `processor`, which explains them. Or int64 (N or 1, width) label
             vectors for every labelled prior, or a list of them, one a level; after the labels stand the characters of
             the complete lyrics. Each window receives its own offset, counted from the one given, its own part of the
-            lyrics, and where the total length is 0 that of the result. `None` draws an artist and a genre for each
-            song, of those that the processor knows together, by the song's seed, and reports them in the output.
+            lyrics, and where the total length is 0 that of the result. An artist, a genre or both that are not
+            named, as with `None`, are drawn for each song, of those that the processor knows together, by the song's
+            seed, and reported in the output; with `unknown` they stay unknown.
         seed: integer in [0, 2**63); `None` draws one and reports it in the output. Song i of a seed is the same in any
             batch, on a GPU up to the rounding of its kernels, which may change a code. A list gives each song a
             separate seed, of which it is song 0.

@@ -146,6 +146,7 @@ def test_half_precision_gives_float32(make_prior):
         ({"layers": [3]}, "`layers` must be integers from -3 to 2, got 3"),
         ({"layers": [True]}, "got True"),
         ({"layers": []}, "at least one layer"),
+        ({"layers": -1}, "`layers` must be a list of integers from -3 to 2, got -1"),
         ({"pool": "max"}, "`pool` must be 'mean' or None, got 'max'"),
         ({"pool": "mean", "frame_rate": 3}, "`frame_rate` must be None with `pool`, got 3"),
         ({"frame_rate": 0}, "`frame_rate` must be above 0 and at most 344.531, the rate of the codes, got 0"),
@@ -160,6 +161,16 @@ def test_half_precision_gives_float32(make_prior):
 def test_bad_input_is_named(make_prior, arguments, match):
     with pytest.raises(ValueError, match=match):
         make_prior().features(**{"codes": torch.zeros((1, 4), dtype=torch.int64), **arguments})
+
+
+def test_layers_are_read_as_they_are_asked_for(make_prior):
+    found = make_prior().features(torch.zeros((1, 4), dtype=torch.int64), layers=[-1, 0])
+    assert list(found.layers) == [2, 0]
+    assert found[-1] is found[2] is found.layers[2] and found[-3] is found[0]
+    with pytest.raises(ValueError, match=r"`layers` must name what is read of the features, which hold 2, 0; got -2"):
+        found[-2]
+    with pytest.raises(ValueError, match="`layers` must be integers from -3 to 2, got 3"):
+        found[3]
 
 
 def test_bad_conditions_are_named(make_prior):

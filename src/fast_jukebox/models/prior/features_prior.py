@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,22 +24,33 @@ POOLS = (None, "mean")
 
 @dataclass(frozen=True)
 class PriorFeatures:
-    """States of some layers of a prior over songs; `features[layer]` is one of them.
+    """States of some layers of a prior over songs; `features[layer]` is one of them, as it was asked for.
 
     Attributes:
-        layers: float32 by layer, on the CPU: (N, frames, W), or (N, W) where they are pooled.
+        layers: float32 by layer from 0, on the CPU: (N, frames, W), or (N, W) where they are pooled.
         frame_rate: frames a second; `None` where they are pooled.
         level: of the prior, 0 is the bottom.
         teacher_layers: of a distilled prior the teacher's layer that each learnt from; `None` of others.
+        depth: layers of the prior.
     """
 
     layers: dict[int, Tensor]
     frame_rate: float | None
     level: int
     teacher_layers: dict[int, int] | None
+    depth: int
 
     def __getitem__(self, layer: int) -> Tensor:
-        return self.layers[layer]
+        """States of a layer, counted from 0, or from the prior's last one by negative numbers.
+
+        Raises:
+            ValueError: the layer is not there, or was not asked for.
+        """
+        (place,) = _checked_layers([layer], self.depth)
+        if place not in self.layers:
+            held = ", ".join(map(str, self.layers))
+            raise ValueError(f"`layers` must name what is read of the features, which hold {held}; got {layer!r}")
+        return self.layers[place]
 
     @property
     def times(self) -> Tensor:
@@ -134,6 +145,7 @@ class PriorFeaturesMixin:
             None if pool else float(frame_rate or rate),
             config.level,
             None if config.teacher_layers is None else {layer: config.teacher_layers[layer] for layer in wanted},
+            config.num_hidden_layers,
         )
 
     def _window_states(
@@ -213,6 +225,9 @@ def _checked_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
     """Layers from 0, each once, in the order asked for."""
     if layers is None:
         return [(depth - 1) // 2]
+    if not isinstance(layers, Iterable):
+        raise ValueError(f"`layers` must be a list of integers from {-depth} to {depth - 1}, got {layers!r}")
+    layers = list(layers)
     for layer in layers:
         if not isinstance(layer, int) or isinstance(layer, bool) or not -depth <= layer < depth:
             raise ValueError(f"`layers` must be integers from {-depth} to {depth - 1}, got {layer!r}")
