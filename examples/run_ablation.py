@@ -51,6 +51,7 @@ from fast_jukebox import (
 from fast_jukebox.data.codes import CodeWindows, load_codes, require_splits
 from fast_jukebox.evaluation.ablation import sampling_seconds, training_seconds, training_story, write_ablation
 from fast_jukebox.evaluation.likelihood import compare_with_teacher
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.assembly import machine_name
 from fast_jukebox.training.checkpoints import read_state
@@ -297,7 +298,7 @@ def join(ablation: Ablation, system: str, folder: Path) -> None:
 def write_trainings(ablation: Ablation, results: JsonObject) -> None:
     """Write `training/SYSTEM.json` for each student: what `fast-jukebox evaluate --training` takes for its card."""
     training = ablation.args.training
-    model = json.loads(Path(training).read_text(encoding="utf-8")) if training else None
+    model = read_json(training) if training else None
     folder = ablation.output / "training"
     folder.mkdir(exist_ok=True)
     for system in (name for name in ablation.systems if name.startswith("student")):

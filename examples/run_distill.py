@@ -52,6 +52,7 @@ from fast_jukebox.data.windows import stack_items
 from fast_jukebox.distillation import DistillationArguments, DistillationTrainer, student_config
 from fast_jukebox.evaluation.cards import TEACHER_METRICS
 from fast_jukebox.hub import push_folder, write_model_card
+from fast_jukebox.processing.files import read_json
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.training.arguments import parse_arguments
 from fast_jukebox.training.data import CodesArguments
@@ -178,9 +179,7 @@ def write_student(model_args: ModelArguments, args: DistillationArguments) -> di
         folder = level_folder(args.output_dir, level)
         source: str | Path = model_args.teacher
         if (folder / RESULT).is_file():
-            results[level_name(level, num_levels, numbered=True)] = json.loads(
-                (folder / RESULT).read_text(encoding="utf-8")
-            )
+            results[level_name(level, num_levels, numbered=True)] = read_json(folder / RESULT)
             source = folder
         priors.append(FastJukeboxPrior.from_pretrained(source, level=level, dtype=torch.float32))
     results = dict(reversed(results.items()))

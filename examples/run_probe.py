@@ -36,6 +36,7 @@ from fast_jukebox.audio.io import load_audio
 from fast_jukebox.data.codes import require_splits
 from fast_jukebox.data.songs import load_songs
 from fast_jukebox.evaluation.probing import ProbeScore, describe_rhythm, describe_timbre, probe
+from fast_jukebox.evaluation.shards import clear_damage
 from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.sessions.fingerprint import fingerprint
 from fast_jukebox.training.arguments import parse_arguments
@@ -133,7 +134,10 @@ def read_songs(
         if not path.is_file():
             clip = load_audio(song["audio"], rate, duration=args.clip_seconds)
             write_file(path, save({name: own.contiguous() for name, own in read(clip).items()}))
-        rows.append(load_file(path))
+        with clear_damage(path):
+            rows.append(load_file(path))
+            if rows[-1].keys() != rows[0].keys():
+                raise ValueError(f"it must hold {', '.join(rows[0])}, got {', '.join(rows[-1]) or 'nothing'}")
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 

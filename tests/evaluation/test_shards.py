@@ -17,6 +17,7 @@ from fast_jukebox.evaluation.shards import (
     embed_in_shards,
     measure_songs,
     predict_in_shards,
+    read_numbers,
 )
 from fast_jukebox.evaluation.systems import load_system, load_vqvae, loader_of, reconstruct_songs
 from fast_jukebox.utils.workers import Workers
@@ -80,6 +81,69 @@ def test_a_damaged_file_of_numbers_is_named(sounds, tmp_path, content):
         measure_songs(NameLength(tmp_path), sounds[:2], path, Workers())
     path.unlink()
     assert len(measure_songs(NameLength(tmp_path), sounds[:2], path, Workers())) == 2
+
+
+CLIP = {"key": {"tonic": 0, "scale": "major"}, "in_key_fraction": 1.0, "profile": [1.0] * 12, "pitch_classes": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"quiet_fraction": "much"}, "quiet_fraction must be a number, got 'much'"),
+        ({"quiet_fraction": None}, "got None"),
+        ({"clips": [{}]}, "it lacks 'key'"),
+        ({"clips": 5}, "not iterable"),
+        ({"clips": [{**CLIP, "key": {"tonic": 12, "scale": "major"}}]}, "one of 36 keys"),
+        ({"clips": [{**CLIP, "profile": [1.0]}]}, "12 numbers"),
+        ({"clips": [{**CLIP, "pitch_classes": None}]}, "NoneType"),
+    ],
+)
+def test_numbers_that_were_edited_are_refused_with_their_file(sounds, tmp_path, row, reason):
+    path = tmp_path / "out.json"
+    path.write_text(json.dumps([{"quiet_fraction": 0.0, "clips": [CLIP]}, {}]))
+    assert len(measure_songs(NameLength(tmp_path), sounds[:2], path, Workers())) == 2
+    path.write_text(json.dumps([{}, row]))
+    with pytest.raises(ValueError, match=rf"out\.json is damaged \(.*{reason}.*\): delete it, and the same command"):
+        measure_songs(NameLength(tmp_path), sounds[:2], path, Workers())
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"snr_0": null}', '{"snr_0": [1]}', '{"snr_0": "low"}'])
+def test_numbers_by_name_that_were_edited_are_refused_with_their_file(tmp_path, content):
+    path = tmp_path / "reconstruction-2.json"
+    path.write_text('{"snr_0": 1.5}')
+    assert read_numbers(path) == {"snr_0": 1.5}
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"reconstruction-2\.json is damaged \(.*\): delete it, and the same command"):
+        read_numbers(path)
+
+
+def test_embeddings_that_were_damaged_are_refused_with_their_file(sounds, tmp_path):
+    network, path = MusicnnEmbedding("musicnn_mtt"), tmp_path / "all.safetensors"
+    path.write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"all\.safetensors is damaged \(.*\): delete it, and the same command"):
+        embed_in_shards(network, sounds[:1], path, 3.0, Workers())
+    windows, songs = torch.zeros(2, 4), torch.tensor([0, 1])
+    for name, version, numbers in (
+        ("other", network.version, songs),
+        (network.name, "1", songs),
+        (network.name, network.version, songs + 1),
+    ):
+        EmbeddingSet(name, version, windows, numbers).save(path)
+        with pytest.raises(ValueError, match=r"all\.safetensors is damaged \(it must be of .*\): delete it"):
+            embed_in_shards(network, sounds[:2], path, 3.0, Workers())
+
+
+@pytest.mark.parametrize("name", ["level", "bits", "hits", "codes"])
+def test_bits_that_were_edited_are_refused_with_their_file(tiny_model, tmp_path, name):
+    rows = Dataset.from_list([encode_song({}, torch.randn(960), tiny_model.vqvae)])
+    windows = list(windows_of_songs(rows, [prior.config for prior in tiny_model.priors], None))
+    path = tmp_path / "bits.json"
+    predict_in_shards(lambda: tiny_model, windows, path, 64, Workers())
+    kept = json.loads(path.read_text())
+    for edited in ({key: value for key, value in kept[0].items() if key != name}, {**kept[0], name: "9"}):
+        path.write_text(json.dumps([edited, *kept[1:]]))
+        with pytest.raises(ValueError, match=rf"bits\.json is damaged \(.*{name}.*\): delete it, and the same command"):
+            predict_in_shards(lambda: tiny_model, windows, path, 64, Workers())
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])

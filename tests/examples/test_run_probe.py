@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save
 
 
 @pytest.fixture
@@ -44,6 +45,15 @@ def test_every_layer_is_probed_beside_chance(scripts, labelled, tiny_model, tmp_
     monkeypatch.setattr(type(tiny_model.vqvae), "encode", None)
     again = scripts["run_probe"].main(arguments)
     assert again == found
+
+    # One that was damaged since is named.
+    kept = sorted((tmp_path / "probe" / "features").iterdir())[-1]
+    for content in (b"cut", save({"layer 0": torch.zeros(4)})):
+        kept.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"{kept.name} is damaged \(.*\): delete it, and the same command makes it"
+        ):
+            scripts["run_probe"].main(arguments)
 
 
 def test_what_cannot_be_probed_is_said_first(scripts, labelled, tiny_model, tmp_path):

@@ -92,8 +92,15 @@ class ClipPitch:
 
     @classmethod
     def from_json(cls, content: JsonObject) -> ClipPitch:
-        """The clip that [`ClipPitch.to_json`] gave."""
-        return cls(**{**content, "key": Key(**content["key"]), "profile": torch.tensor(content["profile"])})
+        """The clip that [`ClipPitch.to_json`] gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        key, profile = Key(**content["key"]), torch.tensor(content["profile"])
+        if key not in KEYS or profile.shape != (12,):
+            raise ValueError(f"a clip must have one of {len(KEYS)} keys and a profile of 12 numbers, got {key!r}")
+        return cls(key, float(content["in_key_fraction"]), profile, float(content["pitch_classes"]))
 
 
 def pitch_class_seconds(notes: NoteFrames) -> Tensor:

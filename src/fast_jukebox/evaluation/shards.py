@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from fast_jukebox.evaluation.embeddings import AudioEmbedding, EmbeddingSet, Sound, embed_songs
 from fast_jukebox.evaluation.likelihood import SongBits, SongWindows, bits_of_levels, predict_song
+from fast_jukebox.evaluation.pitch import ClipPitch
 from fast_jukebox.models.fast_jukebox import FastJukeboxModel
 from fast_jukebox.sampling.machine import share_out, single_threads
 from fast_jukebox.utils.files import JsonObject, clear_temporary, read_file, write_file
@@ -31,11 +34,43 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work: TypeAlias = Callable[[tuple[Path, Sequence[Item]]], None]
 """The work of one process: makes the file of a shard of its items."""
+Check: TypeAlias = Callable[[JsonObject, Item], None]
+"""Raises an error for a row that is not of an item."""
+
+
+@contextmanager
+def clear_damage(path: Path) -> Iterator[None]:
+    """While a kept file is read and taken apart, which may have been damaged or edited.
+
+    Raises:
+        ValueError: names the file, and what to do.
+    """
+    try:
+        yield
+    except (
+        AttributeError, KeyError, OverflowError, RecursionError, RuntimeError, SafetensorError, TypeError, ValueError
+    ) as error:  # fmt: skip
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is damaged ({reason}): delete it, and the same command makes it again") from error
+
+
+def read_numbers(path: Path) -> dict[str, float]:
+    """Numbers by name, kept in a JSON file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    with clear_damage(path):
+        return {name: float(number) for name, number in json.loads(read_file(path, _LARGEST)).items()}
 
 
 def measure_songs(measure: Measure, sounds: Sequence[Sound], path: Path, workers: Workers) -> list[JsonObject]:
-    """What `measure` gives for each song, kept in a JSON file; it is pickled where there are several workers."""
-    return _kept_rows(path, sounds, partial(_measuring, measure), workers)
+    """What `measure` gives for each song, kept in a JSON file; it is pickled where there are several workers.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    return _kept_rows(path, sounds, partial(_measuring, measure), workers, _check_numbers)
 
 
 def embed_in_shards(
@@ -43,10 +78,13 @@ def embed_in_shards(
 ) -> EmbeddingSet:
     """[`~fast_jukebox.evaluation.embeddings.embed_songs`] of each song's first seconds, kept in a safetensors file; the
     network is pickled where there are several workers.
+
+    Raises:
+        ValueError: the file is damaged.
     """
     if not path.is_file():
-        parts = _make_parts(path, sounds, partial(_embedding, network, duration), workers)
-        sets = [EmbeddingSet.load(part) for part in parts]
+        shards = _make_parts(path, sounds, partial(_embedding, network, duration), workers)
+        sets = [_read_embeddings(part, network, len(own)) for part, own in shards]
         songs = [own.songs + index * SONGS_IN_A_SHARD for index, own in enumerate(sets)]
         tags = [own.tags for own in sets if own.tags is not None]
         windows = torch.cat([own.windows for own in sets])
@@ -54,8 +92,8 @@ def embed_in_shards(
             network.name, network.version, windows, torch.cat(songs), torch.cat(tags) if tags else None
         )
         joined.save(path)
-        shutil.rmtree(parts[0].parent)
-    return EmbeddingSet.load(path)
+        shutil.rmtree(shards[0][0].parent)
+    return _read_embeddings(path, network, len(sounds))
 
 
 def predict_in_shards(
@@ -64,8 +102,11 @@ def predict_in_shards(
     """Bits of priors for windows of songs, one entry a level, bottom first, kept in a JSON file.
 
     `load` gives the model, once in each process; it is pickled where there are several.
+
+    Raises:
+        ValueError: the file is damaged.
     """
-    return bits_of_levels(_kept_rows(path, songs, partial(_predicting, load, batch_size), workers))
+    return bits_of_levels(_kept_rows(path, songs, partial(_predicting, load, batch_size), workers, _check_bits))
 
 
 def each_on_a_thread(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
@@ -82,31 +123,60 @@ def reachable(item: object) -> Any:
 
 
 def _kept_rows(
-    path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers
+    path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers, check: Check[Item]
 ) -> list[JsonObject]:
     if not path.is_file():
-        parts = _make_parts(path, items, setup, workers)
-        rows = [row for part in parts for row in _read_rows(part)]
+        shards = _make_parts(path, items, setup, workers)
+        rows = [row for part, own in shards for row in _read_rows(part, own, check)]
         write_file(path, json.dumps(rows))
-        shutil.rmtree(parts[0].parent)
-    return _read_rows(path, len(items))
+        shutil.rmtree(shards[0][0].parent)
+    return _read_rows(path, items, check)
 
 
-def _read_rows(path: Path, count: int | None = None) -> list[JsonObject]:
-    """The rows of a kept file, which must be `count`; a `ValueError` for one that is damaged."""
-    try:
-        rows = json.loads(read_file(path, _LARGEST))
+def _read_rows(path: Path, items: Sequence[Item], check: Check[Item]) -> list[JsonObject]:
+    """The rows of a kept file, one an item; a `ValueError` for one that is damaged."""
+    with clear_damage(path):
+        rows: list[JsonObject] = json.loads(read_file(path, _LARGEST))
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("it must hold a list of mappings")
-        if count not in (None, len(rows)):
-            raise ValueError(f"it must hold {count} of them, got {len(rows)}")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, and the same command makes it again") from error
+        if len(rows) != len(items):
+            raise ValueError(f"it must hold {len(items)} of them, got {len(rows)}")
+        for row, item in zip(rows, items, strict=True):
+            check(row, item)
     return rows
 
 
-def _make_parts(path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers) -> list[Path]:
-    """Files of the shards, beside the file that they will be; those that stand are kept."""
+def _check_numbers(row: JsonObject, sound: Sound) -> None:
+    for name, value in row.items():
+        if name == "clips":
+            for clip in value:
+                ClipPitch.from_json(clip)
+        elif not isinstance(value, int | float):
+            raise ValueError(f"{name} must be a number, got {value!r:.80}")
+
+
+def _check_bits(row: JsonObject, song: SongWindows) -> None:
+    if row["level"] != song.level:
+        raise ValueError(f"level must be {song.level} for this song, got {row['level']!r:.80}")
+    for name in ("bits", "hits", "codes"):
+        if not isinstance(row[name], int | float):
+            raise ValueError(f"{name} must be a number, got {row[name]!r:.80}")
+
+
+def _read_embeddings(path: Path, network: AudioEmbedding, songs: int) -> EmbeddingSet:
+    with clear_damage(path):
+        found = EmbeddingSet.load(path)
+        if (found.embedding, found.version) != (network.name, network.version):
+            raise ValueError(f"it must be of {network.name} {network.version}, got {found.embedding} {found.version}")
+        if found.num_songs and not 0 <= int(found.songs.min()) <= int(found.songs.max()) < songs:
+            raise ValueError(f"it must be of {songs} songs, got one of number {int(found.songs.max())}")
+    return found
+
+
+def _make_parts(
+    path: Path, items: Sequence[Item], setup: Callable[[], Work[Item]], workers: Workers
+) -> list[tuple[Path, list[Item]]]:
+    """Files of the shards with their items, beside the file that they will be; those that stand are kept."""
     folder = path.absolute().with_name(f"{path.stem}-parts")
     folder.mkdir(parents=True, exist_ok=True)
     clear_temporary(folder)
@@ -120,7 +190,7 @@ def _make_parts(path: Path, items: Sequence[Item], setup: Callable[[], Work[Item
     with tqdm(total=len(found), initial=len(found) - left, desc=path.stem, unit="song") as bar:
         for (_, own), _ in map_shards(setup, missing, workers):
             bar.update(len(own))
-    return [part for part, _ in shards]
+    return shards
 
 
 # Each gives a process its work, after it has loaded what it works with.

@@ -24,7 +24,7 @@ from fast_jukebox.evaluation.likelihood import predict_by_counts, windows_digest
 from fast_jukebox.evaluation.pitch import ClipPitch, analyse_song, distance_within
 from fast_jukebox.evaluation.reconstruction import reconstruction_metrics
 from fast_jukebox.evaluation.settings import FEW, EvaluationSettings, Judges, RealSongs, songs_digest
-from fast_jukebox.evaluation.shards import embed_in_shards, measure_songs, predict_in_shards
+from fast_jukebox.evaluation.shards import embed_in_shards, measure_songs, predict_in_shards, read_numbers
 from fast_jukebox.evaluation.song_metrics import METRICS, measure_song, summarise_songs
 from fast_jukebox.evaluation.systems import (
     System,
@@ -38,7 +38,6 @@ from fast_jukebox.evaluation.systems import (
     sample_system,
 )
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
-from fast_jukebox.processing.files import read_json
 from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import JsonObject, clear_temporary, write_file
 from fast_jukebox.utils.workers import Workers
@@ -235,7 +234,7 @@ class _Evaluation:
             rate = model.vqvae.config.sampling_rate
             recordings = (read_sound(sound, rate, duration=settings.duration) for sound in sounds)
             write_file(path, json.dumps(reconstruction_metrics(model.vqvae, recordings)))
-        kept = read_json(path)  # ratios over all songs, without intervals
+        kept = read_numbers(path)  # ratios over all songs, without intervals
         measured.result.numbers |= {name: estimate(value, torch.empty(0), len(sounds)) for name, value in kept.items()}
         return measured
 
