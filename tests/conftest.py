@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import importlib.util
 import json
 import math
@@ -8,6 +9,9 @@ import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+
+if gc.isenabled():  # until all is imported: nothing of it is garbage, and looking through it takes seconds
+    gc.disable()
 
 import pytest
 import soundfile
@@ -26,6 +30,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has its own threads; together no more than there are cores
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What was imported lives as long as the process: garbage collection need not look through it again."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """What tests write need not outlive a power failure. A handle that could not be synced is an error as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture(autouse=True)
