@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 )
 @pytest.mark.parametrize("codes", [13, 300])
 def test_a_code_is_drawn_as_by_the_plain_draw(interpreted, make_prior, settings, codes):
-    prior, songs = make_prior(num_hidden_layers=1, codebook_size=codes), 40
+    prior, songs = make_prior(num_hidden_layers=1, codebook_size=codes), 16
     decoder = FusedDecoder(prior, songs, settings)
     decoder.load(prior.condition(songs, 24))
     for dtype_scale in (0.1, 3.0):
