@@ -64,6 +64,10 @@ class SongArguments:
     balance: float = HfArg(default=0.5, help="0 plays each score equally often, 1 each kind.")
     seed: int = HfArg(default=0, help="Of each song's instrument, key, tempo and unevenness.")
     human: float = HfArg(default=_DEFAULT.human, help="0 plays as written, 1 as unevenly as a person.")
+    beat_grid: int = HfArg(
+        default=_DEFAULT.beat_grid,
+        help="Samples of which a beat is a multiple, 0 for any tempo; the embedded model's songs have 12288.",
+    )
     scales: list[str] = HfArg(
         default_factory=lambda: list(_DEFAULT.scales),
         help="Tonics of the major scales that songs are played in, or `written`: as the score has it.",
@@ -73,6 +77,7 @@ class SongArguments:
     )
     highest_transposition: int = HfArg(default=_DEFAULT.transpositions[1], help="In semitones.")
     sampling_rate: int = HfArg(default=_DEFAULT.sampling_rate, help="Samples a second.")
+    shortest: float = HfArg(default=_DEFAULT.shortest, help="Seconds of a song, at least: tunes are played again.")
     longest: float = HfArg(default=_DEFAULT.longest, help="Seconds of a song, at most.")
     test_fraction: float = HfArg(default=0.08, help="Of the tunes, that are held out.")
     processes: int | None = HfArg(default=None, help="That play; by default one a core.")
@@ -91,7 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
         scales=() if args.scales == ["written"] else tuple(args.scales),
         transpositions=(args.lowest_transposition, args.highest_transposition),
         human=args.human,
+        beat_grid=args.beat_grid,
         sampling_rate=args.sampling_rate,
+        shortest=args.shortest,
         longest=args.longest,
     )
     if args.songs is not None and args.songs < 1:

@@ -99,9 +99,13 @@ class RecipeArguments:
         default_factory=lambda: list(SongRecipe().instruments), help="That play tunes and melodies."
     )
     human: float = HfArg(default=SongRecipe().human, help="0 plays as written, 1 as unevenly as a person.")
+    steady: bool = HfArg(
+        default=True, help="Play each kind at one tempo, at which a beat takes whole rows of the top prior's window."
+    )
     songs: int = HfArg(default=3300, help="Performances of tunes and melodies.")
     voices_songs: int = HfArg(default=1200, help="Performances of chorales in four voices.")
     song_fraction: float = HfArg(default=0.3, help="Of the time, after which no song is begun.")
+    shortest: float = HfArg(default=30.0, help="Seconds of a song, at least: shorter tunes are played again.")
     longest: float = HfArg(default=90.0, help="Seconds of a song, at most.")
     processes: int | None = HfArg(default=None, help="That play songs; by default one a core, less one.")
     start_from: list[str] = HfArg(
@@ -112,7 +116,8 @@ class RecipeArguments:
     train_vqvae: bool = HfArg(default=False, help="Train the VQ-VAE first, on half of the time.")
     preset: str = HfArg(default="fastjukebox-mini-9", help="Named size of all but the top priors.")
     top_width: int = HfArg(default=384, help="Width of the top prior.")
-    top_context: int = HfArg(default=3072, help="Codes in a window of the top prior.")
+    top_context: int = HfArg(default=6144, help="Codes in a window of the top prior.")
+    top_rows: int = HfArg(default=64, help="Rows in a window of the top prior; `--steady` puts beats on them.")
     voices_width: int = HfArg(default=384, help="Width of the four-voice top prior.")
     top_layers: int = HfArg(default=12, help="Layers of the top priors.")
     top_fraction: float = HfArg(default=0.45, help="Of the training, for the top prior.")
@@ -209,8 +214,8 @@ def check_arguments(args: RecipeArguments) -> None:
         ValueError: an option that cannot be, or no song can be as long as a window of the top prior; names it.
         ImportError: the evaluation lacks matplotlib.
     """
-    config = FastJukeboxConfig.preset(args.preset).prior_configs[-1]
-    window = args.top_context * config.hop_length / config.sampling_rate
+    config = top_config(args)
+    window = config.n_ctx * config.hop_length / config.sampling_rate
     if args.longest < window:
         raise ValueError(
             f"`--longest` must be at least {math.ceil(10 * window) / 10:g} seconds, a window of `--top_context` "
@@ -273,11 +278,30 @@ def find_scores(output: Path, args: RecipeArguments) -> list[Score]:
     return load_scores(path)
 
 
+def top_config(args: RecipeArguments) -> FastJukeboxPriorConfig:
+    """The configuration of the top prior, without labels.
+
+    Raises:
+        ValueError: a window cannot have such a width, such a number of layers or such rows.
+    """
+    config = FastJukeboxConfig.preset(args.preset).prior_configs[LEVELS["top"]]
+    config.hidden_size, config.num_hidden_layers, config.num_attention_heads = args.top_width, args.top_layers, 4
+    config.n_ctx, config.num_rows = args.top_context, args.top_rows
+    config.validate()
+    return config
+
+
 def recipes(args: RecipeArguments) -> dict[str, SongRecipe]:
     """How the songs of each folder of codes are played."""
+    top = top_config(args)
     return {
         "melodies": SongRecipe(
-            seed=args.seed, instruments=tuple(args.instruments), human=args.human, longest=args.longest
+            seed=args.seed,
+            instruments=tuple(args.instruments),
+            human=args.human,
+            beat_grid=top.n_ctx // top.num_rows * top.hop_length if args.steady else 0,
+            shortest=args.shortest,
+            longest=args.longest,
         ),
         "voices": SongRecipe(
             seed=args.seed,
@@ -375,11 +399,11 @@ def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) ->
     for name, level in LEVELS.items():
         folder = output / "configs" / name
         config = FastJukeboxConfig.preset(args.preset).prior_configs[level]
-        if level == 2:
-            config.hidden_size = args.top_width if name == "top" else args.voices_width
-            config.num_hidden_layers, config.num_attention_heads = args.top_layers, 4
         if name == "top":
-            config.n_ctx = args.top_context
+            config = top_config(args)
+        elif name == "voices":
+            config.hidden_size = args.voices_width
+            config.num_hidden_layers, config.num_attention_heads = args.top_layers, 4
         if name != "voices":
             rows = label_pairs(scores, recipes(args)["melodies"])
             vocabulary = LabelVocabulary.from_metadata(rows)

@@ -16,6 +16,7 @@ from fast_jukebox.data.tunes.scores import Score, ScoreNote, choose_splits, save
 TOY = [
     "--device", "cpu", "--max_minutes", "4", "--reserve_seconds", "20", "--song_fraction", "0.8", "--songs", "6",
     "--longest", "6", "--processes", "1", "--top_width", "32", "--top_layers", "3", "--top_context", "1024",
+    "--top_rows", "32",
     "--top_batch_size", "1", "--batch_size", "1", "--eval_windows", "1", "--warmup_steps", "1", "--evaluate", "false",
 ]  # fmt: skip
 
@@ -36,7 +37,7 @@ def scores(tmp_path):
 
 def test_songs_that_are_no_window_long_are_refused_before_any_is_played(scripts, scores, tmp_path):
     arguments = ["--output_dir", str(tmp_path / "run"), "--scores", str(scores), "--longest", "6"]
-    with pytest.raises(ValueError, match=r"`--longest` must be at least 9 seconds, .* `--top_context` 3072"):
+    with pytest.raises(ValueError, match=r"`--longest` must be at least 17.9 seconds, .* `--top_context` 6144"):
         scripts["run_pretrained"].main(arguments)
     assert not (tmp_path / "run" / "codes").exists()
 
@@ -46,6 +47,7 @@ def test_songs_that_are_no_window_long_are_refused_before_any_is_played(scripts,
     [
         (["--temperatures", "0.9", "0.8"], "`temperatures` must be one value or a list of 3"),
         (["--temperatures", "0.9", "0.8", "0"], "`temperature` must be .*, got 0"),
+        (["--top_rows", "50"], "`num_rows`"),
         (["--top_batch_size", "0"], "`top_batch_size` must be an integer of at least 1, got 0"),
         (["--max_minutes", "0.5"], "`--max_minutes` must be more than the 30 seconds"),
         (["--top_fraction", "0", "--start_from", "embedded"], "`--top_fraction` must be above 0"),

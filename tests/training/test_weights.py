@@ -8,7 +8,7 @@ import torch
 from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.processing import LabelVocabulary
-from fast_jukebox.training.weights import save_weights, take_weights
+from fast_jukebox.training.weights import copy_weights, save_weights, take_weights
 
 
 @pytest.fixture
@@ -37,6 +37,20 @@ def test_a_labelled_prior_begins_as_the_one_without_labels(prior, tmp_path):
     codes = torch.randint(prior.config.codebook_size, (2, prior.config.n_ctx))
     metadata = torch.tensor([[100000, 0, 5000, 1, 1]] * 2)
     assert torch.allclose(labelled(codes, metadata=metadata).logits, prior(codes).logits, atol=1e-5)
+
+
+def test_a_longer_window_begins_with_the_positions_of_a_shorter_one(prior):
+    config = copy.deepcopy(prior.config)
+    short = prior.config.n_ctx
+    config.n_ctx, config.num_rows = 5 * short // 2, 5 * prior.config.num_rows // 2
+    longer = FastJukeboxPrior(config)
+    assert copy_weights(longer, prior.state_dict()) == []
+    positions = longer.position_embedding
+    assert torch.equal(positions[:short], prior.position_embedding)
+    for begin in range(short, len(positions), short // 2):
+        assert torch.equal(positions[begin : begin + short // 2], prior.position_embedding[short // 2 :])
+    codes = torch.randint(config.codebook_size, (2, short))
+    assert torch.allclose(longer(codes).logits, prior.eval()(codes).logits, atol=1e-5)
 
 
 def test_a_file_that_does_not_fit_is_refused(prior, tiny_config, tmp_path):

@@ -52,7 +52,8 @@ def copy_weights(prior: FastJukeboxPrior, found: Mapping[str, Tensor]) -> list[s
     """Copy tensors into those of a prior with the same name and shape.
 
     Where a prior with labels takes weights of one without, each artist begins as what stood in the place of a label,
-    and genres and times begin at zero.
+    and genres and times begin at zero. Where its window is longer, the positions beyond that of `found` begin as those
+    of its second half, again and again.
 
     Args:
         prior: is changed.
@@ -64,7 +65,13 @@ def copy_weights(prior: FastJukeboxPrior, found: Mapping[str, Tensor]) -> list[s
     Raises:
         ValueError: none fits.
     """
-    own = prior.state_dict()
+    own, found = prior.state_dict(), dict(found)
+    positions = found.get("position_embedding")
+    if positions is not None and positions.dim() == 2 and not prior.config.lyric_prefix_length:
+        half, missing = len(positions) // 2, len(own["position_embedding"]) - len(positions)
+        if missing > 0 and len(positions):
+            second = positions[half:].repeat(-(-missing // (len(positions) - half)), 1)[:missing]
+            found["position_embedding"] = torch.cat([positions, second])
     fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:
         raise ValueError("no tensor with the name and shape of one of the prior's")

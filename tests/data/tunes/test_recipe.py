@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fast_jukebox.data.tunes.listening import check_notes, check_sound
-from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, SoundingNote, perform
+from fast_jukebox.data.tunes.performing import INSTRUMENTS, Performance, SoundingNote, beat_quarters, perform
 from fast_jukebox.data.tunes.recipe import SongRecipe, plan_performances, read_scores, render_song
 from fast_jukebox.data.tunes.scores import ScoreNote
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
@@ -103,6 +103,41 @@ def test_a_recipe_plays_the_voices_it_names_from_the_top(chords):
 
 
 @pytest.mark.parametrize(
+    ("genre", "metre", "rows"), [("reel", (4, 4), 2), ("jig", (6, 8), 2), ("hornpipe", (4, 4), 3), ("air", (3, 4), 3)]
+)
+def test_with_a_grid_of_beats_a_kind_has_one_steady_tempo_and_its_beats_stand_on_the_grid(score, genre, metre, rows):
+    recipe = SongRecipe(beat_grid=12288, human=0.0)
+    tune = score("a-tune", genre, metre=metre, pitches=[60 + n % 12 for n in range(96)])
+    assert {recipe.performance(tune, take).tempo for take in range(20)} == {60 * 44100 / 12288 / rows}
+    beat = beat_quarters(tune)
+    on_beats = [note for note in tune.notes if note.onset % beat == 0]
+    assert len(on_beats) > 10
+    started = {round(note.start * 44100) for note in perform(tune, recipe.performance(tune))}
+    assert started >= {rows * round(note.onset / beat) * 12288 for note in on_beats}
+
+
+def test_a_steady_tempo_does_not_drift_but_notes_are_uneven(score):
+    tune = score("a-tune", "air", metre=(4, 4), pitches=[60 + n % 12 for n in range(200)])
+    written = perform(tune, Performance("piano", 0, 80, human=0.0))
+    steady = perform(tune, Performance("piano", 0, 80, human=1.0, seed=3, steady=True))
+    apart = [note.start - exact.start for note, exact in zip(steady, written, strict=True)]
+    assert max(map(abs, apart)) < 0.0151  # what onsets scatter by, at most
+    assert len(set(apart)) > 100
+
+
+def test_short_scores_are_played_again_on_whole_bars(score):
+    recipe, tune = SongRecipe(shortest=20.0), score("a-tune", "jig", metre=(6, 8), pitches=[60, 62, 64, 65] * 8)
+    played, bar = recipe.played(tune), 3.0
+    length = -(-tune.quarters // bar) * bar
+    times = recipe.times(tune)
+    assert times > 1
+    assert times * tune.quarters / beat_quarters(tune) * 60 / 112 >= 20 > (times - 1) * tune.quarters / 1.5 * 60 / 112
+    expected = [(note.onset + time * length, note.pitch) for time in range(times) for note in tune.notes]
+    assert [(note.onset, note.pitch) for note in played.notes] == expected
+    assert SongRecipe(shortest=1.0).played(tune) == SongRecipe().played(tune) == tune
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("genres", ("polka",)),
@@ -115,6 +150,8 @@ def test_a_recipe_plays_the_voices_it_names_from_the_top(chords):
         ("human", 1.5),
         ("scales", ("H",)),
         ("grid", 0),
+        ("beat_grid", -1),
+        ("shortest", -1.0),
         ("loudness_step", 21),
         ("gain_step", -1.0),
         ("sampling_rate", 4000),

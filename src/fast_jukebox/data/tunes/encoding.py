@@ -22,7 +22,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fast_jukebox.data.manifest import MANIFEST, songs_manifest
-from fast_jukebox.data.tunes.performing import TEMPI, beat_quarters
+from fast_jukebox.data.tunes.performing import seconds_about
 from fast_jukebox.data.tunes.recipe import SongRecipe, render_song
 from fast_jukebox.data.tunes.scores import Score, require
 from fast_jukebox.data.tunes.synthesis import Player, soundfont_path
@@ -66,8 +66,7 @@ class _Job:
     @property
     def seconds(self) -> float:
         """About how long it will be."""
-        beats = self.score.quarters / beat_quarters(self.score)
-        return min(beats * 120 / sum(TEMPI[self.score.genre]), self.recipe.longest)
+        return min(self.recipe.times(self.score) * seconds_about(self.score), self.recipe.longest)
 
 
 class SongEncoder:

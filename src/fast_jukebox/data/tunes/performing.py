@@ -71,6 +71,7 @@ class Performance:
         human: 0 plays exactly as written and all notes equally loud, 1 as unevenly as a person.
         seed: of the unevenness.
         loudness_step: MIDI velocities are multiples of it.
+        steady: the tempo does not drift, whatever `human` is.
     """
 
     instrument: str
@@ -79,6 +80,7 @@ class Performance:
     human: float = 1.0
     seed: int = 0
     loudness_step: int = 1
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ def beat_quarters(score: Score) -> float:
     return 4.0 / unit
 
 
+def seconds_about(score: Score) -> float:
+    """Seconds that a score takes at the middle of the tempi of its kind."""
+    return score.quarters / beat_quarters(score) * 120 / sum(TEMPI[score.genre])
+
+
 def to_nearest_scale(score: Score, scales: Sequence[str]) -> int:
     """Semitones from the major scale that holds most of a score's time to the nearest of `scales`, upwards of two."""
     if not scales:
@@ -118,14 +125,15 @@ def to_nearest_scale(score: Score, scales: Sequence[str]) -> int:
 def perform(score: Score, performance: Performance) -> list[SoundingNote]:
     """The score's notes as they sound, sorted by start; the first begins at 0 or a few milliseconds after it.
 
-    Where `human` is above 0: the tempo drifts by up to 1.5 %, onsets scatter by 6 ms, even notes of dances swing, beats
-    are louder than what is between them, phrases of four bars rise and fall, and notes end a little early.
+    Where `human` is above 0: the tempo drifts by up to 1.5 % (not with `steady`), onsets scatter by 6 ms, even notes of
+    dances swing, beats are louder than what is between them, phrases of four bars rise and fall, and notes end a little
+    early.
     """
     human, draw = performance.human, random.Random(performance.seed)
     beat = beat_quarters(score)
     seconds = 60.0 / performance.tempo / beat
     period, phase = draw.uniform(24, 64), draw.uniform(0, 2 * math.pi)
-    drift = 0.015 * human * period / (2 * math.pi)
+    drift = 0.0 if performance.steady else 0.015 * human * period / (2 * math.pi)
     legato = 1 - human * (1 - _LEGATO.get(score.genre, 0.9))
     unit, points = _GROOVES.get(score.genre, (1.0, ((0.0, 0.0), (1.0, 1.0))))
 

@@ -23,6 +23,7 @@ from fast_jukebox.data.tunes.performing import (
     TEMPI,
     Performance,
     perform,
+    seconds_about,
     to_nearest_scale,
 )
 from fast_jukebox.data.tunes.scores import DRUM_VOICE, GENRES, TONICS, Score, ScoreError, natural_order
@@ -50,11 +51,15 @@ class SongRecipe:
         human: from 0, exactly as written, to 1, as unevenly as a person.
         grid: samples of which the notes' beginnings and ends are multiples. With the hop length of a VQ-VAE's top
             level, a repeated note has nearly the same codes.
+        beat_grid: samples of which a beat is a multiple, 0 for any tempo. Each kind of music has one tempo then, that
+            nearest to the middle of its tempi, and it does not drift. With the samples of a row of a top prior's
+            window, beats stand in the same columns, and a bar that comes back is seen by attention to the columns.
         loudness_step: MIDI velocities are multiples of it.
         gain_step: decibels of which each song's gain is a multiple.
         sampling_rate: samples a second.
         peak_decibels: the loudest sample of each song at most, relative to full scale.
         tail: seconds that the last note rings on; it fades to zero over their second half.
+        shortest: seconds that a song takes about at least; shorter scores are played again from the beginning.
         longest: seconds after which a song is cut off.
     """
 
@@ -67,11 +72,13 @@ class SongRecipe:
     transpositions: tuple[int, int] = (0, 0)
     human: float = 0.3
     grid: int = 128
+    beat_grid: int = 0
     loudness_step: int = 4
     gain_step: float = 3.0
     sampling_rate: int = 44100
     peak_decibels: float = -3.0
     tail: float = 0.8
+    shortest: float = 0.0
     longest: float = 300.0
 
     def __post_init__(self) -> None:
@@ -87,18 +94,33 @@ class SongRecipe:
         if not -12 <= self.transpositions[0] <= self.transpositions[1] <= 12:
             raise ValueError(f"`transpositions` must be lowest and highest in [-12, 12], got {self.transpositions!r}")
         for name, low, high, unit in (
-            ("grid", 1, 4096, " samples"), ("loudness_step", 1, 20, ""), ("gain_step", 0, 12, " decibels"),
+            ("grid", 1, 4096, " samples"), ("beat_grid", 0, 192_000, " samples"),
+            ("loudness_step", 1, 20, ""), ("gain_step", 0, 12, " decibels"),
             ("human", 0, 1, ""), ("sampling_rate", 8000, 192_000, ""), ("peak_decibels", -60, 0, ""),
-            ("tail", 0, 30, " seconds"), ("longest", 1, 600, " seconds"),
+            ("tail", 0, 30, " seconds"), ("shortest", 0, 300, " seconds"),
+            ("longest", 1, 600, " seconds"),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"`{name}` must be from {low} to {high}{unit}, got {getattr(self, name)!r}")
 
+    def times(self, score: Score) -> int:
+        """How often a score is played in one performance."""
+        return max(math.ceil(self.shortest / seconds_about(score)), 1)
+
     def played(self, score: Score) -> Score:
-        """The score with those of its voices that the recipe plays, and their accompaniment."""
+        """The score with those of its voices that the recipe plays, as often as it is played, and their
+        accompaniment.
+        """
         if self.voices is not None:
             score = replace(score, notes=tuple(note for note in score.notes if note.voice < (self.voices or 0)))
-        return accompany(score, self.accompaniment)
+        bar = 4 * score.metre[0] / score.metre[1]
+        whole_bars = math.ceil(score.quarters / bar - 1e-6) * bar
+        notes = tuple(
+            replace(note, onset=note.onset + time * whole_bars)
+            for time in range(self.times(score))
+            for note in score.notes
+        )
+        return accompany(replace(score, notes=notes), self.accompaniment)
 
     def performance(self, score: Score, take: int = 0) -> Performance:
         """The `take`-th performance of a score: a function of the recipe, the number and the score's name alone.
@@ -117,8 +139,14 @@ class SongRecipe:
             low, high, transposition = low + 12, high + 12, transposition + 12
         while high > played.highest and low - 12 >= played.lowest:
             low, high, transposition = low - 12, high - 12, transposition - 12
-        tempo, unevenness = draw.randint(*TEMPI[score.genre]), draw.getrandbits(32)
-        return Performance(instrument, transposition, tempo, self.human, unevenness, self.loudness_step)
+        tempo: float = draw.randint(*TEMPI[score.genre])
+        if self.beat_grid:
+            grids_a_minute = 60 * self.sampling_rate / self.beat_grid
+            middle = sum(TEMPI[score.genre]) / 2
+            tempo = grids_a_minute / max(round(grids_a_minute / middle), 1)
+        unevenness = draw.getrandbits(32)
+        steady = self.beat_grid > 0
+        return Performance(instrument, transposition, tempo, self.human, unevenness, self.loudness_step, steady)
 
     def fingerprint(self) -> str:
         """A short hash of the recipe and of the version of its rendering."""
@@ -242,7 +270,7 @@ def render_song(
         "key": TONICS[(score.tonic + performance.transposition) % 12],
         "mode": score.mode,
         "metre": f"{score.metre[0]}/{score.metre[1]}",
-        "bpm": performance.tempo,
+        "bpm": round(performance.tempo, 3),
         "transposition": performance.transposition,
         "duration": round(len(audio) / recipe.sampling_rate, 6),
         "sampling_rate": recipe.sampling_rate,
