@@ -156,19 +156,23 @@ class Server:
 
 @pytest.fixture
 def served(chromium, tmp_path):
-    """Starts a server, always on the same folder and port."""
+    """Starts servers on the same folder and port: the first in a process of its own, the ones after it in this one."""
+    from fast_jukebox.demo import launch
+    from fast_jukebox_cli.studio import open_studio
+
+    folder = tmp_path / "studio"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    servers = []
+    server, later = Server(folder, port), []
 
     def serve():
-        servers.append(Server(tmp_path / "studio", port))
-        return servers[-1]
+        later.append(launch(open_studio([], folder), port=port, block=False)[0])
 
-    yield serve
-    for server in servers:
-        server.kill()
+    yield server, serve
+    server.kill()
+    for blocks in later:
+        blocks.close(verbose=False)
 
 
 @pytest.fixture

@@ -258,12 +258,12 @@ def begun(visitor, percent):
 
 
 def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, served):
-    server = served()
+    server, serve_again = served
     visitor = visit(address=server.address)
-    compose(visitor, "Interrupted", 20)
+    compose(visitor, "Interrupted", 8)
     begun(visitor, 3)
     server.kill()
-    server = served()
+    serve_again()
     visitor.expected = ["Failed to load resource: net::ERR", "TypeError: network error", "Unexpected error Connec"]
     visitor.open()
     visitor.tab("Compose")
@@ -272,7 +272,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, 
     visitor.page.get_by_role("button", name="Go on", exact=True).click()
     begun(visitor, 10)
     visitor.wait("#compose-status", "Done.")
-    visitor.wait("#compose-tree", "beginning · 20.0 s · draft")
+    visitor.wait("#compose-tree", "beginning · 8.0 s · draft")
 
 
 def test_two_settings_are_heard_side_by_side_and_blind(visit):
@@ -306,17 +306,13 @@ def test_two_settings_are_heard_side_by_side_and_blind(visit):
     assert len(Path(download.value.path()).read_text().splitlines()) == 3
 
 
-def test_a_model_is_looked_into_and_a_song_is_estimated(visit):
+def test_a_model_is_looked_into(visit):
     visitor = visit()
     page = visitor.page
     visitor.tab("Inside")
     visitor.wait("#inside-info caption", "Priors")
     page.get_by_text("The model's card").click()
     visitor.wait("#inside-card", "Picture: mel spectrograms")
-    page.get_by_text("The model's card").click()
-    page.get_by_role("button", name="Estimate").click()
-    visitor.wait("#inside-status", "Measured.")
-    visitor.wait("#inside-result caption", "Levels")
     visitor.picture("inside")
 
 
@@ -333,7 +329,7 @@ def singer(words_config, words_files):
     return model
 
 
-def test_words_are_seen_as_they_are_sung(visit, studio_of, singer, tiny_model):
+def test_a_song_is_estimated_and_words_are_seen_as_they_are_sung(visit, studio_of, singer, tiny_model):
     from fast_jukebox.demo import launch
 
     blocks, address = launch(studio_of(tiny=tiny_model, singer=singer), block=False)
@@ -341,6 +337,9 @@ def test_words_are_seen_as_they_are_sung(visit, studio_of, singer, tiny_model):
         visitor = visit(address=address)
         page = visitor.page
         visitor.tab("Inside")
+        page.get_by_role("button", name="Estimate").click()
+        visitor.wait("#inside-status", "Measured.")
+        visitor.wait("#inside-result caption", "Levels")
         panel = page.get_by_role("tabpanel").filter(has=page.locator("#inside-sing"))
         panel.get_by_label("Model", exact=True).nth(1).click()
         page.get_by_role("option", name="singer", exact=True).click()
