@@ -130,11 +130,19 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_adam_is_followed_by_sgd_at_three_rates_from_the_best_weights_each_time(tmp_path):
-    trainer, record = recipe(tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training in one piece: its folder, the trainer, what it recorded."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer, record = recipe(folder)
     trainer.train()
+    return folder, trainer, record
+
+
+def test_adam_is_followed_by_sgd_at_three_rates_from_the_best_weights_each_time(whole):
+    folder, trainer, record = whole
     assert record.steps == [("AdamW", 1e-4)] * 6 + [("SGD", rate) for rate in (1e-3, 1e-4, 1e-5) for _ in range(2)]
-    best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    best = load_file(folder / "checkpoint-2" / "model.safetensors")
     assert {step for step in range(3, 12) if same(record.weights[step], best)} == {6, 8, 10}
     assert same(trainer.model.state_dict(), best)
     assert trainer.optimizer.optimizer is trainer.accelerator._optimizers[0].optimizer
@@ -142,11 +150,10 @@ def test_adam_is_followed_by_sgd_at_three_rates_from_the_best_weights_each_time(
 
 
 @pytest.mark.parametrize("step", [4, 6, 7, 8])
-def test_a_resumed_training_gives_the_weights_of_one_run(tmp_path, step):
-    whole, one = recipe(tmp_path / "a")
-    whole.train()
-    again, two = recipe(tmp_path / "a")
-    again.train(resume_from_checkpoint=str(tmp_path / "a" / f"checkpoint-{step}"))
+def test_a_resumed_training_gives_the_weights_of_one_run(whole, tmp_path, step):
+    folder, _, one = whole
+    again, two = recipe(tmp_path)
+    again.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
     assert two.steps == one.steps[step:]
     assert sorted(two.weights) == list(range(step, 12))
     assert all(same(two.weights[number], one.weights[number]) for number in two.weights)
