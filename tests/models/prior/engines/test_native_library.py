@@ -26,10 +26,35 @@ def compiler():
         pytest.skip(str(error))
 
 
+QUICK = ("-O0", "-std=gnu11", "-shared", "-fPIC")
+
+
+@pytest.fixture(scope="module")
+def built(compiler, tmp_path_factory):
+    """A cache into which it was built quickly, as it is for tests of `cache`."""
+    root = tmp_path_factory.mktemp("built")
+    root.chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_library, "FLAGS", QUICK)
+        patch.setenv("XDG_CACHE_HOME", str(root))
+        library.cache_clear()
+        library()
+    library.cache_clear()
+    return root / "fast_jukebox"
+
+
+@pytest.fixture
+def filled(cache, built):
+    """The same cache with what is built into it."""
+    shutil.copytree(built, cache)
+    assert native_library._is_sound(kept(cache))
+    return cache
+
+
 @pytest.fixture
 def cache(compiler, tmp_path, monkeypatch):
     """An own, empty cache; nothing is built yet as far as this process knows, and building is quick."""
-    monkeypatch.setattr(native_library, "FLAGS", ("-O0", "-std=gnu11", "-shared", "-fPIC"))
+    monkeypatch.setattr(native_library, "FLAGS", QUICK)
     root = tmp_path / "cache"
     root.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(root))
@@ -72,24 +97,22 @@ def test_it_is_built_once_into_the_users_cache(cache):
 
 
 @pytest.mark.parametrize("size", [0, 1000, 4096, "half"])
-@pytest.mark.parametrize("filled", [False, True])
-def test_a_damaged_one_is_never_loaded_and_is_built_again(cache, size, filled):
-    library()
-    path = kept(cache)
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_damaged_one_is_never_loaded_and_is_built_again(filled, size, padded):
+    path = kept(filled)
     whole = path.read_bytes()
     size = len(whole) // 2 if size == "half" else size
     path.unlink()  # the one that is loaded must stay as it is
-    path.write_bytes(whole[:size] + (bytes(len(whole) - size) if filled else b""))
+    path.write_bytes(whole[:size] + (bytes(len(whole) - size) if padded else b""))
     path.chmod(0o700)
     assert not native_library._is_sound(path)
     assert built_again().run is not None
     assert native_library._is_sound(path)
 
 
-def test_one_without_its_digest_or_with_another_is_built_again(cache, other_library):
+def test_one_without_its_digest_or_with_another_is_built_again(filled, other_library):
     content, loaded = other_library
-    library()
-    path = kept(cache)
+    path = kept(filled)
     for digest in (None, "", "0" * 64, "\xff"):
         path.unlink()
         path.write_bytes(content)
@@ -102,9 +125,8 @@ def test_one_without_its_digest_or_with_another_is_built_again(cache, other_libr
     assert not loaded.exists()
 
 
-def test_another_library_with_its_digest_is_built_again(cache, tmp_path):
-    library()
-    path, source = kept(cache), tmp_path / "empty.c"
+def test_another_library_with_its_digest_is_built_again(filled, tmp_path):
+    path, source = kept(filled), tmp_path / "empty.c"
     source.write_text("int nothing;\n")
     path.unlink()
     subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(path)], check=True)
@@ -112,10 +134,9 @@ def test_another_library_with_its_digest_is_built_again(cache, tmp_path):
     assert built_again().run is not None
 
 
-def planted(cache, content):
+def planted(filled, content):
     """Another library in the place of the one that is kept, with its digest; returns where."""
-    library()
-    path = kept(cache)
+    path = kept(filled)
     path.unlink()
     path.write_bytes(content)
     path.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
@@ -124,25 +145,25 @@ def planted(cache, content):
 
 @posix
 @pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
-def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(cache, other_library, caplog, mode, monkeypatch):
+def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(filled, other_library, caplog, mode, monkeypatch):
     content, loaded = other_library
     monkeypatch.setattr(native_library, "_is_own_group", lambda group: False)
-    path = planted(cache, content)
+    path = planted(filled, content)
     path.chmod(0o755)
-    cache.chmod(mode)
+    filled.chmod(mode)
     with caplog.at_level(logging.WARNING):
         assert built_again().run is not None
     assert not loaded.exists()
     assert path.read_bytes() == content, "nothing is written there either"
     (record,) = caplog.records
-    assert "for this process alone" in record.getMessage() and str(cache) in record.getMessage()
+    assert "for this process alone" in record.getMessage() and str(filled) in record.getMessage()
 
 
 @posix
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_a_file_that_others_can_write_is_not_loaded(cache, other_library, mode):
+def test_a_file_that_others_can_write_is_not_loaded(filled, other_library, mode):
     content, loaded = other_library
-    path = planted(cache, content)
+    path = planted(filled, content)
     path.chmod(mode)
     built_again()
     assert not loaded.exists()
@@ -151,23 +172,22 @@ def test_a_file_that_others_can_write_is_not_loaded(cache, other_library, mode):
 
 @posix
 @pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="only root can give files away")
-def test_a_file_or_folder_of_another_user_is_not_used(cache, other_library):
+def test_a_file_or_folder_of_another_user_is_not_used(filled, other_library):
     content, loaded = other_library
-    path = planted(cache, content)
+    path = planted(filled, content)
     path.chmod(0o700)
     os.chown(path, 65534, 65534)
     built_again()
     assert not loaded.exists()
-    os.chown(cache, 65534, 65534)
-    assert "another user" in unsafe(cache)
+    os.chown(filled, 65534, 65534)
+    assert "another user" in unsafe(filled)
     assert built_again().run is not None
 
 
 @posix
-def test_a_link_is_not_followed(cache, other_library, tmp_path):
+def test_a_link_is_not_followed(filled, other_library, tmp_path):
     content, loaded = other_library
-    library()
-    path = kept(cache)
+    path = kept(filled)
     path.unlink()
     (tmp_path / "elsewhere.so").write_bytes(content)
     path.symlink_to(tmp_path / "elsewhere.so")
@@ -222,16 +242,16 @@ def test_a_folder_that_cannot_be_made_is_gone_without(cache, tmp_path, monkeypat
 @posix
 @pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("mode", [0o755, 0o700, None])
-def test_in_the_cache_of_another_user_it_is_built_for_one_process(cache, other_library, mode):
+def test_in_the_cache_of_another_user_it_is_built_for_one_process(filled, other_library, mode):
     """As where $XDG_CACHE_HOME or $HOME is the administrator's: one line, and nothing of the folder is loaded."""
     content, loaded = other_library
-    planted(cache, content)
+    planted(filled, content)
     with tempfile.TemporaryDirectory() as place:  # others may not enter those of pytest
         os.chmod(place, 0o755)
         folder = Path(place) / "cache" / "fast_jukebox"
         folder.parent.mkdir(mode=0o755)
         if mode is not None:
-            shutil.copytree(cache, folder)
+            shutil.copytree(filled, folder)
             for made in folder.iterdir():
                 made.chmod(0o755)
             folder.chmod(mode)
