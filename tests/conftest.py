@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -60,6 +61,40 @@ def log_lines(monkeypatch):
     monkeypatch.setattr(log_lines, "FIRST", math.inf)
     monkeypatch.setattr(log_lines, "_next", None)
     return log_lines
+
+
+_REDIRECT = """import os
+for number in (1, 2):
+    os.dup2(os.open(os.path.join({folder!r}, str(number)), os.O_WRONLY | os.O_CREAT), number)
+"""
+
+
+@pytest.fixture(scope="session")
+def run_afresh(tmp_path_factory):
+    """Runs code in a new process: what it printed, and its errors. Where processes can fork, torch is imported in it.
+
+    That takes two thirds of the time which such a process needs to import the package; of transformers and of the
+    package nothing is imported.
+    """
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(
+            ["torch", "torch._dynamo.convert_frame", "torch.distributed.tensor", "torch.export", "scipy.optimize"]
+        )
+
+    def run(code):
+        folder = tmp_path_factory.mktemp("afresh")
+        lines = _REDIRECT.format(folder=str(folder)) + code
+        process = context.Process(target=exec, args=(lines, {"__name__": "__main__"}))
+        process.start()
+        process.join(300)
+        process.kill()
+        printed, errors = ((folder / number).read_text(encoding="utf-8") for number in "12")
+        assert process.exitcode == 0, errors[-3000:]
+        return printed, errors
+
+    return run
 
 
 @pytest.fixture(scope="session")

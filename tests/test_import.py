@@ -84,12 +84,9 @@ print("works")
 """
 
 
-def test_import_works_where_optional_packages_are_broken():
-    assert run(BROKEN + USE).strip() == "works"
-
-
-def test_import_works_where_optional_packages_are_absent():
-    assert run(ABSENT + USE).strip() == "works"
+@pytest.mark.parametrize("state", [BROKEN, ABSENT], ids=["broken", "absent"])
+def test_import_works_where_optional_packages_are_broken_or_absent(run_afresh, state):
+    assert run_afresh(state + USE)[0].strip() == "works"
 
 
 def test_every_public_name_exists():
@@ -119,8 +116,6 @@ def test_the_package_is_typed_and_the_versions_agree(repository_root):
         "hub.push",
     ],
 )
-def test_modules_that_models_are_made_of_may_be_imported_first(module):
+def test_modules_that_models_are_made_of_may_be_imported_first(run_afresh, module):
     """Importing transformers' models imports ours, and those such modules: they must not do so halfway."""
-    code = f"import fast_jukebox.{module}; from fast_jukebox import FastJukeboxGenerationConfig, FastJukeboxModel"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
+    run_afresh(f"import fast_jukebox.{module}; from fast_jukebox import FastJukeboxGenerationConfig, FastJukeboxModel")

@@ -1,4 +1,3 @@
-import subprocess
 import sys
 
 import pytest
@@ -17,13 +16,11 @@ from fast_jukebox import registration
         "fast_jukebox.models.weight_files", "fast_jukebox.models.prior.modeling_prior", "fast_jukebox_cli.generate",
     ],
 )  # fmt: skip
-def test_any_module_may_be_imported_first_and_the_models_are_registered_then(first):
+def test_any_module_may_be_imported_first_and_the_models_are_registered_then(run_afresh, first):
     code = (
         f"import {first}\nfrom transformers import AutoConfig\nprint(AutoConfig.for_model('fast_jukebox').model_type)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.split() == ["fast_jukebox"]
+    assert run_afresh(code)[0].split() == ["fast_jukebox"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +55,7 @@ def test_registering_again_is_harmless(caplog):
         "import fast_jukebox_cli.merge",
     ],
 )  # fmt: skip
-def test_the_task_is_registered_whichever_is_imported_first(first):
+def test_the_task_is_registered_whichever_is_imported_first(run_afresh, first):
     code = f"""
 import sys
 {first}
@@ -73,6 +70,4 @@ from transformers.pipelines import PIPELINE_REGISTRY
 assert not waiting()
 print(PIPELINE_REGISTRY.check_task("fast-jukebox")[1]["impl"].__name__)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.split() == ["FastJukeboxPipeline"]
+    assert run_afresh(code)[0].split() == ["FastJukeboxPipeline"]
