@@ -28,6 +28,7 @@ from fast_jukebox.models.loading import default_model_path
 from fast_jukebox.processing.processor import text_song
 from fast_jukebox.sampling.checks import check_count, check_device, fresh_seed
 from fast_jukebox.sampling.progress import ProgressBars, ProgressCallback
+from fast_jukebox.utils.text import shown
 
 TASK = "fast-jukebox"
 """Name of the task."""
@@ -357,10 +358,10 @@ def _checked_arguments(arguments: dict[str, object]) -> dict[str, object]:
 def _check_recording(path: str) -> None:
     """Raise a `ValueError` for an address or a text where the path of a recording is expected."""
     if "://" in path:
-        raise ValueError(f"`prompt` must be a local recording, got the address {path!r}: download it first")
+        raise ValueError(f"`prompt` must be a local recording, got the address {shown(path)}: download it first")
     if not os.path.lexists(os.path.expanduser(path)):
         raise ValueError(
-            f"`prompt` must be a recording, and there is no file {path!r}. Say what is known of the song by "
+            f"`prompt` must be a recording, and there is no file {shown(path)}. Say what is known of the song by "
             '`metadata={"artist": ..., "genre": ..., "lyrics": ...}`'
         )
 

@@ -33,7 +33,7 @@ def numbers(name: str, text: str | None, kind: type[Number]) -> Number | list[Nu
         values = [kind(part) for part in text.split(",")]
     except ValueError as error:
         wanted = "whole numbers" if kind is int else "numbers"
-        raise ValueError(f"`--{name}` must be one of the {wanted} or several with commas, got {text!r}") from error
+        raise ValueError(f"`--{name}` must be one of the {wanted} or several with commas, got {text!r:.200}") from error
     return values if len(values) > 1 else values[0]
 
 
@@ -48,7 +48,7 @@ def adapters(texts: Sequence[str] | None) -> dict[int, str]:
     for text in texts or ():
         level, _, source = text.partition("=")
         if not level.isdecimal() or not source or int(level) in found:
-            raise ValueError(f"`--adapter` must be a level and a folder or Hub name, as 2=runs/lora, got {text!r}")
+            raise ValueError(f"`--adapter` must be a level and a folder or Hub name, as 2=runs/lora, got {text!r:.200}")
         found[int(level)] = source
     return found
 

@@ -137,3 +137,28 @@ def test_a_request_does_not_change():
     with pytest.raises(AttributeError):
         SongRequest().seed = 1
     assert typing.get_type_hints(SongRequest.__init__)["duration"] == float | None
+
+
+LONG = ["x" * 5000, list(range(5000)), {name: 0 for name in range(5000)}]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("duration", "num_samples", "max_batch_size", "song_ids", "engine", "temperature", "top_k", "top_p"),
+        *("schedule", "window_fractions", "stop_level", "generation_config"),
+    ],
+)
+def test_long_values_are_not_quoted_whole(tiny_model, name):
+    for value in LONG:
+        with pytest.raises(ValueError, match=f"`{name}`") as caught:
+            tiny_model.generate(**{"duration": 0.1, name: value})
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["artist", "genre", "total_duration", "unknown", "x" * 5000])
+def test_long_words_are_not_quoted_whole(words_model, name):
+    for value in LONG:
+        with pytest.raises(ValueError, match=r"`(artist|genre|total_duration|unknown|metadata)` must") as caught:
+            words_model.generate(duration=0.1, metadata={name: value})
+        assert len(str(caught.value)) < 600

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast_jukebox.utils.text import printable
+from fast_jukebox.utils.text import printable, shown
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
         ("\x1b]8;;http://a\x07link", r"\x1b]8;;http://a\x07link"),
@@ -19,17 +19,17 @@ from fast_jukebox.utils.text import printable
         ("Zoë 友達 👩‍🎤 [bold]\ttab\nline", "Zoë 友達 👩‍🎤 [bold]\ttab\nline"),
     ],
 )
-def test_what_steers_a_terminal_is_shown_as_an_escape(text, shown):
-    assert printable(text) == shown
+def test_what_steers_a_terminal_is_shown_as_an_escape(text, expected):
+    assert printable(text) == expected
 
 
 @given(st.text(alphabet=st.characters(), max_size=80))
 def test_nothing_steers_a_terminal(text):
-    shown = printable(text)
+    printed = printable(text)
     steering = {chr(code) for code in [*range(32), *range(127, 160)]} - set("\n\t")
-    assert not steering & set(shown)
-    shown.encode()
-    assert printable(shown) == shown
+    assert not steering & set(printed)
+    printed.encode()
+    assert printable(printed) == printed
 
 
 def test_long_text_is_cut():
@@ -39,3 +39,10 @@ def test_long_text_is_cut():
 
 def test_a_path_is_shown_too():
     assert printable(Path("songs") / "caf\udce9.wav") == str(Path("songs") / r"caf\udce9.wav")
+
+
+def test_values_in_errors_are_cut():
+    assert shown("a\n") == r"'a\n'" and shown([1, None]) == "[1, None]"
+    assert shown("x" * 5000) == f"'{'x' * 199}... (5002 characters)"
+    assert shown(list(range(1000))).startswith("[0, 1, 2,") and len(shown(list(range(1000)))) < 230
+    assert shown(10**5000) == "an integer of too many digits"

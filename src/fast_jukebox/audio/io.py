@@ -22,7 +22,7 @@ from torch import Tensor
 from fast_jukebox.audio.readers import AudioInfo, Reader, open_reader
 from fast_jukebox.audio.resample import check_rate, resample_blocks
 from fast_jukebox.utils.files import write_file
-from fast_jukebox.utils.text import printable
+from fast_jukebox.utils.text import printable, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -140,7 +140,9 @@ def stream_audio(
         wanted = None if duration is None else max(1, round(duration * info.sampling_rate))
         if info.frames is not None:
             if start and start >= info.frames:
-                raise ValueError(f"`offset` must be less than the {info.duration:g} s of {reader.name}, got {offset!r}")
+                raise ValueError(
+                    f"`offset` must be less than the {info.duration:g} s of {reader.name}, got {shown(offset)}"
+                )
             left = info.frames - start
             wanted = left if wanted is None else min(left, wanted)
         limit = int(max_duration * info.sampling_rate)
@@ -207,7 +209,7 @@ def _format_of(path: Path, subtype: str | None) -> tuple[str, str]:
         raise ValueError(f"`path` must end in {' or '.join(_CONTAINERS)}, got {str(path)!r}")
     subtype = subtype or _SUBTYPES[container][0]
     if subtype not in _SUBTYPES[container]:
-        raise ValueError(f"`subtype` must be one of {_SUBTYPES[container]} for {container}, got {subtype!r}")
+        raise ValueError(f"`subtype` must be one of {_SUBTYPES[container]} for {container}, got {shown(subtype)}")
     return container, subtype
 
 
@@ -288,4 +290,4 @@ def _tell_end(reader: Reader, done: int, wanted: int | None) -> None:
 def _check_seconds(name: str, value: object, limit: str) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or value < 0 or (limit == "over" and value == 0):  # type: ignore[operator]
-        raise ValueError(f"`{name}` must be {limit} 0 seconds, got {value!r}")
+        raise ValueError(f"`{name}` must be {limit} 0 seconds, got {shown(value)}")

@@ -10,6 +10,8 @@ import soxr
 import torch
 from torch import Tensor
 
+from fast_jukebox.utils.text import shown
+
 MAX_RATE = 768_000
 """Highest sampling rate that is read, written or made."""
 
@@ -62,5 +64,5 @@ def resample_blocks(blocks: Iterable[Tensor], source_rate: int, sampling_rate: i
 def check_rate(name: str, value: object) -> int:
     """`value`, or a `ValueError` unless it is an integer from 1 to `MAX_RATE`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE:
-        raise ValueError(f"`{name}` must be an integer from 1 to {MAX_RATE} samples a second, got {value!r}")
+        raise ValueError(f"`{name}` must be an integer from 1 to {MAX_RATE} samples a second, got {shown(value)}")
     return value

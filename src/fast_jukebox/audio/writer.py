@@ -15,6 +15,8 @@ import soundfile
 import torch
 from torch import Tensor
 
+from fast_jukebox.utils.text import shown
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -62,7 +64,7 @@ class AudioWriter:
                 raise ValueError(f"`target` must end in {', '.join(FORMATS)}, got {os.fspath(target)!r}")
             kind = FORMATS[suffix]
         elif kind not in STREAM_KINDS:
-            raise ValueError(f"`kind` must be one of {STREAM_KINDS} for a stream, got {kind!r}")
+            raise ValueError(f"`kind` must be one of {STREAM_KINDS} for a stream, got {shown(kind)}")
         self.kind = kind
         if kind in _ENCODERS:  # tried before the file is opened, which empties it
             _encoder(io.BytesIO(), sampling_rate, kind).close()

@@ -25,6 +25,7 @@ from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.files import read_json
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.files import JsonObject, new_folder
+from fast_jukebox.utils.text import shown
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -35,7 +36,7 @@ def parse_size(size: int | str) -> int:
         return size
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)\s*", size.upper()) if isinstance(size, str) else None
     if found is None or float(found[1]) <= 0:
-        raise ValueError(f"`max_shard_size` must be bytes or a size such as '1GB' or '500MB', got {size!r}")
+        raise ValueError(f"`max_shard_size` must be bytes or a size such as '1GB' or '500MB', got {shown(size)}")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
@@ -135,7 +136,7 @@ class Transformers4Checkpoint:
         if config.get("model_type") != transformers4.MODEL_TYPE:
             raise ValueError(
                 f"`source` must be a folder of published files or hold a model whose `model_type` is "
-                f"{transformers4.MODEL_TYPE!r}; `{source}` holds {config.get('model_type')!r}"
+                f"{transformers4.MODEL_TYPE!r}; `{source}` holds {shown(config.get('model_type'))}"
             )
         vqvae, priors = transformers4.parts_of(config)
         self.parts = [*reversed(priors), vqvae]
@@ -254,7 +255,7 @@ def _open(
         return OpenAICheckpoint(folder, model, hyperparameters)
     for name, value in (("model", model), ("hyperparameters", hyperparameters)):
         if value is not None:
-            raise ValueError(f"`{name}` is for a folder of .pth.tar files, which `{source}` is not; got {value!r}")
+            raise ValueError(f"`{name}` is for a folder of .pth.tar files, which `{source}` is not; got {shown(value)}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(f"`{source}` holds neither .pth.tar files nor a config.json, but {held}")
@@ -266,7 +267,7 @@ def _checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         return dtype
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
 
 
 _USAGE = """\

@@ -19,6 +19,7 @@ from fast_jukebox.conversion.pickles import read_state_dict
 from fast_jukebox.conversion.published import MODELS, check_hyperparameters, published_model
 from fast_jukebox.conversion.state_dict import strip_prefix
 from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import shown
 
 VQVAE_FILE = "vqvae.pth.tar"
 # Where the files that the published models share lie in a folder of all of them.
@@ -50,7 +51,7 @@ class OpenAICheckpoint:
         if model is not None and model not in MODELS:
             published_model(model)  # says what there is
         if model is not None and hyperparameters is not None:
-            raise ValueError(f"`model` must be None where `hyperparameters` are given, got {model!r}")
+            raise ValueError(f"`model` must be None where `hyperparameters` are given, got {shown(model)}")
         self.name = str(source)
         levels = 3 if hyperparameters is None else len(_checked(hyperparameters)["priors"])
         names = {f"priors.{level}": f"prior_level_{level}.pth.tar" for level in range(levels)}
@@ -86,7 +87,9 @@ class OpenAICheckpoint:
         except ValueError as error:
             read_as = "the hyperparameters given; correct them, or fetch the file again"
             if self.model is not None:
-                read_as = f"the published model {self.model!r}; name another, or give the hyperparameters of your own"
+                read_as = (
+                    f"the published model {shown(self.model)}; name another, or give the hyperparameters of your own"
+                )
             raise ValueError(f"`{path}`: {error} (read as {read_as})") from None
         return tensors
 
@@ -130,7 +133,7 @@ def _checked(hyperparameters: JsonObject) -> JsonObject:
         raise ValueError(f"`hyperparameters` must hold `vqvae` and `priors` and nothing else, got {held}")
     priors = hyperparameters["priors"]
     if not isinstance(priors, Sequence) or isinstance(priors, str) or not priors:
-        raise ValueError(f"`priors` of `hyperparameters` must be a list, bottom first, got {priors!r}")
+        raise ValueError(f"`priors` of `hyperparameters` must be a list, bottom first, got {shown(priors)}")
     check_hyperparameters("vqvae", hyperparameters["vqvae"])
     for level, prior in enumerate(priors):
         check_hyperparameters(f"priors[{level}]", prior)

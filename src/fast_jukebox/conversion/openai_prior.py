@@ -13,6 +13,7 @@ from fast_jukebox.conversion.published import Hyperparameters
 from fast_jukebox.conversion.state_dict import Source, strip_prefix
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import shown
 
 _FACTORED = ("row", "column", "previous_row")
 # Published `attn_order` to the cycle of patterns over the depth.
@@ -52,12 +53,12 @@ def prior_config(hparams: JsonObject, vqvae_hparams: JsonObject) -> FastJukeboxP
     hparams, vqvae_hparams = Hyperparameters("hparams", hparams), Hyperparameters("vqvae_hparams", vqvae_hparams)
     level, downs, strides = hparams["level"], vqvae_hparams["downs_t"], vqvae_hparams["strides_t"]
     if len(strides) != len(downs):
-        raise ValueError(f"`strides_t` must have {len(downs)} entries, as `downs_t`, got {strides!r}")
+        raise ValueError(f"`strides_t` must have {len(downs)} entries, as `downs_t`, got {shown(strides)}")
     if not 0 <= level < len(downs):
         raise ValueError(f"`level` must be in [0, {len(downs)}), the VQ-VAE's levels, got {level}")
     order = hparams.get("attn_order", 2)
     if order not in _PATTERN_CYCLES:
-        raise ValueError(f"`attn_order` must be one of {sorted(_PATTERN_CYCLES)}, got {order!r}")
+        raise ValueError(f"`attn_order` must be one of {sorted(_PATTERN_CYCLES)}, got {shown(order)}")
     is_top = level == len(downs) - 1
     merged = bool(hparams.get("merged_decoder", False))
     fields: dict[str, object] = {

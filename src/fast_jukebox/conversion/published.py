@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, TypeGuard, cast
 
 from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import shown
 
 # Names whose values are integers, numbers, booleans, or lists of integers; other names are not checked.
 _WHOLE = (
@@ -83,7 +84,7 @@ def published_model(name: str) -> tuple[JsonObject, list[JsonObject]]:
     """Hyperparameters of a published model: of the VQ-VAE, and of the priors, bottom first."""
     if name not in MODELS:
         nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"`model` must be one of {', '.join(MODELS)}; got {name!r}, did you mean `{nearest}`?")
+        raise ValueError(f"`model` must be one of {', '.join(MODELS)}; got {shown(name)}, did you mean `{nearest}`?")
     return dict(VQVAE), [dict(prior) for prior in MODELS[name]]
 
 
@@ -106,7 +107,7 @@ def check_hyperparameters(name: str, hparams: object) -> None:
     for key, value in hparams.items():
         wanted = _wanted_kind(key, value)
         if wanted is not None and not (value is None and key in _OPTIONAL):
-            raise ValueError(f"`{key}` of `{name}` must be {wanted}, got {value!r}")
+            raise ValueError(f"`{key}` of `{name}` must be {wanted}, got {shown(value)}")
 
 
 def _wanted_kind(key: str, value: object) -> str | None:

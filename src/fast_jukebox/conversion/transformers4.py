@@ -21,6 +21,7 @@ from fast_jukebox.conversion.published import MODELS, check_hyperparameters
 from fast_jukebox.models.loading import LARGEST_INDEX, is_shard
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.files import JsonObject, read_file
+from fast_jukebox.utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +136,10 @@ def read_model(
         parts = {"vqvae_config": vqvae.config.to_dict(), "prior_configs": [prior.config.to_dict() for prior in priors]}
         return {**parts, "dtype": dtype}, ours
     if part == "vqvae" and level is not None:
-        raise ValueError(f"`level` picks a prior; the VQ-VAE holds every level, got {level!r}")
+        raise ValueError(f"`level` picks a prior; the VQ-VAE holds every level, got {shown(level)}")
     if part == "priors" and level not in range(len(priors)):
         names = ", ".join(level_name(known, len(priors), numbered=True) for known in range(len(priors)))
-        raise ValueError(f"`level` must name a prior of `{source}`, which holds {names}; got {level!r}")
+        raise ValueError(f"`level` must name a prior of `{source}`, which holds {names}; got {shown(level)}")
     own = vqvae if part == "vqvae" or level is None else priors[level]
     held = checked_tensors(own, read_tensors(source, prefix_of(own), **download), source)
     return {**own.config.to_dict(), "dtype": "float32" if part == "vqvae" else dtype}, dict(own.tensors(held))
@@ -261,7 +262,7 @@ def _prior_fields(config: Mapping[str, object], levels: int) -> list[tuple[int, 
     """Level, name and fields of each prior, bottom first."""
     listed = config.get("prior_config_list")
     if listed is not None and (not isinstance(listed, list) or len(listed) != levels):
-        raise ValueError(f"`prior_config_list` must be a list of {levels} priors, top first, got {listed!r}")
+        raise ValueError(f"`prior_config_list` must be a list of {levels} priors, top first, got {shown(listed)}")
     found = []
     for index in reversed(range(levels)):
         name = f"prior_{index}" if listed is None else f"prior_config_list[{index}]"
@@ -295,7 +296,7 @@ def _prior_hyperparameters(level: int, name: str, fields: object, levels: int) -
 def _attention_order(name: str, pattern: object) -> int:
     known = str(pattern).replace("_", "").lower()
     if known not in _PATTERNS:
-        raise ValueError(f"`attention_pattern` of `{name}` must be one of {', '.join(_PATTERNS)}, got {pattern!r}")
+        raise ValueError(f"`attention_pattern` of `{name}` must be one of {', '.join(_PATTERNS)}, got {shown(pattern)}")
     return _PATTERNS[known]
 
 

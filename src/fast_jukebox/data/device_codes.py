@@ -22,6 +22,7 @@ from fast_jukebox.data.parquet import check_codes
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import shown
 
 
 class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
@@ -64,7 +65,7 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
         if not 0 <= label_dropout <= 1:
-            raise ValueError(f"`label_dropout` must be from 0 to 1, got {label_dropout!r}")
+            raise ValueError(f"`label_dropout` must be from 0 to 1, got {shown(label_dropout)}")
         if config.has_lyrics:
             raise ValueError("codes on the device must be for a prior without lyrics, and `lyric_length` is above 0")
         if max(config.codebook_size, config.upper_codebook_size or 0) > 2**15:

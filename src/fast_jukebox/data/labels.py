@@ -14,6 +14,7 @@ from torch import Tensor
 from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor, LabelVocabulary, LevelLabels
 from fast_jukebox.processing.vocabulary import UNKNOWN, column_of, join_texts, names_in, window_lyrics
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,7 +46,7 @@ class WindowLabels:
         seed: int | None = None,
     ) -> None:
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-            raise ValueError(f"`label_dropout` must be from 0 to 1, got {dropout!r}")
+            raise ValueError(f"`label_dropout` must be from 0 to 1, got {shown(dropout)}")
         self.config, self.dropout, self.seed = config, dropout, seed
         self.texts: list[list[int]] = [[] for _ in range(len(songs))]
         if processor is None:

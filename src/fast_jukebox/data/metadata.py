@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from fast_jukebox.utils.text import shown
+
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv")
 MAX_METADATA_BYTES = 2**30
@@ -49,10 +51,10 @@ def read_metadata(folder: Path, max_bytes: int = MAX_METADATA_BYTES) -> dict[str
             raise ValueError(f"{where}: must be an object with a `file_name`, got {str(row)[:80]!r}")
         name = row["file_name"]
         if name in rows:
-            raise ValueError(f"{where}: `file_name` {name!r} stands there twice, keep the one that is right")
+            raise ValueError(f"{where}: `file_name` {shown(name)} stands there twice, keep the one that is right")
         split = row.get("split")
         if split is not None and not (isinstance(split, str) and SPLIT_NAME.fullmatch(split)):
-            raise ValueError(f"{where}: `split` must be a word such as 'train', got {split!r}")
+            raise ValueError(f"{where}: `split` must be a word such as 'train', got {shown(split)}")
         rows[name] = row
     return rows
 

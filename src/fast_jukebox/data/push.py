@@ -21,6 +21,7 @@ from fast_jukebox.data.songs import load_songs, save_songs
 from fast_jukebox.hub import dataset_card, push_files
 from fast_jukebox.hub.push import PushOptions
 from fast_jukebox.utils.files import check_apart
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -63,7 +64,7 @@ def push_songs(
         HubError: no connection, no right to write.
     """
     if layout not in ("audiofolder", "parquet"):
-        raise ValueError(f"`layout` must be 'audiofolder' or 'parquet', got {layout!r}")
+        raise ValueError(f"`layout` must be 'audiofolder' or 'parquet', got {shown(layout)}")
     if isinstance(songs, str | os.PathLike):
         songs = load_songs(songs)
     patterns = {split: f"{split}/**" if layout == "audiofolder" else f"data/{split}-*.parquet" for split in songs}

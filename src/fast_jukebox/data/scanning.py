@@ -24,7 +24,7 @@ from fast_jukebox.data.metadata import ADDRESS, MAX_METADATA_BYTES, METADATA_FIL
 from fast_jukebox.data.splits import split_of_folder
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.utils.files import JsonObject, check_folder, path_within
-from fast_jukebox.utils.text import printable
+from fast_jukebox.utils.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +75,14 @@ class SongLimits:
     def __post_init__(self) -> None:
         """Refuse limits that nothing can meet, naming the field."""
         if not 0 <= self.min_duration <= self.max_duration:
-            raise ValueError(f"`min_duration` must be from 0 to `max_duration`, got {self.min_duration!r}")
+            raise ValueError(f"`min_duration` must be from 0 to `max_duration`, got {shown(self.min_duration)}")
         if not 0 < self.max_duration < float("inf"):
-            raise ValueError(f"`max_duration` must be over 0 and finite, got {self.max_duration!r}")
+            raise ValueError(f"`max_duration` must be over 0 and finite, got {shown(self.max_duration)}")
         for name in ("max_bytes", "max_metadata_bytes"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be over 0, got {getattr(self, name)!r}")
+                raise ValueError(f"`{name}` must be over 0, got {shown(getattr(self, name))}")
         if not 0 <= self.silence < 1:
-            raise ValueError(f"`silence` must be in [0, 1), got {self.silence!r}")
+            raise ValueError(f"`silence` must be in [0, 1), got {shown(self.silence)}")
 
 
 @dataclass
@@ -297,7 +297,7 @@ def _described(root: Path, limits: SongLimits) -> dict[str, Song]:
             if name not in found and ADDRESS.match(given):
                 name = given  # whose slashes are not those of folders
             if found.get(name):
-                raise ValueError(f"{root / below}: the metadata names {name!r} twice")
+                raise ValueError(f"{root / below}: the metadata names {shown(name)} twice")
             found[name] = metadata
     return found
 

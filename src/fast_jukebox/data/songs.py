@@ -29,7 +29,7 @@ from fast_jukebox.data.scanning import (
 from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION, assign_splits, check_fraction, held_out_twice, split_order
 from fast_jukebox.processing.vocabulary import column_of
 from fast_jukebox.utils.files import check_apart, new_folder
-from fast_jukebox.utils.text import printable
+from fast_jukebox.utils.text import printable, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -224,7 +224,7 @@ def _load_parquet(shards: list[Path]) -> DatasetDict:
         missing = sorted(set(range(count)) - there)
         if missing:
             raise ValueError(
-                f"{shards[0].parent} lacks {len(missing)} of the {count} files of {split!r}, the first of them "
+                f"{shards[0].parent} lacks {len(missing)} of the {count} files of {shown(split)}, the first of them "
                 f"{split}-{missing[0]:05d}-of-{count:05d}.parquet: fetch them again"
             )
     if len(numbers) > len(files):

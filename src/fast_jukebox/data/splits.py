@@ -9,6 +9,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from fast_jukebox.utils.text import shown
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -26,7 +28,7 @@ SPLIT_FOLDERS = {
 def check_fraction(test_fraction: float) -> None:
     """Raise a `ValueError` unless a fraction of held-out songs is in [0, 1)."""
     if isinstance(test_fraction, bool) or not isinstance(test_fraction, int | float) or not 0 <= test_fraction < 1:
-        raise ValueError(f"`test_fraction` must be in [0, 1), got {test_fraction!r}")
+        raise ValueError(f"`test_fraction` must be in [0, 1), got {shown(test_fraction)}")
 
 
 def assign_splits(

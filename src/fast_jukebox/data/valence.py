@@ -22,7 +22,7 @@ from fast_jukebox.data.songs import load_songs
 from fast_jukebox.models.valence import QUADRANTS, ValenceFeatureExtractor
 from fast_jukebox.models.valence.feature_extraction_valence import fit_frames
 from fast_jukebox.utils.files import path_within, read_text
-from fast_jukebox.utils.text import printable
+from fast_jukebox.utils.text import printable, shown
 
 TAG_MAP = Path(__file__).parent / "valence_tags.yaml"
 """The package's map from tags to quadrants; its head states its quality."""
@@ -206,7 +206,7 @@ def _read_metadata_songs(root: Path, group_by: str, test_groups: Sequence[str], 
             if row["valence"] is None:
                 continue
             if row["valence"] not in QUADRANTS:
-                raise ValueError(f"`valence` must be one of {', '.join(QUADRANTS)}, got {row['valence']!r}")
+                raise ValueError(f"`valence` must be one of {', '.join(QUADRANTS)}, got {shown(row['valence'])}")
             group = row[group_by]
             name = ", ".join(map(str, group)) if isinstance(group, list) else str(group)
             audio = row["audio"]
@@ -257,7 +257,7 @@ class ValenceClips(Dataset):
         if not songs:
             raise ValueError("`songs` must hold at least one song, got none")
         if not 0 <= crop_probability <= 1:
-            raise ValueError(f"`crop_probability` must be in [0, 1], got {crop_probability!r}")
+            raise ValueError(f"`crop_probability` must be in [0, 1], got {shown(crop_probability)}")
         if slice_frames < 1:
             raise ValueError(f"`slice_frames` must be at least 1, got {slice_frames}")
         self.crop_probability, self.slice_frames = crop_probability, slice_frames

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fast_jukebox.models.prior.attention import Pattern
+from fast_jukebox.utils.text import shown
 
 # What is compared between mapped layers (Eq. 4), and all terms that a loss may be made of.
 INTERMEDIATE_TERMS = ("attention_residual", "hidden_states", "attentions")
@@ -37,9 +38,9 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
     """
     for name, weight in weights.items():
         if name not in TERMS:
-            raise ValueError(f"`weights` must be of {', '.join(TERMS)}; got one of {name!r}")
+            raise ValueError(f"`weights` must be of {', '.join(TERMS)}; got one of {shown(name)}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise ValueError(f"`weights` must be finite numbers of at least 0, got {weight!r} for {name!r}")
+            raise ValueError(f"`weights` must be finite numbers of at least 0, got {shown(weight)} for {shown(name)}")
     counting = {name: float(weight) for name, weight in weights.items() if weight > 0}
     if not counting:
         raise ValueError(f"`weights` must have at least one above 0, got {dict(weights)}")

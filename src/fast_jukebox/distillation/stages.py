@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 
 from fast_jukebox.distillation.losses import LOSSES, check_weights
+from fast_jukebox.utils.text import shown
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 
@@ -47,20 +48,22 @@ class DistillationStage:
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, str) and self.loss not in LOSSES:
-            raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}, or weights by name; got {self.loss!r}")
+            raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}, or weights by name; got {shown(self.loss)}")
         check_weights(self.weights)
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"a stage has either `epochs` or `steps`, got {self.epochs!r} and {self.steps!r}")
+            raise ValueError(
+                f"a stage has either `epochs` or `steps`, got {shown(self.epochs)} and {shown(self.steps)}"
+            )
         if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
-            raise ValueError(f"`steps` must be an integer at least 1, got {self.steps!r}")
+            raise ValueError(f"`steps` must be an integer at least 1, got {shown(self.steps)}")
         for name in ("epochs", "learning_rate", "temperature"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0 < value < math.inf):
-                raise ValueError(f"`{name}` must be a number above 0, got {value!r}")
+                raise ValueError(f"`{name}` must be a number above 0, got {shown(value)}")
         if self.warmup_steps is not None and not (_is_number(self.warmup_steps) and self.warmup_steps >= 0):
-            raise ValueError(f"`warmup_steps` must be a number of at least 0, got {self.warmup_steps!r}")
+            raise ValueError(f"`warmup_steps` must be a number of at least 0, got {shown(self.warmup_steps)}")
         if self.schedule is not None and self.schedule not in SCHEDULES:
-            raise ValueError(f"`schedule` must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+            raise ValueError(f"`schedule` must be one of {', '.join(SCHEDULES)}, got {shown(self.schedule)}")
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -108,9 +111,9 @@ class StageSchedule:
         if not stages:
             raise ValueError("`stages` must have at least one, got none")
         if not learning_rate > 0:
-            raise ValueError(f"`learning_rate` must be above 0, got {learning_rate!r}")
+            raise ValueError(f"`learning_rate` must be above 0, got {shown(learning_rate)}")
         if schedule not in SCHEDULES and any(stage.schedule is None for stage in stages):
-            raise ValueError(f"`lr_scheduler_type` must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
+            raise ValueError(f"`lr_scheduler_type` must be one of {', '.join(SCHEDULES)}, got {shown(schedule)}")
         self.stages = tuple(stages)
         self.learning_rate, self.schedule, self.warmup_steps = learning_rate, schedule, warmup_steps
         self.lengths = [_length(stage, steps_per_epoch) for stage in stages]
@@ -142,7 +145,7 @@ def parse_stages(stages: object) -> list[DistillationStage]:
         ValueError: an entry is no stage, or has a field that stages do not have.
     """
     if isinstance(stages, str | Mapping) or not isinstance(stages, Sequence) or not stages:
-        raise ValueError(f"`stages` must be a list of at least one stage, got {stages!r}")
+        raise ValueError(f"`stages` must be a list of at least one stage, got {shown(stages)}")
     parsed = []
     for stage in stages:
         if isinstance(stage, Mapping):
@@ -152,7 +155,7 @@ def parse_stages(stages: object) -> list[DistillationStage]:
                 raise ValueError(f"`stages` must have a `loss` and no fields but {fields}; got {dict(stage)}")
             stage = DistillationStage(**stage)
         elif not isinstance(stage, DistillationStage):
-            raise ValueError(f"`stages` must be DistillationStage or mappings of its fields, got {stage!r}")
+            raise ValueError(f"`stages` must be DistillationStage or mappings of its fields, got {shown(stage)}")
         parsed.append(stage)
     return parsed
 
@@ -161,7 +164,7 @@ def _length(stage: DistillationStage, steps_per_epoch: int | None) -> int:
     if stage.steps is not None:
         return stage.steps
     if steps_per_epoch is None:
-        raise ValueError(f"`steps` must be given for data without length, got `epochs` {stage.epochs!r}")
+        raise ValueError(f"`steps` must be given for data without length, got `epochs` {shown(stage.epochs)}")
     return max(math.ceil((stage.epochs or 0.0) * steps_per_epoch - 1e-9), 1)
 
 

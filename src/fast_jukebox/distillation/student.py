@@ -11,6 +11,7 @@ import torch
 
 from fast_jukebox.distillation.layer_map import LayerMap, last_of_runs
 from fast_jukebox.models.prior import FastJukeboxPrior, FastJukeboxPriorConfig
+from fast_jukebox.utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def check_student(student: FastJukeboxPriorConfig, teacher: FastJukeboxPriorConf
             deeper, or has no layer that attends to the lyrics; names the field and shows both values.
     """
     wrong = [
-        f"`{name}` is {ours!r} in the student and {theirs!r} in the teacher"
+        f"`{name}` is {shown(ours)} in the student and {shown(theirs)} in the teacher"
         for name in _SHARED_FIELDS
         if (ours := _value(student, name)) != (theirs := _value(teacher, name))
     ]

@@ -28,7 +28,7 @@ from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.curves import EarlyStopping
 from fast_jukebox.training.trainer import BeforeEachStep, FastJukeboxTrainer
 from fast_jukebox.utils.files import JsonObject, read_text
-from fast_jukebox.utils.text import markdown_table
+from fast_jukebox.utils.text import markdown_table, shown
 
 PROJECTION = "projection.safetensors"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,12 +66,12 @@ class DistillationArguments(FastJukeboxTrainingArguments):
         stages = list(PAPER_STAGES) if self.stages is None else self.stages
         self.stages = parse_stages(_read_json(stages) if isinstance(stages, str) else stages)
         if self.teacher_dtype is not None and self.teacher_dtype not in _DTYPES:
-            raise ValueError(f"`teacher_dtype` must be one of {', '.join(_DTYPES)}, got {self.teacher_dtype!r}")
+            raise ValueError(f"`teacher_dtype` must be one of {', '.join(_DTYPES)}, got {shown(self.teacher_dtype)}")
         default = type(self).__dataclass_fields__["num_train_epochs"].default
         if self.num_train_epochs != default:
             raise ValueError(
                 f"`num_train_epochs` must be left alone, the `stages` say how long they last; got "
-                f"{self.num_train_epochs!r}"
+                f"{shown(self.num_train_epochs)}"
             )
 
     def to_dict(self) -> JsonObject:

@@ -21,7 +21,7 @@ from fast_jukebox.models.prior import FastJukeboxPrior
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.figures import new_figure, save_figure
 from fast_jukebox.utils.files import JsonObject, write_file
-from fast_jukebox.utils.text import markdown_table
+from fast_jukebox.utils.text import markdown_table, shown
 
 _COLORS = ("#444444", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#ff7f0e", "#17becf")
 
@@ -37,7 +37,7 @@ def system_title(system: str) -> str:
         "student-plain": f"{depth} (student), random initialisation",
     }
     if kind not in words:
-        raise ValueError(f"`system` must be one of {', '.join(words)} and a depth, got {system!r}")
+        raise ValueError(f"`system` must be one of {', '.join(words)} and a depth, got {shown(system)}")
     return words[kind]
 
 
@@ -95,7 +95,7 @@ def training_story(results: JsonObject, system: str, model: Mapping[str, object]
     settings, teacher = results["settings"], next(iter(results["systems"]))
     if system not in results["systems"] or not system.startswith("student"):
         students = [name for name in results["systems"] if name.startswith("student")]
-        raise ValueError(f"`system` must be one of {', '.join(students)}, got {system!r}")
+        raise ValueError(f"`system` must be one of {', '.join(students)}, got {shown(system)}")
     story = dict(model or {})
     if not settings["grow_teacher"]:  # then nothing is left of the model's own priors
         story = {name: facts for name, facts in story.items() if not name.startswith("prior-")}

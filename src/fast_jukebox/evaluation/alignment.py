@@ -21,7 +21,7 @@ from fast_jukebox.models.prior.modeling_prior import FastJukeboxPrior
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.processing.vocabulary import window_lyrics
 from fast_jukebox.utils.files import write_file
-from fast_jukebox.utils.text import markdown_table
+from fast_jukebox.utils.text import markdown_table, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,7 +73,7 @@ class LyricsAlignment:
             ValueError: another unit.
         """
         if unit not in UNITS:
-            raise ValueError(f"`unit` must be one of {', '.join(UNITS)}, got {unit!r}")
+            raise ValueError(f"`unit` must be one of {', '.join(UNITS)}, got {shown(unit)}")
         peaks = self.attention.amax(dim=0).tolist() if self.text else []
         rows = []
         for first, last in (found.span() for found in re.finditer(UNITS[unit], self.text)):
@@ -142,12 +142,12 @@ def lyrics_alignment(
     if codes.shape[0] != 1 or codes.shape[1] == 0:
         raise ValueError(f"`codes` must be those of one song, (L,) or (1, L), got {tuple(codes.shape)}")
     if isinstance(codes_per_moment, bool) or not isinstance(codes_per_moment, int) or codes_per_moment < 1:
-        raise ValueError(f"`codes_per_moment` must be an integer of at least 1, got {codes_per_moment!r}")
+        raise ValueError(f"`codes_per_moment` must be an integer of at least 1, got {shown(codes_per_moment)}")
     own = processor if len(processor.levels) == 1 else processor.only(config.level)
     _, vocabulary = own.for_prior(config)
     labels = own(metadata).metadata[0]
     if labels is None or labels.shape[0] != 1:
-        raise ValueError(f"`metadata` must be of one song, got {metadata!r}")
+        raise ValueError(f"`metadata` must be of one song, got {shown(metadata)}")
     text = vocabulary.lyric_text(labels[0, config.label_length :].tolist())
     attention = _attention(prior, codes.to(prior.device), labels, len(text), layer, head, codes_per_moment)
     path = monotone_path(attention)
@@ -200,7 +200,7 @@ def _checked_place(prior: FastJukeboxPrior, layer: int | None, head: int | None)
         if value is None:
             raise ValueError(f"`{name}` must be given where the configuration has no `alignment_{name}`, got None")
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
-            raise ValueError(f"`{name}` must be from 0 to {count - 1}, got {value!r}")
+            raise ValueError(f"`{name}` must be from 0 to {count - 1}, got {shown(value)}")
         chosen.append(value)
     pattern = config.layer_types[chosen[0]]
     if not pattern.startswith("lyric_"):

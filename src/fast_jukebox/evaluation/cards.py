@@ -17,7 +17,7 @@ from fast_jukebox.hub.update_card import stated_metrics, update_model_card
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig
 from fast_jukebox.processing.files import read_json
 from fast_jukebox.sampling.checks import level_name
-from fast_jukebox.utils.text import markdown_table
+from fast_jukebox.utils.text import markdown_table, shown
 
 RECONSTRUCTION_METRICS = {
     "snr": "reconstruction, signal-to-noise ratio (dB)",
@@ -132,8 +132,8 @@ class CardSettings:
                 for name, value in stated.items():
                     if getattr(self, name) not in (None, value):
                         raise ValueError(
-                            f"`card_{name}` must be left out where there is a card, or be the {value!r} that it "
-                            f"states, got {getattr(self, name)!r}"
+                            f"`card_{name}` must be left out where there is a card, or be the {shown(value)} that it "
+                            f"states, got {shown(getattr(self, name))}"
                         )
             elif not self.license:
                 raise ValueError(

@@ -24,6 +24,7 @@ from fast_jukebox.evaluation.distance import (
 )
 from fast_jukebox.evaluation.embeddings import EmbeddingSet
 from fast_jukebox.evaluation.pitch import ClipPitch, distance_within, jensen_shannon, mean_profile
+from fast_jukebox.utils.text import shown
 
 FEW_SONGS = 50
 """Below so many songs distances depend much on which they are: the report says so."""
@@ -61,7 +62,9 @@ def compare_sets(
     found = {}
     for measure in measures:
         if measure not in ("frechet_distance", "kernel_distance", "tag_divergence"):
-            raise ValueError(f"`measures` must be frechet_distance, kernel_distance or tag_divergence, got {measure!r}")
+            raise ValueError(
+                f"`measures` must be frechet_distance, kernel_distance or tag_divergence, got {shown(measure)}"
+            )
         values = samples.windows, reference.windows
         if measure == "tag_divergence":
             if samples.tags is None or reference.tags is None:

@@ -24,6 +24,7 @@ from fast_jukebox.evaluation.embeddings import (
 from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
 from fast_jukebox.hub import clear_hub_errors
 from fast_jukebox.sessions.fingerprint import weights_digest
+from fast_jukebox.utils.text import shown
 
 WINDOW_SECONDS = {"encodec": 1.0, "dac": 1.0, "mert": 5.0}
 """Length of a window by the kind of encoder; frames within it are averaged."""
@@ -60,7 +61,7 @@ class EncoderEmbedding:
         device: str | torch.device = "cpu",
     ) -> None:
         if kind not in WINDOW_SECONDS:
-            raise ValueError(f"`kind` must be one of {', '.join(WINDOW_SECONDS)}, got {kind!r}")
+            raise ValueError(f"`kind` must be one of {', '.join(WINDOW_SECONDS)}, got {shown(kind)}")
         self.kind, self.name, self.sampling_rate, self.normalize = kind, name, sampling_rate, normalize
         self.device = torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
@@ -214,4 +215,4 @@ def load_embedding(name: str, device: str | torch.device = "cpu") -> AudioEmbedd
         return Clap.from_pretrained(source, device)
     if kind in ("encodec", "dac", "mert") and source:
         return EncoderEmbedding.from_pretrained(kind, source, device)
-    raise ValueError(f"`embedding` must be one of {', '.join(EMBEDDINGS)}, got {name!r}")
+    raise ValueError(f"`embedding` must be one of {', '.join(EMBEDDINGS)}, got {shown(name)}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fast_jukebox.evaluation.embeddings import check_audio
+from fast_jukebox.utils.text import shown
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 """Folder of the weights and of their notice (ISC licence)."""
@@ -116,7 +117,7 @@ class MusicnnEmbedding:
         from torchaudio.transforms import MelSpectrogram
 
         if name not in TAGS:
-            raise ValueError(f"`name` must be one of {', '.join(TAGS)}, got {name!r}")
+            raise ValueError(f"`name` must be one of {', '.join(TAGS)}, got {shown(name)}")
         self.name, self.tags = name, TAGS[name]
         self.version = "0.1.0-float16"
         self.device = torch.device(device)

@@ -40,6 +40,7 @@ from fast_jukebox.evaluation.systems import (
 from fast_jukebox.models.fast_jukebox import FastJukeboxConfig, FastJukeboxModel
 from fast_jukebox.sessions.fingerprint import model_facts
 from fast_jukebox.utils.files import JsonObject, clear_temporary, write_file
+from fast_jukebox.utils.text import shown
 from fast_jukebox.utils.workers import Workers
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ def _check_systems(systems: Sequence[System], settings: EvaluationSettings) -> N
     others = {SONGS, HELD_OUT, TRAINING, NOTES, NOISE, *(_through(system) for system in systems)}
     for system in systems:
         if system.name in others:
-            raise ValueError(f"a model must not be called {system.name!r}, as another row of the report is: NAME=MODEL")
+            raise ValueError(
+                f"a model must not be called {shown(system.name)}, as another row of the report is: NAME=MODEL"
+            )
         config = FastJukeboxConfig.from_pretrained(system.source)
         hop = config.vqvae_config.hop_lengths[-1]
         samples = math.ceil(settings.duration * config.vqvae_config.sampling_rate) // hop * hop

@@ -33,6 +33,7 @@ from fast_jukebox.sampling.machine import (
     row_bytes,
 )
 from fast_jukebox.sampling.protocols import SizedPrior
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel
@@ -459,7 +460,7 @@ def _shadow(model: PreTrainedModel, dtype: torch.dtype | str | None) -> PreTrain
         chosen = own.dtype if dtype is None else named
         if chosen not in (torch.float32, torch.bfloat16, torch.float16):
             got = chosen if dtype is None else dtype
-            raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {got!r}")
+            raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {shown(got)}")
         part.to(chosen)
     return shadow
 

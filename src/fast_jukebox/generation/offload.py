@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fast_jukebox.sampling.checks import check_device
 from fast_jukebox.sampling.weights import release_decoders
 from fast_jukebox.utils.files import clear_temporary, temporary_path
+from fast_jukebox.utils.text import shown
 
 TARGETS = ("cpu", "disk")
 """Where the priors can live while they do not sample."""
@@ -26,7 +27,7 @@ TARGETS = ("cpu", "disk")
 def check_target(target: str | None) -> str | None:
     """`target`, or a `ValueError` where priors cannot be offloaded to it."""
     if target is not None and target not in TARGETS:
-        raise ValueError(f"`target` must be one of {', '.join(map(repr, TARGETS))} or None, got {target!r}")
+        raise ValueError(f"`target` must be one of {', '.join(map(repr, TARGETS))} or None, got {shown(target)}")
     return target
 
 

@@ -19,6 +19,7 @@ from fast_jukebox.sampling.engine import check_engine
 from fast_jukebox.sampling.progress import ProgressCallback
 from fast_jukebox.sampling.protocols import HasParameters
 from fast_jukebox.utils.files import clear_json_errors
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:  # it would import the models, which import this module
     from transformers import PreTrainedModel
@@ -259,6 +260,9 @@ class SongRequest:
             if seed is not None or self.seed is not None:
                 check_seed(seed)
         check_engine(self.engine)
+        own: object = self.generation_config
+        if not isinstance(own, GenerationConfig | None):
+            raise ValueError(f"`generation_config` must be a FastJukeboxGenerationConfig or None, got {shown(own)}")
         check_settings(self.settings)
 
     @property

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from fast_jukebox.sampling.checks import SamplingSettings, is_number
+from fast_jukebox.utils.text import shown
 
 _Value = TypeVar("_Value")
 
@@ -291,7 +292,8 @@ def per_level(name: str, value: _Value | Sequence[_Value], num_levels: int) -> l
         return [value] * num_levels  # type: ignore[list-item]  # a text is one value, not a sequence of them
     if len(value) != num_levels:
         raise ValueError(
-            f"`{name}` must be one value or a list of {num_levels}, one for each level, bottom first; got {value!r}"
+            f"`{name}` must be one value or a list of {num_levels}, one for each level, bottom first; "
+            f"got {shown(value)}"
         )
     return list(value)
 
@@ -357,7 +359,7 @@ def check_duration(name: str, value: object) -> float:
     """
     if not is_number(value) or not 0 < value <= MAX_DURATION_SECONDS:
         raise ValueError(
-            f"`{name}` must be a number of seconds above 0 and at most {MAX_DURATION_SECONDS:.0f}, got {value!r}"
+            f"`{name}` must be a number of seconds above 0 and at most {MAX_DURATION_SECONDS:.0f}, got {shown(value)}"
         )
     return value
 
@@ -369,7 +371,7 @@ def check_fraction(name: str, value: object) -> float:
         ValueError: it is no number in (0, 1].
     """
     if not is_number(value) or not 0 < value <= 1:
-        raise ValueError(f"`{name}` must be in (0, 1], got {value!r}")
+        raise ValueError(f"`{name}` must be in (0, 1], got {shown(value)}")
     return value
 
 
@@ -380,9 +382,9 @@ def check_schedule(value: object) -> None:
     allowed = " or ".join(map(repr, SCHEDULES))
     for entry in _entries(value):
         if entry is not None and entry not in SCHEDULES:
-            raise ValueError(f"`schedule` must be {allowed}, or a list of them, bottom first; got {value!r}")
+            raise ValueError(f"`schedule` must be {allowed}, or a list of them, bottom first; got {shown(value)}")
     if isinstance(value, list | tuple) and value and value[-1] == "parallel":
         raise ValueError(
             "`schedule` must end with 'sequential': windows of the top level, which nothing conditions, cannot be "
-            f"sampled apart; got {value!r}"
+            f"sampled apart; got {shown(value)}"
         )

@@ -17,6 +17,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from fast_jukebox.utils.files import clear_temporary, read_file, write_file
+from fast_jukebox.utils.text import shown
 
 MAX_CARD_BYTES = 2**20
 MAX_METADATA_CHARACTERS = 2**17
@@ -155,7 +156,7 @@ def model_card(
         ValueError: no license, an `"other"` one without name or link, or an unknown `kind`.
     """
     if kind not in KINDS:
-        raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+        raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}, got {shown(kind)}")
     license = _checked_license(license, license_name, license_link)
     metrics, task = metrics or {}, _TASKS.get(kind, _MUSIC)
     card_data = ModelCardData(
@@ -308,7 +309,9 @@ def dataset_card(
 
 def _checked_license(license: str | None, license_name: str | None, license_link: str | None) -> str:
     if not isinstance(license, str) or license.strip() in ("", "unknown"):
-        raise ValueError(f"`license` must be an identifier such as 'apache-2.0' or 'cc-by-nc-4.0', got {license!r}")
+        raise ValueError(
+            f"`license` must be an identifier such as 'apache-2.0' or 'cc-by-nc-4.0', got {shown(license)}"
+        )
     if license == "other" and not (license_name and license_link):
         raise ValueError(
             "`license_name` and `license_link` must be given where `license` is 'other', got "

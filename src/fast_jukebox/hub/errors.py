@@ -19,6 +19,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from fast_jukebox.utils.text import printable, shown
+
+_LONGEST_NAME = 1000
+"""Characters of a repository's name, or a folder's, that an error quotes."""
 _LOG_IN = "log in with `hf auth login` or pass `token=`"
 
 
@@ -47,7 +51,7 @@ def clear_hub_errors(
         reason = _reason(list(_chain(error, handled)), str(name), revision, verb == "push", kind)
         if reason is None:
             raise
-        raise HubError(f"Cannot {verb} the {kind} `{name}`: {reason}") from error
+        raise HubError(f"Cannot {verb} the {kind} `{printable(str(name), _LONGEST_NAME)}`: {reason}") from error
 
 
 def _chain(error: BaseException | None, end: BaseException | None) -> Iterator[BaseException]:
@@ -80,7 +84,7 @@ def _reason(errors: list[BaseException], name: str, revision: object, push: bool
         )
     if has(RevisionNotFoundError):
         return (
-            f"it has no revision {revision!r}. `revision` must be a branch, a tag or a complete commit hash; "
+            f"it has no revision {shown(revision)}. `revision` must be a branch, a tag or a complete commit hash; "
             f"{page} lists them."
         )
     for error in errors:
@@ -96,7 +100,7 @@ def _reason(errors: list[BaseException], name: str, revision: object, push: bool
         if push:
             return "this machine is offline by HF_HUB_OFFLINE. Unset it to push."
         return (
-            f"{f'revision {revision!r} of it' if revision else 'it'} is not, or not completely, in the cache "
+            f"{f'revision {shown(revision)} of it' if revision else 'it'} is not, or not completely, in the cache "
             f"({constants.HF_HUB_CACHE} unless `cache_dir` is given), and HF_HUB_OFFLINE or `local_files_only` forbids "
             "to fetch it. Load it once with the network."
         )

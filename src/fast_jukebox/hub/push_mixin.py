@@ -24,6 +24,7 @@ from fast_jukebox.hub.errors import clear_hub_errors
 from fast_jukebox.hub.push import CARD, WEIGHTS, PushOptions, push_folder, push_model
 from fast_jukebox.sampling.weights import adapter_settings
 from fast_jukebox.utils.files import replacing_files
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -119,7 +120,7 @@ def _card_to_push(
 ) -> RepoCard:
     """The card given, one made of a licence, or the repository's, with more tags; a `ValueError` without a licence."""
     if card is not None and license is not None:
-        raise ValueError(f"`license` must be stated by the `card` where one is given, got {license!r} as well")
+        raise ValueError(f"`license` must be stated by the `card` where one is given, got {shown(license)} as well")
     if license is not None:
         config: PreTrainedConfig = model if isinstance(model, PreTrainedConfig) else model.config  # type: ignore[attr-defined]
         card = model_card(

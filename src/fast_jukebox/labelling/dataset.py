@@ -40,7 +40,7 @@ from fast_jukebox.data.splits import DEFAULT_TEST_FRACTION
 from fast_jukebox.labelling.labellers import LABELLERS, Label, Labeller, load_labeller
 from fast_jukebox.sampling.machine import single_threads
 from fast_jukebox.utils.files import JsonObject, check_apart, claim_folder, clear_temporary, read_file, write_file
-from fast_jukebox.utils.text import printable
+from fast_jukebox.utils.text import printable, shown
 from fast_jukebox.utils.workers import Workers, map_shards
 
 if TYPE_CHECKING:
@@ -162,12 +162,12 @@ class LabelSettings:
     def __post_init__(self) -> None:
         """Refuse what no clip can have, naming the field."""
         if not 1 <= self.clip_seconds <= 3600:
-            raise ValueError(f"`clip_seconds` must be from 1 to 3600, got {self.clip_seconds!r}")
+            raise ValueError(f"`clip_seconds` must be from 1 to 3600, got {shown(self.clip_seconds)}")
         check_rate("sampling_rate", self.sampling_rate)
         if not 8000 <= self.sampling_rate <= 192_000:
-            raise ValueError(f"`sampling_rate` must be from 8000 to 192000, got {self.sampling_rate!r}")
+            raise ValueError(f"`sampling_rate` must be from 8000 to 192000, got {shown(self.sampling_rate)}")
         if not 0 <= self.silence < 1:
-            raise ValueError(f"`silence` must be in [0, 1), got {self.silence!r}")
+            raise ValueError(f"`silence` must be in [0, 1), got {shown(self.silence)}")
 
 
 @dataclass
@@ -354,7 +354,9 @@ class _ClipLabeller:
         for labeller in self.labellers:
             for name, value in labeller(audio, self.settings.sampling_rate).items():
                 if name not in LABELS:
-                    raise ValueError(f"`labels` of {labeller.name} must be among {', '.join(LABELS)}, got {name!r}")
+                    raise ValueError(
+                        f"`labels` of {labeller.name} must be among {', '.join(LABELS)}, got {shown(name)}"
+                    )
                 label = tidy_label(name, value)
                 if label is not None:
                     found.setdefault(name, (label, f"measured: {labeller.name}"))

@@ -14,6 +14,7 @@ from fast_jukebox.audio.resample import resample_audio
 from fast_jukebox.evaluation.musicnn import MusicnnEmbedding
 from fast_jukebox.evaluation.notes import find_notes, shortest_clip
 from fast_jukebox.evaluation.pitch import correlated_key, pitch_class_seconds
+from fast_jukebox.utils.text import shown
 
 Label: TypeAlias = "str | float | list[str]"
 """Text; the number `bpm`; the list `moods`."""
@@ -47,7 +48,7 @@ class KeyLabeller:
 
     def __init__(self, lead: float = 0.08) -> None:
         if not 0 <= lead <= 2:
-            raise ValueError(f"`lead` must be in [0, 2], got {lead!r}")
+            raise ValueError(f"`lead` must be in [0, 2], got {shown(lead)}")
         self.lead = lead
         self.name = f"pitch profile, lead {lead:g}"
 
@@ -77,9 +78,9 @@ class TempoLabeller:
 
     def __init__(self, centre: float = 100.0, confidence: float = 0.6) -> None:
         if not 20 <= centre <= 400:
-            raise ValueError(f"`centre` must be from 20 to 400 beats a minute, got {centre!r}")
+            raise ValueError(f"`centre` must be from 20 to 400 beats a minute, got {shown(centre)}")
         if not 0 <= confidence <= 1:
-            raise ValueError(f"`confidence` must be in [0, 1], got {confidence!r}")
+            raise ValueError(f"`confidence` must be in [0, 1], got {shown(confidence)}")
         try:
             import libsonare
         except ImportError as error:
@@ -122,7 +123,7 @@ class TagLabeller:
 
     def __init__(self, threshold: float = 0.4) -> None:
         if not 0 < threshold < 1:
-            raise ValueError(f"`threshold` must be in (0, 1), got {threshold!r}")
+            raise ValueError(f"`threshold` must be in (0, 1), got {shown(threshold)}")
         self.threshold = threshold
         self.name = f"musicnn, threshold {threshold:g}"
 
@@ -182,10 +183,12 @@ def load_labeller(name: str) -> Labeller:
         own: Labeller = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"`labeller` must be {', '.join(LABELLERS)} or MODULE:NAME of your own, got {name!r}: {error}"
+            f"`labeller` must be {', '.join(LABELLERS)} or MODULE:NAME of your own, got {shown(name)}: {error}"
         ) from error
     if not (callable(own) and isinstance(getattr(own, "name", None), str)):
-        raise ValueError(f"`labeller` {name!r} must make something that can be called and has a `name`, got {own!r}")
+        raise ValueError(
+            f"`labeller` {shown(name)} must make something that can be called and has a `name`, got {shown(own)}"
+        )
     return own
 
 

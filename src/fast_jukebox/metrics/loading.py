@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from fast_jukebox.evaluation.comparison import compare_sets, comparison_numbers
 from fast_jukebox.evaluation.embeddings import EmbeddingSet, embed_songs
 from fast_jukebox.evaluation.encoders import load_embedding
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -75,7 +76,7 @@ def load(name: str, **options: object) -> EvaluationModule:
     import evaluate
 
     if name not in METRICS:
-        raise ValueError(f"`name` must be one of {', '.join(METRICS)}, got {name!r}")
+        raise ValueError(f"`name` must be one of {', '.join(METRICS)}, got {shown(name)}")
     return evaluate.load(str(FOLDER / name), module_type="metric", **options)
 
 
@@ -127,7 +128,7 @@ class SoundFiles:
         paths = None if predictions is None else list(predictions)
         wrong = [path for path in paths or () if not isinstance(path, str | os.PathLike)]
         if wrong:
-            raise ValueError(f"`predictions` must be a list of paths, got {wrong[0]!r} among them")
+            raise ValueError(f"`predictions` must be a list of paths, got {shown(wrong[0])} among them")
         taken = signature(self._compute).parameters
         for name in kwargs.keys() - taken.keys():
             known = ", ".join(taken).replace(_REFERENCES, "references")
@@ -168,5 +169,5 @@ class SetDistance(SoundFiles):
         samples = embed_songs(network, predictions, duration=duration)
         found = compare_sets(samples, reference, measures=(self.measure,), resamples=resamples, seed=seed)
         if not found:
-            raise ValueError(f"`embedding` must be one that has tags, such as musicnn_mtt, got {embedding!r}")
+            raise ValueError(f"`embedding` must be one that has tags, such as musicnn_mtt, got {shown(embedding)}")
         return comparison_numbers(found)

@@ -27,6 +27,7 @@ from fast_jukebox.models.loading import ADAPTER_CONFIG, find_file, pin_revision
 from fast_jukebox.models.weight_files import open_weights
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.utils.files import check_folder, read_file, write_file
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -91,17 +92,17 @@ def add_lora(
         ValueError: a number out of its range, or a target that no linear layer is called.
     """
     if not isinstance(rank, int) or not 1 <= rank <= _LARGEST_RANK:
-        raise ValueError(f"`rank` must be an integer from 1 to {_LARGEST_RANK}, got {rank!r}")
+        raise ValueError(f"`rank` must be an integer from 1 to {_LARGEST_RANK}, got {shown(rank)}")
     if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}")
+        raise ValueError(f"`dropout` must be in [0, 1), got {shown(dropout)}")
     if alpha is not None and not alpha > 0:
-        raise ValueError(f"`alpha` must be positive, got {alpha!r}")
+        raise ValueError(f"`alpha` must be positive, got {shown(alpha)}")
     known = {name.rpartition(".")[2] for name, module in prior.named_modules() if isinstance(module, nn.Linear)}
     unknown = [name for name in targets if name not in known]
     if list(targets) != ["all-linear"] and (unknown or not targets):
         raise ValueError(
             f"`targets` must be names of linear layers, {', '.join(sorted(known))}, or all-linear, got "
-            f"{', '.join(map(repr, unknown)) or 'none'}"
+            f"{', '.join(map(shown, unknown[:5])) or 'none'}"
         )
     config = _peft().LoraConfig(
         r=rank,
@@ -326,12 +327,12 @@ def check_adapter_levels(
     """
     _peft()
     if not isinstance(adapters, Mapping):
-        raise ValueError(f"`adapters` must be a dict from levels to folders or Hub names, got {adapters!r}")
+        raise ValueError(f"`adapters` must be a dict from levels to folders or Hub names, got {shown(adapters)}")
     most = num_levels or sys.maxsize
     for level, source in adapters.items():
         if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level < most:
             allowed = "0 or above" if num_levels is None else f"from 0 to {num_levels - 1}"
-            raise ValueError(f"`adapters` must be by level, {allowed}, got {level!r}")
+            raise ValueError(f"`adapters` must be by level, {allowed}, got {shown(level)}")
         trained = read_adapter_config(source, **download).get("level", level)
         if trained != level:
             raise ValueError(f"`adapters` must be by their levels: `{source}` is of level {trained}, got {level}")
@@ -367,7 +368,7 @@ def _check_ranks(config: Mapping[str, object], source: PathLike) -> None:
     patterns = config.get("rank_pattern")
     for rank in (config.get("r", 1), *(patterns.values() if isinstance(patterns, dict) else ())):
         if not isinstance(rank, int) or not 1 <= rank <= _LARGEST_RANK:
-            raise ValueError(f"`r` of the adapter `{source}` must be from 1 to {_LARGEST_RANK}, got {rank!r}")
+            raise ValueError(f"`r` of the adapter `{source}` must be from 1 to {_LARGEST_RANK}, got {shown(rank)}")
 
 
 def _place(source: PathLike) -> PathLike:

@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig
 from fast_jukebox.hub import clear_hub_errors, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
 from fast_jukebox.utils.files import clear_json_errors, finish_replacing
+from fast_jukebox.utils.text import shown
 
 # Keys that transformers itself writes to or passes through a configuration without declaring a field for them.
 _TRANSFORMERS_KEYS = frozenset(
@@ -133,7 +134,8 @@ class FastJukeboxBaseConfig(HubPushMixin, PreTrainedConfig):
         if cls.model_type not in (found, *types):
             hint = "; `prior_configs[level]` of the complete configuration is one" if "prior_configs" in config else ""
             raise ValueError(
-                f"`model_type` of `{pretrained_model_name_or_path}` must be {cls.model_type!r}, got {found!r}{hint}"
+                f"`model_type` of `{pretrained_model_name_or_path}` must be {cls.model_type!r}, got "
+                f"{shown(found)}{hint}"
             )
         return config, unused
 
@@ -250,16 +252,7 @@ def _check_dtype(name: str, value: object) -> None:
     """Raise a `ValueError` unless it is a dtype of floating-point numbers, the name of one, or None."""
     dtype = getattr(torch, value, value) if isinstance(value, str) else value
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"`{name}` must be a dtype of floating-point numbers such as 'float32', got {value!r}")
-
-
-def shown(value: object) -> str:
-    """The repr of a value for an error, cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python prints
-        return "an integer of too many digits"
-    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
+        raise ValueError(f"`{name}` must be a dtype of floating-point numbers such as 'float32', got {shown(value)}")
 
 
 def check_int(name: str, value: object, minimum: int = 1, maximum: int = MOST) -> None:

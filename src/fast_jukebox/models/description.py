@@ -19,6 +19,7 @@ from fast_jukebox.models.prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.text import shown
 
 _MOST_NAMES = 60
 """Artists or genres that are listed."""
@@ -67,7 +68,7 @@ def describe_model(name: str, config: PreTrainedConfig) -> ModelDescription:
     known = (FastJukeboxConfig, FastJukeboxPriorConfig, FastJukeboxVQVAEConfig)
     if not isinstance(config, known):
         types = ", ".join(kind.model_type for kind in known)
-        raise ValueError(f"`model_type` of {name} must be one of {types}, got {config.model_type!r}")
+        raise ValueError(f"`model_type` of {name} must be one of {types}, got {shown(config.model_type)}")
     with torch.device("meta"):  # counts parameters, holds none
         model = AutoModel.from_config(config)
 

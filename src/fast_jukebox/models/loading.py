@@ -19,10 +19,11 @@ from transformers.utils.hub import resolve_revision
 
 from fast_jukebox.hub import Download, clear_hub_errors, download_arguments, prefer_cache
 from fast_jukebox.hub.push_mixin import HubPushMixin
-from fast_jukebox.models.configuration_utils import PathLike, clear_config_errors, finish_saving, shown, written_config
+from fast_jukebox.models.configuration_utils import PathLike, clear_config_errors, finish_saving, written_config
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes, open_weights
 from fast_jukebox.sampling.checks import level_name
 from fast_jukebox.utils.files import read_file
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # comes with torch
@@ -308,7 +309,7 @@ class SubmodelLoadingMixin(HubPushMixin):
             if config.get("model_type", own_type) != own_type:
                 raise ValueError(
                     f"`model_type` of `{source}` must be {own_type!r}, or {COMPOSITE_MODEL_TYPE!r} for a complete "
-                    f"model that holds one, got {config['model_type']!r}"
+                    f"model that holds one, got {shown(config['model_type'])}"
                 )
             found = check_weights(source, variant, **download) if kwargs["use_safetensors"] else {}
 
@@ -341,7 +342,7 @@ def _part_of_config(
     """Configuration and tensor prefix of one part of a complete model."""
     if part == "vqvae":
         if level is not None:
-            raise ValueError(f"`level` picks a prior; the VQ-VAE holds every level, got {level!r}")
+            raise ValueError(f"`level` picks a prior; the VQ-VAE holds every level, got {shown(level)}")
         own, prefix, field = config.get("vqvae_config"), "vqvae.", "vqvae_config"
         if own is None:
             raise ValueError(f"`{source}` lacks `vqvae_config`; its config.json holds {sorted(config)}")
@@ -352,7 +353,9 @@ def _part_of_config(
         known = range(len(priors))
         if level is None or level not in known:
             names = ", ".join(level_name(known_level, len(priors), numbered=True) for known_level in known)
-            raise ValueError(f"`level` must name a prior of `{source}`, which holds {names or 'none'}; got {level!r}")
+            raise ValueError(
+                f"`level` must name a prior of `{source}`, which holds {names or 'none'}; got {shown(level)}"
+            )
         own, prefix, field = priors[level], f"priors.{level}.", f"prior_configs[{level}]"
     if not isinstance(own, dict):
         raise ValueError(f"`{field}` of `{source}` must be a dict of its fields, got {type(own).__name__}")
@@ -366,7 +369,7 @@ def _checked_level(result: Part, level: int | None) -> Part:
     found = getattr(model.config, "level", None)
     if level is not None and found != level:
         held = "every level" if found is None else f"level {found}"
-        raise ValueError(f"`level` must be that of the model loaded, which holds {held}; got {level!r}")
+        raise ValueError(f"`level` must be that of the model loaded, which holds {held}; got {shown(level)}")
     return result
 
 

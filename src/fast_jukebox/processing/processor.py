@@ -30,6 +30,7 @@ from fast_jukebox.processing.vocabulary import (
     join_texts,
 )
 from fast_jukebox.sampling.checks import check_count
+from fast_jukebox.utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class FastJukeboxProcessor:
     def only(self, level: int) -> FastJukeboxProcessor:
         """The processor of one level's prior; a `ValueError` where there is no such level."""
         if not 0 <= level < len(self.levels):
-            raise ValueError(f"`level` must be from 0 to {len(self.levels) - 1}, got {level!r}")
+            raise ValueError(f"`level` must be from 0 to {len(self.levels) - 1}, got {shown(level)}")
         return self._of([self._level(level)], self.sampling_rate)
 
     def check(self, config: PriorConfig | ModelConfig) -> None:
@@ -383,7 +384,8 @@ class FastJukeboxProcessor:
             raise ValueError(f"{error} (the prior of level {level})") from None
         if len(genres) > own.max_genres:
             raise ValueError(
-                f"`genre` must be at most {own.max_genres} words for the prior of level {level}, got {song['genre']!r}"
+                f"`genre` must be at most {own.max_genres} words for the prior of level {level}, got "
+                f"{shown(song['genre'])}"
             )
         times = [
             round(seconds * self.sampling_rate) for seconds in (song.get("total_duration", 0), song.get("offset", 0))

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from fast_jukebox.processing.vocabulary import LYRIC_CHARACTERS, check_names
 from fast_jukebox.utils.files import read_text
+from fast_jukebox.utils.text import shown
 
 Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 _OLDER = ".v2"
@@ -111,6 +112,6 @@ def _lines(path: Path, text: str) -> dict[str, int]:
             continue
         name, separator, last = line.strip().rpartition(";")
         if not separator or not last.strip().isdecimal():
-            raise ValueError(f"`{path}`, line {number}: must be a name, a semicolon and its id, got {line[:80]!r}")
+            raise ValueError(f"`{path}`, line {number}: must be a name, a semicolon and its id, got {shown(line[:80])}")
         ids[name.lower()] = int(last)
     return check_names(str(path), ids)

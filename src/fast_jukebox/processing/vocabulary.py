@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from fast_jukebox.sampling.checks import is_number
 from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -178,11 +179,11 @@ def check_song(song: object) -> SongWords:
         if name not in FIELDS:
             nearest = difflib.get_close_matches(str(name), FIELDS, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"`metadata` must have the keys {', '.join(FIELDS)}; got {name!r}, did you mean `{nearest}`?"
+                f"`metadata` must have the keys {', '.join(FIELDS)}; got {shown(name)}, did you mean `{nearest}`?"
             )
         wanted = None if value is None else _wanted(name, value)
         if wanted is not None:
-            raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
+            raise ValueError(f"`{name}` must be {wanted}, got {shown(value)}")
     given = {name: value for name, value in song.items() if value is not None}
     if given.get("total_duration") and given.get("offset", 0) >= given["total_duration"]:
         raise ValueError(
@@ -240,9 +241,9 @@ class LabelVocabulary:
         for kind in ("artists", "genres"):
             object.__setattr__(self, kind, check_names(kind, getattr(self, kind)))
         if not isinstance(self.genre_words, bool):
-            raise ValueError(f"`genre_words` must be True or False, got {self.genre_words!r}")
+            raise ValueError(f"`genre_words` must be True or False, got {shown(self.genre_words)}")
         if not isinstance(self.characters, str) or len(set(self.characters)) != len(self.characters):
-            raise ValueError(f"`characters` must be a text in which none stands twice, got {self.characters!r}")
+            raise ValueError(f"`characters` must be a text in which none stands twice, got {shown(self.characters)}")
         object.__setattr__(self, "pairs", self._checked_pairs())
 
     @property
@@ -280,7 +281,7 @@ class LabelVocabulary:
         if self.genre_words:
             names = [word for name in names for word in name.split("_") if word]
         elif len(names) > 1:
-            raise ValueError(f"`genre` must be one genre where a song has one, got {several!r}")
+            raise ValueError(f"`genre` must be one genre where a song has one, got {shown(several)}")
         return [self._find("genre", name, genre, self.genres, unknown) for name in names] or [0]
 
     def lyric_ids(self, lyrics: str | None) -> tuple[list[int], CleanLyrics]:
@@ -351,7 +352,7 @@ class LabelVocabulary:
         for pair in pairs:
             two = isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
             if not two or pair[0] not in self.artists or not set(self._words(pair[1])) <= self.genres.keys():
-                raise ValueError(f"`pairs` must be of a known artist and a known genre, got {pair!r}")
+                raise ValueError(f"`pairs` must be of a known artist and a known genre, got {shown(pair)}")
         return tuple((artist, genre) for artist, genre in pairs)
 
     def _words(self, genre: str) -> list[str]:
@@ -371,9 +372,9 @@ class LabelVocabulary:
         if number is not None or unknown:
             return number or 0
         nearest = difflib.get_close_matches(name, ids, n=5, cutoff=0.0)
-        of = "" if name == given else f" of {given!r}"
+        of = "" if name == given else f" of {shown(given)}"
         raise ValueError(
-            f"`{kind}` must be one of the {len(ids)} that are known, got {name!r}{of}; the nearest are "
+            f"`{kind}` must be one of the {len(ids)} that are known, got {shown(name)}{of}; the nearest are "
             f"{', '.join(map(repr, nearest))}; `unknown=True` takes the unknown one for it"
         )
 
@@ -399,5 +400,7 @@ def check_names(what: str, names: object) -> dict[str, int]:
     for name, number in names.items():
         is_id = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < _MOST_NAMES
         if not isinstance(name, str) or not is_id:
-            raise ValueError(f"`{what}` must be texts with ids from 0 to {_MOST_NAMES - 1}, got {name!r}: {number!r}")
+            raise ValueError(
+                f"`{what}` must be texts with ids from 0 to {_MOST_NAMES - 1}, got {shown(name)}: {shown(number)}"
+            )
     return {UNKNOWN: 0, **names}

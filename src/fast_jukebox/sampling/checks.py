@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
+from fast_jukebox.utils.text import shown
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -53,7 +55,7 @@ def check_count(name: str, value: object, minimum: int = 1, maximum: int | None 
         or (maximum is not None and value > maximum)
     ):
         allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise ValueError(f"`{name}` must be an integer {allowed}, got {value!r}")
+        raise ValueError(f"`{name}` must be an integer {allowed}, got {shown(value)}")
     return value
 
 
@@ -89,7 +91,7 @@ def resolve_seeds(seed: object, songs: object, batch: int) -> tuple[int | list[i
         seeds, numbers = [reported] * batch, list(range(batch))
     if songs is not None:
         if not isinstance(songs, list | tuple | range) or len(songs) != batch:
-            raise ValueError(f"`song_ids` must be a list of one number for each of {batch} songs, got {songs!r}")
+            raise ValueError(f"`song_ids` must be a list of one number for each of {batch} songs, got {shown(songs)}")
         numbers = [check_count("song_ids", number, 0, 2**32 - 1) for number in songs]
     return reported, seeds, numbers
 
@@ -110,7 +112,7 @@ def check_levels(start_level: object, stop_level: object, num_levels: int) -> tu
 def check_seed(seed: object) -> int:
     """An integer in [0, 2**63)."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {seed!r}")
+        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {shown(seed)}")
     return seed
 
 
@@ -138,16 +140,16 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.do_sample, bool):
-            raise ValueError(f"`do_sample` must be True or False, got {self.do_sample!r}")
+            raise ValueError(f"`do_sample` must be True or False, got {shown(self.do_sample)}")
         if not is_number(self.temperature) or not self.temperature >= MIN_TEMPERATURE:
             raise ValueError(
                 f"`temperature` must be a finite number of at least {MIN_TEMPERATURE:g} (do_sample=False takes the "
-                f"most probable code), got {self.temperature!r}"
+                f"most probable code), got {shown(self.temperature)}"
             )
         if not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 0:
-            raise ValueError(f"`top_k` must be an integer of at least 0 (0 keeps every code), got {self.top_k!r}")
+            raise ValueError(f"`top_k` must be an integer of at least 0 (0 keeps every code), got {shown(self.top_k)}")
         if not is_number(self.top_p) or not 0 < self.top_p <= 1:
-            raise ValueError(f"`top_p` must be in (0, 1] (1 keeps every code), got {self.top_p!r}")
+            raise ValueError(f"`top_p` must be in (0, 1] (1 keeps every code), got {shown(self.top_p)}")
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -260,7 +262,7 @@ def check_device(device: object) -> torch.device | None:
         return None
     allowed = "auto, cpu, cuda, cuda:1, mps and so on"
     if isinstance(device, bool):
-        raise ValueError(f"`device` must be {allowed}, got {device!r}")
+        raise ValueError(f"`device` must be {allowed}, got {shown(device)}")
     if isinstance(device, int):
         name = "cpu" if device == -1 else f"cuda:{device}" if torch.cuda.is_available() else f"mps:{device}"
     else:
@@ -268,11 +270,11 @@ def check_device(device: object) -> torch.device | None:
     try:
         found = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"`device` must be {allowed}, got {device!r}") from error
+        raise ValueError(f"`device` must be {allowed}, got {shown(device)}") from error
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     there = {"cuda": gpus, "mps": int(torch.backends.mps.is_available())}
     if (found.index or 0) >= there.get(found.type, math.inf):
-        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {device!r}")
+        raise ValueError(f"`device` must be one that this machine has, such as auto or cpu, got {shown(device)}")
     return found
 
 

@@ -19,6 +19,7 @@ from fast_jukebox.sampling.drawing import draw_codes
 from fast_jukebox.sampling.machine import granted_threads, is_out_of_memory, suited_threads, usual_rows
 from fast_jukebox.sampling.protocols import Cache, Conditioning, Decoder, SamplingPrior
 from fast_jukebox.sampling.weights import adapter_state, kept_for_prior, release_decoders, weight_state
+from fast_jukebox.utils.text import shown
 
 ENGINES = ("auto", "eager", "native", "graph", "compiled", "fused")
 """Engines that [`open_decoder`] takes:
@@ -205,7 +206,7 @@ def open_decoder(
     check_engine(engine)
     if engine == "eager" or not hasattr(prior, "new_decoder"):
         if engine not in ("auto", "eager"):
-            raise ValueError(f"`engine` must be 'auto' or 'eager' for a {type(prior).__name__}, got {engine!r}")
+            raise ValueError(f"`engine` must be 'auto' or 'eager' for a {type(prior).__name__}, got {shown(engine)}")
         return EagerDecoder(prior, conditioning, batch_size, settings)
     threads = granted_threads()
     state, key = (weight_state(prior.parameters()), adapter_state(prior)), (engine, batch_size, settings, threads)
@@ -233,7 +234,7 @@ def open_decoder(
 def check_engine(engine: object) -> str:
     """One of `ENGINES`; a `ValueError` for anything else."""
     if engine not in ENGINES:
-        raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
+        raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {shown(engine)}")
     return str(engine)
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fast_jukebox.generation.windows import SETTINGS, Layout, check_duration, check_settings, song_layouts
 from fast_jukebox.sampling.checks import check_count, check_seed
+from fast_jukebox.utils.text import shown
 
 ORIGINS = ("new", "recording", "codes", "branch", "extend", "cut")
 """Origins of a take."""
@@ -302,7 +303,7 @@ class SessionNotes:
         number = number.number if isinstance(number, Take) else self.kept if number is None else number
         if number is not None and number in self.takes:
             return self.takes[number]
-        got = ", as none is kept" if number is None else f", got {number!r}"
+        got = ", as none is kept" if number is None else f", got {shown(number)}"
         raise ValueError(f"`take` must be one of {', '.join(map(str, self.takes))}{got}")
 
     def span(self, start: float | None, end: float | None, samples: int) -> tuple[int, int]:
@@ -398,7 +399,7 @@ def _plain(words: Mapping[str, object]) -> dict[str, object]:
     for name, value in words.items():
         parts = value if isinstance(value, list | tuple) else [value]
         if not all(each is None or isinstance(each, str | int | float | bool) for each in parts):
-            raise ValueError(f"`metadata` must hold words and numbers, got {type(value).__name__} for {name!r}")
+            raise ValueError(f"`metadata` must hold words and numbers, got {type(value).__name__} for {shown(name)}")
     return {name: list(value) if isinstance(value, tuple) else value for name, value in words.items()}
 
 
@@ -410,6 +411,6 @@ def checked_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """
     for name in settings:
         if name not in SETTINGS:
-            raise ValueError(f"settings of a take are {', '.join(SETTINGS)}; got {name!r}")
+            raise ValueError(f"settings of a take are {', '.join(SETTINGS)}; got {shown(name)}")
     check_settings(settings)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

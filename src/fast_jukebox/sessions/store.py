@@ -19,6 +19,7 @@ from safetensors.numpy import save as save_safetensors
 
 from fast_jukebox.utils.files import clear_temporary, read_file, write_file
 from fast_jukebox.utils.locks import FolderLock, InUseError
+from fast_jukebox.utils.text import shown
 
 FORMAT = "fast-jukebox-session"
 VERSION = 2
@@ -135,7 +136,7 @@ class SessionStore:
             raise SessionError(f"{str(path)!r} is damaged, or no session of this package; {RESCUE}")
         if written.get("version") != VERSION:
             raise SessionError(
-                f"{str(path)!r} is of version {written.get('version')!r}; this package reads version {VERSION}; "
+                f"{str(path)!r} is of version {shown(written.get('version'))}; this package reads version {VERSION}; "
                 f"{RESCUE}"
             )
         checksum = written.pop("checksum", None)

@@ -16,6 +16,7 @@ from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from fast_jukebox.models.adapters import LABELS, TARGETS, add_lora
+from fast_jukebox.utils.text import shown
 
 _NO_END = 10**9
 _HIGHER_IS_BETTER = ("accuracy", "agreement", "snr", "auc")  # transformers takes all but losses for such metrics
@@ -84,7 +85,7 @@ class FastJukeboxTrainingArguments(TrainingArguments):
             raise ValueError("`hub_license` must name the weights' license where `push_to_hub` is set, got None")
         strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
         if self.push_to_hub and strategy not in ("end", "every_save"):
-            raise ValueError(f"`hub_strategy` must be 'end' or 'every_save', got {strategy!r}")
+            raise ValueError(f"`hub_strategy` must be 'end' or 'every_save', got {shown(strategy)}")
 
     def _stop_early(self) -> None:
         """Set what transformers' callback needs: evaluations, each of them saved, of which the best is loaded."""
@@ -92,7 +93,7 @@ class FastJukeboxTrainingArguments(TrainingArguments):
         if patience is not None and patience < 1:
             raise ValueError(f"`early_stopping_patience` must be at least 1, got {patience}")
         if not (math.isfinite(threshold) and threshold >= 0):
-            raise ValueError(f"`early_stopping_threshold` must be a number of at least 0, got {threshold!r}")
+            raise ValueError(f"`early_stopping_threshold` must be a number of at least 0, got {shown(threshold)}")
         if self.max_minutes is not None or self.stop_at is not None:  # the clock says when it evaluates and saves
             self.eval_strategy, self.eval_steps = "steps", _NO_END
         elif self._evaluate_by_default("steps"):
@@ -136,7 +137,7 @@ def parse_arguments(groups: Sequence[type], arguments: Sequence[str] | None = No
         known = [option for action in parser._actions for option in action.option_strings]
         nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1, cutoff=0.6)
         hint = f"; did you mean `{nearest[0]}`?" if nearest else ""
-        raise ValueError(f"there is no option {unknown[0]!r}{hint}")
+        raise ValueError(f"there is no option {shown(unknown[0])}{hint}")
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ from fast_jukebox.models.adapters import ADAPTER_WEIGHTS
 from fast_jukebox.models.loading import ADAPTER_CONFIG
 from fast_jukebox.processing.files import read_json
 from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     problem = checkpoint_problem(Path(wanted), only_model)
     if problem is not None:
         raise ValueError(
-            f"`--resume_from_checkpoint` must be true, false or a complete checkpoint, got {wanted!r}: {problem}"
+            f"`--resume_from_checkpoint` must be true, false or a complete checkpoint, got {shown(wanted)}: {problem}"
         )
     return str(wanted)
 

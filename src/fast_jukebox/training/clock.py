@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import ExportableState
 
 from fast_jukebox.utils.files import JsonObject
+from fast_jukebox.utils.text import shown
 
 
 def seconds_spent(state: JsonObject) -> float:
@@ -36,9 +37,9 @@ class TrainingClock(TrainerCallback, ExportableState):
             raise ValueError("`max_minutes` or `stop_at` must be given, got neither")
         for name, value in (("max_minutes", max_minutes), ("stop_at", stop_at)):
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"`{name}` must be a positive number, got {value!r}")
+                raise ValueError(f"`{name}` must be a positive number, got {shown(value)}")
         if evaluations < 0:
-            raise ValueError(f"`evaluations` must be at least 0, got {evaluations!r}")
+            raise ValueError(f"`evaluations` must be at least 0, got {shown(evaluations)}")
         self.max_minutes, self.stop_at, self.evaluations, self.spent = max_minutes, stop_at, evaluations, 0.0
         self._began: float | None = None
         self._before, self._done = 0.0, 0

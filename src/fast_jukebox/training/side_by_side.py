@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event
 
 from fast_jukebox.training.checkpoints import RESULTS
+from fast_jukebox.utils.text import shown
 
 
 def finish_times(fractions: Mapping[str, float], begin: float, end: float) -> dict[str, float]:
@@ -30,7 +31,7 @@ def finish_times(fractions: Mapping[str, float], begin: float, end: float) -> di
     {'a': 50.0, 'b': 100.0}
     """
     if not fractions or min(fractions.values()) <= 0:
-        raise ValueError(f"`fractions` must be numbers above 0, got {dict(fractions)!r}")
+        raise ValueError(f"`fractions` must be numbers above 0, got {shown(dict(fractions))}")
     total, running = sum(fractions.values()), len(fractions)
     spent = done = 0.0
     times = {}

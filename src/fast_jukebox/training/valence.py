@@ -20,6 +20,7 @@ from fast_jukebox.models.valence.classification import classification_metrics
 from fast_jukebox.training.arguments import FastJukeboxTrainingArguments
 from fast_jukebox.training.checkpoints import read_state
 from fast_jukebox.training.trainer import BeforeEachStep, FastJukeboxTrainer
+from fast_jukebox.utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +61,10 @@ class ValenceTrainingArguments(FastJukeboxTrainingArguments):
 
     def __post_init__(self) -> None:
         if not 0 < self.adam_fraction <= 1:
-            raise ValueError(f"`adam_fraction` must be above 0 and at most 1, got {self.adam_fraction!r}")
+            raise ValueError(f"`adam_fraction` must be above 0 and at most 1, got {shown(self.adam_fraction)}")
         rates = self.sgd_learning_rates
         if not rates or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
-            raise ValueError(f"`sgd_learning_rates` must be numbers of at least 0, got {rates!r}")
+            raise ValueError(f"`sgd_learning_rates` must be numbers of at least 0, got {shown(rates)}")
         if self.learning_rate is None:
             self.learning_rate = 1e-4
         if self.adam_fraction < 1:

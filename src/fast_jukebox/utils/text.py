@@ -11,6 +11,9 @@ _HARMLESS = "\n\t\u200c\u200d"
 _CONTROLS = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 """Categories of Unicode: control, format (writing direction among them), surrogates, private use, separators."""
 
+_MOST_SHOWN = 200
+"""Characters of a value that an error quotes."""
+
 
 def printable(text: str | os.PathLike[str], most: int | None = None) -> str:
     r"""The text with control characters written as escapes.
@@ -31,6 +34,15 @@ def printable(text: str | os.PathLike[str], most: int | None = None) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def shown(value: object) -> str:
+    """The repr of a value for an error, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "an integer of too many digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

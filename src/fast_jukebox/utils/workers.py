@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from fast_jukebox.utils.text import shown
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from ray import ObjectRef
@@ -67,7 +69,7 @@ class Workers:
         for name in ("count", "attempts"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and 1 <= value <= MOST_WORKERS):
-                raise ValueError(f"`{name}` must be from 1 to {MOST_WORKERS}, got {value!r}")
+                raise ValueError(f"`{name}` must be from 1 to {MOST_WORKERS}, got {shown(value)}")
 
     @property
     def in_process(self) -> bool:
@@ -383,7 +385,9 @@ def _ray_slots(workers: Workers) -> int:
         try:
             ray.init(address=workers.ray or None, logging_level=logging.WARNING)
         except (ConnectionError, RuntimeError, TimeoutError) as error:
-            raise ValueError(f"`ray` must be the address of a running cluster, got {workers.ray!r}: {error}") from error
+            raise ValueError(
+                f"`ray` must be the address of a running cluster, got {shown(workers.ray)}: {error}"
+            ) from error
     kind = "GPU" if workers.gpus else "CPU"
     there = int(ray.cluster_resources().get(kind, 0) // (workers.gpus or 1))
     if not there:

@@ -12,6 +12,7 @@ from fast_jukebox.models.configuration_utils import MOST_ENTRIES, FastJukeboxBas
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.text import shown
 
 # Keys that a nested configuration does not repeat: the complete model states them once.
 _STATED_ONCE = ("transformers_version", "dtype", "architectures", "_name_or_path")
@@ -83,7 +84,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
         if name not in PRESETS:
             nearest = difflib.get_close_matches(str(name), PRESETS, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"`name` must be a preset, one of {', '.join(PRESETS)}; got {name!r}, did you mean `{nearest}`?"
+                f"`name` must be a preset, one of {', '.join(PRESETS)}; got {shown(name)}, did you mean `{nearest}`?"
             )
         family, depth = PRESETS[name]
         return family(depth)
@@ -149,7 +150,7 @@ class FastJukeboxConfig(FastJukeboxBaseConfig):
                 if found != wanted:
                     raise ValueError(
                         f"`prior_configs[{index}].{field}` must be {wanted!r} to fit the VQ-VAE at the "
-                        f"{level_name(index, self.num_levels, numbered=True)}, got {found!r}"
+                        f"{level_name(index, self.num_levels, numbered=True)}, got {shown(found)}"
                     )
             self._check_upper_ratio(index, prior)
 

@@ -33,6 +33,7 @@ from fast_jukebox.models.vqvae.modeling_vqvae import FastJukeboxVQVAE
 from fast_jukebox.models.weight_files import clear_shape_errors, clear_weight_errors, file_shapes
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sampling.checks import level_name
+from fast_jukebox.utils.text import shown
 
 Model = TypeVar("Model", bound="FastJukeboxModel")
 
@@ -274,7 +275,7 @@ def _check_model_type(source: PathLike, config: Mapping[str, object]) -> None:
         hint = ""
         if str(found).startswith(COMPOSITE_MODEL_TYPE):
             hint = "; load a part with its own class, or join parts with FastJukeboxModel.from_levels"
-        raise ValueError(f"`model_type` of `{source}` must be {COMPOSITE_MODEL_TYPE!r}, got {found!r}{hint}")
+        raise ValueError(f"`model_type` of `{source}` must be {COMPOSITE_MODEL_TYPE!r}, got {shown(found)}{hint}")
 
 
 def _check_levels(source: PathLike, found: Sequence[str], num_levels: int) -> None:

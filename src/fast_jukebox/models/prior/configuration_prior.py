@@ -15,8 +15,8 @@ from fast_jukebox.models.configuration_utils import (
     check_float,
     check_int,
     check_int_list,
-    shown,
 )
+from fast_jukebox.utils.text import shown
 
 # The attention patterns, which `layer_types` is made of.
 PATTERN_NAMES = ("dense", "row", "column", "previous_row", "lyric_cross", "lyric_prefix")
@@ -303,11 +303,11 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             ("lyric_prefix", self.lyric_prefix_length > 0, "`lyric_length` and no `lyric_encoder_layers`"),
         ):
             if word in self.layer_types and not has_it:
-                raise ValueError(f"`layer_types` must not name {word} without {what}, got {list(patterns)!r}")
+                raise ValueError(f"`layer_types` must not name {word} without {what}, got {shown(list(patterns))}")
         if self.has_lyric_encoder and "lyric_cross" not in self.layer_types:
             raise ValueError(
                 "`layer_types` must give a layer `lyric_cross` where there is a lyric encoder, got "
-                f"{self.layer_types!r} for {self.num_hidden_layers} layers"
+                f"{shown(self.layer_types)} for {self.num_hidden_layers} layers"
             )
 
     def _validate_upper(self) -> None:
@@ -369,7 +369,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             return
         if not self.has_lyrics:
             raise ValueError(
-                f"`lyric_encoder_layers` must be None where `lyric_length` is 0, got {self.lyric_encoder_layers!r}"
+                f"`lyric_encoder_layers` must be None where `lyric_length` is 0, got {shown(self.lyric_encoder_layers)}"
             )
         check_int("lyric_encoder_layers", self.lyric_encoder_layers)
         for name in ("hidden_size", "heads", "num_rows"):

@@ -18,6 +18,7 @@ from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
 from fast_jukebox.processing import FastJukeboxProcessor
 from fast_jukebox.sampling.checks import check_codes
 from fast_jukebox.sampling.engine import sampling_mode
+from fast_jukebox.utils.text import shown
 
 POOLS = (None, "mean")
 
@@ -49,7 +50,7 @@ class PriorFeatures:
         (place,) = _checked_layers([layer], self.depth)
         if place not in self.layers:
             held = ", ".join(map(str, self.layers))
-            raise ValueError(f"`layers` must name what is read of the features, which hold {held}; got {layer!r}")
+            raise ValueError(f"`layers` must name what is read of the features, which hold {held}; got {shown(layer)}")
         return self.layers[place]
 
     @property
@@ -204,7 +205,7 @@ def window_starts(length: int, n_ctx: int, hop: int) -> Iterator[int]:
 
 def _hop(config: FastJukeboxPriorConfig, overlap: float) -> int:
     if not 0.0 <= overlap < 1.0:
-        raise ValueError(f"`overlap` must be in [0, 1), got {overlap!r}")
+        raise ValueError(f"`overlap` must be in [0, 1), got {shown(overlap)}")
     ratio = config.upper_ratio
     return max(math.floor(config.n_ctx * (1.0 - overlap)) // ratio, 1) * ratio
 
@@ -212,12 +213,12 @@ def _hop(config: FastJukeboxPriorConfig, overlap: float) -> int:
 def _check_frames(frame_rate: float | None, pool: str | None, rate: float) -> None:
     """Raise a `ValueError` unless the frames are such as codes, so many a second, can be joined to."""
     if pool not in POOLS:
-        raise ValueError(f"`pool` must be 'mean' or None, got {pool!r}")
+        raise ValueError(f"`pool` must be 'mean' or None, got {shown(pool)}")
     if frame_rate is not None and pool is not None:
-        raise ValueError(f"`frame_rate` must be None with `pool`, got {frame_rate!r}")
+        raise ValueError(f"`frame_rate` must be None with `pool`, got {shown(frame_rate)}")
     if frame_rate is not None and not 0 < frame_rate <= rate:
         raise ValueError(
-            f"`frame_rate` must be above 0 and at most {rate:g}, the rate of the codes, got {frame_rate!r}"
+            f"`frame_rate` must be above 0 and at most {rate:g}, the rate of the codes, got {shown(frame_rate)}"
         )
 
 
@@ -226,11 +227,11 @@ def _checked_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
     if layers is None:
         return [(depth - 1) // 2]
     if not isinstance(layers, Iterable):
-        raise ValueError(f"`layers` must be a list of integers from {-depth} to {depth - 1}, got {layers!r}")
+        raise ValueError(f"`layers` must be a list of integers from {-depth} to {depth - 1}, got {shown(layers)}")
     layers = list(layers)
     for layer in layers:
         if not isinstance(layer, int) or isinstance(layer, bool) or not -depth <= layer < depth:
-            raise ValueError(f"`layers` must be integers from {-depth} to {depth - 1}, got {layer!r}")
+            raise ValueError(f"`layers` must be integers from {-depth} to {depth - 1}, got {shown(layer)}")
     if not layers:
         raise ValueError("`layers` must name at least one layer, got none")
     return list(dict.fromkeys(layer % depth for layer in layers))

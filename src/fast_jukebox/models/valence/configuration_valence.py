@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fast_jukebox.models.configuration_utils import FastJukeboxBaseConfig, check_float, check_int, shown
+from fast_jukebox.models.configuration_utils import FastJukeboxBaseConfig, check_float, check_int
+from fast_jukebox.utils.text import shown
 
 QUADRANTS = ("AP", "DP", "AU", "DU")
 """Classes in the order of the paper's Table 2: activated or deactivated, pleasant or unpleasant."""

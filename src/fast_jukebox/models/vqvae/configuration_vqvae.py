@@ -14,8 +14,8 @@ from fast_jukebox.models.configuration_utils import (
     check_float,
     check_int,
     check_int_list,
-    shown,
 )
+from fast_jukebox.utils.text import shown
 
 # The largest values of fields, see `MOST`; sizes that are products of fields are bounded too.
 _LARGEST = {"sampling_rate": 2**20, "embed_dim": 2**14, "codebook_size": 2**20, "width": 2**14, "depth": 64}
@@ -102,7 +102,7 @@ class FastJukeboxVQVAEConfig(FastJukeboxBaseConfig):
         check_int_list("strides", self.strides, minimum=2, length=len(self.downs), maximum=64)
         for stride in self.strides:
             if stride % 2:
-                raise ValueError(f"`strides` must be even, so that lengths divide exactly, got {self.strides!r}")
+                raise ValueError(f"`strides` must be even, so that lengths divide exactly, got {shown(self.strides)}")
         check_int_list("multipliers", self.multipliers, length=len(self.downs), maximum=64)
         if self.dilation_cycle is not None:
             check_int("dilation_cycle", self.dilation_cycle)

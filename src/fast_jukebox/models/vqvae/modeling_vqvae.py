@@ -17,6 +17,7 @@ from fast_jukebox.models.vqvae.configuration_vqvae import FastJukeboxVQVAEConfig
 from fast_jukebox.models.vqvae.layers import Codebook, DecoderStage, EncoderStage, StackOptions
 from fast_jukebox.models.vqvae.losses import linf_loss, multispectral_loss
 from fast_jukebox.sampling.checks import check_codes, kind_of
+from fast_jukebox.utils.text import shown
 
 # Audio samples worked on at once (3 s at 44.1 kHz): bounds the memory of long songs at a small cost in margins.
 CHUNK_SAMPLES = 131072
@@ -264,7 +265,7 @@ class FastJukeboxVQVAE(SubmodelLoadingMixin, FastJukeboxVQVAEPreTrainedModel):
         chosen = list(known) if levels is None else sorted(levels)
         for level in chosen:
             if level not in known:
-                raise ValueError(f"level must be from 0 (bottom) to {len(known) - 1} (top), got {level!r}")
+                raise ValueError(f"level must be from 0 (bottom) to {len(known) - 1} (top), got {shown(level)}")
         return chosen
 
     def _check_audio(self, audio: Tensor) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from fast_jukebox.models.prior.attention import SlotTables
 from fast_jukebox.utils.files import cache_folder, clear_temporary, temporary_path, write_file
+from fast_jukebox.utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def _compiler() -> list[str]:
     try:
         commands = [shlex.split(given)] if given else [["cc"], ["gcc"], ["clang"]]
     except ValueError as error:
-        raise NativeUnavailable(f"`$CC` must be a command, got {given!r}: {error}") from error
+        raise NativeUnavailable(f"`$CC` must be a command, got {shown(given)}: {error}") from error
     for decoder, *options in commands:
         found = shutil.which(decoder)
         if found:
