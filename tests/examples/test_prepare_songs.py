@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fast_jukebox.data.songs import load_songs
+from fast_jukebox.data.tunes.folk import read_folk_tunes
 
 
 @pytest.fixture
@@ -12,9 +13,18 @@ def main(scripts):
     return scripts["prepare_songs"].main
 
 
-def test_three_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys):
+def test_three_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys, monkeypatch):
+    """They are of a collection of a thousand tunes of every kind."""
     for module in ("music21", "pretty_midi", "tinysoundfont"):
         pytest.importorskip(module)
+    tunes = []
+
+    def noting(names):
+        scores, skipped = read_folk_tunes(names)
+        tunes.append((list(scores), dict(skipped)))
+        return scores, skipped
+
+    monkeypatch.setattr("fast_jukebox.data.tunes.recipe.read_folk_tunes", noting)
     folder = tmp_path / "songs"
     arguments = ["--output_dir", str(folder), "--songs", "3", "--instruments", "fiddle", "piano", "--processes", "1"]
     arguments += ["--collections", "ryan", "--genres", "strathspey", "slip jig", "--longest", "20", "--balance", "1"]
@@ -29,6 +39,13 @@ def test_three_songs_by_given_instruments_in_a_given_key(main, tmp_path, capsys)
         "22050",
     ]
     main(arguments)
+    ((scores, skipped),) = tunes
+    assert len(scores) > 950
+    assert len(scores) + len(skipped) == 1059
+    assert {score.genre for score in scores} == {"hornpipe", "jig", "reel", "slip jig", "strathspey"}
+    assert len({score.name for score in scores}) == len(scores)
+    acacia = next(score for score in scores if score.title == "Acacia Reel")
+    assert (acacia.genre, acacia.metre, acacia.tonic, acacia.mode) == ("reel", (2, 4), 7, "major")
     printed = capsys.readouterr().out
     summary = json.loads(printed[printed.index("{") :])
     assert (summary["songs"], summary["rendered_now"], summary["failed"]) == (4, 4, 0)  # two of each kind

@@ -17,7 +17,7 @@ ROOT = str(Path(fast_jukebox.__file__).parent)
 
 def walk(model, duration):
     """Calls of each file of the package while a song is made."""
-    model.generate(duration=duration, seed=1)  # what is built once
+    model.generate(duration=min(duration, 1.0), seed=1)  # what is built once
     files = Counter()
 
     def count(frame, event, argument):

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -368,27 +365,20 @@ class TestInterruptions:
         assert told[-1].codes_done == told[-1].codes_total
         assert {each.level for each in told} == {0, 1}
 
-    def test_killed_at_bad_moments(self, tiny_model, tmp_path):
+    def test_killed_at_bad_moments(self, run_afresh, tiny_model, tmp_path):
         tiny_model.save_pretrained(tmp_path / "model")
-        script = tmp_path / "killed.py"
-        script.write_text(textwrap.dedent(KILLED), encoding="utf-8")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["kills"] >= 8
+        printed, _ = run_afresh(f"root = {str(tmp_path)!r}" + textwrap.dedent(KILLED))
+        assert json.loads(printed)["kills"] >= 8
 
 
 KILLED = """
-    import contextlib, json, os, random, signal, sys, time
+    import contextlib, json, os, random, signal, time
     import torch
     from fast_jukebox import FastJukeboxModel
     from fast_jukebox.sessions.session import Session
     from fast_jukebox.utils import files
 
     torch.set_num_threads(1)
-    root = sys.argv[1]
     model = FastJukeboxModel.from_pretrained(root + "/model").eval()
     arguments = dict(duration=0.4, seed=2, num_samples=2, schedule=["parallel", "sequential", None])
     whole = model.generate(**arguments, engine="eager")

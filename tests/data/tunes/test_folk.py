@@ -2,7 +2,7 @@
 
 import pytest
 
-from fast_jukebox.data.tunes.folk import read_abc, read_folk_tunes
+from fast_jukebox.data.tunes.folk import read_abc
 from fast_jukebox.data.tunes.scores import ScoreError
 
 pytest.importorskip("music21")
@@ -78,13 +78,3 @@ def test_repeats_are_played(body, order):
 def test_what_cannot_be_played_is_refused_with_its_reason(options, reason):
     with pytest.raises(ScoreError, match=reason):
         tune(**{"body": BAR * 8, **options})
-
-
-def test_the_collections_hold_thousands_of_tunes_of_every_kind():
-    scores, skipped = read_folk_tunes(["ryan"])
-    assert len(scores) > 950
-    assert len(scores) + len(skipped) == 1059
-    assert {score.genre for score in scores} == {"hornpipe", "jig", "reel", "slip jig", "strathspey"}
-    assert len({score.name for score in scores}) == len(scores)
-    acacia = next(score for score in scores if score.title == "Acacia Reel")
-    assert (acacia.genre, acacia.metre, acacia.tonic, acacia.mode) == ("reel", (2, 4), 7, "major")
