@@ -7,9 +7,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from huggingface_hub import is_offline_mode
 from torch import Tensor
@@ -251,6 +252,37 @@ def _fetch_shard(
     return path
 
 
+def load_whole(
+    load: partial[Any], source: PathLike, prefix: str = "", variant: str | None = None, **download: Unpack[Download]
+) -> Any:
+    """Load with transformers' `from_pretrained`, which draws what the files lack at random, and refuse that.
+
+    Args:
+        load: `from_pretrained` with its arguments; with `ignore_mismatched_sizes=True` tensors may be missing.
+        source: the folder or repository of the weights.
+        prefix: of the model's names in its files.
+        variant, download: as in [`find_weights`].
+
+    Returns:
+        The model; with `output_loading_info=True` among the arguments a pair, as transformers has it.
+
+    Raises:
+        ValueError: tensors of the model are missing: names the first one, and the file that lacks it.
+    """
+    model, info = load(output_loading_info=True)
+    missing = [prefix + name for name in sorted(info["missing_keys"])]
+    if missing and not load.keywords.get("ignore_mismatched_sizes"):
+        weights = find_weights(source, variant, **download)
+        single, index = _with_variant(SAFE_WEIGHTS_NAME, variant), _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)
+        file = weights.get(missing[0], single if single in weights.values() else index)  # an index may name it in vain
+        others = f" and {len(missing) - 1} other tensors" if len(missing) > 1 else ""
+        raise ValueError(
+            f"{file} of `{source}` lacks {missing[0]}{others} of the model that its configuration describes: save it "
+            "again, or fetch it again; or draw them at random with `ignore_mismatched_sizes=True`, and train them"
+        )
+    return (model, info) if load.keywords.get("output_loading_info") else model
+
+
 def parts_of(weights: Iterable[str]) -> list[str]:
     """The parts of a complete model that tensor names belong to, as `["priors.0", "priors.1", "vqvae"]`."""
     return sorted({".".join(key.split(".")[: 2 if key.startswith("priors.") else 1]) for key in weights})
@@ -284,8 +316,8 @@ class SubmodelLoadingMixin(HubPushMixin):
 
         Raises:
             ValueError: `level` is missing, does not exist or is not the level of the model found; or the complete
-                model has no weights of this part; or weights are of another shape than the configuration says: names
-                them.
+                model has no weights of this part; or weights are of another shape than the configuration says, or some
+                are missing: names them.
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
@@ -294,16 +326,17 @@ class SubmodelLoadingMixin(HubPushMixin):
         load = super().from_pretrained  # type: ignore[misc]
         make: type[PreTrainedModel] = cls
         source = pretrained_model_name_or_path
-        download = download_arguments(kwargs)
+        download, variant = download_arguments(kwargs), cast("str | None", kwargs.get("variant"))
         if source is None or isinstance(kwargs.get("config"), PreTrainedConfig):
+            whole = partial(load, source, *model_args, **kwargs)
             with clear_hub_errors(source, download.get("revision")):
-                return _checked_level(load(source, *model_args, **kwargs), level)
+                result = whole() if source is None else load_whole(whole, source, variant=variant, **download)
+                return _checked_level(result, level)
         download = pin_revision(source, download)
         config = read_config(source, **download)
         foreign = load_foreign(make, source, config, cls.composite_part, level, **{**kwargs, **download})
         if foreign is not None:
             return foreign
-        variant = cast("str | None", kwargs.get("variant"))
         if config.get("model_type") != COMPOSITE_MODEL_TYPE:
             own_type = cls.config_class.model_type
             if config.get("model_type", own_type) != own_type:
@@ -321,7 +354,8 @@ class SubmodelLoadingMixin(HubPushMixin):
                 clear_weight_errors(source, found, download),
                 clear_shape_errors(source, empty, lambda: file_shapes(source, found, download)),
             ):
-                return _checked_level(load(source, *model_args, **{**kwargs, **download}), level)
+                whole = partial(load, source, *model_args, **{**kwargs, **download})
+                return _checked_level(load_whole(whole, source, variant=variant, **download), level)
 
         own_config, prefix = _part_of_config(config, cls.composite_part, level, source)
         weights = read_weights(source, prefix, variant, **download)
@@ -330,7 +364,8 @@ class SubmodelLoadingMixin(HubPushMixin):
             own_config, kwargs = cls.config_class.from_dict(own_config, return_unused_kwargs=True, **kwargs)
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         with clear_shape_errors(source, lambda: make(own_config), lambda: shapes, prefix):
-            result = load(None, *model_args, config=own_config, state_dict=weights, **kwargs)
+            whole = partial(load, None, *model_args, config=own_config, state_dict=weights, **kwargs)
+            result = load_whole(whole, source, prefix, variant, **download)
         model = result[0] if isinstance(result, tuple) else result  # a pair with `output_loading_info=True`
         model.name_or_path = model.config.name_or_path = str(source)
         return result

@@ -278,7 +278,7 @@ def test_a_missing_tensor_is_initialised_and_spoils_no_other(tiny_model, tmp_pat
         tensors = {name: value for name, value in whole.items() if name != key}
         assert len(tensors) == len(whole) - 1
         save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        again = type(own).from_pretrained(tmp_path)
+        again = type(own).from_pretrained(tmp_path, ignore_mismatched_sizes=True)  # else it is refused
         for name, value in again.state_dict().items():
             if name == key:
                 assert torch.isfinite(value.float()).all(), f"{name} is not initialised"

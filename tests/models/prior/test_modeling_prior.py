@@ -237,7 +237,7 @@ def test_what_a_file_lacks_is_initialised(make_prior, kind, tmp_path):
     others += [name for name in tensors if name.startswith("upper_conditioner.stage.upsamplers.0")]
     for dropped in bare + others:
         save_file({name: value for name, value in tensors.items() if name != dropped}, file, metadata={"format": "pt"})
-        loaded = FastJukeboxPrior.from_pretrained(tmp_path)
+        loaded = FastJukeboxPrior.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
         value = loaded.get_parameter(dropped)
         assert value.isfinite().all(), dropped
         assert value.std() < 1, dropped

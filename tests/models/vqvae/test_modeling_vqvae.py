@@ -164,7 +164,7 @@ def test_tensors_missing_in_a_file_are_initialised(vqvae, tmp_path):
     codebook = "levels.0.codebook"
     missing = [f"{codebook}.vectors", f"{codebook}.counts", f"{codebook}.initialized", "levels.1.out.weight"]
     save_file({key: value for key, value in tensors.items() if key not in missing}, file, metadata={"format": "pt"})
-    loaded = FastJukeboxVQVAE.from_pretrained(tmp_path)
+    loaded = FastJukeboxVQVAE.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
     for name in missing:
         value = loaded.state_dict()[name].float()
         assert value.isfinite().all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from fast_jukebox.models.loading import (
     COMPOSITE_MODEL_TYPE,
     check_weights,
     load_foreign,
+    load_whole,
     parts_of,
     pin_revision,
     read_config,
@@ -195,8 +197,8 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
         Raises:
             ImportError: `adapters` are given, and peft is not installed.
             ValueError: the folder or repository holds something else, or lacks a level: names it and what is there; or
-                weights are of another shape than the configuration says: names them; or an adapter is of another level
-                or does not fit.
+                weights are of another shape than the configuration says, or some are missing: names them; or an adapter
+                is of another level or does not fit.
             HubError: there is no such repository or revision, no right to read it, or no connection.
             OSError: there is no configuration or no weights, or a file of weights is lost.
         """
@@ -231,8 +233,11 @@ class FastJukeboxModel(FastJukeboxGenerationMixin, FastJukeboxFeaturesMixin, Hub
             clear_weight_errors(source or "", weights, download),
             clear_shape_errors(source, lambda: cls(config), lambda: file_shapes(source or "", weights, download)),
         ):
-            result = super().from_pretrained(source, *model_args, **kwargs)
-        return result if source is None else _with_processor(result, source, download)
+            load = partial(super().from_pretrained, source, *model_args, **kwargs)
+            if source is None:
+                return load()
+            result = load_whole(load, source, variant=kwargs.get("variant"), **download)
+        return _with_processor(result, source, download)
 
     def save_pretrained(
         self, save_directory: PathLike, *args: object, max_shard_size: int | str = "1GB", **kwargs: Any

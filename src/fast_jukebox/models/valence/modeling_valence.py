@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,10 @@ from torch.nn import functional as F
 from transformers import MobileNetV2Config, MobileNetV2Model, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from fast_jukebox.hub import clear_hub_errors
+from fast_jukebox.hub import clear_hub_errors, download_arguments
 from fast_jukebox.hub.push_mixin import HubPushMixin
+from fast_jukebox.models.configuration_utils import PathLike
+from fast_jukebox.models.loading import load_whole
 from fast_jukebox.models.valence.configuration_valence import QUADRANTS, ValenceConfig
 
 
@@ -86,6 +90,23 @@ class ValenceModel(HubPushMixin, PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Torch's own initialisation is kept: nothing is loaded into weights that were not drawn."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike, *args: object, **kwargs: Any) -> ValenceModel:
+        """Load as [`~transformers.PreTrainedModel.from_pretrained`] does.
+
+        Raises:
+            ValueError: the weights lack a tensor: names it, and the file.
+            OSError: there is no configuration, or there are no weights.
+        """
+        load = partial(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
+        if pretrained_model_name_or_path is None:
+            return load()
+        download = download_arguments(kwargs)
+        loaded: ValenceModel = load_whole(
+            load, pretrained_model_name_or_path, variant=kwargs.get("variant"), **download
+        )
+        return loaded
 
     def load_backbone(self, source: str | os.PathLike[str]) -> None:
         """Give MobileNetV2 the weights of a folder or Hub name, such as `google/mobilenet_v2_1.0_224` (ImageNet).
