@@ -70,23 +70,34 @@ for number in (1, 2):
 
 
 @pytest.fixture(scope="session")
-def run_afresh(tmp_path_factory):
-    """Runs code in a new process: what it printed, and its errors. Where processes can fork, torch is imported in it.
+def fresh_processes():
+    """Makes processes in which torch is imported where they can fork, and nothing of transformers or of the package.
 
-    That takes two thirds of the time which such a process needs to import the package; of transformers and of the
-    package nothing is imported.
+    So they import the package in a third of the time.
     """
-    forks = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if forks else "spawn")
-    if forks:
-        context.set_forkserver_preload(
-            ["torch", "torch._dynamo.convert_frame", "torch.distributed.tensor", "torch.export", "scipy.optimize"]
-        )
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["torch", "torch._dynamo.convert_frame", "torch.distributed.tensor", "torch.export", "scipy.optimize"]
+    )
+    return context
+
+
+@pytest.fixture
+def fresh_workers(fresh_processes, monkeypatch):
+    """Workers that begin sooner; tests/utils/test_workers.py has those of the package."""
+    monkeypatch.setattr("fast_jukebox.utils.workers.get_context", lambda method: fresh_processes)
+
+
+@pytest.fixture(scope="session")
+def run_afresh(fresh_processes, tmp_path_factory):
+    """Runs code in such a process: what it printed, and its errors."""
 
     def run(code):
         folder = tmp_path_factory.mktemp("afresh")
         lines = _REDIRECT.format(folder=str(folder)) + code
-        process = context.Process(target=exec, args=(lines, {"__name__": "__main__"}))
+        process = fresh_processes.Process(target=exec, args=(lines, {"__name__": "__main__"}))
         process.start()
         process.join(300)
         process.kill()

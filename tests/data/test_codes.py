@@ -111,6 +111,7 @@ def test_an_interrupted_encoding_goes_on_where_it_was(songs, vqvae, tmp_path, mo
     assert not list((tmp_path / "codes").glob("*.partial"))
 
 
+@pytest.mark.usefixtures("fresh_workers")
 def test_two_workers_make_the_same_files(songs, vqvae, tmp_path, monkeypatch):
     monkeypatch.setattr(codes_module, "_SONGS_IN_A_SHARD", 1)
     encode_songs(songs, vqvae, tmp_path / "one", progress=False)

@@ -56,6 +56,7 @@ class NameLength:
         return {"number": float(number)}
 
 
+@pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("count", [1, 2])
 def test_numbers_are_kept_shard_by_shard(sounds, tmp_path, count):
     expected = [{"number": float(number)} for number in range(len(sounds))]

@@ -126,6 +126,7 @@ def test_splits_that_are_one_file_on_other_disks_are_refused(label, songs, tmp_p
     assert not list((tmp_path / "out").glob("*rain.jsonl"))
 
 
+@pytest.mark.usefixtures("fresh_workers")
 def test_workers_make_the_same_files(label, tmp_path):
     label("one")
     label("two", workers=Workers(2))
@@ -178,6 +179,7 @@ def test_songs_that_are_gone_leave_the_dataset_and_not_the_disk(label, songs, tm
     assert sum(len(rows) for rows in clips.values()) == 6
 
 
+@pytest.mark.usefixtures("fresh_workers")
 def test_long_songs_are_several_shards(label, tmp_path):
     soundfile.write(tmp_path / "songs" / "long.flac", tone(2.0 * 20), RATE)
     label(workers=Workers(2))
