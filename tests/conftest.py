@@ -92,7 +92,7 @@ def fresh_workers(fresh_processes, monkeypatch):
 
 @pytest.fixture(scope="session")
 def run_afresh(fresh_processes, tmp_path_factory):
-    """Runs code in such a process: what it printed, and its errors."""
+    """Runs code in such a process, which has imported `os`: what it printed, and its errors."""
 
     def run(code):
         folder = tmp_path_factory.mktemp("afresh")

@@ -260,7 +260,7 @@ def begun(visitor, percent):
 def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, served):
     server, serve_again = served
     visitor = visit(address=server.address)
-    compose(visitor, "Interrupted", 8)
+    compose(visitor, "Interrupted", 20)
     begun(visitor, 3)
     server.kill()
     visitor.page.goto("about:blank")  # the page would load itself again, while it is opened, as soon as it is served
@@ -274,7 +274,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_song_goes_on_with_it(visit, 
     visitor.page.get_by_role("button", name="Go on", exact=True).click()
     begun(visitor, 10)
     visitor.wait("#compose-status", "Done.")
-    visitor.wait("#compose-tree", "beginning · 8.0 s · draft")
+    visitor.wait("#compose-tree", "beginning · 20.0 s · draft")
 
 
 def test_two_settings_are_heard_side_by_side_and_blind(visit):
