@@ -68,6 +68,9 @@ class SongArguments:
         default=_DEFAULT.beat_grid,
         help="Samples of which a beat is a multiple, 0 for any tempo; the embedded model's songs have 12288.",
     )
+    from_first_bar: bool = HfArg(
+        default=_DEFAULT.from_first_bar, help="Leave out what is before the first whole bar of a tune."
+    )
     scales: list[str] = HfArg(
         default_factory=lambda: list(_DEFAULT.scales),
         help="Tonics of the major scales that songs are played in, or `written`: as the score has it.",
@@ -97,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
         transpositions=(args.lowest_transposition, args.highest_transposition),
         human=args.human,
         beat_grid=args.beat_grid,
+        from_first_bar=args.from_first_bar,
         sampling_rate=args.sampling_rate,
         shortest=args.shortest,
         longest=args.longest,

@@ -100,7 +100,9 @@ class RecipeArguments:
     )
     human: float = HfArg(default=SongRecipe().human, help="0 plays as written, 1 as unevenly as a person.")
     steady: bool = HfArg(
-        default=True, help="Play each kind at one tempo, at which a beat takes whole rows of the top prior's window."
+        default=True,
+        help="Play each kind at one tempo, at which a beat takes whole rows of the top prior's window, from the first "
+        "whole bar on; the top prior learns a rhythm of each kind.",
     )
     songs: int = HfArg(default=3300, help="Performances of tunes and melodies.")
     voices_songs: int = HfArg(default=1200, help="Performances of chorales in four voices.")
@@ -134,6 +136,9 @@ class RecipeArguments:
     vqvae_songs: int = HfArg(default=350, help="Chorales that the VQ-VAE is trained on.")
     temperatures: list[float] = HfArg(
         default_factory=lambda: [0.8, 0.85, 0.98], help="Sampling temperatures that the model gets."
+    )
+    rhythm_scale: float = HfArg(
+        default=1.0, help="What the top prior learnt of each genre's rhythm is multiplied by this for sampling."
     )
     evaluate: bool = HfArg(default=True, help="Measure the model and write its card at the end.")
     evaluation_windows: int = HfArg(default=64, help="Held-out windows that each prior predicts.")
@@ -255,7 +260,7 @@ def assemble(output: Path, vqvae: FastJukeboxVQVAE, args: RecipeArguments) -> Pa
     whole = next((source for source in sources(args) if (source / "config.json").exists()), None)
     for name, folder in (("top", output / "model"), ("voices", output / "model-voices")):
         trained = [output / f"prior-{part}" for part in ("bottom", "middle", name)]
-        assemble_model(folder, vqvae, trained, whole, args.temperatures)
+        assemble_model(folder, vqvae, trained, whole, args.temperatures, args.rhythm_scale)
     return output / "model"
 
 
@@ -300,6 +305,7 @@ def recipes(args: RecipeArguments) -> dict[str, SongRecipe]:
             instruments=tuple(args.instruments),
             human=args.human,
             beat_grid=top.n_ctx // top.num_rows * top.hop_length if args.steady else 0,
+            from_first_bar=args.steady,
             shortest=args.shortest,
             longest=args.longest,
         ),
@@ -410,6 +416,9 @@ def prepare_configs(output: Path, scores: list[Score], args: RecipeArguments) ->
             # As long as any song may be: all lengths here fall into one bin of time, and what is learnt of a song's
             # course by the fraction that is over holds for songs of any length.
             config = labelled_config(config, vocabulary, longest=86400.0)
+            if name == "top" and args.steady:
+                # Beats take two rows or three.
+                config.genre_period = 6 * config.row_length
             FastJukeboxProcessor.from_metadata(rows, config).save_pretrained(folder)
         config.validate()
         config.save_pretrained(folder)
@@ -472,7 +481,7 @@ def shared_options(args: RecipeArguments, device: torch.device) -> dict[str, obj
         "disable_tqdm": "true",
         "seed": args.seed,
         "resume_from_checkpoint": "true",
-        "bf16": "true" if device.type == "cuda" else "false",
+        "bf16": "true" if device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16") else "false",
         "use_cpu": "true" if device.type == "cpu" else "false",
     }
 

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 import torch
 
-from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxVQVAE
+from fast_jukebox import FastJukeboxModel, FastJukeboxPrior, FastJukeboxPriorConfig, FastJukeboxVQVAE
 from fast_jukebox.training.assembly import RESULTS, assemble_model, pack_logs, starting_weights, training_facts
 from fast_jukebox.training.weights import save_weights, take_weights
 
@@ -57,6 +57,21 @@ def test_untrained_levels_are_those_of_the_model_begun_with(tiny_model, tmp_path
             assert torch.equal(tensor, theirs.state_dict()[name].half().float())
     for name, tensor in made.vqvae.state_dict().items():
         assert torch.equal(tensor, vqvae.state_dict()[name])
+
+
+def test_the_rhythm_of_genres_is_multiplied_where_it_was_trained(tiny_model, tmp_path):
+    vqvae, trained = tiny_model.vqvae, [tmp_path / f"prior-{level}" for level in range(3)]
+    fields = {"num_artists": 2, "num_genres": 2, "use_timing": True, "genre_period": 10}
+    new = FastJukeboxPrior(FastJukeboxPriorConfig(**{**tiny_model.priors[2].config.to_dict(), **fields}))
+    torch.nn.init.normal_(new.label_conditioner.rhythm_embedding)
+    new.save_pretrained(trained[2])
+    tiny_model.save_pretrained(tmp_path / "model")
+    (trained[2] / RESULTS).write_text("{}")
+    assert assemble_model(tmp_path / "made", vqvae, trained, tmp_path / "model", rhythm_scale=3.0)
+    made = FastJukeboxModel.from_pretrained(tmp_path / "made").priors[2].state_dict()
+    for name, tensor in new.state_dict().items():
+        scale = 3.0 if name == "label_conditioner.rhythm_embedding" else 1.0
+        assert torch.equal(made[name], (scale * tensor).half().float()), name
 
 
 def test_a_run_is_told_from_its_logs(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
-from fast_jukebox import FastJukeboxPrior
+from fast_jukebox import FastJukeboxPrior, FastJukeboxPriorConfig
 from fast_jukebox.data.windows import stack_items
 from fast_jukebox.training.prior import PriorTrainer
 
@@ -97,6 +97,20 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(trainer):
     theirs = whole.model.state_dict()
     for name, value in parts.model.state_dict().items():
         torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_rhythm_of_genres_learns_faster(tiny_config, tmp_path):
+    fields = {"num_artists": 2, "num_genres": 3, "use_timing": True, "genre_period": 10}
+    config = FastJukeboxPriorConfig(**{**tiny_config.prior_configs[2].to_dict(), **fields})
+    args = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-3, weight_decay=0.1, use_cpu=True)
+    prior = FastJukeboxPrior(config)
+    optimizer = PriorTrainer(model=prior, args=args).create_optimizer()
+    rates = {
+        id(each): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for each in group["params"]
+    }
+    assert len(rates) == len(list(prior.parameters()))
+    assert rates.pop(id(prior.label_conditioner.rhythm_embedding)) == (1e-2, 0.0)
+    assert {rate for rate, _ in rates.values()} == {1e-3}
 
 
 def test_lyrics_are_told_apart_from_codes(words_config, tmp_path):

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 # Fields in which a student must agree with its teacher: what the codes mean and what the model is conditioned on.
 _SHARED_FIELDS = (
     *("level", "codebook_size", "n_ctx", "num_rows", "upper_ratio", "upper_codebook_size"),
-    *("num_artists", "num_genres", "max_genres", "use_timing"),
+    *("num_artists", "num_genres", "max_genres", "use_timing", "genre_period"),
     *("lyric_length", "lyric_vocab_size", "has_lyric_encoder", "sampling_rate", "hop_length"),
 )
 

@@ -59,6 +59,7 @@ def assemble_model(
     trained: Sequence[Path],
     complete: Path | None = None,
     temperatures: Sequence[float] | None = None,
+    rhythm_scale: float = 1.0,
 ) -> bool:
     """Save a complete model, its priors in float16, in files of at most 15 MB; `False` where one is not finished yet.
 
@@ -71,6 +72,8 @@ def assemble_model(
         trained: the folder of each level's training, bottom first; the top one must be finished.
         complete: the model whose priors stand in for those that are not; `None` asks for all of them.
         temperatures: of sampling, bottom first; the model's own by default.
+        rhythm_scale: the vectors of the genres' rhythm, of priors that have them and were trained now, are multiplied
+            by it: above 1, attacks come where a genre has them more often than in the songs.
     """
     done = [(part / RESULTS).exists() for part in trained]
     if not done[-1] or (complete is None and not all(done)):
@@ -79,7 +82,10 @@ def assemble_model(
     model = FastJukeboxModel.from_levels(vqvae=vqvae, priors=[part for part in parts if part], dtype=torch.float32)
     if temperatures is not None:
         model.generation_config.temperature = list(temperatures)
-    for prior in model.priors:
+    for prior, own in zip(model.priors, done, strict=True):
+        if own and prior.config.genre_period:
+            with torch.no_grad():
+                prior.label_conditioner.rhythm_embedding.mul_(rhythm_scale)
         prior.half()
     model.save_pretrained(folder, max_shard_size="15MB")
     config = read_json(folder / "config.json")

@@ -26,6 +26,9 @@ from fast_jukebox.training.trainer import FastJukeboxTrainer
 logger = logging.getLogger(__name__)
 
 
+_RHYTHM_RATE = 10
+
+
 class PriorTrainer(FastJukeboxTrainer):
     """A [`FastJukeboxTrainer`] that reports a prior's loss in bits per code as well.
 
@@ -59,6 +62,23 @@ class PriorTrainer(FastJukeboxTrainer):
         if isinstance(data, DeviceCodeBatches):
             # It counts its batches itself, and nothing is read on the host at every step.
             self.args.ignore_data_skip, self.args.logging_nan_inf_filter = True, False
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """See [`~transformers.Trainer.create_optimizer`]; the genres' rhythm has ten times the learning rate
+        and no weight decay: it begins as zeros, and is the smallest part of the loss.
+        """
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        labels = getattr(self.trained_model(), "label_conditioner", None)
+        rhythm = getattr(labels, "rhythm_embedding", None)
+        if new and rhythm is not None and rhythm.requires_grad:
+            for group in optimizer.param_groups:
+                if any(parameter is rhythm for parameter in group["params"]):
+                    group["params"] = [parameter for parameter in group["params"] if parameter is not rhythm]
+                    own = {name: value for name, value in group.items() if name != "params"}
+            rate = _RHYTHM_RATE * self.args.learning_rate
+            optimizer.add_param_group({**own, "params": [rhythm], "lr": rate, "weight_decay": 0.0})
+        return optimizer
 
     def describe(self) -> str:
         model = self.trained_model()

@@ -116,6 +116,19 @@ def test_with_a_grid_of_beats_a_kind_has_one_steady_tempo_and_its_beats_stand_on
     assert started >= {rows * round(note.onset / beat) * 12288 for note in on_beats}
 
 
+def test_a_song_may_begin_with_its_first_whole_bar(score):
+    tune = score("a-tune", "jig", metre=(6, 8), pitches=[60 + n % 12 for n in range(97)])
+    unit = tune.notes[0].duration
+    late = replace(tune, upbeat=unit)  # the first note stands before the first bar
+    played = SongRecipe(from_first_bar=True).played(late)
+    assert played.upbeat == 0
+    assert [(note.onset, note.pitch) for note in played.notes] == [(n.onset - unit, n.pitch) for n in tune.notes[1:]]
+    assert SongRecipe().played(late) == late
+    again = SongRecipe(from_first_bar=True, shortest=60.0).played(late)
+    bar = -(-late.quarters // 3.0) * 3.0
+    assert [n.pitch for n in again.notes if n.onset == bar - unit] == [60]  # it is played before the second time
+
+
 def test_a_steady_tempo_does_not_drift_but_notes_are_uneven(score):
     tune = score("a-tune", "air", metre=(4, 4), pitches=[60 + n % 12 for n in range(200)])
     written = perform(tune, Performance("piano", 0, 80, human=0.0))

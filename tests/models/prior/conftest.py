@@ -92,8 +92,18 @@ def make_inputs():
         {**UPPER, **LABELS, "conditioner_residual_scale": True},
         {**TIMING, "tie_word_embeddings": False, "add_conditioning_after": False},
         {**UPPER, **TIMING},
+        {**TIMING, "genre_period": 10},
     ],
-    ids=["plain", "dense", "residual_scale", "upsampler", "labelled_upsampler", "merged_timing", "everything"],
+    ids=[
+        "plain",
+        "dense",
+        "residual_scale",
+        "upsampler",
+        "labelled_upsampler",
+        "merged_timing",
+        "everything",
+        "rhythm",
+    ],
 )
 def kind(request):
     """Fields of each kind of prior."""

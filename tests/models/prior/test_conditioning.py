@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from fast_jukebox import FastJukeboxPrior
 from fast_jukebox.models.prior.conditioning import PriorConditioning, check_codes
 
 
@@ -166,6 +167,35 @@ def test_bad_metadata_is_named(make_prior, row, message):
         prior.condition(1, 8, metadata=metadata)
     with pytest.raises(ValueError, match=message):
         prior(torch.zeros(1, 8, dtype=torch.int64), metadata=metadata)
+
+
+def test_each_genre_has_its_rhythm_counted_from_the_start_of_the_song(make_prior):
+    fields = {"num_artists": 5, "num_genres": 4, "max_genres": 3, "use_timing": True, "min_duration": 1.0}
+    prior = make_prior(**fields, genre_period=10)
+    metadata = torch.tensor([[88200, 7 * 128, 24 * 128, 1, 2, 3, -1], [88200, 768, 24 * 128, 1, -1, -1, -1]])
+    conditioner = prior.label_conditioner
+    table = conditioner.rhythm_embedding.detach().clone()  # (genres, period, W)
+    with_rhythm = conditioner.timing(metadata, 20)
+    with torch.no_grad():
+        conditioner.rhythm_embedding.zero_()
+    added = with_rhythm - conditioner.timing(metadata, 20)
+    for position in range(20):
+        expected = table[2, (7 + position) % 10] + table[3, (7 + position) % 10]
+        torch.testing.assert_close(added[0, position], expected, atol=1e-5, rtol=1e-5)
+    assert not added[1].any()
+
+
+def test_the_rhythm_begins_as_nothing_and_new_genres_have_that_of_the_unknown_one(tiny_config):
+    prior = FastJukeboxPrior(tiny_config(num_artists=5, num_genres=4, use_timing=True, genre_period=10))
+    table = prior.label_conditioner.rhythm_embedding
+    assert table.shape == (4, 10, 32) and not table.any()
+    with torch.no_grad():
+        table.normal_()
+    prior.label_conditioner.grow(5, 6, known_genres=[2])
+    grown = prior.label_conditioner.rhythm_embedding
+    assert torch.equal(grown[:4], table)
+    assert torch.equal(grown[4], table[0]) and torch.equal(grown[5], table[0])
+    assert grown.requires_grad
 
 
 def test_songs_are_taken_apart_and_joined_again(make_prior, make_inputs, lyric_kind):

@@ -63,6 +63,8 @@ def test_an_unknown_key_is_refused(tiny_config):
         ("upsampling_strides", [66]),
         ("num_genres", 3),
         ("use_timing", True),
+        ("genre_period", 8),
+        ("genre_period", -1),
         ("max_duration", 1.0),
         ("min_duration", -1.0),
         ("timing_bins", 0),

@@ -54,6 +54,8 @@ class SongRecipe:
         beat_grid: samples of which a beat is a multiple, 0 for any tempo. Each kind of music has one tempo then, that
             nearest to the middle of its tempi, and it does not drift. With the samples of a row of a top prior's
             window, beats stand in the same columns, and a bar that comes back is seen by attention to the columns.
+        from_first_bar: a score's notes before its first whole bar are left out, so that the first beat of a bar is at
+            the song's start.
         loudness_step: MIDI velocities are multiples of it.
         gain_step: decibels of which each song's gain is a multiple.
         sampling_rate: samples a second.
@@ -73,6 +75,7 @@ class SongRecipe:
     human: float = 0.3
     grid: int = 128
     beat_grid: int = 0
+    from_first_bar: bool = False
     loudness_step: int = 4
     gain_step: float = 3.0
     sampling_rate: int = 44100
@@ -115,12 +118,14 @@ class SongRecipe:
             score = replace(score, notes=tuple(note for note in score.notes if note.voice < (self.voices or 0)))
         bar = 4 * score.metre[0] / score.metre[1]
         whole_bars = math.ceil(score.quarters / bar - 1e-6) * bar
+        left_out = score.upbeat if self.from_first_bar else 0.0
         notes = tuple(
-            replace(note, onset=note.onset + time * whole_bars)
+            replace(note, onset=note.onset + time * whole_bars - left_out)
             for time in range(self.times(score))
             for note in score.notes
         )
-        return accompany(replace(score, notes=notes), self.accompaniment)
+        notes = tuple(note for note in notes if note.onset > -1e-6)
+        return accompany(replace(score, notes=notes, upbeat=score.upbeat - left_out), self.accompaniment)
 
     def performance(self, score: Score, take: int = 0) -> Performance:
         """The `take`-th performance of a score: a function of the recipe, the number and the score's name alone.

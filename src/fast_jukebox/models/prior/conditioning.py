@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fast_jukebox.models.prior.block import LAYER_NORM_EPS, BlockList, PriorBlock
 from fast_jukebox.models.prior.configuration_prior import FastJukeboxPriorConfig
@@ -138,6 +139,8 @@ class LabelConditioner(nn.Module):
             self.total_length_embedding = nn.Embedding(config.timing_bins, width)
             self.absolute_position_embedding = nn.Embedding(config.timing_bins, width)
             self.relative_position_embedding = nn.Embedding(config.timing_bins, width)
+        if config.genre_period:
+            self.rhythm_embedding = nn.Parameter(torch.empty(config.num_genres, config.genre_period, width))
 
     @torch.no_grad()
     def grow(
@@ -147,7 +150,8 @@ class LabelConditioner(nn.Module):
         known_artists: Collection[int] = (),
         known_genres: Collection[int] = (),
     ) -> None:
-        """Add artists and genres; those that there are keep their rows bit for bit.
+        """Add artists and genres; those that there are keep their rows bit for bit. New genres have the rhythm of the
+        unknown one.
 
         Args:
             num_artists, num_genres: that there are then.
@@ -165,6 +169,10 @@ class LabelConditioner(nn.Module):
             new = old[sorted(known) or [0]].float().mean(0, keepdim=True).to(old.dtype).expand(rows - len(old), -1)
             grown = nn.Embedding.from_pretrained(torch.cat([old, new]), freeze=not old.requires_grad)
             setattr(self, f"{kind}_embedding", grown)
+            if kind == "genre" and self.config.genre_period:
+                rhythm = self.rhythm_embedding
+                unknown = rhythm[:1].expand(rows - len(old), -1, -1)
+                self.rhythm_embedding = nn.Parameter(torch.cat([rhythm, unknown]), rhythm.requires_grad)
         self.config.num_artists, self.config.num_genres = num_artists, num_genres
 
     def start(self, metadata: Tensor) -> Tensor:
@@ -174,7 +182,8 @@ class LabelConditioner(nn.Module):
         return self.artist_embedding(metadata[:, 3:4]) + embedded.sum(1, keepdim=True)
 
     def timing(self, metadata: Tensor, length: int) -> Tensor:
-        """Total length and absolute and relative position of the first `length` positions: (N, length, W).
+        """Total length and absolute and relative position of the first `length` positions, and their places in the
+        genres' rhythm where there is one: (N, length, W).
 
         The metadata's window length is that of the context; position t stands at offset + t / n_ctx of it.
         """
@@ -183,13 +192,25 @@ class LabelConditioner(nn.Module):
         total, offset, window = metadata[:, :3].float().split(1, dim=1)
         share = torch.arange(length, device=metadata.device, dtype=torch.float32) / config.n_ctx
         relative_start, relative_end = offset / total, ((offset + window) / total).clamp(max=1.0)
-        return (
+        positions = (
             self.total_length_embedding(self._bin(total, shortest, longest))
             + self.absolute_position_embedding(self._bin(offset + window * share, 0.0, longest))
             + self.relative_position_embedding(
                 self._bin(relative_start + (relative_end - relative_start) * share, 0.0, 1.0)
             )
         )
+        return positions + self._rhythm(metadata, length) if config.genre_period else positions
+
+    def _rhythm(self, metadata: Tensor, length: int) -> Tensor:
+        """Sum of the genres' vectors of the places of the first `length` positions in the period: (N, length, W)."""
+        config = self.config
+        genres = metadata[:, 4 : config.label_length]
+        own = self.rhythm_embedding[genres.clamp(min=0)]  # (N, genres, period, W)
+        period = (own * (genres >= 0)[..., None, None]).sum(1)
+        first = metadata[:, 1:2] // config.hop_length  # (N, 1)
+        places = (first + torch.arange(length, device=metadata.device)) % config.genre_period
+        songs = torch.arange(len(period), device=metadata.device)[:, None] * config.genre_period
+        return F.embedding(songs + places, period.flatten(0, 1))
 
     def _bin(self, value: Tensor, low: float, high: float) -> Tensor:
         bins = self.config.timing_bins

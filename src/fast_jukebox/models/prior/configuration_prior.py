@@ -30,6 +30,7 @@ _LARGEST = {
     "num_hidden_layers": 1024,
     "num_attention_heads": 1024,
     "max_genres": 1024,
+    "genre_period": 2**14,
     "timing_bins": 2**16,
     "sampling_rate": 2**20,
     "lyric_length": 2**16,
@@ -77,6 +78,9 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             labels.
         max_genres (`int`, defaults to 1): genre slots of the metadata.
         use_timing (`bool`, defaults to `False`): condition a labelled prior on each code's place in the song too.
+        genre_period (`int`, defaults to 0): codes after which the rhythm of every genre recurs, for songs of steady
+            tempi that begin on a beat. With `use_timing`, each position has a vector of the song's genres and of its
+            place in the period, counted from the song's start; 0 for none.
         timing_bins (`int`, defaults to 64): bins of each of the three timing embeddings.
         min_duration, max_duration (`float`, default to 17.84 and 600.0): seconds, `[min, max)`, that a song may last.
         lyric_length (`int`, defaults to 0): characters of lyrics that a labelled prior receives, as the last ids of
@@ -127,6 +131,7 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
     num_genres: int = 0
     max_genres: int = 1
     use_timing: bool = False
+    genre_period: int = 0
     timing_bins: int = 64
     min_duration: float = 17.84
     max_duration: float = 600.0
@@ -350,6 +355,9 @@ class FastJukeboxPriorConfig(FastJukeboxBaseConfig):
             )
         if self.use_timing and not self.has_labels:
             raise ValueError("`use_timing` must be False where `num_artists` is 0: timing is part of the labels")
+        self._check_size("genre_period", minimum=0)
+        if self.genre_period and not self.use_timing:
+            raise ValueError(f"`genre_period` must be 0 where `use_timing` is False, got {self.genre_period}")
         check_float("min_duration", self.min_duration, 0.0)
         check_float("max_duration", self.max_duration, self.min_duration, open_minimum=True)
 

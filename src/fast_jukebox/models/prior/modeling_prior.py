@@ -96,6 +96,8 @@ class FastJukeboxPriorPreTrainedModel(PreTrainedModel):
             # What is added to the residual stream is small at first, the smaller the deeper the model.
             for linear in (module.attention.projection, module.mlp.contract):
                 init.normal_(linear.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
+        elif isinstance(module, LabelConditioner) and self.config.genre_period:
+            init.zeros_(module.rhythm_embedding)
         elif isinstance(module, FastJukeboxPrior | LyricEncoder):
             init.copy_(module.position_embedding, sinusoids(*module.position_embedding.shape) * std)
             if module.start_token is not None:
