@@ -91,8 +91,9 @@ def labelled_prior(spare: int = 0, **settings) -> tuple[FastJukeboxPrior, FastJu
     return prior, FastJukeboxProcessor.from_vocabulary(vocabulary, prior.config)
 
 
-def test_new_names_leave_the_old_ones_bit_for_bit_and_begin_as_their_mean():
-    prior, processor = labelled_prior()
+@pytest.mark.parametrize("settings", [{}, {"use_timing": True, "genre_period": 8}])
+def test_new_names_leave_the_old_ones_bit_for_bit_and_begin_as_their_mean(settings):
+    prior, processor = labelled_prior(**settings)
     before = {name: tensor.clone() for name, tensor in prior.state_dict().items()}
     grown = add_names(prior, processor, [{"artist": "Zoe", "genre": "Trip Hop"}, {"artist": "Ann", "genre": "pop"}])
     vocabulary = grown.vocabularies[0]
