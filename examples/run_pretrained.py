@@ -47,6 +47,7 @@ from fast_jukebox import (
     FastJukeboxProcessor,
     FastJukeboxVQVAE,
 )
+from fast_jukebox.data.device_codes import check_window_parts
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.data.tunes.encoding import SongEncoder
 from fast_jukebox.data.tunes.recipe import SongRecipe, label_pairs, plan_with_held_out, read_scores
@@ -130,6 +131,13 @@ class RecipeArguments:
     batch_size: int = HfArg(default=2, help="Windows in a step of the others.")
     learning_rate: float = HfArg(default=1.2e-3, help="Peak of the priors' schedules.")
     warmup_steps: int = HfArg(default=100, help="Steps to the peak.")
+    code_noise: float = HfArg(
+        default=0.04, help="Fraction of the codes that a top prior is given, 0 to this by window, replaced by others."
+    )
+    top_window_parts: list[int] = HfArg(
+        default_factory=lambda: [1, 4],
+        help="Steps of the top prior in turn are of windows as short as its context divided by each of these.",
+    )
     label_dropout: float = HfArg(default=0.1, help="Fraction of the labelled priors' windows without labels.")
     compile_layers: bool = HfArg(default=False, help="Compile the priors' layers; for GPUs.")
     eval_windows: int = HfArg(default=64, help="Held-out windows in an evaluation.")
@@ -238,6 +246,9 @@ def check_arguments(args: RecipeArguments) -> None:
             raise ValueError(f"`--{name}_fraction` must be above 0{hint} for there to be a {name} prior")
     for name in ("top_batch_size", "batch_size", "eval_windows"):
         check_count(name, getattr(args, name))
+    check_window_parts("--top_window_parts", args.top_window_parts, config.num_rows)
+    if not 0 <= args.code_noise <= 1:
+        raise ValueError(f"`--code_noise` must be from 0 to 1, got {args.code_noise:g}")
     FastJukeboxGenerationConfig(temperature=per_level("temperatures", args.temperatures, 3))
     if args.evaluate:
         require_matplotlib()
@@ -455,6 +466,8 @@ def prior_jobs(
             "compile_layers": args.compile_layers,
             "stop_at": times.get(name, end),
         }
+        if top:
+            options |= {"code_noise": args.code_noise, "window_parts": args.top_window_parts}
         if not top and args.voices_fraction > 0:
             options["more_codes"] = output / "codes" / "voices"
         if name != "voices":

@@ -109,6 +109,14 @@ class DataArguments(CodesArguments):
     device_codes: bool = HfArg(
         default=False, help="Keep the codes in the device's memory and draw windows there; one process, no lyrics."
     )
+    code_noise: float = HfArg(
+        default=0.0,
+        help="With --device_codes: fraction of the codes given, 0 to this by window, that are replaced by others.",
+    )
+    window_parts: list[int] = HfArg(
+        default_factory=lambda: [1],
+        help="With --device_codes: batches in turn of windows as short as the context divided by each of these.",
+    )
     more_codes: list[str] = HfArg(
         default_factory=list, help="With --device_codes: further folders of codes to train on."
     )
@@ -161,7 +169,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         train, test = device_windows(model, processor, model_args, data_args, args)
     else:
         if model_args.compile_layers:
-            raise ValueError("`--compile_layers` needs `--device_codes true`, whose batches are all of one size")
+            raise ValueError("`--compile_layers` needs `--device_codes true`, whose batches have few sizes")
+        if data_args.code_noise or data_args.window_parts != [1]:
+            raise ValueError("`--code_noise` and `--window_parts` need `--device_codes true`")
         train, test = data_args.windows(codes, model.config, args.seed, processor)
 
     old, fine_tuning = old_windows(data_args, model, processor, vqvae), None
@@ -207,7 +217,8 @@ def device_windows(
     batch_size = args.per_device_train_batch_size
     model.to(args.device)
     if model_args.compile_layers:
-        compile_blocks(model.train(), batch_size, torch.bfloat16 if args.bf16 else None)
+        dtype = torch.bfloat16 if args.bf16 else None
+        compile_blocks(model.train(), batch_size, dtype, data_args.window_parts)
     folders = [data_args.codes, *data_args.more_codes]
     shared = {"seed": args.seed, "processor": processor, "wait_seconds": 60 * data_args.wait_minutes}
     train = DeviceCodeBatches(
@@ -216,6 +227,8 @@ def device_windows(
         batch_size,
         args.device,
         label_dropout=data_args.label_dropout,
+        code_noise=data_args.code_noise,
+        window_parts=data_args.window_parts,
         refresh_steps=50 if data_args.wait_minutes else 0,
         **shared,
     )

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from fast_jukebox import FastJukeboxProcessor
+from fast_jukebox import FastJukeboxPrior, FastJukeboxProcessor
 from fast_jukebox.data.device_codes import DeviceCodeBatches
 from fast_jukebox.data.labels import labelled_config
 from fast_jukebox.processing import LabelVocabulary
@@ -104,6 +104,31 @@ def test_labels_tell_the_song_and_where_the_window_is(folder, config):
     assert torch.equal(of_first[:, 3] == 0, of_first[:, 4] == 0)
 
 
+def test_some_of_the_codes_given_are_of_other_places(folder, config):
+    clean = DeviceCodeBatches(folder, config, 800, "cpu").batch(0)
+    noisy = DeviceCodeBatches(folder, config, 800, "cpu", code_noise=0.5).batch(0)
+    assert torch.equal(noisy["labels"], clean["labels"])
+    assert torch.equal(noisy["upper_codes"], clean["upper_codes"])
+    wrong = (noisy["codes"] != noisy["labels"]).float().mean(1)
+    assert wrong.mean() == pytest.approx(0.25 * 15 / 16, abs=0.03)  # half of the largest rate; one in 16 is the same
+    assert wrong.min() < 0.07 and wrong.max() > 0.4
+    again = DeviceCodeBatches(folder, config, 800, "cpu", code_noise=0.5).batch(0)
+    assert torch.equal(again["codes"], noisy["codes"])
+
+
+def test_batches_in_turn_are_of_shorter_and_more_windows(folder, config):
+    data = DeviceCodeBatches(folder, config, 8, "cpu", window_parts=[1, 4, 2])
+    whole = DeviceCodeBatches(folder, config, 8, "cpu")
+    assert torch.equal(data.batch(3)["codes"], whole.batch(3)["codes"])
+    for number, part in ((1, 4), (2, 2), (4, 4)):
+        batch = data.batch(number)
+        assert batch["codes"].shape == (8 * part, config.n_ctx // part)
+        assert batch["upper_codes"].shape == (8 * part, config.n_ctx // part // config.upper_ratio)
+        assert (batch["codes"].diff(dim=1) % 16 == 1).all()
+    prior = FastJukeboxPrior(config)
+    assert prior(**data.batch(1)).loss.isfinite()
+
+
 def test_held_out_windows_come_one_by_one(folder, config):
     windows = DeviceCodeBatches(folder, config, 4, "cpu").windows(6)
     assert len(windows) == 6
@@ -120,6 +145,11 @@ def test_what_cannot_be_drawn_from_is_refused(folder, config, tmp_path):
         DeviceCodeBatches(folder, config, 0, "cpu")
     with pytest.raises(ValueError, match="`label_dropout`"):
         DeviceCodeBatches(folder, config, 4, "cpu", label_dropout=2.0)
+    with pytest.raises(ValueError, match="`code_noise` must be from 0 to 1"):
+        DeviceCodeBatches(folder, config, 4, "cpu", code_noise=-0.1)
+    for parts in ([], [0], [3]):
+        with pytest.raises(ValueError, match="`window_parts` must be divisors of"):
+            DeviceCodeBatches(folder, config, 4, "cpu", window_parts=parts)
     config.codebook_size = 8
     with pytest.raises(ValueError, match="`codebook_size` is 8"):
         DeviceCodeBatches(folder, config, 4, "cpu")

@@ -52,6 +52,8 @@ def test_songs_that_are_no_window_long_are_refused_before_any_is_played(scripts,
         (["--max_minutes", "0.5"], "`--max_minutes` must be more than the 30 seconds"),
         (["--top_fraction", "0", "--start_from", "embedded"], "`--top_fraction` must be above 0"),
         (["--middle_fraction", "0"], "`--middle_fraction` must be above 0, or `--start_from`"),
+        (["--top_window_parts", "1", "3"], "`--top_window_parts` must be divisors of 64"),
+        (["--code_noise", "1.5"], "`--code_noise` must be from 0 to 1, got 1.5"),
         (["--evaluation_samples", "1"], "`num_samples` .* must be at least 2"),
     ],
 )

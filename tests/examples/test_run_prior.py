@@ -332,9 +332,10 @@ def test_a_training_ends_by_the_clock_and_begins_with_given_weights(
         scripts["run_prior"].main([*arguments, str(weights["other"])])
 
 
-def test_compiling_needs_batches_of_one_size(scripts, songs, tiny_config, tmp_path, training_options):
+@pytest.mark.parametrize(
+    "option", [["--compile_layers", "true"], ["--code_noise", "0.1"], ["--window_parts", "1", "4"]]
+)
+def test_some_options_are_for_codes_on_the_device(option, scripts, songs, tiny_config, tmp_path, training_options):
     arguments = codes_of(songs, tiny_config, tmp_path)[:-2]
-    with pytest.raises(ValueError, match="`--compile_layers` needs"):
-        scripts["run_prior"].main(
-            [*arguments, *training_options, "--output_dir", str(tmp_path / "run"), "--compile_layers", "true"]
-        )
+    with pytest.raises(ValueError, match=f"`{option[0]}`.* needs? `--device_codes true`"):
+        scripts["run_prior"].main([*arguments, *training_options, "--output_dir", str(tmp_path / "run"), *option])

@@ -25,6 +25,12 @@ from fast_jukebox.utils.files import JsonObject
 from fast_jukebox.utils.text import shown
 
 
+def check_window_parts(name: str, parts: Sequence[int], num_rows: int) -> None:
+    """Raise a `ValueError` naming the argument unless a window of so many rows can be divided by each of `parts`."""
+    if not parts or any(not 1 <= part <= num_rows or num_rows % part for part in parts):
+        raise ValueError(f"`{name}` must be divisors of {num_rows}, the rows of a window, got {shown(list(parts))}")
+
+
 class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
     """Batches of windows at random places of the codes of a folder, all places equally likely.
 
@@ -38,6 +44,10 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         batch_size: windows in a batch, N.
         processor: knows the ids of `artist` and `genre`, for a labelled prior.
         label_dropout: probability of a window to have neither artist nor genre.
+        code_noise: fraction of the codes that the prior is given, from 0 to this for each window, that are those of
+            another place of the window. The labels stay, so that a prior learns to go on from its own errors.
+        window_parts: the windows of batch i are the context divided by entry i of these, again from the first after the
+            last, and so many times as many. In short windows, that have little before them, labels matter more.
         refresh_steps: batches between searches for new shards; 0 searches once, at the start.
         wait_seconds: time to wait for the first songs.
 
@@ -59,13 +69,16 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         seed: int = 0,
         processor: FastJukeboxProcessor | None = None,
         label_dropout: float = 0.0,
+        code_noise: float = 0.0,
+        window_parts: Sequence[int] = (1,),
         refresh_steps: int = 0,
         wait_seconds: float = 0.0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"`label_dropout` must be from 0 to 1, got {shown(label_dropout)}")
+        for name, fraction in (("label_dropout", label_dropout), ("code_noise", code_noise)):
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"`{name}` must be from 0 to 1, got {shown(fraction)}")
         if config.has_lyrics:
             raise ValueError("codes on the device must be for a prior without lyrics, and `lyric_length` is above 0")
         if max(config.codebook_size, config.upper_codebook_size or 0) > 2**15:
@@ -73,7 +86,9 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         named = [folders] if isinstance(folders, str | os.PathLike) else folders
         self.folders = [Path(folder) for folder in named]
         self.config, self.batch_size, self.split = config, batch_size, split
-        self.device, self.seed, self.label_dropout = torch.device(device), seed, label_dropout
+        self.device, self.seed = torch.device(device), seed
+        self.label_dropout, self.code_noise, self.window_parts = label_dropout, code_noise, tuple(window_parts)
+        check_window_parts("window_parts", window_parts, config.num_rows)
         self.refresh_steps, self.position = refresh_steps, 0
         self._vocabulary = None
         if config.has_labels:
@@ -123,18 +138,20 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         # Mixed into 32 bits, which are all that a CPU's generator takes of a seed.
         mixed = np.random.SeedSequence((self.seed, number)).generate_state(1)
         generator = torch.Generator(self.device).manual_seed(int(mixed[0]))
-        draw = torch.rand(self.batch_size, dtype=torch.float64, device=self.device, generator=generator)
+        part = self.window_parts[number % len(self.window_parts)]
+        count, length = self.batch_size * part, config.n_ctx // part
+        draw = torch.rand(count, dtype=torch.float64, device=self.device, generator=generator)
         window = (draw * self._total).long()
         song = torch.searchsorted(self._ends, window, right=True)
         start = (window - self._first_windows[song]) * ratio
         place = self._starts[song] + start
-        codes = self._codes[0][place[:, None] + self._offsets].long()
+        codes = self._codes[0][place[:, None] + self._offsets[:length]].long()
         batch = {"codes": codes, "labels": codes}
         if config.has_upper_level:
             upper = self._upper_starts[song] + start // ratio
-            batch["upper_codes"] = self._codes[1][upper[:, None] + self._offsets[: config.n_ctx // ratio]].long()
+            batch["upper_codes"] = self._codes[1][upper[:, None] + self._offsets[: length // ratio]].long()
         if config.has_labels:
-            known = torch.rand(self.batch_size, device=self.device, generator=generator) >= self.label_dropout
+            known = torch.rand(count, device=self.device, generator=generator) >= self.label_dropout
             named = self._names[song]
             # Id 0 is that of the unknown artist and genre; slots without a genre hold -1.
             named = torch.where(known[:, None], named, torch.minimum(named, torch.zeros_like(named)))
@@ -143,6 +160,11 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
             if config.use_timing:
                 times[:, 0].clamp_(min=math.ceil(config.min_duration * config.sampling_rate))
             batch["metadata"] = torch.cat([times, named], dim=1)
+        if self.code_noise:
+            rate = self.code_noise * torch.rand(len(codes), 1, device=self.device, generator=generator)
+            wrong = torch.rand(codes.shape, device=self.device, generator=generator) < rate
+            elsewhere = torch.randint(length, codes.shape, device=self.device, generator=generator)
+            batch["codes"] = torch.where(wrong, codes.gather(1, elsewhere), codes)
         return batch
 
     def windows(self, count: int) -> list[dict[str, Tensor]]:

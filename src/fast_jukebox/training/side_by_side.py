@@ -68,9 +68,11 @@ class TrainingJob:
 
 
 def script_command(script: Path, options: Mapping[str, object]) -> list[str]:
-    """The command line of a Python script with options `--NAME VALUE`."""
-    pairs = (part for name, value in options.items() for part in (f"--{name}", str(value)))
-    return [sys.executable, str(script), *pairs]
+    """The command line of a Python script with options `--NAME VALUE`, or `--NAME VALUE VALUE ...` of a list."""
+    words = [sys.executable, str(script)]
+    for name, value in options.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
 
 
 def run_side_by_side(
