@@ -145,6 +145,16 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if adapter_args.lora_rank and (changed or not model_args.model_name_or_path):
         without = f", and without {', '.join(f'`--{name}`' for name in changed)}" if changed else ""
         raise ValueError(f"`--lora_rank` must go with `--model_name_or_path`, a model left as it is{without}")
+    needing = {
+        "compile_layers": model_args.compile_layers,
+        "code_noise": data_args.code_noise != 0,
+        "window_parts": data_args.window_parts != [1],
+        "more_codes": bool(data_args.more_codes),
+        "wait_minutes": data_args.wait_minutes != 0,
+    }
+    for name, given in needing.items():
+        if given and not data_args.device_codes:
+            raise ValueError(f"`--{name}` needs `--device_codes true`")
     set_seed(args.seed)
     name_base_model(args, model_args.model_name_or_path)
 
@@ -168,10 +178,6 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             raise ValueError("`--device_codes` must be false where songs are held out by time, got true")
         train, test = device_windows(model, processor, model_args, data_args, args)
     else:
-        if model_args.compile_layers:
-            raise ValueError("`--compile_layers` needs `--device_codes true`, whose batches have few sizes")
-        if data_args.code_noise or data_args.window_parts != [1]:
-            raise ValueError("`--code_noise` and `--window_parts` need `--device_codes true`")
         train, test = data_args.windows(codes, model.config, args.seed, processor)
 
     old, fine_tuning = old_windows(data_args, model, processor, vqvae), None

@@ -333,9 +333,12 @@ def test_a_training_ends_by_the_clock_and_begins_with_given_weights(
 
 
 @pytest.mark.parametrize(
-    "option", [["--compile_layers", "true"], ["--code_noise", "0.1"], ["--window_parts", "1", "4"]]
+    "option",
+    ["--compile_layers true", "--code_noise 0.1", "--window_parts 1 4", "--more_codes other", "--wait_minutes 1"],
 )
-def test_some_options_are_for_codes_on_the_device(option, scripts, songs, tiny_config, tmp_path, training_options):
-    arguments = codes_of(songs, tiny_config, tmp_path)[:-2]
-    with pytest.raises(ValueError, match=f"`{option[0]}`.* needs? `--device_codes true`"):
-        scripts["run_prior"].main([*arguments, *training_options, "--output_dir", str(tmp_path / "run"), *option])
+def test_options_of_codes_on_the_device_are_refused_without_it_before_codes_are_read(
+    option, scripts, tmp_path, training_options
+):
+    arguments = ["--codes", str(tmp_path / "none"), "--level", "1", "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match=f"`{option.split()[0]}` needs `--device_codes true`"):
+        scripts["run_prior"].main([*arguments, *training_options, *option.split()])

@@ -47,7 +47,7 @@ class DeviceCodeBatches(IterableDataset[dict[str, Tensor]]):
         code_noise: fraction of the codes that the prior is given, from 0 to this for each window, that are those of
             another place of the window. The labels stay, so that a prior learns to go on from its own errors.
         window_parts: the windows of batch i are the context divided by entry i of these, again from the first after the
-            last, and so many times as many. In short windows, that have little before them, labels matter more.
+            last, and so many times as many.
         refresh_steps: batches between searches for new shards; 0 searches once, at the start.
         wait_seconds: time to wait for the first songs.
 
